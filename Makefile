@@ -1,0 +1,124 @@
+# Everything that a developer, a newcomer or CI runs. `make` alone lists the targets.
+# No target needs more than python3 (3.10 to 3.13), gcc and make; the rest comes from PyPI, pinned in constraints.txt.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
+
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+SDIST   := dist/ringfeed-$(VERSION).tar.gz
+TORCH   := $(shell sed -n 's/^\(torch==[0-9.]*\).*/\1/p' constraints.txt)
+
+C_FILES := $(wildcard csrc/*.[ch] csrc/include/*.h tests/core/*.[ch])
+SOURCES := setup.py $(wildcard csrc/*.[ch] csrc/include/*.h src/ringfeed/*.pyx src/ringfeed/*.pxd)
+
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.PHONY: help demo build test test-c test-py test-bench test-pythons lint format bench sdist wheel lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
+
+demo: $(VENV)/.demo build ## install, build and show RingFeed on real pictures
+	@$(BIN)/python examples/demo.py
+
+test: test-c test-py test-bench ## run every test
+
+test-c: ## test the C core without Python: plain, under ASan+UBSan, under TSan
+	@echo "== C tests"
+	@$(MAKE) --no-print-directory -C tests/core
+
+test-py: $(VENV)/.dev build ## run the Python tests
+	@echo "== Python tests"
+	@$(BIN)/python -m pytest
+
+test-bench: $(VENV)/.dev build ## run each benchmark once, without measuring
+	@echo "== benchmarks, once each"
+	@$(BIN)/python -m pytest benchmarks --benchmark-disable -q -m "not slow"
+
+bench: $(VENV)/.dev build ## measure (see benchmarks/README.md)
+	@$(BIN)/python -m pytest benchmarks --timeout=0 -s
+
+lint: $(VENV)/.dev ## check style and types; change nothing
+	@echo "== ruff, clang-format, mypy"
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --quiet --check
+	@$(BIN)/clang-format --dry-run -Werror $(C_FILES)
+	@$(BIN)/mypy
+
+format: $(VENV)/.dev ## put Python and C into the project's style
+	@$(BIN)/ruff check --quiet --fix-only
+	@$(BIN)/ruff format --quiet
+	@$(BIN)/clang-format -i $(C_FILES)
+
+# The environment. .demo marks what the demo needs, .dev everything; each is renewed when the requirements change.
+# The package is installed in place and built with the pinned tools, which therefore come first.
+
+$(BIN)/python:
+	@echo "== creating $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "== installing TensorFlow and what the demo compares with (some minutes the first time)"
+	@$(PIP) setuptools cython numpy
+	@$(PIP) --no-build-isolation --editable '.[tf,demo]'
+	@touch $@ $(VENV)/.built
+
+# PyTorch's usual wheel brings gigabytes of CUDA. Only its CPU build is taken; without one its tests skip.
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "== installing TensorFlow, JAX and the tools for testing (some minutes the first time)"
+	@$(PIP) setuptools cython numpy
+	@$(PIP) --no-build-isolation --editable '.[dev]' jax
+	@$(PIP) $(TORCH)+cpu 2>/dev/null || echo "   no CPU build of PyTorch found: the tests with PyTorch will skip"
+	@touch $@ $(VENV)/.demo $(VENV)/.built
+
+# The extension. Installing built it once; from then on it is built again when a source is newer.
+
+build: $(VENV)/.demo $(VENV)/.built
+
+$(VENV)/.built: $(SOURCES)
+	@echo "== building ringfeed._core"
+	@$(BIN)/python setup.py --quiet build_ext --inplace
+	@touch $@
+
+# Packages. The wheel is made from the source distribution, in a clean environment: so that is complete, too.
+
+sdist: $(VENV)/.demo ## make the source distribution
+	@$(BIN)/python setup.py -qq sdist
+	@echo "$(SDIST)"
+
+wheel: sdist ## make a wheel, from the source distribution
+	@$(BIN)/python -m pip wheel -qq --no-deps --wheel-dir dist $(SDIST)
+	@ls dist/*.whl
+
+# Each Python gets a clean environment with the package built from the source distribution, not this tree.
+
+PYENV_ROOT ?= $(HOME)/.pyenv
+CANDIDATES  = python$(1) $(wildcard $(PYENV_ROOT)/versions/$(1).*/bin/python$(1))
+FOUND       = $(firstword $(foreach python,$(CANDIDATES),$(if $(shell $(python) --version 2>/dev/null),$(python))))
+
+test-pythons: test-python-3.10 test-python-3.11 test-python-3.12 test-python-3.13 ## test on every Python found
+
+test-python-%: sdist
+	@$(if $(call FOUND,$*),$(MAKE) --no-print-directory test-on PYTHON=$(call FOUND,$*) ON=build/python$*,echo "== Python $*: not found")
+
+test-on:
+	@echo "== $$($(PYTHON) --version): a clean environment, a build from $(SDIST), the Python tests"
+	@$(PYTHON) -m venv --clear $(ON)
+	@$(ON)/bin/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt "$(SDIST)[demo,test]"
+	@$(ON)/bin/python -m pytest -q
+
+# Left out of the pins: PyTorch's CUDA packages, and the markers that hold wherever RingFeed runs at all.
+lock: | $(BIN)/python ## choose the newest versions anew and pin them in constraints.txt
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check uv
+	@$(BIN)/uv pip compile --quiet pyproject.toml --all-extras --universal --python-version 3.10 --upgrade \
+	    --constraint constraints.in --annotation-style line --custom-compile-command "make lock" -o constraints.txt
+	@sed -i -E -e '/^(nvidia|cuda|triton)/d' -e "s/ and sys_platform == 'linux'//" \
+	    -e "s/ (;|and) python_full_version < '3.14'( and)?/ \1/" -e "s/ (;|and)  #/  #/" constraints.txt
+
+clean: ## remove what was built; keep .venv
+	@rm -rf build dist src/*.egg-info src/ringfeed/*.so $(VENV)/.built
+	@$(if $(wildcard tests/core/Makefile),$(MAKE) --no-print-directory -C tests/core clean)

@@ -1,0 +1,29 @@
+"""Keras alone: preprocess in the model's process, stack, `model.predict`. What most people write first.
+
+`keras.utils.PyDataset` with threads was tried and left out: on TensorFlow 2.21 the end of its tf.data pipeline
+waits for the autotuner's next wake-up (see tf_data_numpy_function.py), which can not be switched off from
+outside Keras and costs up to half of a short run. The tf.data peer shows what threads can do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pipelines.interface import Job
+
+
+class KerasInProcess:
+    """`keras.Model.predict` on an array that was preprocessed in the same process."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    def predict(self, items: Sequence[str]) -> np.ndarray:
+        job = self._job
+        samples = np.stack([job.preprocess(item) for item in items])
+        return np.asarray(job.model.predict(samples, batch_size=job.batch_size, verbose=0))
+
+    def close(self) -> None:
+        """Nothing to end."""

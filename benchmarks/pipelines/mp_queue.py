@@ -1,0 +1,103 @@
+"""The pipeline people write by hand: worker processes, one queue in, one queue out, batches in the model process.
+
+Written with care: the workers are spawned (a fork after TensorFlow hangs) and import no TensorFlow, the result queue
+is bounded, so that fast workers do not fill the memory, results go back into order, the model is called through one
+traced function, and the workers end with their parent.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import signal
+import threading
+from collections.abc import Sequence
+from multiprocessing.queues import Queue
+from typing import Any
+
+import numpy as np
+
+from pipelines.interface import Job, Preprocess
+
+BATCHES_AHEAD = 2
+LIVENESS_CHECK_SECONDS = 1.0
+
+
+class MultiprocessingQueue:
+    """Spawned workers between two `multiprocessing.Queue`s."""
+
+    def __init__(self, job: Job) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._batch_size = job.batch_size
+        self._tasks: Queue[Any] = context.Queue()
+        self._results: Queue[Any] = context.Queue(maxsize=BATCHES_AHEAD * job.batch_size)
+        self._workers = [
+            context.Process(target=_work, args=(job.preprocess, self._tasks, self._results), daemon=True)
+            for _ in range(job.worker_count)
+        ]
+        for worker in self._workers:
+            worker.start()
+        self._call_model = _traced(job)
+
+    def predict(self, items: Sequence[str]) -> np.ndarray:
+        for task in enumerate(items):
+            self._tasks.put(task)
+        order: list[int] = []
+        outputs: list[np.ndarray] = []
+        while len(order) < len(items):
+            rows = min(self._batch_size, len(items) - len(order))
+            indices, samples = zip(*(self._next_result() for _ in range(rows)), strict=True)
+            outputs.append(self._call_model(np.stack(samples)))
+            order.extend(indices)
+        in_order = np.concatenate(outputs)
+        in_order[order] = in_order.copy()
+        return in_order
+
+    def _next_result(self) -> tuple[int, np.ndarray]:
+        while True:
+            try:
+                index, sample = self._results.get(timeout=LIVENESS_CHECK_SECONDS)
+            except queue.Empty:
+                if not all(worker.is_alive() for worker in self._workers):
+                    raise RuntimeError("a worker of the multiprocessing.Queue pipeline died") from None
+                continue
+            if isinstance(sample, Exception):
+                raise sample
+            return index, sample
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.terminate()
+        for worker in self._workers:
+            worker.join()
+        for channel in (self._tasks, self._results):
+            channel.cancel_join_thread()
+            channel.close()
+
+
+def _traced(job: Job) -> Any:
+    import tensorflow as tf  # not at the top: the workers import this module
+
+    signature = [tf.TensorSpec((None, *job.sample_shape), job.sample_dtype)]
+    function = tf.function(lambda batch: job.model(batch, training=False), signature, autograph=False)
+    concrete = function.get_concrete_function()
+    return lambda batch: concrete(tf.convert_to_tensor(batch)).numpy()
+
+
+def _work(preprocess: Preprocess, tasks: Queue[Any], results: Queue[Any]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    while True:
+        index, item = tasks.get()
+        try:
+            results.put((index, preprocess(item)))
+        except Exception as error:
+            results.put((index, RuntimeError(f"{item}: {error!r}")))
+
+
+def _end_with_the_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

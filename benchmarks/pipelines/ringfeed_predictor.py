@@ -1,0 +1,26 @@
+"""RingFeed: one object, started once, with `keras.Model.predict`'s signature."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from ringfeed import Predictor
+
+from pipelines.interface import Job
+
+
+class RingFeedPredictor:
+    """`ringfeed.Predictor`: worker processes preprocess straight into the ring."""
+
+    def __init__(self, job: Job) -> None:
+        self._predictor = Predictor(
+            job.model, preprocess=job.preprocess, workers=job.worker_count, batch_size=job.batch_size
+        )
+        self._predictor.__enter__()
+
+    def predict(self, items: Sequence[str]) -> np.ndarray:
+        return np.asarray(self._predictor.predict(items, verbose=0))
+
+    def close(self) -> None:
+        self._predictor.__exit__(None, None, None)

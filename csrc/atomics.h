@@ -1,0 +1,58 @@
+/*
+ * The few ordering operations that the protocol uses, by name.
+ *
+ * Acquire and release come in pairs; every use outside this file carries a label (R1 -> A1) that
+ * names its partner. ARCHITECTURE.md has the table of pairs.
+ */
+#ifndef RF_ATOMICS_H
+#define RF_ATOMICS_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+_Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "the ring's words need lock-free 64-bit atomics");
+
+#define rf_load_relaxed(p) atomic_load_explicit((p), memory_order_relaxed)
+#define rf_load_acquire(p) atomic_load_explicit((p), memory_order_acquire)
+#define rf_store_relaxed(p, v) atomic_store_explicit((p), (v), memory_order_relaxed)
+#define rf_store_release(p, v) atomic_store_explicit((p), (v), memory_order_release)
+#define rf_add_relaxed(p, v) atomic_fetch_add_explicit((p), (v), memory_order_relaxed)
+#define rf_add_release(p, v) atomic_fetch_add_explicit((p), (v), memory_order_release)
+#define rf_sub_acq_rel(p, v) atomic_fetch_sub_explicit((p), (v), memory_order_acq_rel)
+#define rf_exchange_relaxed(p, v) atomic_exchange_explicit((p), (v), memory_order_relaxed)
+
+/* One side writes A then reads B, the other writes B then reads A: with this fence between, at
+ * least one of them sees the other's write. */
+#define rf_fence_full() atomic_thread_fence(memory_order_seq_cst)
+
+/* Compare and swap; false leaves the word as it was found elsewhere. */
+static inline bool rf_cas_acquire(_Atomic uint64_t *word, uint64_t expected, uint64_t desired)
+{
+    return atomic_compare_exchange_strong_explicit(word, &expected, desired, memory_order_acquire,
+                                                   memory_order_relaxed);
+}
+
+static inline bool rf_cas_release(_Atomic uint64_t *word, uint64_t expected, uint64_t desired)
+{
+    return atomic_compare_exchange_strong_explicit(word, &expected, desired, memory_order_release,
+                                                   memory_order_relaxed);
+}
+
+static inline bool rf_cas_acq_rel(_Atomic uint64_t *word, uint64_t expected, uint64_t desired)
+{
+    return atomic_compare_exchange_strong_explicit(word, &expected, desired, memory_order_acq_rel,
+                                                   memory_order_relaxed);
+}
+
+/* Tell the core that this is a spin: it saves power and lets a sibling thread run. */
+static inline void rf_pause(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("isb" ::: "memory");
+#endif
+}
+
+#endif

@@ -1,0 +1,115 @@
+/*
+ * What this process knows of a ring, in private memory: the handle and its leases.
+ * Between the C files only.
+ */
+#ifndef RF_HANDLE_H
+#define RF_HANDLE_H
+
+#include <sys/types.h>
+
+#include "layout.h"
+
+struct rf_ring {
+    rf_geometry geometry; /* copied and checked once: shared memory can not change it */
+    rf_header *header;
+    rf_participant *participants;
+    _Atomic uint64_t *words;
+    rf_slot *slots;
+    uint8_t *region[RF_MAX_FIELDS];
+    uint8_t *mapping;
+    size_t mapped_bytes;
+
+    int fd;
+    dev_t device; /* device and inode tell handles on one segment in one process */
+    ino_t inode;
+    struct rf_ring *next; /* in the process's list of handles (liveness.c) */
+
+    bool owner;
+    int numa_errno;
+    uint32_t slot_count;
+    _Atomic uint32_t self;       /* our owner number: participant index + 1 */
+    _Atomic uint32_t generation; /* rf_fork_generation when `self` joined */
+    _Atomic uint32_t closing;
+    _Atomic uint32_t references; /* the handle itself and each lease */
+    _Atomic uint64_t last_link;  /* names the record that we published last */
+    _Atomic uint32_t claim_spin; /* how long a wait is worth spinning; learnt */
+    _Atomic uint32_t take_spin;
+};
+
+struct rf_lease {
+    rf_ring *ring;
+    uint32_t first;
+    uint32_t rows;
+    uint32_t published; /* of a claim: rows handed to takers */
+    uint32_t generation;
+    bool is_claim;
+    bool pinned;
+    bool settled; /* nothing is left to give back */
+    _Atomic uint32_t references;
+    int64_t claimed_ns;
+    uint64_t words[]; /* each slot's word as we made it */
+};
+
+/* ---- Small helpers -------------------------------------------------------------------------- */
+
+static inline uint32_t rf_wrap(const rf_ring *ring, uint32_t slot)
+{
+    return slot >= ring->slot_count ? slot - ring->slot_count : slot;
+}
+
+/* A cursor as read from shared memory is a hint that anyone may have garbled. */
+static inline uint32_t rf_cursor(const rf_ring *ring, _Atomic uint32_t *cursor)
+{
+    uint32_t slot = rf_load_relaxed(cursor);
+    return slot < ring->slot_count ? slot : 0;
+}
+
+static inline uint32_t rf_self(const rf_ring *ring)
+{
+    return rf_load_relaxed(&((rf_ring *)ring)->self);
+}
+
+static inline rf_counters *rf_own_counters(rf_ring *ring)
+{
+    return &ring->participants[rf_self(ring) - 1].counters;
+}
+
+/* Only this process writes its counters; an addition keeps its threads apart. */
+#define rf_count(ring, counter, n) rf_add_relaxed(&rf_own_counters(ring)->counter, (uint64_t)(n))
+
+/* ---- ring.c --------------------------------------------------------------------------------- */
+
+/* RF_OK, or why no operation may start on this handle now. Joins anew after a fork. */
+rf_status rf_enter(rf_ring *ring);
+/* Give a slot of our own back for reuse. False when the word is not `word` (pin aside). */
+bool rf_free_slot(rf_ring *ring, uint32_t slot, uint64_t word);
+
+/* ---- segment.c ------------------------------------------------------------------------------ */
+
+void rf_ring_retain(rf_ring *ring);
+void rf_ring_unref(rf_ring *ring); /* the last one unmaps */
+
+/* ---- liveness.c ----------------------------------------------------------------------------- */
+
+extern _Atomic uint32_t rf_fork_generation; /* + 1 in each child of a fork */
+
+rf_status rf_join(rf_ring *ring);    /* become a participant */
+void rf_leave(rf_ring *ring);        /* hand the entry back; the counters stay */
+void rf_enlist(rf_ring *ring);       /* into this process's list of handles */
+void rf_delist(rf_ring *ring);       /* and out of it, with its descriptor */
+rf_status rf_lock_owner(int fd);     /* say that this process owns the segment */
+void rf_unlock_owner(rf_ring *ring);
+bool rf_owner_lives(const rf_ring *ring);
+
+/* ---- waiter.c ------------------------------------------------------------------------------- */
+
+/* Tell waiters that `rows` more rows are there; UINT32_MAX wakes them whatever they want. */
+void rf_notify(rf_event *event, uint32_t rows);
+/* Leave word that we wait for `rows`; the caller looks once more, then sleeps on the key. */
+uint32_t rf_prepare_wait(rf_event *event, uint32_t rows);
+/* Sleep until notified or `until_ns`. True: worth looking again; false: a signal came. */
+bool rf_sleep(rf_event *event, uint32_t key, int64_t until_ns);
+/* Spin until the word leaves / reaches a state; learns from its success. */
+bool rf_spin(_Atomic uint32_t *budget, _Atomic uint64_t *word, rf_state state);
+
+#endif

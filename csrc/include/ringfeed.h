@@ -1,0 +1,288 @@
+/*
+ * RingFeed: a lock-free ring of fixed-shape tensor slots in POSIX shared memory.
+ *
+ * This is the whole public face of the C core. It knows no Python and no TensorFlow.
+ *
+ * A ring has `slots` slots. Each slot holds one record: one sample of every named field. A
+ * producer claims free slots, writes the samples in place and publishes them; a taker takes the
+ * oldest run of published slots as one contiguous batch and releases it when it has read it.
+ *
+ *     FREE --claim--> CLAIMED --publish--> READY --take--> TAKEN --release--> FREE (epoch + 1)
+ *
+ * Every function returns an rf_status; none prints, exits or raises a signal. Functions that may
+ * wait come back with RF_AGAIN every RF_SLICE_NS and after every signal, so that the caller can
+ * run its own signal handlers; it then calls again with the same request.
+ */
+#ifndef RINGFEED_H
+#define RINGFEED_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define RF_API __attribute__((visibility("default")))
+
+enum {
+    RF_NAME_BYTES = 64,       /* a field's name with its closing NUL */
+    RF_MAX_RANK = 32,         /* dimensions of a sample */
+    RF_MAX_FIELDS = 64,       /* fields of a record */
+    RF_MAX_SLOTS = 1 << 24,   /* a link names a slot in 24 bits */
+    RF_MAX_PARTICIPANTS = 4095, /* a word names its owner in 12 bits; 0 is nobody */
+    RF_ALIGNMENT = 64,        /* TensorFlow takes foreign memory as it is only from 64 bytes on */
+};
+
+/* A wait returns to its caller at least this often. */
+#define RF_SLICE_NS INT64_C(50000000)
+/* A deadline that never comes. */
+#define RF_FOREVER INT64_MAX
+
+typedef enum rf_status {
+    RF_OK = 0,
+    RF_AGAIN,           /* a slice of waiting is over, or a signal came: call again */
+    RF_FULL,            /* no slot became free before the deadline */
+    RF_EMPTY,           /* too few records were published before the deadline */
+    RF_FINISHED,        /* the ring was finished and is drained */
+    RF_CLOSED,          /* this handle was closed, or the owner closed or left the ring */
+    RF_SLOT_LOST,       /* the claim was taken back: its owner had been found dead */
+    RF_INVALID,         /* an argument makes no sense */
+    RF_TOO_LARGE,       /* a size passes 2^63 - 1 bytes or a limit of this header */
+    RF_NO_SPACE,        /* the file system of the segment has too little space */
+    RF_NOT_A_RING,      /* the segment does not start with RingFeed's magic */
+    RF_UNFINISHED,      /* the segment is not (or not yet) whole */
+    RF_WRONG_VERSION,   /* another layout version */
+    RF_DAMAGED,         /* the header contradicts itself or the segment's size */
+    RF_CROWDED,         /* every participant entry is in use */
+    RF_NO_MEMORY,       /* malloc failed */
+    RF_SYSTEM,          /* a system call failed; errno says why */
+} rf_status;
+
+typedef enum rf_dtype {
+    RF_BOOL = 1,
+    RF_INT8,
+    RF_INT16,
+    RF_INT32,
+    RF_INT64,
+    RF_UINT8,
+    RF_UINT16,
+    RF_UINT32,
+    RF_UINT64,
+    RF_FLOAT16,
+    RF_FLOAT32,
+    RF_FLOAT64,
+    RF_COMPLEX64,
+    RF_BFLOAT16,
+    RF_DTYPES,          /* one past the last */
+} rf_dtype;
+
+/* Bytes of one element; 0 for an unknown dtype. */
+RF_API uint32_t rf_dtype_bytes(uint32_t dtype);
+
+/* One field of the record. The caller fills the first four; rf_plan fills the rest. */
+typedef struct rf_field {
+    char name[RF_NAME_BYTES];
+    uint32_t dtype;
+    uint32_t rank;
+    uint64_t shape[RF_MAX_RANK];
+    uint64_t sample_bytes;  /* of one sample, without padding */
+    uint64_t stride_bytes;  /* from one slot to the next: sample_bytes rounded up to RF_ALIGNMENT */
+    uint64_t region_offset; /* of the field's slots in the segment */
+    uint64_t region_bytes;  /* slots * stride_bytes: whole pages */
+} rf_field;
+
+/* Where everything lies in a segment; the same computation makes and checks it. */
+typedef struct rf_geometry {
+    uint32_t slots;
+    uint32_t fields;
+    uint32_t participants;
+    uint32_t page_bytes; /* regions start on and fill whole pages of this size */
+    uint64_t participants_offset;
+    uint64_t words_offset;
+    uint64_t slots_offset; /* of the slot records: tag, times, order */
+    uint64_t segment_bytes;
+    rf_field field[RF_MAX_FIELDS];
+} rf_geometry;
+
+typedef struct rf_options {
+    uint32_t slots;        /* at least this many */
+    uint32_t participants; /* processes (attachments) at a time */
+    uint32_t redeliver;    /* rows of a dead taker: 1 become READY again, 0 are dropped and counted */
+    uint32_t huge_pages;   /* lay regions out on 2 MiB pages and ask for them */
+    int32_t numa_node;     /* bind the memory to this node; -1 for none */
+} rf_options;
+
+typedef struct rf_ring rf_ring;
+
+/* ---- Segment -------------------------------------------------------------------------------- */
+
+/* Compute the layout. `geometry->field[0..fields)` hold name, dtype, rank and shape on entry.
+ * RF_INVALID, RF_TOO_LARGE. */
+RF_API rf_status rf_plan(const rf_options *options, rf_geometry *geometry);
+
+/* Give the empty object `fd` its size, reserve its memory, map it and open it to others.
+ * Takes `fd` over, also when it fails. RF_NO_SPACE, RF_NO_MEMORY, RF_SYSTEM. */
+RF_API rf_status rf_ring_create(int fd, const rf_options *options, const rf_geometry *geometry,
+                                rf_ring **ring);
+
+/* Map an existing segment and join it as a participant. Takes `fd` over, also when it fails.
+ * RF_UNFINISHED, RF_NOT_A_RING, RF_WRONG_VERSION, RF_DAMAGED, RF_CROWDED, RF_CLOSED,
+ * RF_NO_MEMORY, RF_SYSTEM. */
+RF_API rf_status rf_ring_attach(int fd, rf_ring **ring);
+
+/* The layout version a segment says it has; 0 when it says none. */
+RF_API uint32_t rf_segment_version(int fd);
+
+/* Free bytes of the file system that holds `fd`; -1 when it does not say. */
+RF_API int64_t rf_segment_free_bytes(int fd);
+
+/* Let go of a descriptor of a segment that no handle took over. (A plain close() would drop the
+ * record locks that this process holds on the same segment.) */
+RF_API void rf_segment_discard(int fd);
+
+/* Does a living process own the segment? 1 yes, 0 no, -1 a system call failed. */
+RF_API int rf_segment_has_owner(int fd);
+
+/* Take the right to unlink a segment that no one owns. The right ends with the process or
+ * with rf_segment_discard. RF_AGAIN: someone else has it. RF_SYSTEM. */
+RF_API rf_status rf_segment_condemn(int fd);
+
+/* Close this handle. Waiting threads return RF_CLOSED. The memory stays mapped until the last
+ * lease of this handle is dropped. When the owner closes, the ring is closed for everyone. */
+RF_API void rf_ring_close(rf_ring *ring);
+
+/* Free the handle itself, after rf_ring_close; it lives on inside its leases until they go. */
+RF_API void rf_ring_drop(rf_ring *ring);
+
+RF_API const rf_geometry *rf_ring_geometry(const rf_ring *ring);
+RF_API int rf_ring_is_owner(const rf_ring *ring);
+RF_API int rf_ring_is_closed(const rf_ring *ring);
+RF_API int rf_ring_is_finished(const rf_ring *ring);
+RF_API uint64_t rf_ring_creator_pid(const rf_ring *ring);
+
+/* Address of slot 0 of a field; the region follows a second time right behind itself. */
+RF_API void *rf_ring_region(const rf_ring *ring, uint32_t field);
+
+/* Ask for 2 MiB pages / resident memory. 0, or the errno of the refusal. */
+RF_API int rf_ring_use_huge_pages(rf_ring *ring);
+RF_API int rf_ring_lock_memory(rf_ring *ring);
+/* The errno with which the NUMA binding was refused at create; 0 when it was granted or not asked for. */
+RF_API int rf_ring_numa_errno(const rf_ring *ring);
+
+/* ---- Leases --------------------------------------------------------------------------------- */
+
+/*
+ * A lease is a run of slots that this process holds: claimed for writing, or taken for reading.
+ * It is counted; dropping the last reference gives the slots back, from any thread, with atomics
+ * only: an unpublished claim is discarded, a batch is released.
+ */
+typedef struct rf_lease rf_lease;
+
+RF_API void rf_lease_retain(rf_lease *lease);
+RF_API void rf_lease_drop(rf_lease *lease);
+RF_API uint32_t rf_lease_references(const rf_lease *lease);
+RF_API uint32_t rf_lease_first(const rf_lease *lease);
+RF_API uint32_t rf_lease_rows(const rf_lease *lease);
+/* Address of the lease's first sample of a field. */
+RF_API void *rf_lease_data(const rf_lease *lease, uint32_t field);
+
+/* What a slot knows of its record; times are CLOCK_MONOTONIC nanoseconds, 0 = not yet. */
+typedef struct rf_record {
+    uint64_t tag;
+    int64_t claimed_ns;
+    int64_t published_ns;
+    int64_t taken_ns;
+    int64_t released_ns; /* when the slot was last given back, before this record */
+    uint32_t producer;   /* participant that wrote it */
+    uint32_t deliveries; /* how often it was handed to a taker; more than 1: an earlier one died */
+} rf_record;
+
+RF_API void rf_lease_records(const rf_lease *lease, rf_record *records);
+RF_API void rf_lease_tags(const rf_lease *lease, uint64_t *tags);
+
+typedef enum rf_view {
+    RF_VIEW_ROWS = 0,   /* [rows, *shape]: strided where samples are padded */
+    RF_VIEW_SAMPLE = 1, /* [*shape]: the first row alone */
+    RF_VIEW_PADDED = 2, /* [rows, stride in elements]: dense, padding included */
+} rf_view;
+
+/* Export a field of the lease as a DLPack tensor on the CPU: a DLManagedTensorVersioned (DLPack
+ * 1.0) or a DLManagedTensor (before), which holds a reference to the lease. Its deleter may run
+ * on any thread. NULL: no memory. */
+RF_API void *rf_lease_export(rf_lease *lease, uint32_t field, rf_view view, int versioned);
+/* Call the tensor's own deleter, for one that nobody took over. */
+RF_API void rf_export_delete(void *tensor, int versioned);
+
+/* ---- Producing ------------------------------------------------------------------------------ */
+
+/* Claim up to `rows` contiguous free slots: at least one, as many as lie free in a row.
+ * `deadline_ns`: CLOCK_MONOTONIC; 0 does not wait. RF_AGAIN, RF_FULL, RF_FINISHED, RF_CLOSED,
+ * RF_INVALID, RF_NO_MEMORY. */
+RF_API rf_status rf_claim(rf_ring *ring, uint32_t rows, int64_t deadline_ns, rf_lease **lease);
+
+/* Hand the first `rows` rows to takers, in order, and discard the others. With `pinned` (someone
+ * may still look at the slots through this claim) they are not reused before the lease is dropped.
+ * RF_SLOT_LOST: the claim was taken back meanwhile. */
+RF_API rf_status rf_publish(rf_lease *lease, uint32_t rows, const uint64_t *tags, int pinned);
+
+/* Claim one slot, copy one sample per field from `sources`, publish. As rf_claim and rf_publish. */
+RF_API rf_status rf_put(rf_ring *ring, const void *const *sources, uint64_t tag,
+                        int64_t deadline_ns);
+
+/* ---- Taking --------------------------------------------------------------------------------- */
+
+typedef struct rf_take_request {
+    uint32_t max_rows;
+    uint32_t min_rows;   /* wait for this many published records */
+    int64_t deadline_ns; /* CLOCK_MONOTONIC; 0 does not wait */
+    int64_t linger_ns;   /* once min_rows are there, wait this long for max_rows */
+    /* Kept from call to call; zero at first. */
+    int64_t linger_until_ns;
+    int64_t enough_since_ns;
+} rf_take_request;
+
+/* Take the oldest run of published records, at most max_rows of them.
+ *
+ * The run is shorter than min_rows only when no more can come (finished, or no slot is left to
+ * publish in), or when min_rows records have been ready for 5 ms (or linger_ns, if longer) but
+ * lie on both sides of a slot that someone still holds.
+ * RF_AGAIN, RF_EMPTY, RF_FINISHED, RF_CLOSED, RF_INVALID, RF_NO_MEMORY. */
+RF_API rf_status rf_take(rf_ring *ring, rf_take_request *request, rf_lease **lease);
+
+/* ---- The whole ring ------------------------------------------------------------------------- */
+
+/* No more records: claims fail from now on, takers drain what was claimed before, then stop. */
+RF_API void rf_finish(rf_ring *ring);
+
+/* Give back what dead participants held. Returns how many participants were found dead. */
+RF_API uint32_t rf_recover(rf_ring *ring);
+
+typedef struct rf_counts {
+    uint64_t published;
+    uint64_t discarded;
+    uint64_t taken;
+    uint64_t released;
+    uint64_t batches;
+    uint64_t redelivered;   /* rows of dead takers that became READY again */
+    uint64_t dropped;       /* rows of dead takers that were dropped */
+    uint64_t reclaimed;     /* claims of dead producers that were freed */
+    uint64_t claim_wait_ns; /* time producers spent waiting for a free slot */
+    uint64_t take_wait_ns;  /* time takers spent waiting for records */
+} rf_counts;
+
+typedef struct rf_stats {
+    uint32_t free, claimed, ready, taken, pinned; /* slots by state, counted one after the other */
+    uint32_t participants;
+    rf_counts counts; /* of all participants, past and present */
+} rf_stats;
+
+RF_API void rf_ring_stats(rf_ring *ring, rf_stats *stats);
+
+/* CLOCK_MONOTONIC in nanoseconds. */
+RF_API int64_t rf_now_ns(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

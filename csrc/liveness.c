@@ -1,0 +1,334 @@
+/*
+ * Who lives: one POSIX record lock per participant, and one for the owner, on bytes far behind
+ * the segment's end. The kernel drops them with the process, whatever kills it; a forked child
+ * does not inherit them; they are seen from every PID namespace that can open the segment.
+ *
+ * Two properties of these locks shape this file. A process never conflicts with itself, so its
+ * own entries are known from a list of its handles. And closing any descriptor of a file drops
+ * all locks of the process on that file, so descriptors are parked until the last handle on the
+ * segment goes.
+ *
+ * The list is private to the process and guarded by a mutex; the mutex is never held while shared
+ * memory is waited for, and a forked child starts with a fresh one.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "handle.h"
+
+enum { OWNER_BYTE = 0, CONDEMN_BYTE = 1, PARTICIPANT_BYTE = 16 };
+#define LOCKS_OFFSET (INT64_C(1) << 56)
+
+typedef struct parked {
+    int fd;
+    dev_t device;
+    ino_t inode;
+    struct parked *next;
+} parked;
+
+_Atomic uint32_t rf_fork_generation = 1;
+
+static pthread_mutex_t list_mutex = PTHREAD_MUTEX_INITIALIZER;
+static rf_ring *handles;
+static parked *parked_fds;
+static pthread_once_t watch_forks = PTHREAD_ONCE_INIT;
+
+static void in_forked_child(void)
+{
+    rf_add_relaxed(&rf_fork_generation, 1u);
+    list_mutex = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+}
+
+static void install_fork_watch(void)
+{
+    pthread_atfork(NULL, NULL, in_forked_child);
+}
+
+/* ---- Record locks --------------------------------------------------------------------------- */
+
+static bool set_lock(int fd, int byte, short type)
+{
+    struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = LOCKS_OFFSET + byte, .l_len = 1};
+    int result;
+    do
+        result = fcntl(fd, F_SETLK, &lock);
+    while (result == -1 && errno == EINTR);
+    return result == 0;
+}
+
+/* Does another process hold the byte? 1, 0, or -1 when the kernel does not say. */
+static int locked_elsewhere(int fd, int byte)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = LOCKS_OFFSET + byte, .l_len = 1};
+    if (fcntl(fd, F_GETLK, &lock) == -1)
+        return -1;
+    return lock.l_type != F_UNLCK;
+}
+
+static int participant_byte(uint32_t owner)
+{
+    return PARTICIPANT_BYTE + (int)owner;
+}
+
+/* ---- This process's handles ----------------------------------------------------------------- */
+
+static bool is_current(const rf_ring *ring)
+{
+    return rf_load_relaxed(&((rf_ring *)ring)->generation) == rf_load_relaxed(&rf_fork_generation);
+}
+
+static bool same_segment(const rf_ring *ring, dev_t device, ino_t inode)
+{
+    return ring->device == device && ring->inode == inode;
+}
+
+/* With the mutex held: is this entry one of our own handles? */
+static bool is_ours(const rf_ring *ring, uint32_t owner)
+{
+    for (const rf_ring *other = handles; other; other = other->next)
+        if (same_segment(other, ring->device, ring->inode) && is_current(other) && rf_self(other) == owner)
+            return true;
+    return false;
+}
+
+void rf_enlist(rf_ring *ring)
+{
+    pthread_once(&watch_forks, install_fork_watch);
+    pthread_mutex_lock(&list_mutex);
+    ring->next = handles;
+    handles = ring;
+    pthread_mutex_unlock(&list_mutex);
+}
+
+static bool any_handle_on(dev_t device, ino_t inode)
+{
+    for (const rf_ring *ring = handles; ring; ring = ring->next)
+        if (same_segment(ring, device, inode))
+            return true;
+    return false;
+}
+
+/* With the mutex held: close `fd`, or keep it while a handle on the same segment needs its locks. */
+static void close_or_park(int fd, dev_t device, ino_t inode)
+{
+    if (any_handle_on(device, inode)) {
+        parked *entry = malloc(sizeof *entry);
+        if (!entry)
+            return; /* a descriptor left open is better than a lock lost */
+        *entry = (parked){.fd = fd, .device = device, .inode = inode, .next = parked_fds};
+        parked_fds = entry;
+        return;
+    }
+    close(fd);
+    for (parked **link = &parked_fds; *link;) {
+        parked *entry = *link;
+        if (entry->device == device && entry->inode == inode) {
+            *link = entry->next;
+            close(entry->fd);
+            free(entry);
+        } else {
+            link = &entry->next;
+        }
+    }
+}
+
+void rf_delist(rf_ring *ring)
+{
+    pthread_mutex_lock(&list_mutex);
+    for (rf_ring **link = &handles; *link; link = &(*link)->next)
+        if (*link == ring) {
+            *link = ring->next;
+            break;
+        }
+    close_or_park(ring->fd, ring->device, ring->inode);
+    pthread_mutex_unlock(&list_mutex);
+}
+
+void rf_segment_discard(int fd)
+{
+    struct stat status;
+    if (fstat(fd, &status) == -1) {
+        close(fd);
+        return;
+    }
+    pthread_mutex_lock(&list_mutex);
+    close_or_park(fd, status.st_dev, status.st_ino);
+    pthread_mutex_unlock(&list_mutex);
+}
+
+/* ---- The owner ------------------------------------------------------------------------------ */
+
+rf_status rf_lock_owner(int fd)
+{
+    return set_lock(fd, OWNER_BYTE, F_WRLCK) ? RF_OK : RF_SYSTEM;
+}
+
+void rf_unlock_owner(rf_ring *ring)
+{
+    set_lock(ring->fd, OWNER_BYTE, F_UNLCK);
+}
+
+/* With the mutex held: does a handle of this very process own the segment? */
+static bool we_own(dev_t device, ino_t inode)
+{
+    for (const rf_ring *ring = handles; ring; ring = ring->next)
+        if (same_segment(ring, device, inode) && ring->owner && is_current(ring) &&
+            !rf_load_relaxed(&((rf_ring *)ring)->closing))
+            return true;
+    return false;
+}
+
+int rf_segment_has_owner(int fd)
+{
+    struct stat status;
+    if (fstat(fd, &status) == -1)
+        return -1;
+    pthread_mutex_lock(&list_mutex);
+    bool ours = we_own(status.st_dev, status.st_ino);
+    pthread_mutex_unlock(&list_mutex);
+    return ours ? 1 : locked_elsewhere(fd, OWNER_BYTE);
+}
+
+bool rf_owner_lives(const rf_ring *ring)
+{
+    pthread_mutex_lock(&list_mutex);
+    bool ours = we_own(ring->device, ring->inode);
+    pthread_mutex_unlock(&list_mutex);
+    return ours || locked_elsewhere(ring->fd, OWNER_BYTE) != 0;
+}
+
+rf_status rf_segment_condemn(int fd)
+{
+    if (set_lock(fd, CONDEMN_BYTE, F_WRLCK))
+        return RF_OK;
+    return errno == EAGAIN || errno == EACCES ? RF_AGAIN : RF_SYSTEM;
+}
+
+/* ---- Participants --------------------------------------------------------------------------- */
+
+rf_status rf_join(rf_ring *ring)
+{
+    pthread_once(&watch_forks, install_fork_watch);
+    pthread_mutex_lock(&list_mutex);
+    rf_status status = RF_CROWDED;
+    for (uint32_t index = 0; index < ring->geometry.participants; index++) {
+        rf_participant *entry = &ring->participants[index];
+        if (rf_load_relaxed(&entry->state) != RF_ABSENT || is_ours(ring, index + 1))
+            continue;
+        if (!set_lock(ring->fd, participant_byte(index + 1), F_WRLCK))
+            continue;
+        /* The lock is ours: nobody else makes or clears this entry. It may have been made
+         * between our look and the lock. */
+        if (rf_load_relaxed(&entry->state) != RF_ABSENT) {
+            set_lock(ring->fd, participant_byte(index + 1), F_UNLCK);
+            continue;
+        }
+        rf_store_relaxed(&entry->pid, (uint32_t)getpid());
+        rf_store_relaxed(&entry->state, RF_PRESENT);
+        rf_store_relaxed(&ring->self, index + 1);
+        rf_store_relaxed(&ring->last_link, 0);
+        rf_store_relaxed(&ring->generation, rf_load_relaxed(&rf_fork_generation));
+        status = RF_OK;
+        break;
+    }
+    pthread_mutex_unlock(&list_mutex);
+    return status;
+}
+
+static void fold(_Atomic uint64_t *from, _Atomic uint64_t *into)
+{
+    rf_add_relaxed(into, rf_exchange_relaxed(from, 0));
+}
+
+/* With the entry's lock held: keep what it counted, make it free for others. */
+static void clear_entry(rf_ring *ring, uint32_t owner)
+{
+    rf_participant *entry = &ring->participants[owner - 1];
+    _Atomic uint64_t *from = (_Atomic uint64_t *)&entry->counters;
+    _Atomic uint64_t *into = (_Atomic uint64_t *)&ring->header->departed;
+    for (size_t i = 0; i < sizeof(rf_counters) / sizeof(uint64_t); i++)
+        fold(from + i, into + i);
+    rf_store_relaxed(&entry->pid, 0u);
+    rf_store_relaxed(&entry->state, RF_ABSENT);
+    set_lock(ring->fd, participant_byte(owner), F_UNLCK);
+}
+
+void rf_leave(rf_ring *ring)
+{
+    if (!is_current(ring))
+        return; /* we are a forked child that never joined: the entry is our parent's */
+    pthread_mutex_lock(&list_mutex);
+    clear_entry(ring, rf_self(ring));
+    pthread_mutex_unlock(&list_mutex);
+}
+
+/* ---- Recovery ------------------------------------------------------------------------------- */
+
+/* Undo what the word says that `dead` was doing. Each step is one compare-and-swap, so whoever
+ * recovers may itself be killed anywhere: the next one goes on. */
+static void recover_slot(rf_ring *ring, uint32_t slot, uint32_t dead)
+{
+    _Atomic uint64_t *word = &ring->words[slot];
+    rf_slot *record = &ring->slots[slot];
+    uint64_t seen = rf_load_acquire(word); /* A1: the slot record belongs to this word */
+    if (seen & RF_PIN && rf_load_relaxed(&record->producer) == dead) {
+        rf_cas_acq_rel(word, seen, seen & ~RF_PIN);
+        seen = rf_load_acquire(word);
+    }
+    if (rf_word_owner(seen) != dead)
+        return;
+    switch (rf_word_state(seen)) {
+    case RF_STATE_CLAIMED:
+    case RF_STATE_PINNED:
+        if (rf_free_slot(ring, slot, seen))
+            rf_count(ring, reclaimed, 1);
+        break;
+    case RF_STATE_TAKEN:
+        if (!ring->header->redeliver) {
+            if (rf_free_slot(ring, slot, seen))
+                rf_count(ring, dropped, 1);
+        } else if (rf_cas_acq_rel(word, seen,
+                                  rf_word(RF_STATE_READY, RF_NO_OWNER, rf_word_epoch(seen)) |
+                                      (seen & RF_PIN))) {
+            rf_count(ring, redelivered, 1);
+            rf_notify(&ring->header->readable, 1);
+        }
+        break;
+    default:
+        break;
+    }
+}
+
+uint32_t rf_recover(rf_ring *ring)
+{
+    uint32_t found = 0;
+    if (rf_enter(ring) != RF_OK)
+        return 0;
+    for (uint32_t index = 0; index < ring->geometry.participants; index++) {
+        rf_participant *entry = &ring->participants[index];
+        uint32_t owner = index + 1;
+        if (rf_load_relaxed(&entry->state) == RF_ABSENT || owner == rf_self(ring))
+            continue;
+        if (locked_elsewhere(ring->fd, participant_byte(owner)) != 0)
+            continue;
+        pthread_mutex_lock(&list_mutex);
+        /* Nobody else holds the byte: it is one of our handles, or its holder is dead. */
+        if (!is_ours(ring, owner) && set_lock(ring->fd, participant_byte(owner), F_WRLCK)) {
+            if (rf_load_relaxed(&entry->state) != RF_ABSENT) {
+                for (uint32_t slot = 0; slot < ring->slot_count; slot++)
+                    recover_slot(ring, slot, owner);
+                clear_entry(ring, owner);
+                found++;
+            } else {
+                set_lock(ring->fd, participant_byte(owner), F_UNLCK);
+            }
+        }
+        pthread_mutex_unlock(&list_mutex);
+    }
+    return found;
+}

@@ -1,0 +1,449 @@
+/*
+ * The segment: its layout, its birth, its mapping and its end.
+ *
+ * It may not know the slot protocol. Everything that is read from a segment is checked here
+ * against a fresh computation of the layout before anyone uses it.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "handle.h"
+
+#define HUGE_PAGE_BYTES (UINT64_C(2) << 20)
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
+enum { MEMORY_POLICY_BIND = 2 };
+
+static const uint8_t dtype_bytes[RF_DTYPES] = {
+    [RF_BOOL] = 1,    [RF_INT8] = 1,    [RF_INT16] = 2,   [RF_INT32] = 4,     [RF_INT64] = 8,
+    [RF_UINT8] = 1,   [RF_UINT16] = 2,  [RF_UINT32] = 4,  [RF_UINT64] = 8,    [RF_FLOAT16] = 2,
+    [RF_FLOAT32] = 4, [RF_FLOAT64] = 8, [RF_COMPLEX64] = 8, [RF_BFLOAT16] = 2,
+};
+
+uint32_t rf_dtype_bytes(uint32_t dtype)
+{
+    return dtype < RF_DTYPES ? dtype_bytes[dtype] : 0;
+}
+
+/* ---- Layout --------------------------------------------------------------------------------- */
+
+static bool multiply(uint64_t a, uint64_t b, uint64_t *product)
+{
+    return !__builtin_mul_overflow(a, b, product) && *product <= INT64_MAX;
+}
+
+static bool round_up(uint64_t value, uint64_t unit, uint64_t *rounded)
+{
+    uint64_t sum;
+    if (__builtin_add_overflow(value, unit - 1, &sum) || sum > INT64_MAX)
+        return false;
+    *rounded = sum / unit * unit;
+    return true;
+}
+
+static uint64_t greatest_common_divisor(uint64_t a, uint64_t b)
+{
+    while (b) {
+        uint64_t rest = a % b;
+        a = b;
+        b = rest;
+    }
+    return a;
+}
+
+static rf_status plan_field(rf_field *field)
+{
+    uint64_t bytes = rf_dtype_bytes(field->dtype);
+    if (!bytes || field->rank > RF_MAX_RANK || !field->name[0] || field->name[RF_NAME_BYTES - 1])
+        return RF_INVALID;
+    for (uint32_t axis = 0; axis < field->rank; axis++) {
+        if (field->shape[axis] == 0)
+            return RF_INVALID;
+        if (!multiply(bytes, field->shape[axis], &bytes))
+            return RF_TOO_LARGE;
+    }
+    field->sample_bytes = bytes;
+    return round_up(bytes, RF_ALIGNMENT, &field->stride_bytes) ? RF_OK : RF_TOO_LARGE;
+}
+
+/* Place a part of `bytes` on the next page. */
+static bool place(uint64_t bytes, uint64_t page, uint64_t *end, uint64_t *offset)
+{
+    if (!round_up(*end, page, offset))
+        return false;
+    return !__builtin_add_overflow(*offset, bytes, end) && *end <= INT64_MAX;
+}
+
+rf_status rf_plan(const rf_options *options, rf_geometry *geometry)
+{
+    uint64_t page = options->huge_pages ? HUGE_PAGE_BYTES : (uint64_t)sysconf(_SC_PAGESIZE);
+    uint64_t slots = options->slots, unit = 1;
+    if (slots == 0 || geometry->fields == 0 || geometry->fields > RF_MAX_FIELDS || options->participants == 0 ||
+        options->participants > RF_MAX_PARTICIPANTS)
+        return RF_INVALID;
+    for (uint32_t i = 0; i < geometry->fields; i++) {
+        rf_status status = plan_field(&geometry->field[i]);
+        if (status != RF_OK)
+            return status;
+        /* Strides and pages are multiples of 64; the units are powers of two: the largest serves all. */
+        uint64_t need = page / greatest_common_divisor(page, geometry->field[i].stride_bytes);
+        unit = need > unit ? need : unit;
+    }
+    if (!round_up(slots, unit, &slots) || slots > RF_MAX_SLOTS)
+        return RF_TOO_LARGE;
+    geometry->slots = (uint32_t)slots;
+    geometry->participants = options->participants;
+    geometry->page_bytes = (uint32_t)page;
+    uint64_t end = sizeof(rf_header);
+    if (!place(geometry->participants * sizeof(rf_participant), page, &end, &geometry->participants_offset) ||
+        !place(slots * sizeof(uint64_t), page, &end, &geometry->words_offset) ||
+        !place(slots * sizeof(rf_slot), page, &end, &geometry->slots_offset))
+        return RF_TOO_LARGE;
+    for (uint32_t i = 0; i < geometry->fields; i++) {
+        rf_field *field = &geometry->field[i];
+        if (!multiply(slots, field->stride_bytes, &field->region_bytes) ||
+            !place(field->region_bytes, page, &end, &field->region_offset))
+            return RF_TOO_LARGE;
+    }
+    return round_up(end, page, &geometry->segment_bytes) ? RF_OK : RF_TOO_LARGE;
+}
+
+/* ---- Mapping -------------------------------------------------------------------------------- */
+
+static bool map_part(rf_ring *ring, uint64_t at, uint64_t offset, uint64_t bytes)
+{
+    return mmap(ring->mapping + at, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, ring->fd,
+                (off_t)offset) != MAP_FAILED;
+}
+
+/* Reserve one stretch of addresses, then lay the tables and each region, twice, into it. */
+static rf_status map_segment(rf_ring *ring)
+{
+    const rf_geometry *geometry = &ring->geometry;
+    uint64_t page = geometry->page_bytes, tables = geometry->field[0].region_offset, total = tables + page;
+    for (uint32_t i = 0; i < geometry->fields; i++) {
+        uint64_t twice;
+        if (!multiply(geometry->field[i].region_bytes, 2, &twice) || __builtin_add_overflow(total, twice, &total) ||
+            total > INT64_MAX)
+            return RF_TOO_LARGE;
+    }
+    uint8_t *reserved = mmap(NULL, total, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (reserved == MAP_FAILED)
+        return RF_SYSTEM;
+    /* Huge pages want addresses on their own size: the spare page above makes room for that. */
+    uint64_t skip = (page - (uintptr_t)reserved % page) % page;
+    ring->mapping = reserved + skip;
+    ring->mapped_bytes = total - page;
+    if (skip)
+        munmap(reserved, skip);
+    if (page > skip)
+        munmap(ring->mapping + ring->mapped_bytes, page - skip);
+    if (!map_part(ring, 0, 0, tables))
+        return RF_SYSTEM;
+    uint64_t at = tables;
+    for (uint32_t i = 0; i < geometry->fields; i++) {
+        const rf_field *field = &geometry->field[i];
+        ring->region[i] = ring->mapping + at;
+        if (!map_part(ring, at, field->region_offset, field->region_bytes) ||
+            !map_part(ring, at + field->region_bytes, field->region_offset, field->region_bytes))
+            return RF_SYSTEM;
+        at += 2 * field->region_bytes;
+    }
+    ring->header = (rf_header *)ring->mapping;
+    ring->participants = (rf_participant *)(ring->mapping + geometry->participants_offset);
+    ring->words = (_Atomic uint64_t *)(ring->mapping + geometry->words_offset);
+    ring->slots = (rf_slot *)(ring->mapping + geometry->slots_offset);
+    ring->slot_count = geometry->slots;
+    return RF_OK;
+}
+
+/* ---- Birth ---------------------------------------------------------------------------------- */
+
+static rf_ring *new_ring(int fd)
+{
+    struct stat status;
+    rf_ring *ring = calloc(1, sizeof *ring);
+    if (!ring || fstat(fd, &status) == -1) {
+        free(ring);
+        return NULL;
+    }
+    ring->fd = fd;
+    ring->device = status.st_dev;
+    ring->inode = status.st_ino;
+    atomic_init(&ring->references, 1);
+    atomic_init(&ring->generation, rf_load_relaxed(&rf_fork_generation));
+    /* From here on this process knows the segment as its own business (liveness.c). */
+    rf_enlist(ring);
+    return ring;
+}
+
+/* Undo a create or attach that failed half way; errno stays. */
+static rf_status abandon(rf_ring *ring, rf_status status)
+{
+    int error = errno;
+    if (ring->mapping)
+        munmap(ring->mapping, ring->mapped_bytes);
+    rf_delist(ring);
+    free(ring);
+    errno = error;
+    return status;
+}
+
+int64_t rf_segment_free_bytes(int fd)
+{
+    struct statvfs status;
+    if (fstatvfs(fd, &status) == -1)
+        return -1;
+    uint64_t bytes;
+    return multiply(status.f_bavail, status.f_frsize, &bytes) ? (int64_t)bytes : INT64_MAX;
+}
+
+static int bind_to_node(rf_ring *ring, int32_t node)
+{
+    enum { BITS = 8 * sizeof(unsigned long), NODES = 1024 };
+    unsigned long mask[NODES / BITS] = {0};
+    if (node >= NODES)
+        return EINVAL;
+    mask[node / BITS] = 1ul << (node % BITS);
+    return syscall(SYS_mbind, ring->mapping, ring->mapped_bytes, MEMORY_POLICY_BIND, mask, (unsigned long)NODES, 0u)
+               ? errno
+               : 0;
+}
+
+/* Reserve every page now: what is missing shows here, not as SIGBUS at a write. */
+static rf_status reserve(rf_ring *ring)
+{
+    int64_t free_bytes = rf_segment_free_bytes(ring->fd);
+    if (free_bytes >= 0 && (uint64_t)free_bytes < ring->geometry.segment_bytes)
+        return RF_NO_SPACE;
+    int error;
+    do
+        error = posix_fallocate(ring->fd, 0, (off_t)ring->geometry.segment_bytes);
+    while (error == EINTR);
+    errno = error;
+    return error == 0 ? RF_OK : error == ENOSPC ? RF_NO_SPACE : RF_SYSTEM;
+}
+
+static void write_header(rf_ring *ring, const rf_options *options)
+{
+    rf_header *header = ring->header;
+    header->magic = RF_MAGIC;
+    header->layout_version = RF_LAYOUT_VERSION;
+    header->creator_pid = (uint64_t)getpid();
+    header->redeliver = options->redeliver;
+    header->geometry = ring->geometry;
+    for (uint32_t slot = 0; slot < ring->slot_count; slot++)
+        rf_store_relaxed(&ring->words[slot], rf_word(RF_STATE_FREE, RF_NO_OWNER, 1));
+    /* R4 -> A4 (read_header): who sees `whole` sees the segment whole. */
+    rf_store_release(&header->whole, 1u);
+}
+
+rf_status rf_ring_create(int fd, const rf_options *options, const rf_geometry *geometry, rf_ring **out)
+{
+    *out = NULL;
+    rf_ring *ring = new_ring(fd);
+    if (!ring) {
+        close(fd);
+        return RF_NO_MEMORY;
+    }
+    ring->geometry = *geometry;
+    /* This comes first: a segment without an owner is taken for what a dead process left. */
+    ring->owner = true;
+    rf_status status = rf_lock_owner(fd);
+    if (status != RF_OK)
+        return abandon(ring, status);
+    if (ftruncate(fd, (off_t)geometry->segment_bytes) == -1)
+        return abandon(ring, errno == ENOSPC ? RF_NO_SPACE : RF_SYSTEM);
+    if ((status = map_segment(ring)) != RF_OK)
+        return abandon(ring, status);
+    if (options->numa_node >= 0)
+        ring->numa_errno = bind_to_node(ring, options->numa_node);
+    if ((status = reserve(ring)) != RF_OK)
+        return abandon(ring, status);
+    write_header(ring, options);
+    if ((status = rf_join(ring)) != RF_OK)
+        return abandon(ring, status);
+    *out = ring;
+    return RF_OK;
+}
+
+/* ---- Attach --------------------------------------------------------------------------------- */
+
+/* The layout that the header claims is the one that we compute from its fields, or it is damaged. */
+static rf_status check_geometry(const rf_geometry *claimed, uint64_t file_bytes, rf_geometry *checked)
+{
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    if (claimed->page_bytes != page && claimed->page_bytes != HUGE_PAGE_BYTES)
+        return RF_DAMAGED;
+    rf_options options = {.slots = claimed->slots,
+                          .participants = claimed->participants,
+                          .huge_pages = claimed->page_bytes != page};
+    *checked = *claimed;
+    if (rf_plan(&options, checked) != RF_OK || memcmp(checked, claimed, sizeof *claimed) != 0 ||
+        checked->segment_bytes > file_bytes)
+        return RF_DAMAGED;
+    return RF_OK;
+}
+
+static rf_status read_header(int fd, rf_geometry *geometry)
+{
+    struct stat status;
+    if (fstat(fd, &status) == -1)
+        return RF_SYSTEM;
+    if (status.st_size == 0)
+        return RF_UNFINISHED;
+    if ((uint64_t)status.st_size < sizeof(rf_header))
+        return RF_NOT_A_RING;
+    rf_header *header = mmap(NULL, sizeof *header, PROT_READ, MAP_SHARED, fd, 0);
+    if (header == MAP_FAILED)
+        return RF_SYSTEM;
+    rf_status result = RF_OK;
+    uint64_t magic = *(volatile uint64_t *)&header->magic;
+    if (magic == 0)
+        result = RF_UNFINISHED;
+    else if (magic != RF_MAGIC)
+        result = RF_NOT_A_RING;
+    else if (header->layout_version != RF_LAYOUT_VERSION)
+        result = RF_WRONG_VERSION;
+    else if (rf_load_acquire(&header->whole) != 1) /* A4 <- R4 (write_header) */
+        result = RF_UNFINISHED;
+    if (result == RF_OK) {
+        rf_geometry claimed;
+        memcpy(&claimed, &header->geometry, sizeof claimed);
+        result = check_geometry(&claimed, (uint64_t)status.st_size, geometry);
+    }
+    munmap(header, sizeof *header);
+    return result;
+}
+
+uint32_t rf_segment_version(int fd)
+{
+    struct {
+        uint64_t magic;
+        uint32_t layout_version;
+    } start;
+    if (pread(fd, &start, sizeof start, 0) != (ssize_t)sizeof start || start.magic != RF_MAGIC)
+        return 0;
+    return start.layout_version;
+}
+
+rf_status rf_ring_attach(int fd, rf_ring **out)
+{
+    *out = NULL;
+    rf_ring *ring = new_ring(fd);
+    if (!ring) {
+        close(fd);
+        return RF_NO_MEMORY;
+    }
+    rf_status status = read_header(fd, &ring->geometry);
+    if (status == RF_OK)
+        status = map_segment(ring);
+    if (status != RF_OK)
+        return abandon(ring, status);
+    if (rf_load_relaxed(&ring->header->closed) || !rf_owner_lives(ring))
+        return abandon(ring, RF_CLOSED);
+    if ((status = rf_join(ring)) != RF_OK)
+        return abandon(ring, status);
+    *out = ring;
+    return RF_OK;
+}
+
+/* ---- End ------------------------------------------------------------------------------------ */
+
+void rf_ring_retain(rf_ring *ring)
+{
+    rf_add_relaxed(&ring->references, 1u);
+}
+
+void rf_ring_unref(rf_ring *ring)
+{
+    if (rf_sub_acq_rel(&ring->references, 1u) != 1)
+        return;
+    rf_leave(ring);
+    munmap(ring->mapping, ring->mapped_bytes);
+    rf_delist(ring);
+    free(ring);
+}
+
+void rf_ring_close(rf_ring *ring)
+{
+    bool owned = rf_ring_is_owner(ring);
+    /* R6 -> A6 (rf_enter): relaxed would do; it only stops what has not begun. */
+    if (atomic_exchange_explicit(&ring->closing, 1u, memory_order_acq_rel))
+        return;
+    if (owned) {
+        rf_store_relaxed(&ring->header->closed, 1u);
+        rf_unlock_owner(ring);
+    }
+    rf_notify(&ring->header->readable, UINT32_MAX);
+    rf_notify(&ring->header->writable, UINT32_MAX);
+}
+
+void rf_ring_drop(rf_ring *ring)
+{
+    rf_ring_unref(ring);
+}
+
+/* ---- What a handle is ----------------------------------------------------------------------- */
+
+const rf_geometry *rf_ring_geometry(const rf_ring *ring)
+{
+    return &ring->geometry;
+}
+
+int rf_ring_is_owner(const rf_ring *ring)
+{
+    /* Of a forked child's copy the generation is its parent's. */
+    return ring->owner && rf_load_relaxed(&((rf_ring *)ring)->generation) == rf_load_relaxed(&rf_fork_generation);
+}
+
+int rf_ring_is_closed(const rf_ring *ring)
+{
+    return rf_load_relaxed(&((rf_ring *)ring)->closing) || rf_load_relaxed(&ring->header->closed);
+}
+
+int rf_ring_is_finished(const rf_ring *ring)
+{
+    return rf_load_relaxed(&ring->header->finished) != 0;
+}
+
+uint64_t rf_ring_creator_pid(const rf_ring *ring)
+{
+    return ring->header->creator_pid;
+}
+
+void *rf_ring_region(const rf_ring *ring, uint32_t field)
+{
+    return ring->region[field];
+}
+
+int rf_ring_use_huge_pages(rf_ring *ring)
+{
+    /* The first half of each region; the second shows the same pages. Advice alone is silently
+     * ignored where shmem_enabled says never; collapsing at once tells. */
+    for (uint32_t i = 0; i < ring->geometry.fields; i++) {
+        size_t bytes = ring->geometry.field[i].region_bytes;
+        if (madvise(ring->region[i], bytes, MADV_HUGEPAGE) || madvise(ring->region[i], bytes, MADV_COLLAPSE))
+            return errno;
+    }
+    return 0;
+}
+
+int rf_ring_lock_memory(rf_ring *ring)
+{
+    return mlock(ring->mapping, ring->mapped_bytes) ? errno : 0;
+}
+
+int rf_ring_numa_errno(const rf_ring *ring)
+{
+    return ring->numa_errno;
+}

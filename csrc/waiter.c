@@ -1,0 +1,100 @@
+/*
+ * Waiting: a short spin that learns, then a futex behind an event count.
+ *
+ * It may not know what is waited for; ring.c decides when to look and when to sleep.
+ *
+ * No wake-up is lost. A waiter reads the sequence, leaves its wish in `wanted`, looks once more,
+ * and sleeps only while the sequence is what it read. A notifier makes its change, then reads
+ * `wanted`. With a full fence on each side (F1, F2) at least one of them sees the other. Nobody
+ * waiting costs the notifier one fence and one load, no system call.
+ *
+ * A notifier that is killed on its way leaves sleepers behind; they look again after a slice.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "handle.h"
+
+enum { SPIN_LEAST = 8, SPIN_START = 256, SPIN_MOST = 4096 };
+
+int64_t rf_now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* The futexes are shared between processes: no FUTEX_PRIVATE_FLAG. */
+static long futex(_Atomic uint32_t *word, int operation, uint32_t value, const struct timespec *t)
+{
+    return syscall(SYS_futex, word, operation, value, t, NULL, FUTEX_BITSET_MATCH_ANY);
+}
+
+static void wake_all(rf_event *event)
+{
+    /* The wish is withdrawn before the sequence moves: who leaves a new one from here on either
+     * reads the new sequence or finds it changed when it goes to sleep. */
+    rf_exchange_relaxed(&event->wanted, 0u);
+    /* R5 -> A5 (rf_prepare_wait): who reads the new sequence also sees the change that we tell of. */
+    rf_add_release(&event->sequence, 1u);
+    futex(&event->sequence, FUTEX_WAKE, INT32_MAX, NULL);
+}
+
+void rf_notify(rf_event *event, uint32_t rows)
+{
+    rf_fence_full(); /* F1 with F2: our change is out before we look for waiters */
+    uint32_t wanted = rf_load_relaxed(&event->wanted);
+    while (wanted != 0) {
+        if (wanted <= rows) {
+            wake_all(event);
+            return;
+        }
+        if (atomic_compare_exchange_weak_explicit(&event->wanted, &wanted, wanted - rows,
+                                                  memory_order_relaxed, memory_order_relaxed))
+            return;
+    }
+}
+
+uint32_t rf_prepare_wait(rf_event *event, uint32_t rows)
+{
+    /* A5 <- R5 (wake_all). */
+    uint32_t key = rf_load_acquire(&event->sequence);
+    uint32_t wanted = rf_load_relaxed(&event->wanted);
+    /* The most modest wish counts: it may wake others early, never late. */
+    while (wanted == 0 || wanted > rows) {
+        if (atomic_compare_exchange_weak_explicit(&event->wanted, &wanted, rows,
+                                                  memory_order_relaxed, memory_order_relaxed))
+            break;
+    }
+    rf_fence_full(); /* F2 with F1: our wish is out before we look once more */
+    return key;
+}
+
+bool rf_sleep(rf_event *event, uint32_t key, int64_t until_ns)
+{
+    struct timespec until = {.tv_sec = until_ns / 1000000000, .tv_nsec = until_ns % 1000000000};
+    long result = futex(&event->sequence, FUTEX_WAIT_BITSET, key, &until);
+    return !(result == -1 && errno == EINTR);
+}
+
+bool rf_spin(_Atomic uint32_t *budget, _Atomic uint64_t *word, rf_state state)
+{
+    /* The budget belongs to this process and steers speed alone: relaxed is enough. */
+    uint32_t turns = rf_load_relaxed(budget);
+    if (turns == 0)
+        turns = SPIN_START;
+    for (uint32_t turn = 0; turn < turns; turn++) {
+        if (rf_word_state(rf_load_relaxed(word)) == state) {
+            uint32_t more = turns + turns / 2;
+            rf_store_relaxed(budget, more > SPIN_MOST ? SPIN_MOST : more);
+            return true;
+        }
+        rf_pause();
+    }
+    rf_store_relaxed(budget, turns / 2 < SPIN_LEAST ? SPIN_LEAST : turns / 2);
+    return false;
+}

@@ -1,0 +1,129 @@
+"""RingFeed beside what people use today, on real pictures: handwritten digits and photographs.
+
+Run it with `make demo`, or `python examples/demo.py [--quick] [--json FILE]`. It takes about two minutes on two
+cores, downloads nothing, and writes only to a temporary folder (and FILE). What is measured, and how, is said in
+benchmarks/pipelines/race.py and yardstick.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))  # the worker processes inherit it
+
+from demo_data import Digits, decode_digit, decode_photograph, photographs, repeated  # noqa: E402
+from demo_models import build_digits_model, build_photographs_model, import_keras, train_digits_model  # noqa: E402
+from pipelines.interface import Workload  # noqa: E402
+from pipelines.race import Outcome, race  # noqa: E402
+from pipelines.report import as_json, surroundings, table  # noqa: E402
+from pipelines.yardstick import Yardstick  # noqa: E402
+
+STARTED = time.monotonic()
+
+
+def main() -> int:
+    """Run both comparisons and print their tables."""
+    options = parse_options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # leave through the same clean-up as Ctrl-C
+    core_count = len(os.sched_getaffinity(0))
+    say(f"RingFeed demo on {core_count} cores. Importing TensorFlow ...")
+    try:
+        with Yardstick() as yardstick, tempfile.TemporaryDirectory(prefix="ringfeed-demo-") as folder:
+            import_keras()
+            results = [
+                digits(yardstick, core_count, Path(folder), options),
+                photographs_of_the_packages(yardstick, core_count, options),
+            ]
+    except KeyboardInterrupt:
+        say("Stopped.")
+        return 128 + signal.SIGINT
+    seconds_total = time.monotonic() - STARTED
+    if options.json:
+        figures = {**surroundings(core_count), "seconds_total": round(seconds_total, 1), "workloads": results}
+        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    say(f"Done in {seconds_total:.0f} s.")
+    return 0
+
+
+def digits(yardstick: Yardstick, core_count: int, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Train on scikit-learn's digits and predict the test digits from PNG files."""
+    say("\nDigits: training a small CNN on scikit-learn's handwritten digits ...")
+    data = Digits.load()
+    model = train_digits_model(data, epochs=3 if options.quick else 12)
+    paths = data.write_test_files(folder)
+    items = repeated(paths, 2 if options.quick else 24)
+    say(f"Digits: predicting {len(paths)} test digits from PNG files, each {len(items) // len(paths)} times per run")
+    workload = Workload(
+        "Digits", "digits", items, decode_digit, (8, 8, 1), "uint8",
+        batch_size=256, worker_count=options.workers, build_model=build_digits_model, weights=model.get_weights(),
+    )  # fmt: skip
+    outcome = run(workload, yardstick, core_count, options, budget_seconds=25.0, cost_samples=2000)
+    label_of = dict(zip(paths, data.test_labels, strict=True))
+    assert outcome.outputs is not None
+    correct = [label_of[item] == row.argmax() for item, row in zip(items, outcome.outputs, strict=True)]
+    accuracy = sum(correct) / len(correct)
+    say(f"  accuracy on the test digits: {accuracy:.1%}")
+    return {**as_json(outcome), "accuracy": accuracy}
+
+
+def photographs_of_the_packages(
+    yardstick: Yardstick, core_count: int, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Decode and resize scikit-image's and scikit-learn's photographs and run a small MobileNet on them."""
+    paths = photographs()
+    items = repeated(paths, 4 if options.quick else 36)
+    say(f"\nPhotographs: {len(paths)} JPEG and PNG files of scikit-image and scikit-learn, decoded and resized to 224x224x3")
+    workload = Workload(
+        "Photographs", "pictures", items, decode_photograph, (224, 224, 3), "uint8",
+        batch_size=32, worker_count=options.workers, build_model=build_photographs_model,
+    )  # fmt: skip
+    outcome = run(workload, yardstick, core_count, options, budget_seconds=60.0, cost_samples=5 * len(paths))
+    return as_json(outcome)
+
+
+def run(
+    workload: Workload,
+    yardstick: Yardstick,
+    core_count: int,
+    options: argparse.Namespace,
+    *,
+    budget_seconds: float,
+    cost_samples: int,
+) -> Outcome:
+    """Race the pipelines over one workload and print the table."""
+    least, most = (1, 1) if options.quick else (3, 5)
+    outcome = race(
+        workload, yardstick, core_count, least_rounds=least, most_rounds=most,
+        budget_seconds=budget_seconds, cost_samples=cost_samples, say=say,
+    )  # fmt: skip
+    say("\n" + table(outcome))
+    same = "the same class for every item" if outcome.same_classes else "classes that differ where two are equal"
+    say(f"  all pipelines agree: {same}, largest difference {outcome.largest_difference:.1g}")
+    return outcome
+
+
+def parse_options() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="RingFeed beside what people use today, on real pictures.")
+    parser.add_argument("--quick", action="store_true", help="one short run of each; the figures mean little")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure, with machine and versions")
+    cores = len(os.sched_getaffinity(0))
+    parser.add_argument("--workers", type=int, default=cores, help="preprocessing workers (default: one per core)")
+    return parser.parse_args()
+
+
+def say(line: str) -> None:
+    """Print at once, so that progress is seen."""
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""Build the one extension, ringfeed._core: the C core in csrc/ and its Cython binding.
+
+Everything else about the package stands in pyproject.toml. Switches, as environment variables:
+
+RINGFEED_DEBUG=1                       no optimisation, full symbols, assertions
+RINGFEED_SANITIZE=address,undefined    build with these sanitizers (start Python with their library preloaded)
+RINGFEED_COVERAGE=1                    count executed lines, for gcov
+
+A switch changes no source file, so run `make clean` when you set or unset one.
+"""
+
+import os
+from glob import glob
+
+import numpy
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+DEBUG = os.environ.get("RINGFEED_DEBUG") == "1"
+SANITIZERS = os.environ.get("RINGFEED_SANITIZE", "")
+COVERAGE = os.environ.get("RINGFEED_COVERAGE") == "1"
+
+compile_args = ["-std=c11", "-Wall", "-Wextra", "-fvisibility=hidden"]
+link_args = []
+compile_args += ["-O0", "-g3", "-UNDEBUG"] if DEBUG else ["-O3", "-DNDEBUG"]
+if SANITIZERS:
+    compile_args += [f"-fsanitize={SANITIZERS}", "-fno-omit-frame-pointer", "-g"]
+    link_args += [f"-fsanitize={SANITIZERS}"]
+if COVERAGE:
+    compile_args += ["--coverage"]
+    link_args += ["--coverage"]
+
+core = Extension(
+    "ringfeed._core",
+    # tf_op.c becomes a shared object of its own: TensorFlow loads it, not Python.
+    sources=["src/ringfeed/_core.pyx", *sorted(set(glob("csrc/*.c")) - {"csrc/tf_op.c"})],
+    depends=sorted(glob("csrc/*.h") + glob("csrc/include/*.h") + glob("src/ringfeed/*.pxd")),
+    include_dirs=["csrc/include", "csrc", numpy.get_include()],
+    define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_22_API_VERSION")],
+    extra_compile_args=compile_args,
+    extra_link_args=link_args,
+    libraries=["pthread", "rt"],  # both live in libc itself since glibc 2.34
+)
+
+setup(ext_modules=cythonize([core], build_dir="build/cython", language_level=3))

@@ -1,0 +1,144 @@
+# The C core as Cython sees it: csrc/include/ringfeed.h, name by name.
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+
+cdef extern from "ringfeed.h" nogil:
+    enum:
+        RF_NAME_BYTES
+        RF_MAX_RANK
+        RF_MAX_FIELDS
+        RF_MAX_SLOTS
+        RF_MAX_PARTICIPANTS
+    const int64_t RF_FOREVER
+
+    ctypedef enum rf_status:
+        RF_OK
+        RF_AGAIN
+        RF_FULL
+        RF_EMPTY
+        RF_FINISHED
+        RF_CLOSED
+        RF_SLOT_LOST
+        RF_INVALID
+        RF_TOO_LARGE
+        RF_NO_SPACE
+        RF_NOT_A_RING
+        RF_UNFINISHED
+        RF_WRONG_VERSION
+        RF_DAMAGED
+        RF_CROWDED
+        RF_NO_MEMORY
+        RF_SYSTEM
+
+    ctypedef struct rf_field:
+        char name[64]
+        uint32_t dtype
+        uint32_t rank
+        uint64_t shape[32]
+        uint64_t sample_bytes
+        uint64_t stride_bytes
+        uint64_t region_offset
+        uint64_t region_bytes
+
+    ctypedef struct rf_geometry:
+        uint32_t slots
+        uint32_t fields
+        uint32_t participants
+        uint64_t segment_bytes
+        rf_field field[64]
+
+    ctypedef struct rf_options:
+        uint32_t slots
+        uint32_t participants
+        uint32_t redeliver
+        uint32_t huge_pages
+        int32_t numa_node
+
+    ctypedef struct rf_record:
+        uint64_t tag
+        int64_t claimed_ns
+        int64_t published_ns
+        int64_t taken_ns
+        int64_t released_ns
+        uint32_t producer
+        uint32_t deliveries
+
+    ctypedef struct rf_take_request:
+        uint32_t max_rows
+        uint32_t min_rows
+        int64_t deadline_ns
+        int64_t linger_ns
+        int64_t linger_until_ns
+        int64_t enough_since_ns
+
+    ctypedef struct rf_counts:
+        uint64_t published
+        uint64_t discarded
+        uint64_t taken
+        uint64_t released
+        uint64_t batches
+        uint64_t redelivered
+        uint64_t dropped
+        uint64_t reclaimed
+        uint64_t claim_wait_ns
+        uint64_t take_wait_ns
+
+    ctypedef struct rf_stats:
+        uint32_t free
+        uint32_t claimed
+        uint32_t ready
+        uint32_t taken
+        uint32_t pinned
+        uint32_t participants
+        rf_counts counts
+
+    ctypedef struct rf_ring:
+        pass
+    ctypedef struct rf_lease:
+        pass
+
+    rf_status rf_plan(const rf_options *options, rf_geometry *geometry)
+    rf_status rf_ring_create(int fd, const rf_options *options, const rf_geometry *geometry, rf_ring **ring)
+    rf_status rf_ring_attach(int fd, rf_ring **ring)
+    uint32_t rf_segment_version(int fd)
+    int64_t rf_segment_free_bytes(int fd)
+    void rf_segment_discard(int fd)
+    int rf_segment_has_owner(int fd)
+    rf_status rf_segment_condemn(int fd)
+    void rf_ring_close(rf_ring *ring)
+    void rf_ring_drop(rf_ring *ring)
+    const rf_geometry *rf_ring_geometry(const rf_ring *ring)
+    int rf_ring_is_owner(const rf_ring *ring)
+    int rf_ring_is_closed(const rf_ring *ring)
+    int rf_ring_is_finished(const rf_ring *ring)
+    uint64_t rf_ring_creator_pid(const rf_ring *ring)
+    void *rf_ring_region(const rf_ring *ring, uint32_t field)
+    int rf_ring_use_huge_pages(rf_ring *ring)
+    int rf_ring_lock_memory(rf_ring *ring)
+    int rf_ring_numa_errno(const rf_ring *ring)
+
+    void rf_lease_retain(rf_lease *lease)
+    void rf_lease_drop(rf_lease *lease)
+    uint32_t rf_lease_first(const rf_lease *lease)
+    uint32_t rf_lease_rows(const rf_lease *lease)
+    void *rf_lease_data(const rf_lease *lease, uint32_t field)
+    void rf_lease_records(const rf_lease *lease, rf_record *records)
+    void rf_lease_tags(const rf_lease *lease, uint64_t *tags)
+
+    ctypedef enum rf_view:
+        RF_VIEW_ROWS
+        RF_VIEW_SAMPLE
+        RF_VIEW_PADDED
+
+    void *rf_lease_export(rf_lease *lease, uint32_t field, rf_view view, int versioned)
+    void rf_export_delete(void *tensor, int versioned)
+
+    rf_status rf_claim(rf_ring *ring, uint32_t rows, int64_t deadline_ns, rf_lease **lease)
+    rf_status rf_publish(rf_lease *lease, uint32_t rows, const uint64_t *tags, int pinned)
+    rf_status rf_put(rf_ring *ring, const void *const *sources, uint64_t tag, int64_t deadline_ns)
+    rf_status rf_take(rf_ring *ring, rf_take_request *request, rf_lease **lease)
+    void rf_finish(rf_ring *ring)
+    uint32_t rf_recover(rf_ring *ring)
+    void rf_ring_stats(rf_ring *ring, rf_stats *stats)
+    int64_t rf_now_ns()
