@@ -400,6 +400,11 @@ const rf_geometry *rf_ring_geometry(const rf_ring *ring)
     return &ring->geometry;
 }
 
+int rf_ring_descriptor(const rf_ring *ring)
+{
+    return ring->fd;
+}
+
 int rf_ring_is_owner(const rf_ring *ring)
 {
     /* Of a forked child's copy the generation is its parent's. */

@@ -14,17 +14,20 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))  # the worker processes inherit it
 
-from demo_data import Digits, decode_digit, decode_photograph, photographs, repeated  # noqa: E402
-from demo_models import build_digits_model, build_photographs_model, import_keras, train_digits_model  # noqa: E402
-from pipelines.interface import Workload  # noqa: E402
-from pipelines.race import Outcome, race  # noqa: E402
-from pipelines.report import as_json, surroundings, table  # noqa: E402
-from pipelines.yardstick import Yardstick  # noqa: E402
+from demo_data import Digits, decode_digit, decode_photograph, photographs, repeated
+from demo_models import build_digits_model, build_photographs_model, import_keras, train_digits_model
+
+from pipelines.interface import Workload
+from pipelines.race import Outcome, race
+from pipelines.report import as_json, surroundings, table
+from pipelines.yardstick import Yardstick
 
 STARTED = time.monotonic()
 
@@ -32,19 +35,23 @@ STARTED = time.monotonic()
 def main() -> int:
     """Run both comparisons and print their tables."""
     options = parse_options()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # leave through the same clean-up as Ctrl-C
     core_count = len(os.sched_getaffinity(0))
     say(f"RingFeed demo on {core_count} cores. Importing TensorFlow ...")
+    on_stop(leave_at_once)  # an exception in the middle of TensorFlow's import may be swallowed there
     try:
-        with Yardstick() as yardstick, tempfile.TemporaryDirectory(prefix="ringfeed-demo-") as folder:
+        with Yardstick(prepare=import_keras) as yardstick:
             import_keras()
-            results = [
-                digits(yardstick, core_count, Path(folder), options),
-                photographs_of_the_packages(yardstick, core_count, options),
-            ]
+            on_stop(signal.default_int_handler)
+            with tempfile.TemporaryDirectory(prefix="ringfeed-demo-") as folder:
+                results = [
+                    digits(yardstick, core_count, Path(folder), options),
+                    photographs_of_the_packages(yardstick, core_count, options),
+                ]
     except KeyboardInterrupt:
         say("Stopped.")
-        return 128 + signal.SIGINT
+        os._exit(
+            128 + signal.SIGINT
+        )  # everything is cleaned up; TensorFlow's own end may hang after an interrupted predict
     seconds_total = time.monotonic() - STARTED
     if options.json:
         figures = {**surroundings(core_count), "seconds_total": round(seconds_total, 1), "workloads": results}
@@ -62,9 +69,17 @@ def digits(yardstick: Yardstick, core_count: int, folder: Path, options: argpars
     items = repeated(paths, 2 if options.quick else 24)
     say(f"Digits: predicting {len(paths)} test digits from PNG files, each {len(items) // len(paths)} times per run")
     workload = Workload(
-        "Digits", "digits", items, decode_digit, (8, 8, 1), "uint8",
-        batch_size=256, worker_count=options.workers, build_model=build_digits_model, weights=model.get_weights(),
-    )  # fmt: skip
+        name="Digits",
+        unit="digits",
+        items=items,
+        preprocess=decode_digit,
+        sample_shape=(8, 8, 1),
+        sample_dtype="uint8",
+        batch_size=256,
+        worker_count=options.workers,
+        build_model=build_digits_model,
+        weights=model.get_weights(),
+    )
     outcome = run(workload, yardstick, core_count, options, budget_seconds=25.0, cost_samples=2000)
     label_of = dict(zip(paths, data.test_labels, strict=True))
     assert outcome.outputs is not None
@@ -74,17 +89,22 @@ def digits(yardstick: Yardstick, core_count: int, folder: Path, options: argpars
     return {**as_json(outcome), "accuracy": accuracy}
 
 
-def photographs_of_the_packages(
-    yardstick: Yardstick, core_count: int, options: argparse.Namespace
-) -> dict[str, Any]:
+def photographs_of_the_packages(yardstick: Yardstick, core_count: int, options: argparse.Namespace) -> dict[str, Any]:
     """Decode and resize scikit-image's and scikit-learn's photographs and run a small MobileNet on them."""
     paths = photographs()
     items = repeated(paths, 4 if options.quick else 36)
-    say(f"\nPhotographs: {len(paths)} JPEG and PNG files of scikit-image and scikit-learn, decoded and resized to 224x224x3")
+    say(f"\nPhotographs: {len(paths)} JPEG and PNG files of scikit-image and scikit-learn, resized to 224x224x3")
     workload = Workload(
-        "Photographs", "pictures", items, decode_photograph, (224, 224, 3), "uint8",
-        batch_size=32, worker_count=options.workers, build_model=build_photographs_model,
-    )  # fmt: skip
+        name="Photographs",
+        unit="pictures",
+        items=items,
+        preprocess=decode_photograph,
+        sample_shape=(224, 224, 3),
+        sample_dtype="uint8",
+        batch_size=32,
+        worker_count=options.workers,
+        build_model=build_photographs_model,
+    )
     outcome = run(workload, yardstick, core_count, options, budget_seconds=60.0, cost_samples=5 * len(paths))
     return as_json(outcome)
 
@@ -99,11 +119,16 @@ def run(
     cost_samples: int,
 ) -> Outcome:
     """Race the pipelines over one workload and print the table."""
-    least, most = (1, 1) if options.quick else (3, 5)
     outcome = race(
-        workload, yardstick, core_count, least_rounds=least, most_rounds=most,
-        budget_seconds=budget_seconds, cost_samples=cost_samples, say=say,
-    )  # fmt: skip
+        workload,
+        yardstick,
+        core_count,
+        least_rounds=1 if options.quick else 3,
+        most_rounds=1 if options.quick else 5,
+        budget_seconds=budget_seconds,
+        cost_samples=cost_samples,
+        say=say,
+    )
     say("\n" + table(outcome))
     same = "the same class for every item" if outcome.same_classes else "classes that differ where two are equal"
     say(f"  all pipelines agree: {same}, largest difference {outcome.largest_difference:.1g}")
@@ -118,6 +143,18 @@ def parse_options() -> argparse.Namespace:
     cores = len(os.sched_getaffinity(0))
     parser.add_argument("--workers", type=int, default=cores, help="preprocessing workers (default: one per core)")
     return parser.parse_args()
+
+
+def on_stop(handler: Callable[[int, FrameType | None], Any]) -> None:
+    """Set what Ctrl-C and SIGTERM do."""
+    signal.signal(signal.SIGINT, handler)
+    signal.signal(signal.SIGTERM, handler)
+
+
+def leave_at_once(signal_number: int, _frame: FrameType | None) -> None:
+    """Leave while nothing needs cleaning up: the yardstick's process follows by itself."""
+    os.write(sys.stdout.fileno(), b"Stopped.\n")
+    os._exit(128 + signal_number)
 
 
 def say(line: str) -> None:

@@ -47,7 +47,7 @@ def import_keras() -> Any:
 
 
 def build_digits_model() -> Any:
-    """A small CNN for pictures of 8x8 pixels."""
+    """Build a small CNN for pictures of 8x8 pixels."""
     keras = import_keras()
     layers = keras.layers
     keras.utils.set_random_seed(0)
@@ -74,7 +74,7 @@ def train_digits_model(digits: Digits, epochs: int) -> Any:
 
 
 def build_photographs_model() -> Any:
-    """MobileNet at a quarter of its width, random weights: the time of a real network, no download."""
+    """Build MobileNet at a quarter of its width with random weights: the time of a real network, no download."""
     keras = import_keras()
     keras.utils.set_random_seed(0)
     pictures = keras.Input((PHOTOGRAPH_SIDE_PIXELS, PHOTOGRAPH_SIDE_PIXELS, 3))

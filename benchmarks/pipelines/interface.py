@@ -75,9 +75,7 @@ class Workload:
         model = self.build_model()
         if self.weights is not None:
             model.set_weights(self.weights)
-        return Job(
-            model, self.preprocess, self.sample_shape, self.sample_dtype, self.worker_count, self.batch_size
-        )
+        return Job(model, self.preprocess, self.sample_shape, self.sample_dtype, self.worker_count, self.batch_size)
 
 
 class Pipeline(Protocol):

@@ -8,16 +8,14 @@ traced function, and the workers end with their parent.
 from __future__ import annotations
 
 import multiprocessing
-import os
 import queue
-import signal
-import threading
 from collections.abc import Sequence
 from multiprocessing.queues import Queue
 from typing import Any
 
 import numpy as np
 
+from pipelines.helper_process import follow_the_parent
 from pipelines.interface import Job, Preprocess
 
 BATCHES_AHEAD = 2
@@ -86,18 +84,10 @@ def _traced(job: Job) -> Any:
 
 
 def _work(preprocess: Preprocess, tasks: Queue[Any], results: Queue[Any]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    follow_the_parent()
     while True:
         index, item = tasks.get()
         try:
             results.put((index, preprocess(item)))
         except Exception as error:
             results.put((index, RuntimeError(f"{item}: {error!r}")))
-
-
-def _end_with_the_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pipelines.interface import PIPELINES, Pipeline, Workload
+from pipelines.other_load import OtherLoad
 from pipelines.yardstick import Cost, Yardstick
 
 WARM_UP_BATCHES = 2
@@ -50,12 +51,15 @@ class Outcome:
         The first pipeline's answer; every other was within `largest_difference` of it.
     costs : list of Cost
         One measurement per round.
+    other_load_cores : list of float
+        Cores that other programs kept busy, per round.
     """
 
     workload: Workload
     entrants: list[Entrant]
     core_count: int
     costs: list[Cost] = field(default_factory=list)
+    other_load_cores: list[float] = field(default_factory=list)
     outputs: np.ndarray | None = None
     largest_difference: float = 0.0
     same_classes: bool = True
@@ -110,8 +114,10 @@ def race(
         for number in range(most_rounds):
             if number >= least_rounds and time.monotonic() - started > budget_seconds:
                 break
+            other_load = OtherLoad()
             outcome.costs.append(yardstick.measure(workload, cost_samples))
             figures = _run_round(outcome, pipelines, number)
+            outcome.other_load_cores.append(other_load.cores())
             say(f"  round {number + 1}  " + "  ".join(figures))
     return outcome
 

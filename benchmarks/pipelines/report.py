@@ -7,12 +7,14 @@ import importlib.metadata
 import math
 import os
 import platform
+import statistics
 from typing import Any
 
 from pipelines.interface import REFERENCE
 from pipelines.race import Entrant, Outcome
 
 DISTRIBUTIONS = ("ringfeed", "tensorflow", "keras", "numpy", "pillow", "scikit-learn", "scikit-image")
+NOTABLE_SHARE_OF_CORES = 0.05
 
 
 def table(outcome: Outcome) -> str:
@@ -22,7 +24,7 @@ def table(outcome: Outcome) -> str:
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
     lines = [_line(header, widths), "  ".join("-" * width for width in widths)]
     lines += [_line(row, widths) for row in rows]
-    return "\n".join(f"  {line}" for line in [*lines, "", *_limit_lines(outcome)])
+    return "\n".join(f"  {line}".rstrip() for line in [*lines, "", *_limit_lines(outcome)])
 
 
 def _line(cells: tuple[str, ...], widths: list[int]) -> str:
@@ -52,12 +54,20 @@ def _row(entrant: Entrant, outcome: Outcome) -> tuple[str, ...]:
 def _limit_lines(outcome: Outcome) -> list[str]:
     cost, workload = outcome.median_cost, outcome.workload
     limit = cost.limit_items_per_second(outcome.core_count)
-    return [
+    lines = [
         f"limit: {limit:,.0f}/s = {outcome.core_count} cores / ({cost.preprocess_seconds * 1e3:.3g} ms preprocess"
         f" + {cost.model_seconds * 1e3:.3g} ms model), CPU time of one thread per item",
-        f"{len(workload.items):,} {workload.unit} per run, medians of {len(outcome.costs)} interleaved runs,"
+        f"{len(workload.items):,} {workload.unit} per run, {_of_runs(len(outcome.costs))},"
         f" {workload.worker_count} workers, batches of {workload.batch_size}",
     ]
+    others = statistics.median(outcome.other_load_cores)
+    if others > NOTABLE_SHARE_OF_CORES * outcome.core_count:
+        lines.append(f"other programs took {others:.1f} of the {outcome.core_count} cores meanwhile: do not quote this")
+    return lines
+
+
+def _of_runs(count: int) -> str:
+    return "one run" if count == 1 else f"medians of {count} interleaved runs"
 
 
 def as_json(outcome: Outcome) -> dict[str, Any]:
@@ -71,6 +81,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "sample_shape": list(outcome.workload.sample_shape),
         "sample_dtype": outcome.workload.sample_dtype,
         "largest_difference": outcome.largest_difference,
+        "other_load_cores": outcome.other_load_cores,
         "limit": {
             "items_per_second": cost.limit_items_per_second(outcome.core_count),
             "preprocess_seconds": [one.preprocess_seconds for one in outcome.costs],

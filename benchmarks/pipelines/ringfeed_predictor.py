@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from ringfeed import Predictor
 
 from pipelines.interface import Job
+from ringfeed import Predictor
 
 
 class RingFeedPredictor:

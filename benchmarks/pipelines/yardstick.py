@@ -1,17 +1,16 @@
 """The limit no pipeline can pass: cores / (preprocess time + model time per item), measured beside the race.
 
-Both times are CPU seconds of one thread in a process of its own, with nothing else running: preprocessing as the workers
-do it, the model through one traced function at the race's batch size with TensorFlow held to one thread. With its usual
-threads TensorFlow spends up to a fifth more CPU on the same batch (spinning, hand-over), which would make the limit
-lower and easier to reach. The process stays for the whole run and answers once per round, because the speed of a
-shared machine moves.
+Both times are CPU seconds of one thread in a process of its own, while the pipelines stand idle: preprocessing as the
+workers do it, the model through one traced function at the race's batch size with TensorFlow held to one thread. With
+its usual threads TensorFlow spends up to a fifth more CPU on the same batch (spinning, hand-over), which would make
+the limit lower and easier to reach. The process stays for the whole run and answers once per round, because the
+speed of a shared machine moves.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import statistics
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.helper_process import follow_the_parent
 from pipelines.interface import Workload
 
 MODEL_CALLS = 5
@@ -45,12 +45,18 @@ class _Question:
 
 
 class Yardstick:
-    """A process that measures what one item costs. A context manager."""
+    """A process that measures what one item costs. A context manager.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    prepare : callable
+        Run in that process at once, while the caller does other things: imports what the models need.
+    """
+
+    def __init__(self, prepare: Callable[[], object]) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, far_end = context.Pipe()
-        self._process = context.Process(target=_serve, args=(far_end,), daemon=True)
+        self._process = context.Process(target=_serve, args=(far_end, prepare), daemon=True)
         self._process.start()
         far_end.close()
 
@@ -72,9 +78,10 @@ class Yardstick:
         self._connection.close()
 
 
-def _serve(connection: Connection[Any, Any]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
+def _serve(connection: Connection[Any, Any], prepare: Callable[[], object]) -> None:
+    follow_the_parent()
     os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")
+    prepare()
     models: dict[str, Callable[[Any], Any]] = {}
     while True:
         try:
@@ -115,4 +122,5 @@ def _traced(workload: Workload) -> Callable[[Any], Any]:
 
     signature = [tf.TensorSpec((None, *workload.sample_shape), workload.sample_dtype)]
     function = tf.function(lambda batch: model(batch, training=False), signature, autograph=False)
-    return function.get_concrete_function()
+    concrete: Callable[[Any], Any] = function.get_concrete_function()
+    return concrete

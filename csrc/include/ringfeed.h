@@ -156,6 +156,9 @@ RF_API void rf_ring_close(rf_ring *ring);
 RF_API void rf_ring_drop(rf_ring *ring);
 
 RF_API const rf_geometry *rf_ring_geometry(const rf_ring *ring);
+/* The descriptor of the segment; it stays the handle's own. A copy of it in another process is
+ * all that rf_ring_attach needs: the segment may have lost its name by then. */
+RF_API int rf_ring_descriptor(const rf_ring *ring);
 RF_API int rf_ring_is_owner(const rf_ring *ring);
 RF_API int rf_ring_is_closed(const rf_ring *ring);
 RF_API int rf_ring_is_finished(const rf_ring *ring);

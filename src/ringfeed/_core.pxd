@@ -109,6 +109,7 @@ cdef extern from "ringfeed.h" nogil:
     void rf_ring_close(rf_ring *ring)
     void rf_ring_drop(rf_ring *ring)
     const rf_geometry *rf_ring_geometry(const rf_ring *ring)
+    int rf_ring_descriptor(const rf_ring *ring)
     int rf_ring_is_owner(const rf_ring *ring)
     int rf_ring_is_closed(const rf_ring *ring)
     int rf_ring_is_finished(const rf_ring *ring)
@@ -120,6 +121,7 @@ cdef extern from "ringfeed.h" nogil:
 
     void rf_lease_retain(rf_lease *lease)
     void rf_lease_drop(rf_lease *lease)
+    uint32_t rf_lease_references(const rf_lease *lease)
     uint32_t rf_lease_first(const rf_lease *lease)
     uint32_t rf_lease_rows(const rf_lease *lease)
     void *rf_lease_data(const rf_lease *lease, uint32_t field)

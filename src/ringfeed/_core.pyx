@@ -1,18 +1,20 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, embedsignature=True
-# cython: freethreading_compatible=False
+# cython: nonecheck=True, auto_pickle=False, freethreading_compatible=False
 """The binding of the C core: claims, batches and the ring's hot path, as NumPy sees them.
 
 It may not know how a segment is named or opened (ring.py), nor TensorFlow. The one place where a
 C status becomes an exception is `RingBase._fail`.
 """
 
+from cpython.dict cimport PyDict_GetItemWithError
 from cpython.exc cimport PyErr_CheckSignals
-from cpython.ref cimport Py_INCREF
+from cpython.number cimport PyNumber_Index
+from cpython.ref cimport Py_INCREF, PyObject
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid, PyCapsule_New
 from libc.errno cimport errno
-from libc.math cimport isnan
-from libc.string cimport memset, strncpy
+from libc.stdint cimport INT64_MAX
 from libc.stdlib cimport calloc, free
+from libc.string cimport memset, strncpy
 
 cimport cython
 cimport numpy as cnp
@@ -21,19 +23,24 @@ from . import errors
 from .record_spec import Field, RecordSpec, dtype_from_code
 
 import os
+from collections.abc import Mapping
 
 import numpy as np
 
 cnp.import_array()
 
 cdef extern from "Python.h":
-    Py_ssize_t Py_REFCNT(object)
+    Py_ssize_t Py_REFCNT(PyObject *)
+    int64_t PyLong_AsLongLongAndOverflow(object value, int *overflow) except? -1
 
 cdef extern from "numpy/arrayobject.h":
     object PyArray_NewFromDescr(
         type subtype, cnp.dtype descr, int nd, const cnp.npy_intp *dims, const cnp.npy_intp *strides, void *data,
         int flags, object obj)
     int PyArray_ISCARRAY_RO(cnp.ndarray)
+
+# NumPy's kinds of numbers: each can hold what those of a lower rank are.
+cdef dict NUMBER_RANKS = {"b": 0, "i": 1, "u": 1, "f": 2, "c": 3}
 
 # A copy of at least this many bytes is worth letting other Python threads run.
 cdef enum:
@@ -52,19 +59,67 @@ RECORD_DTYPE = np.dtype(
 )
 
 
-cdef int64_t deadline_ns(object timeout) except -1:
+# ---- Arguments -----------------------------------------------------------------------------------
+
+
+cdef int64_t whole(object value, str ring_name, str what, int64_t least, int64_t most) except -1:
+    """`value` as a whole number from `least` (not below 0) to `most`."""
+    cdef int overflow = 0
+    cdef int64_t number = 0
+    cdef bint is_whole = True
+    try:
+        number = PyLong_AsLongLongAndOverflow(value, &overflow)
+    except TypeError:
+        is_whole = False
+    if not is_whole or overflow or not least <= number <= most:
+        bounds = f"of at least {least}" if most == INT64_MAX else f"from {least} to {most}"
+        raise (ValueError if is_whole else TypeError)(
+            f"ring {ring_name!r}: {what} {value!r:.80}: give a whole number {bounds}.")
+    return number
+
+
+cdef uint64_t tag_bits(object value, str ring_name) except? 0:
+    cdef bint is_whole = True
+    if value is 0:  # the default, in the hottest path
+        return 0
+    try:
+        return PyNumber_Index(value)
+    except TypeError:
+        is_whole = False
+    except OverflowError:
+        pass
+    raise (ValueError if is_whole else TypeError)(
+        f"ring {ring_name!r}: tag {value!r:.80}: give a whole number of 64 bits, from 0 to 2**64 - 1.")
+
+
+cdef double seconds_from(object value, str ring_name, str what) except -1:
+    cdef double seconds = -1
+    cdef bint is_number = True
+    try:
+        seconds = value
+    except TypeError:
+        is_number = False
+    except OverflowError:
+        pass
+    if not seconds >= 0:  # NaN is not, either
+        forever = ", or None to wait for ever" if what == "timeout" else ""
+        raise (ValueError if is_number else TypeError)(
+            f"ring {ring_name!r}: {what} {value!r:.80}: give seconds, 0 or more{forever}.")
+    return seconds
+
+
+cdef int64_t deadline_ns(object timeout, str ring_name) except -1:
     """CLOCK_MONOTONIC time at which `timeout` seconds are over; 0 does not wait."""
     cdef double seconds
     if timeout is None:
         return RF_FOREVER
-    seconds = timeout
-    if isnan(seconds) or seconds < 0:
-        raise ValueError(f"timeout {timeout!r}: give seconds of at least 0, or None to wait for ever.")
+    seconds = seconds_from(timeout, ring_name, "timeout")
     if seconds == 0:
         return 0
-    if seconds > 9e9:
-        return RF_FOREVER
-    return rf_now_ns() + <int64_t>(seconds * 1e9)
+    return RF_FOREVER if seconds > 9e9 else rf_now_ns() + <int64_t>(seconds * 1e9)
+
+
+# ---- Slots that are held, and arrays over them ---------------------------------------------------
 
 
 @cython.final
@@ -85,10 +140,10 @@ cdef class _Layout:
     cdef readonly object field
     cdef readonly str name
     cdef cnp.dtype dtype
+    cdef int number_rank
     cdef uint32_t index
     cdef int rank
     cdef int64_t stride_bytes
-    cdef bint padded
     # Axis 0 is the batch's.
     cdef cnp.npy_intp shape[RF_MAX_RANK + 1]
     cdef cnp.npy_intp strides[RF_MAX_RANK + 1]
@@ -132,23 +187,29 @@ cdef class _Layout:
 
     cdef cnp.ndarray convert(self, object value, str ring_name):
         """Bring a sample into the one form that can be copied, or say what does not fit."""
+        cdef str where = f"ring {ring_name!r}, field {self.name!r}"
         cdef object array
-        if isinstance(value, (np.ndarray, np.generic)) or hasattr(value, "__array__"):
+        cdef bint is_array = isinstance(value, (np.ndarray, np.generic)) or hasattr(value, "__array__")
+        try:
             array = np.asarray(value)
-            if array.dtype != self.dtype:
-                raise errors.RecordMismatch(
-                    f"ring {ring_name!r}, field {self.name!r}: the ring holds {self.dtype.name}, the value is "
-                    f"{array.dtype.name}. Convert it with .astype({self.dtype.name!r}).")
-        else:
-            try:
+            if not is_array and NUMBER_RANKS.get(array.dtype.kind, 9) <= self.number_rank:
+                # Python's own numbers have no size: they take the field's, where they stay what they are.
                 array = np.asarray(value, dtype=self.dtype)
-            except (TypeError, ValueError, OverflowError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
+            raise errors.RecordMismatch(f"{where}: {value!r:.80} is no {self.dtype.name}: {error}") from None
+        if array.dtype != self.dtype:
+            if not is_array:
                 raise errors.RecordMismatch(
-                    f"ring {ring_name!r}, field {self.name!r}: {value!r:.80} is no {self.dtype.name}: {error}") from None
+                    f"{where}: the ring holds {self.dtype.name}, and {value!r:.80} is {array.dtype.name}. "
+                    f"Convert it with numpy.asarray(value, {self.dtype.name!r}).")
+            raise errors.RecordMismatch(
+                f"{where}: the ring holds {self.dtype.name}, the value is "
+                f"{array.dtype.name if array.dtype.isnative else array.dtype.str}. "
+                f"Convert it with .astype({self.dtype.name!r}).")
         if array.shape != self.field.shape:
             raise errors.RecordMismatch(
-                f"ring {ring_name!r}, field {self.name!r}: the ring holds samples of shape {self.field.shape}, the "
-                f"value has shape {array.shape}.")
+                f"{where}: the ring holds samples of shape {self.field.shape}, the value has shape {array.shape}. "
+                "Reshape it, or create the ring for that shape.")
         return np.require(array, dtype=self.dtype, requirements=["C", "A"])
 
 
@@ -158,9 +219,9 @@ cdef _Layout make_layout(rf_field *described, uint32_t index):
     layout.index = index
     layout.name = described.name.decode("utf-8", "replace")
     layout.dtype = dtype_from_code(described.dtype)
+    layout.number_rank = NUMBER_RANKS.get(layout.dtype.kind, 2)  # bfloat16 is no kind of its own
     layout.rank = described.rank
     layout.stride_bytes = described.stride_bytes
-    layout.padded = described.stride_bytes != described.sample_bytes
     layout.strides[0] = described.stride_bytes
     cdef cnp.npy_intp step = layout.dtype.itemsize
     for axis in range(layout.rank, 0, -1):
@@ -196,6 +257,9 @@ cdef class DLPackView:
     cdef _Layout layout
     cdef rf_view kind
 
+    def __init__(self):
+        raise TypeError("DLPack views are made by Batch.dlpack and Claim.dlpack.")
+
     def __dlpack__(self, *, stream=None, max_version=None, dl_device=None, copy=None):
         """Return a capsule; each call makes a new one.
 
@@ -204,7 +268,7 @@ cdef class DLPackView:
         BufferError
             A copy, a stream or another device was asked for; this memory is on the CPU.
         """
-        cdef bint versioned = max_version is not None and max_version[0] >= 1
+        cdef bint versioned = max_version is not None and tuple(max_version) >= (1, 0)
         cdef void *tensor
         if stream is not None and stream != -1:
             raise BufferError(f"stream {stream!r}: the ring's memory is on the CPU and has no streams; pass None.")
@@ -247,6 +311,14 @@ cdef class _Rows:
 
     def _gone(self):
         raise NotImplementedError
+
+    def __init__(self):
+        raise TypeError(f"{type(self).__name__} objects are made by Ring.claim, Ring.take and Ring.batches.")
+
+    def __reduce__(self):
+        raise TypeError(
+            f"a {type(self).__name__} is memory that this process holds and goes nowhere else; send copies of its "
+            "arrays, or the ring, which arrives attached.")
 
     def __len__(self):
         return rf_lease_rows(self.held().lease)
@@ -331,7 +403,7 @@ cdef class Claim(_Rows):
     an exception. Arrays got from it become read-only when it is published.
     """
 
-    cdef object tag_array
+    cdef cnp.ndarray tag_array
     cdef uint64_t single_tag
     cdef list given
     cdef str outcome
@@ -339,13 +411,28 @@ cdef class Claim(_Rows):
     def _gone(self):
         return f"this claim was {self.outcome} and can not be written any more; claim a new one."
 
+    cdef cnp.ndarray array(self, name, rf_view kind):
+        """The one array of a field: asked for a million times in a loop, it is made once."""
+        cdef _Hold hold = self.held()
+        cdef _Layout layout = self.ring.layout(name)
+        cdef Py_ssize_t place = 2 * layout.index + (kind == RF_VIEW_PADDED)
+        if self.given is None:
+            self.given = [None] * (2 * len(self.ring.layouts))
+        cdef object made = self.given[place]
+        if made is None:
+            made = layout.view(hold, kind)
+            self.given[place] = made
+        return made
+
     def __getitem__(self, name):
-        cdef object array = self.ring.layout(name).view(self.held(), self.kind)
-        self.given.append(array)
-        return array
+        return self.array(name, self.kind)
 
     def __setitem__(self, name, value):
-        self[name][...] = value
+        self.array(name, self.kind)[...] = value
+
+    def padded(self, name):
+        """As `Batch.padded`, to be written; a claim of one slot has one row."""
+        return self.array(name, RF_VIEW_PADDED)
 
     @property
     def rows(self):
@@ -359,10 +446,10 @@ cdef class Claim(_Rows):
 
     @tag.setter
     def tag(self, value):
-        if self.tag_array is None:
-            self.single_tag = value
-        else:
-            self.tag_array[:] = value
+        self.held()
+        self.single_tag = tag_bits(value, self.ring.name)
+        if self.tag_array is not None:
+            self.tag_array[:] = self.single_tag
 
     @property
     def tags(self):
@@ -371,16 +458,23 @@ cdef class Claim(_Rows):
             self.tag_array = np.full(len(self), self.single_tag, np.uint64)
         return self.tag_array
 
-    cdef bint let_go(self):
-        """Give up our own arrays. Returns whether someone else still looks at the slots."""
-        cdef list given = self.given
-        cdef Py_ssize_t i
-        self.given = []
-        for i in range(len(given)):
-            if Py_REFCNT(given[i]) > 1:
-                given[i].flags.writeable = False
-        given.clear()
-        return Py_REFCNT(self.hold) > 1
+    @tags.setter
+    def tags(self, values):
+        self.tags[:] = values
+
+    cdef bint end(self, _Hold hold, str outcome) except -1:
+        """Give the slots up, once. Returns whether someone else still looks at them."""
+        cdef object array
+        if self.hold is not hold:
+            self.held()  # ended meanwhile, by another thread or a signal handler: says so
+        self.hold = None
+        self.outcome = outcome
+        if self.given is not None:
+            for array in self.given:
+                if array is not None:
+                    cnp.PyArray_CLEARFLAGS(<cnp.ndarray>array, cnp.NPY_ARRAY_WRITEABLE)
+            array = self.given = None
+        return Py_REFCNT(<PyObject *>hold) > 1  # the caller's own reference is the one
 
     def publish(self, rows=None):
         """Hand the records to takers, in order.
@@ -398,31 +492,31 @@ cdef class Claim(_Rows):
             The claim was published or discarded before.
         """
         cdef _Hold hold = self.held()
-        cdef uint32_t count = rf_lease_rows(hold.lease)
+        cdef uint32_t claimed = rf_lease_rows(hold.lease), count = claimed
         cdef uint64_t *tags = &self.single_tag
         cdef rf_status status
+        cdef bint seen
         if rows is not None:
-            if not 0 <= rows <= count:
-                raise ValueError(f"rows {rows!r}: this claim has {count}.")
-            count = rows
-        if self.tag_array is None and rf_lease_rows(hold.lease) > 1:
-            self.tags
+            count = whole(rows, self.ring.name, "rows to publish", 0, claimed)
+        if self.tag_array is None and claimed > 1:
+            if self.single_tag == 0:
+                tags = NULL
+            else:
+                self.tags
+        seen = self.end(hold, "published")
         if self.tag_array is not None:
+            if cnp.PyArray_NBYTES(self.tag_array) < claimed * <Py_ssize_t>sizeof(uint64_t):
+                raise ValueError(f"ring {self.ring.name!r}: the claim's tags were resized; leave them {claimed} long.")
             tags = <uint64_t *>cnp.PyArray_DATA(self.tag_array)
-        hold = None
-        status = rf_publish(self.hold.lease, count, tags, self.let_go())
-        self.hold = None
-        self.outcome = "published"
+        status = rf_publish(hold.lease, count, tags, seen)
         if status != RF_OK:
+            self.outcome = "lost"
             self.ring._fail(status, 0, None)
 
     def discard(self):
         """Give the slots back unpublished. Does nothing when that, or publishing, was done before."""
-        if self.hold is None:
-            return
-        self.let_go()
-        self.hold = None
-        self.outcome = "discarded"
+        if self.hold is not None:
+            self.end(self.hold, "discarded")
 
     def __enter__(self):
         return self
@@ -443,6 +537,8 @@ cdef class Batch(_Rows):
     the slots: they are recycled when the batch was released *and* the last array over them is gone.
     As a context manager it releases at the end.
     """
+
+    cdef bint freed
 
     def _gone(self):
         return "this batch was released; take a new one."
@@ -466,9 +562,13 @@ cdef class Batch(_Rows):
         bool
             True when they were recycled now; False when arrays over them are still alive.
         """
-        cdef bint free = self.hold is None or Py_REFCNT(self.hold) == 1
+        cdef _Hold hold = self.hold
+        if hold is None:
+            return self.freed
         self.hold = None
-        return free
+        # The last reference is our own, and DLPack tensors, which have theirs in C, are gone.
+        self.freed = Py_REFCNT(<PyObject *>hold) == 1 and rf_lease_references(hold.lease) == 1
+        return self.freed
 
     @property
     def released(self):
@@ -599,7 +699,7 @@ cdef class RingBase:
     def _fail(self, rf_status status, int wanted, timeout):
         """Raise what a status means. `wanted`: rows that were waited for."""
         cdef int code = errno
-        waited = "" if timeout is None else f" after {float(timeout):g} s"
+        waited = f" after {float(timeout):g} s" if timeout else ""
         if status == RF_FULL:
             raise errors.RingFull(f"ring {self.name!r}: {self._why_full(waited)}")
         if status == RF_EMPTY:
@@ -616,7 +716,8 @@ cdef class RingBase:
                 f"ring {self.name!r}: the claim was taken back before it was published (this process had been found "
                 "dead, or was forked since). The record is not in the ring: claim and write it again.")
         if status == RF_NOT_A_RING:
-            raise errors.LayoutMismatch(f"{self.name!r} is a shared-memory object, but no RingFeed ring.")
+            raise errors.LayoutMismatch(
+                f"ring {self.name!r}: what has this name in /dev/shm is no RingFeed ring. Remove it, or choose another name.")
         if status == RF_DAMAGED:
             raise errors.LayoutMismatch(f"ring {self.name!r} is damaged: its header contradicts its size. Remove and create it anew.")
         if status == RF_CROWDED:
@@ -678,29 +779,24 @@ cdef class RingBase:
         cdef rf_ring *handle = self.opened()
         cdef uint32_t count = 1
         cdef int64_t deadline
-        cdef rf_lease *lease = NULL
         cdef rf_status status
+        cdef Claim claim = Claim.__new__(Claim)
+        cdef _Hold hold = _Hold.__new__(_Hold)
         if rows is not None:
-            if not 1 <= rows <= rf_ring_geometry(handle).slots:
-                raise ValueError(f"rows {rows!r}: ring {self.name!r} has {rf_ring_geometry(handle).slots} slots; ask for 1 to that many.")
-            count = rows
-        deadline = deadline_ns(timeout)
-        status = rf_claim(handle, count, 0, &lease)
+            count = whole(rows, self.name, "rows", 1, rf_ring_geometry(handle).slots)
+        deadline = deadline_ns(timeout, self.name)
+        status = rf_claim(handle, count, 0, &hold.lease)
         while (status == RF_FULL and deadline != 0) or status == RF_AGAIN:
             PyErr_CheckSignals()
             with nogil:
-                status = rf_claim(handle, count, deadline, &lease)
+                status = rf_claim(handle, count, deadline, &hold.lease)
             if status == RF_FULL:
                 break
         if status != RF_OK:
             self._fail(status, 1, timeout)
-        cdef Claim claim = Claim.__new__(Claim)
-        claim.hold = _Hold.__new__(_Hold)
-        claim.hold.lease = lease
+        claim.hold = hold
         claim.ring = self
         claim.kind = RF_VIEW_SAMPLE if rows is None else RF_VIEW_ROWS
-        claim.given = []
-        claim.outcome = "published"
         return claim
 
     def put(self, record, tag=0, timeout=None):
@@ -724,22 +820,27 @@ cdef class RingBase:
         """
         cdef rf_ring *handle = self.opened()
         cdef const void *sources[RF_MAX_FIELDS]
-        cdef uint64_t bits = tag
-        cdef int64_t deadline
+        cdef uint64_t bits = tag_bits(tag, self.name)
+        cdef int64_t deadline = deadline_ns(timeout, self.name)
         cdef rf_status status
         cdef _Layout layout
-        cdef object value, kept = None
+        cdef object value
+        cdef list kept = None
         cdef Py_ssize_t i, count = len(self.layouts)
-        if len(record) != count:
+        cdef PyObject *found
+        if type(record) is not dict:
+            record = self.as_dict(record)
+        if len(<dict>record) != count:
             self._wrong_fields(record)
         for i in range(count):
             layout = <_Layout>self.layouts[i]
-            try:
-                value = record[layout.name]
-            except (KeyError, TypeError):
+            found = PyDict_GetItemWithError(record, layout.name)
+            if found == NULL:
                 self._wrong_fields(record)
+            value = <object>found
             if not (type(value) is cnp.ndarray and layout.fits(<cnp.ndarray>value)):
                 value = layout.convert(value, self.name)
+            if count > 1:  # it must live until it is copied, whatever other threads do to the dict
                 if kept is None:
                     kept = []
                 kept.append(value)
@@ -749,26 +850,26 @@ cdef class RingBase:
         else:
             with nogil:
                 status = rf_put(handle, sources, bits, 0)
+        while (status == RF_FULL and deadline != 0) or status == RF_AGAIN:
+            PyErr_CheckSignals()
+            with nogil:
+                status = rf_put(handle, sources, bits, deadline)
+            if status == RF_FULL:
+                break
         if status != RF_OK:
-            deadline = deadline_ns(timeout)
-            while (status == RF_FULL and deadline != 0) or status == RF_AGAIN:
-                PyErr_CheckSignals()
-                with nogil:
-                    status = rf_put(handle, sources, bits, deadline)
-                if status == RF_FULL:
-                    break
-            if status != RF_OK:
-                self._fail(status, 1, timeout)
+            self._fail(status, 1, timeout)
+
+    cdef dict as_dict(self, record):
+        if not isinstance(record, Mapping):
+            raise errors.RecordMismatch(
+                f"ring {self.name!r}: a record is a dict of field to value, not {type(record).__name__}. Give "
+                f"{{{', '.join(f'{name!r}: ...' for name in self._by_name)}}}.")
+        return dict(record)  # which may make its values as they are asked for
 
     def _wrong_fields(self, record):
-        try:
-            names = list(record.keys())
-        except AttributeError:
-            raise errors.RecordMismatch(
-                f"ring {self.name!r}: a record is a dict of field to value, not {type(record).__name__}.") from None
         raise errors.RecordMismatch(
-            f"ring {self.name!r}: the record has the fields {', '.join(map(str, names)) or 'none'}; the ring holds "
-            f"{', '.join(self._by_name)}.") from None
+            f"ring {self.name!r}: the record has the fields {', '.join(map(str, record)) or 'none'}; the ring holds "
+            f"{', '.join(self._by_name)}. Give each of them once.")
 
     # -- taking ------------------------------------------------------------------------------------
 
@@ -805,34 +906,27 @@ cdef class RingBase:
         """
         cdef rf_ring *handle = self.opened()
         cdef rf_take_request request
-        cdef rf_lease *lease = NULL
         cdef rf_status status = RF_AGAIN
-        cdef int64_t deadline
-        if not 1 <= min_rows <= max_rows:
-            raise ValueError(f"min_rows {min_rows!r}, max_rows {max_rows!r}: need 1 <= min_rows <= max_rows.")
-        if min_rows > rf_ring_geometry(handle).slots:
-            raise ValueError(f"min_rows {min_rows!r}: ring {self.name!r} has only {rf_ring_geometry(handle).slots} slots.")
-        if not linger >= 0:
-            raise ValueError(f"linger {linger!r}: give seconds of at least 0.")
+        cdef int64_t deadline = deadline_ns(timeout, self.name)
+        cdef int64_t slots = rf_ring_geometry(handle).slots
+        cdef Batch batch = Batch.__new__(Batch)
+        cdef _Hold hold = _Hold.__new__(_Hold)
         memset(&request, 0, sizeof(request))
-        request.max_rows = min(max_rows, rf_ring_geometry(handle).slots)
-        request.min_rows = min_rows
-        request.linger_ns = <int64_t>(min(linger, 1e9) * 1e9)
-        deadline = deadline_ns(timeout)
+        request.max_rows = min(whole(max_rows, self.name, "max_rows", 1, INT64_MAX), slots)
+        request.min_rows = whole(min_rows, self.name, "min_rows", 1, request.max_rows)
+        request.linger_ns = <int64_t>(min(seconds_from(linger, self.name, "linger"), 1e9) * 1e9)
         if request.linger_ns == 0:
-            status = rf_take(handle, &request, &lease)
+            status = rf_take(handle, &request, &hold.lease)
         request.deadline_ns = deadline
         while (status == RF_EMPTY and deadline != 0) or status == RF_AGAIN:
             PyErr_CheckSignals()
             with nogil:
-                status = rf_take(handle, &request, &lease)
+                status = rf_take(handle, &request, &hold.lease)
             if status == RF_EMPTY:
                 break
         if status != RF_OK:
-            self._fail(status, min_rows, timeout)
-        cdef Batch batch = Batch.__new__(Batch)
-        batch.hold = _Hold.__new__(_Hold)
-        batch.hold.lease = lease
+            self._fail(status, request.min_rows, timeout)
+        batch.hold = hold
         batch.ring = self
         batch.kind = RF_VIEW_ROWS
         return batch
@@ -932,7 +1026,13 @@ cdef class RingBase:
     @property
     def spec(self):
         """The fields of a record: a `RecordSpec`."""
+        self.opened()
         return RecordSpec.of([(<_Layout>layout).field for layout in self.layouts])
+
+    @property
+    def descriptor(self):
+        """The segment's file descriptor: sent to another process, `Ring.attach_descriptor` takes it."""
+        return rf_ring_descriptor(self.opened())
 
     # -- memory ------------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ class RingFinished(RingFeedError):
 
 
 class RingClosed(RingFeedError):
-    """This handle was closed, or the ring's owner closed it or is gone."""
+    """The handle was closed, or the ring's owner closed it or is gone."""
 
 
 class RingNotFound(RingFeedError):

@@ -6,8 +6,9 @@ It may not know of shared memory, rings or TensorFlow.
 from __future__ import annotations
 
 import math
+import operator
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -17,9 +18,11 @@ import numpy.typing as npt
 ALIGNMENT_BYTES = 64
 """Every sample starts on this boundary: TensorFlow takes foreign memory without a copy only from there."""
 
-MAX_RANK = 32
+MAX_RANK = 31
+"""A batch has one axis more, and NumPy before 2.0 has 32."""
 MAX_FIELDS = 64
 MAX_NAME_BYTES = 63
+MAX_SAMPLE_BYTES = 2**62
 
 FieldsLike: TypeAlias = "Mapping[str, tuple[Any, npt.DTypeLike]] | RecordSpec"
 
@@ -62,15 +65,19 @@ def as_dtype(dtype: npt.DTypeLike | str) -> np.dtype[Any]:
     TypeError
         The dtype is not one that a ring can hold.
     """
+    asked = dtype
     dtype = getattr(dtype, "as_numpy_dtype", dtype)
     if isinstance(dtype, str) and dtype == "bfloat16":
         # Imported only where it is asked for: it costs every producer 10 ms.
         import ml_dtypes
 
         dtype = ml_dtypes.bfloat16
-    result = np.dtype(dtype)
-    if result.name not in _DTYPE_CODES:
-        raise TypeError(f"dtype {result.name!r} can not be held in a ring; use one of {', '.join(_DTYPE_CODES)}.")
+    try:
+        result = None if dtype is None else np.dtype(dtype)  # NumPy takes None for float64
+    except (TypeError, ValueError, SyntaxError):
+        result = None
+    if result is None or result.name not in _DTYPE_CODES:
+        raise TypeError(f"dtype {_short(asked)} can not be held in a ring; use one of {', '.join(_DTYPE_CODES)}.")
     return result.newbyteorder("=") if not result.isnative else result
 
 
@@ -104,7 +111,7 @@ class Field:
 
     @property
     def is_padded(self) -> bool:
-        """Does padding follow each sample, so that a batch is not one dense array?"""
+        """Whether padding follows each sample, so that a batch is not one dense array."""
         return self.stride_bytes != self.sample_bytes
 
     @property
@@ -121,25 +128,47 @@ def dtype_from_code(code: int) -> np.dtype[Any]:
     return as_dtype(_DTYPE_NAMES[code])
 
 
+def _short(value: object) -> str:
+    """Return what a message shows of a value that may be anything."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 def _parse_field(name: Any, description: Any) -> Field:
-    if not isinstance(name, str) or not name or "\0" in name or len(name.encode()) > MAX_NAME_BYTES:
-        raise ValueError(f"field name {name!r}: must be a string of 1 to {MAX_NAME_BYTES} bytes.")
     try:
-        shape, dtype = description
-    except (TypeError, ValueError):
-        raise ValueError(f"field {name!r}: {description!r} is not a pair (shape, dtype), as in ((224, 224, 3), 'uint8').") from None
-    lengths = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
-    if len(lengths) > MAX_RANK:
-        raise ValueError(f"field {name!r}: {len(lengths)} dimensions; at most {MAX_RANK} are held.")
-    for length in lengths:
-        if not isinstance(length, (int, np.integer)) or length < 1:
-            raise ValueError(
-                f"field {name!r}: shape {lengths!r} is not fixed; every length must be a whole number of at least 1."
-            )
+        fits = isinstance(name, str) and 1 <= len(name.encode()) <= MAX_NAME_BYTES and "\0" not in name
+    except UnicodeEncodeError:
+        fits = False
+    if not fits:
+        raise ValueError(f"field name {_short(name)}: use a string of 1 to {MAX_NAME_BYTES} bytes in UTF-8.")
+    if not isinstance(description, Sequence) or isinstance(description, str) or len(description) != 2:
+        raise ValueError(
+            f"field {name!r}: {_short(description)} is not a pair (shape, dtype), as in ((224, 224, 3), 'uint8')."
+        )
+    shape, dtype = description
     try:
-        return Field(name, tuple(int(length) for length in lengths), as_dtype(dtype))
-    except TypeError as error:
-        raise TypeError(f"field {name!r}: {error}") from None
+        return Field(name, _parse_shape(shape), as_dtype(dtype))
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"field {name!r}: {error}") from None
+
+
+def _parse_shape(shape: Any) -> tuple[int, ...]:
+    try:
+        lengths = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
+        whole = tuple(operator.index(length) for length in lengths)
+    except TypeError:
+        whole = (0,)
+    if any(length < 1 for length in whole):
+        raise ValueError(
+            f"shape {_short(shape)} is not fixed; give one sample's, without the batch axis, "
+            "where every length is a whole number of at least 1."
+        )
+    if len(whole) > MAX_RANK:
+        raise ValueError(f"{len(whole)} dimensions; at most {MAX_RANK} are held.")
+    if math.prod(whole) > MAX_SAMPLE_BYTES:
+        raise ValueError(f"shape {_short(shape)}: one sample may have at most {MAX_SAMPLE_BYTES} bytes.")
+    return whole
 
 
 class RecordSpec(Mapping[str, Field]):
@@ -208,7 +237,7 @@ def segment_name(ring_name: str) -> str:
     """
     if not isinstance(ring_name, str) or not _RING_NAME.fullmatch(ring_name):
         raise ValueError(
-            f"ring name {ring_name!r}: use 1 to 200 letters, digits, dots, hyphens and underscores, "
+            f"ring name {_short(ring_name)}: use 1 to 200 letters, digits, dots, hyphens and underscores, "
             "starting with a letter or digit."
         )
     return f"/ringfeed.{ring_name}"

@@ -1,12 +1,14 @@
-"""The ring by name: creating, attaching and removing its shared-memory segment.
+"""The ring by name: creating, attaching and removing it.
 
-It may not know TensorFlow. Claims, batches and everything hot are in `_core`; `posix_ipc` opens
-and unlinks the segment and never maps it.
+It may not know TensorFlow, nor how a segment is opened (segment.py). Claims, batches and everything
+hot are in `_core`.
 """
 
 from __future__ import annotations
 
-import errno
+import contextlib
+import math
+import operator
 import os
 import time
 import warnings
@@ -15,15 +17,13 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
-import posix_ipc
-
-from . import _core
+from . import _core, segment
 from ._core import Batch
-from .errors import NoSpace, RingClosed, RingExists, RingFeedError, RingFinished, RingNotFound
-from .record_spec import FieldsLike, RecordSpec, segment_name
+from .errors import LayoutMismatch, RingClosed, RingExists, RingFinished, RingNotFound
+from .record_spec import FieldsLike, RecordSpec
 
-_MAKING_SECONDS = 2.0
-"""How long a segment may be half-made before it counts as left behind."""
+MAX_SLOTS = 2**24
+MAX_PARTICIPANTS = 4095
 
 
 class MemoryOptionWarning(RuntimeWarning):
@@ -50,7 +50,11 @@ class Ring(_core.RingBase):
     memory: dict[str, str]
     """What the machine said to each memory option that was asked for: ``"granted"`` or why not."""
 
-    _finalizer: weakref.finalize[[str, int, int], Ring] | None
+    _identity: segment.Identity
+    _finalizer: weakref.finalize[[str, segment.Identity, int], Ring] | None = None
+
+    def __init__(self) -> None:
+        raise TypeError("use Ring.create to make a ring, or Ring.attach to open one that exists.")
 
     @classmethod
     def create(
@@ -93,38 +97,45 @@ class Ring(_core.RingBase):
         ValueError, TypeError
             A name, field or number that makes no ring.
         """
-        spec = RecordSpec(fields)
-        if not isinstance(slots, int) or slots < 1:
-            raise ValueError(f"slots {slots!r}: a ring needs a whole number of at least 1.")
-        if not 1 <= participants <= 4095:
-            raise ValueError(f"participants {participants!r}: give 1 to 4095.")
-        if numa_node is not None and not 0 <= numa_node < 1024:
-            raise ValueError(f"numa_node {numa_node!r}: give the number of a node, 0 to 1023.")
         if name is None:
             name = f"ring-{os.getpid()}-{os.urandom(6).hex()}"
-        descriptor = _open_new(name)
-        inode = _identity(descriptor)
+        segment.check_name(name)
+        try:
+            spec = RecordSpec(fields)
+        except (TypeError, ValueError) as error:
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"ring {name!r}: {error}") from None
+        slots = _whole(slots, f"ring {name!r}: slots", 1, MAX_SLOTS)
+        participants = _whole(participants, f"ring {name!r}: participants", 1, MAX_PARTICIPANTS)
+        if numa_node is not None:
+            numa_node = _whole(numa_node, f"ring {name!r}: numa_node", 0, 1023)
+        descriptor = segment.open_new(name)
+        identity = segment.identity(descriptor)
         ring = cls.__new__(cls)
         try:
-            ring._create(name, descriptor, spec, slots, participants, redeliver, huge_pages, numa_node)
+            ring._create(name, descriptor, spec, slots, participants, bool(redeliver), bool(huge_pages), numa_node)
+            # Had we been stopped for long before the segment was ours, another creator would have replaced it.
+            if segment.identity_of(name) != identity:
+                raise RingExists(f"ring {name!r} was created by another process at the same time. Attach to that one.")
         except BaseException:
-            _unlink_if(name, *inode)
+            segment.unlink_if(name, identity)
             raise
-        ring._finalizer = weakref.finalize(ring, _end_of_owner, name, *inode, os.getpid())
+        ring._finalizer = weakref.finalize(ring, _end_of_owner, name, identity, os.getpid())
+        ring._identity = identity
         ring.memory = {}
         ring._ask_for_memory(huge_pages, lock_memory, numa_node)
         return ring
 
     @classmethod
-    def attach(cls, name: str, *, timeout: float = 0.0) -> Ring:
+    def attach(cls, name: str, *, timeout: float | None = 0.0) -> Ring:
         """Open a ring that another process (or this one) created.
 
         Parameters
         ----------
         name : str
             As given to `create`.
-        timeout : float
-            Seconds to wait for the ring to be created.
+        timeout : float, optional
+            Seconds to wait until a living process has created the ring; None waits for ever.
 
         Raises
         ------
@@ -135,28 +146,62 @@ class Ring(_core.RingBase):
         LayoutMismatch
             The segment is no ring, is damaged, or is of another layout version.
         """
-        shm_name = segment_name(name)
-        deadline = time.monotonic() + timeout
-        making_until = time.monotonic() + _MAKING_SECONDS
+        segment.check_name(name)
+        deadline = time.monotonic() + _seconds(timeout, f"ring {name!r}: timeout")
+        making_until = time.monotonic() + segment.MAKING_SECONDS
+        gone: segment.Identity | None = None
+        why_gone: RingClosed | None = None
         while True:
-            ring = cls.__new__(cls)
-            missing = False
-            try:
-                descriptor = posix_ipc.SharedMemory(shm_name).fd
-            except posix_ipc.ExistentialError:
-                missing = True
-            except posix_ipc.PermissionsError:
-                raise RingFeedError(f"ring {name!r} belongs to another user; rings are private to one (mode 0600).") from None
-            if not missing and ring._attach(name, descriptor):
-                ring._finalizer = None
-                ring.memory = {}
-                return ring
+            found = segment.identity_of(name)
+            if found != gone:
+                try:
+                    ring = cls._attach_if_whole(name)
+                    if ring is not None:
+                        return ring
+                except RingClosed as error:
+                    # Its owner will not come back, but a new one may be about to replace it.
+                    gone, why_gone = found, error
             now = time.monotonic()
-            if missing and now >= deadline:
-                raise RingNotFound(f"no ring {name!r} exists. Create it first, or pass timeout= to wait for it.")
-            if not missing and now >= max(deadline, making_until):
-                raise RingNotFound(f"ring {name!r} was never finished: its creator died half way. Create it anew.")
+            if now >= deadline:
+                if found is None:
+                    raise RingNotFound(f"no ring {name!r} exists. Create it first, or pass timeout= to wait for it.")
+                if why_gone is not None and found == gone:
+                    raise why_gone
+                if now >= making_until:
+                    raise RingNotFound(f"ring {name!r} was never finished: its creator died half way. Create it anew.")
             time.sleep(0.002)
+
+    @classmethod
+    def _attach_if_whole(cls, name: str) -> Ring | None:
+        descriptor = segment.open_existing(name)
+        ring = cls.__new__(cls)
+        return ring._joined() if descriptor is not None and ring._attach(name, descriptor) else None
+
+    @classmethod
+    def attach_descriptor(cls, descriptor: int, name: str) -> Ring:
+        """Open a ring by a descriptor that another process sent; it need not have its name any more.
+
+        Parameters
+        ----------
+        descriptor : int
+            A copy of the owner's `Ring.descriptor`; the ring takes it over.
+        name : str
+            For messages.
+
+        Raises
+        ------
+        RingClosed, LayoutMismatch
+            As for `attach`.
+        """
+        ring = cls.__new__(cls)
+        if not ring._attach(name, descriptor):
+            raise LayoutMismatch(f"ring {name!r} is not whole yet: send its descriptor once it is created.")
+        return ring._joined()
+
+    def _joined(self) -> Ring:
+        self._identity = segment.identity(self.descriptor)
+        self.memory = {}
+        return self
 
     def _ask_for_memory(self, huge_pages: bool, lock_memory: bool, numa_node: int | None) -> None:
         answers = {}
@@ -206,15 +251,8 @@ class Ring(_core.RingBase):
     def unlink(self) -> None:
         """Remove the ring's name; whoever has it open goes on. Doing it twice does no harm."""
         if self._finalizer is not None:
-            _, _, arguments, _ = self._finalizer.peek() or (None, None, None, None)
-            if arguments is not None:
-                self._finalizer.detach()
-                _unlink_if(*arguments[:3])
-            return
-        try:
-            posix_ipc.unlink_shared_memory(segment_name(self.name))
-        except posix_ipc.ExistentialError:
-            pass
+            self._finalizer.detach()
+        segment.unlink_if(self.name, self._identity)
 
     def __enter__(self) -> Ring:
         return self
@@ -228,7 +266,7 @@ class Ring(_core.RingBase):
             self.unlink()
 
     def __repr__(self) -> str:
-        role = "owner" if self.is_owner else "closed" if self.closed else "attached"
+        role = ("closed " if self.closed else "") + ("owner" if self.is_owner else "participant")
         return f"<Ring {self.name!r}, {role}, {self.slots} slots of {self.spec!r}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -240,89 +278,52 @@ def _attach_by_name(name: str) -> Ring:
     return Ring.attach(name)
 
 
-# ---- Segments ----------------------------------------------------------------------------------------
+# ---- Arguments ---------------------------------------------------------------------------------------
 
 
-def _identity(descriptor: int) -> tuple[int, int]:
-    status = os.fstat(descriptor)
-    return status.st_dev, status.st_ino
-
-
-def _open_new(name: str) -> int:
-    """Open a new, empty segment; replace one that a dead owner left."""
-    shm_name = segment_name(name)
-    deadline = time.monotonic() + 2 * _MAKING_SECONDS
-    while True:
-        try:
-            return int(posix_ipc.SharedMemory(shm_name, flags=posix_ipc.O_CREX, mode=0o600, size=0).fd)
-        except posix_ipc.ExistentialError:
-            pass
-        except posix_ipc.PermissionsError as error:
-            raise RingFeedError(f"ring {name!r}: /dev/shm does not let this user create it: {error}.") from None
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                raise NoSpace(f"ring {name!r}: /dev/shm is full ({error}).") from None
-            raise
-        _remove_stale(name, give_up=time.monotonic() > deadline)
-
-
-def _remove_stale(name: str, give_up: bool) -> None:
-    """Remove a segment without a living owner, or say that the name is taken."""
+def _whole(value: Any, what: str, least: int, most: int) -> int:
     try:
-        descriptor = posix_ipc.SharedMemory(segment_name(name)).fd
-    except posix_ipc.ExistentialError:
-        return
-    except posix_ipc.PermissionsError:
-        raise RingExists(f"ring {name!r} exists and belongs to another user. Choose another name.") from None
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{what} {value!r:.80}: give a whole number from {least} to {most}.") from None
+    if not least <= number <= most:
+        raise ValueError(f"{what} {value!r:.80}: give a whole number from {least} to {most}.")
+    return number
+
+
+def _seconds(timeout: Any, what: str) -> float:
+    if timeout is None:
+        return math.inf
     try:
-        if _core.segment_is_owned(descriptor) or give_up:
-            raise RingExists(f"ring {name!r} exists and its owner is alive. Attach to it, or choose another name.")
-        if os.fstat(descriptor).st_size == 0 and time.time() - os.fstat(descriptor).st_ctime < _MAKING_SECONDS:
-            time.sleep(0.002)  # it may just be in the making: its creator locks it first of all
-            return
-        # Of several processes that find it, the one with this lock removes it; the others find
-        # that the name means another segment by now.
-        if not _core.condemn_segment(descriptor):
-            time.sleep(0.002)
-            return
-        _unlink_if(name, *_identity(descriptor))
-    finally:
-        _core.discard_segment(descriptor)
+        seconds = float(timeout)
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(f"{what} {timeout!r:.80}: give seconds, 0 or more, or None to wait for ever.") from None
+    if not seconds >= 0:
+        raise ValueError(f"{what} {timeout!r:.80}: give seconds, 0 or more, or None to wait for ever.")
+    return seconds
 
 
-def _unlink_if(name: str, device: int, inode: int) -> None:
-    """Unlink the ring's segment if the name still means this very one."""
-    shm_name = segment_name(name)
-    try:
-        descriptor = posix_ipc.SharedMemory(shm_name).fd
-    except (posix_ipc.ExistentialError, posix_ipc.PermissionsError):
-        return
-    try:
-        if _identity(descriptor) == (device, inode):
-            posix_ipc.unlink_shared_memory(shm_name)
-    except posix_ipc.ExistentialError:
-        pass
-    finally:
-        _core.discard_segment(descriptor)
-
-
-def _end_of_owner(name: str, device: int, inode: int, process: int) -> None:
-    if os.getpid() == process:  # not in a forked child
-        _unlink_if(name, device, inode)
+# ---- Ends and refusals -------------------------------------------------------------------------------
 
 
 def _explain_refusal(option: str, refusal: int, needed_bytes: int) -> str:
     said = os.strerror(refusal)
     if option == "lock_memory":
-        return f"refused ({said}): {needed_bytes} bytes pass the limit of locked memory. Raise it with ulimit -l or CAP_IPC_LOCK."
+        return (
+            f"refused ({said}): {needed_bytes} bytes pass the limit of locked memory. "
+            "Raise it with ulimit -l or CAP_IPC_LOCK."
+        )
     if option == "huge_pages":
         return f"refused ({said}): set /sys/kernel/mm/transparent_hugepage/shmem_enabled to 'advise' or 'always'."
     return f"refused ({said}): the machine has no such NUMA node, or does not let this process bind to it."
 
 
+def _end_of_owner(name: str, identity: segment.Identity, process: int) -> None:
+    if os.getpid() == process:  # not in a forked child
+        segment.unlink_if(name, identity)
+
+
 def close_quietly(ring: Ring) -> None:
     """Close and, for the owner, remove a ring; for ends of life where it may be closed already."""
-    try:
+    with contextlib.suppress(RingClosed):
         ring.__exit__(None, None, None)
-    except RingClosed:
-        pass

@@ -1,0 +1,47 @@
+"""How much of the machine others took during a measurement: other programs, and the hypervisor (steal).
+
+A race on a busy machine measures the neighbours as well. This says so; it corrects nothing. Linux only.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+BUSY_COLUMNS = (1, 2, 3, 6, 7, 8)  # of /proc/stat: user, nice, system, irq, softirq, steal
+
+
+class OtherLoad:
+    """Measures from its construction on. What belongs to this process group is ours, everything else is others'."""
+
+    def __init__(self) -> None:
+        self._started_seconds = time.monotonic()
+        self._others_seconds = _machine_seconds() - _own_seconds()
+
+    def cores(self) -> float:
+        """Cores that others kept busy, on average, of those that this process may use."""
+        elapsed_seconds = time.monotonic() - self._started_seconds
+        others_seconds = _machine_seconds() - _own_seconds() - self._others_seconds
+        return max(0.0, others_seconds / elapsed_seconds)
+
+
+def _machine_seconds() -> float:
+    ours = {f"cpu{number}" for number in os.sched_getaffinity(0)}
+    lines = [line.split() for line in Path("/proc/stat").read_text(encoding="ascii").splitlines()]
+    return sum(int(line[column]) for line in lines if line[0] in ours for column in BUSY_COLUMNS) / TICKS_PER_SECOND
+
+
+def _own_seconds() -> float:
+    group = os.getpgrp()
+    ticks = 0
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            # After the name, which may hold anything: state, parent, process group, ..., then four times.
+            fields = status.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        except OSError:  # it ended meanwhile
+            continue
+        if int(fields[2]) == group:
+            ticks += sum(int(time_used) for time_used in fields[11:15])
+    return ticks / TICKS_PER_SECOND

@@ -1,0 +1,38 @@
+"""A ring as a tf.data.Dataset: another process fills it, `model.predict` reads it without a copy.
+
+Trains a small model on scikit-learn's handwritten digits, predicts them from the ring and prints the accuracy.
+"""
+
+import multiprocessing
+
+from sklearn.datasets import load_digits
+
+import ringfeed
+
+
+def produce(ring_name: str) -> None:
+    with ringfeed.Ring.attach(ring_name) as ring:
+        for picture in load_digits().images:
+            ring.put({"image": picture.astype("float32")})
+        ring.finish()
+
+
+def main() -> None:
+    import keras  # not at the top: the producer process imports this file and needs no TensorFlow
+
+    digits = load_digits()
+    layers = [keras.Input((8, 8)), keras.layers.Flatten(), keras.layers.Dense(64, "relu"), keras.layers.Dense(10)]
+    model = keras.Sequential(layers)
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(digits.images, digits.target, epochs=5, verbose=0)
+
+    with ringfeed.Ring.create("example-digits", {"image": ((8, 8), "float32")}, slots=512) as ring:
+        producer = multiprocessing.get_context("spawn").Process(target=produce, args=(ring.name,), daemon=True)
+        producer.start()
+        outputs = model.predict(ringfeed.tf.dataset(ring, batch_size=64, structure="image"), verbose=0)
+        producer.join()
+    print(f"accuracy {(outputs.argmax(axis=1) == digits.target).mean():.3f} on {len(outputs)} digits")
+
+
+if __name__ == "__main__":
+    main()

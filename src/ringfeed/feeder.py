@@ -1,0 +1,188 @@
+"""Laying items into the task rings, from threads beside the model's.
+
+It may not know workers, models or results. Items are shared out in parts, one ring and one thread a
+part: with a single part whoever is free takes the next item; with one part a worker, each worker has
+its own share.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from .errors import PreprocessError, RingClosed, RingEmpty, RingFinished, RingFull
+from .items import EncodedItem, SpilledItem
+from .ring import Ring
+from .workers import shorten
+
+_SLICE_SECONDS = 0.1
+
+
+def contiguous_parts(count: int, parts: int) -> list[list[int]]:
+    """Share out the positions 0 to `count` in blocks that differ by at most one in length."""
+    bounds = [count * part // parts for part in range(parts + 1)]
+    return [list(range(start, end)) for start, end in zip(bounds, bounds[1:], strict=False)]
+
+
+def stratified_parts(labels: Sequence[Any] | np.ndarray[Any, Any], parts: int) -> list[list[int]]:
+    """Share out the positions so that each part has each label as often as any other, give or take one.
+
+    Parameters
+    ----------
+    labels : sequence of hashable, shape (count,)
+        The stratum of each position.
+    """
+    strata: dict[Any, list[int]] = {}
+    for position, label in enumerate(np.asarray(labels).tolist()):
+        strata.setdefault(label, []).append(position)
+    shares: list[list[int]] = [[] for _ in range(parts)]
+    turn = 0
+    for positions in strata.values():
+        for position in positions:
+            # The turn goes on from stratum to stratum, so that the parts' lengths stay even, too.
+            shares[turn % parts].append(position)
+            turn += 1
+    return [sorted(share) for share in shares]
+
+
+class Feeder:
+    """Threads that lay items into rings until they end or are stopped.
+
+    Parameters
+    ----------
+    parts : list of iterator of (int, object)
+        Index and item; each part goes to the ring at its place.
+    rings : list of Ring
+        As many as parts, with a field ``message`` of uint8.
+    tag : int
+        Combined with each index (by or) into the task's tag.
+    window : int or None
+        Most items fed and not yet acknowledged by `slide`; None for no limit of its own.
+    """
+
+    def __init__(
+        self, parts: list[Iterator[tuple[int, Any]]], rings: list[Ring], tag: int, window: int | None = None
+    ) -> None:
+        self.error: BaseException | None = None
+        self._rings = rings
+        self._tag = tag
+        self._window = threading.Semaphore(window) if window else None
+        self._stopped = threading.Event()
+        self._lock = threading.Lock()
+        self._in_flight: dict[int, tuple[Any, SpilledItem | None]] = {}
+        self._unsendable: list[PreprocessError] = []
+        self._threads = [
+            threading.Thread(target=self._feed, args=pair, name="ringfeed-feeder", daemon=True)
+            for pair in zip(parts, rings, strict=True)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    # ---- for the model's thread ----------------------------------------------------------------------
+
+    @property
+    def fed_all(self) -> bool:
+        """Have all parts ended?"""
+        return not any(thread.is_alive() for thread in self._threads)
+
+    @property
+    def in_flight(self) -> int:
+        """Number of items fed and not done."""
+        return len(self._in_flight)
+
+    def done(self, index: int) -> tuple[bool, Any]:
+        """Take note that an item is done. Returns whether it was in flight, and the item."""
+        with self._lock:
+            entry = self._in_flight.pop(index, None)
+        if entry is None:
+            return False, None
+        if entry[1] is not None:
+            entry[1].remove()
+        return True, entry[0]
+
+    def slide(self, count: int) -> None:
+        """Let `count` more items in."""
+        if self._window is not None and count:
+            self._window.release(count)
+
+    def unsendable(self) -> list[PreprocessError]:
+        """Return, once, the errors of items that could not be sent to a worker."""
+        with self._lock:
+            errors, self._unsendable = self._unsendable, []
+        return errors
+
+    def stop(self) -> None:
+        """Feed no more, take back what no worker has taken, and forget what is in flight."""
+        self._stopped.set()
+        for thread in self._threads:
+            # One that waits in the user's own iterator can not be stopped; it ends after its item.
+            thread.join(_SLICE_SECONDS * 2)
+        for ring in self._rings:
+            _empty(ring)
+        for index in list(self._in_flight):
+            self.done(index)
+
+    # ---- in the threads ------------------------------------------------------------------------------
+
+    def _feed(self, part: Iterator[tuple[int, Any]], ring: Ring) -> None:
+        try:
+            while not self._stopped.is_set():
+                if not self._enter_window():
+                    return
+                try:
+                    index, item = next(part)
+                except StopIteration:
+                    return
+                self._send(ring, index, item)
+        except RingClosed:
+            pass  # the predictor was closed
+        except BaseException as error:
+            self.error = error
+
+    def _enter_window(self) -> bool:
+        while self._window is not None and not self._window.acquire(timeout=_SLICE_SECONDS):
+            if self._stopped.is_set():
+                return False
+        return True
+
+    def _send(self, ring: Ring, index: int, item: Any) -> None:
+        room = ring.spec["message"].shape[0]
+        spilled = None
+        try:
+            message: EncodedItem | SpilledItem = EncodedItem(item)
+            if message.message_bytes > room:
+                message = spilled = SpilledItem(message)
+        except Exception as error:
+            self._refuse(index, item, error)
+            return
+        # In flight before the ring has it: a fast worker may be done before we are here again.
+        with self._lock:
+            self._in_flight[index] = (item, spilled)
+        while not self._stopped.is_set():
+            try:
+                slot = ring.claim(timeout=_SLICE_SECONDS)
+            except RingFull:
+                continue
+            with slot:
+                message.write(slot["message"])
+                slot.tag = self._tag | index
+            return
+
+    def _refuse(self, index: int, item: Any, error: Exception) -> None:
+        text = f"item {index} ({shorten(item)}) can not be sent to a worker process: {type(error).__name__}: {error}"
+        refusal = PreprocessError(text, index, item)
+        refusal.__cause__ = error
+        with self._lock:
+            self._unsendable.append(refusal)
+
+
+def _empty(ring: Ring) -> None:
+    """Take everything that lies ready, and drop it."""
+    try:
+        while True:
+            ring.take(ring.slots, timeout=0).release()
+    except (RingEmpty, RingFinished, RingClosed):
+        pass

@@ -1,0 +1,49 @@
+"""Nests of dicts, lists and tuples, for processes that do not import TensorFlow.
+
+A nest is taken apart into its leaves and a template: the same nest with the leaf's number in the
+place of each leaf. Dicts keep their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+
+def take_apart(nest: Any) -> tuple[Any, list[Any]]:
+    """Return the template and the leaves of a nest.
+
+    Parameters
+    ----------
+    nest : nest of anything
+        Dicts, lists, tuples and named tuples are branches; everything else is a leaf.
+
+    Returns
+    -------
+    template : nest of int
+    leaves : list
+        ``leaves[i]`` stood where the template has ``i``.
+    """
+    leaves: list[Any] = []
+
+    def number(leaf: Any) -> int:
+        leaves.append(leaf)
+        return len(leaves) - 1
+
+    return map_leaves(number, nest), leaves
+
+
+def put_together(template: Any, leaves: Sequence[Any]) -> Any:
+    """Return the nest of a template with these leaves."""
+    return map_leaves(lambda number: leaves[number], template)
+
+
+def map_leaves(function: Callable[[Any], Any], nest: Any) -> Any:
+    """Return the nest with `function` applied to each leaf, in order."""
+    if isinstance(nest, dict):
+        return {key: map_leaves(function, value) for key, value in nest.items()}
+    if isinstance(nest, tuple) and hasattr(nest, "_fields"):
+        return type(nest)(*(map_leaves(function, value) for value in nest))
+    if isinstance(nest, (list, tuple)):
+        return type(nest)(map_leaves(function, value) for value in nest)
+    return function(nest)

@@ -1,0 +1,113 @@
+"""The segment by name: opening and removing the POSIX shared-memory object of a ring.
+
+`posix_ipc` opens and unlinks it and never maps it. It may not know what is in a segment.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from typing import TypeAlias
+
+import posix_ipc
+
+from . import _core
+from .errors import NoSpace, RingExists, RingFeedError
+from .record_spec import segment_name
+
+MAKING_SECONDS = 2.0
+"""How long a segment may be half-made before it counts as left behind."""
+
+Identity: TypeAlias = "tuple[int, int]"
+"""Device and inode: what tells a segment from another one of the same name."""
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError for what can not be a ring's name."""
+    segment_name(name)
+
+
+def identity(descriptor: int) -> Identity:
+    """Return which segment a descriptor is of."""
+    status = os.fstat(descriptor)
+    return status.st_dev, status.st_ino
+
+
+def identity_of(name: str) -> Identity | None:
+    """Return which segment the ring's name means now; None when it means none.
+
+    Opens nothing: a descriptor can not be closed while this process has the same segment open.
+    """
+    try:
+        status = os.stat(f"/dev/shm{segment_name(name)}")
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def open_existing(name: str) -> int | None:
+    """Return a descriptor of the segment that has the ring's name; None when there is none."""
+    try:
+        return int(posix_ipc.SharedMemory(segment_name(name)).fd)
+    except posix_ipc.ExistentialError:
+        return None
+    except posix_ipc.PermissionsError:
+        raise RingFeedError(
+            f"ring {name!r} belongs to another user; rings are private to one (mode 0600). Choose another name."
+        ) from None
+
+
+def open_new(name: str) -> int:
+    """Return a descriptor of a new, empty segment; replace one that a dead owner left.
+
+    Raises
+    ------
+    RingExists
+        A living process owns a ring of that name.
+    """
+    shm_name = segment_name(name)
+    deadline = time.monotonic() + 2 * MAKING_SECONDS
+    while True:
+        try:
+            return int(posix_ipc.SharedMemory(shm_name, flags=posix_ipc.O_CREX, mode=0o600, size=0).fd)
+        except posix_ipc.ExistentialError:
+            pass
+        except posix_ipc.PermissionsError as error:
+            raise RingFeedError(f"ring {name!r}: /dev/shm does not let this user create it: {error}.") from None
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise NoSpace(f"ring {name!r}: /dev/shm is full ({error}). Remove what is left in it.") from None
+            raise
+        _remove_stale(name, give_up=time.monotonic() > deadline)
+
+
+def _remove_stale(name: str, give_up: bool) -> None:
+    """Remove a segment without a living owner, or say that the name is taken."""
+    descriptor = open_existing(name)
+    if descriptor is None:
+        return
+    try:
+        if _core.segment_is_owned(descriptor) or give_up:
+            raise RingExists(f"ring {name!r} exists and its owner is alive. Attach to it, or choose another name.")
+        status = os.fstat(descriptor)
+        if status.st_size == 0 and time.time() - status.st_ctime < MAKING_SECONDS:
+            time.sleep(0.002)  # it may just be in the making: its creator locks it first of all
+            return
+        # Of several processes that find it, the one with this lock removes it; the others find
+        # that the name means another segment by now.
+        if not _core.condemn_segment(descriptor):
+            time.sleep(0.002)
+            return
+        unlink_if(name, (status.st_dev, status.st_ino))
+    finally:
+        _core.discard_segment(descriptor)
+
+
+def unlink_if(name: str, which: Identity) -> None:
+    """Unlink the ring's segment if the name still means this very one."""
+    try:
+        if identity_of(name) == which:
+            posix_ipc.unlink_shared_memory(segment_name(name))
+    except (posix_ipc.ExistentialError, posix_ipc.PermissionsError):
+        pass  # gone meanwhile, or another user's

@@ -1,0 +1,153 @@
+"""Arrays become tensors over the same memory, or over one aligned copy of it.
+
+It may not know of models, rings or batches. TensorFlow borrows memory through DLPack without a copy when it starts on
+64 bytes, holds its elements without gaps and in native byte order. Everything else is copied once
+into memory of that kind, which is two to three times as fast as ``tf.constant`` (measured: 3.6
+against 8.7 us for 512 bytes, 5.2 against 9.0 ms for 38 MB), and casts on the way.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from ..record_spec import ALIGNMENT_BYTES
+
+# What both NumPy's and TensorFlow's DLPack know.
+_BORROWED_DTYPES = frozenset(
+    "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 complex64 complex128".split()
+)
+
+
+@dataclass(frozen=True)
+class PaddedRows:
+    """Rows with padding behind each, which the model's function cuts to shape on its device.
+
+    Handed over without a copy where the dense view of such rows, which has gaps, would need one.
+
+    Attributes
+    ----------
+    array : numpy.ndarray or tf.Tensor
+        Of shape (rows, elements with padding); a ring's ``batch.padded(name)`` or a tensor over it.
+    sample_shape : tuple of int
+        Of one sample: the first ``prod(sample_shape)`` elements of each row.
+    """
+
+    array: Any
+    sample_shape: tuple[int, ...]
+
+    @property
+    def sample_elements(self) -> int:
+        """Elements of one sample, without padding."""
+        return math.prod(self.sample_shape)
+
+
+class _Writeable:
+    """Shows a read-only array as a writeable one, and keeps it alive.
+
+    DLPack before version 1.0, which is all that TensorFlow takes, can not say "read-only", so NumPy
+    refuses to export such arrays. TensorFlow does not write into memory that it borrowed.
+    """
+
+    __slots__ = ("__array_interface__", "array")
+
+    def __init__(self, array: npt.NDArray[Any]) -> None:
+        self.array = array
+        self.__array_interface__ = {**array.__array_interface__, "data": (_address(array), False)}
+
+
+def _address(array: npt.NDArray[Any]) -> int:
+    return int(array.__array_interface__["data"][0])
+
+
+def can_borrow(array: npt.NDArray[Any]) -> bool:
+    """Tell whether TensorFlow can use the array's own memory.
+
+    A start off 64 bytes is not checked by TensorFlow: it ends the process.
+    """
+    return (
+        array.flags.c_contiguous
+        and array.dtype.isnative
+        and array.size > 0
+        and _address(array) % ALIGNMENT_BYTES == 0
+    )
+
+
+def aligned_copy(array: npt.NDArray[Any], dtype: npt.DTypeLike | None = None) -> npt.NDArray[Any]:
+    """Copy an array to memory that TensorFlow can borrow.
+
+    Parameters
+    ----------
+    array : numpy.ndarray
+        Of any layout.
+    dtype : dtype-like, optional
+        To cast to, as ``array.astype(dtype)`` does; the array's own by default.
+
+    Returns
+    -------
+    numpy.ndarray
+        C-contiguous, in native byte order, starting on 64 bytes.
+    """
+    wanted = (array.dtype if dtype is None else np.dtype(dtype)).newbyteorder("=")
+    memory = np.empty(array.size * wanted.itemsize + ALIGNMENT_BYTES, np.uint8)
+    result: npt.NDArray[Any] = np.ndarray(array.shape, wanted, memory, -_address(memory) % ALIGNMENT_BYTES)
+    np.copyto(result, array, casting="unsafe")
+    return result
+
+
+def _borrow(array: npt.NDArray[Any]) -> Any:
+    exported = array if array.flags.writeable else np.asarray(_Writeable(array))
+    return tf.experimental.dlpack.from_dlpack(exported.__dlpack__())
+
+
+def as_tensor(value: Any, dtype: npt.DTypeLike | None = None) -> Any:
+    """Return an array or tensor as a tensor, over the array's own memory where TensorFlow can borrow it.
+
+    Parameters
+    ----------
+    value : numpy.ndarray, tensor or composite tensor, or anything that ``numpy.asarray`` takes
+        The array stays alive as long as the tensor does. Write into it only after that.
+    dtype : dtype-like, optional
+        Cast a NumPy array to this; tensors stay as they are.
+
+    Returns
+    -------
+    tf.Tensor, or the composite tensor that was given
+
+    Raises
+    ------
+    ValueError
+        TensorFlow has no tensor for the array's elements.
+    """
+    if isinstance(value, tf.Variable):
+        return tf.convert_to_tensor(value)
+    if tf.is_tensor(value):
+        return value
+    array = np.asarray(value)
+    name = array.dtype.name if dtype is None else np.dtype(dtype).name
+    if name not in _BORROWED_DTYPES and name != "bfloat16":
+        return _copied_by_tensorflow(array)
+    if array.dtype.name != name or not can_borrow(array):
+        if array.size == 0:
+            return tf.constant(array, dtype=name)
+        array = aligned_copy(array, dtype)
+    try:
+        if name == "bfloat16":  # NumPy's DLPack does not know it; a bitcast keeps the memory
+            return tf.bitcast(_borrow(array.view(np.uint16)), tf.bfloat16)
+        return _borrow(array)
+    except (tf.errors.OpError, BufferError, RuntimeError):  # a dtype that an older TensorFlow's DLPack lacks
+        return tf.constant(array)
+
+
+def _copied_by_tensorflow(array: npt.NDArray[Any]) -> Any:
+    try:
+        return tf.constant(array)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"an array of dtype {array.dtype} can not become a tensor ({error}); give numbers, booleans or strings."
+        ) from None

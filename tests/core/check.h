@@ -1,0 +1,432 @@
+/*
+ * What the C tests share. A test is a sentence and a function; it runs in a process of its own.
+ *
+ * It may know the whole core, its private headers too: some states are best made by hand.
+ *
+ * A test passes when its process exits with 0, fails with anything else, and is skipped with 77.
+ * CHECK ends a failed one at once, wherever it stands. An alarm ends what hangs. The process leads a
+ * process group; what is left of the group and of the test's segments afterwards is removed by the
+ * runner, so a test that fails cleans nothing up itself.
+ */
+#ifndef RF_CHECK_H
+#define RF_CHECK_H
+
+#include <errno.h>
+#include <fcntl.h>
+#include <glob.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "handle.h"
+
+enum { PASSED = 0, FAILED = 1, SKIPPED = 77, WATCHDOG_SECONDS = 60 };
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+enum { SANITIZED = 1 };
+#else
+enum { SANITIZED = 0 };
+#endif
+
+#define NS_PER_MS INT64_C(1000000)
+#define COUNT(array) (sizeof(array) / sizeof(array)[0])
+
+#define CHECK(condition)                                                                           \
+    do {                                                                                           \
+        if (!(condition))                                                                          \
+            fail(__FILE__, __LINE__, #condition, 0, 0, 0);                                         \
+    } while (0)
+
+/* Both sides are shown as numbers when they differ. */
+#define CHECK_EQUAL(actual, expected)                                                              \
+    do {                                                                                           \
+        long long is_ = (long long)(actual), should_ = (long long)(expected);                      \
+        if (is_ != should_)                                                                        \
+            fail(__FILE__, __LINE__, #actual " == " #expected, 1, is_, should_);                   \
+    } while (0)
+
+static inline void fail(const char *file, int line, const char *what, int numbers, long long is,
+                        long long should)
+{
+    if (numbers)
+        dprintf(1, "    %s:%d: %s: %lld, not %lld\n", file, line, what, is, should);
+    else
+        dprintf(1, "    %s:%d: %s\n", file, line, what);
+    _exit(FAILED);
+}
+
+static inline void skip(const char *reason)
+{
+    dprintf(1, "    %s\n", reason);
+    _exit(SKIPPED);
+}
+
+/* ---- Running tests -------------------------------------------------------------------------- */
+
+typedef struct test {
+    const char *sentence;
+    void (*run)(void);
+} test;
+
+static volatile sig_atomic_t running_test, interrupted;
+
+static inline void stop_running_test(int number)
+{
+    interrupted = number;
+    if (running_test > 0)
+        kill(-running_test, SIGKILL);
+}
+
+static inline void remove_segments(pid_t creator)
+{
+    char pattern[64];
+    glob_t found;
+    snprintf(pattern, sizeof pattern, "/dev/shm/rf-test-%d-*", (int)creator);
+    if (glob(pattern, 0, NULL, &found) != 0)
+        return;
+    for (size_t i = 0; i < found.gl_pathc; i++)
+        unlink(found.gl_pathv[i]);
+    globfree(&found);
+}
+
+static inline int run_one(const test *one)
+{
+    fflush(stdout);
+    pid_t pid = fork();
+    if (pid == 0) {
+        setpgid(0, 0);
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        signal(SIGINT, SIG_DFL);
+        signal(SIGTERM, SIG_DFL);
+        alarm(WATCHDOG_SECONDS);
+        one->run();
+        exit(PASSED); /* the sanitizers have their word there */
+    }
+    setpgid(pid, pid);
+    running_test = pid;
+    siginfo_t ended;
+    while (waitid(P_PID, (id_t)pid, &ended, WEXITED | WNOWAIT) == -1 && errno == EINTR)
+        ;
+    /* Not reaped yet, so the group's number is still its own. */
+    kill(-pid, SIGKILL);
+    running_test = 0;
+    int status;
+    while (waitpid(pid, &status, 0) == -1 && errno == EINTR)
+        ;
+    while (waitpid(-1, NULL, 0) > 0 || errno == EINTR)
+        ; /* the test's own children came to us: we are their subreaper */
+    remove_segments(pid);
+    if (WIFSIGNALED(status))
+        printf("    ended by signal %d%s\n", WTERMSIG(status),
+               WTERMSIG(status) == SIGALRM ? ": it hung" : "");
+    return WIFEXITED(status) ? WEXITSTATUS(status) : FAILED;
+}
+
+/* Exit 0, 1, or 77 when every test was skipped. An argument chooses the tests whose sentence has it. */
+static inline int run_tests(int argc, char **argv, const test *tests, size_t count)
+{
+    size_t failed = 0, skipped = 0, ran = 0;
+    prctl(PR_SET_CHILD_SUBREAPER, 1);
+    signal(SIGINT, stop_running_test);
+    signal(SIGTERM, stop_running_test);
+    for (size_t i = 0; i < count && !interrupted; i++) {
+        if (argc > 1 && !strstr(tests[i].sentence, argv[1]))
+            continue;
+        int result = run_one(&tests[i]);
+        const char *verdict = result == PASSED ? "ok" : result == SKIPPED ? "skipped" : "FAILED";
+        printf("%-7s %s\n", verdict, tests[i].sentence);
+        ran++;
+        failed += result != PASSED && result != SKIPPED;
+        skipped += result == SKIPPED;
+    }
+    if (failed || interrupted)
+        return FAILED;
+    return ran && skipped == ran ? SKIPPED : PASSED;
+}
+
+#define MAIN(tests)                                                                                \
+    int main(int argc, char **argv)                                                                \
+    {                                                                                              \
+        return run_tests(argc, argv, tests, COUNT(tests));                                         \
+    }
+
+/* ---- Processes and time --------------------------------------------------------------------- */
+
+/* Memory that a test and its children share. */
+static inline void *shared_memory(size_t bytes)
+{
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    CHECK(memory != MAP_FAILED);
+    return memory;
+}
+
+/* Run `function` in a child, which then ends. The runner ends it with the test. */
+static inline pid_t spawn(void (*function)(void *), void *argument)
+{
+    pid_t parent = getpid(), pid = fork();
+    CHECK(pid != -1);
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (getppid() != parent)
+            _exit(FAILED);
+        function(argument);
+        _exit(PASSED);
+    }
+    return pid;
+}
+
+static inline void expect_success(pid_t pid)
+{
+    int status;
+    while (waitpid(pid, &status, 0) == -1)
+        CHECK_EQUAL(errno, EINTR);
+    CHECK(WIFEXITED(status));
+    CHECK_EQUAL(WEXITSTATUS(status), PASSED);
+}
+
+static inline void kill_and_reap(pid_t pid)
+{
+    int status;
+    CHECK_EQUAL(kill(pid, SIGKILL), 0);
+    while (waitpid(pid, &status, 0) == -1)
+        CHECK_EQUAL(errno, EINTR);
+    CHECK(WIFSIGNALED(status));
+}
+
+static inline void stop_and_wait(pid_t pid)
+{
+    int status;
+    CHECK_EQUAL(kill(pid, SIGSTOP), 0);
+    CHECK_EQUAL(waitpid(pid, &status, WUNTRACED), pid);
+    CHECK(WIFSTOPPED(status));
+}
+
+static inline pthread_t start_thread(void *(*function)(void *), void *argument)
+{
+    pthread_t thread;
+    CHECK_EQUAL(pthread_create(&thread, NULL, function, argument), 0);
+    return thread;
+}
+
+static inline void join_thread(pthread_t thread)
+{
+    CHECK_EQUAL(pthread_join(thread, NULL), 0);
+}
+
+static inline void rest(void)
+{
+    nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
+}
+
+/* Wait until another thread or process has brought `*flag` to `value`; the watchdog ends it. */
+static inline void await(_Atomic uint32_t *flag, uint32_t value)
+{
+    while (atomic_load(flag) < value)
+        rest();
+}
+
+static inline int64_t in_ms(int64_t milliseconds)
+{
+    return rf_now_ns() + milliseconds * NS_PER_MS;
+}
+
+static inline int64_t cpu_ns(void)
+{
+    struct rusage used;
+    getrusage(RUSAGE_SELF, &used);
+    return (used.ru_utime.tv_sec + used.ru_stime.tv_sec) * INT64_C(1000000000) +
+           (used.ru_utime.tv_usec + used.ru_stime.tv_usec) * INT64_C(1000);
+}
+
+/* ---- Rings ---------------------------------------------------------------------------------- */
+
+/* A sample that fills a page, so that a ring can have any number of slots; it starts with a number. */
+enum { SAMPLE_BYTES = 4096 };
+
+static inline const char *segment_name(int number)
+{
+    static char name[64];
+    static pid_t creator; /* children attach under their parent's name */
+    if (!creator)
+        creator = getpid();
+    snprintf(name, sizeof name, "/rf-test-%d-%d", (int)creator, number);
+    return name;
+}
+
+static inline rf_geometry *geometry_of(uint32_t dtype, uint32_t rank, const uint64_t *shape)
+{
+    rf_geometry *geometry = calloc(1, sizeof *geometry);
+    CHECK(geometry);
+    geometry->fields = 1;
+    rf_field *field = &geometry->field[0];
+    snprintf(field->name, sizeof field->name, "x");
+    field->dtype = dtype;
+    field->rank = rank;
+    for (uint32_t axis = 0; axis < rank; axis++)
+        field->shape[axis] = shape[axis];
+    return geometry;
+}
+
+static inline rf_options options_for(uint32_t slots)
+{
+    return (rf_options){.slots = slots, .participants = 16, .redeliver = 1, .numa_node = -1};
+}
+
+static inline int create_segment(int number)
+{
+    int fd = shm_open(segment_name(number), O_RDWR | O_CREAT | O_EXCL, 0600);
+    CHECK(fd >= 0);
+    return fd;
+}
+
+static inline int open_segment(int number)
+{
+    int fd = shm_open(segment_name(number), O_RDWR, 0600);
+    CHECK(fd >= 0);
+    return fd;
+}
+
+static inline rf_ring *create_ring_as(const rf_options *options, uint64_t sample_bytes)
+{
+    rf_geometry *geometry = geometry_of(RF_UINT8, 1, &sample_bytes);
+    rf_ring *ring;
+    CHECK_EQUAL(rf_plan(options, geometry), RF_OK);
+    CHECK_EQUAL(rf_ring_create(create_segment(0), options, geometry, &ring), RF_OK);
+    free(geometry);
+    return ring;
+}
+
+/* A ring of exactly `slots` slots, each one page. */
+static inline rf_ring *create_ring(uint32_t slots)
+{
+    rf_options options = options_for(slots);
+    rf_ring *ring = create_ring_as(&options, SAMPLE_BYTES);
+    CHECK_EQUAL(rf_ring_geometry(ring)->slots, slots);
+    return ring;
+}
+
+static inline rf_ring *attach_ring(void)
+{
+    rf_ring *ring;
+    CHECK_EQUAL(rf_ring_attach(open_segment(0), &ring), RF_OK);
+    return ring;
+}
+
+static inline void close_ring(rf_ring *ring)
+{
+    rf_ring_close(ring);
+    rf_ring_drop(ring);
+}
+
+/* ---- Records -------------------------------------------------------------------------------- */
+
+static inline uint64_t number_at(const rf_lease *lease, uint32_t row)
+{
+    uint64_t number;
+    const rf_field *field = &rf_ring_geometry(lease->ring)->field[0];
+    memcpy(&number, (char *)rf_lease_data(lease, 0) + row * field->stride_bytes, sizeof number);
+    return number;
+}
+
+static inline void set_number(rf_lease *lease, uint32_t row, uint64_t number)
+{
+    const rf_field *field = &rf_ring_geometry(lease->ring)->field[0];
+    memcpy((char *)rf_lease_data(lease, 0) + row * field->stride_bytes, &number, sizeof number);
+}
+
+static inline rf_status claim_until(rf_ring *ring, uint32_t rows, int64_t deadline, rf_lease **lease)
+{
+    rf_status status;
+    while ((status = rf_claim(ring, rows, deadline, lease)) == RF_AGAIN)
+        ;
+    return status;
+}
+
+static inline rf_lease *claim(rf_ring *ring, uint32_t rows)
+{
+    rf_lease *lease;
+    CHECK_EQUAL(rf_claim(ring, rows, 0, &lease), RF_OK);
+    return lease;
+}
+
+/* Write number, number + 1, ... into the first rows and publish them; the lease is dropped. */
+static inline void publish(rf_lease *lease, uint32_t rows, uint64_t number)
+{
+    for (uint32_t row = 0; row < rows; row++)
+        set_number(lease, row, number + row);
+    CHECK_EQUAL(rf_publish(lease, rows, NULL, 0), RF_OK);
+    rf_lease_drop(lease);
+}
+
+static inline rf_status put_until(rf_ring *ring, uint64_t number, int64_t deadline)
+{
+    _Alignas(64) uint8_t sample[SAMPLE_BYTES] = {0};
+    const void *sources[1] = {sample};
+    rf_status status;
+    memcpy(sample, &number, sizeof number);
+    while ((status = rf_put(ring, sources, number, deadline)) == RF_AGAIN)
+        ;
+    return status;
+}
+
+static inline void put(rf_ring *ring, uint64_t number)
+{
+    CHECK_EQUAL(put_until(ring, number, 0), RF_OK);
+}
+
+static inline rf_status take_until(rf_ring *ring, uint32_t most, uint32_t least, int64_t deadline,
+                                   rf_lease **lease)
+{
+    rf_take_request request = {.max_rows = most, .min_rows = least, .deadline_ns = deadline};
+    rf_status status;
+    while ((status = rf_take(ring, &request, lease)) == RF_AGAIN)
+        ;
+    return status;
+}
+
+/* Take what is there now; NULL when nothing is. */
+static inline rf_lease *take(rf_ring *ring, uint32_t most)
+{
+    rf_lease *lease;
+    rf_status status = take_until(ring, most, 1, 0, &lease);
+    CHECK(status == RF_OK || status == RF_EMPTY);
+    return lease;
+}
+
+/* Take one record, expect its number, release it. */
+static inline void take_expecting(rf_ring *ring, uint64_t number)
+{
+    rf_lease *lease = take(ring, 1);
+    CHECK(lease != NULL);
+    CHECK_EQUAL(number_at(lease, 0), number);
+    rf_lease_drop(lease);
+}
+
+static inline uint64_t word_of(const rf_ring *ring, uint32_t slot)
+{
+    return atomic_load(&ring->words[slot]);
+}
+
+static inline rf_state state_of(const rf_ring *ring, uint32_t slot)
+{
+    return rf_word_state(word_of(ring, slot));
+}
+
+/* Every slot is free: what was lost for good would show here. */
+static inline void expect_all_free(const rf_ring *ring)
+{
+    for (uint32_t slot = 0; slot < ring->slot_count; slot++)
+        CHECK_EQUAL(state_of(ring, slot), RF_STATE_FREE);
+}
+
+#endif

@@ -1,0 +1,711 @@
+/*
+ * What happens when a process stands still, or dies, at any one instruction of an operation?
+ *
+ * A child runs one operation under ptrace. First it is stepped through once, and every address of
+ * this program that it passes is noted. Then, for each of these addresses, on a fresh ring, the
+ * child is stopped right there by a debug register; the others work on, lap after lap; the child
+ * goes on or is killed; and in the end every record must have been taken once and in order, and
+ * every slot must be free again. Debug registers belong to one thread, so another thread of the
+ * stopped process can work on, too.
+ *
+ * The cursors are hints, so the others set them to whatever is worst.
+ *
+ * An operation that waits is stopped on its way to sleep, while that happens for which it waits.
+ * It must not sleep through it: a lost wake-up shows as RF_AGAIN at the end of the slice.
+ */
+#include "check.h"
+
+#if defined(__x86_64__)
+
+#include <stddef.h>
+#include <sys/ptrace.h>
+#include <sys/user.h>
+
+enum { SLOTS = 5, PRODUCERS = 5, NUMBERS = 200, MAX_ADDRESSES = 4096, VISITS = 2 };
+/* Numbers name their producer: number / NUMBERS. */
+enum { OURS = 0, OTHER = 1, VICTIM = 2, HELPER = 3, EARLIER = 4 };
+
+typedef struct world {
+    rf_ring *ours, *other; /* two participants in the parent */
+    rf_ring *victim;       /* the child's */
+    uint64_t next[PRODUCERS];
+    uint64_t last[PRODUCERS]; /* that the parent took */
+    rf_lease *held;
+    bool finished;
+    uint32_t takes;
+} world;
+
+/* What the child tells; counted by number. */
+typedef struct board {
+    _Atomic uint32_t published[PRODUCERS * NUMBERS];
+    _Atomic uint32_t taken[PRODUCERS * NUMBERS];
+    _Atomic uint32_t helper_asked, helper_done;
+    _Atomic uint32_t answer; /* of an operation that waited */
+} board;
+
+typedef struct scene {
+    void (*prepare)(world *); /* in the parent, before the child attaches */
+    void (*warm_up)(world *); /* in the child, untraced */
+    void (*operate)(world *); /* in the child, stopped somewhere */
+    void (*meanwhile)(world *);
+    void (*later)(world *); /* when the child has gone to sleep again */
+    bool kill;
+    bool waits;
+    rf_status answer; /* that who waits must get */
+} scene;
+
+static board *shared;
+
+extern char __executable_start, etext;
+
+/* ---- Working and keeping the books ---------------------------------------------------------- */
+
+static rf_status work_put(world *now, rf_ring *ring, int producer)
+{
+    uint64_t number = (uint64_t)producer * NUMBERS + now->next[producer];
+    rf_status status = put_until(ring, number, 0);
+    if (status == RF_OK) {
+        now->next[producer]++;
+        atomic_fetch_add(&shared->published[number], 1);
+    }
+    return status;
+}
+
+/* Sound because the child stands still: nobody else takes. */
+static void expect_no_older_ready(const world *now, uint64_t number)
+{
+    const rf_ring *ring = now->ours;
+    for (uint32_t slot = 0; slot < ring->slot_count; slot++) {
+        if (state_of(ring, slot) != RF_STATE_READY)
+            continue;
+        uint64_t other;
+        memcpy(&other, ring->region[0] + slot * (uint64_t)SAMPLE_BYTES, sizeof other);
+        CHECK(other / NUMBERS != number / NUMBERS || other > number);
+    }
+}
+
+/* Take what is there; how many rows. */
+static uint32_t work_take(world *now, rf_ring *ring, uint32_t most)
+{
+    rf_lease *lease;
+    atomic_store(&ring->header->take_cursor, now->takes++ * 3 % SLOTS);
+    rf_status status = take_until(ring, most, 1, 0, &lease);
+    CHECK(status == RF_OK || status == RF_EMPTY || (now->finished && status == RF_FINISHED));
+    if (status != RF_OK)
+        return 0;
+    uint32_t rows = rf_lease_rows(lease);
+    for (uint32_t row = 0; row < rows; row++) {
+        uint64_t number = number_at(lease, row);
+        CHECK(number < PRODUCERS * NUMBERS);
+        CHECK_EQUAL(atomic_fetch_add(&shared->taken[number], 1), 0);
+        if (ring == now->ours)
+            expect_no_older_ready(now, number);
+    }
+    rf_lease_drop(lease);
+    return rows;
+}
+
+static void drain(world *now)
+{
+    while (work_take(now, now->ours, 2))
+        ;
+}
+
+/* ---- What the child does -------------------------------------------------------------------- */
+
+static void operate_put(world *now)
+{
+    work_put(now, now->victim, VICTIM);
+}
+
+static void operate_claim_and_publish(world *now)
+{
+    rf_lease *lease;
+    if (rf_claim(now->victim, 3, 0, &lease) != RF_OK)
+        return;
+    uint32_t rows = rf_lease_rows(lease) > 2 ? 2 : rf_lease_rows(lease);
+    uint64_t number = VICTIM * NUMBERS + now->next[VICTIM];
+    for (uint32_t row = 0; row < rows; row++)
+        set_number(lease, row, number + row);
+    CHECK_EQUAL(rf_publish(lease, rows, NULL, 0), RF_OK);
+    for (uint32_t row = 0; row < rows; row++)
+        atomic_fetch_add(&shared->published[number + row], 1);
+    rf_lease_drop(lease);
+}
+
+static void operate_pinned(world *now)
+{
+    rf_lease *lease;
+    if (rf_claim(now->victim, 1, 0, &lease) != RF_OK)
+        return;
+    set_number(lease, 0, VICTIM * NUMBERS + now->next[VICTIM]);
+    CHECK_EQUAL(rf_publish(lease, 1, NULL, 1), RF_OK);
+    atomic_fetch_add(&shared->published[VICTIM * NUMBERS + now->next[VICTIM]], 1);
+    rf_lease_drop(lease);
+}
+
+static void operate_take(world *now)
+{
+    rf_lease *lease;
+    if (take_until(now->victim, 3, 1, 0, &lease) != RF_OK)
+        return;
+    uint64_t last[PRODUCERS] = {0};
+    for (uint32_t row = 0; row < rf_lease_rows(lease); row++) {
+        uint64_t number = number_at(lease, row);
+        CHECK(number < PRODUCERS * NUMBERS && number >= last[number / NUMBERS]);
+        last[number / NUMBERS] = number;
+        CHECK_EQUAL(atomic_fetch_add(&shared->taken[number], 1), 0);
+    }
+    rf_lease_drop(lease);
+}
+
+static void operate_close(world *now)
+{
+    close_ring(now->victim);
+    now->victim = NULL;
+}
+
+static void operate_recover(world *now)
+{
+    rf_recover(now->victim);
+}
+
+/* One call; a waiter that is not woken comes back with RF_AGAIN. */
+static void operate_wait_take(world *now, uint32_t least)
+{
+    rf_take_request request = {.max_rows = least, .min_rows = least, .deadline_ns = RF_FOREVER};
+    rf_lease *lease;
+    rf_status status = rf_take(now->victim, &request, &lease);
+    atomic_store(&shared->answer, status);
+    if (status != RF_OK)
+        return;
+    CHECK_EQUAL(rf_lease_rows(lease), least);
+    for (uint32_t row = 0; row < least; row++)
+        atomic_fetch_add(&shared->taken[number_at(lease, row)], 1);
+    rf_lease_drop(lease);
+}
+
+static void operate_wait_for_one(world *now)
+{
+    operate_wait_take(now, 1);
+}
+
+static void operate_wait_for_three(world *now)
+{
+    operate_wait_take(now, 3);
+}
+
+static void operate_wait_claim(world *now)
+{
+    rf_lease *lease;
+    rf_status status = rf_claim(now->victim, 1, RF_FOREVER, &lease);
+    atomic_store(&shared->answer, status);
+    if (status == RF_OK)
+        rf_lease_drop(lease);
+}
+
+static void operate_finish(world *now)
+{
+    rf_finish(now->victim);
+}
+
+/* ---- What the others do meanwhile ----------------------------------------------------------- */
+
+static void laps(world *now)
+{
+    for (int lap = 0; lap < 6; lap++) {
+        drain(now);
+        rf_status mine = work_put(now, now->ours, OURS), next = work_put(now, now->other, OTHER);
+        /* Whoever stands still holds at most four of the five slots. */
+        if (!now->finished)
+            CHECK(mine == RF_OK && (next == RF_OK || next == RF_FULL));
+        work_put(now, now->ours, OURS);
+        if (lap % 2)
+            CHECK(now->finished || work_take(now, now->ours, 1) == 1);
+    }
+}
+
+static void recover_too(world *now)
+{
+    rf_recover(now->ours);
+    laps(now);
+    rf_recover(now->ours);
+}
+
+static void finish_too(world *now)
+{
+    rf_finish(now->ours);
+    now->finished = true;
+    drain(now);
+}
+
+static void take_and_hold(world *now)
+{
+    atomic_store(&now->ours->header->take_cursor, 0);
+    CHECK_EQUAL(take_until(now->ours, SLOTS, 1, 0, &now->held), RF_OK);
+    for (uint32_t row = 0; row < rf_lease_rows(now->held); row++)
+        atomic_fetch_add(&shared->taken[number_at(now->held, row)], 1);
+}
+
+static void put_one(world *now)
+{
+    CHECK_EQUAL(work_put(now, now->ours, OURS), RF_OK);
+}
+
+static void put_two(world *now)
+{
+    put_one(now);
+    put_one(now);
+}
+
+static void release_one(world *now)
+{
+    CHECK_EQUAL(work_take(now, now->ours, 1), 1);
+}
+
+static void drop_held(world *now)
+{
+    rf_lease_drop(now->held);
+    now->held = NULL;
+}
+
+static void only_finish(world *now)
+{
+    rf_finish(now->ours);
+    now->finished = true;
+}
+
+static void helper_closes(world *now)
+{
+    (void)now;
+    atomic_fetch_add(&shared->helper_asked, 1);
+    await(&shared->helper_done, 1);
+}
+
+/* The other thread of the stopped process publishes twice. */
+static void helper_puts(world *now)
+{
+    atomic_fetch_add(&shared->helper_asked, 2);
+    await(&shared->helper_done, atomic_load(&shared->helper_asked));
+    drain(now);
+}
+
+/* ---- Beginnings ----------------------------------------------------------------------------- */
+
+static void two_records(world *now)
+{
+    work_put(now, now->ours, OURS);
+    work_put(now, now->ours, OURS);
+}
+
+static void full_ring(world *now)
+{
+    while (work_put(now, now->ours, OURS) == RF_OK)
+        ;
+}
+
+static void finished_but_for_a_claim(world *now)
+{
+    now->held = claim(now->ours, 1);
+    only_finish(now);
+}
+
+static void four_records(world *now)
+{
+    two_records(now);
+    work_put(now, now->other, OTHER);
+    work_put(now, now->ours, OURS);
+}
+
+/* Records whose order is not that of their slots. */
+static void crossed_records(world *now)
+{
+    rf_lease *first = claim(now->ours, 1), *second = claim(now->ours, 2);
+    publish(second, 2, now->next[OURS]);
+    publish(first, 1, now->next[OURS] + 2);
+    for (int i = 0; i < 3; i++)
+        atomic_fetch_add(&shared->published[now->next[OURS]++], 1);
+}
+
+static void put_earlier(world *now)
+{
+    work_put(now, now->victim, EARLIER);
+}
+
+static void *help(void *argument)
+{
+    world *now = argument;
+    for (uint32_t done = 0;;) {
+        await(&shared->helper_asked, done + 1);
+        work_put(now, now->victim, HELPER);
+        atomic_store(&shared->helper_done, ++done);
+    }
+    return NULL;
+}
+
+static void *help_closing(void *argument)
+{
+    world *now = argument;
+    await(&shared->helper_asked, 1);
+    rf_ring_close(now->victim);
+    atomic_store(&shared->helper_done, 1);
+    return NULL;
+}
+
+static void helper_will_close(world *now)
+{
+    start_thread(help_closing, now);
+}
+
+static void helper_puts_first(world *now)
+{
+    start_thread(help, now);
+    atomic_fetch_add(&shared->helper_asked, 1);
+    await(&shared->helper_done, 1);
+}
+
+/* A participant that died with a claim, two pinned records, one of them taken by itself. */
+static void die_with_slots(void *argument)
+{
+    (void)argument;
+    rf_ring *ring = attach_ring();
+    for (uint64_t i = 0; i < 2; i++) {
+        rf_lease *pinned = claim(ring, 1);
+        set_number(pinned, 0, EARLIER * NUMBERS + i);
+        CHECK_EQUAL(rf_publish(pinned, 1, NULL, 1), RF_OK);
+    }
+    CHECK(take(ring, 1) && claim(ring, 1));
+    raise(SIGKILL);
+}
+
+static void a_dead_participant(world *now)
+{
+    (void)now;
+    int status;
+    waitpid(spawn(die_with_slots, NULL), &status, 0);
+    CHECK(WIFSIGNALED(status));
+    atomic_fetch_add(&shared->published[EARLIER * NUMBERS], 1);
+    atomic_fetch_add(&shared->published[EARLIER * NUMBERS + 1], 1);
+}
+
+/* ---- Stopping at an instruction ------------------------------------------------------------- */
+
+static void victim_process(const scene *played, world *now)
+{
+    now->victim = attach_ring();
+    if (played->warm_up)
+        played->warm_up(now);
+    atomic_store(&now->victim->take_spin, 1); /* spinning takes long, step by step */
+    atomic_store(&now->victim->claim_spin, 1);
+    CHECK_EQUAL(ptrace(PTRACE_TRACEME, 0, 0, 0), 0);
+    raise(SIGSTOP);
+    played->operate(now);
+    raise(SIGSTOP);
+    if (now->victim)
+        close_ring(now->victim);
+    _exit(PASSED);
+}
+
+static int wait_stop(pid_t pid)
+{
+    int status;
+    CHECK_EQUAL(waitpid(pid, &status, 0), pid);
+    if (!WIFSTOPPED(status))
+        exit(FAILED); /* a check failed in the child, which has said so */
+    return WSTOPSIG(status);
+}
+
+static pid_t start_victim(const scene *played, world *now)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        victim_process(played, now);
+    }
+    CHECK_EQUAL(wait_stop(pid), SIGSTOP);
+    return pid;
+}
+
+/* Wait until the child sleeps in the kernel. */
+static void await_sleep(pid_t pid)
+{
+    char path[64], line[512];
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    for (int asleep = 0; asleep < 3; rest()) {
+        FILE *stat = fopen(path, "r");
+        CHECK(stat && fgets(line, sizeof line, stat));
+        fclose(stat);
+        asleep = strrchr(line, ')')[2] == 'S' ? asleep + 1 : 0;
+        if (strrchr(line, ')')[2] == 't')
+            return; /* it has finished already */
+    }
+}
+
+static void set_debug_register(pid_t pid, size_t index, uint64_t value)
+{
+    size_t offset = offsetof(struct user, u_debugreg) + index * sizeof(long);
+    if (ptrace(PTRACE_POKEUSER, pid, offset, value) == -1)
+        skip("debug registers can not be set here");
+}
+
+/* Run to the `visit`th pass of `address`. False: the operation was over before. */
+static bool run_to(pid_t pid, uint64_t address, int visit)
+{
+    set_debug_register(pid, 0, address);
+    set_debug_register(pid, 7, 1);
+    while (visit--) {
+        ptrace(PTRACE_CONT, pid, 0, 0);
+        if (wait_stop(pid) == SIGSTOP)
+            return false;
+    }
+    return true;
+}
+
+static void run_to_the_end(const scene *played, world *now, pid_t pid, bool stands)
+{
+    set_debug_register(pid, 7, 0);
+    if (stands) {
+        ptrace(PTRACE_CONT, pid, 0, 0);
+        if (played->later) {
+            await_sleep(pid);
+            played->later(now);
+        }
+        CHECK_EQUAL(wait_stop(pid), SIGSTOP);
+    }
+    ptrace(PTRACE_CONT, pid, 0, 0);
+    expect_success(pid);
+}
+
+/* ---- Playing -------------------------------------------------------------------------------- */
+
+static void begin(const scene *played, world *now)
+{
+    memset(now, 0, sizeof *now);
+    memset(shared, 0, sizeof *shared);
+    now->ours = create_ring(SLOTS);
+    now->other = attach_ring();
+    if (played->prepare)
+        played->prepare(now);
+}
+
+/* Where an operation that waits goes to sleep. */
+static bool at_system_call(pid_t pid, uint64_t at)
+{
+    return (ptrace(PTRACE_PEEKTEXT, pid, at, 0) & 0xffff) == 0x050f;
+}
+
+/* Where does the operation pass? Each address once. */
+static size_t trace(const scene *played, uint64_t *addresses)
+{
+    world now;
+    begin(played, &now);
+    pid_t pid = start_victim(played, &now);
+    size_t count = 0;
+    for (;;) {
+        CHECK_EQUAL(ptrace(PTRACE_SINGLESTEP, pid, 0, 0), 0);
+        if (wait_stop(pid) == SIGSTOP)
+            break;
+        uint64_t at = (uint64_t)ptrace(PTRACE_PEEKUSER, pid, offsetof(struct user, regs.rip), 0);
+        if (played->waits && at_system_call(pid, at))
+            break;
+        if (at < (uintptr_t)&__executable_start || at >= (uintptr_t)&etext)
+            continue;
+        size_t i = 0;
+        while (i < count && addresses[i] != at)
+            i++;
+        if (i == count && count < MAX_ADDRESSES)
+            addresses[count++] = at;
+    }
+    kill_and_reap(pid);
+    if (now.held)
+        drop_held(&now);
+    close_ring(now.other);
+    close_ring(now.ours);
+    shm_unlink(segment_name(0));
+    return count;
+}
+
+/* After a kill the words are the truth: what they hold must be delivered, what they do not hold
+ * the victim had released, or had not published. */
+static void believe_the_words(const world *now)
+{
+    const rf_ring *ring = now->ours;
+    bool held[PRODUCERS * NUMBERS] = {0};
+    for (uint32_t slot = 0; slot < SLOTS; slot++) {
+        uint64_t number;
+        rf_state state = state_of(ring, slot);
+        memcpy(&number, ring->region[0] + slot * (uint64_t)SAMPLE_BYTES, sizeof number);
+        if (state != RF_STATE_READY && state != RF_STATE_TAKEN)
+            continue;
+        held[number] = true;
+        atomic_store(&shared->published[number], 1);
+        atomic_store(&shared->taken[number], 0);
+    }
+    for (size_t number = 0; number < PRODUCERS * NUMBERS; number++)
+        if (!held[number])
+            atomic_store(&shared->published[number], atomic_load(&shared->taken[number]));
+}
+
+static void end(world *now)
+{
+    if (now->held)
+        drop_held(now);
+    rf_recover(now->ours); /* the dead of a_dead_participant, if nobody came to it */
+    now->finished |= rf_ring_is_finished(now->ours) != 0;
+    drain(now);
+    expect_all_free(now->ours);
+    for (size_t number = 0; number < PRODUCERS * NUMBERS; number++)
+        CHECK_EQUAL(atomic_load(&shared->taken[number]), atomic_load(&shared->published[number]));
+    rf_stats stats;
+    rf_ring_stats(now->ours, &stats);
+    CHECK_EQUAL(stats.participants, 2);
+    close_ring(now->other);
+    close_ring(now->ours);
+    shm_unlink(segment_name(0));
+}
+
+static bool play_once(const scene *played, uint64_t address, int visit)
+{
+    world now;
+    begin(played, &now);
+    pid_t pid = start_victim(played, &now);
+    bool stands = run_to(pid, address, visit);
+    now.finished = rf_ring_is_finished(now.ours) != 0;
+    if (played->kill) {
+        kill_and_reap(pid);
+        believe_the_words(&now);
+        rf_recover(now.ours);
+        played->meanwhile(&now);
+    } else {
+        if (stands)
+            played->meanwhile(&now);
+        run_to_the_end(played, &now, pid, stands);
+    }
+    end(&now);
+    return stands;
+}
+
+static void play_at(const scene *played, uint64_t address, int visit)
+{
+    bool stood = play_once(played, address, visit);
+    if (!played->waits || !stood)
+        return;
+    /* On a busy machine the slice may be over before the child goes on; not every time. */
+    for (int again = 0; again < 8 && atomic_load(&shared->answer) == RF_AGAIN; again++)
+        play_once(played, address, visit);
+    if (atomic_load(&shared->answer) != played->answer)
+        printf("    stopped at +%#lx\n", (long)(address - (uintptr_t)&__executable_start));
+    CHECK_EQUAL(atomic_load(&shared->answer), played->answer);
+}
+
+static void play(const scene *played)
+{
+    if (SANITIZED)
+        skip("only of the code as it is shipped are all instructions worth stopping at");
+    static uint64_t addresses[MAX_ADDRESSES];
+    shared = shared_memory(sizeof *shared);
+    size_t count = trace(played, addresses);
+    CHECK(count > 20);
+    for (size_t i = 0; i < count; i++)
+        for (int visit = 1; visit <= (played->waits ? 1 : VISITS); visit++)
+            play_at(played, addresses[i], visit);
+}
+
+#define SCENE(name, ...)                                                                           \
+    static void name(void)                                                                         \
+    {                                                                                              \
+        static const scene played = {__VA_ARGS__};                                                 \
+        play(&played);                                                                             \
+    }
+
+SCENE(stopped_put, .prepare = two_records, .warm_up = put_earlier, .operate = operate_put,
+      .meanwhile = laps)
+SCENE(stopped_claim, .prepare = two_records, .operate = operate_claim_and_publish,
+      .meanwhile = laps)
+SCENE(stopped_pinned, .prepare = two_records, .operate = operate_pinned, .meanwhile = laps)
+SCENE(stopped_take, .prepare = four_records, .operate = operate_take, .meanwhile = laps)
+SCENE(stopped_crossed_take, .prepare = crossed_records, .operate = operate_take,
+      .meanwhile = laps)
+SCENE(stopped_close, .prepare = two_records, .operate = operate_close, .meanwhile = laps)
+SCENE(stopped_recover, .prepare = a_dead_participant, .operate = operate_recover,
+      .meanwhile = recover_too)
+SCENE(take_beside_recover, .prepare = a_dead_participant, .operate = operate_recover,
+      .meanwhile = take_and_hold)
+SCENE(finished_put, .prepare = two_records, .warm_up = put_earlier, .operate = operate_put,
+      .meanwhile = finish_too)
+SCENE(finished_claim, .operate = operate_claim_and_publish, .meanwhile = finish_too)
+SCENE(finished_take, .prepare = four_records, .operate = operate_take, .meanwhile = finish_too)
+SCENE(stopped_finish, .prepare = two_records, .operate = operate_finish, .meanwhile = laps)
+SCENE(threads_put, .warm_up = helper_puts_first, .operate = operate_put,
+      .meanwhile = helper_puts)
+SCENE(killed_put, .prepare = two_records, .warm_up = put_earlier, .operate = operate_put,
+      .meanwhile = laps, .kill = true)
+SCENE(killed_claim, .prepare = two_records, .operate = operate_claim_and_publish,
+      .meanwhile = laps, .kill = true)
+SCENE(killed_pinned, .prepare = two_records, .operate = operate_pinned, .meanwhile = laps,
+      .kill = true)
+SCENE(killed_take, .prepare = four_records, .operate = operate_take, .meanwhile = laps,
+      .kill = true)
+SCENE(killed_close, .prepare = two_records, .operate = operate_close, .meanwhile = laps,
+      .kill = true)
+SCENE(killed_recover, .prepare = a_dead_participant, .operate = operate_recover,
+      .meanwhile = laps, .kill = true)
+SCENE(woken_by_put, .operate = operate_wait_for_one, .meanwhile = put_one, .waits = true,
+      .answer = RF_OK)
+SCENE(woken_by_the_last_of_three, .operate = operate_wait_for_three, .meanwhile = put_one,
+      .later = put_two, .waits = true, .answer = RF_OK)
+SCENE(woken_by_release, .prepare = full_ring, .operate = operate_wait_claim,
+      .meanwhile = release_one, .waits = true, .answer = RF_OK)
+SCENE(woken_by_finish, .operate = operate_wait_for_one, .meanwhile = only_finish, .waits = true,
+      .answer = RF_FINISHED)
+SCENE(claimer_woken_by_finish, .prepare = full_ring, .operate = operate_wait_claim,
+      .meanwhile = only_finish, .waits = true, .answer = RF_FINISHED)
+SCENE(woken_by_discard, .prepare = finished_but_for_a_claim, .operate = operate_wait_for_one,
+      .meanwhile = drop_held, .waits = true, .answer = RF_FINISHED)
+SCENE(woken_by_close, .warm_up = helper_will_close, .operate = operate_wait_for_one,
+      .meanwhile = helper_closes, .waits = true, .answer = RF_CLOSED)
+
+static const test tests[] = {
+    {"a put that stands still at any instruction stops nobody", stopped_put},
+    {"a claim or publish that stands still at any instruction stops nobody", stopped_claim},
+    {"a pinned publish that stands still at any instruction stops nobody", stopped_pinned},
+    {"a take or release that stands still at any instruction stops nobody", stopped_take},
+    {"a take of crossed records that stands still at any instruction keeps the order",
+     stopped_crossed_take},
+    {"a handle that stands still while it closes stops nobody", stopped_close},
+    {"two may recover the same dead participant, at any instruction", stopped_recover},
+    {"a pinned record that is taken at any instruction of a recovery leaves no slot behind",
+     take_beside_recover},
+    {"a ring that is finished at any instruction of a put loses nothing", finished_put},
+    {"a ring that is finished at any instruction of a claim loses nothing", finished_claim},
+    {"a ring that is finished at any instruction of a take loses nothing", finished_take},
+    {"a finish that stands still at any instruction stops nobody", stopped_finish},
+    {"threads of one process keep their order when one stands still in a put", threads_put},
+    {"a put that is killed at any instruction is whole or gone", killed_put},
+    {"a claim or publish that is killed at any instruction is whole or gone", killed_claim},
+    {"a pinned publish that is killed at any instruction leaves no slot behind", killed_pinned},
+    {"the rows of a taker that is killed at any instruction are delivered", killed_take},
+    {"a handle that is killed while it closes leaves its entry to others", killed_close},
+    {"a recovery that is killed at any instruction is completed by the next", killed_recover},
+    {"a taker on its way to sleep notices a put", woken_by_put},
+    {"a taker on its way to sleep notices the first of three records and wakes at the last",
+     woken_by_the_last_of_three},
+    {"a claimer on its way to sleep notices a release", woken_by_release},
+    {"a taker on its way to sleep notices the finish", woken_by_finish},
+    {"a claimer on its way to sleep notices the finish", claimer_woken_by_finish},
+    {"a taker on its way to sleep notices the discard of the last claim", woken_by_discard},
+    {"a taker on its way to sleep notices that another thread closes", woken_by_close},
+};
+
+#else
+
+static void skipped(void)
+{
+    skip("this test knows the debug registers of x86-64 only");
+}
+
+static const test tests[] = {{"operations may stand still or be killed anywhere", skipped}};
+
+#endif
+
+MAIN(tests)

@@ -1,0 +1,410 @@
+/* Where everything lies in a segment, and what of a strange segment is refused. */
+#include "check.h"
+
+static const struct {
+    uint32_t dtype;
+    uint64_t bytes;
+} dtypes[] = {
+    {RF_BOOL, 1},   {RF_INT8, 1},   {RF_INT16, 2},   {RF_INT32, 4},   {RF_INT64, 8},
+    {RF_UINT8, 1},  {RF_UINT16, 2}, {RF_UINT32, 4},  {RF_UINT64, 8},  {RF_FLOAT16, 2},
+    {RF_FLOAT32, 4}, {RF_FLOAT64, 8}, {RF_COMPLEX64, 8}, {RF_BFLOAT16, 2},
+};
+
+static void plan_ok(const rf_options *options, rf_geometry *geometry)
+{
+    CHECK_EQUAL(rf_plan(options, geometry), RF_OK);
+}
+
+/* ---- Plans ---------------------------------------------------------------------------------- */
+
+static void test_dtypes(void)
+{
+    CHECK_EQUAL(COUNT(dtypes), RF_DTYPES - 1);
+    for (size_t i = 0; i < COUNT(dtypes); i++) {
+        CHECK_EQUAL(rf_dtype_bytes(dtypes[i].dtype), dtypes[i].bytes);
+        for (uint64_t elements = 1; elements < 300; elements += 7) {
+            rf_options options = options_for(1);
+            rf_geometry *geometry = geometry_of(dtypes[i].dtype, 1, &elements);
+            plan_ok(&options, geometry);
+            rf_field *field = &geometry->field[0];
+            CHECK_EQUAL(field->sample_bytes, elements * dtypes[i].bytes);
+            CHECK_EQUAL(field->stride_bytes % RF_ALIGNMENT, 0);
+            CHECK(field->stride_bytes >= field->sample_bytes);
+            CHECK(field->stride_bytes < field->sample_bytes + RF_ALIGNMENT);
+            free(geometry);
+        }
+    }
+}
+
+static void test_unknown_dtypes(void)
+{
+    const uint32_t unknown[] = {0, RF_DTYPES, 255, UINT32_MAX};
+    for (size_t i = 0; i < COUNT(unknown); i++) {
+        rf_options options = options_for(1);
+        rf_geometry *geometry = geometry_of(unknown[i], 1, (uint64_t[]){8});
+        CHECK_EQUAL(rf_dtype_bytes(unknown[i]), 0);
+        CHECK_EQUAL(rf_plan(&options, geometry), RF_INVALID);
+        free(geometry);
+    }
+}
+
+static void expect_parts_apart(const rf_geometry *geometry)
+{
+    uint64_t page = geometry->page_bytes, end = geometry->slots_offset;
+    CHECK(geometry->participants_offset >= sizeof(rf_header));
+    CHECK(geometry->words_offset >=
+          geometry->participants_offset + geometry->participants * sizeof(rf_participant));
+    CHECK(geometry->slots_offset >= geometry->words_offset + geometry->slots * sizeof(uint64_t));
+    end += geometry->slots * sizeof(rf_slot);
+    for (uint32_t i = 0; i < geometry->fields; i++) {
+        const rf_field *field = &geometry->field[i];
+        CHECK(field->region_offset >= end);
+        CHECK_EQUAL(field->region_offset % page, 0);
+        CHECK_EQUAL(field->region_bytes % page, 0);
+        CHECK_EQUAL(field->region_bytes, geometry->slots * field->stride_bytes);
+        end = field->region_offset + field->region_bytes;
+    }
+    CHECK(geometry->segment_bytes >= end);
+}
+
+static rf_geometry *three_fields(void)
+{
+    rf_geometry *geometry = geometry_of(RF_UINT8, 3, (uint64_t[]){299, 299, 3});
+    geometry->fields = 3;
+    strcpy(geometry->field[1].name, "boxes");
+    geometry->field[1].dtype = RF_FLOAT32;
+    geometry->field[1].rank = 2;
+    geometry->field[1].shape[0] = 17;
+    geometry->field[1].shape[1] = 4;
+    strcpy(geometry->field[2].name, "label");
+    geometry->field[2].dtype = RF_INT64;
+    return geometry;
+}
+
+static void test_regions(void)
+{
+    for (uint32_t slots = 1; slots < 300; slots += 13) {
+        for (uint32_t huge = 0; huge < 2; huge++) {
+            rf_options options = options_for(slots);
+            options.huge_pages = huge;
+            rf_geometry *geometry = three_fields();
+            plan_ok(&options, geometry);
+            CHECK(geometry->slots >= slots);
+            CHECK_EQUAL(geometry->page_bytes, huge ? 2 << 20 : sysconf(_SC_PAGESIZE));
+            CHECK_EQUAL(geometry->field[2].sample_bytes, 8); /* rank 0: one number */
+            expect_parts_apart(geometry);
+            rf_geometry *again = malloc(sizeof *again);
+            *again = *geometry;
+            options.slots = geometry->slots;
+            plan_ok(&options, again);
+            CHECK(memcmp(geometry, again, sizeof *again) == 0);
+            free(again);
+            free(geometry);
+        }
+    }
+}
+
+static rf_status plan_shape(uint32_t slots, uint32_t rank, const uint64_t *shape)
+{
+    rf_options options = options_for(slots);
+    rf_geometry *geometry = geometry_of(RF_FLOAT64, rank, shape);
+    rf_status status = rf_plan(&options, geometry);
+    free(geometry);
+    return status;
+}
+
+static void test_overflow(void)
+{
+    CHECK_EQUAL(plan_shape(1, 1, (uint64_t[]){UINT64_MAX}), RF_TOO_LARGE);
+    CHECK_EQUAL(plan_shape(1, 1, (uint64_t[]){UINT64_C(1) << 60}), RF_TOO_LARGE);
+    CHECK_EQUAL(plan_shape(1, 1, (uint64_t[]){(UINT64_C(1) << 60) - 1}), RF_TOO_LARGE);
+    CHECK_EQUAL(plan_shape(1, 1, (uint64_t[]){UINT64_C(1) << 61}), RF_TOO_LARGE);
+    CHECK_EQUAL(plan_shape(1, 2, (uint64_t[]){UINT64_C(1) << 32, UINT64_C(1) << 32}), RF_TOO_LARGE);
+    CHECK_EQUAL(plan_shape(1, 3, (uint64_t[]){UINT64_MAX, UINT64_MAX, 2}), RF_TOO_LARGE);
+    CHECK_EQUAL(plan_shape(1 << 20, 1, (uint64_t[]){UINT64_C(1) << 41}), RF_TOO_LARGE);
+    CHECK_EQUAL(plan_shape((1 << 24) + 1, 1, (uint64_t[]){8}), RF_TOO_LARGE);
+    CHECK_EQUAL(plan_shape(UINT32_MAX, 1, (uint64_t[]){8}), RF_TOO_LARGE);
+    CHECK_EQUAL(plan_shape(1 << 24, 1, (uint64_t[]){8}), RF_OK);
+}
+
+static void test_many_large_fields(void)
+{
+    rf_options options = options_for(1 << 20);
+    rf_geometry *geometry = geometry_of(RF_UINT8, 1, (uint64_t[]){UINT64_C(1) << 37});
+    geometry->fields = RF_MAX_FIELDS; /* each 2^57 bytes, together 2^63 */
+    for (uint32_t i = 1; i < RF_MAX_FIELDS; i++)
+        geometry->field[i] = geometry->field[0];
+    CHECK_EQUAL(rf_plan(&options, geometry), RF_TOO_LARGE);
+    free(geometry);
+}
+
+static void expect_invalid(void (*spoil)(rf_options *, rf_geometry *))
+{
+    rf_options options = options_for(4);
+    rf_geometry *geometry = geometry_of(RF_UINT8, 1, (uint64_t[]){8});
+    spoil(&options, geometry);
+    CHECK_EQUAL(rf_plan(&options, geometry), RF_INVALID);
+    free(geometry);
+}
+
+#define SPOIL(name, what)                                                                          \
+    static void name(rf_options *options, rf_geometry *geometry)                                   \
+    {                                                                                              \
+        (void)options, (void)geometry;                                                             \
+        what;                                                                                      \
+    }
+
+SPOIL(no_slots, options->slots = 0)
+SPOIL(no_participants, options->participants = 0)
+SPOIL(crowd, options->participants = RF_MAX_PARTICIPANTS + 1)
+SPOIL(no_fields, geometry->fields = 0)
+SPOIL(many_fields, geometry->fields = RF_MAX_FIELDS + 1)
+SPOIL(high_rank, geometry->field[0].rank = RF_MAX_RANK + 1)
+SPOIL(empty_axis, geometry->field[0].shape[0] = 0)
+SPOIL(no_name, geometry->field[0].name[0] = 0)
+SPOIL(endless_name, memset(geometry->field[0].name, 'x', RF_NAME_BYTES))
+
+static void test_invalid_plans(void)
+{
+    void (*const spoils[])(rf_options *, rf_geometry *) = {
+        no_slots,  no_participants, crowd,   no_fields,    many_fields,
+        high_rank, empty_axis,      no_name, endless_name,
+    };
+    for (size_t i = 0; i < COUNT(spoils); i++)
+        expect_invalid(spoils[i]);
+}
+
+/* ---- Segments ------------------------------------------------------------------------------- */
+
+static rf_ring *create_three_fields(uint32_t slots)
+{
+    rf_options options = options_for(slots);
+    rf_geometry *geometry = three_fields();
+    rf_ring *ring;
+    plan_ok(&options, geometry);
+    CHECK_EQUAL(rf_ring_create(create_segment(0), &options, geometry, &ring), RF_OK);
+    CHECK(memcmp(rf_ring_geometry(ring), geometry, sizeof *geometry) == 0);
+    free(geometry);
+    return ring;
+}
+
+static void test_mirror(void)
+{
+    rf_ring *ring = create_three_fields(3), *other = attach_ring();
+    const rf_geometry *geometry = rf_ring_geometry(ring);
+    for (uint32_t i = 0; i < geometry->fields; i++) {
+        uint64_t bytes = geometry->field[i].region_bytes;
+        uint8_t *region = rf_ring_region(ring, i), *seen = rf_ring_region(other, i);
+        CHECK_EQUAL((uintptr_t)region % RF_ALIGNMENT, 0);
+        for (uint64_t at = 0; at < 2 * bytes; at += 4093)
+            region[at] = (uint8_t)(at + i);
+        for (uint64_t at = 0; at < bytes; at += 64)
+            CHECK(region[at] == region[at + bytes] && seen[at] == region[at]);
+        region[2 * bytes - 1] = 99;
+        CHECK_EQUAL(seen[bytes - 1], 99);
+    }
+    close_ring(other);
+    close_ring(ring);
+}
+
+static void test_attach_sees_the_geometry(void)
+{
+    rf_ring *ring = create_three_fields(5), *other = attach_ring();
+    CHECK(memcmp(rf_ring_geometry(ring), rf_ring_geometry(other), sizeof(rf_geometry)) == 0);
+    CHECK(rf_ring_is_owner(ring) && !rf_ring_is_owner(other));
+    CHECK_EQUAL(rf_ring_creator_pid(other), getpid());
+    CHECK_EQUAL(rf_segment_version(ring->fd), RF_LAYOUT_VERSION);
+    close_ring(other);
+    close_ring(ring);
+}
+
+static void test_huge_pages_and_locking(void)
+{
+    rf_options options = options_for(1);
+    options.huge_pages = 1;
+    options.numa_node = 0;
+    rf_ring *ring = create_ring_as(&options, SAMPLE_BYTES);
+    CHECK_EQUAL((uintptr_t)rf_ring_region(ring, 0) % (2 << 20), 0);
+    CHECK(rf_ring_use_huge_pages(ring) >= 0); /* granted, or an errno that says why not */
+    CHECK(rf_ring_lock_memory(ring) >= 0);
+    CHECK(rf_ring_numa_errno(ring) >= 0);
+    rf_ring *other = attach_ring();
+    put(ring, 5);
+    take_expecting(other, 5);
+    close_ring(other);
+    close_ring(ring);
+}
+
+static void test_no_space(void)
+{
+    rf_options options = options_for(1);
+    int fd = create_segment(0);
+    uint64_t bytes = (uint64_t)rf_segment_free_bytes(fd) + (1 << 20);
+    rf_geometry *geometry = geometry_of(RF_UINT8, 1, &bytes);
+    rf_ring *ring;
+    plan_ok(&options, geometry);
+    CHECK_EQUAL(rf_ring_create(fd, &options, geometry, &ring), RF_NO_SPACE);
+    CHECK(ring == NULL);
+    free(geometry);
+}
+
+/* ---- Strange segments ----------------------------------------------------------------------- */
+
+static rf_status attach_status(void)
+{
+    rf_ring *ring;
+    rf_status status = rf_ring_attach(open_segment(0), &ring);
+    CHECK((status == RF_OK) == (ring != NULL));
+    if (ring)
+        close_ring(ring);
+    return status;
+}
+
+static void test_strange_starts(void)
+{
+    rf_ring *ring = create_three_fields(2);
+    rf_header *header = ring->header;
+    header->magic++;
+    CHECK_EQUAL(attach_status(), RF_NOT_A_RING);
+    CHECK_EQUAL(rf_segment_version(ring->fd), 0);
+    header->magic = 0;
+    CHECK_EQUAL(attach_status(), RF_UNFINISHED);
+    header->magic = RF_MAGIC;
+    header->layout_version = 77;
+    CHECK_EQUAL(attach_status(), RF_WRONG_VERSION);
+    CHECK_EQUAL(rf_segment_version(ring->fd), 77);
+    header->layout_version = RF_LAYOUT_VERSION;
+    atomic_store(&header->whole, 0);
+    CHECK_EQUAL(attach_status(), RF_UNFINISHED);
+    atomic_store(&header->whole, 1);
+    CHECK_EQUAL(attach_status(), RF_OK);
+    close_ring(ring);
+}
+
+static void test_short_files(void)
+{
+    int fd = create_segment(0);
+    CHECK_EQUAL(attach_status(), RF_UNFINISHED);
+    CHECK_EQUAL(ftruncate(fd, 100), 0);
+    CHECK_EQUAL(attach_status(), RF_NOT_A_RING);
+    CHECK_EQUAL(rf_segment_version(fd), 0);
+    CHECK_EQUAL(ftruncate(fd, 1 << 20), 0);
+    CHECK_EQUAL(attach_status(), RF_UNFINISHED); /* all zero: someone is making it */
+    rf_segment_discard(fd);
+}
+
+static void test_truncated(void)
+{
+    rf_ring *ring = create_three_fields(2);
+    off_t whole = (off_t)rf_ring_geometry(ring)->segment_bytes;
+    CHECK_EQUAL(ftruncate(ring->fd, whole - 1), 0);
+    CHECK_EQUAL(attach_status(), RF_DAMAGED);
+    CHECK_EQUAL(ftruncate(ring->fd, sizeof(rf_header)), 0);
+    CHECK_EQUAL(attach_status(), RF_DAMAGED);
+    CHECK_EQUAL(ftruncate(ring->fd, whole), 0);
+    CHECK_EQUAL(attach_status(), RF_OK);
+    close_ring(ring);
+}
+
+#define EXPECT_DAMAGED(field, value)                                                               \
+    do {                                                                                           \
+        __typeof__(field) before_ = (field);                                                       \
+        (field) = (__typeof__(field))(value);                                                      \
+        CHECK_EQUAL(attach_status(), RF_DAMAGED);                                                  \
+        (field) = before_;                                                                         \
+        CHECK_EQUAL(attach_status(), RF_OK);                                                       \
+    } while (0)
+
+static void test_damaged_field_by_field(void)
+{
+    rf_ring *ring = create_three_fields(2);
+    rf_geometry *geometry = &ring->header->geometry;
+    const uint64_t odd[] = {0, 1, 63, 64, 4097, UINT32_MAX, INT64_MAX, UINT64_MAX};
+    for (size_t i = 0; i < COUNT(odd); i++) {
+        EXPECT_DAMAGED(geometry->slots, odd[i] + !!(geometry->slots == odd[i]));
+        EXPECT_DAMAGED(geometry->page_bytes, odd[i]);
+        EXPECT_DAMAGED(geometry->participants_offset, odd[i]);
+        EXPECT_DAMAGED(geometry->words_offset, odd[i]);
+        EXPECT_DAMAGED(geometry->slots_offset, odd[i]);
+        EXPECT_DAMAGED(geometry->segment_bytes, odd[i]);
+        for (uint32_t f = 0; f < geometry->fields; f++) {
+            EXPECT_DAMAGED(geometry->field[f].sample_bytes, odd[i]);
+            EXPECT_DAMAGED(geometry->field[f].stride_bytes, odd[i] == 64 ? 65 : odd[i]);
+            EXPECT_DAMAGED(geometry->field[f].region_offset, odd[i]);
+            EXPECT_DAMAGED(geometry->field[f].region_bytes, odd[i]);
+        }
+    }
+    EXPECT_DAMAGED(geometry->page_bytes, 2 << 20);
+    EXPECT_DAMAGED(geometry->fields, 0);
+    EXPECT_DAMAGED(geometry->fields, 2);
+    EXPECT_DAMAGED(geometry->fields, RF_MAX_FIELDS);
+    EXPECT_DAMAGED(geometry->fields, UINT32_MAX);
+    EXPECT_DAMAGED(geometry->participants, 0);
+    EXPECT_DAMAGED(geometry->participants, UINT32_MAX);
+    EXPECT_DAMAGED(geometry->field[0].dtype, RF_INT64);
+    EXPECT_DAMAGED(geometry->field[0].dtype, 0);
+    EXPECT_DAMAGED(geometry->field[0].dtype, UINT32_MAX);
+    EXPECT_DAMAGED(geometry->field[0].rank, 1);
+    EXPECT_DAMAGED(geometry->field[0].rank, UINT32_MAX);
+    EXPECT_DAMAGED(geometry->field[0].shape[0], 0);
+    EXPECT_DAMAGED(geometry->field[0].shape[2], 300);
+    EXPECT_DAMAGED(geometry->field[0].shape[0], UINT64_MAX);
+    EXPECT_DAMAGED(geometry->field[0].name[0], 0);
+    EXPECT_DAMAGED(geometry->field[0].name[RF_NAME_BYTES - 1], 'x');
+    close_ring(ring);
+}
+
+/* What still passes as a ring must be one: every byte that it says it has can be read. */
+static uint64_t touch_all(rf_ring *ring)
+{
+    uint64_t sum = 0;
+    const rf_geometry *geometry = rf_ring_geometry(ring);
+    for (uint32_t i = 0; i < geometry->fields; i++) {
+        const volatile uint8_t *region = rf_ring_region(ring, i);
+        for (uint64_t at = 0; at < 2 * geometry->field[i].region_bytes; at += 4096)
+            sum += region[at];
+    }
+    return sum;
+}
+
+static void test_every_damaged_byte(void)
+{
+    rf_ring *ring = create_ring(2);
+    volatile uint8_t *bytes = (volatile uint8_t *)&ring->header->geometry;
+    const uint8_t flips[] = {0xff, 0x01, 0x80};
+    for (size_t at = 0; at < offsetof(rf_geometry, field) + sizeof(rf_field); at++) {
+        for (size_t i = 0; i < COUNT(flips); i++) {
+            rf_ring *other;
+            bytes[at] ^= flips[i];
+            rf_status status = rf_ring_attach(open_segment(0), &other);
+            CHECK(status == RF_OK || status == RF_DAMAGED);
+            if (status == RF_OK) {
+                touch_all(other);
+                close_ring(other);
+            }
+            bytes[at] ^= flips[i];
+        }
+    }
+    close_ring(ring);
+}
+
+static const test tests[] = {
+    {"the stride of a sample is its bytes rounded up to 64, for every dtype", test_dtypes},
+    {"an unknown dtype is refused", test_unknown_dtypes},
+    {"regions are whole pages, apart from each other, and planned alike twice", test_regions},
+    {"a size that overflows is too large", test_overflow},
+    {"fields that are too large only together are too large", test_many_large_fields},
+    {"a plan that makes no sense is refused", test_invalid_plans},
+    {"a region follows a second time right behind itself", test_mirror},
+    {"who attaches sees the geometry of the creator", test_attach_sees_the_geometry},
+    {"huge pages, locked memory and NUMA binding are granted or refused with a reason",
+     test_huge_pages_and_locking},
+    {"a segment larger than the file system is refused before it is written", test_no_space},
+    {"another magic, version or a half-made segment is refused by name", test_strange_starts},
+    {"an empty or short file is no ring", test_short_files},
+    {"a truncated segment is damaged", test_truncated},
+    {"a damaged header is refused, field by field", test_damaged_field_by_field},
+    {"no damaged byte of the header leads out of bounds", test_every_damaged_byte},
+};
+
+MAIN(tests)

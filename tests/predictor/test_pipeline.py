@@ -1,0 +1,365 @@
+from __future__ import annotations
+
+import collections
+import itertools
+import os
+import pathlib
+import signal
+import sys
+import time
+
+import numpy as np
+import pytest
+from pipelines import running
+
+from ringfeed.errors import PreprocessError, RingFeedError, WorkerCrashed
+from ringfeed.record_spec import RecordSpec
+
+
+def as_row(item: int) -> np.ndarray:
+    return np.full(16, item, np.float32)
+
+
+def wait_for(path: pathlib.Path) -> None:
+    while not path.exists():
+        time.sleep(0.001)
+
+
+def test_every_item_of_a_sequence_comes_back_once_under_its_index() -> None:
+    with running(as_row) as run:
+        results, failures = run(list(range(1000)))
+    assert not failures
+    assert {index: row[0] for index, row in results.items()} == {i: i for i in range(1000)}
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 500])
+def test_an_iterator_is_read_to_its_end(count: int) -> None:
+    with running(as_row) as run:
+        results, failures = run(iter(range(count)))
+    assert not failures
+    assert {index: row[0] for index, row in results.items()} == {i: i for i in range(count)}
+
+
+def test_calls_follow_each_other_through_the_same_workers_and_ring() -> None:
+    with running(lambda item: np.float32(os.getpid())) as run:
+        seen = set()
+        for _ in range(5):
+            results, _ = run(range(40))
+            assert len(results) == 40
+            seen |= {int(row) for row in results.values()}
+            ring = run.pipeline.rows
+        assert seen <= {int(np.float32(pid)) for pid in run.pool.process_ids}
+        assert run.pipeline.rows is ring
+
+
+def test_a_larger_batch_size_makes_a_larger_ring() -> None:
+    with running(as_row, batch_size=4) as run:
+        run(range(10), batch_size=4)
+        small = run.pipeline.rows.slots
+        results, _ = run(range(2 * small), batch_size=small)
+        assert run.pipeline.rows.slots >= 2 * small
+        assert len(results) == 2 * small
+
+
+def test_workers_import_no_tensorflow_and_see_no_gpu() -> None:
+    def look(item: int) -> np.ndarray:
+        return np.array(["tensorflow" in sys.modules, os.environ["CUDA_VISIBLE_DEVICES"] == "-1"])
+
+    with running(look) as run:
+        results, _ = run(range(4))
+    assert all(row.tolist() == [False, True] for row in results.values())
+
+
+def test_workers_are_not_forked_from_this_process() -> None:
+    here = itertools.count(7)
+    assert next(here) == 7
+    with running(lambda item: np.int64(len(sys.modules))) as run:
+        results, _ = run(range(2))
+        commands = [pathlib.Path(f"/proc/{pid}/cmdline").read_bytes() for pid in run.pool.process_ids]
+    assert all(b"worker_main" in command for command in commands)
+    assert min(int(row) for row in results.values()) < len(sys.modules)
+
+
+# ---- errors ------------------------------------------------------------------------------------------
+
+
+def test_an_error_names_its_item_and_carries_the_workers_traceback() -> None:
+    def decode(item: int) -> np.ndarray:
+        if item == 13:
+            raise ValueError("unlucky")
+        return as_row(item)
+
+    with running(decode) as run:
+        results, failures = run(range(50))
+    assert sorted(results) == [i for i in range(50) if i != 13]
+    [failure] = failures
+    assert isinstance(failure, PreprocessError)
+    assert (failure.index, failure.item) == (13, 13)
+    assert "item 13 (13)" in str(failure)
+    assert "ValueError: unlucky" in str(failure)
+    assert "in decode" in str(failure)
+
+
+def test_a_very_long_error_text_keeps_its_end() -> None:
+    def decode(item: int) -> np.ndarray:
+        if item:
+            raise ValueError("x" * 100_000 + " the end")
+        return as_row(item)
+
+    with running(decode) as run:
+        _, [failure] = run(range(2))
+    assert str(failure).endswith("the end")
+
+
+@pytest.mark.parametrize("failing", [1, 30, 200])
+def test_items_before_the_first_good_one_fail_by_themselves(failing: int) -> None:
+    def decode(item: int) -> np.ndarray:
+        if item < failing:
+            raise ValueError("too early")
+        return as_row(item)
+
+    for items in (range(220), iter(range(220))):
+        with running(decode) as run:
+            results, failures = run(items)
+        assert sorted(results) == list(range(failing, 220))
+        assert sorted(failure.index for failure in failures) == list(range(failing))
+
+
+def test_when_every_item_fails_each_says_so() -> None:
+    with running(lambda item: 1 / 0) as run:
+        results, failures = run(range(5))
+    assert not results
+    assert [failure.index for failure in failures] == list(range(5))
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (np.zeros((8, 9), np.float32), ["(8, 9)", "(16,)"]),
+        (np.zeros(16, np.complex64), ["complex64", "float32"]),
+        ([np.zeros(16, np.float32)], ["a list of 1", "one array"]),
+    ],
+)
+def test_a_later_item_that_does_not_fit_fails_with_both_descriptions(other: object, said: list[str]) -> None:
+    with running(lambda item: other if item == 7 else as_row(item)) as run:
+        results, [failure] = run(range(30))
+    assert len(results) == 29
+    assert failure.index == 7
+    for text in said:
+        assert text in str(failure)
+
+
+def test_an_item_that_kills_its_worker_is_tried_once_more_and_then_fails_by_name(tmp_path: pathlib.Path) -> None:
+    def decode(item: int) -> np.ndarray:
+        if item == 17:
+            with open(tmp_path / "tries", "a") as tries:
+                tries.write("x")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return as_row(item)
+
+    with running(decode) as run:
+        run(range(4))
+        results, failures = run(range(60))
+        assert len(run.pool) == 2
+    assert sorted(results) == [i for i in range(60) if i != 17]
+    [failure] = failures
+    assert isinstance(failure, WorkerCrashed)
+    assert failure.index == 17
+    assert "SIGKILL" in str(failure)
+    assert (tmp_path / "tries").read_text() == "xx"
+
+
+def test_an_item_whose_worker_is_killed_once_is_done_by_another(tmp_path: pathlib.Path) -> None:
+    def decode(item: int) -> np.ndarray:
+        if item == 17 and not (tmp_path / "tried").exists():
+            (tmp_path / "tried").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return as_row(item)
+
+    with running(decode, workers=1) as run:
+        run(range(4))
+        results, failures = run(range(60))
+    assert not failures
+    assert {index: row[0] for index, row in results.items()} == {i: i for i in range(60)}
+
+
+def test_workers_killed_at_random_change_no_result() -> None:
+    random = np.random.default_rng(5)
+    with running(as_row) as run:
+        results: dict[int, np.ndarray] = {}
+        failures = []
+        next_kill = 200
+        for chunk in run.chunks(range(3000)):
+            failures += chunk.failures
+            results.update(zip(chunk.indices.tolist(), chunk.outputs, strict=True))
+            if len(results) >= next_kill:
+                next_kill += 400
+                os.kill(random.choice(run.pool.process_ids), signal.SIGKILL)
+    assert not failures
+    assert {index: row[0] for index, row in results.items()} == {i: i for i in range(3000)}
+
+
+def test_a_worker_that_can_not_load_the_function_says_why() -> None:
+    class Poison:
+        def __call__(self, item: int) -> np.ndarray:
+            return as_row(item)
+
+        def __reduce__(self):
+            return exec, ("raise ImportError('no decoder here')",)
+
+    with running(Poison()) as run, pytest.raises(RingFeedError, match="no decoder here"):
+        run(range(3))
+
+
+def test_workers_that_die_before_they_are_ready_are_not_started_for_ever() -> None:
+    class Poison:
+        def __call__(self, item: int) -> np.ndarray:
+            return as_row(item)
+
+        def __reduce__(self):
+            return exec, ("import os; os._exit(3)",)
+
+    with running(Poison()) as run, pytest.raises(RingFeedError, match="exit code 3"):
+        run(range(3))
+
+
+def test_an_error_of_the_users_iterator_comes_through() -> None:
+    def items():
+        yield from range(20)
+        raise LookupError("the list of files is gone")
+
+    with running(as_row) as run:
+        with pytest.raises(LookupError, match="the list of files is gone"):
+            run(items())
+        assert len(run(range(5))[0]) == 5
+
+
+def test_an_item_that_can_not_travel_fails_alone() -> None:
+    import threading
+
+    items = [0, 1, threading.Lock(), 3]
+    with running(as_row) as run:
+        results, [failure] = run(items)
+    assert sorted(results) == [0, 1, 3]
+    assert failure.index == 2
+    assert "can not be sent" in str(failure)
+
+
+# ---- sharing out -------------------------------------------------------------------------------------
+
+
+def test_a_slow_item_holds_up_only_itself(tmp_path: pathlib.Path) -> None:
+    def decode(item: int) -> np.ndarray:
+        if item == 3:
+            wait_for(tmp_path / "go on")
+        return as_row(item)
+
+    with running(decode) as run:
+        run(range(2))
+        done: list[int] = []
+        for chunk in run.chunks(range(300), linger=0.0):
+            done += chunk.indices.tolist()
+            if len(done) == 299:
+                assert 3 not in done
+                (tmp_path / "go on").touch()
+    assert sorted(done) == list(range(300))
+    assert done[-1] == 3
+
+
+def test_contiguous_shares_are_blocks_of_one_worker_each() -> None:
+    with running(lambda item: np.int64(os.getpid()), workers=3, partition="contiguous") as run:
+        results, _ = run(list(range(100)))
+        workers = run.pool.process_ids
+    owners = [int(results[index]) for index in range(100)]
+    assert [owner for owner, _ in itertools.groupby(owners)] == workers
+    assert sorted(collections.Counter(owners).values()) == [33, 33, 34]
+
+
+def test_stratified_shares_have_each_label_alike() -> None:
+    labels = np.array([0] * 90 + [1] * 9 + [2] * 3)
+    with running(lambda item: np.int64(os.getpid()), workers=3, partition="stratified") as run:
+        results, _ = run(list(range(102)), labels)
+    counts = collections.Counter((int(results[index]), int(labels[index])) for index in range(102))
+    assert sorted(counts.values()) == [1] * 3 + [3] * 3 + [30] * 3
+
+
+def test_shares_need_a_sequence_and_labels_for_all() -> None:
+    with running(as_row, partition="stratified") as run:
+        with pytest.raises(TypeError, match="needs a sequence"):
+            run(iter(range(3)), [1, 2, 3])
+        with pytest.raises(ValueError, match="needs a label for each of the 3 items; 2 were given"):
+            run([1, 2, 3], [1, 2])
+
+
+# ---- forms of the function and of items --------------------------------------------------------------
+
+
+def test_a_function_with_out_writes_into_the_slot_itself() -> None:
+    def decode(item: int, out: np.ndarray) -> None:
+        assert out.base is not None
+        assert not out.flags.owndata
+        out[...] = item
+
+    def choose(sample):
+        assert sample is None
+        return 0, RecordSpec({"0": ((16,), "float32")})
+
+    with running(decode, choose_spec=choose) as run:
+        results, failures = run(range(100))
+    assert not failures
+    assert {index: row[0] for index, row in results.items()} == {i: i for i in range(100)}
+
+
+def test_a_function_with_out_that_raises_loses_only_its_item() -> None:
+    def decode(item: int, out: np.ndarray) -> None:
+        if item == 5:
+            raise ValueError("no")
+        out[...] = item
+
+    with running(decode, choose_spec=lambda sample: (0, RecordSpec({"0": ((16,), "float32")}))) as run:
+        results, [failure] = run(range(10))
+    assert failure.index == 5
+    assert len(results) == 9
+
+
+def test_large_items_travel_beside_the_ring_and_leave_nothing() -> None:
+    items = [np.full(1 << 20, i, np.uint8) for i in range(12)]
+    with running(lambda item: item[:16].astype(np.float32) + len(item)) as run:
+        results, failures = run(items)
+    assert not failures
+    assert {index: row[0] for index, row in results.items()} == {i: i + (1 << 20) for i in range(12)}
+    assert not [name for name in os.listdir("/dev/shm") if name.startswith(f"ringfeed.item-{os.getpid()}-")]
+
+
+def test_the_rings_have_no_name_that_could_be_left_behind() -> None:
+    with running(as_row) as run:
+        run(range(3))
+        assert not [name for name in os.listdir("/dev/shm") if name.startswith(f"ringfeed.predict-{os.getpid()}-")]
+
+
+def test_an_abandoned_call_leaves_nothing_for_the_next() -> None:
+    with running(as_row) as run:
+        for _ in range(5):
+            chunks = run.chunks(itertools.count(5000), linger=0.0)
+            next(chunks)
+            chunks.close()
+            results, failures = run(range(30))
+            assert not failures
+            assert {index: row[0] for index, row in results.items()} == {i: i for i in range(30)}
+
+
+def test_the_window_bounds_how_far_items_are_read_ahead() -> None:
+    read = itertools.count()
+    chunks_taken = 0
+    with running(as_row) as run:
+        items = (next(read) for _ in itertools.count())
+        chunks = run.chunks(items, linger=0.0, window=50)
+        chunk = next(chunks)
+        yielded = 0
+        while yielded < 500:
+            yielded += len(chunk.indices)
+            chunks_taken += 1
+            chunk = chunks.send(len(chunk.indices))
+            ahead = next(read)
+            assert ahead <= yielded + 50 + 1 + chunks_taken
+        chunks.close()
