@@ -24,14 +24,15 @@ struct rf_ring {
     ino_t inode;
     struct rf_ring *next; /* in the process's list of handles (liveness.c) */
 
-    bool owner;
+    _Atomic bool owner;
     int numa_errno;
     uint32_t slot_count;
     _Atomic uint32_t self;       /* our owner number: participant index + 1 */
-    _Atomic uint32_t generation; /* rf_fork_generation when `self` joined */
+    _Atomic uint32_t generation; /* rf_fork_generation when `self` joined; written after it */
     _Atomic uint32_t closing;
     _Atomic uint32_t references; /* the handle itself and each lease */
-    _Atomic uint64_t last_link;  /* names the record that we published last */
+    _Atomic uint64_t last_link;  /* names the record that we published last, or are publishing */
+    _Atomic int64_t looked_ns;   /* when we last looked for dead participants */
     _Atomic uint32_t claim_spin; /* how long a wait is worth spinning; learnt */
     _Atomic uint32_t take_spin;
 };
@@ -93,7 +94,7 @@ void rf_ring_unref(rf_ring *ring); /* the last one unmaps */
 
 extern _Atomic uint32_t rf_fork_generation; /* + 1 in each child of a fork */
 
-rf_status rf_join(rf_ring *ring);    /* become a participant */
+rf_status rf_join(rf_ring *ring);    /* become a participant, unless we are one */
 void rf_leave(rf_ring *ring);        /* hand the entry back; the counters stay */
 void rf_enlist(rf_ring *ring);       /* into this process's list of handles */
 void rf_delist(rf_ring *ring);       /* and out of it, with its descriptor */

@@ -177,7 +177,7 @@ void rf_unlock_owner(rf_ring *ring)
 static bool we_own(dev_t device, ino_t inode)
 {
     for (const rf_ring *ring = handles; ring; ring = ring->next)
-        if (same_segment(ring, device, inode) && ring->owner && is_current(ring) &&
+        if (same_segment(ring, device, inode) && rf_load_relaxed(&((rf_ring *)ring)->owner) && is_current(ring) &&
             !rf_load_relaxed(&((rf_ring *)ring)->closing))
             return true;
     return false;
@@ -211,35 +211,6 @@ rf_status rf_segment_condemn(int fd)
 
 /* ---- Participants --------------------------------------------------------------------------- */
 
-rf_status rf_join(rf_ring *ring)
-{
-    pthread_once(&watch_forks, install_fork_watch);
-    pthread_mutex_lock(&list_mutex);
-    rf_status status = RF_CROWDED;
-    for (uint32_t index = 0; index < ring->geometry.participants; index++) {
-        rf_participant *entry = &ring->participants[index];
-        if (rf_load_relaxed(&entry->state) != RF_ABSENT || is_ours(ring, index + 1))
-            continue;
-        if (!set_lock(ring->fd, participant_byte(index + 1), F_WRLCK))
-            continue;
-        /* The lock is ours: nobody else makes or clears this entry. It may have been made
-         * between our look and the lock. */
-        if (rf_load_relaxed(&entry->state) != RF_ABSENT) {
-            set_lock(ring->fd, participant_byte(index + 1), F_UNLCK);
-            continue;
-        }
-        rf_store_relaxed(&entry->pid, (uint32_t)getpid());
-        rf_store_relaxed(&entry->state, RF_PRESENT);
-        rf_store_relaxed(&ring->self, index + 1);
-        rf_store_relaxed(&ring->last_link, 0);
-        rf_store_relaxed(&ring->generation, rf_load_relaxed(&rf_fork_generation));
-        status = RF_OK;
-        break;
-    }
-    pthread_mutex_unlock(&list_mutex);
-    return status;
-}
-
 static void fold(_Atomic uint64_t *from, _Atomic uint64_t *into)
 {
     rf_add_relaxed(into, rf_exchange_relaxed(from, 0));
@@ -255,7 +226,109 @@ static void clear_entry(rf_ring *ring, uint32_t owner)
         fold(from + i, into + i);
     rf_store_relaxed(&entry->pid, 0u);
     rf_store_relaxed(&entry->state, RF_ABSENT);
+}
+
+/* Undo what the word says that `dead` was doing. Each step is one compare-and-swap, so whoever
+ * recovers may itself be killed anywhere: the next one goes on. */
+static void recover_slot(rf_ring *ring, uint32_t slot, uint32_t dead)
+{
+    _Atomic uint64_t *word = &ring->words[slot];
+    rf_slot *record = &ring->slots[slot];
+    rf_counters *counters = &ring->header->departed;
+    uint64_t seen = rf_load_acquire(word); /* A1: the slot record belongs to this word */
+    /* The record may be taken or released under our hands, and keeps its pin on that way. */
+    while (seen & RF_PIN && rf_load_relaxed(&record->producer) == dead &&
+           !rf_cas_acq_rel(word, seen, seen & ~RF_PIN))
+        seen = rf_load_acquire(word); /* A1 */
+    seen = rf_load_acquire(word);
+    if (rf_word_owner(seen) != dead)
+        return;
+    switch (rf_word_state(seen)) {
+    case RF_STATE_CLAIMED:
+    case RF_STATE_PINNED:
+        if (rf_free_slot(ring, slot, seen))
+            rf_add_relaxed(&counters->reclaimed, 1u);
+        break;
+    case RF_STATE_TAKEN:
+        if (!ring->header->redeliver) {
+            if (rf_free_slot(ring, slot, seen))
+                rf_add_relaxed(&counters->dropped, 1u);
+        } else if (rf_cas_acq_rel(word, seen,
+                                  rf_word(RF_STATE_READY, RF_NO_OWNER, rf_word_epoch(seen)) |
+                                      (seen & RF_PIN))) {
+            rf_add_relaxed(&counters->redelivered, 1u);
+        }
+        break;
+    default:
+        break;
+    }
+}
+
+/* With the entry's lock held, which its participant can not hold any more: give back what it
+ * held, and make its entry free. */
+static void bury(rf_ring *ring, uint32_t dead)
+{
+    for (uint32_t slot = 0; slot < ring->slot_count; slot++)
+        recover_slot(ring, slot, dead);
+    clear_entry(ring, dead);
+    /* Takers may have waited for a claim that will not be published, or have got records back. */
+    rf_notify(&ring->header->readable, UINT32_MAX);
+}
+
+/* With the mutex held: lock an entry that is free or, with `of_the_dead`, was left by someone who
+ * died. */
+static bool lock_entry(rf_ring *ring, uint32_t owner, bool of_the_dead)
+{
+    _Atomic uint32_t *state = &ring->participants[owner - 1].state;
+    if (is_ours(ring, owner) || (rf_load_relaxed(state) != RF_ABSENT) != of_the_dead ||
+        !set_lock(ring->fd, participant_byte(owner), F_WRLCK))
+        return false;
+    /* The lock is ours: nobody else makes or clears this entry. It may have been made or cleared
+     * between our look and the lock. */
+    if ((rf_load_relaxed(state) != RF_ABSENT) == of_the_dead)
+        return true;
     set_lock(ring->fd, participant_byte(owner), F_UNLCK);
+    return false;
+}
+
+/* With the mutex held: an entry of our own, locked; 0 when every entry is in use. */
+static uint32_t find_entry(rf_ring *ring)
+{
+    for (uint32_t owner = 1; owner <= ring->geometry.participants; owner++)
+        if (lock_entry(ring, owner, false))
+            return owner;
+    for (uint32_t owner = 1; owner <= ring->geometry.participants; owner++)
+        if (lock_entry(ring, owner, true)) {
+            bury(ring, owner);
+            return owner;
+        }
+    return 0;
+}
+
+rf_status rf_join(rf_ring *ring)
+{
+    rf_status status = RF_OK;
+    pthread_once(&watch_forks, install_fork_watch);
+    pthread_mutex_lock(&list_mutex);
+    if (rf_self(ring) != 0 && is_current(ring))
+        goto out; /* another thread was faster */
+    uint32_t owner = find_entry(ring);
+    if (!owner) {
+        status = RF_CROWDED;
+        goto out;
+    }
+    rf_participant *entry = &ring->participants[owner - 1];
+    rf_store_relaxed(&entry->pid, (uint32_t)getpid());
+    rf_store_relaxed(&entry->state, RF_PRESENT);
+    if (rf_self(ring) != 0)
+        rf_store_relaxed(&ring->owner, false); /* we are a forked child: our parent is */
+    rf_store_relaxed(&ring->self, owner);
+    rf_store_relaxed(&ring->last_link, 0);
+    /* R7 -> A7 (rf_enter): whoever enters by this generation does so as `self`. */
+    rf_store_release(&ring->generation, rf_load_relaxed(&rf_fork_generation));
+out:
+    pthread_mutex_unlock(&list_mutex);
+    return status;
 }
 
 void rf_leave(rf_ring *ring)
@@ -264,69 +337,27 @@ void rf_leave(rf_ring *ring)
         return; /* we are a forked child that never joined: the entry is our parent's */
     pthread_mutex_lock(&list_mutex);
     clear_entry(ring, rf_self(ring));
+    set_lock(ring->fd, participant_byte(rf_self(ring)), F_UNLCK);
     pthread_mutex_unlock(&list_mutex);
 }
 
 /* ---- Recovery ------------------------------------------------------------------------------- */
-
-/* Undo what the word says that `dead` was doing. Each step is one compare-and-swap, so whoever
- * recovers may itself be killed anywhere: the next one goes on. */
-static void recover_slot(rf_ring *ring, uint32_t slot, uint32_t dead)
-{
-    _Atomic uint64_t *word = &ring->words[slot];
-    rf_slot *record = &ring->slots[slot];
-    uint64_t seen = rf_load_acquire(word); /* A1: the slot record belongs to this word */
-    if (seen & RF_PIN && rf_load_relaxed(&record->producer) == dead) {
-        rf_cas_acq_rel(word, seen, seen & ~RF_PIN);
-        seen = rf_load_acquire(word);
-    }
-    if (rf_word_owner(seen) != dead)
-        return;
-    switch (rf_word_state(seen)) {
-    case RF_STATE_CLAIMED:
-    case RF_STATE_PINNED:
-        if (rf_free_slot(ring, slot, seen))
-            rf_count(ring, reclaimed, 1);
-        break;
-    case RF_STATE_TAKEN:
-        if (!ring->header->redeliver) {
-            if (rf_free_slot(ring, slot, seen))
-                rf_count(ring, dropped, 1);
-        } else if (rf_cas_acq_rel(word, seen,
-                                  rf_word(RF_STATE_READY, RF_NO_OWNER, rf_word_epoch(seen)) |
-                                      (seen & RF_PIN))) {
-            rf_count(ring, redelivered, 1);
-            rf_notify(&ring->header->readable, 1);
-        }
-        break;
-    default:
-        break;
-    }
-}
 
 uint32_t rf_recover(rf_ring *ring)
 {
     uint32_t found = 0;
     if (rf_enter(ring) != RF_OK)
         return 0;
-    for (uint32_t index = 0; index < ring->geometry.participants; index++) {
-        rf_participant *entry = &ring->participants[index];
-        uint32_t owner = index + 1;
-        if (rf_load_relaxed(&entry->state) == RF_ABSENT || owner == rf_self(ring))
+    for (uint32_t owner = 1; owner <= ring->geometry.participants; owner++) {
+        if (rf_load_relaxed(&ring->participants[owner - 1].state) == RF_ABSENT ||
+            owner == rf_self(ring) || locked_elsewhere(ring->fd, participant_byte(owner)) != 0)
             continue;
-        if (locked_elsewhere(ring->fd, participant_byte(owner)) != 0)
-            continue;
-        pthread_mutex_lock(&list_mutex);
         /* Nobody else holds the byte: it is one of our handles, or its holder is dead. */
-        if (!is_ours(ring, owner) && set_lock(ring->fd, participant_byte(owner), F_WRLCK)) {
-            if (rf_load_relaxed(&entry->state) != RF_ABSENT) {
-                for (uint32_t slot = 0; slot < ring->slot_count; slot++)
-                    recover_slot(ring, slot, owner);
-                clear_entry(ring, owner);
-                found++;
-            } else {
-                set_lock(ring->fd, participant_byte(owner), F_UNLCK);
-            }
+        pthread_mutex_lock(&list_mutex);
+        if (lock_entry(ring, owner, true)) {
+            bury(ring, owner);
+            set_lock(ring->fd, participant_byte(owner), F_UNLCK);
+            found++;
         }
         pthread_mutex_unlock(&list_mutex);
     }

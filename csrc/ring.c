@@ -12,6 +12,7 @@
  * order is not their place but their link (layout.h): a taker that meets a record whose
  * predecessor still waits goes to the predecessor.
  */
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,16 +21,19 @@
 /* How long records that lie on both sides of a held slot wait for it before they go in two batches. */
 #define GAP_PATIENCE_NS INT64_C(5000000)
 
+/* A word that is as wished, but of no use, is not worth spinning on more often than this. */
+enum { MOST_SPINS = 16 };
+
 /* ---- Entering ------------------------------------------------------------------------------- */
 
 rf_status rf_enter(rf_ring *ring)
 {
     if (rf_load_acquire(&ring->closing)) /* A6 <- R6 (rf_ring_close) */
         return RF_CLOSED;
-    if (rf_load_relaxed(&ring->generation) == rf_load_relaxed(&rf_fork_generation))
+    /* A7 <- R7 (rf_join): who sees the new generation also sees the new `self`. */
+    if (rf_load_acquire(&ring->generation) == rf_load_relaxed(&rf_fork_generation))
         return RF_OK;
     /* A forked child: what the parent holds is the parent's; the child joins as itself. */
-    ring->owner = false;
     return rf_join(ring);
 }
 
@@ -183,13 +187,34 @@ static void unpin_rows(rf_lease *lease)
     }
 }
 
+/* RF_OK while records may still be published into the ring. */
+static rf_status still_open(const rf_ring *ring)
+{
+    if (rf_load_relaxed(&ring->header->finished))
+        return RF_FINISHED;
+    return rf_load_relaxed(&ring->header->closed) ? RF_CLOSED : RF_OK;
+}
+
+/* Give claimed slots back unpublished. Returns how many were still ours. */
+static uint32_t unclaim(rf_ring *ring, uint32_t first, uint32_t count, const uint64_t *words)
+{
+    uint32_t freed = 0;
+    for (uint32_t row = 0; row < count; row++)
+        freed += rf_free_slot(ring, rf_wrap(ring, first + row), words[row]);
+    /* Takers of a ring that has ended wait for its last claims, also for those that come to
+     * nothing. The fence in rf_free_slot's notification is the one that F4 needs: either we see
+     * the end or the taker sees the slots free. */
+    if (freed && still_open(ring) != RF_OK)
+        rf_notify(&ring->header->readable, UINT32_MAX);
+    return freed;
+}
+
 static void discard_rows(rf_lease *lease, uint32_t from)
 {
     rf_ring *ring = lease->ring;
-    uint32_t freed = 0;
-    for (uint32_t row = from; row < lease->rows; row++)
-        freed += rf_free_slot(ring, lease_slot(lease, row), lease->words[row]);
-    rf_count(ring, discarded, freed);
+    if (from < lease->rows)
+        rf_count(ring, discarded,
+                 unclaim(ring, lease_slot(lease, from), lease->rows - from, lease->words + from));
 }
 
 void rf_lease_drop(rf_lease *lease)
@@ -239,20 +264,6 @@ static uint32_t claim_run(rf_ring *ring, uint32_t rows, uint32_t *first, uint64_
     return 0;
 }
 
-static void unclaim(rf_ring *ring, uint32_t first, uint32_t count, const uint64_t *words)
-{
-    for (uint32_t row = 0; row < count; row++)
-        rf_free_slot(ring, rf_wrap(ring, first + row), words[row]);
-}
-
-/* RF_OK while records may still be published into the ring. */
-static rf_status still_open(const rf_ring *ring)
-{
-    if (rf_load_relaxed(&ring->header->finished))
-        return RF_FINISHED;
-    return rf_load_relaxed(&ring->header->closed) ? RF_CLOSED : RF_OK;
-}
-
 /* One attempt: RF_OK with *count rows, RF_FULL, RF_FINISHED, RF_CLOSED. */
 static rf_status try_claim(rf_ring *ring, uint32_t rows, uint32_t *first, uint32_t *count, uint64_t *words)
 {
@@ -269,50 +280,63 @@ static rf_status try_claim(rf_ring *ring, uint32_t rows, uint32_t *first, uint32
     return status;
 }
 
-/* After a slice of waiting: is there anyone left to wait for? */
-static rf_status end_of_slice(rf_ring *ring)
+/* Once in a slice, whoever finds nothing to do looks after the dead, however short its own wait
+ * is. True: something came of it, look again. */
+static bool look_after_the_dead(rf_ring *ring, int64_t now_ns)
 {
-    rf_recover(ring);
-    if (!rf_load_relaxed(&ring->header->closed) && !rf_owner_lives(ring)) {
-        rf_store_relaxed(&ring->header->closed, 1u);
-        rf_notify(&ring->header->readable, UINT32_MAX);
-        rf_notify(&ring->header->writable, UINT32_MAX);
-    }
-    return RF_AGAIN;
+    int64_t before = rf_load_relaxed(&ring->looked_ns);
+    /* Relaxed: it only spares the threads of this process the same look. */
+    if (now_ns - before < RF_SLICE_NS ||
+        !atomic_compare_exchange_strong_explicit(&ring->looked_ns, &before, now_ns,
+                                                 memory_order_relaxed, memory_order_relaxed))
+        return false;
+    uint32_t found = rf_recover(ring);
+    if (rf_load_relaxed(&ring->header->closed) || rf_owner_lives(ring))
+        return found;
+    rf_store_relaxed(&ring->header->closed, 1u);
+    rf_notify(&ring->header->readable, UINT32_MAX);
+    rf_notify(&ring->header->writable, UINT32_MAX);
+    return true;
+}
+
+/* Before a wait goes on: RF_OK, or why it is over. */
+static rf_status wait_on(int64_t *started, int64_t now_ns, int64_t deadline_ns, rf_status out_of_time)
+{
+    if (!*started)
+        *started = now_ns;
+    if (now_ns >= deadline_ns)
+        return out_of_time;
+    return now_ns - *started >= RF_SLICE_NS ? RF_AGAIN : RF_OK;
 }
 
 /* Repeat an attempt until it ends, the deadline comes, or a slice is over. */
-static rf_status wait_to_claim(rf_ring *ring, uint32_t rows, int64_t deadline_ns, uint32_t *first, uint32_t *count,
-                               uint64_t *words)
+static rf_status wait_to_claim(rf_ring *ring, uint32_t rows, int64_t deadline_ns, uint32_t *first,
+                               uint32_t *count, uint64_t *words)
 {
     rf_event *event = &ring->header->writable;
     int64_t started = 0;
+    int spins = 0;
     rf_status status;
     for (;;) {
-        if ((status = rf_enter(ring)) != RF_OK || (status = try_claim(ring, rows, first, count, words)) != RF_FULL)
-            break;
-        if (deadline_ns == 0)
+        if ((status = rf_enter(ring)) != RF_OK ||
+            (status = try_claim(ring, rows, first, count, words)) != RF_FULL)
             break;
         int64_t now = rf_now_ns();
-        if (!started) {
-            started = now;
-            /* A taker may be waiting for more rows than there will ever be room for. */
-            rf_notify(&ring->header->readable, UINT32_MAX);
-        }
-        if (now >= deadline_ns)
+        if (look_after_the_dead(ring, now))
+            continue;
+        if ((status = wait_on(&started, now, deadline_ns, RF_FULL)) != RF_OK)
             break;
-        if (now - started >= RF_SLICE_NS) {
-            status = end_of_slice(ring);
-            break;
-        }
         uint32_t cursor = rf_cursor(ring, &ring->header->claim_cursor);
-        if (rf_spin(&ring->claim_spin, &ring->words[cursor], RF_STATE_FREE))
+        if (spins++ < MOST_SPINS && rf_spin(&ring->claim_spin, &ring->words[cursor], RF_STATE_FREE))
             continue;
         uint32_t key = rf_prepare_wait(event, 1);
-        if ((status = rf_enter(ring)) != RF_OK || (status = try_claim(ring, rows, first, count, words)) != RF_FULL)
+        /* A taker may be waiting for more rows than there is room for. */
+        rf_notify(&ring->header->readable, UINT32_MAX);
+        if ((status = rf_enter(ring)) != RF_OK ||
+            (status = try_claim(ring, rows, first, count, words)) != RF_FULL)
             break;
-        int64_t until = started + RF_SLICE_NS < deadline_ns ? started + RF_SLICE_NS : deadline_ns;
-        if (!rf_sleep(event, key, until)) {
+        int64_t slice_end = started + RF_SLICE_NS;
+        if (!rf_sleep(event, key, slice_end < deadline_ns ? slice_end : deadline_ns)) {
             status = RF_AGAIN;
             break;
         }
@@ -346,6 +370,28 @@ rf_status rf_claim(rf_ring *ring, uint32_t rows, int64_t deadline_ns, rf_lease *
 
 /* ---- Publishing ----------------------------------------------------------------------------- */
 
+/* Enter the record into the order in which this process publishes. The predecessor may be another
+ * thread's, and not READY yet: a taker would pass over it, and with it over what that thread
+ * linked to. The other has nothing left to do but its compare-and-swap, so it is waited for.
+ * (Only here do threads of one process wait for each other; no other process waits for either.) */
+static void link_record(rf_ring *ring, rf_slot *record, uint64_t link)
+{
+    /* R8 -> A8 (itself): who follows us in the order sees our slot CLAIMED or later. */
+    uint64_t before = rf_exchange_acq_rel(&ring->last_link, link);
+    /* Relaxed: private to this process; a taker reads the link behind R1 -> A1. */
+    rf_store_relaxed(&record->link, before);
+    uint32_t slot = rf_link_slot(before);
+    if (before == 0 || slot >= ring->slot_count)
+        return;
+    for (uint32_t turn = 0;
+         rf_link_is(before, rf_load_relaxed(&ring->words[slot]), RF_STATE_CLAIMED); turn++) {
+        if (turn < 64)
+            rf_pause();
+        else
+            sched_yield();
+    }
+}
+
 /* CLAIMED -> READY. False when the claim was taken back. */
 static bool publish_slot(rf_ring *ring, uint32_t slot, uint64_t claimed, uint64_t tag, int64_t claimed_ns,
                          int64_t now, uint64_t pin)
@@ -362,8 +408,7 @@ static bool publish_slot(rf_ring *ring, uint32_t slot, uint64_t claimed, uint64_
     rf_store_relaxed(&record->taken_ns, 0);
     rf_store_relaxed(&record->producer, rf_self(ring));
     rf_store_relaxed(&record->deliveries, 0u);
-    /* Relaxed: private to this process; a taker reads the link behind R1 -> A1. */
-    rf_store_relaxed(&record->link, rf_exchange_relaxed(&ring->last_link, rf_link(slot, epoch)));
+    link_record(ring, record, rf_link(slot, epoch));
     /* R1 -> A1 (take_slot): the payload and the slot record are complete before anyone sees READY. */
     return rf_cas_release(&ring->words[slot], claimed, rf_word(RF_STATE_READY, RF_NO_OWNER, epoch) | pin);
 }
@@ -427,7 +472,7 @@ static bool must_wait(const rf_ring *ring, uint32_t first, uint32_t slot, uint32
     *predecessor = before;
     /* Relaxed: our own record was published after it, by the same producer; behind R1 -> A1 we
      * see its word as it was then or later, and it never comes back to READY from later. */
-    return rf_link_is_ready(link, rf_load_relaxed(&ring->words[before]));
+    return rf_link_is(link, rf_load_relaxed(&ring->words[before]), RF_STATE_READY);
 }
 
 /* How many records lie READY in a row from `first` on, each of them free to go. */
@@ -448,18 +493,20 @@ static uint32_t run_length(const rf_ring *ring, uint32_t first, uint32_t most)
 /* The first record of the run to take next: from the take cursor on, or where links lead. */
 static bool find_first(const rf_ring *ring, uint32_t *first, bool *by_link)
 {
-    uint32_t slot = rf_cursor(ring, &ring->header->take_cursor);
+    uint32_t slot = rf_cursor(ring, &ring->header->take_cursor), hops = 0;
     for (uint32_t seen = 0; seen < ring->slot_count; seen++, slot = rf_wrap(ring, slot + 1)) {
         /* A1 <- R1 (publish_slot), for the link. */
         if (rf_word_state(rf_load_acquire(&ring->words[slot])) != RF_STATE_READY)
             continue;
-        uint32_t start = slot, hops = 0, before;
+        uint32_t start = slot, before;
+        /* A chain of links has no more records than the ring. One that has was garbled into a
+         * circle: its records are not to be had, and looking for it costs only once. */
         while (must_wait(ring, start, start, &before) && hops++ < ring->slot_count) {
             start = before;
             (void)rf_load_acquire(&ring->words[start]); /* A1 <- R1, for the next link */
         }
-        if (hops > ring->slot_count)
-            continue; /* links in a circle: garbled; these records are not to be had */
+        if (must_wait(ring, start, start, &before))
+            continue;
         *first = start;
         *by_link = start != slot;
         return true;
@@ -491,10 +538,13 @@ static census count_states(const rf_ring *ring)
 /* READY -> TAKEN by us. The new word, or 0. */
 static uint64_t take_slot(rf_ring *ring, uint32_t slot, uint32_t self)
 {
-    uint64_t word = rf_load_relaxed(&ring->words[slot]);
-    if (rf_word_state(word) != RF_STATE_READY)
+    uint32_t unused;
+    uint64_t word = rf_load_acquire(&ring->words[slot]); /* A1 <- R1 (publish_slot), for the link */
+    if (rf_word_state(word) != RF_STATE_READY || must_wait(ring, slot, slot, &unused))
         return 0;
     uint64_t taken = rf_word(RF_STATE_TAKEN, self, rf_word_epoch(word)) | (word & RF_PIN);
+    /* The word that is swapped is the one that was read before the link: were it read anew, the
+     * slot might be a lap further, and hold a record whose predecessor still waits. */
     /* A1 <- R1 (publish_slot): we see the whole payload and slot record. */
     return rf_cas_acquire(&ring->words[slot], word, taken) ? taken : 0;
 }
@@ -502,12 +552,11 @@ static uint64_t take_slot(rf_ring *ring, uint32_t slot, uint32_t self)
 /* Take up to `rows` records in a row from `first` on; fewer when another taker comes between. */
 static uint32_t take_run(rf_ring *ring, uint32_t first, uint32_t rows, rf_lease *lease)
 {
-    uint32_t self = rf_self(ring), count = 0, unused;
+    uint32_t self = rf_self(ring), count = 0;
     for (; count < rows; count++) {
         uint32_t slot = rf_wrap(ring, first + count);
         __builtin_prefetch(&ring->slots[rf_wrap(ring, slot + 4)]);
-        if (rf_word_state(rf_load_acquire(&ring->words[slot])) != RF_STATE_READY || /* A1 <- R1 */
-            must_wait(ring, slot, slot, &unused) || !(lease->words[count] = take_slot(ring, slot, self)))
+        if (!(lease->words[count] = take_slot(ring, slot, self)))
             break;
     }
     if (!count)
@@ -525,9 +574,17 @@ static uint32_t take_run(rf_ring *ring, uint32_t first, uint32_t rows, rf_lease 
     return count;
 }
 
-static int64_t gap_patience_ns(const rf_take_request *request)
+/* A time from now on; a span too long to add never ends. */
+static int64_t after_ns(int64_t now_ns, int64_t span_ns)
 {
-    return request->linger_ns > GAP_PATIENCE_NS ? request->linger_ns : GAP_PATIENCE_NS;
+    return span_ns > RF_FOREVER - now_ns ? RF_FOREVER : now_ns + span_ns;
+}
+
+/* When records that lie on both sides of a held slot go without it. */
+static int64_t patience_ends_ns(const rf_take_request *request)
+{
+    int64_t patience = request->linger_ns > GAP_PATIENCE_NS ? request->linger_ns : GAP_PATIENCE_NS;
+    return after_ns(request->enough_since_ns, patience);
 }
 
 /* Will the slot behind the run ever make it longer? */
@@ -545,7 +602,7 @@ typedef struct look {
     uint32_t rows;    /* of the run that starts there; 0: nothing is ready */
     uint32_t missing; /* rows worth sleeping for */
     bool by_link;
-    bool was_open; /* before anything else was looked at */
+    rf_status open; /* still_open, before anything else was looked at */
 } look;
 
 static uint32_t least(uint32_t a, uint32_t b)
@@ -565,17 +622,19 @@ static bool short_run_is_due(const rf_ring *ring, rf_take_request *request, look
 {
     census now = count_states(ring);
     want_rows(seen, request->min_rows - seen->rows, &now);
-    if (now.claimed == 0 && (!seen->was_open || now.free == 0))
+    if (now.claimed == 0 && (seen->open != RF_OK || now.free == 0))
         return true; /* nobody can publish any more, or not before we take */
-    if (now.ready < request->min_rows) {
+    /* Whoever holds the slots that are missing must not hold up those who wait for a free one. */
+    bool blocked = now.free == 0 && rf_load_relaxed(&ring->header->writable.wanted) != 0;
+    if (now.ready < request->min_rows && !blocked) {
         request->enough_since_ns = 0;
         return false;
     }
-    if (!can_grow(ring, seen->first, seen->rows))
+    if (!blocked && !can_grow(ring, seen->first, seen->rows))
         return true;
     if (!request->enough_since_ns)
         request->enough_since_ns = now_ns;
-    return now_ns - request->enough_since_ns >= gap_patience_ns(request);
+    return now_ns >= patience_ends_ns(request);
 }
 
 /* Should the run be taken now, or is more to be waited for? */
@@ -584,26 +643,30 @@ static bool run_is_due(const rf_ring *ring, rf_take_request *request, look *seen
     if (seen->rows >= request->max_rows || (seen->rows >= request->min_rows && request->linger_ns <= 0))
         return true;
     int64_t now_ns = rf_now_ns();
-    if (seen->rows < request->min_rows)
+    if (seen->rows < request->min_rows) {
+        request->linger_until_ns = 0;
         return short_run_is_due(ring, request, seen, now_ns);
+    }
     if (!request->linger_until_ns)
-        request->linger_until_ns = now_ns + request->linger_ns;
+        request->linger_until_ns = after_ns(now_ns, request->linger_ns);
     seen->missing = request->max_rows - seen->rows;
-    /* The deadline is for min_rows, and cuts the wait for more short. */
-    return now_ns >= request->linger_until_ns || now_ns >= request->deadline_ns || !seen->was_open ||
+    return now_ns >= request->linger_until_ns || seen->open != RF_OK ||
            !can_grow(ring, seen->first, seen->rows);
 }
 
 /* Nothing is ready: RF_EMPTY when something may still come, else RF_FINISHED or RF_CLOSED. */
-static rf_status nothing_ready(const rf_ring *ring, const rf_take_request *request, look *seen)
+static rf_status nothing_ready(const rf_ring *ring, rf_take_request *request, look *seen)
 {
     seen->rows = 0;
     seen->missing = 1;
-    if (seen->was_open && request->min_rows == 1)
+    /* Another taker was faster; these times belong to what it took. */
+    request->linger_until_ns = 0;
+    request->enough_since_ns = 0;
+    if (seen->open == RF_OK && request->min_rows == 1)
         return RF_EMPTY;
     census now = count_states(ring);
     want_rows(seen, request->min_rows, &now);
-    return seen->was_open || now.claimed || now.ready ? RF_EMPTY : still_open(ring);
+    return seen->open == RF_OK || now.claimed || now.ready ? RF_EMPTY : seen->open;
 }
 
 /* One attempt: RF_OK, RF_FINISHED, RF_CLOSED, or RF_EMPTY with what was seen. */
@@ -612,8 +675,8 @@ static rf_status try_take(rf_ring *ring, rf_take_request *request, rf_lease *lea
     /* Another taker may be faster, again and again; but who looks so often must also look at
      * the clock. */
     for (int attempt = 0; attempt < 64; attempt++) {
-        seen->was_open = still_open(ring) == RF_OK;
-        if (!seen->was_open)
+        seen->open = still_open(ring);
+        if (seen->open != RF_OK)
             rf_fence_full(); /* F4 with F3 (try_claim): claims older than the end are seen below */
         if (!find_first(ring, &seen->first, &seen->by_link))
             return nothing_ready(ring, request, seen);
@@ -642,38 +705,50 @@ static int64_t next_look(const rf_take_request *request, int64_t started)
         until = request->deadline_ns;
     if (request->linger_until_ns && request->linger_until_ns < until)
         until = request->linger_until_ns;
-    if (request->enough_since_ns && request->enough_since_ns + gap_patience_ns(request) < until)
-        until = request->enough_since_ns + gap_patience_ns(request);
+    if (request->enough_since_ns && patience_ends_ns(request) < until)
+        until = patience_ends_ns(request);
     return until;
+}
+
+/* Leave word of what is missing and look once more. RF_EMPTY: sleep on the key. */
+static rf_status last_look(rf_ring *ring, rf_take_request *request, rf_lease *lease, look *seen,
+                           uint32_t *key)
+{
+    uint32_t wished;
+    rf_status status;
+    /* What came between the look and the word that we left was not counted: as long as less is
+     * missing than we asked for, ask for less. */
+    do {
+        wished = seen->missing;
+        *key = rf_prepare_wait(&ring->header->readable, wished);
+        if ((status = rf_enter(ring)) == RF_OK)
+            status = try_take(ring, request, lease, seen);
+    } while (status == RF_EMPTY && seen->missing < wished);
+    return status;
 }
 
 static rf_status wait_to_take(rf_ring *ring, rf_take_request *request, rf_lease *lease)
 {
-    rf_event *event = &ring->header->readable;
     int64_t started = 0;
+    int spins = 0;
     rf_status status;
     look seen;
     for (;;) {
-        if ((status = rf_enter(ring)) != RF_OK || (status = try_take(ring, request, lease, &seen)) != RF_EMPTY)
-            break;
-        if (request->deadline_ns == 0)
+        if ((status = rf_enter(ring)) != RF_OK ||
+            (status = try_take(ring, request, lease, &seen)) != RF_EMPTY)
             break;
         int64_t now = rf_now_ns();
-        if (!started)
-            started = now;
-        if (now >= request->deadline_ns)
-            break;
-        if (now - started >= RF_SLICE_NS) {
-            status = end_of_slice(ring);
-            break;
-        }
-        uint32_t cursor = rf_cursor(ring, &ring->header->take_cursor);
-        if (!seen.rows && rf_spin(&ring->take_spin, &ring->words[cursor], RF_STATE_READY))
+        if (look_after_the_dead(ring, now))
             continue;
-        uint32_t key = rf_prepare_wait(event, seen.missing);
-        if ((status = rf_enter(ring)) != RF_OK || (status = try_take(ring, request, lease, &seen)) != RF_EMPTY)
+        if ((status = wait_on(&started, now, request->deadline_ns, RF_EMPTY)) != RF_OK)
             break;
-        if (!rf_sleep(event, key, next_look(request, started))) {
+        uint32_t cursor = rf_cursor(ring, &ring->header->take_cursor), key;
+        if (!seen.rows && spins++ < MOST_SPINS &&
+            rf_spin(&ring->take_spin, &ring->words[cursor], RF_STATE_READY))
+            continue;
+        if ((status = last_look(ring, request, lease, &seen, &key)) != RF_EMPTY)
+            break;
+        if (!rf_sleep(&ring->header->readable, key, next_look(request, started))) {
             status = RF_AGAIN;
             break;
         }

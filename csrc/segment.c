@@ -176,6 +176,8 @@ static rf_ring *new_ring(int fd)
         free(ring);
         return NULL;
     }
+    /* The locks of a handle would outlive it in a program that this one turns into. */
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
     ring->fd = fd;
     ring->device = status.st_dev;
     ring->inode = status.st_ino;
@@ -252,12 +254,12 @@ rf_status rf_ring_create(int fd, const rf_options *options, const rf_geometry *g
     *out = NULL;
     rf_ring *ring = new_ring(fd);
     if (!ring) {
-        close(fd);
+        rf_segment_discard(fd);
         return RF_NO_MEMORY;
     }
     ring->geometry = *geometry;
     /* This comes first: a segment without an owner is taken for what a dead process left. */
-    ring->owner = true;
+    rf_store_relaxed(&ring->owner, true);
     rf_status status = rf_lock_owner(fd);
     if (status != RF_OK)
         return abandon(ring, status);
@@ -341,7 +343,7 @@ rf_status rf_ring_attach(int fd, rf_ring **out)
     *out = NULL;
     rf_ring *ring = new_ring(fd);
     if (!ring) {
-        close(fd);
+        rf_segment_discard(fd);
         return RF_NO_MEMORY;
     }
     rf_status status = read_header(fd, &ring->geometry);
@@ -407,8 +409,11 @@ int rf_ring_descriptor(const rf_ring *ring)
 
 int rf_ring_is_owner(const rf_ring *ring)
 {
-    /* Of a forked child's copy the generation is its parent's. */
-    return ring->owner && rf_load_relaxed(&((rf_ring *)ring)->generation) == rf_load_relaxed(&rf_fork_generation);
+    rf_ring *own = (rf_ring *)ring;
+    /* Of a forked child's copy the generation is its parent's. A7 <- R7 (rf_join): who sees the
+     * child's own also sees that the child is not the owner. */
+    return rf_load_acquire(&own->generation) == rf_load_relaxed(&rf_fork_generation) &&
+           rf_load_relaxed(&own->owner);
 }
 
 int rf_ring_is_closed(const rf_ring *ring)

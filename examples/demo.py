@@ -10,19 +10,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))  # the worker processes inherit it
 
 from demo_data import Digits, decode_digit, decode_photograph, photographs, repeated
 from demo_models import build_digits_model, build_photographs_model, import_keras, train_digits_model
+from demo_stop import Stopping
 
 from pipelines.interface import Workload
 from pipelines.race import Outcome, race
@@ -30,6 +28,7 @@ from pipelines.report import as_json, surroundings, table
 from pipelines.yardstick import Yardstick
 
 STARTED = time.monotonic()
+STOPPING = Stopping()
 
 
 def main() -> int:
@@ -37,27 +36,36 @@ def main() -> int:
     options = parse_options()
     core_count = len(os.sched_getaffinity(0))
     say(f"RingFeed demo on {core_count} cores. Importing TensorFlow ...")
-    on_stop(leave_at_once)  # an exception in the middle of TensorFlow's import may be swallowed there
+    results = None
     try:
+        STOPPING.at_once()
         with Yardstick(prepare=import_keras) as yardstick:
             import_keras()
-            on_stop(signal.default_int_handler)
             with tempfile.TemporaryDirectory(prefix="ringfeed-demo-") as folder:
-                results = [
-                    digits(yardstick, core_count, Path(folder), options),
-                    photographs_of_the_packages(yardstick, core_count, options),
-                ]
-    except KeyboardInterrupt:
-        say("Stopped.")
-        os._exit(
-            128 + signal.SIGINT
-        )  # everything is cleaned up; TensorFlow's own end may hang after an interrupted predict
+                STOPPING.by_exception()
+                try:
+                    results = run_all(yardstick, core_count, Path(folder), options)
+                finally:
+                    STOPPING.not_any_more()
+    except BaseException:
+        if not STOPPING.requested:
+            raise
+    if results is None:
+        STOPPING.leave()
     seconds_total = time.monotonic() - STARTED
     if options.json:
         figures = {**surroundings(core_count), "seconds_total": round(seconds_total, 1), "workloads": results}
         options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     say(f"Done in {seconds_total:.0f} s.")
     return 0
+
+
+def run_all(yardstick: Yardstick, core_count: int, folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Both comparisons, one after the other."""
+    return [
+        digits(yardstick, core_count, folder, options),
+        photographs_of_the_packages(yardstick, core_count, options),
+    ]
 
 
 def digits(yardstick: Yardstick, core_count: int, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -145,20 +153,9 @@ def parse_options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def on_stop(handler: Callable[[int, FrameType | None], Any]) -> None:
-    """Set what Ctrl-C and SIGTERM do."""
-    signal.signal(signal.SIGINT, handler)
-    signal.signal(signal.SIGTERM, handler)
-
-
-def leave_at_once(signal_number: int, _frame: FrameType | None) -> None:
-    """Leave while nothing needs cleaning up: the yardstick's process follows by itself."""
-    os.write(sys.stdout.fileno(), b"Stopped.\n")
-    os._exit(128 + signal_number)
-
-
 def say(line: str) -> None:
     """Print at once, so that progress is seen."""
+    STOPPING.raise_if_requested()
     print(line, flush=True)
 
 

@@ -6,22 +6,26 @@ calls the model. What it adds is the order of results, what to do about items th
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
+from ._core import Batch
 from .errors import ItemError, RingFeedError
 from .nest import map_leaves, put_together, take_apart
 from .pipeline import Chunk, Pipeline, Source, require_choice
 from .progress import Progress
 from .record_spec import Field, RecordSpec, as_dtype
 from .ring import Ring
-from .tf import tensors
+from .tf.callbacks import PredictCallbacks
+from .tf.handover import PaddedRows
 from .tf.in_memory import predict_in_memory
 from .tf.model import ModelRunner
 from .worker_main import Sample
@@ -87,6 +91,7 @@ class Predictor:
         workers = available_cores() if workers is None else _positive("workers", workers)
         self._batch_size = _BATCH_SIZE if batch_size is None else _positive("batch_size", batch_size)
         self._default_batch_size = batch_size
+        slots = None if slots is None else _positive("slots", slots)
         self._on_error = on_error
         self._partition = partition
         self._sample_spec = sample_spec
@@ -109,7 +114,7 @@ class Predictor:
                 self._call_model,
                 self._choose_spec,
                 self._batch_size,
-                None if slots is None else _positive("slots", slots),
+                slots,
                 partition != "dynamic",
             )
         self._finalizer = weakref.finalize(self, _end, self._pipeline, self._pool)
@@ -168,17 +173,17 @@ class Predictor:
             items = _first(items, _positive("steps", steps) * size)
         self.failures = []
         results = _Results(_count(items))
-        observers = self._runner.callbacks(callbacks)
-        observers.on_predict_begin()
-        batches = 0
-        for chunk in self._chunks(items, size, None, None, verbose, labels):
-            self._note(chunk.failures)
-            if chunk.outputs is not None:
-                observers.on_predict_batch_begin(batches)
-                observers.on_predict_batch_end(batches, {"outputs": chunk.outputs})
-                batches += 1
-            results.add(chunk)
-        observers.on_predict_end()
+        watchers = PredictCallbacks(self._runner.keras_model, callbacks, steps)
+        watchers.begin()
+        with closing(self._chunks(items, size, None, None, verbose, labels)) as chunks:
+            for chunk in chunks:
+                self._note(chunk.failures)
+                results.add(chunk)
+                if chunk.outputs is not None:
+                    watchers.begin_batch()
+                    if watchers.end_batch(chunk.outputs):
+                        break
+        watchers.end()
         if self._on_error == "return":
             return results.by_item(self.failures)
         return results.stacked({failure.index for failure in self.failures})
@@ -297,8 +302,13 @@ class Predictor:
 
     # ---- the model -----------------------------------------------------------------------------------
 
-    def _call_model(self, batch: Any, template: Any) -> Any:
-        return self._runner(tensors(batch, put_together(template, list(batch))))
+    def _call_model(self, batch: Batch, template: Any) -> Any:
+        """Run the model on the ring's own memory; padded samples are cut to shape inside its function."""
+        leaves = [
+            PaddedRows(batch.padded(name), field.shape) if field.is_padded else batch[name]
+            for name, field in batch.ring.spec.items()
+        ]
+        return self._runner(put_together(template, leaves))
 
     def _choose_spec(self, sample: Sample | None) -> tuple[Any, RecordSpec]:
         """Choose the rows' fields: what the first item came out as, or what the model asks for."""
@@ -459,8 +469,6 @@ def _count(items: Any) -> int | None:
 def _first(items: Any, count: int) -> Any:
     if _count(items) is not None:
         return items[:count]
-    import itertools
-
     return itertools.islice(items, count)
 
 

@@ -53,7 +53,7 @@ class Ring(_core.RingBase):
     _identity: segment.Identity
     _finalizer: weakref.finalize[[str, segment.Identity, int], Ring] | None = None
 
-    def __init__(self) -> None:
+    def __init__(self, *arguments: object, **options: object) -> None:
         raise TypeError("use Ring.create to make a ring, or Ring.attach to open one that exists.")
 
     @classmethod

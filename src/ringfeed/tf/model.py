@@ -7,11 +7,13 @@ the host inside it.
 
 from __future__ import annotations
 
+import math
 import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from .handover import PaddedRows, as_tensor
@@ -109,16 +111,17 @@ class ModelRunner:
         leaves = tf.nest.flatten(data) if tf.nest.is_nested(data) else [data]
         tensors = [_tensor(leaf) for leaf in leaves]
         if self._runs_eagerly():
-            step = self._form.eager_step or self._form.step
-            return step(_packed(data, leaves, tensors))
+            return self._eager_step(_Layout(data, leaves).packed(tensors))
         key = (structure_key(data), *map(_kind, leaves, tensors))
         function = self._functions.get(key)
         if function is None:
-            function = self._function_for(data, leaves, tensors, key)
-            if function is None:
-                return self.run(data)
+            function = self._function_for(_Layout(data, leaves), tensors, key)
             self._functions[key] = function
         return function(*(tensor for tensor in tensors if tensor is not None))
+
+    @property
+    def _eager_step(self) -> _Step:
+        return self._form.eager_step or self._form.step
 
     def _runs_eagerly(self) -> bool:
         return (
@@ -127,38 +130,39 @@ class ModelRunner:
             or tf.config.functions_run_eagerly()
         )
 
-    def _function_for(self, data: Any, leaves: list[Any], tensors: list[Any], key: Any) -> _Step | None:
-        """Find a function whose free axes cover the tensors, or make one; None if the model turns out not to trace."""
-        ranks = (key[0], *(_rank(leaf, tensor) for leaf, tensor in zip(leaves, tensors, strict=True)))
+    def _function_for(self, layout: _Layout, tensors: list[Any], key: tuple[Any, ...]) -> _Step:
+        """Find a function whose free axes cover the tensors, or make one."""
+        family = (key[0], *map(_family, tensors), *layout.sample_shapes)
         exact = [_type_spec(tensor, free_rows=True) for tensor in tensors]
         specs = exact
-        if ranks in self._traced:
-            known, function = self._traced[ranks]
+        if family in self._traced:
+            known, function = self._traced[family]
             specs = [_merged(old, new) for old, new in zip(known, exact, strict=True)]
             if specs == known:
                 return function
-        failures: list[Exception] = []
-        # The fewest functions first: what was declared with a fixed shape takes only its own.
-        for attempt in (specs, exact, [_type_spec(tensor, free_rows=False) for tensor in tensors]):
-            try:
-                function = self._trace(data, leaves, attempt)
-            except Exception as error:
-                failures.append(error)
+        # The one that serves most batches first: what was declared with a fixed shape takes only its own.
+        attempts = [specs, exact, [_type_spec(tensor, free_rows=False) for tensor in tensors]]
+        for number, attempt in enumerate(attempts):
+            if attempt in attempts[:number]:
                 continue
-            if attempt is specs:
-                self._traced[ranks] = specs, function
+            try:
+                function = self._trace(layout, attempt)
+            except Exception as error:
+                failure = error
+                continue
+            if number == 0:
+                self._traced[family] = specs, function
             return function
-        return self._without_graph(data, leaves, tensors, failures[-1])
+        return self._without_graph(layout, failure)
 
-    def _trace(self, data: Any, leaves: list[Any], specs: list[Any]) -> _Step:
+    def _trace(self, layout: _Layout, specs: list[Any]) -> _Step:
         step = tf.function(self._form.step, jit_compile=True, autograph=False) if self._jit_compile else self._form.step
 
         def on_host(output: Any) -> Any:
             return None if output is None else tf.identity(output)
 
         def function(*given: Any) -> Any:
-            rest = iter(given)
-            outputs = step(_packed(data, leaves, [None if spec is None else next(rest) for spec in specs]))
+            outputs = step(layout.packed(_with_nones(given, specs)))
             with tf.device("/CPU:0"):
                 return tf.nest.map_structure(on_host, outputs)
 
@@ -167,17 +171,47 @@ class ModelRunner:
         self.traces += 1
         return concrete
 
-    def _without_graph(self, data: Any, leaves: list[Any], tensors: list[Any], failure: Exception) -> None:
-        """Go on eagerly if that works for a plain callable; raise what went wrong otherwise."""
+    def _without_graph(self, layout: _Layout, failure: Exception) -> _Step:
+        """Return a step that runs a plain callable eagerly; raise what went wrong where the model is none."""
         if self.keras_model is not None or self._form.eager_step is None:
             raise failure
-        self._form.eager_step(_packed(data, leaves, tensors))
-        self._is_traceable = False
-        warnings.warn(
-            f"model {self.name!r} can not be turned into a TensorFlow graph ({type(failure).__name__}: {failure}); it is "
-            "run eagerly, which is slower. Use TensorFlow operations only to avoid this.",
-            stacklevel=5,
-        )
+        step, reason = self._form.eager_step, f"{type(failure).__name__}: {failure}"
+
+        def eagerly(*given: Any) -> Any:
+            outputs = step(layout.packed(_with_nones(given, layout.present)))
+            if self._is_traceable:  # only now is it known that the graph was the trouble
+                self._is_traceable = False
+                warnings.warn(
+                    f"model {self.name!r} can not be turned into a TensorFlow graph ({reason}); it is run eagerly, "
+                    "which is slower. Use TensorFlow operations only to avoid this.",
+                    stacklevel=4,
+                )
+            return outputs
+
+        return eagerly
+
+
+class _Layout:
+    """How the tensors of a batch are put together; holds none of the batch's memory."""
+
+    def __init__(self, data: Any, leaves: list[Any]) -> None:
+        self._is_nested = tf.nest.is_nested(data)
+        self._template = tf.nest.map_structure(lambda _: None, data) if self._is_nested else None
+        self.sample_shapes = [leaf.sample_shape if isinstance(leaf, PaddedRows) else None for leaf in leaves]
+        self.present = [None if leaf is None else True for leaf in leaves]
+
+    def packed(self, tensors: list[Any]) -> Any:
+        """Put the tensors in the structure of the batch, and cut padding off."""
+        ready = [
+            tensor if shape is None else tf.reshape(tensor[:, : math.prod(shape)], (-1, *shape))
+            for tensor, shape in zip(tensors, self.sample_shapes, strict=True)
+        ]
+        return tf.nest.pack_sequence_as(self._template, ready) if self._is_nested else ready[0]
+
+
+def _with_nones(given: tuple[Any, ...], present: list[Any]) -> list[Any]:
+    rest = iter(given)
+    return [None if mark is None else next(rest) for mark in present]
 
 
 def floatx_of(runner: ModelRunner) -> str | None:
@@ -194,28 +228,20 @@ def _tensor(leaf: Any) -> Any:
     return as_tensor(leaf.array if isinstance(leaf, PaddedRows) else leaf)
 
 
-def _packed(data: Any, leaves: list[Any], tensors: list[Any]) -> Any:
-    """Put the tensors in the structure of the batch, and cut padding off."""
-    ready = [
-        tf.reshape(tensor[:, : leaf.sample_elements], (-1, *leaf.sample_shape)) if isinstance(leaf, PaddedRows) else tensor
-        for leaf, tensor in zip(leaves, tensors, strict=True)
-    ]
-    return tf.nest.pack_sequence_as(data, ready) if tf.nest.is_nested(data) else ready[0]
-
-
 def _kind(leaf: Any, tensor: Any) -> Any:
     """Return what a function depends on: all but the number of rows and the values."""
-    if isinstance(tensor, tf.Tensor):
-        padded = leaf.sample_shape if isinstance(leaf, PaddedRows) else None
-        return tensor.dtype, tuple(tensor.shape[1:]), tensor.shape.rank, padded
+    if isinstance(leaf, np.ndarray):
+        return leaf.dtype, leaf.shape[1:], leaf.ndim
+    if isinstance(leaf, PaddedRows):
+        return tensor.dtype, tuple(tensor.shape[1:]), leaf.sample_shape
     return None if tensor is None else _type_spec(tensor, free_rows=True)
 
 
-def _rank(leaf: Any, tensor: Any) -> Any:
-    """Return what functions have in common that may differ in the lengths of their axes."""
+def _family(tensor: Any) -> Any:
+    """Return what functions have in common whose inputs differ in the lengths of their axes."""
     if isinstance(tensor, tf.Tensor):
-        return tensor.dtype, tensor.shape.rank, leaf.sample_shape if isinstance(leaf, PaddedRows) else None
-    return _kind(leaf, tensor)
+        return tensor.dtype, tensor.shape.rank
+    return None if tensor is None else _type_spec(tensor, free_rows=True)
 
 
 def _type_spec(tensor: Any, *, free_rows: bool) -> Any:

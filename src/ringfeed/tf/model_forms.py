@@ -125,7 +125,7 @@ def _from_path(path: str) -> ModelForm:
         return _from_keras(keras.models.load_model(path))
     if not any(tf.io.gfile.exists(f"{path}/saved_model.{ending}") for ending in ("pb", "pbtxt")):
         raise ValueError(
-            f"model {path!r}: the folder holds no saved_model.pb; give one that model.export or tf.saved_model.save wrote."
+            f"model {path!r}: it holds no saved_model.pb; give a folder that model.export or tf.saved_model.save wrote."
         )
     return _from_restored(tf.saved_model.load(path), name)
 
@@ -173,7 +173,9 @@ def _cast(value: Any, spec: Any) -> Any:
     return value if tf.string in (value.dtype, spec.dtype) else tf.cast(value, spec.dtype)
 
 
-def _with_positions(function: Any, expected: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, Callable[[Any], Any]]:
+def _with_positions(
+    function: Any, expected: tuple[Any, ...], options: dict[str, Any]
+) -> tuple[Any, Callable[[Any], Any]]:
     if len(expected) == 1:
         return expected[0], lambda inputs: function(inputs, **options)
     return expected, lambda inputs: function(*inputs, **options)
@@ -217,8 +219,9 @@ def _natural(key: str) -> list[Any]:
 
 def _takes_training(function: Any) -> bool:
     """Tell whether a restored function has the argument `training`, as models saved by Keras 2 do."""
-    function_type = getattr(function, "function_type", None)  # public, but newer than some restored functions
-    return not hasattr(function, "structured_input_signature") and "training" in getattr(function_type, "parameters", {})
+    if hasattr(function, "structured_input_signature"):  # a concrete one: that is settled
+        return False
+    return "training" in getattr(getattr(function, "function_type", None), "parameters", {})
 
 
 def _unnamed_outputs(outputs: Any) -> Any:

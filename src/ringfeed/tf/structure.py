@@ -52,7 +52,7 @@ def unpack_inputs(data: Any) -> Any:
         return data
     if not 1 <= len(data) <= 3:
         raise ValueError(
-            f"a batch of {len(data)} parts: give x, (x,), (x, y) or (x, y, sample_weight); several inputs are (inputs,)."
+            f"a batch of {len(data)} parts: give x, (x,), (x, y) or (x, y, sample_weight), where x may be nested."
         )
     return data[0]
 

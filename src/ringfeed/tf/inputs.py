@@ -1,0 +1,239 @@
+"""Whatever ``keras.Model.predict`` takes as ``x`` becomes an iterator of batches.
+
+It may not know of models, rings or workers. A batch is what Keras hands to ``predict_step``: x, (x,), (x, y) or
+(x, y, sample_weight).
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import count, islice
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from .arrays import ArraySource, holds_arrays
+from .structure import lists_to_tuples
+
+DEFAULT_BATCH_SIZE = 32  # Keras' own
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Batches to iterate over once.
+
+    Attributes
+    ----------
+    total : int or None
+        Number of batches; None where that is not known before the end, or there is none.
+    rows : int or None
+        Rows of all batches together; None where that is not known.
+    """
+
+    _make: Callable[[], Iterator[Any]]
+    total: int | None
+    rows: int | None = None
+    _wanted: int | None = None
+
+    def __iter__(self) -> Generator[Any, None, None]:
+        number = 0
+        source = self._make()
+        try:
+            for number, batch in enumerate(islice(source, self._wanted), 1):  # noqa: B007
+                yield batch
+        finally:  # at once, also when the loop was left early: threads end, a PyDataset is told
+            getattr(source, "close", lambda: None)()
+        if number == 0:
+            raise ValueError("x holds no batch, so there is nothing to predict; give at least one row.")
+        if self._wanted is not None and number < self._wanted:
+            warnings.warn(
+                f"x ran out of data after {number} of {self._wanted} steps; the result holds those. Ask for fewer.",
+                stacklevel=3,
+            )
+
+
+def iterate_batches(
+    x: Any, batch_size: int | None = None, steps: int | None = None, *, floatx: str | None = None
+) -> Batches:
+    """Split what ``keras.Model.predict`` takes into batches.
+
+    Parameters
+    ----------
+    x : nest of arrays, tf.data.Dataset, PyDataset, DataLoader, generator or iterator
+        - Arrays: NumPy, TensorFlow (ragged and sparse too), pandas, SciPy sparse, PyTorch, JAX or anything
+          with ``__array__``, alone or in lists, tuples and dicts; all with the same number of rows.
+        - A dataset of batches x, (x, y) or (x, y, sample_weight).
+        - A ``keras.utils.PyDataset``; one that asks for several workers is read by that many threads.
+        - A generator or iterator of batches (x,), (x, y) or (x, y, sample_weight).
+    batch_size : int, optional
+        Rows per batch of arrays; 32 by default, or what makes `steps` batches. The other kinds bring
+        their own batches and pass over it with a warning.
+    steps : int, optional
+        Stop after so many batches.
+    floatx : str, optional
+        Cast arrays of other floats to this dtype, as Keras does. The other kinds keep theirs.
+
+    Returns
+    -------
+    Batches
+        An iterable of batches, with the numbers of batches and rows where they are known.
+
+    Raises
+    ------
+    ValueError
+        The arrays are empty or differ in length, `batch_size` or `steps` is not positive, or a batch
+        is not of one of the forms above.
+    TypeError
+        `x` is of no kind that can be read.
+    """
+    batch_size, steps = _positive("batch_size", batch_size), _steps(steps)
+    if holds_arrays(x):
+        return _array_batches(x, batch_size, steps, floatx)
+    kind = _kind_of(x)
+    if kind is None:
+        raise TypeError(
+            f"x of type {type(x).__name__!r} can not be split into batches: give arrays or tensors (in lists, tuples "
+            "or dicts), a tf.data.Dataset, a keras.utils.PyDataset or a generator of batches."
+        )
+    if batch_size is not None:
+        warnings.warn(
+            f"batch_size={batch_size} is passed over: x is a {type(x).__name__}, which yields batches of its own.",
+            stacklevel=3,
+        )
+    total = _known_total(x, kind)
+    if total == 0:
+        raise ValueError(f"x is a {type(x).__name__} of 0 batches, so there is nothing to predict; give at least one.")
+    if steps is not None:
+        total = steps if total is None else min(steps, total)
+    return Batches(lambda: _ITERATORS[kind](x, steps), total, None, steps)
+
+
+def _positive(name: str, value: Any) -> int | None:
+    """Check a count; 0 stands for "not given", as in Keras."""
+    if value is None or (isinstance(value, (int, np.integer)) and value == 0):
+        return None
+    if not isinstance(value, (int, np.integer)) or value < 0:
+        raise ValueError(f"{name}={value!r}: must be a whole number of at least 1, or None.")
+    return int(value)
+
+
+def _steps(steps: Any) -> int | None:
+    """Check `steps`, and obey Keras' debugging limit on them."""
+    steps = _positive("steps", steps)
+    config = getattr(sys.modules.get("keras"), "config", None)
+    limit: int | None = getattr(config, "max_steps_per_epoch", lambda: None)()  # newer than the oldest Keras supported
+    return steps if not limit else min(limit, steps or limit)
+
+
+def _array_batches(x: Any, batch_size: int | None, steps: int | None, floatx: str | None) -> Batches:
+    source = ArraySource(x, floatx)
+    if batch_size is None:
+        batch_size = -(-source.rows // steps) if steps else DEFAULT_BATCH_SIZE
+    total = -(-source.rows // batch_size)
+    if steps is not None:
+        total = min(steps, total)
+    return Batches(lambda: source.batches(batch_size), total, min(source.rows, total * batch_size), steps)
+
+
+# ---- What brings batches of its own --------------------------------------------------------------
+
+
+def _kind_of(x: Any) -> str | None:
+    if isinstance(x, tf.data.Dataset):
+        return "dataset"
+    utils = getattr(sys.modules.get("keras"), "utils", None)
+    if isinstance(x, getattr(utils, "PyDataset", ())):
+        return "pydataset"
+    classes = [(parent.__module__.partition(".")[0], parent.__name__) for parent in type(x).__mro__]
+    if ("torch", "DataLoader") in classes:
+        return "loader"
+    if any(package == "grain" and name in ("MapDataset", "IterDataset", "DataLoader") for package, name in classes):
+        return "loader"
+    return "iterator" if isinstance(x, Iterator) else None
+
+
+def _known_total(x: Any, kind: str) -> int | None:
+    if kind == "dataset":
+        cardinality = int(x.cardinality())
+        return cardinality if cardinality >= 0 else None  # infinite or unknown
+    if kind == "pydataset":
+        return None if x.num_batches is None else int(x.num_batches)
+    try:
+        return len(x)
+    except TypeError:
+        return None
+
+
+def _parts(batch: Any, kind: str) -> Any:
+    """Check the form of a batch that Python made, and make its leaves arrays."""
+    if isinstance(batch, list) and kind != "iterator":
+        batch = tuple(batch)
+    if isinstance(batch, list) or (isinstance(batch, tuple) and not 1 <= len(batch) <= 3):
+        raise ValueError(
+            f"x yielded a {type(batch).__name__} of {len(batch)} parts as a batch: yield (x,), (x, y) or "
+            "(x, y, sample_weight), where x may be a list or dict of arrays."
+        )
+    return tf.nest.map_structure(_as_array, lists_to_tuples(batch))
+
+
+def _as_array(leaf: Any) -> Any:
+    if leaf is None or isinstance(leaf, np.ndarray) or tf.is_tensor(leaf):
+        return leaf
+    array = ArraySource(leaf, None).all() if holds_arrays(leaf) else np.asarray(leaf)
+    if not array.shape:
+        raise ValueError(f"x yielded a batch that holds {leaf!r}, which has no axis for the rows; yield arrays.")
+    return array
+
+
+def _from_dataset(dataset: Any, steps: int | None) -> Iterator[Any]:
+    return iter(dataset if steps is None else dataset.take(steps))
+
+
+def _from_iterator(iterator: Any, steps: int | None) -> Iterator[Any]:
+    return (_parts(batch, "iterator") for batch in iterator)
+
+
+def _from_loader(loader: Any, steps: int | None) -> Iterator[Any]:
+    return (_parts(batch, "loader") for batch in loader)
+
+
+def _from_pydataset(dataset: Any, steps: int | None) -> Iterator[Any]:
+    """Read in order, with as many threads as the dataset asks for, and tell it of begin and end."""
+    total = dataset.num_batches if steps is None else min(steps, dataset.num_batches or steps)
+    indices = count() if total is None else range(total)
+    with ExitStack() as cleanup:
+        getattr(dataset, "on_epoch_begin", lambda: None)()  # newer than the oldest Keras supported
+        cleanup.callback(dataset.on_epoch_end)
+        if dataset.workers <= 1:
+            yield from (_parts(dataset[index], "pydataset") for index in indices)
+            return
+        if dataset.use_multiprocessing:
+            warnings.warn(
+                f"{type(dataset).__name__} asks for processes and is read by {dataset.workers} threads: a process that "
+                "is forked from one with TensorFlow hangs. Give Predictor a `preprocess` for work in processes.",
+                stacklevel=2,
+            )
+        pool = ThreadPoolExecutor(dataset.workers, "ringfeed-pydataset")
+        cleanup.callback(pool.shutdown, wait=True, cancel_futures=True)
+        pending: deque[Future[Any]] = deque()
+        rest = (pool.submit(dataset.__getitem__, index) for index in indices)
+        pending.extend(islice(rest, max(dataset.max_queue_size, 1)))
+        while pending:
+            batch = pending.popleft().result()
+            pending.extend(islice(rest, 1))
+            yield _parts(batch, "pydataset")
+
+
+_ITERATORS: dict[str, Callable[[Any, int | None], Iterator[Any]]] = {
+    "dataset": _from_dataset,
+    "pydataset": _from_pydataset,
+    "loader": _from_loader,
+    "iterator": _from_iterator,
+}

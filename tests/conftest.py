@@ -1,0 +1,100 @@
+"""Fixtures of all tests: rings and processes that are gone afterwards, and a look at whether they are."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import itertools
+import os
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psutil
+import pytest
+
+import ringfeed
+from support import Child, segment_path, segments
+
+_OURS = f"test-{os.getpid()}-"
+_numbers = itertools.count(1)
+
+
+def _children() -> dict[int, str]:
+    """Return the living child processes of this one; Python's own helper lives as long as we do."""
+    found = {}
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            command = " ".join(process.cmdline())
+            if "multiprocessing.resource_tracker" not in command:
+                found[process.pid] = f"{process.pid} ({process.status()}): {command[:200]}"
+    return found
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing_behind() -> Iterator[None]:
+    """Fail a test that leaves a segment or a process; clean up, so that it fails alone."""
+    children_before = _children()
+    segments_before = segments()
+
+    def segments_left() -> list[str]:
+        return [name for name in segments() if name not in segments_before and f"-{os.getpid()}-" in name]
+
+    yield
+    if segments_left():
+        gc.collect()  # a ring in a circle of references, as a traceback makes them, is no leak
+    left = segments_left()
+    for name in left:
+        segment_path(name).unlink(missing_ok=True)
+    children = {pid: command for pid, command in _children().items() if pid not in children_before}
+    for pid in children:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    assert not left, f"segments left behind: {left}"
+    assert not children, f"processes left behind: {list(children.values())}"
+
+
+@pytest.fixture
+def ring_name(leaves_nothing_behind: None) -> str:
+    """Return a name that no other test and no other run has."""
+    return f"{_OURS}{next(_numbers)}-{os.urandom(3).hex()}"
+
+
+@pytest.fixture
+def make_ring(leaves_nothing_behind: None) -> Iterator[Callable[..., ringfeed.Ring]]:
+    """Return a function that creates rings, which are closed and removed at the end.
+
+    By default a record is one number, ``{"x": ((512,), "int64")}``: a whole page, so that a ring
+    has exactly the slots that were asked for.
+    """
+    made: list[ringfeed.Ring] = []
+
+    def make(fields: Any = None, slots: int = 8, **options: Any) -> ringfeed.Ring:
+        name = f"{_OURS}{next(_numbers)}-{os.urandom(3).hex()}"
+        made.append(ringfeed.Ring.create(name, fields or {"x": ((512,), "int64")}, slots=slots, **options))
+        return made[-1]
+
+    yield make
+    for ring in made:
+        ring.close()
+        ring.unlink()
+
+
+@pytest.fixture
+def ring(make_ring: Callable[..., ringfeed.Ring]) -> ringfeed.Ring:
+    """Return a ring of 8 slots, of records that are one page: ``{"x": ((512,), "int64")}``."""
+    return make_ring()
+
+
+@pytest.fixture
+def start(leaves_nothing_behind: None) -> Iterator[Callable[..., Child]]:
+    """Return a function that starts another one in a process of its own; it is gone at the end."""
+    started: list[Child] = []
+
+    def start_child(function: Callable[..., Any], *arguments: Any) -> Child:
+        started.append(Child(function, *arguments))
+        return started[-1]
+
+    yield start_child
+    for child in started:
+        child.end()

@@ -1,0 +1,198 @@
+"""What tests share: functions in real processes, and waiting for what is to happen.
+
+A test waits for an event, never for a time: for a message of a child, or until something is so.
+What never comes is ended by pytest-timeout, which shows where everyone stands.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import numpy as np
+
+import ringfeed
+
+SHARED_MEMORY = Path("/dev/shm")
+
+DTYPES = [
+    *["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"],
+    *["float16", "float32", "float64", "complex64", "bfloat16"],
+]
+
+
+def wait_until(is_so: Callable[[], Any]) -> Any:
+    """Look again and again until `is_so()` is true; return what it returned."""
+    while not (found := is_so()):
+        time.sleep(0.001)
+    return found
+
+
+# ---- Records -----------------------------------------------------------------------------------------
+
+
+def record(number: int) -> dict[str, np.ndarray]:
+    """Return a record for the rings of the fixtures: one page that says the number all over."""
+    return {"x": np.full(512, number, np.int64)}
+
+
+def numbers(batch: ringfeed.Batch) -> list[int]:
+    """Return the numbers of a batch's records, none of which is torn."""
+    rows = batch["x"]
+    assert (rows == rows[:, :1]).all(), "a torn record"
+    return rows[:, 0].tolist()
+
+
+def take_all(ring: ringfeed.Ring) -> list[int]:
+    """Take what is there now, in as many batches as it needs, and release it."""
+    found = []
+    while True:
+        try:
+            with ring.take(ring.slots, timeout=0) as batch:
+                found += numbers(batch)
+        except (ringfeed.RingEmpty, ringfeed.RingFinished):
+            return found
+
+
+def states(ring: ringfeed.Ring) -> dict[str, int]:
+    """Return how many slots are in each state, without those that no slot is in."""
+    stats = ring.stats()
+    return {state: stats[state] for state in ("free", "claimed", "ready", "taken", "pinned") if stats[state]}
+
+
+# ---- Processes ---------------------------------------------------------------------------------------
+
+
+class ChildFailed(AssertionError):
+    """The child's function raised, or the child died without being told to."""
+
+
+class Pipe:
+    """The child's end: its function gets it as first argument."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def tell(self, message: Any) -> None:
+        """Send a message, which the test gets by `Child.told`."""
+        self._connection.send(("told", message))
+
+    def hear(self) -> Any:
+        """Wait for what the test tells."""
+        return self._connection.recv()
+
+
+class Child:
+    """A function that runs in a fresh process, and our end of the pipe to it.
+
+    The process is a new interpreter: it inherits no memory, lock or descriptor of ours, and no
+    `multiprocessing` machinery comes with it.
+    """
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        ours, theirs = socket.socketpair()
+        bootstrap = f"import sys; sys.path[:] = {sys.path!r}; import support; support._run_child({theirs.fileno()})"
+        with theirs:
+            self.process = subprocess.Popen([sys.executable, "-c", bootstrap], pass_fds=[theirs.fileno()])
+        self._connection = Connection(ours.detach())
+        # The test's module can not be imported by its name there; what the function needs of it travels along.
+        cloudpickle.register_pickle_by_value(sys.modules[function.__module__])
+        try:
+            self._connection.send_bytes(cloudpickle.dumps((function, arguments)))
+        finally:
+            cloudpickle.unregister_pickle_by_value(sys.modules[function.__module__])
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def tell(self, message: Any = None) -> None:
+        """Send what the function gets by `Pipe.hear`."""
+        self._connection.send(message)
+
+    def _receive(self) -> tuple[str, Any]:
+        try:
+            kind, message = self._connection.recv()
+        except (EOFError, ConnectionResetError):
+            raise ChildFailed(f"the child ended with status {self.process.wait()}") from None
+        if kind == "raised":
+            raise ChildFailed(message)
+        return kind, message
+
+    def told(self) -> Any:
+        """Wait for the next message of the function."""
+        kind, message = self._receive()
+        assert kind == "told", f"the child's function returned {message!r}; a message was expected"
+        return message
+
+    def result(self) -> Any:
+        """Wait until the function returns and the process has ended; return what it returned."""
+        kind, message = self._receive()
+        assert kind == "returned", f"the child sent {message!r}; its function's return was expected"
+        assert self.process.wait() == 0
+        return message
+
+    def signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Kill by SIGKILL; when this returns the process is gone."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        """Stop by SIGSTOP; when this returns every thread of the process stands still."""
+        self.signal(signal.SIGSTOP)
+        wait_until(lambda: process_state(self.pid) == "T")
+
+    def resume(self) -> None:
+        self.signal(signal.SIGCONT)
+
+    def end(self) -> None:
+        """Clean up, whatever state the process is in."""
+        if self.process.poll() is None:
+            self.kill()
+        self._connection.close()
+
+
+def _run_child(descriptor: int) -> None:
+    connection = Connection(descriptor)
+    function, arguments = cloudpickle.loads(connection.recv_bytes())
+    try:
+        outcome = "returned", function(Pipe(connection), *arguments)
+    except BaseException:
+        outcome = "raised", traceback.format_exc()
+    connection.send(outcome)
+
+
+def process_state(pid: int) -> str:
+    """Return the kernel's letter for what a process does: R running, S sleeping, T stopped, Z dead."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def wait_until_asleep_in(pid: int, ring: Any, wait: str) -> None:
+    """Wait until a process sleeps in a wait of the ring, having slept before: `wait` is a key of stats."""
+    before = ring.stats()[wait]
+    wait_until(lambda: ring.stats()[wait] > before and process_state(pid) == "S")
+
+
+# ---- What a test may leave behind --------------------------------------------------------------------
+
+
+def segments() -> list[str]:
+    """Return the names of all rings that have a segment, whoever's."""
+    return [path.name.removeprefix("ringfeed.") for path in SHARED_MEMORY.glob("ringfeed.*")]
+
+
+def segment_path(name: str) -> Path:
+    return SHARED_MEMORY / f"ringfeed.{name}"
