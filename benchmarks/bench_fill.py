@@ -19,7 +19,7 @@ from ringfeed import Ring
 
 SHAPE = (224, 224, 3)
 PRODUCERS = 2
-FILLS = 400
+FILLS = 3000
 SLOTS = 256
 ROUNDS = 9
 SPAWN = multiprocessing.get_context("spawn")

@@ -21,7 +21,7 @@ _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "the ring's words need lock-free 64-
 #define rf_add_release(p, v) atomic_fetch_add_explicit((p), (v), memory_order_release)
 #define rf_sub_acq_rel(p, v) atomic_fetch_sub_explicit((p), (v), memory_order_acq_rel)
 #define rf_exchange_relaxed(p, v) atomic_exchange_explicit((p), (v), memory_order_relaxed)
-#define rf_exchange_acq_rel(p, v) atomic_exchange_explicit((p), (v), memory_order_acq_rel)
+#define rf_exchange_acquire(p, v) atomic_exchange_explicit((p), (v), memory_order_acquire)
 
 /* One side writes A then reads B, the other writes B then reads A: with this fence between, at
  * least one of them sees the other's write. */

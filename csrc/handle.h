@@ -31,7 +31,8 @@ struct rf_ring {
     _Atomic uint32_t generation; /* rf_fork_generation when `self` joined; written after it */
     _Atomic uint32_t closing;
     _Atomic uint32_t references; /* the handle itself and each lease */
-    _Atomic uint64_t last_link;  /* names the record that we published last, or are publishing */
+    _Atomic uint32_t publishing; /* a thread of this process is at it, the others wait */
+    _Atomic uint64_t last_link;  /* names the record that we published last */
     _Atomic int64_t looked_ns;   /* when we last looked for dead participants */
     _Atomic uint32_t claim_spin; /* how long a wait is worth spinning; learnt */
     _Atomic uint32_t take_spin;

@@ -81,10 +81,10 @@ static inline uint32_t rf_link_slot(uint64_t link)
     return (uint32_t)(link >> 40);
 }
 
-/* Does `word` say that the record which `link` names is in this state? */
-static inline bool rf_link_is(uint64_t link, uint64_t word, rf_state state)
+/* Does `word` say that the record which `link` names is still waiting to be taken? */
+static inline bool rf_link_is_ready(uint64_t link, uint64_t word)
 {
-    return rf_word_state(word) == state &&
+    return rf_word_state(word) == RF_STATE_READY &&
            ((rf_word_epoch(word) ^ link) & ((UINT64_C(1) << 40) - 1)) == 0;
 }
 

@@ -228,39 +228,37 @@ static void clear_entry(rf_ring *ring, uint32_t owner)
     rf_store_relaxed(&entry->state, RF_ABSENT);
 }
 
-/* Undo what the word says that `dead` was doing. Each step is one compare-and-swap, so whoever
- * recovers may itself be killed anywhere: the next one goes on. */
+/* One step of undoing what the word says that `dead` was doing; the counter of what it did, or NULL
+ * when the word changed under our hands. */
+static _Atomic uint64_t *undo(rf_ring *ring, uint32_t slot, uint64_t seen, rf_counters *counters)
+{
+    if (rf_word_state(seen) != RF_STATE_TAKEN)
+        return rf_free_slot(ring, slot, seen) ? &counters->reclaimed : NULL;
+    if (!ring->header->redeliver)
+        return rf_free_slot(ring, slot, seen) ? &counters->dropped : NULL;
+    uint64_t ready = rf_word(RF_STATE_READY, RF_NO_OWNER, rf_word_epoch(seen)) | (seen & RF_PIN);
+    /* Acquire and release: the swap goes on with R1 for the next taker. */
+    return rf_cas_acq_rel(&ring->words[slot], seen, ready) ? &counters->redelivered : NULL;
+}
+
+/* Each step is one compare-and-swap, so whoever recovers may itself be killed anywhere: the next
+ * one goes on. Others may change the word meanwhile: take or release a record that `dead` has
+ * pinned, or unpin one that it had taken. Then there is another look. */
 static void recover_slot(rf_ring *ring, uint32_t slot, uint32_t dead)
 {
-    _Atomic uint64_t *word = &ring->words[slot];
-    rf_slot *record = &ring->slots[slot];
-    rf_counters *counters = &ring->header->departed;
-    uint64_t seen = rf_load_acquire(word); /* A1: the slot record belongs to this word */
-    /* The record may be taken or released under our hands, and keeps its pin on that way. */
-    while (seen & RF_PIN && rf_load_relaxed(&record->producer) == dead &&
-           !rf_cas_acq_rel(word, seen, seen & ~RF_PIN))
-        seen = rf_load_acquire(word); /* A1 */
-    seen = rf_load_acquire(word);
-    if (rf_word_owner(seen) != dead)
-        return;
-    switch (rf_word_state(seen)) {
-    case RF_STATE_CLAIMED:
-    case RF_STATE_PINNED:
-        if (rf_free_slot(ring, slot, seen))
-            rf_add_relaxed(&counters->reclaimed, 1u);
-        break;
-    case RF_STATE_TAKEN:
-        if (!ring->header->redeliver) {
-            if (rf_free_slot(ring, slot, seen))
-                rf_add_relaxed(&counters->dropped, 1u);
-        } else if (rf_cas_acq_rel(word, seen,
-                                  rf_word(RF_STATE_READY, RF_NO_OWNER, rf_word_epoch(seen)) |
-                                      (seen & RF_PIN))) {
-            rf_add_relaxed(&counters->redelivered, 1u);
+    for (;;) {
+        uint64_t seen = rf_load_acquire(&ring->words[slot]); /* A1 <- R1, for `producer` */
+        rf_state state = rf_word_state(seen);
+        if (seen & RF_PIN && rf_load_relaxed(&ring->slots[slot].producer) == dead) {
+            rf_cas_acq_rel(&ring->words[slot], seen, seen & ~RF_PIN);
+            continue;
         }
-        break;
-    default:
-        break;
+        if (rf_word_owner(seen) != dead || (state != RF_STATE_CLAIMED && state != RF_STATE_TAKEN &&
+                                            state != RF_STATE_PINNED))
+            return;
+        _Atomic uint64_t *counter = undo(ring, slot, seen, &ring->header->departed);
+        if (counter)
+            rf_add_relaxed(counter, 1u);
     }
 }
 
@@ -324,6 +322,7 @@ rf_status rf_join(rf_ring *ring)
         rf_store_relaxed(&ring->owner, false); /* we are a forked child: our parent is */
     rf_store_relaxed(&ring->self, owner);
     rf_store_relaxed(&ring->last_link, 0);
+    rf_store_relaxed(&ring->publishing, 0u); /* a thread that the child does not have may have been */
     /* R7 -> A7 (rf_enter): whoever enters by this generation does so as `self`. */
     rf_store_release(&ring->generation, rf_load_relaxed(&rf_fork_generation));
 out:

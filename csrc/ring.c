@@ -370,29 +370,27 @@ rf_status rf_claim(rf_ring *ring, uint32_t rows, int64_t deadline_ns, rf_lease *
 
 /* ---- Publishing ----------------------------------------------------------------------------- */
 
-/* Enter the record into the order in which this process publishes. The predecessor may be another
- * thread's, and not READY yet: a taker would pass over it, and with it over what that thread
- * linked to. The other has nothing left to do but its compare-and-swap, so it is waited for.
- * (Only here do threads of one process wait for each other; no other process waits for either.) */
-static void link_record(rf_ring *ring, rf_slot *record, uint64_t link)
+/* The threads of this process publish one after the other, so that each record's link names one
+ * that is READY already: over a predecessor that another thread has yet to publish a taker would
+ * pass, and with it over what came before that. No other process waits for this, nor does it for
+ * any; there is nothing in between but the few stores of publish_slot. */
+static void begin_publishing(rf_ring *ring)
 {
-    /* R8 -> A8 (itself): who follows us in the order sees our slot CLAIMED or later. */
-    uint64_t before = rf_exchange_acq_rel(&ring->last_link, link);
-    /* Relaxed: private to this process; a taker reads the link behind R1 -> A1. */
-    rf_store_relaxed(&record->link, before);
-    uint32_t slot = rf_link_slot(before);
-    if (before == 0 || slot >= ring->slot_count)
-        return;
-    for (uint32_t turn = 0;
-         rf_link_is(before, rf_load_relaxed(&ring->words[slot]), RF_STATE_CLAIMED); turn++) {
-        if (turn < 64)
+    for (uint32_t turn = 1; rf_exchange_acquire(&ring->publishing, 1u); turn++) { /* A8 <- R8 */
+        if (turn % 64)
             rf_pause();
         else
             sched_yield();
     }
 }
 
-/* CLAIMED -> READY. False when the claim was taken back. */
+static void end_publishing(rf_ring *ring)
+{
+    /* R8 -> A8 (begin_publishing): the next thread finds our record READY and last_link naming it. */
+    rf_store_release(&ring->publishing, 0u);
+}
+
+/* CLAIMED -> READY, between begin_ and end_publishing. False when the claim was taken back. */
 static bool publish_slot(rf_ring *ring, uint32_t slot, uint64_t claimed, uint64_t tag, int64_t claimed_ns,
                          int64_t now, uint64_t pin)
 {
@@ -408,9 +406,13 @@ static bool publish_slot(rf_ring *ring, uint32_t slot, uint64_t claimed, uint64_
     rf_store_relaxed(&record->taken_ns, 0);
     rf_store_relaxed(&record->producer, rf_self(ring));
     rf_store_relaxed(&record->deliveries, 0u);
-    link_record(ring, record, rf_link(slot, epoch));
+    rf_store_relaxed(&record->link, rf_load_relaxed(&ring->last_link));
     /* R1 -> A1 (take_slot): the payload and the slot record are complete before anyone sees READY. */
-    return rf_cas_release(&ring->words[slot], claimed, rf_word(RF_STATE_READY, RF_NO_OWNER, epoch) | pin);
+    if (!rf_cas_release(&ring->words[slot], claimed,
+                        rf_word(RF_STATE_READY, RF_NO_OWNER, epoch) | pin))
+        return false;
+    rf_store_relaxed(&ring->last_link, rf_link(slot, epoch));
+    return true;
 }
 
 rf_status rf_publish(rf_lease *lease, uint32_t rows, const uint64_t *tags, int pinned)
@@ -423,9 +425,11 @@ rf_status rf_publish(rf_lease *lease, uint32_t rows, const uint64_t *tags, int p
     int64_t now = rf_now_ns();
     uint32_t done = 0;
     lease->pinned = pinned || rf_lease_references(lease) > 1;
+    begin_publishing(ring);
     for (uint32_t row = 0; row < rows; row++)
         done += publish_slot(ring, lease_slot(lease, row), lease->words[row], tags ? tags[row] : 0,
                              lease->claimed_ns, now, lease->pinned ? RF_PIN : 0);
+    end_publishing(ring);
     lease->published = rows;
     rf_count(ring, published, done);
     if (done)
@@ -449,7 +453,11 @@ rf_status rf_put(rf_ring *ring, const void *const *sources, uint64_t tag, int64_
         const rf_field *layout = &ring->geometry.field[field];
         memcpy(ring->region[field] + slot * layout->stride_bytes, sources[field], layout->sample_bytes);
     }
-    if (!publish_slot(ring, slot, word, tag, claimed_ns, rf_now_ns(), 0))
+    int64_t now = rf_now_ns();
+    begin_publishing(ring);
+    bool published = publish_slot(ring, slot, word, tag, claimed_ns, now, 0);
+    end_publishing(ring);
+    if (!published)
         return RF_SLOT_LOST;
     rf_count(ring, published, 1);
     rf_notify(&ring->header->readable, 1);
@@ -472,7 +480,7 @@ static bool must_wait(const rf_ring *ring, uint32_t first, uint32_t slot, uint32
     *predecessor = before;
     /* Relaxed: our own record was published after it, by the same producer; behind R1 -> A1 we
      * see its word as it was then or later, and it never comes back to READY from later. */
-    return rf_link_is(link, rf_load_relaxed(&ring->words[before]), RF_STATE_READY);
+    return rf_link_is_ready(link, rf_load_relaxed(&ring->words[before]));
 }
 
 /* How many records lie READY in a row from `first` on, each of them free to go. */
@@ -499,13 +507,14 @@ static bool find_first(const rf_ring *ring, uint32_t *first, bool *by_link)
         if (rf_word_state(rf_load_acquire(&ring->words[slot])) != RF_STATE_READY)
             continue;
         uint32_t start = slot, before;
+        bool waits;
         /* A chain of links has no more records than the ring. One that has was garbled into a
-         * circle: its records are not to be had, and looking for it costs only once. */
-        while (must_wait(ring, start, start, &before) && hops++ < ring->slot_count) {
+         * circle: its records are not to be had, and to find that out costs one lap at most. */
+        while ((waits = must_wait(ring, start, start, &before)) && hops++ < ring->slot_count) {
             start = before;
             (void)rf_load_acquire(&ring->words[start]); /* A1 <- R1, for the next link */
         }
-        if (must_wait(ring, start, start, &before))
+        if (waits)
             continue;
         *first = start;
         *by_link = start != slot;
@@ -630,7 +639,7 @@ static bool short_run_is_due(const rf_ring *ring, rf_take_request *request, look
         request->enough_since_ns = 0;
         return false;
     }
-    if (!blocked && !can_grow(ring, seen->first, seen->rows))
+    if (now.ready >= request->min_rows && !can_grow(ring, seen->first, seen->rows))
         return true;
     if (!request->enough_since_ns)
         request->enough_since_ns = now_ns;
@@ -740,8 +749,14 @@ static rf_status wait_to_take(rf_ring *ring, rf_take_request *request, rf_lease 
         int64_t now = rf_now_ns();
         if (look_after_the_dead(ring, now))
             continue;
-        if ((status = wait_on(&started, now, request->deadline_ns, RF_EMPTY)) != RF_OK)
+        if ((status = wait_on(&started, now, request->deadline_ns, RF_EMPTY)) != RF_OK) {
+            /* The deadline is for min_rows, and cuts the wait for more short. */
+            if (status == RF_EMPTY && seen.rows >= request->min_rows) {
+                request->linger_ns = 0;
+                status = try_take(ring, request, lease, &seen);
+            }
             break;
+        }
         uint32_t cursor = rf_cursor(ring, &ring->header->take_cursor), key;
         if (!seen.rows && spins++ < MOST_SPINS &&
             rf_spin(&ring->take_spin, &ring->words[cursor], RF_STATE_READY))

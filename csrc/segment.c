@@ -221,12 +221,15 @@ static int bind_to_node(rf_ring *ring, int32_t node)
                : 0;
 }
 
+static bool has_space(const rf_ring *ring)
+{
+    int64_t free_bytes = rf_segment_free_bytes(ring->fd);
+    return free_bytes < 0 || (uint64_t)free_bytes >= ring->geometry.segment_bytes;
+}
+
 /* Reserve every page now: what is missing shows here, not as SIGBUS at a write. */
 static rf_status reserve(rf_ring *ring)
 {
-    int64_t free_bytes = rf_segment_free_bytes(ring->fd);
-    if (free_bytes >= 0 && (uint64_t)free_bytes < ring->geometry.segment_bytes)
-        return RF_NO_SPACE;
     int error;
     do
         error = posix_fallocate(ring->fd, 0, (off_t)ring->geometry.segment_bytes);
@@ -263,6 +266,9 @@ rf_status rf_ring_create(int fd, const rf_options *options, const rf_geometry *g
     rf_status status = rf_lock_owner(fd);
     if (status != RF_OK)
         return abandon(ring, status);
+    /* Before anything of that size is tried: what has no addresses left is no clear answer. */
+    if (!has_space(ring))
+        return abandon(ring, RF_NO_SPACE);
     if (ftruncate(fd, (off_t)geometry->segment_bytes) == -1)
         return abandon(ring, errno == ENOSPC ? RF_NO_SPACE : RF_SYSTEM);
     if ((status = map_segment(ring)) != RF_OK)

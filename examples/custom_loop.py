@@ -12,34 +12,24 @@ from PIL import Image
 
 import ringfeed
 
+paths = sorted((Path(skimage.__file__).parent / "data").glob("*.png"))
 
-def work(ring_name: str, tasks: list[tuple[int, Path]]) -> None:
-    with ringfeed.Ring.attach(ring_name) as ring:
-        for index, path in tasks:
+
+def work(first: int) -> None:
+    with ringfeed.Ring.attach("pictures") as ring:
+        for number in range(first, len(paths), 2):
             with ring.claim() as slot:  # published at the end of the block
-                slot["image"][...] = Image.open(path).convert("RGB").resize((224, 224))
-                slot.tag = index
+                slot["image"][...] = Image.open(paths[number]).convert("RGB").resize((224, 224))
+                slot.tag = number
 
 
-def main() -> None:
-    import tensorflow as tf  # not at the top: the worker processes import this file and need no TensorFlow
+if __name__ == "__main__":  # multiprocessing imports this file in each worker
+    import tensorflow as tf
 
-    tasks = list(enumerate(sorted((Path(skimage.__file__).parent / "data").glob("*.png"))))
-    spawn = multiprocessing.get_context("spawn")
-    with ringfeed.Ring.create("example-pictures", {"image": ((224, 224, 3), "uint8")}, slots=64) as ring:
-        workers = [spawn.Process(target=work, args=(ring.name, tasks[number::2]), daemon=True) for number in range(2)]
-        for worker in workers:
-            worker.start()
-        done = 0
-        while done < len(tasks):
-            with ring.take(max_rows=16, timeout=60.0, linger=0.002) as batch:  # batch["image"]: [n, 224, 224, 3]
-                colours = tf.reduce_mean(tf.cast(batch["image"], tf.float32), axis=(1, 2)).numpy()
-                for index, colour in zip(batch.tags, colours, strict=True):
-                    print(f"{tasks[index][1].name:22}", np.round(colour))
-                done += len(batch)
-        for worker in workers:
-            worker.join()
-
-
-if __name__ == "__main__":
-    main()
+    fields = {"image": ((224, 224, 3), "uint8")}
+    with ringfeed.Ring.create("pictures", fields, slots=64) as ring, multiprocessing.get_context("spawn").Pool(2) as pool:
+        pool.map_async(work, range(2), callback=lambda _: ring.finish())
+        for batch in ring.batches(max_rows=16, linger=0.002):  # batch["image"]: the slots themselves, [n, 224, 224, 3]
+            colours = tf.reduce_mean(tf.cast(batch["image"], tf.float32), axis=(1, 2))
+            for number, colour in zip(batch.tags, colours, strict=True):
+                print(f"{paths[number].name:22}", np.round(colour))

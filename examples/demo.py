@@ -88,7 +88,7 @@ def digits(yardstick: Yardstick, core_count: int, folder: Path, options: argpars
         build_model=build_digits_model,
         weights=model.get_weights(),
     )
-    outcome = run(workload, yardstick, core_count, options, budget_seconds=25.0, cost_samples=2000)
+    outcome = run(workload, yardstick, core_count, options, budget_seconds=28.0, cost_samples=2000)
     label_of = dict(zip(paths, data.test_labels, strict=True))
     assert outcome.outputs is not None
     correct = [label_of[item] == row.argmax() for item, row in zip(items, outcome.outputs, strict=True)]
@@ -113,7 +113,7 @@ def photographs_of_the_packages(yardstick: Yardstick, core_count: int, options: 
         worker_count=options.workers,
         build_model=build_photographs_model,
     )
-    outcome = run(workload, yardstick, core_count, options, budget_seconds=60.0, cost_samples=5 * len(paths))
+    outcome = run(workload, yardstick, core_count, options, budget_seconds=70.0, cost_samples=5 * len(paths))
     return as_json(outcome)
 
 
@@ -131,7 +131,7 @@ def run(
         workload,
         yardstick,
         core_count,
-        least_rounds=1 if options.quick else 3,
+        least_rounds=1 if options.quick else 2,
         most_rounds=1 if options.quick else 5,
         budget_seconds=budget_seconds,
         cost_samples=cost_samples,

@@ -9,30 +9,27 @@ from sklearn.datasets import load_digits
 
 import ringfeed
 
+digits = load_digits()
 
-def produce(ring_name: str) -> None:
-    with ringfeed.Ring.attach(ring_name) as ring:
-        for picture in load_digits().images:
+
+def produce() -> None:
+    with ringfeed.Ring.attach("digits") as ring:
+        for picture in digits.images:
             ring.put({"image": picture.astype("float32")})
         ring.finish()
 
 
-def main() -> None:
-    import keras  # not at the top: the producer process imports this file and needs no TensorFlow
+if __name__ == "__main__":  # multiprocessing imports this file in the producer
+    import keras
 
-    digits = load_digits()
     layers = [keras.Input((8, 8)), keras.layers.Flatten(), keras.layers.Dense(64, "relu"), keras.layers.Dense(10)]
     model = keras.Sequential(layers)
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     model.fit(digits.images, digits.target, epochs=5, verbose=0)
 
-    with ringfeed.Ring.create("example-digits", {"image": ((8, 8), "float32")}, slots=512) as ring:
-        producer = multiprocessing.get_context("spawn").Process(target=produce, args=(ring.name,), daemon=True)
+    with ringfeed.Ring.create("digits", {"image": ((8, 8), "float32")}, slots=512) as ring:
+        producer = multiprocessing.get_context("spawn").Process(target=produce)
         producer.start()
         outputs = model.predict(ringfeed.tf.dataset(ring, batch_size=64, structure="image"), verbose=0)
         producer.join()
     print(f"accuracy {(outputs.argmax(axis=1) == digits.target).mean():.3f} on {len(outputs)} digits")
-
-
-if __name__ == "__main__":
-    main()

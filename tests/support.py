@@ -6,6 +6,7 @@ What never comes is ended by pytest-timeout, which shows where everyone stands.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -13,7 +14,8 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -180,10 +182,20 @@ def process_state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
-def wait_until_asleep_in(pid: int, ring: Any, wait: str) -> None:
-    """Wait until a process sleeps in a wait of the ring, having slept before: `wait` is a key of stats."""
-    before = ring.stats()[wait]
-    wait_until(lambda: ring.stats()[wait] > before and process_state(pid) == "S")
+def wait_until_waited(ring: ringfeed.Ring, what: str) -> None:
+    """Wait until someone has waited on the ring for a while: for ``"take"`` or ``"claim"``.
+
+    A wait is counted when one of its slices is over; the waiter then goes on with the next.
+    """
+    before = ring.stats()[f"{what}_wait_ns"]
+    wait_until(lambda: ring.stats()[f"{what}_wait_ns"] > before)
+
+
+@contextlib.contextmanager
+def in_thread(function: Callable[..., Any], *arguments: Any, **options: Any) -> Iterator[Future[Any]]:
+    """Run a function in a thread of its own; the end of the block waits for it."""
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(function, *arguments, **options)
 
 
 # ---- What a test may leave behind --------------------------------------------------------------------

@@ -71,7 +71,9 @@ cdef int64_t whole(object value, str ring_name, str what, int64_t least, int64_t
         number = PyLong_AsLongLongAndOverflow(value, &overflow)
     except TypeError:
         is_whole = False
-    if not is_whole or overflow or not least <= number <= most:
+    if overflow:
+        number = INT64_MAX if overflow > 0 else -1
+    if not is_whole or not least <= number <= most:
         bounds = f"of at least {least}" if most == INT64_MAX else f"from {least} to {most}"
         raise (ValueError if is_whole else TypeError)(
             f"ring {ring_name!r}: {what} {value!r:.80}: give a whole number {bounds}.")
@@ -219,7 +221,7 @@ cdef _Layout make_layout(rf_field *described, uint32_t index):
     layout.index = index
     layout.name = described.name.decode("utf-8", "replace")
     layout.dtype = dtype_from_code(described.dtype)
-    layout.number_rank = NUMBER_RANKS.get(layout.dtype.kind, 2)  # bfloat16 is no kind of its own
+    layout.number_rank = NUMBER_RANKS.get((<object>layout.dtype).kind, 2)  # bfloat16 is no kind of its own
     layout.rank = described.rank
     layout.stride_bytes = described.stride_bytes
     layout.strides[0] = described.stride_bytes
@@ -873,7 +875,7 @@ cdef class RingBase:
 
     # -- taking ------------------------------------------------------------------------------------
 
-    def take(self, max_rows, *, min_rows=1, timeout=None, linger=0.0):
+    def take(self, max_rows, *, min_rows=1, timeout=None, linger=0.0, while_waiting=None):
         """Take the oldest published records as one batch.
 
         Parameters
@@ -889,6 +891,9 @@ cdef class RingBase:
             Seconds to wait; 0 does not wait, None waits for ever.
         linger : float
             Seconds to wait for `max_rows` once `min_rows` are there.
+        while_waiting : callable, optional
+            Called about every 50 ms of waiting; it ends the wait with `RingEmpty` by returning
+            true, or with an exception. For threads in which no signal handler of Python's runs.
 
         Returns
         -------
@@ -923,6 +928,9 @@ cdef class RingBase:
             with nogil:
                 status = rf_take(handle, &request, &hold.lease)
             if status == RF_EMPTY:
+                break
+            if status == RF_AGAIN and while_waiting is not None and while_waiting():
+                status = RF_EMPTY
                 break
         if status != RF_OK:
             self._fail(status, request.min_rows, timeout)
@@ -1067,3 +1075,34 @@ cdef fill_geometry(rf_geometry *geometry, spec):
         geometry.field[index].rank = len(field.shape)
         for axis in range(len(field.shape)):
             geometry.field[index].shape[axis] = field.shape[axis]
+
+
+# ---- Ctrl-C in other threads ---------------------------------------------------------------------
+
+
+cdef extern from "interrupt.h" nogil:
+    void rf_watch_interrupts()
+    void rf_unwatch_interrupts()
+    uint32_t rf_interrupts()
+
+
+@cython.final
+cdef class InterruptWatch:
+    """Counts SIGINT as long as it lives, beside Python's own handler, which runs as ever.
+
+    For threads that wait while the main thread is in foreign code, where no handler can run.
+    """
+
+    cdef uint32_t before
+
+    def __cinit__(self):
+        rf_watch_interrupts()
+        self.before = rf_interrupts()
+
+    def __dealloc__(self):
+        rf_unwatch_interrupts()
+
+    @property
+    def seen(self):
+        """How many came since this watch began."""
+        return <uint32_t>(rf_interrupts() - self.before)

@@ -128,6 +128,7 @@ class Feeder:
     # ---- in the threads ------------------------------------------------------------------------------
 
     def _feed(self, part: Iterator[tuple[int, Any]], ring: Ring) -> None:
+        room = ring.spec["message"].shape[0]
         try:
             while not self._stopped.is_set():
                 if not self._enter_window():
@@ -136,7 +137,7 @@ class Feeder:
                     index, item = next(part)
                 except StopIteration:
                     return
-                self._send(ring, index, item)
+                self._send(ring, room, index, item)
         except RingClosed:
             pass  # the predictor was closed
         except BaseException as error:
@@ -148,8 +149,7 @@ class Feeder:
                 return False
         return True
 
-    def _send(self, ring: Ring, index: int, item: Any) -> None:
-        room = ring.spec["message"].shape[0]
+    def _send(self, ring: Ring, room: int, index: int, item: Any) -> None:
         spilled = None
         try:
             message: EncodedItem | SpilledItem = EncodedItem(item)

@@ -295,8 +295,8 @@ def _seconds(timeout: Any, what: str) -> float:
     if timeout is None:
         return math.inf
     try:
-        seconds = float(timeout)
-    except (TypeError, ValueError, OverflowError):
+        seconds = float(0.0 + timeout)  # the sum takes no text
+    except (TypeError, OverflowError):
         raise TypeError(f"{what} {timeout!r:.80}: give seconds, 0 or more, or None to wait for ever.") from None
     if not seconds >= 0:
         raise ValueError(f"{what} {timeout!r:.80}: give seconds, 0 or more, or None to wait for ever.")

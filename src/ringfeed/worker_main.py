@@ -146,15 +146,14 @@ class _Worker:
             for name, descriptor in zip(("tasks", "rows", "failures"), descriptors, strict=True):
                 rings.append(Ring.attach_descriptor(descriptor, name))
             tasks, rows, failures = rings
+            writer = _Writer(rows, failures, order.template)
+            do = writer.fill if self._fills_slot else writer.write
             for batch in tasks.batches(1):
-                record = batch.records[0]
-                work = _Task(int(record["tag"]), rows, failures, order.template)
-                if record["deliveries"] > MOST_DELIVERIES:
-                    work.fail(Failure("crashed", ""))
-                elif self._fills_slot:
-                    work.fill(self._function, batch["message"][0])
+                [(tag, deliveries)] = batch.records[["tag", "deliveries"]].tolist()
+                if deliveries > MOST_DELIVERIES:
+                    writer.fail(tag, Failure("crashed", ""))
                 else:
-                    work.write(self._function, batch["message"][0])
+                    do(tag, self._function, batch["message"][0])
         except (RingClosed, RingFinished):
             pass  # the predictor ended this run; the next order says what is next
         finally:
@@ -162,78 +161,78 @@ class _Worker:
                 ring.close()
 
 
-class _Task:
-    """One item on its way through the function into a slot."""
+class _Writer:
+    """Brings items through the function into slots."""
 
-    def __init__(self, tag: int, rows: Ring, failures: Ring, template: Any) -> None:
-        self._tag = tag
+    def __init__(self, rows: Ring, failures: Ring, template: Any) -> None:
         self._rows = rows
         self._failures = failures
         self._template = template
-        self._names = list(rows.spec)
+        self._fields = list(rows.spec.values())
 
-    def write(self, function: Callable[..., Any], message: Any) -> None:
+    def write(self, tag: int, function: Callable[..., Any], message: Any) -> None:
         """Call ``function(item)`` and copy what it returns into a slot."""
         try:
             leaves = self._check(function(read_item(message)))
         except Exception:
-            self.fail(Failure("raised", traceback.format_exc()))
+            self.fail(tag, Failure("raised", traceback.format_exc()))
             return
         with self._rows.claim() as slot:
-            for name, leaf in zip(self._names, leaves, strict=True):
-                slot[name] = leaf
-            slot.tag = self._tag
+            for field, leaf in zip(self._fields, leaves, strict=True):
+                slot[field.name] = leaf
+            slot.tag = tag
 
-    def fill(self, function: Callable[..., Any], message: Any) -> None:
+    def fill(self, tag: int, function: Callable[..., Any], message: Any) -> None:
         """Call ``function(item, out)`` with `out` over the slot itself."""
         slot = self._rows.claim()
         try:
-            out = put_together(self._template, [slot[name] for name in self._names])
+            out = put_together(self._template, [slot[field.name] for field in self._fields])
             function(read_item(message), out)
         except Exception:
             slot.discard()
-            self.fail(Failure("raised", traceback.format_exc()))
+            self.fail(tag, Failure("raised", traceback.format_exc()))
             return
         del out
-        slot.tag = self._tag
+        slot.tag = tag
         slot.publish()
 
-    def fail(self, failure: Failure) -> None:
+    def fail(self, tag: int, failure: Failure) -> None:
         """Say why, then publish a row that holds nothing, so that the predictor counts the item."""
-        kind, text = failure.kind, failure.text
-        body = pickle.dumps(Failure(kind, text))
+        text = failure.text
+        body = pickle.dumps(failure)
         while len(body) > FAILURE_BYTES - 8:
             text = "..." + text[len(text) // 4 + 4 :]  # the end of a traceback says what went wrong
-            body = pickle.dumps(Failure(kind, text))
+            body = pickle.dumps(Failure(failure.kind, text))
         with self._failures.claim() as slot:
-            text_bytes = slot["failure"]
-            text_bytes[:8] = np.array([len(body)], np.uint64).view(np.uint8)
-            text_bytes[8 : 8 + len(body)] = np.frombuffer(body, np.uint8)
-            slot.tag = self._tag
+            target = slot["failure"]
+            target[:8] = np.array([len(body)], np.uint64).view(np.uint8)
+            target[8 : 8 + len(body)] = np.frombuffer(body, np.uint8)
+            slot.tag = tag
         with self._rows.claim() as slot:
-            for name in self._names:
-                slot[name] = 0
-            slot.tag = self._tag | FAILED
+            for field in self._fields:
+                slot[field.name] = 0
+            slot.tag = tag | FAILED
 
     def _check(self, result: Any) -> list[Any]:
-        template, leaves = take_apart(result)
-        if template != self._template:
-            raise ValueError(
-                f"preprocess returned {_describe(template)}, for the first item it returned {_describe(self._template)}; "
-                "every item needs the same structure."
-            )
-        spec = self._rows.spec
-        for position, (name, leaf) in enumerate(zip(self._names, leaves, strict=True)):
-            array = np.asarray(leaf)
-            leaves[position] = array
-            field = spec[name]
+        """Return the arrays of a result, or say in which way it is not as the first item's."""
+        if isinstance(result, np.ndarray) and self._template == 0:
+            leaves: list[Any] = [result]
+        else:
+            template, leaves = take_apart(result)
+            if template != self._template:
+                raise ValueError(
+                    f"preprocess returned {_describe(template)}, for the first item it returned "
+                    f"{_describe(self._template)}; every item needs the same structure."
+                )
+        for position, field in enumerate(self._fields):
+            array = leaves[position] = np.asarray(leaves[position])
             which = f"result {position} of preprocess" if len(leaves) > 1 else "preprocess"
             if array.shape != field.shape:
                 raise ValueError(
                     f"{which} returned shape {array.shape}, the slots hold {field.shape} (as the first item); "
                     "resize or pad every item to one shape."
                 )
-            if not np.can_cast(array.dtype, field.dtype, "same_kind"):
+            if array.dtype != field.dtype and not np.can_cast(array.dtype, field.dtype, "same_kind"):
                 raise ValueError(
                     f"{which} returned {array.dtype.name}, the slots hold {field.dtype.name} (as the first item); "
                     "convert every item to one dtype."

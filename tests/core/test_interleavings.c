@@ -249,6 +249,26 @@ static void finish_too(world *now)
     drain(now);
 }
 
+/* A participant that died with a record of ours that we pin. */
+static void die_with_a_row(void *argument)
+{
+    (void)argument;
+    CHECK(take(attach_ring(), 1));
+    raise(SIGKILL);
+}
+
+static void a_dead_taker(world *now)
+{
+    int status;
+    now->held = claim(now->ours, 1);
+    set_number(now->held, 0, OURS * NUMBERS);
+    now->next[OURS]++;
+    CHECK_EQUAL(rf_publish(now->held, 1, NULL, 1), RF_OK);
+    atomic_fetch_add(&shared->published[OURS * NUMBERS], 1);
+    waitpid(spawn(die_with_a_row, NULL), &status, 0);
+    CHECK(WIFSIGNALED(status));
+}
+
 static void take_and_hold(world *now)
 {
     atomic_store(&now->ours->header->take_cursor, 0);
@@ -292,11 +312,12 @@ static void helper_closes(world *now)
     await(&shared->helper_done, 1);
 }
 
-/* The other thread of the stopped process publishes twice. */
+/* The other thread of the stopped process publishes twice, or waits for the first to go on. */
 static void helper_puts(world *now)
 {
     atomic_fetch_add(&shared->helper_asked, 2);
-    await(&shared->helper_done, atomic_load(&shared->helper_asked));
+    for (int i = 0; i < 5 && atomic_load(&shared->helper_done) < 3; i++)
+        rest();
     drain(now);
 }
 
@@ -411,6 +432,7 @@ static void victim_process(const scene *played, world *now)
     raise(SIGSTOP);
     played->operate(now);
     raise(SIGSTOP);
+    await(&shared->helper_done, atomic_load(&shared->helper_asked));
     if (now->victim)
         close_ring(now->victim);
     _exit(PASSED);
@@ -599,13 +621,13 @@ static bool play_once(const scene *played, uint64_t address, uint32_t variant)
         played->meanwhile(&now);
     } else {
         set_debug_register(pid, 7, 0);
-        if (stands) {
+        if (stands && played->meanwhile) {
             played->meanwhile(&now);
             overslept = run_on(played, &now, pid);
             expect_order(&now);
             overslept |= played->waits && atomic_load(&shared->answer) != played->answer;
         }
-        ptrace(PTRACE_CONT, pid, 0, 0);
+        ptrace(PTRACE_CONT, pid, 0, 0); /* it waits for its helper itself */
         expect_success(pid);
     }
     end(&now);
@@ -657,6 +679,8 @@ SCENE(stopped_recover, .prepare = a_dead_participant, .operate = operate_recover
       .meanwhile = recover_too, .variants = 2)
 SCENE(take_beside_recover, .prepare = a_dead_participant, .operate = operate_recover,
       .meanwhile = take_and_hold, .variants = 2)
+SCENE(unpin_beside_recover, .prepare = a_dead_taker, .operate = operate_recover,
+      .meanwhile = drop_held, .variants = 2)
 SCENE(finished_put, .prepare = two_records, .warm_up = put_earlier, .operate = operate_put,
       .meanwhile = finish_too, .variants = 2)
 SCENE(finished_claim, .operate = operate_claim_and_publish, .meanwhile = finish_too, .variants = 2)
@@ -702,6 +726,8 @@ static const test tests[] = {
     {"two may recover the same dead participant, at any instruction", stopped_recover},
     {"a pinned record that is taken at any instruction of a recovery leaves no slot behind",
      take_beside_recover},
+    {"a record that is unpinned at any instruction of a recovery is delivered",
+     unpin_beside_recover},
     {"a ring that is finished at any instruction of a put loses nothing", finished_put},
     {"a ring that is finished at any instruction of a claim loses nothing", finished_claim},
     {"a ring that is finished at any instruction of a take loses nothing", finished_take},

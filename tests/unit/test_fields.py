@@ -85,7 +85,7 @@ def test_every_sample_starts_on_64_bytes(make_ring, shape, stride):
     ring = make_ring({"a": ((), "int8"), "x": (shape, "uint8")}, slots=2)
     with ring.claim(rows=2) as slots:
         assert slots["x"].strides[0] == stride
-        assert all(address(slots["x"][row]) % 64 == 0 for row in range(len(slots)))
+        assert all(address(slots["x"][row : row + 1]) % 64 == 0 for row in range(len(slots)))
 
 
 def test_a_batch_of_unpadded_samples_is_contiguous(make_ring):

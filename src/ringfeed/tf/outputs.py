@@ -48,7 +48,9 @@ class _Column:
 
     def _write(self, output: Any) -> bool:
         """Write the next rows; False if they do not fit into one array of the expected rows."""
-        if self._rows is None or not isinstance(output, tf.Tensor) or output.dtype == tf.string or not output.shape:
+        if self._rows is None or not isinstance(output, tf.Tensor) or output.dtype == tf.string:
+            return False
+        if output.shape.rank == 0:
             return False
         batch = _view(output)
         if self._array is None:

@@ -1,0 +1,130 @@
+"""Waiting for records in TensorFlow's threads: with an eye on Ctrl-C, on a ring that is all held, and on the exit.
+
+It may not know of datasets or tensors. No signal handler of Python's runs in these threads, nor in
+the main thread while it is inside TensorFlow and waits for them; and a thread that is inside Python
+when the interpreter ends takes the process down with it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from .._core import InterruptWatch
+from ..errors import RingFeedError
+
+if TYPE_CHECKING:
+    from ..ring import Ring
+
+STALL_SECONDS = 5.0
+"""A ring whose every slot is held for so long is worth a word."""
+
+_EXIT_SECONDS = 2.0
+
+
+class StalledFeedWarning(RuntimeWarning):
+    """Every slot of the ring is held by tensors that are alive, so that no record can come."""
+
+
+class Wait:
+    """One wait for a batch, over as many calls as it takes.
+
+    Attributes
+    ----------
+    began : float
+        ``time.monotonic()`` seconds.
+    """
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self._interrupts = InterruptWatch()
+        self._handled = 0
+        self._main_thread_was_at: tuple[int, int] | None = None
+        self._stalled_since: float | None = None
+
+    def check_interrupt(self) -> None:
+        """Give up when Ctrl-C was pressed and the main thread can not handle it, being inside TensorFlow.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            TensorFlow turns it into an error of its own and returns to the main thread, where
+            Python then runs its handler.
+        """
+        seen = self._interrupts.seen
+        if seen == self._handled:
+            return
+        now_at = _main_thread_position()
+        if self._main_thread_was_at is None:
+            self._main_thread_was_at = now_at
+        elif self._main_thread_was_at == now_at:
+            raise KeyboardInterrupt("Ctrl-C while a feed waited for records")
+        else:  # it moved, and so has run the handler: what comes of it is the program's affair
+            self._handled = seen
+            self._main_thread_was_at = None
+
+    def check_stall(self, ring: Ring, stats: dict[str, int]) -> None:
+        """Say it when every slot is held by tensors: if the program waits for this feed, it waits for ever."""
+        if stats["free"] or stats["claimed"] or stats["ready"]:
+            self._stalled_since = None
+        elif self._stalled_since is None:
+            self._stalled_since = time.monotonic()
+        elif time.monotonic() - self._stalled_since >= STALL_SECONDS:
+            self._stalled_since = float("inf")  # once is enough
+            warnings.warn(
+                f"ring {ring.name!r}: a feed waits for records, but all {stats['slots']} slots are held by tensors or "
+                "batches that are still alive. Drop them (`del batch` at the end of a loop's body), take smaller "
+                "batches, or create the ring with more slots.",
+                StalledFeedWarning,
+                stacklevel=2,
+            )
+
+
+def _main_thread_position() -> tuple[int, int]:
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    return (0, 0) if frame is None else (id(frame), frame.f_lasti)
+
+
+# ---- The end of the interpreter ----------------------------------------------------------------------
+
+_inside: set[int] = set()  # threads of TensorFlow's that are in our code
+_ending = False
+
+
+@contextmanager
+def inside_python() -> Iterator[None]:
+    """Mark a call by one of TensorFlow's threads, which the interpreter's end waits for."""
+    check_ending()
+    thread = threading.get_ident()
+    _inside.add(thread)
+    try:
+        yield
+    finally:
+        _inside.discard(thread)
+
+
+def check_ending() -> None:
+    """Raise when the interpreter ends.
+
+    Raises
+    ------
+    RingFeedError
+        It does.
+    """
+    if _ending:
+        raise RingFeedError("the interpreter ends; no more records are fed.")
+
+
+@atexit.register
+def _wait_for_threads() -> None:
+    global _ending
+    _ending = True
+    until = time.monotonic() + _EXIT_SECONDS
+    while _inside - {threading.get_ident()} and time.monotonic() < until:
+        time.sleep(0.002)

@@ -1,0 +1,396 @@
+/*
+ * Many processes and threads publish and take at random, for as many records as the first argument
+ * says: none may be lost, doubled, torn or out of order.
+ *
+ * Every record says who published it as which of its records, and carries a checksum. Each thread of
+ * each producer is a producer with an order of its own. Takers mark each record in a bitmap that
+ * all share; whoever finds a mark has found a double. Order is checked in two ways that are sound:
+ * where there is one taker, it must see every producer's records one after the other; of several
+ * takers each must see them rise.
+ */
+#include "check.h"
+
+enum { MAX_PRODUCERS = 16, MAX_ROWS = 24, MAX_HELD = 3, PAYLOAD_WORDS = 16 };
+
+typedef struct payload {
+    uint64_t producer, number, filling[PAYLOAD_WORDS - 3], checksum;
+} payload;
+
+typedef struct plan {
+    uint32_t slots;
+    uint32_t producers, producer_threads; /* processes, and threads in each */
+    uint32_t takers, taker_threads;
+    bool kills;
+} plan;
+
+typedef struct board {
+    plan plan;
+    uint64_t records; /* of each producer thread */
+    _Atomic uint64_t published[MAX_PRODUCERS];
+    _Atomic uint64_t taken, redelivered;
+    _Atomic uint32_t going;
+    _Atomic uint64_t marks[]; /* a bit per record of each producer, and once more for doubles */
+} board;
+
+static uint64_t total_records;
+static board *shared;
+static uint64_t marks_per_producer;
+
+/* ---- Chance --------------------------------------------------------------------------------- */
+
+static _Thread_local uint64_t random_state;
+
+static void seed(uint64_t salt)
+{
+    random_state = salt * 0x9e3779b97f4a7c15u ^ 88172645463325252u;
+}
+
+static uint64_t random_word(void)
+{
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 7;
+    random_state ^= random_state << 17;
+    return random_state;
+}
+
+static uint32_t random_below(uint32_t limit)
+{
+    return (uint32_t)(random_word() >> 33) % limit;
+}
+
+/* ---- Records -------------------------------------------------------------------------------- */
+
+static uint64_t checksum_of(const payload *record)
+{
+    uint64_t sum = record->producer * 31 + record->number;
+    for (size_t i = 0; i < COUNT(record->filling); i++)
+        sum = (sum << 7 | sum >> 57) ^ record->filling[i];
+    return sum;
+}
+
+static void fill(payload *record, uint64_t producer, uint64_t number)
+{
+    record->producer = producer;
+    record->number = number;
+    for (size_t i = 0; i < COUNT(record->filling); i++)
+        record->filling[i] = number * (i + 1) ^ producer << 56;
+    record->checksum = checksum_of(record);
+}
+
+/* ---- Producers ------------------------------------------------------------------------------ */
+
+typedef struct worker {
+    rf_ring *ring;
+    uint64_t id;
+} worker;
+
+static uint32_t put_one(worker *own, uint64_t number)
+{
+    payload record;
+    const void *sources[1] = {&record};
+    rf_status status;
+    fill(&record, own->id, number);
+    while ((status = rf_put(own->ring, sources, number, RF_FOREVER)) == RF_AGAIN)
+        ;
+    CHECK_EQUAL(status, RF_OK);
+    return 1;
+}
+
+/* Claim some rows, publish some of them, discard the others; keep some claims pinned. */
+static uint32_t put_rows(worker *own, uint64_t number, uint64_t most, rf_lease **pinned)
+{
+    rf_lease *lease;
+    uint64_t tags[MAX_ROWS];
+    CHECK_EQUAL(claim_until(own->ring, 1 + random_below(MAX_ROWS), RF_FOREVER, &lease), RF_OK);
+    uint32_t rows = random_below(rf_lease_rows(lease) + 1);
+    if (rows > most)
+        rows = (uint32_t)most;
+    payload *records = rf_lease_data(lease, 0);
+    for (uint32_t row = 0; row < rows; row++) {
+        fill(&records[row], own->id, number + row);
+        tags[row] = number + row;
+    }
+    bool pin = !*pinned && random_below(8) == 0;
+    CHECK_EQUAL(rf_publish(lease, rows, tags, pin), RF_OK);
+    if (pin)
+        *pinned = lease;
+    else
+        rf_lease_drop(lease);
+    return rows;
+}
+
+static void *produce(void *argument)
+{
+    worker *own = argument;
+    uint64_t first = atomic_load(&shared->published[own->id]), number = first;
+    rf_lease *pinned = NULL;
+    seed(own->id + 100 * number + 1);
+    while (number < shared->records) {
+        if (random_below(2))
+            number += put_one(own, number);
+        else
+            number += put_rows(own, number, shared->records - number, &pinned);
+        if (pinned && random_below(4) == 0) {
+            rf_lease_drop(pinned);
+            pinned = NULL;
+        }
+        /* A producer that is killed before it can say what it has published leaves this behind
+         * the truth; its successor then finds it out from the marks. */
+        atomic_store(&shared->published[own->id], number);
+    }
+    if (pinned)
+        rf_lease_drop(pinned);
+    return NULL;
+}
+
+static void run_threads(uint32_t count, uint64_t first_id, void *(*run)(void *))
+{
+    worker workers[MAX_PRODUCERS];
+    pthread_t threads[MAX_PRODUCERS];
+    rf_ring *ring = attach_ring();
+    for (uint32_t i = 0; i < count; i++) {
+        workers[i] = (worker){ring, first_id + i};
+        threads[i] = start_thread(run, &workers[i]);
+    }
+    for (uint32_t i = 0; i < count; i++)
+        join_thread(threads[i]);
+    close_ring(ring);
+}
+
+static void producer_process(void *argument)
+{
+    uint64_t index = (uint64_t)(uintptr_t)argument;
+    run_threads(shared->plan.producer_threads, index * shared->plan.producer_threads, produce);
+}
+
+/* ---- Takers --------------------------------------------------------------------------------- */
+
+typedef struct batch {
+    rf_lease *lease;
+    uint64_t sums[MAX_ROWS];
+} batch;
+
+/* True the first time. */
+static bool mark(uint64_t producer, uint64_t number)
+{
+    _Atomic uint64_t *word = &shared->marks[producer * marks_per_producer + number / 64];
+    uint64_t bit = UINT64_C(1) << number % 64;
+    return !(atomic_fetch_or(word, bit) & bit);
+}
+
+static void check_batch(batch *now, uint64_t *next, bool alone)
+{
+    rf_record records[MAX_ROWS];
+    const payload *rows = rf_lease_data(now->lease, 0);
+    rf_lease_records(now->lease, records);
+    for (uint32_t row = 0; row < rf_lease_rows(now->lease); row++) {
+        const payload *record = &rows[row];
+        uint64_t producer = record->producer, number = record->number;
+        CHECK(producer < MAX_PRODUCERS && number < shared->records);
+        CHECK(record->checksum == checksum_of(record));
+        CHECK_EQUAL(records[row].tag, number);
+        bool again = records[row].deliveries > 1;
+        if (mark(producer, number))
+            atomic_fetch_add(&shared->taken, 1);
+        else
+            CHECK(again);
+        /* What is delivered again comes late, and a producer's successor has an order of its own. */
+        if (!shared->plan.kills) {
+            CHECK(alone ? number == next[producer] : number >= next[producer]);
+            next[producer] = number + 1;
+        }
+        now->sums[row] = record->checksum;
+    }
+}
+
+static void release(batch *now)
+{
+    const payload *rows = rf_lease_data(now->lease, 0);
+    for (uint32_t row = 0; row < rf_lease_rows(now->lease); row++)
+        CHECK(now->sums[row] == checksum_of(&rows[row])); /* nobody wrote into it meanwhile */
+    rf_lease_drop(now->lease);
+    now->lease = NULL;
+}
+
+static void *take_all(void *argument)
+{
+    worker *own = argument;
+    batch held[MAX_HELD] = {0};
+    uint64_t next[MAX_PRODUCERS] = {0};
+    bool alone = shared->plan.takers * shared->plan.taker_threads == 1;
+    seed(own->id + 1000 + (uint64_t)getpid());
+    for (;;) {
+        batch *now = &held[random_below(MAX_HELD)];
+        if (now->lease)
+            release(now);
+        uint32_t most = 1 + random_below(MAX_ROWS);
+        rf_take_request request = {.max_rows = most,
+                                   .min_rows = random_below(4) ? 1 : 1 + random_below(most),
+                                   .deadline_ns = RF_FOREVER,
+                                   .linger_ns = random_below(8) ? 0 : random_below(200000)};
+        rf_status status;
+        while ((status = rf_take(own->ring, &request, &now->lease)) == RF_AGAIN)
+            ;
+        if (status == RF_FINISHED)
+            break;
+        CHECK_EQUAL(status, RF_OK);
+        check_batch(now, next, alone);
+    }
+    for (int i = 0; i < MAX_HELD; i++)
+        if (held[i].lease)
+            release(&held[i]);
+    return NULL;
+}
+
+static void taker_process(void *argument)
+{
+    (void)argument;
+    run_threads(shared->plan.taker_threads, 0, take_all);
+}
+
+/* ---- Kills ---------------------------------------------------------------------------------- */
+
+/* A producer with one thread goes on behind the last record that it has published, told or not:
+ * it is in the ring, or has been taken and marked. */
+static void find_out_what_was_published(const rf_ring *ring, uint64_t producer)
+{
+    uint64_t number = atomic_load(&shared->published[producer]);
+    uint64_t stride = rf_ring_geometry(ring)->field[0].stride_bytes;
+    for (uint32_t slot = 0; slot < ring->slot_count; slot++) {
+        const payload *record = (const payload *)(ring->region[0] + slot * stride);
+        rf_state state = state_of(ring, slot);
+        if ((state == RF_STATE_READY || state == RF_STATE_TAKEN) && record->producer == producer &&
+            record->number >= number && record->checksum == checksum_of(record))
+            number = record->number + 1;
+    }
+    while (number < shared->records &&
+           atomic_load(&shared->marks[producer * marks_per_producer + number / 64]) >> number % 64 & 1)
+        number++;
+    atomic_store(&shared->published[producer], number);
+}
+
+static void kill_now_and_then(rf_ring *ring, pid_t *producers, pid_t *takers)
+{
+    uint32_t count = shared->plan.producers;
+    for (int kills = 0; kills < (SANITIZED ? 20 : 100); kills++) {
+        for (int i = 0; i < 5; i++)
+            rest();
+        if (random_below(2)) {
+            uintptr_t index = random_below(shared->plan.takers);
+            kill_and_reap(takers[index]);
+            takers[index] = spawn(taker_process, NULL);
+            continue;
+        }
+        uintptr_t index = random_below(count);
+        if (atomic_load(&shared->published[index]) >= shared->records)
+            continue;
+        kill(producers[index], SIGKILL);
+        waitpid(producers[index], NULL, 0);
+        rf_recover(ring);
+        /* Takers stand still while we look, so that no record is between ring and mark. */
+        for (uint32_t i = 0; i < shared->plan.takers; i++)
+            stop_and_wait(takers[i]);
+        find_out_what_was_published(ring, index);
+        for (uint32_t i = 0; i < shared->plan.takers; i++)
+            kill(takers[i], SIGCONT);
+        producers[index] = spawn(producer_process, (void *)index);
+    }
+}
+
+/* ---- Running -------------------------------------------------------------------------------- */
+
+static void share_board(const plan *wanted)
+{
+    uint32_t producers = wanted->producers * wanted->producer_threads;
+    uint64_t records = (total_records + producers - 1) / producers;
+    marks_per_producer = records / 64 + 1;
+    shared = shared_memory(sizeof *shared + producers * marks_per_producer * sizeof(uint64_t));
+    shared->plan = *wanted;
+    shared->records = records;
+}
+
+static void run(const plan *wanted)
+{
+    alarm(0); /* what takes how long is the caller's wish; the runner's Ctrl-C ends it */
+    if (total_records <= 1000000)
+        alarm(WATCHDOG_SECONDS);
+    share_board(wanted);
+    rf_options options = options_for(wanted->slots);
+    rf_ring *ring = create_ring_as(&options, sizeof(payload));
+    pid_t producers[MAX_PRODUCERS], takers[MAX_PRODUCERS];
+    seed(5);
+    for (uint32_t i = 0; i < wanted->takers; i++)
+        takers[i] = spawn(taker_process, NULL);
+    for (uintptr_t i = 0; i < wanted->producers; i++)
+        producers[i] = spawn(producer_process, (void *)i);
+    if (wanted->kills)
+        kill_now_and_then(ring, producers, takers);
+    for (uint32_t i = 0; i < wanted->producers; i++)
+        expect_success(producers[i]);
+    rf_finish(ring);
+    for (uint32_t i = 0; i < wanted->takers; i++)
+        expect_success(takers[i]);
+    rf_recover(ring);
+    rf_lease *rest_of_it; /* a taker that was killed at the very end */
+    while (take_until(ring, MAX_ROWS, 1, 0, &rest_of_it) == RF_OK) {
+        batch last = {.lease = rest_of_it};
+        check_batch(&last, (uint64_t[MAX_PRODUCERS]){0}, false);
+        release(&last);
+    }
+    CHECK_EQUAL(shared->taken, shared->records * wanted->producers * wanted->producer_threads);
+    expect_all_free(ring);
+    rf_stats stats;
+    rf_ring_stats(ring, &stats);
+    CHECK_EQUAL(stats.participants, 1);
+    if (!wanted->kills) {
+        CHECK_EQUAL(stats.counts.taken, shared->taken);
+        CHECK_EQUAL(stats.counts.published, shared->taken);
+        CHECK_EQUAL(stats.counts.released, shared->taken);
+    }
+    close_ring(ring);
+}
+
+static void test_one_taker(void)
+{
+    run(&(plan){.slots = 64, .producers = 3, .producer_threads = 2, .takers = 1, .taker_threads = 1});
+}
+
+static void test_large_ring(void)
+{
+    run(&(plan){.slots = 1024, .producers = 2, .producer_threads = 1, .takers = 1, .taker_threads = 1});
+}
+
+static void test_many_takers(void)
+{
+    run(&(plan){.slots = 128, .producers = 2, .producer_threads = 2, .takers = 2, .taker_threads = 2});
+}
+
+static void test_crowd(void)
+{
+    run(&(plan){.slots = 256, .producers = 5, .producer_threads = 3, .takers = 4, .taker_threads = 2});
+}
+
+static void test_kills(void)
+{
+    run(&(plan){.slots = 128, .producers = 3, .producer_threads = 1, .takers = 2, .taker_threads = 1,
+                .kills = true});
+}
+
+static const test tests[] = {
+    {"producers and one taker: nothing lost, doubled or torn, all in order", test_one_taker},
+    {"a large ring that is mostly empty or mostly full", test_large_ring},
+    {"many producers and takers: nothing lost, doubled or torn, order kept", test_many_takers},
+    {"more processes and threads than anyone has cores", test_crowd},
+    {"producers and takers are killed and replaced: what was published is taken", test_kills},
+};
+
+int main(int argc, char **argv)
+{
+    total_records = SANITIZED ? 30000 : 300000;
+    if (argc > 1 && atof(argv[1]) >= 1) {
+        total_records = (uint64_t)atof(argv[1]);
+        argv++;
+        argc--;
+    }
+    return run_tests(argc, argv, tests, COUNT(tests));
+}

@@ -1,0 +1,234 @@
+/* A broken or hostile peer may write anything into the segment; it crashes and hangs nobody. */
+#include "check.h"
+
+/* Everything that a caller may do, with waits that end; the answers do not matter. */
+static void do_everything(rf_ring *ring)
+{
+    rf_lease *lease;
+    rf_stats stats;
+    rf_record records[8];
+    uint64_t tags[8] = {0};
+    for (int round = 0; round < 3; round++) {
+        put_until(ring, 1, 0);
+        if (rf_claim(ring, 1 + (uint32_t)round, 0, &lease) == RF_OK) {
+            uint32_t rows = rf_lease_rows(lease);
+            CHECK(rows >= 1 && rows <= 1 + (uint32_t)round && rf_lease_first(lease) < ring->slot_count);
+            for (uint32_t row = 0; row < rows; row++)
+                set_number(lease, row, row);
+            rf_publish(lease, rows, tags, round == 1);
+            rf_lease_drop(lease);
+        }
+        if (take_until(ring, 8, 1 + (uint32_t)round, in_ms(round), &lease) == RF_OK) {
+            uint32_t rows = rf_lease_rows(lease);
+            CHECK(rows >= 1 && rows <= 8 && rf_lease_first(lease) < ring->slot_count);
+            rf_lease_records(lease, records);
+            rf_lease_tags(lease, tags);
+            for (uint32_t row = 0; row < rows; row++)
+                number_at(lease, row);
+            rf_lease_drop(lease);
+        }
+        rf_recover(ring);
+        rf_ring_stats(ring, &stats);
+    }
+}
+
+/* ---- One thing at a time -------------------------------------------------------------------- */
+
+static const uint64_t oddities[] = {
+    1, 2, 3, 4, 5, 6, 7, 0x7fff, UINT32_MAX, UINT64_MAX, UINT64_MAX - 7, INT64_MAX, 0xfff0,
+};
+
+static void test_words(void)
+{
+    rf_ring *ring = create_ring(8);
+    for (size_t i = 0; i < COUNT(oddities); i++) {
+        for (uint32_t state = 0; state < 8; state++) {
+            for (uint32_t slot = 0; slot < 8; slot += 1 + i % 3)
+                atomic_store(&ring->words[slot], (oddities[i] << 3) | state);
+            do_everything(ring);
+        }
+    }
+    close_ring(ring);
+}
+
+static void test_states_without_meaning(void)
+{
+    rf_ring *ring = create_ring(4);
+    uint64_t next = 0;
+    for (uint64_t state = 5; state < 8; state++) {
+        atomic_store(&ring->words[1], 9 << 16 | state);
+        for (int lap = 0; lap < 20; lap++) { /* such a slot is gone around */
+            put(ring, next);
+            take_expecting(ring, next++);
+            CHECK_EQUAL(word_of(ring, 1), 9 << 16 | state);
+        }
+    }
+    close_ring(ring);
+}
+
+static void test_cursors(void)
+{
+    rf_ring *ring = create_ring(4);
+    for (size_t i = 0; i < COUNT(oddities); i++) {
+        atomic_store(&ring->header->claim_cursor, (uint32_t)oddities[i]);
+        put(ring, i);
+        atomic_store(&ring->header->take_cursor, (uint32_t)oddities[i]);
+        take_expecting(ring, i);
+    }
+    expect_all_free(ring);
+    close_ring(ring);
+}
+
+static void test_records(void)
+{
+    rf_ring *ring = create_ring(4);
+    for (size_t i = 0; i < COUNT(oddities); i++) {
+        for (uint64_t pin = 0; pin < 2; pin++) {
+            rf_lease *lease = claim(ring, 1);
+            rf_publish(lease, 1, NULL, pin != 0);
+            uint32_t slot = rf_lease_first(lease);
+            atomic_store(&ring->slots[slot].link, oddities[i] << 20);
+            atomic_store(&ring->slots[slot].producer, (uint32_t)oddities[i]);
+            atomic_store(&ring->slots[slot].deliveries, (uint32_t)oddities[i]);
+            atomic_store(&ring->slots[slot].claimed_ns, (int64_t)oddities[i]);
+            do_everything(ring);
+            rf_lease_drop(lease);
+        }
+    }
+    close_ring(ring);
+}
+
+/* Links in a circle: such records are not to be had, the others are, and nobody walks for ever. */
+static void test_links_in_a_circle(void)
+{
+    enum { SLOTS = 1 << 14 };
+    rf_options options = options_for(SLOTS);
+    rf_ring *ring = create_ring_as(&options, 64), *other = attach_ring();
+    _Alignas(64) uint8_t sample[64] = {0};
+    const void *sources[1] = {sample};
+    for (uint32_t slot = 0; slot < SLOTS - 1; slot++)
+        CHECK_EQUAL(rf_put(ring, sources, 0, 0), RF_OK);
+    CHECK_EQUAL(rf_put(other, sources, 17, 0), RF_OK);
+    atomic_store(&ring->slots[0].link, rf_link(SLOTS - 2, 1));
+    for (uint32_t slot = 1; slot < SLOTS - 1; slot++) /* and each names the one before it */
+        CHECK_EQUAL(rf_link_slot(atomic_load(&ring->slots[slot].link)), slot - 1);
+    atomic_store(&ring->header->take_cursor, 5);
+    rf_lease *batch = take(ring, 64);
+    uint64_t tag;
+    CHECK_EQUAL(rf_lease_rows(batch), 1);
+    rf_lease_tags(batch, &tag);
+    CHECK_EQUAL(tag, 17);
+    rf_lease_drop(batch);
+    for (int i = 0; i < 10; i++)
+        CHECK(take(ring, 64) == NULL);
+    close_ring(other);
+    close_ring(ring);
+}
+
+static void test_participants(void)
+{
+    rf_ring *ring = create_ring(4);
+    for (uint32_t i = 0; i < 16; i++) {
+        if (i + 1 == rf_self(ring))
+            continue;
+        atomic_store(&ring->participants[i].state, i % 3);
+        atomic_store(&ring->participants[i].pid, 1);
+        atomic_store(&ring->participants[i].counters.published, UINT64_MAX);
+    }
+    do_everything(ring);
+    close_ring(attach_ring());
+    atomic_store(&ring->participants[rf_self(ring) - 1].state, RF_ABSENT);
+    rf_ring *other = attach_ring();
+    CHECK(rf_self(other) != rf_self(ring)); /* whatever it says, the entry is ours */
+    do_everything(other);
+    close_ring(other);
+    close_ring(ring);
+}
+
+static void test_events(void)
+{
+    rf_ring *ring = create_ring(4);
+    for (size_t i = 0; i < COUNT(oddities); i++) {
+        atomic_store(&ring->header->readable.wanted, (uint32_t)oddities[i]);
+        atomic_store(&ring->header->writable.wanted, (uint32_t)oddities[i]);
+        atomic_store(&ring->header->readable.sequence, (uint32_t)oddities[i]);
+        do_everything(ring);
+    }
+    close_ring(ring);
+}
+
+/* ---- Everything at once --------------------------------------------------------------------- */
+
+typedef struct vandal {
+    rf_ring *ring;
+    _Atomic uint32_t stop;
+} vandal;
+
+static void vandalise(void *argument)
+{
+    vandal *own = argument;
+    rf_ring *ring = attach_ring();
+    uint64_t state = 88172645463325252u;
+    while (!atomic_load(&own->stop)) {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        uint64_t value = state >> (state % 64), at = state >> 40;
+        uint32_t slot = (uint32_t)at % ring->slot_count;
+        _Atomic uint64_t *record = (_Atomic uint64_t *)&ring->slots[slot];
+        switch (state >> 61) {
+        case 0:
+        case 1:
+            atomic_store(&ring->words[slot], value);
+            break;
+        case 2:
+            atomic_store(&ring->words[slot],
+                         rf_word((rf_state)(at % 5), (uint32_t)(value & 3), 2 + value % 2));
+            break;
+        case 3:
+            atomic_store(record + at % 7, value);
+            break;
+        case 4:
+            atomic_store(&ring->slots[slot].link, rf_link((uint32_t)value % ring->slot_count, 2));
+            break;
+        case 5:
+            atomic_store(&ring->header->claim_cursor, (uint32_t)value);
+            atomic_store(&ring->header->take_cursor, (uint32_t)value);
+            break;
+        case 6:
+            atomic_store(&ring->header->finished, (uint32_t)value & 1);
+            atomic_store(&ring->header->readable.wanted, (uint32_t)value);
+            break;
+        default:
+            atomic_store(&ring->header->closed, (uint32_t)value & 1);
+            atomic_store(&ring->participants[1 + at % 15].state, (uint32_t)value);
+        }
+        if (at % 64 == 0)
+            sched_yield();
+    }
+}
+
+static void test_vandal(void)
+{
+    vandal *own = shared_memory(sizeof *own);
+    rf_ring *ring = create_ring(8);
+    pid_t child = spawn(vandalise, own);
+    for (int round = 0; round < (SANITIZED ? 200 : 1500); round++)
+        do_everything(ring);
+    atomic_store(&own->stop, 1);
+    expect_success(child);
+    close_ring(ring);
+}
+
+static const test tests[] = {
+    {"words of any content do no harm", test_words},
+    {"a slot in a state without meaning is gone around", test_states_without_meaning},
+    {"cursors of any content are only hints", test_cursors},
+    {"slot records of any content do no harm", test_records},
+    {"links in a circle hide only their own records", test_links_in_a_circle},
+    {"participant entries of any content do no harm", test_participants},
+    {"event counts of any content do no harm", test_events},
+    {"a peer that writes at random everywhere does no harm", test_vandal},
+};
+
+MAIN(tests)

@@ -1,0 +1,274 @@
+/* Records of one producer are taken in the order in which it published them. */
+#include "check.h"
+
+static uint64_t random_state = 88172645463325252u;
+
+static uint32_t random_below(uint32_t limit)
+{
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 7;
+    random_state ^= random_state << 17;
+    return (uint32_t)(random_state >> 33) % limit;
+}
+
+/* Cursors are hints: any value must do. */
+static void scramble_cursors(rf_ring *ring)
+{
+    static const uint32_t odd[] = {UINT32_MAX, 1u << 24, 0};
+    uint32_t slots = ring->slot_count, choice = random_below(8);
+    atomic_store(&ring->header->take_cursor, choice < 3 ? odd[choice] : random_below(slots));
+    atomic_store(&ring->header->claim_cursor, random_below(slots));
+}
+
+/* ---- By hand -------------------------------------------------------------------------------- */
+
+static void test_crossed_claims(void)
+{
+    rf_ring *ring = create_ring(6);
+    for (uint64_t round = 0; round < 60; round += 6) {
+        rf_lease *first = claim(ring, 2), *second = claim(ring, 2), *third = claim(ring, 2);
+        publish(third, 2, round);
+        publish(first, 2, round + 2);
+        publish(second, 2, round + 4);
+        for (uint64_t i = 0; i < 6; i++)
+            take_expecting(ring, round + i);
+    }
+    expect_all_free(ring);
+    close_ring(ring);
+}
+
+static void test_skipped_slots(void)
+{
+    rf_ring *ring = create_ring(4), *other = attach_ring();
+    rf_lease *held = claim(other, 1); /* slot 0: everyone goes around it */
+    put(ring, 0);
+    put(ring, 1);
+    put(ring, 2);
+    CHECK_EQUAL(put_until(ring, 3, 0), RF_FULL);
+    take_expecting(ring, 0);
+    rf_lease_drop(held); /* slot 0 comes free: younger records pass the oldest in place */
+    atomic_store(&ring->header->claim_cursor, 0);
+    put(ring, 3); /* in slot 0 */
+    CHECK_EQUAL(state_of(ring, 0), RF_STATE_READY);
+    for (uint32_t cursor = 0; cursor < 4; cursor++) {
+        atomic_store(&ring->header->take_cursor, cursor);
+        rf_lease *batch = take(ring, 1);
+        if (cursor < 3)
+            CHECK_EQUAL(number_at(batch, 0), cursor + 1);
+        else
+            CHECK(batch == NULL);
+        if (batch)
+            rf_lease_drop(batch);
+    }
+    close_ring(other);
+    close_ring(ring);
+}
+
+static void test_a_batch_ends_where_the_order_does(void)
+{
+    rf_ring *ring = create_ring(4);
+    rf_lease *first = claim(ring, 1), *second = claim(ring, 1), *third = claim(ring, 1);
+    publish(third, 1, 0);  /* slot 2 */
+    publish(first, 1, 1);  /* slot 0 */
+    publish(second, 1, 2); /* slot 1 */
+    rf_lease *batch = take(ring, 4);
+    CHECK_EQUAL(rf_lease_first(batch), 2);
+    CHECK_EQUAL(rf_lease_rows(batch), 1);
+    rf_lease *next = take(ring, 4);
+    CHECK_EQUAL(rf_lease_first(next), 0);
+    CHECK_EQUAL(rf_lease_rows(next), 2);
+    rf_lease_drop(batch);
+    rf_lease_drop(next);
+    close_ring(ring);
+}
+
+/* ---- At random ------------------------------------------------------------------------------ */
+
+enum { HANDLES = 3, OPEN_CLAIMS = 4, OPEN_BATCHES = 3, MAX_ROWS = 5 };
+
+typedef struct player {
+    rf_ring *ring;
+    rf_lease *claims[OPEN_CLAIMS], *batches[OPEN_BATCHES];
+    rf_lease *pinned;
+    uint64_t published, taken;
+} player;
+
+static void claim_or_publish(player *now, uint64_t mark)
+{
+    rf_lease **lease = &now->claims[random_below(OPEN_CLAIMS)];
+    if (!*lease) {
+        rf_claim(now->ring, 1 + random_below(MAX_ROWS), 0, lease);
+        return;
+    }
+    uint32_t rows = random_below(rf_lease_rows(*lease) + 1);
+    for (uint32_t row = 0; row < rows; row++)
+        set_number(*lease, row, mark << 32 | now->published++);
+    bool pin = !now->pinned && random_below(4) == 0;
+    CHECK_EQUAL(rf_publish(*lease, rows, NULL, pin), RF_OK);
+    if (pin)
+        now->pinned = *lease;
+    else
+        rf_lease_drop(*lease);
+    *lease = NULL;
+}
+
+static void take_or_release(player *players, player *now)
+{
+    rf_lease **lease = &now->batches[random_below(OPEN_BATCHES)];
+    if (*lease) {
+        rf_lease_drop(*lease);
+        *lease = NULL;
+        return;
+    }
+    *lease = take(now->ring, 1 + random_below(MAX_ROWS));
+    for (uint32_t row = 0; *lease && row < rf_lease_rows(*lease); row++) {
+        uint64_t number = number_at(*lease, row);
+        CHECK_EQUAL((uint32_t)number, players[number >> 32].taken++);
+    }
+}
+
+static void play(uint32_t slots, int moves)
+{
+    player players[HANDLES] = {{.ring = create_ring(slots)}};
+    for (int i = 1; i < HANDLES; i++)
+        players[i].ring = attach_ring();
+    for (int move = 0; move < moves; move++) {
+        player *now = &players[random_below(HANDLES)];
+        if (random_below(10) == 0)
+            scramble_cursors(now->ring);
+        if (random_below(20) == 0 && now->pinned) {
+            rf_lease_drop(now->pinned);
+            now->pinned = NULL;
+        }
+        if (random_below(2))
+            claim_or_publish(now, (uint64_t)(now - players));
+        else
+            take_or_release(players, now);
+    }
+    for (int i = 0; i < HANDLES; i++) {
+        for (int k = 0; k < OPEN_CLAIMS; k++)
+            if (players[i].claims[k])
+                rf_lease_drop(players[i].claims[k]);
+        for (int k = 0; k < OPEN_BATCHES; k++)
+            if (players[i].batches[k])
+                rf_lease_drop(players[i].batches[k]);
+        if (players[i].pinned)
+            rf_lease_drop(players[i].pinned);
+    }
+    player rest_of_it = {.ring = players[0].ring};
+    rf_lease *batch;
+    while ((batch = take(rest_of_it.ring, MAX_ROWS))) {
+        for (uint32_t row = 0; row < rf_lease_rows(batch); row++)
+            CHECK_EQUAL((uint32_t)number_at(batch, row),
+                        players[number_at(batch, row) >> 32].taken++);
+        rf_lease_drop(batch);
+    }
+    expect_all_free(players[0].ring);
+    for (int i = HANDLES - 1; i >= 0; i--) {
+        CHECK_EQUAL(players[i].taken, players[i].published);
+        close_ring(players[i].ring);
+    }
+    shm_unlink(segment_name(0));
+}
+
+static void test_random_play(void)
+{
+    for (uint32_t slots = 1; slots < 20; slots += 1 + slots / 4)
+        play(slots, SANITIZED ? 10000 : 100000);
+}
+
+/* ---- At once -------------------------------------------------------------------------------- */
+
+enum { THREADS = 3, RECORDS = SANITIZED ? 3000 : 30000 };
+
+typedef struct crew {
+    rf_ring *ring;
+    uint64_t mark;
+    _Atomic uint32_t *taken; /* per record of every producer */
+} crew;
+
+static void *produce(void *argument)
+{
+    crew *own = argument;
+    for (uint64_t i = 0; i < RECORDS; i++)
+        CHECK_EQUAL(put_until(own->ring, own->mark << 32 | i, RF_FOREVER), RF_OK);
+    return NULL;
+}
+
+static void *consume(void *argument)
+{
+    crew *own = argument;
+    uint64_t next[2 * THREADS] = {0};
+    rf_lease *batch;
+    while (take_until(own->ring, 3, 1, RF_FOREVER, &batch) == RF_OK) {
+        for (uint32_t row = 0; row < rf_lease_rows(batch); row++) {
+            uint64_t number = number_at(batch, row), mark = number >> 32, count = (uint32_t)number;
+            CHECK(count >= next[mark]); /* what it took before was older */
+            next[mark] = count + 1;
+            CHECK_EQUAL(atomic_fetch_add(&own->taken[mark * RECORDS + count], 1), 0);
+        }
+        rf_lease_drop(batch);
+    }
+    return NULL;
+}
+
+/* `sharing` producers publish through each of two handles; `takers` threads take. */
+static void run_crews(uint32_t slots, uint32_t sharing, uint32_t takers)
+{
+    rf_ring *rings[2] = {create_ring(slots)};
+    rings[1] = attach_ring();
+    _Atomic uint32_t *taken = calloc(2 * THREADS * RECORDS, sizeof *taken);
+    crew crews[2 * THREADS];
+    pthread_t producers[2 * THREADS], consumers[THREADS];
+    crew own = {rings[0], 0, taken};
+    for (uint32_t i = 0; i < 2 * sharing; i++) {
+        crews[i] = (crew){rings[i % 2], i, taken};
+        producers[i] = start_thread(produce, &crews[i]);
+    }
+    for (uint32_t i = 0; i < takers; i++)
+        consumers[i] = start_thread(consume, &own);
+    for (uint32_t i = 0; i < 2 * sharing; i++)
+        join_thread(producers[i]);
+    rf_finish(rings[0]);
+    for (uint32_t i = 0; i < takers; i++)
+        join_thread(consumers[i]);
+    for (uint32_t i = 0; i < 2 * sharing * RECORDS; i++)
+        CHECK_EQUAL(taken[i], 1);
+    free(taken);
+    expect_all_free(rings[0]);
+    close_ring(rings[1]);
+    close_ring(rings[0]);
+    shm_unlink(segment_name(0));
+}
+
+static void test_several_takers(void)
+{
+    run_crews(3, 1, THREADS);
+    run_crews(16, 1, THREADS);
+}
+
+static void test_threads_share_a_handle(void)
+{
+    run_crews(3, THREADS, 1);
+    run_crews(16, THREADS, 1);
+}
+
+static void test_everyone(void)
+{
+    run_crews(5, THREADS, THREADS);
+}
+
+static const test tests[] = {
+    {"claims that are published crosswise are taken in the order of publishing",
+     test_crossed_claims},
+    {"a record in a slot that was skipped waits for the older ones", test_skipped_slots},
+    {"a batch ends where the next record in place is not the next in order",
+     test_a_batch_ends_where_the_order_does},
+    {"random claims, publishes, pins, takes and cursors keep the order", test_random_play},
+    {"each of several takers sees every producer's records in order", test_several_takers},
+    {"threads that publish through one handle keep the order of each",
+     test_threads_share_a_handle},
+    {"many threads that publish and take lose and double nothing", test_everyone},
+};
+
+MAIN(tests)

@@ -1,0 +1,514 @@
+/* Who waits sleeps, and wakes when there is something to wake for. */
+#include "check.h"
+
+/* A signal that only interrupts. */
+static _Atomic uint32_t signals;
+
+static void on_signal(int number)
+{
+    (void)number;
+    atomic_fetch_add(&signals, 1);
+}
+
+static void catch_signal(int flags)
+{
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = flags};
+    CHECK_EQUAL(sigaction(SIGUSR1, &action, NULL), 0);
+}
+
+/* ---- Time ----------------------------------------------------------------------------------- */
+
+static void test_no_waiting(void)
+{
+    rf_ring *ring = create_ring(1);
+    rf_lease *lease;
+    for (int i = 0; i < 1000; i++) {
+        CHECK_EQUAL(take_until(ring, 1, 1, 0, &lease), RF_EMPTY);
+        CHECK_EQUAL(take_until(ring, 1, 1, 1, &lease), RF_EMPTY); /* long ago */
+        CHECK_EQUAL(take_until(ring, 1, 1, INT64_MIN, &lease), RF_EMPTY);
+    }
+    put(ring, 0);
+    for (int i = 0; i < 1000; i++) {
+        CHECK_EQUAL(put_until(ring, 1, 0), RF_FULL);
+        CHECK_EQUAL(put_until(ring, 1, 1), RF_FULL);
+        CHECK_EQUAL(rf_claim(ring, 1, INT64_MIN, &lease), RF_FULL);
+    }
+    close_ring(ring);
+}
+
+static void test_deadlines(void)
+{
+    rf_ring *ring = create_ring(1);
+    rf_lease *lease;
+    for (int64_t ms = 1; ms < 200; ms *= 3) {
+        int64_t deadline = in_ms(ms);
+        CHECK_EQUAL(take_until(ring, 1, 1, deadline, &lease), RF_EMPTY);
+        CHECK(rf_now_ns() >= deadline);
+    }
+    put(ring, 0);
+    for (int64_t ms = 1; ms < 200; ms *= 3) {
+        int64_t deadline = in_ms(ms);
+        CHECK_EQUAL(put_until(ring, 1, deadline), RF_FULL);
+        CHECK(rf_now_ns() >= deadline);
+    }
+    rf_stats stats;
+    rf_ring_stats(ring, &stats);
+    CHECK(stats.counts.take_wait_ns >= 121 * NS_PER_MS);
+    CHECK(stats.counts.claim_wait_ns >= 121 * NS_PER_MS);
+    close_ring(ring);
+}
+
+static void test_slices(void)
+{
+    rf_ring *ring = create_ring(1);
+    rf_lease *lease;
+    rf_take_request request = {.max_rows = 1, .min_rows = 1, .deadline_ns = RF_FOREVER};
+    CHECK_EQUAL(rf_take(ring, &request, &lease), RF_AGAIN);
+    put(ring, 0);
+    CHECK_EQUAL(rf_claim(ring, 1, RF_FOREVER, &lease), RF_AGAIN);
+    close_ring(ring);
+}
+
+/* ---- Waking --------------------------------------------------------------------------------- */
+
+enum { ROUNDS = SANITIZED ? 300 : 3000 };
+
+/* With a wake-up lost in each round this would outlast the watchdog. */
+static void echo(void *argument)
+{
+    (void)argument;
+    rf_ring *there, *back;
+    rf_lease *lease;
+    CHECK_EQUAL(rf_ring_attach(open_segment(0), &there), RF_OK);
+    CHECK_EQUAL(rf_ring_attach(open_segment(1), &back), RF_OK);
+    while (take_until(there, 1, 1, RF_FOREVER, &lease) == RF_OK) {
+        CHECK_EQUAL(put_until(back, number_at(lease, 0), RF_FOREVER), RF_OK);
+        rf_lease_drop(lease);
+    }
+    close_ring(there);
+    close_ring(back);
+}
+
+static rf_ring *create_ring_number(int number, uint32_t slots)
+{
+    rf_options options = options_for(slots);
+    rf_geometry *geometry = geometry_of(RF_UINT8, 1, (uint64_t[]){SAMPLE_BYTES});
+    rf_ring *ring;
+    CHECK_EQUAL(rf_plan(&options, geometry), RF_OK);
+    CHECK_EQUAL(rf_ring_create(create_segment(number), &options, geometry, &ring), RF_OK);
+    free(geometry);
+    return ring;
+}
+
+static void test_ping_pong(void)
+{
+    rf_ring *there = create_ring_number(0, 2), *back = create_ring_number(1, 2);
+    pid_t child = spawn(echo, NULL);
+    for (uint64_t round = 0; round < ROUNDS; round++) {
+        rf_lease *lease;
+        if (round % 100 == 0)
+            rest(); /* long enough for both to fall asleep */
+        CHECK_EQUAL(put_until(there, round, RF_FOREVER), RF_OK);
+        CHECK_EQUAL(take_until(back, 1, 1, RF_FOREVER, &lease), RF_OK);
+        CHECK_EQUAL(number_at(lease, 0), round);
+        rf_lease_drop(lease);
+    }
+    rf_finish(there);
+    expect_success(child);
+    close_ring(there);
+    close_ring(back);
+}
+
+typedef struct waiter {
+    rf_ring *ring;
+    uint32_t least;
+    _Atomic uint32_t rows;
+    rf_status status;
+} waiter;
+
+static void *wait_for_rows(void *argument)
+{
+    waiter *own = argument;
+    rf_lease *lease;
+    own->status = take_until(own->ring, own->least, own->least, RF_FOREVER, &lease);
+    if (own->status == RF_OK) {
+        atomic_store(&own->rows, rf_lease_rows(lease));
+        rf_lease_drop(lease);
+    }
+    return NULL;
+}
+
+static void test_many_takers_wait(void)
+{
+    enum { TAKERS = 6 };
+    rf_ring *ring = create_ring(64);
+    for (int round = 0; round < 30; round++) {
+        waiter waiters[TAKERS];
+        pthread_t threads[TAKERS];
+        uint64_t rows = 0;
+        for (uint32_t i = 0; i < TAKERS; i++) {
+            waiters[i] = (waiter){.ring = ring, .least = 1 + i % 3};
+            rows += waiters[i].least;
+            threads[i] = start_thread(wait_for_rows, &waiters[i]);
+        }
+        if (round % 2)
+            rest();
+        for (uint64_t i = 0; i < rows; i++)
+            put(ring, i);
+        /* Which of them got how many depends on who came first; all of them must get some,
+         * and who is left with too few is helped out. */
+        for (uint32_t i = 0; i < TAKERS; i++)
+            while (!atomic_load(&waiters[i].rows)) {
+                rest();
+                if (!atomic_load(&waiters[i].rows))
+                    put_until(ring, 0, 0);
+            }
+        for (uint32_t i = 0; i < TAKERS; i++) {
+            join_thread(threads[i]);
+            CHECK_EQUAL(waiters[i].status, RF_OK);
+        }
+        rf_lease *left;
+        while ((left = take(ring, 64)))
+            rf_lease_drop(left);
+    }
+    close_ring(ring);
+}
+
+static void *put_one(void *ring)
+{
+    CHECK_EQUAL(put_until(ring, 1, RF_FOREVER), RF_OK);
+    return NULL;
+}
+
+static void test_many_producers_wait(void)
+{
+    enum { PRODUCERS = 6 };
+    rf_ring *ring = create_ring(2);
+    for (int round = 0; round < 30; round++) {
+        pthread_t threads[PRODUCERS];
+        for (int i = 0; i < PRODUCERS; i++)
+            threads[i] = start_thread(put_one, ring);
+        if (round % 2)
+            rest();
+        for (int i = 0; i < PRODUCERS; i++) {
+            rf_lease *lease;
+            CHECK_EQUAL(take_until(ring, 1, 1, RF_FOREVER, &lease), RF_OK);
+            rf_lease_drop(lease);
+        }
+        for (int i = 0; i < PRODUCERS; i++)
+            join_thread(threads[i]);
+    }
+    expect_all_free(ring);
+    close_ring(ring);
+}
+
+/* ---- Enough rows ---------------------------------------------------------------------------- */
+
+static void test_min_rows(void)
+{
+    rf_ring *ring = create_ring(8);
+    waiter own = {.ring = ring, .least = 4};
+    pthread_t thread = start_thread(wait_for_rows, &own);
+    rf_stats stats;
+    for (uint64_t i = 0; i < 3; i++) {
+        put(ring, i);
+        rest();
+        rf_ring_stats(ring, &stats);
+        CHECK_EQUAL(stats.ready, i + 1); /* not before there are four */
+    }
+    put(ring, 3);
+    join_thread(thread);
+    CHECK_EQUAL(own.rows, 4);
+    close_ring(ring);
+}
+
+static void test_min_rows_without_room(void)
+{
+    rf_ring *ring = create_ring(4), *other = attach_ring();
+    rf_lease *batch, *rest_of_it;
+    for (uint64_t i = 0; i < 4; i++)
+        put(ring, i);
+    batch = take(ring, 2);
+    /* Two are held, two are ready, no slot is left to publish in. */
+    CHECK_EQUAL(take_until(other, 4, 3, RF_FOREVER, &rest_of_it), RF_OK);
+    CHECK_EQUAL(rf_lease_rows(rest_of_it), 2);
+    rf_lease_drop(rest_of_it);
+    rf_lease_drop(batch);
+    close_ring(other);
+    close_ring(ring);
+}
+
+static void test_min_rows_of_a_finished_ring(void)
+{
+    rf_ring *ring = create_ring(8);
+    waiter own = {.ring = ring, .least = 4};
+    rf_lease *claimed = claim(ring, 2);
+    put(ring, 0);
+    pthread_t thread = start_thread(wait_for_rows, &own);
+    rest();
+    rf_finish(ring);
+    rest();
+    publish(claimed, 1, 1);
+    join_thread(thread);
+    CHECK_EQUAL(own.status, RF_OK); /* two, or one and one: they lie on both sides of a slot */
+    CHECK(own.rows == 1 || own.rows == 2);
+    close_ring(ring);
+}
+
+static rf_status take_lingering(rf_ring *ring, uint32_t most, int64_t linger, rf_lease **lease)
+{
+    rf_take_request request = {
+        .max_rows = most, .min_rows = 1, .deadline_ns = RF_FOREVER, .linger_ns = linger};
+    rf_status status;
+    while ((status = rf_take(ring, &request, lease)) == RF_AGAIN)
+        ;
+    return status;
+}
+
+static void *put_three_slowly(void *ring)
+{
+    for (uint64_t i = 0; i < 3; i++) {
+        put(ring, i);
+        rest();
+    }
+    return NULL;
+}
+
+static void test_linger(void)
+{
+    rf_ring *ring = create_ring(8);
+    rf_lease *lease;
+    int64_t linger = 30 * NS_PER_MS;
+    put(ring, 0);
+    int64_t begun = rf_now_ns();
+    CHECK_EQUAL(take_lingering(ring, 4, linger, &lease), RF_OK);
+    CHECK(rf_now_ns() >= begun + linger);
+    rf_lease_drop(lease);
+    /* A batch that is full goes at once, however long it may linger. */
+    pthread_t thread = start_thread(put_three_slowly, ring);
+    CHECK_EQUAL(take_lingering(ring, 3, RF_FOREVER, &lease), RF_OK);
+    CHECK_EQUAL(rf_lease_rows(lease), 3);
+    rf_lease_drop(lease);
+    join_thread(thread);
+    /* So does one that can not become longer: the ring ends, or the next slot is held. */
+    rf_lease *held = claim(ring, 8);
+    publish(held, 8, 0);
+    held = take(ring, 2);
+    CHECK_EQUAL(take_lingering(ring, 7, RF_FOREVER, &lease), RF_OK);
+    CHECK_EQUAL(rf_lease_rows(lease), 6);
+    rf_lease_drop(lease);
+    rf_lease_drop(held);
+    put(ring, 0);
+    rf_finish(ring);
+    CHECK_EQUAL(take_lingering(ring, 3, RF_FOREVER, &lease), RF_OK);
+    rf_lease_drop(lease);
+    close_ring(ring);
+}
+
+static void *finish_soon(void *ring)
+{
+    rest();
+    rf_finish(ring);
+    return NULL;
+}
+
+static void test_long_linger_beside_a_gap(void)
+{
+    rf_ring *ring = create_ring(8), *slow = attach_ring();
+    put(ring, 0);
+    rf_lease *held = claim(slow, 1), *lease;
+    put(ring, 1);
+    pthread_t thread = start_thread(finish_soon, ring);
+    rf_take_request request = {
+        .max_rows = 8, .min_rows = 2, .deadline_ns = in_ms(100), .linger_ns = RF_FOREVER};
+    rf_status status;
+    while ((status = rf_take(ring, &request, &lease)) == RF_AGAIN)
+        ;
+    /* Its patience has no end, so only the deadline ends the wait; no sum overflows. */
+    CHECK_EQUAL(status, RF_EMPTY);
+    join_thread(thread);
+    rf_lease_drop(held);
+    close_ring(slow);
+    close_ring(ring);
+}
+
+/* ---- Idleness ------------------------------------------------------------------------------- */
+
+/* Waiting 400 ms costs a small part of that; spinning would cost nearly all of it. */
+static void expect_idle(rf_ring *ring, rf_take_request *request, rf_status expected)
+{
+    rf_lease *lease;
+    int64_t begun = rf_now_ns(), used = cpu_ns();
+    rf_status status;
+    request->deadline_ns = in_ms(400);
+    do
+        status = request->max_rows ? rf_take(ring, request, &lease)
+                                   : rf_claim(ring, 1, request->deadline_ns, &lease);
+    while (status == RF_AGAIN);
+    CHECK_EQUAL(status, expected);
+    CHECK(cpu_ns() - used < (rf_now_ns() - begun) / 4);
+}
+
+static void test_idle_waiters(void)
+{
+    rf_ring *ring = create_ring(2);
+    rf_take_request request = {.max_rows = 2, .min_rows = 1};
+    expect_idle(ring, &request, RF_EMPTY);
+    request = (rf_take_request){.max_rows = 2, .min_rows = 2};
+    put(ring, 0);
+    expect_idle(ring, &request, RF_EMPTY);
+    put(ring, 0);
+    request = (rf_take_request){0};
+    expect_idle(ring, &request, RF_FULL);
+    close_ring(ring);
+}
+
+static void test_idle_after_a_faster_taker(void)
+{
+    rf_ring *ring = create_ring(4);
+    /* It lingered over records which another has taken since. */
+    rf_take_request request = {.max_rows = 4, .min_rows = 2, .linger_ns = NS_PER_MS};
+    request.linger_until_ns = rf_now_ns() - 1;
+    expect_idle(ring, &request, RF_EMPTY);
+    request.enough_since_ns = rf_now_ns() - 100 * NS_PER_MS;
+    expect_idle(ring, &request, RF_EMPTY);
+    put(ring, 0);
+    request.linger_until_ns = rf_now_ns() - 1;
+    request.enough_since_ns = rf_now_ns() - 100 * NS_PER_MS;
+    expect_idle(ring, &request, RF_EMPTY);
+    close_ring(ring);
+}
+
+/* ---- Ends ----------------------------------------------------------------------------------- */
+
+static void *wait_to_put(void *argument)
+{
+    waiter *own = argument;
+    own->status = put_until(own->ring, 9, RF_FOREVER);
+    return NULL;
+}
+
+static void expect_woken(void (*end)(rf_ring *), rf_status expected)
+{
+    rf_ring *full = create_ring_number(0, 1), *empty = create_ring_number(1, 1);
+    put(full, 1);
+    waiter taker = {.ring = empty, .least = 1}, producer = {.ring = full};
+    pthread_t taking = start_thread(wait_for_rows, &taker);
+    pthread_t putting = start_thread(wait_to_put, &producer);
+    for (int i = 0; i < 20; i++)
+        rest();
+    end(empty);
+    end(full);
+    join_thread(taking);
+    join_thread(putting);
+    CHECK_EQUAL(taker.status, expected);
+    CHECK_EQUAL(producer.status, expected);
+    close_ring(full);
+    close_ring(empty);
+    shm_unlink(segment_name(0));
+    shm_unlink(segment_name(1));
+}
+
+static void test_finish_and_close_wake(void)
+{
+    expect_woken(rf_finish, RF_FINISHED);
+    expect_woken(rf_ring_close, RF_CLOSED);
+}
+
+static void finish_when_told(void *argument)
+{
+    rf_ring *ring = attach_ring();
+    _Atomic uint32_t *told = argument;
+    await(told, 1);
+    rf_finish(ring);
+    close_ring(ring);
+}
+
+static void test_finish_reaches_other_processes(void)
+{
+    _Atomic uint32_t *told = shared_memory(sizeof *told);
+    rf_ring *ring = create_ring(4);
+    pid_t child = spawn(finish_when_told, told);
+    waiter own = {.ring = ring, .least = 1};
+    put(ring, 0);
+    put(ring, 0);
+    rf_lease *claimed = claim(ring, 1);
+    atomic_store(told, 1);
+    expect_success(child);
+    CHECK_EQUAL(put_until(ring, 1, RF_FOREVER), RF_FINISHED);
+    take_expecting(ring, 0);
+    take_expecting(ring, 0);
+    pthread_t thread = start_thread(wait_for_rows, &own); /* for the last claim */
+    rest();
+    rf_lease_drop(claimed);
+    join_thread(thread);
+    CHECK_EQUAL(own.status, RF_FINISHED);
+    close_ring(ring);
+}
+
+/* ---- Signals -------------------------------------------------------------------------------- */
+
+typedef struct interrupted_call {
+    rf_ring *ring;
+    _Atomic uint32_t calls, stop;
+    _Atomic uint32_t early; /* came back with RF_AGAIN before the slice was over */
+} interrupted_call;
+
+static void *wait_and_count(void *argument)
+{
+    interrupted_call *own = argument;
+    while (!atomic_load(&own->stop)) {
+        rf_take_request request = {.max_rows = 1, .min_rows = 1, .deadline_ns = RF_FOREVER};
+        rf_lease *lease;
+        int64_t begun = rf_now_ns();
+        CHECK_EQUAL(rf_take(own->ring, &request, &lease), RF_AGAIN);
+        if (rf_now_ns() - begun < RF_SLICE_NS)
+            atomic_fetch_add(&own->early, 1);
+        atomic_fetch_add(&own->calls, 1);
+    }
+    return NULL;
+}
+
+static void interrupt_until_noticed(int flags)
+{
+    interrupted_call own = {.ring = create_ring(1)};
+    catch_signal(flags);
+    pthread_t thread = start_thread(wait_and_count, &own);
+    while (!atomic_load(&own.early)) {
+        rest();
+        CHECK_EQUAL(pthread_kill(thread, SIGUSR1), 0);
+    }
+    atomic_store(&own.stop, 1);
+    join_thread(thread);
+    CHECK(atomic_load(&signals) > 0);
+    close_ring(own.ring);
+    shm_unlink(segment_name(0));
+}
+
+static void test_signals(void)
+{
+    interrupt_until_noticed(0);
+    interrupt_until_noticed(SA_RESTART);
+}
+
+static const test tests[] = {
+    {"without time to wait there is an answer at once", test_no_waiting},
+    {"a wait with a deadline ends there, not before", test_deadlines},
+    {"a wait without end comes back for a moment after each slice", test_slices},
+    {"processes wake each other, round after round", test_ping_pong},
+    {"many takers that wait for different numbers of rows all wake", test_many_takers_wait},
+    {"many producers that wait for a slot all wake", test_many_producers_wait},
+    {"a taker waits for as many rows as it wants at least", test_min_rows},
+    {"fewer rows are taken when there is no room for more", test_min_rows_without_room},
+    {"fewer rows are taken when the ring is finished", test_min_rows_of_a_finished_ring},
+    {"a batch lingers for more rows until it is full or can not grow", test_linger},
+    {"a linger without end does not overflow", test_long_linger_beside_a_gap},
+    {"who waits uses no CPU", test_idle_waiters},
+    {"a taker whose records another one took uses no CPU", test_idle_after_a_faster_taker},
+    {"finish and close wake whoever waits", test_finish_and_close_wake},
+    {"a finish reaches other processes and waits for the last claim",
+     test_finish_reaches_other_processes},
+    {"a signal brings a waiting call back", test_signals},
+};
+
+MAIN(tests)

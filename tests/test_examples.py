@@ -1,0 +1,63 @@
+"""Every example runs, and every example in the README is one of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
+README = (ROOT / "README.md").read_text()
+
+pytest.importorskip("tensorflow")
+
+
+def run(program: Path, *arguments: str) -> str:
+    """Run a program as a user would, from another folder; return what it printed."""
+    completed = subprocess.run(
+        [sys.executable, str(program), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
+    )
+    assert completed.returncode == 0, completed.stderr
+    return completed.stdout
+
+
+@pytest.mark.parametrize("name", ["predictor.py", "custom_loop.py"])
+def test_examples_print_the_mean_colour_of_each_picture(name: str) -> None:
+    lines = run(EXAMPLES / name).splitlines()
+    assert any(line.startswith("astronaut.png") for line in lines)
+    assert len(lines) > 5
+
+
+def test_the_tf_data_example_recognises_digits() -> None:
+    output = run(EXAMPLES / "tf_data.py")
+    match = re.fullmatch(r"accuracy (0\.\d+) on 1797 digits\n", output)
+    assert match, output
+    assert float(match[1]) > 0.85
+
+
+def test_the_demo_runs_all_pipelines_and_they_agree(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    output = run(EXAMPLES / "demo.py", "--quick", "--json", str(figures))
+    assert output.count("all pipelines agree") == 2
+    assert re.search(r"accuracy on the test digits: 9\d\.\d%", output)
+    assert "RingFeed" in json.dumps(json.loads(figures.read_text()))
+
+
+def test_every_example_of_the_readme_stands_in_a_file() -> None:
+    files = {path.name: path.read_text() for path in EXAMPLES.glob("*.py")}
+    blocks = re.findall(r"\(\[?examples/(\w+\.py)\]?\(?[^\n]*\n\n```python\n(.*?)```", README, re.DOTALL)
+    assert {name for name, _ in blocks} == {"predictor.py", "custom_loop.py", "tf_data.py"}
+    assert README.count("```python") == len(blocks)
+    for name, block in blocks:
+        assert block in files[name], f"the README's example is not what {name} says"
