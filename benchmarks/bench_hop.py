@@ -7,6 +7,7 @@ is in the time. Both queues have room for as many records.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 from collections.abc import Callable, Iterator
 from queue import Empty
@@ -106,10 +107,8 @@ def bench_faster_fifo_get_many(benchmark: Any, rows: int) -> None:
         producer.go()
         received = 0
         while received < RECORDS:
-            try:
+            with contextlib.suppress(Empty):
                 received += len(queue.get_many(max_messages_to_get=TAKE_AT_MOST, timeout=10.0))
-            except Empty:
-                pass
 
     benchmark.pedantic(hop, rounds=7, warmup_rounds=1)
     benchmark.extra_info["ns_per_record"] = benchmark.stats.stats.median / RECORDS * 1e9

@@ -27,7 +27,10 @@ if __name__ == "__main__":  # multiprocessing imports this file in each worker
     import tensorflow as tf
 
     fields = {"image": ((224, 224, 3), "uint8")}
-    with ringfeed.Ring.create("pictures", fields, slots=64) as ring, multiprocessing.get_context("spawn").Pool(2) as pool:
+    with (
+        ringfeed.Ring.create("pictures", fields, slots=64) as ring,
+        multiprocessing.get_context("spawn").Pool(2) as pool,
+    ):
         pool.map_async(work, range(2), callback=lambda _: ring.finish())
         for batch in ring.batches(max_rows=16, linger=0.002):  # batch["image"]: the slots themselves, [n, 224, 224, 3]
             colours = tf.reduce_mean(tf.cast(batch["image"], tf.float32), axis=(1, 2))

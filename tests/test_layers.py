@@ -22,7 +22,7 @@ LAYERS = [
     {"_core"},
     {"segment"},
     {"ring"},
-    {"worker_main", "workers", "feeder", "pipeline"},
+    {"worker_main", "workers", "feeder", "pipeline", "results", "sample_spec"},
     {"tf"},
     {"predictor"},
     {"serving"},

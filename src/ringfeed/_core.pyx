@@ -7,7 +7,7 @@ C status becomes an exception is `RingBase._fail`.
 """
 
 from cpython.dict cimport PyDict_GetItemWithError
-from cpython.exc cimport PyErr_CheckSignals
+from cpython.exc cimport PyErr_CheckSignals, PyErr_SetInterrupt
 from cpython.number cimport PyNumber_Index
 from cpython.ref cimport Py_INCREF, PyObject
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid, PyCapsule_New
@@ -1106,3 +1106,15 @@ cdef class InterruptWatch:
     def seen(self):
         """How many came since this watch began."""
         return <uint32_t>(rf_interrupts() - self.before)
+
+
+@cython.final
+cdef class InterruptAgain:
+    """Is Ctrl-C once more when it is dropped.
+
+    To hang on an exception that foreign code turns into an error of its own: Python's handler then
+    runs where that error arrives. A finalizer in Python could not do it: the handler would run in it.
+    """
+
+    def __dealloc__(self):
+        PyErr_SetInterrupt()

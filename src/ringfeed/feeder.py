@@ -7,6 +7,7 @@ its own share.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -24,7 +25,7 @@ _SLICE_SECONDS = 0.1
 def contiguous_parts(count: int, parts: int) -> list[list[int]]:
     """Share out the positions 0 to `count` in blocks that differ by at most one in length."""
     bounds = [count * part // parts for part in range(parts + 1)]
-    return [list(range(start, end)) for start, end in zip(bounds, bounds[1:], strict=False)]
+    return [list(range(start, end)) for start, end in itertools.pairwise(bounds)]
 
 
 def stratified_parts(labels: Sequence[Any] | np.ndarray[Any, Any], parts: int) -> list[list[int]]:
@@ -85,7 +86,7 @@ class Feeder:
 
     @property
     def fed_all(self) -> bool:
-        """Have all parts ended?"""
+        """Whether all parts have ended."""
         return not any(thread.is_alive() for thread in self._threads)
 
     @property
@@ -152,9 +153,9 @@ class Feeder:
     def _send(self, ring: Ring, room: int, index: int, item: Any) -> None:
         spilled = None
         try:
-            message: EncodedItem | SpilledItem = EncodedItem(item)
-            if message.message_bytes > room:
-                message = spilled = SpilledItem(message)
+            encoded = EncodedItem(item)
+            if encoded.message_bytes > room:
+                spilled = SpilledItem(encoded)
         except Exception as error:
             self._refuse(index, item, error)
             return
@@ -167,7 +168,7 @@ class Feeder:
             except RingFull:
                 continue
             with slot:
-                message.write(slot["message"])
+                (spilled or encoded).write(slot["message"])
                 slot.tag = self._tag | index
             return
 

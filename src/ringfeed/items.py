@@ -10,6 +10,7 @@ It may not know what an item is for.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import pickle
@@ -31,7 +32,7 @@ def _aligned(count: int) -> int:
 
 
 def _is_plain(item: Any) -> bool:
-    """Is it surely the same thing in a process that does not know our ``__main__``?"""
+    """Tell whether it is surely the same thing in a process that does not know our ``__main__``."""
     if isinstance(item, (tuple, list, dict, set, frozenset)):
         return type(item) in (tuple, list) and len(item) <= 16 and all(map(_is_plain, item))
     if isinstance(item, (np.ndarray, np.generic)):
@@ -102,10 +103,8 @@ class SpilledItem:
 
     def remove(self) -> None:
         """Remove the segment; twice does no harm."""
-        try:
+        with contextlib.suppress(posix_ipc.ExistentialError):
             posix_ipc.unlink_shared_memory(self.name)
-        except posix_ipc.ExistentialError:
-            pass
 
 
 def read_item(message: np.ndarray[Any, Any]) -> Any:
@@ -130,4 +129,4 @@ def read_item(message: np.ndarray[Any, Any]) -> Any:
     for length in lengths:
         parts.append(message[start : start + length])
         start += _aligned(length)
-    return pickle.loads(parts[0], buffers=parts[1:])
+    return pickle.loads(parts[0].data, buffers=parts[1:])

@@ -14,7 +14,7 @@ import itertools
 import os
 import pickle
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -47,7 +47,7 @@ class Chunk:
     """Items of the rows of `outputs`, shape (rows,)."""
     outputs: Any = None
     """Nest of arrays (rows, ...), as the model nests them; None when there are no rows."""
-    failures: list[ItemError] = field(default_factory=list)
+    failures: Sequence[ItemError] = ()
 
 
 class Source:
@@ -80,7 +80,9 @@ class Source:
             else:
                 if labels is None or len(labels) != self.count:
                     given = "none were given" if labels is None else f"{len(labels)} were given"
-                    raise ValueError(f"partition 'stratified' needs a label for each of the {self.count} items; {given}.")
+                    raise ValueError(
+                        f"partition 'stratified' needs a label for each of the {self.count} items; {given}."
+                    )
                 self._shares = stratified_parts(labels, parts)
         self._stream = iter(items) if self.count is None else iter(())
         self._numbers = itertools.count()
@@ -205,7 +207,7 @@ class Pipeline:
         while True:
             fed_all = feeder.fed_all  # before the count: what is fed in between keeps us here
             missing = feeder.in_flight
-            refused = list(feeder.unsendable())
+            refused = feeder.unsendable()
             if feeder.error is not None:
                 raise feeder.error
             if refused:
@@ -309,9 +311,7 @@ class Pipeline:
         depth = max(_TASKS_PER_WORKER * len(self._pool) // self._parts, _TASKS_PER_WORKER)
         self._rows = _nameless(Ring.create(f"{base}.rows", self._spec, max(slots, 2 * batch_size)))
         self._failures = _nameless(Ring.create(f"{base}.failures", {"failure": ((FAILURE_BYTES,), "uint8")}, 64))
-        self._tasks = [
-            _nameless(Ring.create(f"{base}.tasks-{part}", message, depth)) for part in range(self._parts)
-        ]
+        self._tasks = [_nameless(Ring.create(f"{base}.tasks-{part}", message, depth)) for part in range(self._parts)]
         self._pool.open(self._template, self._tasks, self._rows, self._failures)
         return self._rows
 
@@ -336,4 +336,3 @@ def require_choice(name: str, value: str, choices: Sequence[str]) -> None:
     """Raise a clear error unless `value` is one of `choices`."""
     if value not in choices:
         raise ValueError(f"{name} {value!r}: choose one of {', '.join(map(repr, choices))}.")
-

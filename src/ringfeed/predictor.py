@@ -7,10 +7,9 @@ calls the model. What it adds is the order of results, what to do about items th
 from __future__ import annotations
 
 import itertools
-import math
 import threading
 import weakref
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from types import TracebackType
 from typing import Any
@@ -19,11 +18,13 @@ import numpy as np
 
 from ._core import Batch
 from .errors import ItemError, RingFeedError
-from .nest import map_leaves, put_together, take_apart
+from .nest import put_together
 from .pipeline import Chunk, Pipeline, Source, require_choice
 from .progress import Progress
-from .record_spec import Field, RecordSpec, as_dtype
+from .record_spec import RecordSpec
+from .results import Results, rows_by_index
 from .ring import Ring
+from .sample_spec import choose_spec
 from .tf.callbacks import PredictCallbacks
 from .tf.handover import PaddedRows
 from .tf.in_memory import predict_in_memory
@@ -172,7 +173,7 @@ class Predictor:
         if steps is not None:
             items = _first(items, _positive("steps", steps) * size)
         self.failures = []
-        results = _Results(_count(items))
+        results = Results(_count(items))
         watchers = PredictCallbacks(self._runner.keras_model, callbacks, steps)
         watchers.begin()
         with closing(self._chunks(items, size, None, None, verbose, labels)) as chunks:
@@ -251,7 +252,7 @@ class Predictor:
             while chunk is not None:
                 self._note(chunk.failures)
                 slid = 0
-                early.update(_by_index(chunk))
+                early.update(rows_by_index(chunk))
                 for failure in chunk.failures:
                     early[failure.index] = failure if self._on_error == "return" else left_out
                 while early:
@@ -280,7 +281,8 @@ class Predictor:
         labels: Sequence[Any] | None,
     ) -> Generator[Chunk, int | None, None]:
         self._check_open()
-        assert self._pipeline is not None and self._pool is not None
+        assert self._pipeline is not None
+        assert self._pool is not None
         if not self._busy.acquire(blocking=False):
             raise RingFeedError("this Predictor is predicting already: finish or close its stream first.")
         progress = None
@@ -295,7 +297,7 @@ class Predictor:
                 progress.close()
             self._busy.release()
 
-    def _note(self, failures: list[ItemError]) -> None:
+    def _note(self, failures: Sequence[ItemError]) -> None:
         self.failures.extend(failures)
         if failures and self._on_error == "raise":
             raise failures[0]
@@ -311,25 +313,8 @@ class Predictor:
         return self._runner(put_together(template, leaves))
 
     def _choose_spec(self, sample: Sample | None) -> tuple[Any, RecordSpec]:
-        """Choose the rows' fields: what the first item came out as, or what the model asks for."""
         asked = self._runner.input_specs if self._sample_spec is None else self._sample_spec
-        asked_template, asked_leaves = (None, []) if asked is None else _spec_leaves(asked)
-        if sample is None:
-            return asked_template, _spec_without_sample(asked_leaves)
-        leaves = [
-            (shape, _storage_dtype(dtype, asked_leaves[position][1] if position < len(asked_leaves) else None))
-            for position, (shape, dtype) in enumerate(sample.leaves)
-        ]
-        if len(asked_leaves) == len(leaves):
-            for position, ((shape, _), (wanted, _)) in enumerate(zip(leaves, asked_leaves, strict=True)):
-                _check_shape(position, shape, wanted)
-        elif asked_leaves:
-            raise ValueError(
-                f"the model has {len(asked_leaves)} inputs; preprocess returned {len(leaves)} arrays for the first item."
-            )
-        return sample.template, RecordSpec.of(
-            Field(str(position), tuple(shape), dtype) for position, (shape, dtype) in enumerate(leaves)
-        )
+        return choose_spec(asked, sample)
 
     # ---- the end -------------------------------------------------------------------------------------
 
@@ -369,74 +354,6 @@ def _end(pipeline: Pipeline | None, pool: WorkerPool | None) -> None:
             pool.close()
 
 
-# ---- Results -----------------------------------------------------------------------------------------
-
-
-class _Results:
-    """The outputs of a call, put in order as they come."""
-
-    def __init__(self, count: int | None) -> None:
-        self._count = count
-        self._template: Any = None
-        self._arrays: list[np.ndarray[Any, Any]] | None = None
-        self._chunks: list[tuple[np.ndarray[Any, Any], list[np.ndarray[Any, Any]]]] = []
-        self._highest = -1
-
-    def add(self, chunk: Chunk) -> None:
-        """Take the outputs of a chunk."""
-        for failure in chunk.failures:
-            self._highest = max(self._highest, failure.index)
-        if chunk.outputs is None:
-            return
-        self._highest = max(self._highest, int(chunk.indices.max()))
-        self._template, leaves = take_apart(chunk.outputs)
-        if self._count is None:
-            self._chunks.append((chunk.indices, leaves))
-            return
-        if self._arrays is None:
-            self._arrays = [np.empty((self._count, *leaf.shape[1:]), leaf.dtype) for leaf in leaves]
-        for array, leaf in zip(self._arrays, leaves, strict=True):
-            array[chunk.indices] = leaf
-
-    def _collected(self) -> list[np.ndarray[Any, Any]]:
-        if self._arrays is None and self._chunks:
-            total = self._highest + 1
-            first = self._chunks[0][1]
-            self._arrays = [np.empty((total, *leaf.shape[1:]), leaf.dtype) for leaf in first]
-            for indices, leaves in self._chunks:
-                for array, leaf in zip(self._arrays, leaves, strict=True):
-                    array[indices] = leaf
-            self._chunks = []
-        return self._arrays or []
-
-    def stacked(self, without: set[int]) -> Any:
-        """Return the nest of arrays (items, ...), without the rows of failed items."""
-        arrays = self._collected()
-        if not arrays:
-            if without:
-                return None
-            raise ValueError("predict got no items: x is empty.")
-        if without:
-            kept = np.ones(len(arrays[0]), bool)
-            kept[list(without)] = False
-            arrays = [array[kept] for array in arrays]
-        return put_together(self._template, arrays)
-
-    def by_item(self, failures: list[ItemError]) -> list[Any]:
-        """Return for each item its outputs, or its error."""
-        arrays = self._collected()
-        failed = {failure.index: failure for failure in failures}
-        return [
-            failed[index] if index in failed else put_together(self._template, [array[index] for array in arrays])
-            for index in range(self._highest + 1)
-        ]
-
-
-def _by_index(chunk: Chunk) -> Iterator[tuple[int, Any]]:
-    for row, index in enumerate(chunk.indices.tolist()):
-        yield index, map_leaves(lambda leaf, row=row: leaf[row], chunk.outputs)
-
-
 # ---- Arguments ---------------------------------------------------------------------------------------
 
 
@@ -470,59 +387,3 @@ def _first(items: Any, count: int) -> Any:
     if _count(items) is not None:
         return items[:count]
     return itertools.islice(items, count)
-
-
-def _spec_leaves(specs: Any) -> tuple[Any, list[tuple[tuple[int | None, ...], str]]]:
-    """Take a nest of (shape, dtype) apart; a (shape, dtype) is a leaf."""
-    leaves: list[tuple[tuple[int | None, ...], str]] = []
-
-    def walk(nest: Any) -> Any:
-        if _is_spec(nest):
-            leaves.append((tuple(nest[0]), nest[1]))
-            return len(leaves) - 1
-        if isinstance(nest, dict):
-            return {key: walk(value) for key, value in nest.items()}
-        if isinstance(nest, (list, tuple)):
-            return type(nest)(walk(value) for value in nest)
-        raise TypeError(f"sample_spec: {nest!r} is no (shape, dtype), as in ((224, 224, 3), 'uint8').")
-
-    return walk(specs), leaves
-
-
-def _is_spec(nest: Any) -> bool:
-    if not isinstance(nest, (list, tuple)) or len(nest) != 2 or not isinstance(nest[0], (list, tuple)):
-        return False
-    return all(length is None or isinstance(length, (int, np.integer)) for length in nest[0]) and not isinstance(
-        nest[1], (list, dict, tuple)
-    )
-
-
-def _spec_without_sample(leaves: list[tuple[tuple[int | None, ...], str]]) -> RecordSpec:
-    if not leaves or any(length is None for shape, _ in leaves for length in shape):
-        said = "does not say its inputs" if not leaves else f"leaves them open: {', '.join(str(s) for s, _ in leaves)}"
-        raise ValueError(
-            "preprocess(item, out) needs the slot's shape beforehand, and the model " + said + ". "
-            "Pass sample_spec=, as in ((224, 224, 3), 'uint8')."
-        )
-    return RecordSpec.of(
-        Field(str(position), tuple(int(length or 0) for length in shape), as_dtype(dtype))
-        for position, (shape, dtype) in enumerate(leaves)
-    )
-
-
-def _storage_dtype(dtype: str, asked: str | None) -> np.dtype[Any]:
-    """Keep the sample's dtype; but float64, which NumPy makes unasked, becomes what the model takes."""
-    if dtype == "float64" and asked is not None and as_dtype(asked).kind in "fV":
-        return as_dtype(asked)
-    return as_dtype(dtype)
-
-
-def _check_shape(position: int, shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> None:
-    differs = len(shape) == len(wanted) and any(
-        length is not None and length != given for given, length in zip(shape, wanted, strict=True)
-    )
-    if differs or not math.prod(shape):
-        raise ValueError(
-            f"input {position} of the model takes samples of shape {wanted}; preprocess returned {shape} for the first "
-            "item. Resize in preprocess, or change the model's input."
-        )

@@ -13,7 +13,7 @@ _REFRESH_SECONDS = 0.25
 
 
 def is_wanted(verbose: str | int | bool) -> bool:
-    """Does Keras's `verbose` ask for a bar? ``"auto"`` does on a terminal."""
+    """Tell whether Keras's `verbose` asks for a bar; ``"auto"`` does on a terminal."""
     if verbose == "auto":
         return sys.stderr.isatty()
     return bool(verbose)

@@ -87,7 +87,7 @@ class Failure:
 
 
 def fills_slot(function: Callable[..., Any]) -> bool:
-    """Does the function take ``(item, out)`` rather than ``(item)``?
+    """Tell whether the function takes ``(item, out)`` rather than ``(item)``.
 
     It does when its second parameter has no default or is named ``out``.
     """

@@ -7,6 +7,7 @@ travels by cloudpickle. What a worker does stands in worker_main.py.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing.spawn
 import os
@@ -66,10 +67,8 @@ class _Process:
 
     def send(self, order: Any, descriptors: tuple[int, ...] = ()) -> None:
         """Send an order; that the worker is dead is noticed elsewhere."""
-        try:
+        with contextlib.suppress(ChannelClosed):
             self.channel.send(order, descriptors)
-        except ChannelClosed:
-            pass
 
     def receive(self, timeout: float) -> Any:
         """Return the next answer, or None; note readiness on the way and raise what loading raised."""

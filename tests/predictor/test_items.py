@@ -20,7 +20,11 @@ def through_memory(item: object) -> object:
     return read_item(message)
 
 
-@given(st.recursive(st.none() | st.integers() | st.text() | st.binary(), lambda inner: st.lists(inner) | st.tuples(inner, inner)))
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text() | st.binary(), lambda inner: st.lists(inner) | st.tuples(inner, inner)
+    )
+)
 def test_plain_items_arrive_as_they_left(item: object) -> None:
     assert through_memory(item) == item
 

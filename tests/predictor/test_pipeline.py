@@ -10,8 +10,8 @@ import time
 
 import numpy as np
 import pytest
-from pipelines import running
 
+from pipelines import running
 from ringfeed.errors import PreprocessError, RingFeedError, WorkerCrashed
 from ringfeed.record_spec import RecordSpec
 

@@ -114,9 +114,7 @@ def test_preprocess_with_out_fills_the_slot(cnn, files, pictures) -> None:
 
     with ringfeed.Predictor(cnn, preprocess=decode_into, workers=2) as predictor:
         assert_same(predictor.predict(files), cnn.predict(pictures, verbose=0))
-    with ringfeed.Predictor(
-        cnn, preprocess=decode_into, workers=2, sample_spec=((12, 10, 3), "uint8")
-    ) as predictor:
+    with ringfeed.Predictor(cnn, preprocess=decode_into, workers=2, sample_spec=((12, 10, 3), "uint8")) as predictor:
         assert_same(predictor.predict(files), cnn.predict(pictures, verbose=0))
         assert predictor.ring.spec["0"].dtype == np.uint8
 

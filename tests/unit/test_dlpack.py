@@ -11,7 +11,6 @@ import ringfeed
 from ringfeed.record_spec import as_dtype
 from support import DTYPES, record, states
 
-
 pytestmark = pytest.mark.usefixtures("quick_collection")
 
 

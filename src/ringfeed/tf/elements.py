@@ -80,7 +80,9 @@ class Element:
             structure = {name: name for name in spec}
         map_leaves(learn, structure)
         if not fields:
-            raise ValueError(f"structure {structure!r} names no field; those of ring {ring_name!r} are {', '.join(spec)}.")
+            raise ValueError(
+                f"structure {structure!r} names no field; those of ring {ring_name!r} are {', '.join(spec)}."
+            )
         return cls(structure, fields)
 
     def specs(self, rows: int | None, *, cut: bool) -> dict[str, tf.TensorSpec]:

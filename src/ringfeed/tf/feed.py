@@ -2,44 +2,263 @@
 
 It may not know of models. How it works:
 
-`Dataset.range` drives a function that takes the next run of records and exports it through DLPack, so
-that what flows through the dataset is the ring's own memory. The slots' lease is in the tensor:
-whoever drops the last reference, in whatever thread, gives the slots back at that moment, without
-Python. (`Dataset.from_generator` passes NumPy arrays, whose references TensorFlow keeps in a list
-until some later call into Python: with a small ring a deadlock, and never exact.)
+A function of ours takes the next run of records and exports it through DLPack, so that what flows
+through the dataset is the ring's own memory. The slots' lease is in the tensor: whoever drops the
+last reference, in whatever thread, gives the slots back at that moment, without Python.
 
-    range(forever) .take_while(goes on)              one element per turn
-        .flat_map(range(forever) .map(next) .take_while(has rows))      a turn: batches until it was idle
+    range(for ever) > goes_on                           one element per turn
+        .flat_map(range(for ever) > next_batch)         a turn: batches, until none came for a while
 
-While nothing comes, a turn ends every quarter of a second with a batch of no rows, which no one
-sees. In between TensorFlow notices that the iterator is gone; otherwise dropping an iterator with a
-prefetch in it would hang until the next record. All of it runs in a thread pool of its own: a wait
-that occupies one of TensorFlow's own threads would keep the model from finishing the very batch
-whose slots are waited for.
+`>` is the op MapDataset itself, with two settings that ``Dataset.map`` does not offer: the function
+runs in the thread that asks, which is half the cost, and occupies none of the threads that the model
+needs to finish the batch whose slots are waited for; and StopIteration ends the dataset. That an
+idle turn ends gives TensorFlow a moment to notice that the iterator is gone; else, dropping one with
+a prefetch in it would hang until the next record.
+
+Not taken: `Dataset.from_generator`. It passes NumPy arrays, whose references TensorFlow keeps in a list
+until some later call into Python: never exact, and with a small ring a deadlock. It costs three times as much.
 """
 
 from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
-from ..errors import RingClosed, RingEmpty, RingFinished
-from ..record_spec import RecordSpec
+from .._core import Batch, InterruptAgain
+from ..errors import RingClosed, RingEmpty, RingFeedError, RingFinished
 from ..ring import Ring
-from .elements import TAGS, Element
-from .handover import aligned_copy
+from .elements import Element
 from .structure import lists_to_tuples
 from .waiting import Wait, check_ending, inside_python
 
 _TURN_SECONDS = 0.25
-"""How long a turn may be idle: the longest that dropping an iterator takes."""
+"""How long a turn may be idle, and so how long dropping an iterator may take."""
 
 _FOREVER = 1 << 62
 
-# A wait of one iterator should not hold up a second one over the same dataset, except under many.
-_THREADS = 2
+
+def dataset(
+    ring: Ring,
+    batch_size: int,
+    *,
+    structure: Any = None,
+    min_rows: int = 1,
+    linger: float = 0.002,
+    timeout: float | None = None,
+    prefetch: int = 0,
+    drop_remainder: bool = False,
+    cut: bool = True,
+) -> tf.data.Dataset:
+    """Return a dataset of a ring's records, in batches that are the ring's own memory.
+
+    An element holds its slots as long as TensorFlow refers to it; they are recycled at that very
+    moment. ``for batch in ds`` leaves its variable alive after the loop, and so those slots taken:
+    ``del batch``.
+
+    The dataset ends when the ring is finished and drained. It is the same stream however often it is
+    iterated: a second iteration goes on with the records that come then, two at a time share them,
+    and after the end there are none. An iterator that is dropped gives back what it holds. Those records are gone:
+    without `prefetch` only the elements that were handed out, with it up to ``prefetch + 1`` batches more.
+
+    Parameters
+    ----------
+    ring : Ring
+        Owned or attached. Close it after the last use of the dataset, and not before.
+    batch_size : int
+        Most rows in an element; at most the ring's slots. An element is also at most half of
+        the ring, so that a loop that still holds one can get the next. To keep producers
+        busy, too, give the ring ``(prefetch + 2) * batch_size`` slots or more.
+    structure : nest of str, optional
+        What an element looks like: names of fields, and `ringfeed.tf.TAGS` for the tags, in dicts and tuples (a
+        list counts as a tuple, as everywhere in `tf.data`); one name for a bare tensor. ``("image", "label")`` suits
+        ``model.fit``. By default a dict of all fields.
+    min_rows : int
+        Wait for so many records. An element may still be shorter, as `Ring.take` explains.
+    linger : float
+        Seconds to wait for `batch_size` rows once `min_rows` are there.
+    timeout : float, optional
+        Seconds to wait for an element; by default for ever.
+    prefetch : int
+        Batches to take ahead, in a thread of TensorFlow's. By default a batch is taken when it is asked for,
+        so that records gather while the model is busy.
+    drop_remainder : bool
+        Every element has exactly `batch_size` rows, also in its static shape; what is left at the end
+        is dropped. Where the records lie apart in the ring, that takes a copy. `min_rows` and
+        `linger` have no say.
+    cut : bool
+        Cut padded fields (whose samples do not fill a multiple of 64 bytes) to their shape, which
+        copies them. False hands them over without a copy, as [rows, stride in elements], for a
+        `ringfeed.tf.cut_padding` on the model's device.
+
+    Returns
+    -------
+    tf.data.Dataset
+        Of elements in `structure`; each tensor of shape [rows, *field shape] and the field's dtype.
+        Its options switch off autotuning and the prefetch that TensorFlow would add; both would
+        hold batches that no one asked for.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Something does not fit the ring; the message says what.
+
+    Notes
+    -----
+    Errors come out of the iteration as TensorFlow's `tf.errors.UnknownError`, whose message names
+    ours: RingEmpty (nothing came within `timeout`), RingClosed. Ctrl-C is a KeyboardInterrupt as
+    ever. When every slot is held by tensors for five seconds while the dataset waits, a
+    `StalledFeedWarning` says so.
+
+    Examples
+    --------
+    >>> model.predict(ringfeed.tf.dataset(ring, batch_size=64, structure="image"))
+    """
+    element = Element.of(ring.spec, lists_to_tuples(structure), ring.name)
+    slots = ring.slots
+    batch_size = _whole("batch_size", batch_size, 1)
+    prefetch = _whole("prefetch", prefetch, 0)
+    most = min(batch_size, (slots + 1) // 2)
+    if batch_size > slots:
+        raise ValueError(
+            f"batch_size {batch_size}: ring {ring.name!r} has only {slots} slots, and an element is at most half of them. "
+            f"Create it with slots={(prefetch + 2) * batch_size}, or ask for batches of up to {most}."
+        )
+    if _whole("min_rows", min_rows, 1) > most and not drop_remainder:
+        raise ValueError(
+            f"min_rows {min_rows}: an element of this dataset has at most {most} rows (batch_size {batch_size}, half of "
+            f"the {slots} slots of ring {ring.name!r}). Ask for fewer, or add slots."
+        )
+    _seconds("linger", linger)
+    if timeout is not None:
+        _seconds("timeout", timeout)
+    exact = batch_size if drop_remainder else None
+    feed = _Feed(ring, element, most, min_rows, linger, timeout, exact)
+    made = _build(feed, element, exact, cut)
+    made._ringfeed_ring = ring  # the functions inside do not keep it: TensorFlow never frees them
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.experimental_optimization.inject_prefetch = False
+    made = made.with_options(options)
+    return made.prefetch(prefetch) if prefetch else made
+
+
+def _whole(name: str, value: Any, least: int) -> int:
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least:
+        return int(value)
+    raise (ValueError if isinstance(value, int) else TypeError)(f"{name} {value!r}: give a whole number of at least {least}.")
+
+
+def _seconds(name: str, value: Any) -> None:
+    if not isinstance(value, (int, float)) or not value >= 0:
+        raise ValueError(f"{name} {value!r}: give seconds of at least 0.")
+
+
+# ---- The datasets ------------------------------------------------------------------------------------
+
+
+def _build(feed: _Feed, element: Element, exact: int | None, cut: bool) -> tf.data.Dataset:
+    """Return the dataset of the picture above, without options."""
+    raw = list(element.specs(None, cut=False).values())
+    done = element.specs(exact, cut=cut)
+
+    def goes_on(_: tf.Tensor) -> tf.Tensor:
+        return tf.ensure_shape(tf.numpy_function(feed.goes_on, [], tf.bool), ())
+
+    def next_batch(_: tf.Tensor) -> Any:
+        tensors = tf.py_function(feed.next_batch, [], [spec.dtype for spec in raw])
+        for tensor, spec in zip(tensors, raw, strict=True):
+            tensor.set_shape(spec.shape)
+        named = element.pack(tensors, cut=cut)
+        return named
+
+    turn = _map_in_caller(next_batch, tf.nest.map_structure(done.__getitem__, element.structure))
+    turns = _map_in_caller(goes_on, tf.TensorSpec((), tf.bool))
+    return turns.flat_map(tf.autograph.experimental.do_not_convert(lambda _: turn))
+
+
+def _map_in_caller(function: Any, spec: Any) -> tf.data.Dataset:
+    """Return ``range(for ever).map(function)``, where the function runs in the thread that asks, until StopIteration."""
+    index = tf.TensorSpec((), tf.int64)
+    concrete = tf.function(function, input_signature=[index], autograph=False).get_concrete_function()
+    flat = tf.nest.flatten(spec)
+    variant = tf.raw_ops.MapDataset(
+        input_dataset=tf.data.experimental.to_variant(tf.data.Dataset.range(_FOREVER)),
+        other_arguments=concrete.captured_inputs,
+        f=concrete,
+        output_types=[each.dtype for each in flat],
+        output_shapes=[each.shape for each in flat],
+        use_inter_op_parallelism=False,
+        preserve_cardinality=False,
+    )
+    made = tf.data.experimental.from_variant(variant, spec)
+    made._ringfeed_function = concrete
+    return made
+
+
+# ---- Taking ------------------------------------------------------------------------------------------
+
+
+class Interrupted(RingFeedError):
+    """Ctrl-C came while a feed waited; TensorFlow drops this, and then it comes again where it can be handled."""
+
+
+class _Feed:
+    """What TensorFlow calls, in threads of its own, for all iterators of one dataset.
+
+    Its attributes are read and replaced whole, so that threads do not need a lock.
+    """
+
+    def __init__(
+        self,
+        ring: Ring,
+        element: Element,
+        most: int,
+        min_rows: int,
+        linger: float,
+        timeout: float | None,
+        exact: int | None,
+    ) -> None:
+        self._ring = weakref.ref(ring)
+        self._name = ring.name
+        self._element = element
+        self._most = most
+        self._min_rows = min_rows
+        self._linger = linger
+        self._timeout = timeout
+        self._exact = exact
+        self._ended = False
+        self._wait: Wait | None = None  # while no batch comes, over all turns
+        self._gathered: list[_Gathered] = []
+
+    def goes_on(self) -> bool:
+        """Begin a turn, or end the dataset."""
+        check_ending()
+        if self._ended:
+            raise StopIteration
+        return True
+
+    def next_batch(self) -> list[Any]:
+        """Return the tensors of the next batch, or end the turn."""
+        with inside_python():
+            ring = self._ring()
+            if ring is None:
+                raise RingClosed(f"ring {self._name!r}: it was dropped before its dataset. Keep it until the last iteration.")
+            try:
+                return self._next_of(ring) if self._exact is None else self._next_whole(ring, self._exact)
+            except RingFinished:
+                self._ended = True
+                raise StopIteration from None
+            except KeyboardInterrupt:
+                # TensorFlow swallows it. Dropping this exception is the last that it does here.
+                interrupted = Interrupted(f"ring {self._name!r}: Ctrl-C while a feed waited for records.")
+                interrupted.again = InterruptAgain()
+                raise interrupted from None
+
+    def _next_of(self, ring: Ring) -> list[Any]:
+        with self._take(ring, self._most, self._min_rows) as batch:
+            return self._element.hand_over(batch)

@@ -58,7 +58,7 @@ class Wait:
             Python then runs its handler.
         """
         seen = self._interrupts.seen
-        if seen == self._handled:
+        if seen == self._handled or threading.current_thread() is threading.main_thread():
             return
         now_at = _main_thread_position()
         if self._main_thread_was_at is None:

@@ -1,0 +1,228 @@
+"""The ring against a model of it: random sequences of everything that one process can do.
+
+Two handles produce and take, so that there are two producers. The model is lists and dictionaries:
+what was published by whom, who holds which rows, and which views are alive. After every step the
+ring's own count of its slots must be the model's, and everything that is held must read as it did.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+import numpy as np
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
+
+import ringfeed
+
+
+@dataclass(eq=False)
+class Claimed:
+    """A claim, and the views of it that are alive."""
+
+    claim: ringfeed.Claim
+    producer: int
+    rows: int
+    numbers: list[int]
+    published: int = 0
+    ended: bool = False
+    views: list[np.ndarray] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class Taken:
+    """A batch, and the views of it that are alive."""
+
+    batch: ringfeed.Batch
+    numbers: list[int]
+    released: bool = False
+    views: list[np.ndarray] = field(default_factory=list)
+
+
+class RingMachine(RuleBasedStateMachine):
+    claims = Bundle("claims")
+    batches = Bundle("batches")
+
+    @initialize(slots=st.integers(1, 7))
+    def create(self, slots):
+        ring = ringfeed.Ring.create(f"model-{os.getpid()}-{os.urandom(4).hex()}", {"x": ((512,), "int64")}, slots=slots)
+        self.handles = [ring, ringfeed.Ring.attach(ring.name)]
+        self.slots = slots
+        self.next_number = 1
+        self.waiting: tuple[list[int], list[int]] = ([], [])  # of each producer, in its order
+        self.all_claims: list[Claimed] = []
+        self.all_batches: list[Taken] = []
+        self.finished = False
+
+    def teardown(self):
+        if hasattr(self, "handles"):
+            for handle in self.handles:
+                handle.close()
+            self.handles[0].unlink()
+
+    # -- what the model says -----------------------------------------------------------------------
+
+    def expected_states(self):
+        """Return how many slots the model has in each state."""
+        ready = {n for numbers in self.waiting for n in numbers}
+        taken = {n for held in self.all_batches if not held.released or held.views for n in held.numbers}
+        claimed = pinned = 0
+        for held in self.all_claims:
+            if not held.ended:
+                claimed += held.rows
+            elif held.views:
+                claimed += held.rows - held.published
+                pinned += len(set(held.numbers[: held.published]) - ready - taken)
+        states = {"claimed": claimed, "ready": len(ready), "taken": len(taken), "pinned": pinned}
+        return {"free": self.slots - sum(states.values()), **states}
+
+    def numbers(self, count):
+        self.next_number += count
+        return list(range(self.next_number - count, self.next_number))
+
+    # -- producing ---------------------------------------------------------------------------------
+
+    @rule(target=claims, producer=st.sampled_from([0, 1]), rows=st.none() | st.integers(1, 7))
+    def claim(self, producer, rows):
+        rows = rows and min(rows, self.slots)
+        try:
+            claim = self.handles[producer].claim(rows, timeout=0)
+        except ringfeed.RingFull:
+            assert self.expected_states()["free"] == 0
+            return multiple()
+        except ringfeed.RingFinished:
+            assert self.finished
+            return multiple()
+        assert not self.finished
+        assert 1 <= len(claim) <= (rows or 1)
+        held = Claimed(claim, producer, len(claim), self.numbers(len(claim)))
+        written = claim["x"]
+        written[...] = held.numbers[0] if rows is None else np.array(held.numbers)[:, None]
+        claim.tags = held.numbers
+        self.all_claims.append(held)
+        return held
+
+    @rule(held=claims, which=st.sampled_from(["array", "slice", "memory", "dlpack"]))
+    def view_a_claim(self, held, which):
+        if not held.ended:
+            held.views.append(view_of(held.claim, which))
+
+    @rule(held=consumes(claims), share=st.floats(0, 1))
+    def publish(self, held, share):
+        held.published = round(share * held.rows)
+        held.claim.publish(rows=held.published)
+        held.ended = True
+        self.waiting[held.producer].extend(held.numbers[: held.published])
+
+    @rule(held=consumes(claims), by_dropping=st.booleans())
+    def discard(self, held, by_dropping):
+        held.ended = True
+        if by_dropping:
+            held.claim = None
+        else:
+            held.claim.discard()
+
+    @rule(producer=st.sampled_from([0, 1]))
+    def put(self, producer):
+        (number,) = self.numbers(1)
+        try:
+            self.handles[producer].put({"x": np.full(512, number)}, tag=number, timeout=0)
+        except ringfeed.RingFull:
+            assert self.expected_states()["free"] == 0
+        except ringfeed.RingFinished:
+            assert self.finished
+        else:
+            assert not self.finished
+            self.waiting[producer].append(number)
+
+    # -- taking ------------------------------------------------------------------------------------
+
+    @rule(target=batches, taker=st.sampled_from([0, 1]), max_rows=st.integers(1, 9))
+    def take(self, taker, max_rows):
+        try:
+            batch = self.handles[taker].take(max_rows, timeout=0)
+        except ringfeed.RingEmpty:
+            assert not any(self.waiting)
+            return multiple()
+        except ringfeed.RingFinished:
+            assert self.finished
+            assert not any(self.waiting)
+            return multiple()
+        assert 1 <= len(batch) <= max_rows
+        numbers = batch.tags.tolist()
+        for number in numbers:  # each is the oldest of its producer
+            (of,) = [waiting for waiting in self.waiting if waiting and waiting[0] == number]
+            of.pop(0)
+        held = Taken(batch, numbers)
+        self.all_batches.append(held)
+        return held
+
+    @rule(held=batches, which=st.sampled_from(["array", "slice", "memory", "dlpack"]))
+    def view_a_batch(self, held, which):
+        if not held.released:
+            held.views.append(view_of(held.batch, which))
+
+    @rule(held=consumes(batches), by_dropping=st.booleans())
+    def release(self, held, by_dropping):
+        held.released = True
+        if by_dropping:
+            held.batch = None
+        else:
+            assert held.batch.release() == (not held.views)
+
+    # -- the rest ----------------------------------------------------------------------------------
+
+    @rule(choice=st.randoms(use_true_random=False))
+    def drop_a_view(self, choice):
+        viewed = [held for held in [*self.all_claims, *self.all_batches] if held.views]
+        if viewed:
+            views = choice.choice(viewed).views
+            views.pop(choice.randrange(len(views)))
+
+    @precondition(lambda self: self.next_number > 20)
+    @rule()
+    def finish(self):
+        self.handles[1].finish()
+        self.finished = True
+
+    @invariant()
+    def every_slot_is_where_the_model_has_it(self):
+        if hasattr(self, "handles"):
+            expected = self.expected_states()
+            stats = self.handles[0].stats()
+            assert {state: stats[state] for state in expected} == expected
+
+    @invariant()
+    def everything_that_is_held_reads_as_it_did(self):
+        if not hasattr(self, "handles"):
+            return
+        for held in self.all_batches:
+            if not held.released:
+                assert (held.batch["x"] == np.array(held.numbers)[:, None]).all(), "a record changed or was torn"
+        for held in [*self.all_claims, *self.all_batches]:
+            for view in held.views:
+                seen = np.asarray(view)
+                assert seen[..., 0].ravel().tolist() == held.numbers[: seen[..., 0].size]
+                assert (seen == seen[..., :1]).all()
+
+
+def view_of(rows, which):
+    if which == "dlpack":
+        return np.from_dlpack(rows)
+    array = rows["x"]
+    return {"array": array, "slice": array[..., 5:9], "memory": memoryview(array)}[which]
+
+
+TestRing = RingMachine.TestCase
+TestRing.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
