@@ -19,7 +19,7 @@
 
 #include "handle.h"
 
-enum { SPIN_LEAST = 8, SPIN_START = 256, SPIN_MOST = 4096 };
+enum { SPIN_LEAST = 8, SPIN_START = 64, SPIN_MOST = 256 };
 
 int64_t rf_now_ns(void)
 {

@@ -12,10 +12,12 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -177,9 +179,24 @@ def _run_child(descriptor: int) -> None:
     connection.send(outcome)
 
 
+def run_program(source: str) -> tuple[int, str, str]:
+    """Run a program of its own to the end of its interpreter; return its status and what it printed."""
+    source = "import os, sys\nimport numpy as np\nimport ringfeed\n" + textwrap.dedent(source)
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
 def process_state(pid: int) -> str:
     """Return the kernel's letter for what a process does: R running, S sleeping, T stopped, Z dead."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def is_gone(pid: int) -> bool:
+    """Return whether a process is no more, be it that nobody has asked for its status yet."""
+    try:
+        return process_state(pid) in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def wait_until_waited(ring: ringfeed.Ring, what: str) -> None:
@@ -193,9 +210,22 @@ def wait_until_waited(ring: ringfeed.Ring, what: str) -> None:
 
 @contextlib.contextmanager
 def in_thread(function: Callable[..., Any], *arguments: Any, **options: Any) -> Iterator[Future[Any]]:
-    """Run a function in a thread of its own; the end of the block waits for it."""
-    with ThreadPoolExecutor(1) as pool:
-        yield pool.submit(function, *arguments, **options)
+    """Run a function in a thread of its own; the end of the block waits for it.
+
+    A block that fails does not wait: what the thread waits for may never come.
+    """
+    future: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(function(*arguments, **options))
+        except BaseException as error:
+            future.set_exception(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    yield future
+    thread.join()
 
 
 # ---- What a test may leave behind --------------------------------------------------------------------

@@ -11,6 +11,7 @@
 #ifndef RF_CHECK_H
 #define RF_CHECK_H
 
+#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>

@@ -124,7 +124,7 @@ def structured(leaves: list[Any], structure: str) -> Any:
         "list": lambda: list(leaves),
         "tuple": lambda: tuple(leaves),
         "dict": lambda: dict(zip(NAMES[: len(leaves)], leaves, strict=True)),
-        "nested": lambda: {"first": leaves[0], "rest": [tuple(leaves[1:])]},
+        "nested": lambda: {NAMES[0]: leaves[0], "rest": [tuple(leaves[1:])]},
     }[structure]()
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+import numpy.typing as npt
 import tensorflow as tf
 
 from ..nest import map_leaves
@@ -93,6 +94,10 @@ class Element:
         """Return an eager tensor for each of `fields`: over the ring's own memory, padded fields uncut."""
         return [_hand_over(batch, name, field) for name, field in self.fields.items()]
 
+    def arrays(self, batch: Batch) -> list[npt.NDArray[Any]]:
+        """Return what `hand_over` does, as arrays over the ring's memory."""
+        return [_array(batch, name, field) for name, field in self.fields.items()]
+
     def pack(self, tensors: Sequence[Any], *, cut: bool) -> Any:
         """Return the nest of the tensors of `hand_over`, with `cut` in the fields' shapes."""
         named = dict(zip(self.fields, tensors, strict=True))
@@ -113,6 +118,12 @@ def _hand_over(batch: Batch, name: str, field: Field | None) -> Any:
     if field is None:
         return tf.convert_to_tensor(batch.tags)
     return tf.experimental.dlpack.from_dlpack(batch.dlpack(name, padded=field.is_padded).__dlpack__())
+
+
+def _array(batch: Batch, name: str, field: Field | None) -> npt.NDArray[Any]:
+    if field is None:
+        return batch.tags
+    return batch.padded(name) if field.is_padded else batch[name]
 
 
 # What `ring.spec` would make anew for each batch.

@@ -150,7 +150,9 @@ def dataset(
 def _whole(name: str, value: Any, least: int) -> int:
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least:
         return int(value)
-    raise (ValueError if isinstance(value, int) else TypeError)(f"{name} {value!r}: give a whole number of at least {least}.")
+    raise (ValueError if isinstance(value, int) else TypeError)(
+        f"{name} {value!r}: give a whole number of at least {least}."
+    )
 
 
 def _seconds(name: str, value: Any) -> None:
@@ -173,8 +175,7 @@ def _build(feed: _Feed, element: Element, exact: int | None, cut: bool) -> tf.da
         tensors = tf.py_function(feed.next_batch, [], [spec.dtype for spec in raw])
         for tensor, spec in zip(tensors, raw, strict=True):
             tensor.set_shape(spec.shape)
-        named = element.pack(tensors, cut=cut)
-        return named
+        return element.pack(tensors, cut=cut)
 
     turn = _map_in_caller(next_batch, tf.nest.map_structure(done.__getitem__, element.structure))
     turns = _map_in_caller(goes_on, tf.TensorSpec((), tf.bool))
@@ -205,6 +206,8 @@ def _map_in_caller(function: Any, spec: Any) -> tf.data.Dataset:
 
 class Interrupted(RingFeedError):
     """Ctrl-C came while a feed waited; TensorFlow drops this, and then it comes again where it can be handled."""
+
+    again: InterruptAgain
 
 
 class _Feed:
@@ -247,7 +250,9 @@ class _Feed:
         with inside_python():
             ring = self._ring()
             if ring is None:
-                raise RingClosed(f"ring {self._name!r}: it was dropped before its dataset. Keep it until the last iteration.")
+                raise RingClosed(
+                    f"ring {self._name!r}: it was dropped before its dataset. Keep it until the last iteration."
+                )
             try:
                 return self._next_of(ring) if self._exact is None else self._next_whole(ring, self._exact)
             except RingFinished:
@@ -260,5 +265,80 @@ class _Feed:
                 raise interrupted from None
 
     def _next_of(self, ring: Ring) -> list[Any]:
-        with self._take(ring, self._most, self._min_rows) as batch:
+        batch = self._take(ring, self._most, self._min_rows)
+        if batch is None:
+            raise StopIteration
+        with batch:
             return self._element.hand_over(batch)
+
+    def _next_whole(self, ring: Ring, rows: int) -> list[Any]:
+        """Return exactly `rows` rows: a batch as it is, or, where records lie apart, copies of several."""
+        gathered = self._gathered.pop() if self._gathered else _Gathered(self._element)
+        while True:
+            most = min(self._most, rows - gathered.rows)
+            batch = self._take(ring, most, most)
+            if batch is None:
+                self._gathered.append(gathered)
+                raise StopIteration
+            with batch:
+                if len(batch) == rows:
+                    return self._element.hand_over(batch)
+                gathered.add(batch)
+            if gathered.rows == rows:
+                return gathered.tensors()
+
+    def _take(self, ring: Ring, most: int, least: int) -> Batch | None:
+        """Take a batch; None when the turn is over before one came."""
+        wait = self._wait
+        if wait is None or wait.was_abandoned():
+            wait = self._wait = Wait()
+        turn_ends = time.monotonic() + _TURN_SECONDS
+
+        def is_idle() -> bool:
+            check_ending()
+            wait.check_interrupt()
+            stats = ring.stats()
+            wait.check_stall(ring, stats)
+            # Where enough is ready, the ring waits for more of it, as `linger` says.
+            return stats["ready"] < least and time.monotonic() >= turn_ends
+
+        try:
+            batch = ring.take(
+                most,
+                min_rows=least,
+                timeout=wait.seconds_left(self._timeout),
+                linger=self._linger,
+                while_waiting=is_idle,
+            )
+        except RingEmpty:
+            if wait.seconds_left(self._timeout) != 0:
+                wait.pause()
+                return None
+            self._wait = None
+            raise RingEmpty(
+                f"ring {self._name!r}: {ring.stats()['ready']} of {least} records ready after {self._timeout:g} s; the "
+                "producers are slower than the feed, or tensors that are alive hold their slots. Wait longer "
+                "(timeout=), add producers, or drop tensors sooner."
+            ) from None
+        except BaseException:
+            self._wait = None
+            raise
+        self._wait = None
+        return batch
+
+
+class _Gathered:
+    """Rows of several batches, copied."""
+
+    def __init__(self, element: Element) -> None:
+        self.rows = 0
+        self._element = element
+        self._parts: list[list[npt.NDArray[Any]]] = [[] for _ in element.fields]
+
+    def add(self, batch: Batch) -> None:
+        for part, rows in zip(self._parts, self._element.arrays(batch), strict=True):
+            part.append(rows.copy())
+        self.rows += len(batch)
+
+    def tensors(self) -> list[Any]:
+        return [tf.constant(np.concatenate(part)) for part in self._parts]

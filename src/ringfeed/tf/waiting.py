@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 STALL_SECONDS = 5.0
 """A ring whose every slot is held for so long is worth a word."""
 
+_ABANDONED_SECONDS = 1.0
 _EXIT_SECONDS = 2.0
 
 
@@ -47,6 +48,19 @@ class Wait:
         self._handled = 0
         self._main_thread_was_at: tuple[int, int] | None = None
         self._stalled_since: float | None = None
+        self._paused: float | None = None
+
+    def pause(self) -> None:
+        """Say that TensorFlow will come back for more, unless it has lost interest."""
+        self._paused = time.monotonic()
+
+    def was_abandoned(self) -> bool:
+        """Tell whether TensorFlow did not come back at once: who comes now begins a wait of its own."""
+        return self._paused is not None and time.monotonic() - self._paused > _ABANDONED_SECONDS
+
+    def seconds_left(self, timeout: float | None) -> float | None:
+        """Return how much is left of `timeout` seconds for the whole wait."""
+        return None if timeout is None else max(0.0, self.began + timeout - time.monotonic())
 
     def check_interrupt(self) -> None:
         """Give up when Ctrl-C was pressed and the main thread can not handle it, being inside TensorFlow.
