@@ -171,6 +171,8 @@ class Child:
 
 def _run_child(descriptor: int) -> None:
     connection = Connection(descriptor)
+    # Who is started in the background by a shell, as by CI, ignores Ctrl-C, and so would we.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     function, arguments = cloudpickle.loads(connection.recv_bytes())
     try:
         outcome = "returned", function(Pipe(connection), *arguments)

@@ -7,7 +7,7 @@ C status becomes an exception is `RingBase._fail`.
 """
 
 from cpython.dict cimport PyDict_GetItemWithError
-from cpython.exc cimport PyErr_CheckSignals, PyErr_SetInterrupt
+from cpython.exc cimport PyErr_CheckSignals
 from cpython.number cimport PyNumber_Index
 from cpython.ref cimport Py_INCREF, PyObject
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid, PyCapsule_New
@@ -190,13 +190,15 @@ cdef class _Layout:
     cdef cnp.ndarray convert(self, object value, str ring_name):
         """Bring a sample into the one form that can be copied, or say what does not fit."""
         cdef str where = f"ring {ring_name!r}, field {self.name!r}"
-        cdef object array
+        cdef object array, plain
         cdef bint is_array = isinstance(value, (np.ndarray, np.generic)) or hasattr(value, "__array__")
         try:
             array = np.asarray(value)
             if not is_array and NUMBER_RANKS.get(array.dtype.kind, 9) <= self.number_rank:
                 # Python's own numbers have no size: they take the field's, where they stay what they are.
-                array = np.asarray(value, dtype=self.dtype)
+                plain, array = array, np.asarray(value, dtype=self.dtype)
+                if self.number_rank <= 1 and not (array == plain).all():  # NumPy 1 wraps around
+                    raise OverflowError("out of its bounds")
         except (TypeError, ValueError, OverflowError) as error:
             raise errors.RecordMismatch(f"{where}: {value!r:.80} is no {self.dtype.name}: {error}") from None
         if array.dtype != self.dtype:
@@ -321,6 +323,11 @@ cdef class _Rows:
         raise TypeError(
             f"a {type(self).__name__} is memory that this process holds and goes nowhere else; send copies of its "
             "arrays, or the ring, which arrives attached.")
+
+    def __repr__(self):
+        what = "ended" if self.hold is None else f"{len(self)} rows"
+        where = "no ring" if self.ring is None else f"ring {self.ring.name!r}"
+        return f"<{type(self).__name__} of {where}, {what}>"
 
     def __len__(self):
         return rf_lease_rows(self.held().lease)
@@ -1106,15 +1113,3 @@ cdef class InterruptWatch:
     def seen(self):
         """How many came since this watch began."""
         return <uint32_t>(rf_interrupts() - self.before)
-
-
-@cython.final
-cdef class InterruptAgain:
-    """Is Ctrl-C once more when it is dropped.
-
-    To hang on an exception that foreign code turns into an error of its own: Python's handler then
-    runs where that error arrives. A finalizer in Python could not do it: the handler would run in it.
-    """
-
-    def __dealloc__(self):
-        PyErr_SetInterrupt()

@@ -240,3 +240,21 @@ def inputs_for(draw: st.DrawFn, plan: Plan) -> Any:
         array = random_array(kind, rows, draw(st.sampled_from(DTYPES[kind])), seed + number)
         leaves.append(draw(st.sampled_from(LAYOUTS))(array))
     return structured(leaves, plan.inputs)
+
+
+# ---- One small model, with data --------------------------------------------------------------------------
+
+X = np.random.default_rng(1).random((70, 7), np.float32)
+
+
+def small_model() -> Any:
+    """Return a model of 7 numbers per row."""
+    keras.utils.set_random_seed(3)
+    return keras.Sequential([keras.Input((7,)), keras.layers.Dense(4, activation="tanh")])
+
+
+class Echo(keras.Model):
+    """Returns what it is given, so that dtypes and structures are seen."""
+
+    def call(self, inputs: Any) -> Any:
+        return tf.nest.map_structure(lambda x: None if x is None else keras.ops.copy(x), inputs)

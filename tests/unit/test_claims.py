@@ -1,10 +1,14 @@
 """Claiming and publishing: in place, out of order, several rows at a time, tags, and what is discarded."""
 
+import sys
+import threading
+from types import MappingProxyType
+
 import numpy as np
 import pytest
 
 import ringfeed
-from support import numbers, record, states, take_all
+from support import in_thread, numbers, record, states, take_all
 
 
 def test_a_claimed_slot_is_written_in_place_and_published_at_the_end_of_the_block(ring):
@@ -229,6 +233,40 @@ def test_tags_stay_readable_when_the_batch_is_gone(ring):
     assert states(ring) == {"free": 7, "ready": 1}
 
 
+def test_a_claim_and_a_batch_show_what_they_are(ring):
+    with ring.claim(rows=3) as slots:
+        assert repr(slots) == f"<Claim of ring '{ring.name}', 3 rows>"
+    assert repr(slots) == f"<Claim of ring '{ring.name}', ended>"
+    with ring.take(max_rows=2) as batch:
+        assert repr(batch) == f"<Batch of ring '{ring.name}', 2 rows>"
+
+
+def test_a_claim_that_two_threads_end_is_ended_once(ring):
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for n in range(300):
+            slots = ring.claim(rows=2)
+            slots["x"] = n
+            slots.tag = n
+            barrier = threading.Barrier(2)
+
+            def publish(slots=slots, barrier=barrier):
+                barrier.wait()
+                try:
+                    slots.publish()
+                except ringfeed.RingFeedError:
+                    return "refused"
+                return "published"
+
+            with in_thread(publish) as other:
+                said = [publish(), other.result()]
+            assert sorted(said) == ["published", "refused"]
+            assert take_all(ring) == [n, n]
+    finally:
+        sys.setswitchinterval(before)
+
+
 def test_asking_for_a_field_again_and_again_makes_one_array(ring):
     with ring.claim() as slot:
         assert slot["x"] is slot["x"]
@@ -300,8 +338,6 @@ def test_put_takes_pythons_own_numbers_where_they_stay_what_they_are(make_ring):
 
 
 def test_put_takes_any_mapping(ring):
-    from types import MappingProxyType
-
     ring.put(MappingProxyType(record(3)))
     assert take_all(ring) == [3]
 

@@ -9,14 +9,16 @@ last reference, in whatever thread, gives the slots back at that moment, without
     range(for ever) > goes_on                           one element per turn
         .flat_map(range(for ever) > next_batch)         a turn: batches, until none came for a while
 
-`>` is the op MapDataset itself, with two settings that ``Dataset.map`` does not offer: the function
-runs in the thread that asks, which is half the cost, and occupies none of the threads that the model
-needs to finish the batch whose slots are waited for; and StopIteration ends the dataset. That an
-idle turn ends gives TensorFlow a moment to notice that the iterator is gone; else, dropping one with
-a prefetch in it would hang until the next record.
+`>` is the op MapDataset with a setting that ``Dataset.map`` does not offer: StopIteration ends the
+dataset. That a turn ends when it is idle gives TensorFlow a moment to notice that the iterator is
+gone; else, dropping one with a prefetch in it would hang until the next record.
+
+All of it runs in a thread of its own. In one of TensorFlow's, the wait could keep the model from
+finishing the very batch whose slots are waited for; in the thread that asks (which would halve the
+cost of ``next(iterator)``), TensorFlow swallows Ctrl-C, and a `tf.GradientTape` around it keeps the batch.
 
 Not taken: `Dataset.from_generator`. It passes NumPy arrays, whose references TensorFlow keeps in a list
-until some later call into Python: never exact, and with a small ring a deadlock. It costs three times as much.
+until some later call into Python: never exact, and with a small ring a deadlock. It costs more, too.
 """
 
 from __future__ import annotations
@@ -29,8 +31,9 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from .._core import Batch, InterruptAgain
-from ..errors import RingClosed, RingEmpty, RingFeedError, RingFinished
+from .._core import Batch
+from ..errors import RingClosed, RingEmpty, RingFinished
+from ..nest import map_leaves
 from ..ring import Ring
 from .elements import Element
 from .structure import lists_to_tuples
@@ -139,7 +142,7 @@ def dataset(
     exact = batch_size if drop_remainder else None
     feed = _Feed(ring, element, most, min_rows, linger, timeout, exact)
     made = _build(feed, element, exact, cut)
-    made._ringfeed_ring = ring  # the functions inside do not keep it: TensorFlow never frees them
+    made._ringfeed_ring = ring  # the functions do not keep it: TensorFlow never lets go of them
     options = tf.data.Options()
     options.autotune.enabled = False
     options.experimental_optimization.inject_prefetch = False
@@ -168,46 +171,52 @@ def _build(feed: _Feed, element: Element, exact: int | None, cut: bool) -> tf.da
     raw = list(element.specs(None, cut=False).values())
     done = element.specs(exact, cut=cut)
 
-    def goes_on(_: tf.Tensor) -> tf.Tensor:
+    def goes_on(index: tf.Tensor) -> tf.Tensor:
         return tf.ensure_shape(tf.numpy_function(feed.goes_on, [], tf.bool), ())
 
-    def next_batch(_: tf.Tensor) -> Any:
+    def next_batch(index: tf.Tensor) -> Any:
         tensors = tf.py_function(feed.next_batch, [], [spec.dtype for spec in raw])
         for tensor, spec in zip(tensors, raw, strict=True):
             tensor.set_shape(spec.shape)
         return element.pack(tensors, cut=cut)
 
-    turn = _map_in_caller(next_batch, tf.nest.map_structure(done.__getitem__, element.structure))
-    turns = _map_in_caller(goes_on, tf.TensorSpec((), tf.bool))
-    return turns.flat_map(tf.autograph.experimental.do_not_convert(lambda _: turn))
+    turn = _map_until_stopped(next_batch, map_leaves(done.__getitem__, element.structure))
+    turns = _map_until_stopped(goes_on, tf.TensorSpec((), tf.bool))
+    made = _in_own_thread(turns.flat_map(tf.autograph.experimental.do_not_convert(lambda going: turn)))
+    made._ringfeed_keeps = turns, turn
+    return made
 
 
-def _map_in_caller(function: Any, spec: Any) -> tf.data.Dataset:
-    """Return ``range(for ever).map(function)``, where the function runs in the thread that asks, until StopIteration."""
+def _map_until_stopped(function: Any, spec: Any) -> tf.data.Dataset:
+    """Return ``range(for ever).map(function)``, which ends when `function` raises StopIteration."""
     index = tf.TensorSpec((), tf.int64)
     concrete = tf.function(function, input_signature=[index], autograph=False).get_concrete_function()
-    flat = tf.nest.flatten(spec)
-    variant = tf.raw_ops.MapDataset(
+    mapped = tf.raw_ops.MapDataset(
         input_dataset=tf.data.experimental.to_variant(tf.data.Dataset.range(_FOREVER)),
         other_arguments=concrete.captured_inputs,
         f=concrete,
-        output_types=[each.dtype for each in flat],
-        output_shapes=[each.shape for each in flat],
-        use_inter_op_parallelism=False,
         preserve_cardinality=False,
+        **_flat(spec),
     )
-    made = tf.data.experimental.from_variant(variant, spec)
+    made = tf.data.experimental.from_variant(mapped, spec)
     made._ringfeed_function = concrete
     return made
 
 
+def _in_own_thread(source: tf.data.Dataset) -> tf.data.Dataset:
+    spec = source.element_spec
+    variant = tf.data.experimental.to_variant(source)
+    return tf.data.experimental.from_variant(
+        tf.raw_ops.PrivateThreadPoolDataset(input_dataset=variant, num_threads=1, **_flat(spec)), spec
+    )
+
+
+def _flat(spec: Any) -> dict[str, list[Any]]:
+    specs = tf.nest.flatten(spec)
+    return {"output_types": [each.dtype for each in specs], "output_shapes": [each.shape for each in specs]}
+
+
 # ---- Taking ------------------------------------------------------------------------------------------
-
-
-class Interrupted(RingFeedError):
-    """Ctrl-C came while a feed waited; TensorFlow drops this, and then it comes again where it can be handled."""
-
-    again: InterruptAgain
 
 
 class _Feed:
@@ -258,11 +267,6 @@ class _Feed:
             except RingFinished:
                 self._ended = True
                 raise StopIteration from None
-            except KeyboardInterrupt:
-                # TensorFlow swallows it. Dropping this exception is the last that it does here.
-                interrupted = Interrupted(f"ring {self._name!r}: Ctrl-C while a feed waited for records.")
-                interrupted.again = InterruptAgain()
-                raise interrupted from None
 
     def _next_of(self, ring: Ring) -> list[Any]:
         batch = self._take(ring, self._most, self._min_rows)

@@ -72,7 +72,7 @@ class Wait:
             Python then runs its handler.
         """
         seen = self._interrupts.seen
-        if seen == self._handled or threading.current_thread() is threading.main_thread():
+        if seen == self._handled:
             return
         now_at = _main_thread_position()
         if self._main_thread_was_at is None:

@@ -1,0 +1,100 @@
+"""What the tests of the feed share: records that say who they are, and where a tensor's memory lies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+import ringfeed
+from ringfeed.record_spec import Field
+
+
+def fill(ring: ringfeed.Ring, numbers: Iterable[int]) -> None:
+    """Put a record that says each number all over, in every field, with the number as its tag."""
+    for number in numbers:
+        with ring.claim() as slot:
+            for name in slot:
+                slot[name] = number
+            slot.tag = number
+
+
+def produce(pipe: Any, name: str, count: int) -> None:
+    """Put `count` numbers as `fill` does, then finish the ring: for a process of its own."""
+    with ringfeed.Ring.attach(name) as ring:
+        for number in range(count):
+            with ring.claim() as slot:
+                slot["x"] = number
+                slot.tag = number
+        ring.finish()
+
+
+def produce_as_told(pipe: Any, name: str) -> None:
+    """Put as many records as each message says; finish at None: for a process of its own."""
+    with ringfeed.Ring.attach(name) as ring:
+        number = 0
+        while (count := pipe.hear()) is not None:
+            for number in range(number, number + count):
+                with ring.claim() as slot:
+                    slot["x"] = number
+            number += 1
+            pipe.tell("put")
+        ring.finish()
+
+
+def random_samples(field: Field, count: int, random: np.random.Generator) -> np.ndarray:
+    """Return `count` random samples of a field: any bits that are a number, or none, of its dtype."""
+    size = count * int(np.prod(field.shape, dtype=int)) * field.dtype.itemsize
+    if field.dtype == np.bool_:
+        return random.integers(0, 2, size).astype(np.bool_).reshape(count, *field.shape)
+    return random.integers(0, 256, size, np.uint8).view(field.dtype).reshape(count, *field.shape)
+
+
+def same_bits(actual: Any, expected: Any) -> bool:
+    """Compare arrays or tensors, NaN and all."""
+    actual, expected = np.ascontiguousarray(actual), np.ascontiguousarray(expected)
+    return (actual.shape, actual.dtype) == (expected.shape, expected.dtype) and actual.tobytes() == expected.tobytes()
+
+
+def first_numbers(tensor: Any) -> list[int]:
+    """Return what the rows say, which none of them says in two ways."""
+    rows = tensor.numpy().reshape(len(tensor), -1)
+    assert (rows == rows[:, :1]).all(), "a torn record"
+    return [int(number) for number in rows[:, 0]]
+
+
+def address(tensor: Any) -> int:
+    """Return where an eager tensor's memory begins."""
+    if tensor.dtype == tf.bfloat16:
+        tensor = tf.bitcast(tensor, tf.uint16)  # keeps the memory
+    return int(np.asarray(memoryview(tensor)).__array_interface__["data"][0])
+
+
+def address_in_graph(tensor: Any) -> Any:
+    """Return where a tensor's memory begins, in a graph; as int64."""
+    found = tf.py_function(lambda eager: np.int64(address(eager)), [tensor], tf.int64)
+    return tf.ensure_shape(found, ())
+
+
+def slot_of(ring: ringfeed.Ring, name: str, where: int) -> int | None:
+    """Return which slot of a field begins at an address; None when it is not in the ring's memory."""
+    field = ring.spec[name]
+    offset = where - ring._region_address(name)
+    # A field's region is mapped twice in a row, so that a run may pass its end.
+    if not 0 <= offset < 2 * ring.slots * field.stride_bytes or offset % field.stride_bytes:
+        return None
+    return offset // field.stride_bytes % ring.slots
+
+
+def drain(dataset: Any) -> Iterator[Any]:
+    """Iterate without holding on to an element while the next is waited for, which a `for` loop does."""
+    iterator = iter(dataset)
+    while True:
+        try:
+            element = next(iterator)
+        except StopIteration:
+            return
+        yield element
+        del element

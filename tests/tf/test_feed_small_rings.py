@@ -1,0 +1,183 @@
+"""A feed never hangs for want of slots: not with a ring of two batches or of one, with whatever prefetch."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+
+import pytest
+import tensorflow as tf
+from feeding import drain, fill, first_numbers, produce
+
+import ringfeed
+from ringfeed.tf import StalledFeedWarning, dataset
+from support import run_program, states, wait_until
+
+pytestmark = pytest.mark.usefixtures("quick_collection")
+
+RECORDS = 300
+
+
+@tf.function
+def read_in_graph(elements):
+    """Return the first number of every row, in a loop inside the graph."""
+    found = tf.zeros([0], tf.int64)
+    for element in elements:
+        found = tf.concat([found, element[:, 0]], 0)
+    return found
+
+
+def read_eagerly(elements):
+    """Return the first number of every row, in a loop that holds an element while it asks for the next."""
+    found = []
+    for element in elements:
+        found += first_numbers(element)
+    return tf.constant(found, tf.int64)
+
+
+@pytest.mark.parametrize("read", [read_in_graph, read_eagerly])
+@pytest.mark.parametrize("later_prefetch", [0, 1, 4])
+@pytest.mark.parametrize("prefetch", [0, 1, 2, 5])
+@pytest.mark.parametrize("batches", [2, 1])
+def test_a_ring_of_few_batches_feeds_everything_in_order(make_ring, start, batches, prefetch, later_prefetch, read):
+    ring = make_ring(slots=4)
+    producer = start(produce, ring.name, RECORDS)
+    elements = dataset(ring, 4 // batches, structure="x", prefetch=prefetch)
+    if later_prefetch:
+        elements = elements.prefetch(later_prefetch)
+    assert read(elements).numpy().tolist() == list(range(RECORDS))
+    producer.result()
+    assert states(ring) == {"free": 4}
+
+
+@pytest.mark.parametrize("prefetch", [0, 3])
+def test_a_ring_of_one_slot_feeds_a_loop_in_a_graph(make_ring, start, prefetch):
+    ring = make_ring(slots=1)
+    producer = start(produce, ring.name, RECORDS)
+    elements = dataset(ring, 1, structure="x", prefetch=prefetch)
+    assert read_in_graph(elements).numpy().tolist() == list(range(RECORDS))
+    producer.result()
+
+
+def test_a_ring_of_one_slot_feeds_a_loop_that_lets_go_of_each_element(make_ring, start):
+    ring = make_ring(slots=1)
+    producer = start(produce, ring.name, RECORDS)
+    found = []
+    for element in drain(dataset(ring, 1, structure="x")):
+        found += first_numbers(element)
+        del element
+    assert found == list(range(RECORDS))
+    producer.result()
+
+
+def test_an_element_that_is_held_for_long_delays_only_its_own_slots(make_ring, start):
+    ring = make_ring(slots=8)
+    producer = start(produce, ring.name, RECORDS)
+    elements = iter(dataset(ring, 2, structure="x", prefetch=1))
+    held = next(elements)
+    found = first_numbers(held)
+    for element in elements:
+        found += first_numbers(element)
+    assert found == list(range(RECORDS))
+    assert first_numbers(held) == found[: len(held)]
+    producer.result()
+
+
+def test_a_feed_whose_ring_is_all_held_says_so_and_goes_on_when_it_is_not(make_ring, monkeypatch):
+    monkeypatch.setattr("ringfeed.tf.waiting.STALL_SECONDS", 0.0)
+    ring = make_ring(slots=4)
+    fill(ring, range(4))
+    elements = iter(dataset(ring, 2, structure="x"))
+    held = [next(elements), next(elements)]
+    found = []
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        waiting = threading.Thread(target=lambda: found.append(first_numbers(next(elements))))
+        waiting.start()
+        wait_until(lambda: said)
+        held.clear()
+        fill(ring, [4])
+        waiting.join()
+    assert found == [[4]]
+    (warning,) = said
+    assert warning.category is StalledFeedWarning
+    assert f"ring {ring.name!r}: a feed waits for records, but all 4 slots are held" in str(warning.message)
+
+
+def test_a_wait_that_times_out_for_want_of_slots_names_that_cause_too(make_ring):
+    ring = make_ring(slots=4)
+    fill(ring, range(4))
+    elements = iter(dataset(ring, 2, structure="x", timeout=0.1))
+    held = [next(elements), next(elements)]
+    with pytest.raises(tf.errors.UnknownError, match=r"RingEmpty: .*0 of 1 records ready after 0.1 s.*hold their slots"):
+        next(elements)
+    assert len(held) == 2
+
+
+def test_waiting_feeds_leave_the_model_its_threads():
+    """With one thread for everything, TensorFlow must still run a model while two feeds wait for the slots it holds."""
+    status, printed, errors = run_program(
+        """
+        import tensorflow as tf
+
+        ringfeed.tf.feed._TURN_SECONDS = 1e9  # no pause that would hide a thread that is occupied
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+        fields = {"x": ((512,), "int64")}
+        with ringfeed.Ring.create(None, fields, slots=2) as one, ringfeed.Ring.create(None, fields, slots=2) as two:
+            feeds = [iter(ringfeed.tf.dataset(ring, 2, structure="x", prefetch=2)) for ring in (one, two)]
+
+            @tf.function
+            def model(x, y):
+                return tf.reduce_sum(tf.matmul(tf.cast(x, tf.float32), tf.cast(y, tf.float32), transpose_b=True))
+
+            def put(ring, number):
+                ring.put({"x": np.full(512, number)})
+
+            total = 0
+            for number in range(20):
+                put(one, number)
+                put(two, 1)
+                total += model(next(feeds[0]), next(feeds[1])).numpy() / 512
+            print(total)
+            waited = [ring.stats()["take_wait_ns"] for ring in (one, two)]
+            while any(ring.stats()["take_wait_ns"] == before for ring, before in zip((one, two), waited)):
+                pass
+            print(model(tf.ones([1, 512], tf.int64), tf.ones([1, 512], tf.int64)).numpy())
+        """
+    )
+    assert (status, printed.split()) == (0, ["190.0", "512.0"]), errors
+
+
+def test_two_iterators_share_the_records(make_ring, start):
+    ring = make_ring(slots=8)
+    elements = dataset(ring, 2, structure="x")
+    found: list[list[int]] = [[], []]
+
+    def read(numbers):
+        for element in elements:
+            numbers += first_numbers(element)
+
+    readers = [threading.Thread(target=read, args=[numbers]) for numbers in found]
+    for reader in readers:
+        reader.start()
+    producer = start(produce, ring.name, RECORDS)
+    for reader in readers:
+        reader.join()
+    producer.result()
+    assert sorted(found[0] + found[1]) == list(range(RECORDS))
+    assert all(numbers == sorted(numbers) for numbers in found)
+
+
+def test_two_datasets_of_one_ring_share_the_records(make_ring, start):
+    ring = make_ring(slots=8)
+    other = ringfeed.Ring.attach(ring.name)
+    producer = start(produce, ring.name, RECORDS)
+    pairs = tf.data.Dataset.zip((dataset(ring, 2, structure="x"), dataset(other, 2, structure="x")))
+    found: list[int] = []
+    for pair in pairs:
+        found += first_numbers(pair[0]) + first_numbers(pair[1])
+    producer.result()
+    # The zip ends with whichever ends first, and so may leave the other's last element unseen.
+    assert len(found) >= RECORDS - 2
+    assert len(set(found)) == len(found)
+    other.close()
