@@ -27,6 +27,7 @@ struct rf_ring {
     _Atomic bool owner;
     int numa_errno;
     uint32_t slot_count;
+    uint64_t record_bytes;       /* the samples of all fields */
     _Atomic uint32_t self;       /* our owner number: participant index + 1 */
     _Atomic uint32_t generation; /* rf_fork_generation when `self` joined; written after it */
     _Atomic uint32_t closing;

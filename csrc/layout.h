@@ -30,7 +30,8 @@ enum { RF_CACHE_LINE = 64, RF_CACHE_PAIR = 128 /* lines are fetched in pairs */ 
  * owner: participant index + 1, 0 for nobody (FREE, READY).
  * pin:   the producer still has a view of the published slot: on release it becomes PINNED
  *        (owner: that producer) instead of FREE, until the view is gone.
- * epoch: + 1 at each return to FREE; a word seen once is never seen again.
+ * epoch: + 1 at each return to FREE; so a word seen once is never seen again, but for those of a
+ *        record that is delivered again after its taker died.
  */
 typedef enum rf_state {
     RF_STATE_FREE = 0,

@@ -24,6 +24,8 @@
 /* A word that is as wished, but of no use, is not worth spinning on more often than this. */
 enum { MOST_SPINS = 16 };
 
+enum { SMALL_RECORD_BYTES = 1024 };
+
 /* ---- Entering ------------------------------------------------------------------------------- */
 
 rf_status rf_enter(rf_ring *ring)
@@ -441,6 +443,15 @@ rf_status rf_publish(rf_lease *lease, uint32_t rows, const uint64_t *tags, int p
     return done == rows ? RF_OK : RF_SLOT_LOST;
 }
 
+static void copy_record(const rf_ring *ring, uint32_t slot, const void *const *sources)
+{
+    for (uint32_t field = 0; field < ring->geometry.fields; field++) {
+        const rf_field *layout = &ring->geometry.field[field];
+        memcpy(ring->region[field] + slot * layout->stride_bytes, sources[field],
+               layout->sample_bytes);
+    }
+}
+
 rf_status rf_put(rf_ring *ring, const void *const *sources, uint64_t tag, int64_t deadline_ns)
 {
     uint32_t slot, count;
@@ -448,14 +459,20 @@ rf_status rf_put(rf_ring *ring, const void *const *sources, uint64_t tag, int64_
     rf_status status = wait_to_claim(ring, 1, deadline_ns, &slot, &count, &word);
     if (status != RF_OK)
         return status;
-    int64_t claimed_ns = rf_now_ns();
-    for (uint32_t field = 0; field < ring->geometry.fields; field++) {
-        const rf_field *layout = &ring->geometry.field[field];
-        memcpy(ring->region[field] + slot * layout->stride_bytes, sources[field], layout->sample_bytes);
+    /* The stores of the copy go to memory that a taker had last. A clock or a locked operation
+     * behind them would wait for that memory, and publish_slot once more for the slot record. A small
+     * record is copied faster than the clock is read anyway, so both come first and there is one
+     * wait for all. */
+    bool small = ring->record_bytes <= SMALL_RECORD_BYTES;
+    if (small)
+        begin_publishing(ring);
+    int64_t claimed_ns = rf_now_ns(), published_ns = claimed_ns;
+    copy_record(ring, slot, sources);
+    if (!small) {
+        published_ns = rf_now_ns();
+        begin_publishing(ring);
     }
-    int64_t now = rf_now_ns();
-    begin_publishing(ring);
-    bool published = publish_slot(ring, slot, word, tag, claimed_ns, now, 0);
+    bool published = publish_slot(ring, slot, word, tag, claimed_ns, published_ns, 0);
     end_publishing(ring);
     if (!published)
         return RF_SLOT_LOST;
@@ -489,7 +506,6 @@ static uint32_t run_length(const rf_ring *ring, uint32_t first, uint32_t most)
     uint32_t rows = 0;
     for (; rows < most; rows++) {
         uint32_t slot = rf_wrap(ring, first + rows), unused;
-        __builtin_prefetch(&ring->slots[rf_wrap(ring, slot + 4)]);
         /* A1 <- R1 (publish_slot), for the link. */
         if (rf_word_state(rf_load_acquire(&ring->words[slot])) != RF_STATE_READY ||
             must_wait(ring, first, slot, &unused))
@@ -562,12 +578,9 @@ static uint64_t take_slot(rf_ring *ring, uint32_t slot, uint32_t self)
 static uint32_t take_run(rf_ring *ring, uint32_t first, uint32_t rows, rf_lease *lease)
 {
     uint32_t self = rf_self(ring), count = 0;
-    for (; count < rows; count++) {
-        uint32_t slot = rf_wrap(ring, first + count);
-        __builtin_prefetch(&ring->slots[rf_wrap(ring, slot + 4)]);
-        if (!(lease->words[count] = take_slot(ring, slot, self)))
-            break;
-    }
+    while (count < rows &&
+           (lease->words[count] = take_slot(ring, rf_wrap(ring, first + count), self)))
+        count++;
     if (!count)
         return 0;
     int64_t now = rf_now_ns();

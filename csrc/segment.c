@@ -153,6 +153,7 @@ static rf_status map_segment(rf_ring *ring)
     for (uint32_t i = 0; i < geometry->fields; i++) {
         const rf_field *field = &geometry->field[i];
         ring->region[i] = ring->mapping + at;
+        ring->record_bytes += field->sample_bytes;
         if (!map_part(ring, at, field->region_offset, field->region_bytes) ||
             !map_part(ring, at + field->region_bytes, field->region_offset, field->region_bytes))
             return RF_SYSTEM;

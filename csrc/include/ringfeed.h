@@ -152,7 +152,8 @@ RF_API rf_status rf_segment_condemn(int fd);
  * lease of this handle is dropped. When the owner closes, the ring is closed for everyone. */
 RF_API void rf_ring_close(rf_ring *ring);
 
-/* Free the handle itself, after rf_ring_close; it lives on inside its leases until they go. */
+/* Free the handle itself, after rf_ring_close and when no call on it is under way; it lives on
+ * inside its leases until they go. */
 RF_API void rf_ring_drop(rf_ring *ring);
 
 RF_API const rf_geometry *rf_ring_geometry(const rf_ring *ring);
@@ -229,7 +230,8 @@ RF_API rf_status rf_claim(rf_ring *ring, uint32_t rows, int64_t deadline_ns, rf_
  * RF_SLOT_LOST: the claim was taken back meanwhile. */
 RF_API rf_status rf_publish(rf_lease *lease, uint32_t rows, const uint64_t *tags, int pinned);
 
-/* Claim one slot, copy one sample per field from `sources`, publish. As rf_claim and rf_publish. */
+/* Claim one slot, copy one sample per field from `sources`, publish. As rf_claim and rf_publish.
+ * A small record has one time for both. */
 RF_API rf_status rf_put(rf_ring *ring, const void *const *sources, uint64_t tag,
                         int64_t deadline_ns);
 
@@ -248,8 +250,9 @@ typedef struct rf_take_request {
 /* Take the oldest run of published records, at most max_rows of them.
  *
  * The run is shorter than min_rows only when no more can come (finished, or no slot is left to
- * publish in), or when min_rows records have been ready for 5 ms (or linger_ns, if longer) but
- * lie on both sides of a slot that someone still holds.
+ * publish in), or when for 5 ms (or linger_ns, if longer) min_rows records have been ready but lie
+ * on both sides of a slot that someone still holds, or a producer has waited for a free slot while
+ * the missing ones were in someone's hands.
  * RF_AGAIN, RF_EMPTY, RF_FINISHED, RF_CLOSED, RF_INVALID, RF_NO_MEMORY. */
 RF_API rf_status rf_take(rf_ring *ring, rf_take_request *request, rf_lease **lease);
 

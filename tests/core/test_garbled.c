@@ -157,6 +157,37 @@ static void test_events(void)
     close_ring(ring);
 }
 
+static _Atomic uint32_t flips;
+
+static void *flip_the_end(void *ring)
+{
+    for (uint32_t i = 0; atomic_load(&flips) == 0; i++) {
+        atomic_store(&((rf_ring *)ring)->header->finished, i & 1);
+        if (i % 4096 == 0)
+            sched_yield();
+    }
+    return NULL;
+}
+
+static void test_an_end_that_flips(void)
+{
+    rf_ring *ring = create_ring(1);
+    rf_lease *lease;
+    pthread_t thread = start_thread(flip_the_end, ring);
+    for (int i = 0; i < (SANITIZED ? 20000 : 200000); i++) {
+        rf_status status = take_until(ring, 1, 1, 0, &lease);
+        CHECK(status == RF_EMPTY || status == RF_FINISHED); /* and never a batch of nothing */
+        status = rf_claim(ring, 1, 0, &lease);
+        CHECK(status == RF_OK || status == RF_FINISHED);
+        if (status == RF_OK)
+            rf_lease_drop(lease);
+    }
+    atomic_store(&flips, 1);
+    join_thread(thread);
+    expect_all_free(ring);
+    close_ring(ring);
+}
+
 /* ---- Everything at once --------------------------------------------------------------------- */
 
 typedef struct vandal {
@@ -228,6 +259,7 @@ static const test tests[] = {
     {"links in a circle hide only their own records", test_links_in_a_circle},
     {"participant entries of any content do no harm", test_participants},
     {"event counts of any content do no harm", test_events},
+    {"a ring that is finished and not, in turns, hands out no empty batch", test_an_end_that_flips},
     {"a peer that writes at random everywhere does no harm", test_vandal},
 };
 

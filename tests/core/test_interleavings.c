@@ -648,8 +648,6 @@ static void play_at(const scene *played, uint64_t address, uint32_t variant)
 
 static void play(const scene *played)
 {
-    if (SANITIZED)
-        skip("only of the code as it is shipped are all instructions worth stopping at");
     static uint64_t addresses[MAX_ADDRESSES];
     shared = shared_memory(sizeof *shared);
     size_t count = trace(played, addresses);

@@ -212,6 +212,31 @@ def test_a_claim_that_was_taken_back_can_not_be_published_any_more_and_says_so(r
     assert states(ring) == {"free": 8}
 
 
+def release_too_late(pipe, name):
+    ring = ringfeed.Ring.attach(name)
+    batch = ring.take(max_rows=1)
+    os.close(os.open(segment_path(name), os.O_RDONLY))
+    pipe.tell("seems dead")
+    pipe.hear()
+    batch.release()
+
+
+def test_a_batch_that_was_given_to_another_taker_is_not_released_by_the_first(ring, start):
+    ring.put(record(1))
+    child = start(release_too_late, ring.name)
+    child.told()
+    look_after_the_dead(ring)
+    batch = ring.take(max_rows=1)
+    child.tell()
+    child.result()
+    assert states(ring) == {"free": 7, "taken": 1}
+    for n in range(7):
+        ring.put(record(2 + n), timeout=0)
+    assert numbers(batch) == [1]
+    assert batch.release() is True
+    assert take_all(ring) == list(range(2, 9))
+
+
 def own_a_ring(pipe, name):
     ring = ringfeed.Ring.create(name, {"x": ((512,), "int64")}, slots=8)
     ring.put(record(3))

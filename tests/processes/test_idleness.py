@@ -9,7 +9,7 @@ import ringfeed
 from support import record, wait_until, wait_until_waited
 
 WATCHED_NS = 1_000_000_000
-ALMOST_NOTHING = 0.05  # of one core. Measured: 0.002 to 0.006; a wait that spins uses 1.
+ALMOST_NOTHING = 0.05  # of one core. Measured: 0.001; a wait that spins uses 1.
 
 
 def processor_ns(pid):

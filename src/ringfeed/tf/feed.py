@@ -13,9 +13,9 @@ last reference, in whatever thread, gives the slots back at that moment, without
 dataset. That a turn ends when it is idle gives TensorFlow a moment to notice that the iterator is
 gone; else, dropping one with a prefetch in it would hang until the next record.
 
-All of it runs in a thread of its own. In one of TensorFlow's, the wait could keep the model from
-finishing the very batch whose slots are waited for; in the thread that asks (which would halve the
-cost of ``next(iterator)``), TensorFlow swallows Ctrl-C, and a `tf.GradientTape` around it keeps the batch.
+All of it runs in a thread of its own. In one of the pipeline's, of which there are as many as
+cores, waits could keep the pipeline's other steps from running; in the thread that asks (which would
+halve the cost of ``next(iterator)``), TensorFlow swallows Ctrl-C, and a `tf.GradientTape` keeps the batch.
 
 Not taken: `Dataset.from_generator`. It passes NumPy arrays, whose references TensorFlow keeps in a list
 until some later call into Python: never exact, and with a small ring a deadlock. It costs more, too.
