@@ -96,11 +96,11 @@ void rf_ring_unref(rf_ring *ring); /* the last one unmaps */
 
 extern _Atomic uint32_t rf_fork_generation; /* + 1 in each child of a fork */
 
-rf_status rf_join(rf_ring *ring);    /* become a participant, unless we are one */
-void rf_leave(rf_ring *ring);        /* hand the entry back; the counters stay */
-void rf_enlist(rf_ring *ring);       /* into this process's list of handles */
-void rf_delist(rf_ring *ring);       /* and out of it, with its descriptor */
-rf_status rf_lock_owner(int fd);     /* say that this process owns the segment */
+rf_status rf_join(rf_ring *ring); /* become a participant, unless we are one */
+void rf_leave(rf_ring *ring);     /* hand the entry back; the counters stay */
+void rf_enlist(rf_ring *ring);    /* into this process's list of handles */
+void rf_delist(rf_ring *ring);    /* and out of it, with its descriptor */
+rf_status rf_lock_owner(int fd);  /* say that this process owns the segment */
 void rf_unlock_owner(rf_ring *ring);
 bool rf_owner_lives(const rf_ring *ring);
 

@@ -137,8 +137,8 @@ typedef struct rf_header {
     _Alignas(RF_CACHE_PAIR) _Atomic uint32_t take_cursor;  /* where the next take starts to look */
     _Alignas(RF_CACHE_PAIR) _Atomic uint32_t finished;
     _Atomic uint32_t closed;
-    rf_event readable; /* takers wait here for READY */
-    rf_event writable; /* producers wait here for FREE */
+    rf_event readable;                            /* takers wait here for READY */
+    rf_event writable;                            /* producers wait here for FREE */
     _Alignas(RF_CACHE_PAIR) rf_counters departed; /* counters of participants that left */
     _Alignas(RF_CACHE_PAIR) rf_geometry geometry;
 } rf_header;

@@ -53,7 +53,8 @@ static void install_fork_watch(void)
 
 static bool set_lock(int fd, int byte, short type)
 {
-    struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = LOCKS_OFFSET + byte, .l_len = 1};
+    struct flock lock = {
+        .l_type = type, .l_whence = SEEK_SET, .l_start = LOCKS_OFFSET + byte, .l_len = 1};
     int result;
     do
         result = fcntl(fd, F_SETLK, &lock);
@@ -64,7 +65,8 @@ static bool set_lock(int fd, int byte, short type)
 /* Does another process hold the byte? 1, 0, or -1 when the kernel does not say. */
 static int locked_elsewhere(int fd, int byte)
 {
-    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = LOCKS_OFFSET + byte, .l_len = 1};
+    struct flock lock = {
+        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = LOCKS_OFFSET + byte, .l_len = 1};
     if (fcntl(fd, F_GETLK, &lock) == -1)
         return -1;
     return lock.l_type != F_UNLCK;
@@ -91,7 +93,8 @@ static bool same_segment(const rf_ring *ring, dev_t device, ino_t inode)
 static bool is_ours(const rf_ring *ring, uint32_t owner)
 {
     for (const rf_ring *other = handles; other; other = other->next)
-        if (same_segment(other, ring->device, ring->inode) && is_current(other) && rf_self(other) == owner)
+        if (same_segment(other, ring->device, ring->inode) && is_current(other) &&
+            rf_self(other) == owner)
             return true;
     return false;
 }
@@ -113,7 +116,7 @@ static bool any_handle_on(dev_t device, ino_t inode)
     return false;
 }
 
-/* With the mutex held: close `fd`, or keep it while a handle on the same segment needs its locks. */
+/* With the mutex held: close `fd`, or keep it while a handle on its segment needs the locks. */
 static void close_or_park(int fd, dev_t device, ino_t inode)
 {
     if (any_handle_on(device, inode)) {
@@ -177,8 +180,8 @@ void rf_unlock_owner(rf_ring *ring)
 static bool we_own(dev_t device, ino_t inode)
 {
     for (const rf_ring *ring = handles; ring; ring = ring->next)
-        if (same_segment(ring, device, inode) && rf_load_relaxed(&((rf_ring *)ring)->owner) && is_current(ring) &&
-            !rf_load_relaxed(&((rf_ring *)ring)->closing))
+        if (same_segment(ring, device, inode) && rf_load_relaxed(&((rf_ring *)ring)->owner) &&
+            is_current(ring) && !rf_load_relaxed(&((rf_ring *)ring)->closing))
             return true;
     return false;
 }
@@ -207,6 +210,11 @@ rf_status rf_segment_condemn(int fd)
     if (set_lock(fd, CONDEMN_BYTE, F_WRLCK))
         return RF_OK;
     return errno == EAGAIN || errno == EACCES ? RF_AGAIN : RF_SYSTEM;
+}
+
+int rf_segment_is_condemned(int fd)
+{
+    return locked_elsewhere(fd, CONDEMN_BYTE);
 }
 
 /* ---- Participants --------------------------------------------------------------------------- */
@@ -253,8 +261,8 @@ static void recover_slot(rf_ring *ring, uint32_t slot, uint32_t dead)
             rf_cas_acq_rel(&ring->words[slot], seen, seen & ~RF_PIN);
             continue;
         }
-        if (rf_word_owner(seen) != dead || (state != RF_STATE_CLAIMED && state != RF_STATE_TAKEN &&
-                                            state != RF_STATE_PINNED))
+        if (rf_word_owner(seen) != dead ||
+            (state != RF_STATE_CLAIMED && state != RF_STATE_TAKEN && state != RF_STATE_PINNED))
             return;
         _Atomic uint64_t *counter = undo(ring, slot, seen, &ring->header->departed);
         if (counter)
@@ -322,7 +330,8 @@ rf_status rf_join(rf_ring *ring)
         rf_store_relaxed(&ring->owner, false); /* we are a forked child: our parent is */
     rf_store_relaxed(&ring->self, owner);
     rf_store_relaxed(&ring->last_link, 0);
-    rf_store_relaxed(&ring->publishing, 0u); /* a thread that the child does not have may have been */
+    rf_store_relaxed(&ring->publishing,
+                     0u); /* a thread that the child does not have may have been */
     /* R7 -> A7 (rf_enter): whoever enters by this generation does so as `self`. */
     rf_store_release(&ring->generation, rf_load_relaxed(&rf_fork_generation));
 out:

@@ -18,7 +18,7 @@
 
 #include "handle.h"
 
-/* How long records that lie on both sides of a held slot wait for it before they go in two batches. */
+/* How long records on both sides of a held slot wait for it before they go in two batches. */
 #define GAP_PATIENCE_NS INT64_C(5000000)
 
 /* A word that is as wished, but of no use, is not worth spinning on more often than this. */
@@ -267,7 +267,8 @@ static uint32_t claim_run(rf_ring *ring, uint32_t rows, uint32_t *first, uint64_
 }
 
 /* One attempt: RF_OK with *count rows, RF_FULL, RF_FINISHED, RF_CLOSED. */
-static rf_status try_claim(rf_ring *ring, uint32_t rows, uint32_t *first, uint32_t *count, uint64_t *words)
+static rf_status try_claim(rf_ring *ring, uint32_t rows, uint32_t *first, uint32_t *count,
+                           uint64_t *words)
 {
     rf_status status = still_open(ring);
     if (status != RF_OK)
@@ -302,7 +303,8 @@ static bool look_after_the_dead(rf_ring *ring, int64_t now_ns)
 }
 
 /* Before a wait goes on: RF_OK, or why it is over. */
-static rf_status wait_on(int64_t *started, int64_t now_ns, int64_t deadline_ns, rf_status out_of_time)
+static rf_status wait_on(int64_t *started, int64_t now_ns, int64_t deadline_ns,
+                         rf_status out_of_time)
 {
     if (!*started)
         *started = now_ns;
@@ -388,13 +390,13 @@ static void begin_publishing(rf_ring *ring)
 
 static void end_publishing(rf_ring *ring)
 {
-    /* R8 -> A8 (begin_publishing): the next thread finds our record READY and last_link naming it. */
+    /* R8 -> A8 (begin_publishing): the next thread finds our record READY, named by last_link. */
     rf_store_release(&ring->publishing, 0u);
 }
 
 /* CLAIMED -> READY, between begin_ and end_publishing. False when the claim was taken back. */
-static bool publish_slot(rf_ring *ring, uint32_t slot, uint64_t claimed, uint64_t tag, int64_t claimed_ns,
-                         int64_t now, uint64_t pin)
+static bool publish_slot(rf_ring *ring, uint32_t slot, uint64_t claimed, uint64_t tag,
+                         int64_t claimed_ns, int64_t now, uint64_t pin)
 {
     rf_slot *record = &ring->slots[slot];
     uint64_t epoch = rf_word_epoch(claimed);
@@ -409,7 +411,7 @@ static bool publish_slot(rf_ring *ring, uint32_t slot, uint64_t claimed, uint64_
     rf_store_relaxed(&record->producer, rf_self(ring));
     rf_store_relaxed(&record->deliveries, 0u);
     rf_store_relaxed(&record->link, rf_load_relaxed(&ring->last_link));
-    /* R1 -> A1 (take_slot): the payload and the slot record are complete before anyone sees READY. */
+    /* R1 -> A1 (take_slot): payload and slot record are complete before anyone sees READY. */
     if (!rf_cas_release(&ring->words[slot], claimed,
                         rf_word(RF_STATE_READY, RF_NO_OWNER, epoch) | pin))
         return false;
@@ -460,9 +462,9 @@ rf_status rf_put(rf_ring *ring, const void *const *sources, uint64_t tag, int64_
     if (status != RF_OK)
         return status;
     /* The stores of the copy go to memory that a taker had last. A clock or a locked operation
-     * behind them would wait for that memory, and publish_slot once more for the slot record. A small
-     * record is copied faster than the clock is read anyway, so both come first and there is one
-     * wait for all. */
+     * behind them would wait for that memory, and publish_slot once more for the slot record. A
+     * small record is copied faster than the clock is read anyway, so both come first and there is
+     * one wait for all. */
     bool small = ring->record_bytes <= SMALL_RECORD_BYTES;
     if (small)
         begin_publishing(ring);
@@ -640,7 +642,8 @@ static void want_rows(look *seen, uint32_t missing, const census *now)
 }
 
 /* Is a run shorter than min_rows all that can be had for now? */
-static bool short_run_is_due(const rf_ring *ring, rf_take_request *request, look *seen, int64_t now_ns)
+static bool short_run_is_due(const rf_ring *ring, rf_take_request *request, look *seen,
+                             int64_t now_ns)
 {
     census now = count_states(ring);
     want_rows(seen, request->min_rows - seen->rows, &now);
@@ -662,7 +665,8 @@ static bool short_run_is_due(const rf_ring *ring, rf_take_request *request, look
 /* Should the run be taken now, or is more to be waited for? */
 static bool run_is_due(const rf_ring *ring, rf_take_request *request, look *seen)
 {
-    if (seen->rows >= request->max_rows || (seen->rows >= request->min_rows && request->linger_ns <= 0))
+    if (seen->rows >= request->max_rows ||
+        (seen->rows >= request->min_rows && request->linger_ns <= 0))
         return true;
     int64_t now_ns = rf_now_ns();
     if (seen->rows < request->min_rows) {
@@ -835,8 +839,11 @@ static void add_counters(rf_counts *sum, rf_counters *from)
 void rf_ring_stats(rf_ring *ring, rf_stats *stats)
 {
     census now = count_states(ring);
-    *stats = (rf_stats){
-        .free = now.free, .claimed = now.claimed, .ready = now.ready, .taken = now.taken, .pinned = now.pinned};
+    *stats = (rf_stats){.free = now.free,
+                        .claimed = now.claimed,
+                        .ready = now.ready,
+                        .taken = now.taken,
+                        .pinned = now.pinned};
     add_counters(&stats->counts, &ring->header->departed);
     for (uint32_t index = 0; index < ring->geometry.participants; index++) {
         rf_participant *entry = &ring->participants[index];

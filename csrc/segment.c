@@ -24,8 +24,8 @@
 enum { MEMORY_POLICY_BIND = 2 };
 
 static const uint8_t dtype_bytes[RF_DTYPES] = {
-    [RF_BOOL] = 1,    [RF_INT8] = 1,    [RF_INT16] = 2,   [RF_INT32] = 4,     [RF_INT64] = 8,
-    [RF_UINT8] = 1,   [RF_UINT16] = 2,  [RF_UINT32] = 4,  [RF_UINT64] = 8,    [RF_FLOAT16] = 2,
+    [RF_BOOL] = 1,    [RF_INT8] = 1,    [RF_INT16] = 2,     [RF_INT32] = 4,    [RF_INT64] = 8,
+    [RF_UINT8] = 1,   [RF_UINT16] = 2,  [RF_UINT32] = 4,    [RF_UINT64] = 8,   [RF_FLOAT16] = 2,
     [RF_FLOAT32] = 4, [RF_FLOAT64] = 8, [RF_COMPLEX64] = 8, [RF_BFLOAT16] = 2,
 };
 
@@ -87,14 +87,14 @@ rf_status rf_plan(const rf_options *options, rf_geometry *geometry)
 {
     uint64_t page = options->huge_pages ? HUGE_PAGE_BYTES : (uint64_t)sysconf(_SC_PAGESIZE);
     uint64_t slots = options->slots, unit = 1;
-    if (slots == 0 || geometry->fields == 0 || geometry->fields > RF_MAX_FIELDS || options->participants == 0 ||
-        options->participants > RF_MAX_PARTICIPANTS)
+    if (slots == 0 || geometry->fields == 0 || geometry->fields > RF_MAX_FIELDS ||
+        options->participants == 0 || options->participants > RF_MAX_PARTICIPANTS)
         return RF_INVALID;
     for (uint32_t i = 0; i < geometry->fields; i++) {
         rf_status status = plan_field(&geometry->field[i]);
         if (status != RF_OK)
             return status;
-        /* Strides and pages are multiples of 64; the units are powers of two: the largest serves all. */
+        /* Strides and pages are multiples of 64, units powers of two: the largest serves all. */
         uint64_t need = page / greatest_common_divisor(page, geometry->field[i].stride_bytes);
         unit = need > unit ? need : unit;
     }
@@ -104,7 +104,8 @@ rf_status rf_plan(const rf_options *options, rf_geometry *geometry)
     geometry->participants = options->participants;
     geometry->page_bytes = (uint32_t)page;
     uint64_t end = sizeof(rf_header);
-    if (!place(geometry->participants * sizeof(rf_participant), page, &end, &geometry->participants_offset) ||
+    if (!place(geometry->participants * sizeof(rf_participant), page, &end,
+               &geometry->participants_offset) ||
         !place(slots * sizeof(uint64_t), page, &end, &geometry->words_offset) ||
         !place(slots * sizeof(rf_slot), page, &end, &geometry->slots_offset))
         return RF_TOO_LARGE;
@@ -129,14 +130,16 @@ static bool map_part(rf_ring *ring, uint64_t at, uint64_t offset, uint64_t bytes
 static rf_status map_segment(rf_ring *ring)
 {
     const rf_geometry *geometry = &ring->geometry;
-    uint64_t page = geometry->page_bytes, tables = geometry->field[0].region_offset, total = tables + page;
+    uint64_t page = geometry->page_bytes, tables = geometry->field[0].region_offset,
+             total = tables + page;
     for (uint32_t i = 0; i < geometry->fields; i++) {
         uint64_t twice;
-        if (!multiply(geometry->field[i].region_bytes, 2, &twice) || __builtin_add_overflow(total, twice, &total) ||
-            total > INT64_MAX)
+        if (!multiply(geometry->field[i].region_bytes, 2, &twice) ||
+            __builtin_add_overflow(total, twice, &total) || total > INT64_MAX)
             return RF_TOO_LARGE;
     }
-    uint8_t *reserved = mmap(NULL, total, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    uint8_t *reserved =
+        mmap(NULL, total, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (reserved == MAP_FAILED)
         return RF_SYSTEM;
     /* Huge pages want addresses on their own size: the spare page above makes room for that. */
@@ -217,7 +220,8 @@ static int bind_to_node(rf_ring *ring, int32_t node)
     if (node >= NODES)
         return EINVAL;
     mask[node / BITS] = 1ul << (node % BITS);
-    return syscall(SYS_mbind, ring->mapping, ring->mapped_bytes, MEMORY_POLICY_BIND, mask, (unsigned long)NODES, 0u)
+    return syscall(SYS_mbind, ring->mapping, ring->mapped_bytes, MEMORY_POLICY_BIND, mask,
+                   (unsigned long)NODES, 0u)
                ? errno
                : 0;
 }
@@ -253,7 +257,8 @@ static void write_header(rf_ring *ring, const rf_options *options)
     rf_store_release(&header->whole, 1u);
 }
 
-rf_status rf_ring_create(int fd, const rf_options *options, const rf_geometry *geometry, rf_ring **out)
+rf_status rf_ring_create(int fd, const rf_options *options, const rf_geometry *geometry,
+                         rf_ring **out)
 {
     *out = NULL;
     rf_ring *ring = new_ring(fd);
@@ -287,8 +292,9 @@ rf_status rf_ring_create(int fd, const rf_options *options, const rf_geometry *g
 
 /* ---- Attach --------------------------------------------------------------------------------- */
 
-/* The layout that the header claims is the one that we compute from its fields, or it is damaged. */
-static rf_status check_geometry(const rf_geometry *claimed, uint64_t file_bytes, rf_geometry *checked)
+/* The layout that the header claims is the one that we compute, or it is damaged. */
+static rf_status check_geometry(const rf_geometry *claimed, uint64_t file_bytes,
+                                rf_geometry *checked)
 {
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
     if (claimed->page_bytes != page && claimed->page_bytes != HUGE_PAGE_BYTES)
@@ -316,12 +322,14 @@ static rf_status read_header(int fd, rf_geometry *geometry)
     if (header == MAP_FAILED)
         return RF_SYSTEM;
     rf_status result = RF_OK;
+    /* Each is 0 until its creator has written it, in whatever order the two are seen. */
     uint64_t magic = *(volatile uint64_t *)&header->magic;
-    if (magic == 0)
+    uint32_t version = *(volatile uint32_t *)&header->layout_version;
+    if (magic == 0 || (magic == RF_MAGIC && version == 0))
         result = RF_UNFINISHED;
     else if (magic != RF_MAGIC)
         result = RF_NOT_A_RING;
-    else if (header->layout_version != RF_LAYOUT_VERSION)
+    else if (version != RF_LAYOUT_VERSION)
         result = RF_WRONG_VERSION;
     else if (rf_load_acquire(&header->whole) != 1) /* A4 <- R4 (write_header) */
         result = RF_UNFINISHED;
@@ -449,7 +457,8 @@ int rf_ring_use_huge_pages(rf_ring *ring)
      * ignored where shmem_enabled says never; collapsing at once tells. */
     for (uint32_t i = 0; i < ring->geometry.fields; i++) {
         size_t bytes = ring->geometry.field[i].region_bytes;
-        if (madvise(ring->region[i], bytes, MADV_HUGEPAGE) || madvise(ring->region[i], bytes, MADV_COLLAPSE))
+        if (madvise(ring->region[i], bytes, MADV_HUGEPAGE) ||
+            madvise(ring->region[i], bytes, MADV_COLLAPSE))
             return errno;
     }
     return 0;

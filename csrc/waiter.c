@@ -39,7 +39,7 @@ static void wake_all(rf_event *event)
     /* The wish is withdrawn before the sequence moves: who leaves a new one from here on either
      * reads the new sequence or finds it changed when it goes to sleep. */
     rf_exchange_relaxed(&event->wanted, 0u);
-    /* R5 -> A5 (rf_prepare_wait): who reads the new sequence also sees the change that we tell of. */
+    /* R5 -> A5 (rf_prepare_wait): who reads the new sequence sees the change that we tell of. */
     rf_add_release(&event->sequence, 1u);
     futex(&event->sequence, FUTEX_WAKE, INT32_MAX, NULL);
 }

@@ -26,12 +26,12 @@ extern "C" {
 #define RF_API __attribute__((visibility("default")))
 
 enum {
-    RF_NAME_BYTES = 64,       /* a field's name with its closing NUL */
-    RF_MAX_RANK = 32,         /* dimensions of a sample */
-    RF_MAX_FIELDS = 64,       /* fields of a record */
-    RF_MAX_SLOTS = 1 << 24,   /* a link names a slot in 24 bits */
+    RF_NAME_BYTES = 64,         /* a field's name with its closing NUL */
+    RF_MAX_RANK = 32,           /* dimensions of a sample */
+    RF_MAX_FIELDS = 64,         /* fields of a record */
+    RF_MAX_SLOTS = 1 << 24,     /* a link names a slot in 24 bits */
     RF_MAX_PARTICIPANTS = 4095, /* a word names its owner in 12 bits; 0 is nobody */
-    RF_ALIGNMENT = 64,        /* TensorFlow takes foreign memory as it is only from 64 bytes on */
+    RF_ALIGNMENT = 64,          /* TensorFlow takes foreign memory as it is only from 64 bytes on */
 };
 
 /* A wait returns to its caller at least this often. */
@@ -41,22 +41,22 @@ enum {
 
 typedef enum rf_status {
     RF_OK = 0,
-    RF_AGAIN,           /* a slice of waiting is over, or a signal came: call again */
-    RF_FULL,            /* no slot became free before the deadline */
-    RF_EMPTY,           /* too few records were published before the deadline */
-    RF_FINISHED,        /* the ring was finished and is drained */
-    RF_CLOSED,          /* this handle was closed, or the owner closed or left the ring */
-    RF_SLOT_LOST,       /* the claim was taken back: its owner had been found dead */
-    RF_INVALID,         /* an argument makes no sense */
-    RF_TOO_LARGE,       /* a size passes 2^63 - 1 bytes or a limit of this header */
-    RF_NO_SPACE,        /* the file system of the segment has too little space */
-    RF_NOT_A_RING,      /* the segment does not start with RingFeed's magic */
-    RF_UNFINISHED,      /* the segment is not (or not yet) whole */
-    RF_WRONG_VERSION,   /* another layout version */
-    RF_DAMAGED,         /* the header contradicts itself or the segment's size */
-    RF_CROWDED,         /* every participant entry is in use */
-    RF_NO_MEMORY,       /* malloc failed */
-    RF_SYSTEM,          /* a system call failed; errno says why */
+    RF_AGAIN,         /* a slice of waiting is over, or a signal came: call again */
+    RF_FULL,          /* no slot became free before the deadline */
+    RF_EMPTY,         /* too few records were published before the deadline */
+    RF_FINISHED,      /* the ring was finished and is drained */
+    RF_CLOSED,        /* this handle was closed, or the owner closed or left the ring */
+    RF_SLOT_LOST,     /* the claim was taken back: its owner had been found dead */
+    RF_INVALID,       /* an argument makes no sense */
+    RF_TOO_LARGE,     /* a size passes 2^63 - 1 bytes or a limit of this header */
+    RF_NO_SPACE,      /* the file system of the segment has too little space */
+    RF_NOT_A_RING,    /* the segment does not start with RingFeed's magic */
+    RF_UNFINISHED,    /* the segment is not (or not yet) whole */
+    RF_WRONG_VERSION, /* another layout version */
+    RF_DAMAGED,       /* the header contradicts itself or the segment's size */
+    RF_CROWDED,       /* every participant entry is in use */
+    RF_NO_MEMORY,     /* malloc failed */
+    RF_SYSTEM,        /* a system call failed; errno says why */
 } rf_status;
 
 typedef enum rf_dtype {
@@ -74,7 +74,7 @@ typedef enum rf_dtype {
     RF_FLOAT64,
     RF_COMPLEX64,
     RF_BFLOAT16,
-    RF_DTYPES,          /* one past the last */
+    RF_DTYPES, /* one past the last */
 } rf_dtype;
 
 /* Bytes of one element; 0 for an unknown dtype. */
@@ -108,9 +108,9 @@ typedef struct rf_geometry {
 typedef struct rf_options {
     uint32_t slots;        /* at least this many */
     uint32_t participants; /* processes (attachments) at a time */
-    uint32_t redeliver;    /* rows of a dead taker: 1 become READY again, 0 are dropped and counted */
-    uint32_t huge_pages;   /* lay regions out on 2 MiB pages and ask for them */
-    int32_t numa_node;     /* bind the memory to this node; -1 for none */
+    uint32_t redeliver;  /* rows of a dead taker: 1 become READY again, 0 are dropped and counted */
+    uint32_t huge_pages; /* lay regions out on 2 MiB pages and ask for them */
+    int32_t numa_node;   /* bind the memory to this node; -1 for none */
 } rf_options;
 
 typedef struct rf_ring rf_ring;
@@ -147,6 +147,10 @@ RF_API int rf_segment_has_owner(int fd);
 /* Take the right to unlink a segment that no one owns. The right ends with the process or
  * with rf_segment_discard. RF_AGAIN: someone else has it. RF_SYSTEM. */
 RF_API rf_status rf_segment_condemn(int fd);
+
+/* Has another process that right? 1 yes, 0 no, -1 a system call failed. A creator asks when it owns
+ * the segment, a remover asks for an owner when it has the right: one of them sees the other. */
+RF_API int rf_segment_is_condemned(int fd);
 
 /* Close this handle. Waiting threads return RF_CLOSED. The memory stays mapped until the last
  * lease of this handle is dropped. When the owner closes, the ring is closed for everyone. */

@@ -106,6 +106,7 @@ cdef extern from "ringfeed.h" nogil:
     void rf_segment_discard(int fd)
     int rf_segment_has_owner(int fd)
     rf_status rf_segment_condemn(int fd)
+    int rf_segment_is_condemned(int fd)
     void rf_ring_close(rf_ring *ring)
     void rf_ring_drop(rf_ring *ring)
     const rf_geometry *rf_ring_geometry(const rf_ring *ring)

@@ -610,6 +610,14 @@ def condemn_segment(int fd):
     return status == RF_OK
 
 
+def segment_is_condemned(int fd):
+    """Has another process the right to unlink the segment?"""
+    cdef int condemned = rf_segment_is_condemned(fd)
+    if condemned < 0:
+        raise OSError(errno, os.strerror(errno))
+    return condemned == 1
+
+
 def discard_segment(int fd):
     """Let go of a descriptor of a segment that no ring took over."""
     rf_segment_discard(fd)

@@ -19,7 +19,7 @@ from typing import Any
 
 from . import _core, segment
 from ._core import Batch
-from .errors import LayoutMismatch, RingClosed, RingExists, RingFinished, RingNotFound
+from .errors import LayoutMismatch, RingClosed, RingFinished, RingNotFound
 from .record_spec import FieldsLike, RecordSpec
 
 MAX_SLOTS = 2**24
@@ -109,21 +109,30 @@ class Ring(_core.RingBase):
         participants = _whole(participants, f"ring {name!r}: participants", 1, MAX_PARTICIPANTS)
         if numa_node is not None:
             numa_node = _whole(numa_node, f"ring {name!r}: numa_node", 0, 1023)
+        options = (spec, slots, participants, bool(redeliver), bool(huge_pages), numa_node)
+        while (ring := cls._create_unless_condemned(name, *options)) is None:
+            pass
+        ring._ask_for_memory(huge_pages, lock_memory, numa_node)
+        return ring
+
+    @classmethod
+    def _create_unless_condemned(cls, name: str, *options: Any) -> Ring | None:
+        """Create; None when another creator took our segment, before it was ours, for a dead one's."""
         descriptor = segment.open_new(name)
         identity = segment.identity(descriptor)
         ring = cls.__new__(cls)
         try:
-            ring._create(name, descriptor, spec, slots, participants, bool(redeliver), bool(huge_pages), numa_node)
-            # Had we been stopped for long before the segment was ours, another creator would have replaced it.
-            if segment.identity_of(name) != identity:
-                raise RingExists(f"ring {name!r} was created by another process at the same time. Attach to that one.")
+            ring._create(name, descriptor, *options)
+            if segment.is_condemned(name, ring.descriptor):
+                ring.close()
+                segment.unlink_if(name, identity)
+                return None
         except BaseException:
             segment.unlink_if(name, identity)
             raise
         ring._finalizer = weakref.finalize(ring, _end_of_owner, name, identity, os.getpid())
         ring._identity = identity
         ring.memory = {}
-        ring._ask_for_memory(huge_pages, lock_memory, numa_node)
         return ring
 
     @classmethod

@@ -88,20 +88,27 @@ def _remove_stale(name: str, give_up: bool) -> None:
     if descriptor is None:
         return
     try:
+        # In this order: its creator owns it before it gives it a size.
+        status = os.fstat(descriptor)
         if _core.segment_is_owned(descriptor) or give_up:
             raise RingExists(f"ring {name!r} exists and its owner is alive. Attach to it, or choose another name.")
-        status = os.fstat(descriptor)
         if status.st_size == 0 and time.time() - status.st_ctime < MAKING_SECONDS:
-            time.sleep(0.002)  # it may just be in the making: its creator locks it first of all
+            time.sleep(0.002)  # it may just be in the making
             return
         # Of several processes that find it, the one with this lock removes it; the others find
-        # that the name means another segment by now.
-        if not _core.condemn_segment(descriptor):
+        # that the name means another segment by now. A creator that had not come so far as to own
+        # it either sees this lock (is_condemned), or is seen here.
+        if not _core.condemn_segment(descriptor) or _core.segment_is_owned(descriptor):
             time.sleep(0.002)
             return
         unlink_if(name, (status.st_dev, status.st_ino))
     finally:
         _core.discard_segment(descriptor)
+
+
+def is_condemned(name: str, descriptor: int) -> bool:
+    """Return whether another creator removes, or has removed, the segment that we have just made."""
+    return _core.segment_is_condemned(descriptor) or identity_of(name) != identity(descriptor)
 
 
 def unlink_if(name: str, which: Identity) -> None:

@@ -4,9 +4,9 @@
  * It may know the whole core, its private headers too: some states are best made by hand.
  *
  * A test passes when its process exits with 0, fails with anything else, and is skipped with 77.
- * CHECK ends a failed one at once, wherever it stands. An alarm ends what hangs. The process leads a
- * process group; what is left of the group and of the test's segments afterwards is removed by the
- * runner, so a test that fails cleans nothing up itself.
+ * CHECK ends a failed one at once, wherever it stands. An alarm ends what hangs. The process leads
+ * a process group; what is left of the group and of the test's segments afterwards is removed by
+ * the runner, so a test that fails cleans nothing up itself.
  */
 #ifndef RF_CHECK_H
 #define RF_CHECK_H
@@ -42,18 +42,18 @@ enum { SANITIZED = 0 };
 #define NS_PER_MS INT64_C(1000000)
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
 
-#define CHECK(condition)                                                                           \
-    do {                                                                                           \
-        if (!(condition))                                                                          \
-            fail(__FILE__, __LINE__, #condition, 0, 0, 0);                                         \
+#define CHECK(condition)                                   \
+    do {                                                   \
+        if (!(condition))                                  \
+            fail(__FILE__, __LINE__, #condition, 0, 0, 0); \
     } while (0)
 
 /* Both sides are shown as numbers when they differ. */
-#define CHECK_EQUAL(actual, expected)                                                              \
-    do {                                                                                           \
-        long long is_ = (long long)(actual), should_ = (long long)(expected);                      \
-        if (is_ != should_)                                                                        \
-            fail(__FILE__, __LINE__, #actual " == " #expected, 1, is_, should_);                   \
+#define CHECK_EQUAL(actual, expected)                                            \
+    do {                                                                         \
+        long long is_ = (long long)(actual), should_ = (long long)(expected);    \
+        if (is_ != should_)                                                      \
+            fail(__FILE__, __LINE__, #actual " == " #expected, 1, is_, should_); \
     } while (0)
 
 static inline void fail(const char *file, int line, const char *what, int numbers, long long is,
@@ -133,7 +133,7 @@ static inline int run_one(const test *one)
     return WIFEXITED(status) ? WEXITSTATUS(status) : FAILED;
 }
 
-/* Exit 0, 1, or 77 when every test was skipped. An argument chooses the tests whose sentence has it. */
+/* Exit 0, 1, or 77 when all were skipped. An argument chooses tests whose sentence has it. */
 static inline int run_tests(int argc, char **argv, const test *tests, size_t count)
 {
     size_t failed = 0, skipped = 0, ran = 0;
@@ -155,10 +155,10 @@ static inline int run_tests(int argc, char **argv, const test *tests, size_t cou
     return ran && skipped == ran ? SKIPPED : PASSED;
 }
 
-#define MAIN(tests)                                                                                \
-    int main(int argc, char **argv)                                                                \
-    {                                                                                              \
-        return run_tests(argc, argv, tests, COUNT(tests));                                         \
+#define MAIN(tests)                                        \
+    int main(int argc, char **argv)                        \
+    {                                                      \
+        return run_tests(argc, argv, tests, COUNT(tests)); \
     }
 
 /* ---- Processes and time --------------------------------------------------------------------- */
@@ -251,7 +251,7 @@ static inline int64_t cpu_ns(void)
 
 /* ---- Rings ---------------------------------------------------------------------------------- */
 
-/* A sample that fills a page, so that a ring can have any number of slots; it starts with a number. */
+/* A sample that fills a page, so that a ring can have any number of slots. It is a number. */
 enum { SAMPLE_BYTES = 4096 };
 
 static inline const char *segment_name(int number)
@@ -345,7 +345,8 @@ static inline void set_number(rf_lease *lease, uint32_t row, uint64_t number)
     memcpy((char *)rf_lease_data(lease, 0) + row * field->stride_bytes, &number, sizeof number);
 }
 
-static inline rf_status claim_until(rf_ring *ring, uint32_t rows, int64_t deadline, rf_lease **lease)
+static inline rf_status claim_until(rf_ring *ring, uint32_t rows, int64_t deadline,
+                                    rf_lease **lease)
 {
     rf_status status;
     while ((status = rf_claim(ring, rows, deadline, lease)) == RF_AGAIN)

@@ -97,8 +97,8 @@ int main(int argc, char **argv)
         qsort(per_batch, RUNS, sizeof per_batch[0], ascending);
         char name[32];
         snprintf(name, sizeof name, rows[i] ? "claim of %u, publish" : "put", rows[i]);
-        printf("%-24s %10.1f %10.1f %10.1f %12.1f\n", name, each[0], each[RUNS / 2],
-               each[RUNS - 1], per_batch[RUNS / 2]);
+        printf("%-24s %10.1f %10.1f %10.1f %12.1f\n", name, each[0], each[RUNS / 2], each[RUNS - 1],
+               per_batch[RUNS / 2]);
     }
     return PASSED;
 }

@@ -12,7 +12,8 @@ static void do_everything(rf_ring *ring)
         put_until(ring, 1, 0);
         if (rf_claim(ring, 1 + (uint32_t)round, 0, &lease) == RF_OK) {
             uint32_t rows = rf_lease_rows(lease);
-            CHECK(rows >= 1 && rows <= 1 + (uint32_t)round && rf_lease_first(lease) < ring->slot_count);
+            CHECK(rows >= 1 && rows <= 1 + (uint32_t)round &&
+                  rf_lease_first(lease) < ring->slot_count);
             for (uint32_t row = 0; row < rows; row++)
                 set_number(lease, row, row);
             rf_publish(lease, rows, tags, round == 1);
@@ -209,16 +210,12 @@ static void vandalise(void *argument)
         _Atomic uint64_t *record = (_Atomic uint64_t *)&ring->slots[slot];
         switch (state >> 61) {
         case 0:
-        case 1:
-            atomic_store(&ring->words[slot], value);
-            break;
+        case 1: atomic_store(&ring->words[slot], value); break;
         case 2:
             atomic_store(&ring->words[slot],
                          rf_word((rf_state)(at % 5), (uint32_t)(value & 3), 2 + value % 2));
             break;
-        case 3:
-            atomic_store(record + at % 7, value);
-            break;
+        case 3: atomic_store(record + at % 7, value); break;
         case 4:
             atomic_store(&ring->slots[slot].link, rf_link((uint32_t)value % ring->slot_count, 2));
             break;

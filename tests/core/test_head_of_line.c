@@ -178,8 +178,7 @@ static const test tests[] = {
     {"a batch that is held for ever is gone around, lap after lap", test_held_for_ever},
     {"one free slot is enough to go on", test_one_slot_left},
     {"processes go around what is held, and nothing is lost", test_processes_go_around},
-    {"enough records on both sides of a held slot go in two batches",
-     test_min_rows_on_both_sides},
+    {"enough records on both sides of a held slot go in two batches", test_min_rows_on_both_sides},
     {"a held slot does not keep a full ring full", test_min_rows_that_a_held_slot_makes_impossible},
 };
 

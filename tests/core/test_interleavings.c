@@ -52,7 +52,7 @@ typedef struct scene {
     void (*operate)(world *); /* in the child, stopped somewhere */
     void (*meanwhile)(world *);
     void (*later)(world *); /* when the child has gone to sleep again */
-    uint32_t variants; /* of the cursors; every other one stops at the second visit */
+    uint32_t variants;      /* of the cursors; every other one stops at the second visit */
     bool kill;
     bool waits;
     rf_status answer; /* that who waits must get */
@@ -657,22 +657,25 @@ static void play(const scene *played)
             play_at(played, addresses[i], variant);
 }
 
-#define SCENE(name, ...)                                                                           \
-    static void name(void)                                                                         \
-    {                                                                                              \
-        static const scene played = {__VA_ARGS__};                                                 \
-        play(&played);                                                                             \
+#define SCENE(name, ...)                           \
+    static void name(void)                         \
+    {                                              \
+        static const scene played = {__VA_ARGS__}; \
+        play(&played);                             \
     }
 
 SCENE(stopped_put, .prepare = two_records, .warm_up = put_earlier, .operate = operate_put,
       .meanwhile = laps, .variants = 2)
 SCENE(stopped_claim, .prepare = two_records, .operate = operate_claim_and_publish,
       .meanwhile = laps, .variants = 2)
-SCENE(stopped_pinned, .prepare = two_records, .operate = operate_pinned, .meanwhile = laps, .variants = 2)
-SCENE(stopped_take, .prepare = four_records, .operate = operate_take, .meanwhile = laps, .variants = 2)
-SCENE(stopped_crossed_take, .prepare = crossed_records, .operate = operate_take,
-      .meanwhile = laps, .variants = 2)
-SCENE(stopped_close, .prepare = two_records, .operate = operate_close, .meanwhile = laps, .variants = 2)
+SCENE(stopped_pinned, .prepare = two_records, .operate = operate_pinned, .meanwhile = laps,
+      .variants = 2)
+SCENE(stopped_take, .prepare = four_records, .operate = operate_take, .meanwhile = laps,
+      .variants = 2)
+SCENE(stopped_crossed_take, .prepare = crossed_records, .operate = operate_take, .meanwhile = laps,
+      .variants = 2)
+SCENE(stopped_close, .prepare = two_records, .operate = operate_close, .meanwhile = laps,
+      .variants = 2)
 SCENE(stopped_recover, .prepare = a_dead_participant, .operate = operate_recover,
       .meanwhile = recover_too, .variants = 2)
 SCENE(take_beside_recover, .prepare = a_dead_participant, .operate = operate_recover,
@@ -682,22 +685,24 @@ SCENE(unpin_beside_recover, .prepare = a_dead_taker, .operate = operate_recover,
 SCENE(finished_put, .prepare = two_records, .warm_up = put_earlier, .operate = operate_put,
       .meanwhile = finish_too, .variants = 2)
 SCENE(finished_claim, .operate = operate_claim_and_publish, .meanwhile = finish_too, .variants = 2)
-SCENE(finished_take, .prepare = four_records, .operate = operate_take, .meanwhile = finish_too, .variants = 2)
-SCENE(stopped_finish, .prepare = two_records, .operate = operate_finish, .meanwhile = laps, .variants = 2)
-SCENE(threads_put, .warm_up = helper_puts_first, .operate = operate_put,
-      .meanwhile = helper_puts, .variants = 5)
+SCENE(finished_take, .prepare = four_records, .operate = operate_take, .meanwhile = finish_too,
+      .variants = 2)
+SCENE(stopped_finish, .prepare = two_records, .operate = operate_finish, .meanwhile = laps,
+      .variants = 2)
+SCENE(threads_put, .warm_up = helper_puts_first, .operate = operate_put, .meanwhile = helper_puts,
+      .variants = 5)
 SCENE(killed_put, .prepare = two_records, .warm_up = put_earlier, .operate = operate_put,
       .meanwhile = laps, .variants = 2, .kill = true)
-SCENE(killed_claim, .prepare = two_records, .operate = operate_claim_and_publish,
-      .meanwhile = laps, .variants = 2, .kill = true)
-SCENE(killed_pinned, .prepare = two_records, .operate = operate_pinned, .meanwhile = laps, .variants = 2,
-      .kill = true)
-SCENE(killed_take, .prepare = four_records, .operate = operate_take, .meanwhile = laps, .variants = 2,
-      .kill = true)
-SCENE(killed_close, .prepare = two_records, .operate = operate_close, .meanwhile = laps, .variants = 2,
-      .kill = true)
-SCENE(killed_recover, .prepare = a_dead_participant, .operate = operate_recover,
-      .meanwhile = laps, .variants = 2, .kill = true)
+SCENE(killed_claim, .prepare = two_records, .operate = operate_claim_and_publish, .meanwhile = laps,
+      .variants = 2, .kill = true)
+SCENE(killed_pinned, .prepare = two_records, .operate = operate_pinned, .meanwhile = laps,
+      .variants = 2, .kill = true)
+SCENE(killed_take, .prepare = four_records, .operate = operate_take, .meanwhile = laps,
+      .variants = 2, .kill = true)
+SCENE(killed_close, .prepare = two_records, .operate = operate_close, .meanwhile = laps,
+      .variants = 2, .kill = true)
+SCENE(killed_recover, .prepare = a_dead_participant, .operate = operate_recover, .meanwhile = laps,
+      .variants = 2, .kill = true)
 SCENE(woken_by_put, .operate = operate_wait_for_one, .meanwhile = put_one, .waits = true,
       .answer = RF_OK)
 SCENE(woken_by_the_last_of_three, .operate = operate_wait_for_three, .meanwhile = put_one,

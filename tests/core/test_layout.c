@@ -5,8 +5,8 @@ static const struct {
     uint32_t dtype;
     uint64_t bytes;
 } dtypes[] = {
-    {RF_BOOL, 1},   {RF_INT8, 1},   {RF_INT16, 2},   {RF_INT32, 4},   {RF_INT64, 8},
-    {RF_UINT8, 1},  {RF_UINT16, 2}, {RF_UINT32, 4},  {RF_UINT64, 8},  {RF_FLOAT16, 2},
+    {RF_BOOL, 1},    {RF_INT8, 1},    {RF_INT16, 2},     {RF_INT32, 4},    {RF_INT64, 8},
+    {RF_UINT8, 1},   {RF_UINT16, 2},  {RF_UINT32, 4},    {RF_UINT64, 8},   {RF_FLOAT16, 2},
     {RF_FLOAT32, 4}, {RF_FLOAT64, 8}, {RF_COMPLEX64, 8}, {RF_BFLOAT16, 2},
 };
 
@@ -147,11 +147,11 @@ static void expect_invalid(void (*spoil)(rf_options *, rf_geometry *))
     free(geometry);
 }
 
-#define SPOIL(name, what)                                                                          \
-    static void name(rf_options *options, rf_geometry *geometry)                                   \
-    {                                                                                              \
-        (void)options, (void)geometry;                                                             \
-        what;                                                                                      \
+#define SPOIL(name, what)                                        \
+    static void name(rf_options *options, rf_geometry *geometry) \
+    {                                                            \
+        (void)options, (void)geometry;                           \
+        what;                                                    \
     }
 
 SPOIL(no_slots, options->slots = 0)
@@ -306,13 +306,13 @@ static void test_truncated(void)
     close_ring(ring);
 }
 
-#define EXPECT_DAMAGED(field, value)                                                               \
-    do {                                                                                           \
-        __typeof__(field) before_ = (field);                                                       \
-        (field) = (__typeof__(field))(value);                                                      \
-        CHECK_EQUAL(attach_status(), RF_DAMAGED);                                                  \
-        (field) = before_;                                                                         \
-        CHECK_EQUAL(attach_status(), RF_OK);                                                       \
+#define EXPECT_DAMAGED(field, value)              \
+    do {                                          \
+        __typeof__(field) before_ = (field);      \
+        (field) = (__typeof__(field))(value);     \
+        CHECK_EQUAL(attach_status(), RF_DAMAGED); \
+        (field) = before_;                        \
+        CHECK_EQUAL(attach_status(), RF_OK);      \
     } while (0)
 
 static void test_damaged_field_by_field(void)

@@ -266,8 +266,7 @@ static const test tests[] = {
      test_a_batch_ends_where_the_order_does},
     {"random claims, publishes, pins, takes and cursors keep the order", test_random_play},
     {"each of several takers sees every producer's records in order", test_several_takers},
-    {"threads that publish through one handle keep the order of each",
-     test_threads_share_a_handle},
+    {"threads that publish through one handle keep the order of each", test_threads_share_a_handle},
     {"many threads that publish and take lose and double nothing", test_everyone},
 };
 

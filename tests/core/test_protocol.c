@@ -193,7 +193,8 @@ static void test_fields(void)
 /* What recovery does to a claim whose owner it found dead. */
 static void take_back(rf_ring *ring, uint32_t slot)
 {
-    atomic_store(&ring->words[slot], rf_word(RF_STATE_FREE, 0, rf_word_epoch(word_of(ring, slot)) + 1));
+    atomic_store(&ring->words[slot],
+                 rf_word(RF_STATE_FREE, 0, rf_word_epoch(word_of(ring, slot)) + 1));
 }
 
 static void test_late_publish(void)
@@ -480,8 +481,7 @@ static const test tests[] = {
     {"rows that were claimed but not published are discarded", test_publishing_fewer_rows},
     {"a fast producer does not wait for a slow one ahead of it", test_out_of_order_publish},
     {"claims and batches of several rows run over the ring's end", test_rows_over_the_end},
-    {"a claim larger than the free run gets the free run",
-     test_claim_larger_than_the_free_run},
+    {"a claim larger than the free run gets the free run", test_claim_larger_than_the_free_run},
     {"a ring of one slot works, and a claim and a batch of the whole ring", test_whole_ring},
     {"arguments that make no sense are refused", test_arguments},
     {"every field of a record arrives", test_fields},
@@ -491,15 +491,12 @@ static const test tests[] = {
     {"tags arrive and times follow one another", test_tags_and_times},
     {"states and operations are counted, also those of who has left", test_counts},
     {"a pinned slot is not reused before the lease is dropped", test_pinned_release_first},
-    {"a pinned lease that is dropped before the release leaves no pin",
-     test_pinned_lease_first},
-    {"a claim that is referenced twice is pinned when it is published",
-     test_a_retained_claim_pins},
+    {"a pinned lease that is dropped before the release leaves no pin", test_pinned_lease_first},
+    {"a claim that is referenced twice is pinned when it is published", test_a_retained_claim_pins},
     {"a batch is released when its last reference goes", test_a_retained_batch},
     {"leases outlive the handle that made them", test_leases_outlive_the_handle},
     {"a closed handle refuses, the others go on", test_a_closed_handle_refuses},
-    {"when the owner closes, everyone drains and is then told",
-     test_the_owner_closes_for_everyone},
+    {"when the owner closes, everyone drains and is then told", test_the_owner_closes_for_everyone},
     {"a finished ring is drained, then says so", test_finish},
 };
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from decoding import decode
 
 import ringfeed
 
@@ -43,12 +44,6 @@ def files(pictures: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> lis
     for path, picture in zip(paths, pictures, strict=True):
         Image.fromarray(picture).save(path)
     return paths
-
-
-def decode(path: pathlib.Path) -> np.ndarray:
-    from PIL import Image
-
-    return np.asarray(Image.open(path))
 
 
 def assert_same(actual: Any, expected: Any) -> None:

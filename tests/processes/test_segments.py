@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import ringfeed
+from ringfeed import segment
 from support import record, run_program, segment_path, segments, take_all, wait_until
 
 FIELDS = {"x": ((512,), "int64")}
@@ -64,7 +65,7 @@ def test_of_several_creators_of_one_name_one_makes_the_ring(ring_name, start, le
 def create_again_and_again(pipe, name, count):
     pipe.tell("ready")
     for _ in range(count):
-        with ringfeed.Ring.create(name, {"x": ((100_000,), "int64")}, slots=16) as ring:
+        with ringfeed.Ring.create(name, FIELDS, slots=16) as ring:
             ring.finish()
 
 
@@ -78,7 +79,7 @@ def test_a_reader_never_sees_a_half_made_ring(ring_name, start):
         except (ringfeed.RingNotFound, ringfeed.RingClosed):
             continue
         assert ring.slots == 16
-        assert ring.spec["x"].shape == (100_000,)
+        assert ring.spec["x"].shape == (512,)
         assert ring.stats()["published"] == 0
         ring.close()
         seen += 1
@@ -97,16 +98,23 @@ def test_a_creator_that_died_half_way_is_in_nobodys_way(ring_name):
 
 def stop_half_way(pipe, name):
     """Stop between the steps that a create has, as the scheduler may at any time."""
-    import posix_ipc
+    open_new = segment.open_new
 
-    descriptor = posix_ipc.SharedMemory(f"/ringfeed.{name}", flags=posix_ipc.O_CREX, mode=0o600, size=0).fd
-    pipe.tell("half made")
-    pipe.hear()
-    ring = ringfeed.Ring.__new__(ringfeed.Ring)
-    ring._create(name, descriptor, ringfeed.RecordSpec(FIELDS), 8, 16, True, False, None)
+    def open_and_stop(name):
+        descriptor = open_new(name)
+        pipe.tell("half made")
+        pipe.hear()
+        return descriptor
+
+    segment.open_new = open_and_stop
+    try:
+        ring = ringfeed.Ring.create(name, FIELDS, slots=8)
+    except ringfeed.RingExists as error:
+        return str(error)
     pipe.tell("made")
     pipe.hear()
     ring.close()
+    ring.unlink()
 
 
 def test_attaching_waits_for_a_ring_that_is_half_made(ring_name, start):
@@ -119,7 +127,16 @@ def test_attaching_waits_for_a_ring_that_is_half_made(ring_name, start):
     assert waiting.result() == 8
     child.tell("end")
     child.result()
-    segment_path(ring_name).unlink()
+
+
+def test_a_creator_that_comes_back_late_does_not_pass_for_the_owner(ring_name, start):
+    late = start(stop_half_way, ring_name)
+    assert late.told() == "half made"
+    with ringfeed.Ring.create(ring_name, FIELDS) as ring:  # after a while it replaces what looks dead
+        late.tell("go on")
+        assert "exists and its owner is alive" in late.result()
+        ringfeed.Ring.attach(ring_name).put(record(1))
+        assert take_all(ring) == [1]
 
 
 def attach(pipe, name):

@@ -36,11 +36,21 @@ def produce_as_told(pipe: Any, name: str) -> None:
     with ringfeed.Ring.attach(name) as ring:
         number = 0
         while (count := pipe.hear()) is not None:
-            for number in range(number, number + count):
+            for _ in range(count):
                 with ring.claim() as slot:
                     slot["x"] = number
-            number += 1
+                number += 1
             pipe.tell("put")
+        ring.finish()
+
+
+def produce_pictures(pipe: Any, name: str, count: int) -> None:
+    """Put `count` random pictures with labels, the same each time, then finish: for a process of its own."""
+    random = np.random.default_rng(3)
+    images, labels = random.random((count, 8, 8), np.float32), random.integers(0, 3, count)
+    with ringfeed.Ring.attach(name) as ring:
+        for image, label in zip(images, labels, strict=True):
+            ring.put({"image": image, "label": label})
         ring.finish()
 
 

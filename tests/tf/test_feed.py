@@ -205,7 +205,7 @@ def test_uncut_padded_fields_are_the_rings_own_memory_for_a_cut_in_the_model(mak
     assert first_numbers(cut) == [0, 1, 2]
 
 
-Pair = namedtuple("Pair", ["first", "second"])  # noqa: PYI024
+Pair = namedtuple("Pair", ["first", "second"])
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,9 @@ def test_tags_of_64_bits_arrive_whole(ring):
 @examples(25)
 def test_any_records_in_any_batches_arrive_as_they_were_put(data):
     shapes = st.lists(st.integers(1, 5), max_size=3).map(tuple)
-    fields = data.draw(st.dictionaries(st.text("abc", min_size=1), st.tuples(shapes, st.sampled_from(DTYPES)), min_size=1))
+    fields = data.draw(
+        st.dictionaries(st.text("abc", min_size=1), st.tuples(shapes, st.sampled_from(DTYPES)), min_size=1)
+    )
     random = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     with ringfeed.Ring.create(None, fields, slots=1) as ring:
         count = data.draw(st.integers(0, ring.slots))

@@ -109,7 +109,9 @@ def test_a_wait_that_times_out_for_want_of_slots_names_that_cause_too(make_ring)
     fill(ring, range(4))
     elements = iter(dataset(ring, 2, structure="x", timeout=0.1))
     held = [next(elements), next(elements)]
-    with pytest.raises(tf.errors.UnknownError, match=r"RingEmpty: .*0 of 1 records ready after 0.1 s.*hold their slots"):
+    with pytest.raises(
+        tf.errors.UnknownError, match=r"RingEmpty: .*0 of 1 records ready after 0.1 s.*hold their slots"
+    ):
         next(elements)
     assert len(held) == 2
 

@@ -52,7 +52,8 @@ def test_any_model_and_input_give_what_keras_gives(
     plan = data.draw(plans())
     inputs = data.draw(inputs_for(plan))
     model = plan.build()
-    with warnings.catch_warnings(action="ignore", category=UserWarning):  # fewer batches than steps; dict names
+    with warnings.catch_warnings():  # fewer batches than steps; dict names
+        warnings.simplefilter("ignore", UserWarning)
         expected = model.predict(inputs, batch_size, verbose=0, steps=steps)
         assert_same(predict_in_memory(ModelRunner(model), inputs, batch_size, verbose=0, steps=steps), expected)
 

@@ -46,7 +46,8 @@ def datasets() -> dict[str, Any]:
 @pytest.mark.parametrize("name", datasets())
 def test_datasets_give_what_keras_gives(model: Any, runner: ModelRunner, name: str) -> None:
     dataset = datasets()[name]
-    with warnings.catch_warnings(action="ignore", category=UserWarning):  # Keras warns at the end of an unknown length
+    with warnings.catch_warnings():  # Keras warns at the end of an unknown length
+        warnings.simplefilter("ignore", UserWarning)
         expected = model.predict(dataset, verbose=0)
         with_steps = model.predict(dataset, verbose=0, steps=3)
     assert_same(predict_in_memory(runner, dataset), expected)

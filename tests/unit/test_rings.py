@@ -1,4 +1,4 @@
-"""Rings by name: created, attached, closed and removed; what they say of themselves; memory options."""
+"""Rings by name: created, attached, closed and removed; and what they say of themselves."""
 
 import copy
 import gc
@@ -6,12 +6,11 @@ import os
 import pickle
 import stat
 import threading
-import warnings
 
 import pytest
 
 import ringfeed
-from support import numbers, record, segment_path, segments, take_all, wait_until
+from support import numbers, record, segment_path, segments, take_all
 
 FIELDS = {"x": ((512,), "int64")}
 
@@ -314,114 +313,3 @@ def test_only_so_many_participants_as_were_allowed_join(make_ring):
     gc.collect()
     ringfeed.Ring.attach(ring.name).close()
     others.pop().close()
-
-
-# ---- What is no ring ---------------------------------------------------------------------------------
-
-
-def foreign_segment(name, content):
-    path = segment_path(name)
-    path.write_bytes(content)
-    path.chmod(0o600)
-    return path
-
-
-@pytest.mark.parametrize("content", [b"x", b"hello, world" * 10_000, b"RINGFEEX" + bytes(100_000)])
-def test_what_is_no_ring_is_not_attached(ring_name, content):
-    foreign_segment(ring_name, content)
-    with pytest.raises(ringfeed.LayoutMismatch, match=rf"'{ring_name}': what has this name in /dev/shm is no Ring"):
-        ringfeed.Ring.attach(ring_name)
-    segment_path(ring_name).unlink()
-
-
-def test_a_ring_of_another_layout_version_is_refused_with_both_versions(ring, ring_name):
-    content = bytearray(segment_path(ring.name).read_bytes())
-    ours = int.from_bytes(content[8:12], "little")
-    content[8:12] = (ours + 41).to_bytes(4, "little")
-    foreign_segment(ring_name, content)
-    message = (
-        rf"'{ring_name}' has layout version {ours + 41}; this RingFeed reads version {ours}\. Run the same version"
-    )
-    with pytest.raises(ringfeed.LayoutMismatch, match=message):
-        ringfeed.Ring.attach(ring_name)
-    segment_path(ring_name).unlink()
-
-
-def test_a_ring_that_was_cut_short_is_refused(ring, ring_name):
-    content = segment_path(ring.name).read_bytes()
-    foreign_segment(ring_name, content[:-4096])
-    with pytest.raises(ringfeed.LayoutMismatch, match=rf"ring '{ring_name}' is damaged.*Remove and create it anew"):
-        ringfeed.Ring.attach(ring_name)
-    segment_path(ring_name).unlink()
-
-
-def test_a_copy_of_a_ring_has_no_owner(ring, ring_name):
-    foreign_segment(ring_name, segment_path(ring.name).read_bytes())
-    with pytest.raises(ringfeed.RingClosed, match=ring_name):
-        ringfeed.Ring.attach(ring_name)
-    segment_path(ring_name).unlink()
-
-
-def test_a_segment_that_stays_half_made_is_given_up(ring_name):
-    foreign_segment(ring_name, bytes(100_000))
-    with pytest.raises(ringfeed.RingNotFound, match=rf"ring '{ring_name}' was never finished.*Create it anew"):
-        ringfeed.Ring.attach(ring_name)
-    segment_path(ring_name).unlink()
-
-
-@pytest.mark.parametrize("content", [b"", bytes(100_000), b"hello, world" * 10_000])
-def test_what_no_living_process_owns_is_replaced(ring_name, content):
-    foreign_segment(ring_name, content)
-    with ringfeed.Ring.create(ring_name, FIELDS) as ring:
-        ring.put(record(1))
-
-
-def test_a_ring_whose_header_was_garbled_anywhere_is_refused(ring, ring_name):
-    content = segment_path(ring.name).read_bytes()
-    header_bytes = 1024
-    for position in range(0, header_bytes, 3):
-        garbled = bytearray(content)
-        garbled[position] ^= 0xFF
-        foreign_segment(ring_name, garbled)
-        with pytest.raises(ringfeed.RingFeedError, match=ring_name):
-            ringfeed.Ring.attach(ring_name)
-    segment_path(ring_name).unlink()
-
-
-# ---- Memory options ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("option", [{"huge_pages": True}, {"lock_memory": True}, {"numa_node": 0}, {"numa_node": 1023}])
-def test_a_memory_option_is_granted_or_refused_in_words(make_ring, option):
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        ring = make_ring(**option)
-    ((name, answer),) = ring.memory.items()
-    assert name in option
-    if answer == "granted":
-        assert not caught
-    else:
-        (warning,) = caught
-        assert issubclass(warning.category, ringfeed.MemoryOptionWarning)
-        assert str(warning.message) == f"ring {ring.name!r}: {name}: {answer}"
-        assert answer.startswith("refused (")
-        assert warning.filename.endswith("conftest.py")  # where create was called
-    ring.put(record(1))
-    assert take_all(ring) == [1]
-
-
-def test_a_warning_that_is_an_error_leaves_no_ring(ring_name):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        with pytest.raises(ringfeed.MemoryOptionWarning, match="no such NUMA node"):
-            ringfeed.Ring.create(ring_name, FIELDS, numa_node=1023)
-    gc.collect()
-    wait_until(lambda: ring_name not in segments())
-
-
-def test_huge_pages_make_regions_of_2_mib(make_ring):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        ring = make_ring({"x": ((2**20,), "uint8")}, slots=3, huge_pages=True)
-    assert ring.slots == 4
-    assert ring._region_address("x") % 2**21 == 0

@@ -98,6 +98,10 @@ class Element:
         """Return what `hand_over` does, as arrays over the ring's memory."""
         return [_array(batch, name, field) for name, field in self.fields.items()]
 
+    def nothing(self, rows: int) -> list[Any]:
+        """Return what `hand_over` does, for `rows` rows of zeros."""
+        return [tf.zeros((rows, *spec.shape[1:]), spec.dtype) for spec in self.specs(None, cut=False).values()]
+
     def pack(self, tensors: Sequence[Any], *, cut: bool) -> Any:
         """Return the nest of the tensors of `hand_over`, with `cut` in the fields' shapes."""
         named = dict(zip(self.fields, tensors, strict=True))

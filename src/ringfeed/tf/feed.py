@@ -6,12 +6,13 @@ A function of ours takes the next run of records and exports it through DLPack, 
 through the dataset is the ring's own memory. The slots' lease is in the tensor: whoever drops the
 last reference, in whatever thread, gives the slots back at that moment, without Python.
 
-    range(for ever) > goes_on                           one element per turn
-        .flat_map(range(for ever) > next_batch)         a turn: batches, until none came for a while
+    range(for ever) > goes_on                                   one element per turn
+        .flat_map((range(for ever) > next_batch).prefetch())    a turn: batches, until none came for a while
 
 `>` is the op MapDataset with a setting that ``Dataset.map`` does not offer: StopIteration ends the
 dataset. That a turn ends when it is idle gives TensorFlow a moment to notice that the iterator is
-gone; else, dropping one with a prefetch in it would hang until the next record.
+gone; else, dropping one with a prefetch in it would hang until the next record. The prefetch is
+inside the turn because it looks for that only when its input says something.
 
 All of it runs in a thread of its own. In one of the pipeline's, of which there are as many as
 cores, waits could keep the pipeline's other steps from running; in the thread that asks (which would
@@ -37,7 +38,7 @@ from ..nest import map_leaves
 from ..ring import Ring
 from .elements import Element
 from .structure import lists_to_tuples
-from .waiting import Wait, check_ending, inside_python
+from .waiting import Wait, ctrl_c_raises, inside_python, is_ending, main_thread_asks_for_an_element
 
 _TURN_SECONDS = 0.25
 """How long a turn may be idle, and so how long dropping an iterator may take."""
@@ -128,26 +129,26 @@ def dataset(
     most = min(batch_size, (slots + 1) // 2)
     if batch_size > slots:
         raise ValueError(
-            f"batch_size {batch_size}: ring {ring.name!r} has only {slots} slots, and an element is at most half of them. "
+            f"batch_size {batch_size}: ring {ring.name!r} has only {slots} slots, and an element is at most half of "
+            "them. "
             f"Create it with slots={(prefetch + 2) * batch_size}, or ask for batches of up to {most}."
         )
     if _whole("min_rows", min_rows, 1) > most and not drop_remainder:
         raise ValueError(
-            f"min_rows {min_rows}: an element of this dataset has at most {most} rows (batch_size {batch_size}, half of "
-            f"the {slots} slots of ring {ring.name!r}). Ask for fewer, or add slots."
+            f"min_rows {min_rows}: an element of this dataset has at most {most} rows (batch_size {batch_size}, half "
+            f"of the {slots} slots of ring {ring.name!r}). Ask for fewer, or add slots."
         )
     _seconds("linger", linger)
     if timeout is not None:
         _seconds("timeout", timeout)
     exact = batch_size if drop_remainder else None
     feed = _Feed(ring, element, most, min_rows, linger, timeout, exact)
-    made = _build(feed, element, exact, cut)
+    made = _build(feed, element, exact, cut, prefetch)
     made._ringfeed_ring = ring  # the functions do not keep it: TensorFlow never lets go of them
     options = tf.data.Options()
     options.autotune.enabled = False
     options.experimental_optimization.inject_prefetch = False
-    made = made.with_options(options)
-    return made.prefetch(prefetch) if prefetch else made
+    return made.with_options(options)
 
 
 def _whole(name: str, value: Any, least: int) -> int:
@@ -166,7 +167,7 @@ def _seconds(name: str, value: Any) -> None:
 # ---- The datasets ------------------------------------------------------------------------------------
 
 
-def _build(feed: _Feed, element: Element, exact: int | None, cut: bool) -> tf.data.Dataset:
+def _build(feed: _Feed, element: Element, exact: int | None, cut: bool, prefetch: int) -> tf.data.Dataset:
     """Return the dataset of the picture above, without options."""
     raw = list(element.specs(None, cut=False).values())
     done = element.specs(exact, cut=cut)
@@ -181,6 +182,8 @@ def _build(feed: _Feed, element: Element, exact: int | None, cut: bool) -> tf.da
         return element.pack(tensors, cut=cut)
 
     turn = _map_until_stopped(next_batch, map_leaves(done.__getitem__, element.structure))
+    if prefetch:
+        turn = turn.prefetch(prefetch)
     turns = _map_until_stopped(goes_on, tf.TensorSpec((), tf.bool))
     made = _in_own_thread(turns.flat_map(tf.autograph.experimental.do_not_convert(lambda going: turn)))
     made._ringfeed_keeps = turns, turn
@@ -219,6 +222,10 @@ def _flat(spec: Any) -> dict[str, list[Any]]:
 # ---- Taking ------------------------------------------------------------------------------------------
 
 
+class _Interrupted(Exception):
+    """Ctrl-C came while a feed waited."""
+
+
 class _Feed:
     """What TensorFlow calls, in threads of its own, for all iterators of one dataset.
 
@@ -244,19 +251,23 @@ class _Feed:
         self._timeout = timeout
         self._exact = exact
         self._ended = False
+        self._stops = False  # once
         self._wait: Wait | None = None  # while no batch comes, over all turns
         self._gathered: list[_Gathered] = []
 
     def goes_on(self) -> bool:
         """Begin a turn, or end the dataset."""
-        check_ending()
-        if self._ended:
-            raise StopIteration
-        return True
+        with inside_python():
+            if self._ended or self._stops or is_ending():
+                self._stops = False
+                raise StopIteration
+            return True
 
     def next_batch(self) -> list[Any]:
         """Return the tensors of the next batch, or end the turn."""
         with inside_python():
+            if is_ending():
+                raise StopIteration
             ring = self._ring()
             if ring is None:
                 raise RingClosed(
@@ -267,6 +278,22 @@ class _Feed:
             except RingFinished:
                 self._ended = True
                 raise StopIteration from None
+            except _Interrupted:
+                return self._bring_back_to_python()
+
+    def _bring_back_to_python(self) -> list[Any]:
+        """End the wait so that the main thread runs its handler of Ctrl-C, which it does as soon as it can.
+
+        An error would not do: TensorFlow makes its exception with Python code, in which the handler then runs
+        already, and what comes out is a RuntimeError ("... REPLACED BY KeyboardInterrupt"). So
+        ``next(iterator)`` gets an element that no one will see, and a graph gets the end of the data.
+        """
+        if not ctrl_c_raises():
+            raise InterruptedError(f"ring {self._name!r}: SIGINT ended a feed's wait for records.")
+        if main_thread_asks_for_an_element():
+            return self._element.nothing(self._exact or 0)
+        self._stops = True
+        raise StopIteration
 
     def _next_of(self, ring: Ring) -> list[Any]:
         batch = self._take(ring, self._most, self._min_rows)
@@ -299,8 +326,10 @@ class _Feed:
         turn_ends = time.monotonic() + _TURN_SECONDS
 
         def is_idle() -> bool:
-            check_ending()
-            wait.check_interrupt()
+            if is_ending():
+                return True
+            if wait.is_interrupted():
+                raise _Interrupted
             stats = ring.stats()
             wait.check_stall(ring, stats)
             # Where enough is ready, the ring waits for more of it, as `linger` says.

@@ -8,16 +8,17 @@ when the interpreter ends takes the process down with it.
 from __future__ import annotations
 
 import atexit
+import signal
 import sys
 import threading
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from .._core import InterruptWatch
-from ..errors import RingFeedError
 
 if TYPE_CHECKING:
     from ..ring import Ring
@@ -27,6 +28,7 @@ STALL_SECONDS = 5.0
 
 _ABANDONED_SECONDS = 1.0
 _EXIT_SECONDS = 2.0
+_QUIET_SECONDS = 0.03  # a thread that has just left comes back for the end of its turn
 
 
 class StalledFeedWarning(RuntimeWarning):
@@ -62,26 +64,20 @@ class Wait:
         """Return how much is left of `timeout` seconds for the whole wait."""
         return None if timeout is None else max(0.0, self.began + timeout - time.monotonic())
 
-    def check_interrupt(self) -> None:
-        """Give up when Ctrl-C was pressed and the main thread can not handle it, being inside TensorFlow.
-
-        Raises
-        ------
-        KeyboardInterrupt
-            TensorFlow turns it into an error of its own and returns to the main thread, where
-            Python then runs its handler.
-        """
+    def is_interrupted(self) -> bool:
+        """Tell whether Ctrl-C was pressed and the main thread can not handle it, being inside TensorFlow."""
         seen = self._interrupts.seen
         if seen == self._handled:
-            return
-        now_at = _main_thread_position()
+            return False
+        now_at = _position(_main_thread_frame())
         if self._main_thread_was_at is None:
             self._main_thread_was_at = now_at
         elif self._main_thread_was_at == now_at:
-            raise KeyboardInterrupt("Ctrl-C while a feed waited for records")
+            return True
         else:  # it moved, and so has run the handler: what comes of it is the program's affair
             self._handled = seen
             self._main_thread_was_at = None
+        return False
 
     def check_stall(self, ring: Ring, stats: dict[str, int]) -> None:
         """Say it when every slot is held by tensors: if the program waits for this feed, it waits for ever."""
@@ -100,21 +96,37 @@ class Wait:
             )
 
 
-def _main_thread_position() -> tuple[int, int]:
-    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+def _main_thread_frame() -> FrameType | None:
+    return sys._current_frames().get(threading.main_thread().ident or 0)
+
+
+def _position(frame: FrameType | None) -> tuple[int, int]:
     return (0, 0) if frame is None else (id(frame), frame.f_lasti)
+
+
+def main_thread_asks_for_an_element() -> bool:
+    """Tell whether the main thread is inside ``next(iterator)``, rather than in a graph or in something else."""
+    frame = _main_thread_frame()
+    return frame is not None and frame.f_code.co_name == "iterator_get_next"
+
+
+def ctrl_c_raises() -> bool:
+    """Tell whether Python's handler of Ctrl-C is the one that raises KeyboardInterrupt."""
+    return signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 # ---- The end of the interpreter ----------------------------------------------------------------------
 
 _inside: set[int] = set()  # threads of TensorFlow's that are in our code
+_used = False
 _ending = False
 
 
 @contextmanager
 def inside_python() -> Iterator[None]:
     """Mark a call by one of TensorFlow's threads, which the interpreter's end waits for."""
-    check_ending()
+    global _used
+    _used = True
     thread = threading.get_ident()
     _inside.add(thread)
     try:
@@ -123,22 +135,19 @@ def inside_python() -> Iterator[None]:
         _inside.discard(thread)
 
 
-def check_ending() -> None:
-    """Raise when the interpreter ends.
-
-    Raises
-    ------
-    RingFeedError
-        It does.
-    """
-    if _ending:
-        raise RingFeedError("the interpreter ends; no more records are fed.")
+def is_ending() -> bool:
+    """Tell whether the interpreter ends: every feed does, too."""
+    return _ending
 
 
 @atexit.register
 def _wait_for_threads() -> None:
+    """Let TensorFlow's threads learn that there is nothing more, before it is too late for them to be in Python."""
     global _ending
     _ending = True
-    until = time.monotonic() + _EXIT_SECONDS
-    while _inside - {threading.get_ident()} and time.monotonic() < until:
+    give_up = time.monotonic() + _EXIT_SECONDS
+    quiet_since = time.monotonic()
+    while _used and (now := time.monotonic()) < min(give_up, quiet_since + _QUIET_SECONDS):
+        if _inside - {threading.get_ident()}:
+            quiet_since = now
         time.sleep(0.002)
