@@ -202,6 +202,14 @@ class Ring(_core.RingBase):
         RingClosed, LayoutMismatch
             As for `attach`.
         """
+        segment.check_name(name)
+        descriptor = _whole(descriptor, f"ring {name!r}: descriptor", 0, 2**31 - 1)
+        try:
+            segment.identity(descriptor)
+        except OSError as error:
+            raise ValueError(
+                f"ring {name!r}: descriptor {descriptor}: {error.strerror}. Send a copy of the owner's Ring.descriptor."
+            ) from None
         ring = cls.__new__(cls)
         if not ring._attach(name, descriptor):
             raise LayoutMismatch(f"ring {name!r} is not whole yet: send its descriptor once it is created.")

@@ -1,6 +1,7 @@
 """Bad arguments: each is refused by an error that names the object, the fact and the mend, and changes nothing."""
 
 import math
+import os
 
 import numpy as np
 import pytest
@@ -303,6 +304,21 @@ def test_a_bad_record_is_refused_with_the_rings_name(ring_name, fields, error, m
 def test_a_ring_that_no_machine_holds_is_refused(ring_name, shape, slots, error):
     with pytest.raises(error, match=f"ring '{ring_name}': {slots} slots of"):
         ringfeed.Ring.create(ring_name, {"x": (shape, "uint8")}, slots=slots)
+
+
+@pytest.mark.parametrize(
+    ("descriptor", "error"),
+    [(-1, ValueError), (2**31, ValueError), (10**6, ValueError), (1.5, TypeError), ("1", TypeError)],
+)
+def test_a_descriptor_that_is_none_is_refused(ring_name, descriptor, error):
+    with pytest.raises(error, match=rf"ring '{ring_name}': descriptor .*: (give a whole|Bad file descriptor)"):
+        ringfeed.Ring.attach_descriptor(descriptor, ring_name)
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "/etc/passwd", "/proc/self/status"])
+def test_a_descriptor_of_something_else_is_refused(ring_name, path):
+    with pytest.raises((ringfeed.LayoutMismatch, OSError), match=f"ring '{ring_name}'"):
+        ringfeed.Ring.attach_descriptor(os.open(path, os.O_RDONLY), ring_name)
 
 
 def test_a_ring_claim_batch_or_view_is_not_made_by_its_class():
