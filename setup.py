@@ -30,11 +30,13 @@ if COVERAGE:
     compile_args += ["--coverage"]
     link_args += ["--coverage"]
 
+HEADERS = ("csrc/*.h", "csrc/include/*.h", "src/ringfeed/*.pxd", "src/ringfeed/binding/*.pxi")
+
 core = Extension(
     "ringfeed._core",
     # tf_op.c becomes a shared object of its own: TensorFlow loads it, not Python.
     sources=["src/ringfeed/_core.pyx", *sorted(set(glob("csrc/*.c")) - {"csrc/tf_op.c"})],
-    depends=sorted(glob("csrc/*.h") + glob("csrc/include/*.h") + glob("src/ringfeed/*.pxd")),
+    depends=sorted(path for pattern in HEADERS for path in glob(pattern)),
     include_dirs=["csrc/include", "csrc", numpy.get_include()],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_22_API_VERSION")],
     extra_compile_args=compile_args,

@@ -2,7 +2,7 @@
 
 The limit is what the same two processes reach when they fill private memory of the same size, lap
 after lap, and tell nobody. Each round each producer fills FILLS samples; this process takes and
-releases what the ring brings. Rounds of both kinds alternate, so that the machine's moods hit both.
+releases batches of BATCH_ROWS. Rounds of both kinds alternate, so that the machine's moods hit both.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ SHAPE = (224, 224, 3)
 PRODUCERS = 2
 FILLS = 3000
 SLOTS = 256
+BATCH_ROWS = 64
 ROUNDS = 9
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -47,7 +48,7 @@ def one_round(ring: Ring, connections: list[Any], order: str) -> float:
     if order == "ring":
         received = 0
         while received < PRODUCERS * FILLS:
-            with ring.take(64, min_rows=min(16, PRODUCERS * FILLS - received)) as batch:
+            with ring.take(BATCH_ROWS, min_rows=min(BATCH_ROWS, PRODUCERS * FILLS - received)) as batch:
                 received += len(batch)
     for connection in connections:
         assert connection.recv() == "done"

@@ -9,6 +9,8 @@
 
 #include "layout.h"
 
+#define RF_HUGE_PAGE_BYTES (UINT64_C(2) << 20)
+
 struct rf_ring {
     rf_geometry geometry; /* copied and checked once: shared memory can not change it */
     rf_header *header;
@@ -82,10 +84,42 @@ static inline rf_counters *rf_own_counters(rf_ring *ring)
 
 /* ---- ring.c --------------------------------------------------------------------------------- */
 
+/* A word that is as wished, but of no use, is not worth spinning on more often than this. */
+enum { RF_MOST_SPINS = 16 };
+
+/* How many slots are in which state; of a garbled word, in none. */
+typedef struct rf_census {
+    uint32_t free, claimed, ready, taken, pinned;
+} rf_census;
+
 /* RF_OK, or why no operation may start on this handle now. Joins anew after a fork. */
 rf_status rf_enter(rf_ring *ring);
+/* RF_OK while records may still be published into the ring. */
+rf_status rf_still_open(const rf_ring *ring);
+/* Once in a slice, whoever finds nothing to do looks after the dead, however short its own wait
+ * is. True: something came of it, look again. */
+bool rf_look_after_the_dead(rf_ring *ring, int64_t now_ns);
+/* Before a wait goes on: RF_OK, or why it is over. */
+rf_status rf_wait_on(int64_t *started, int64_t now_ns, int64_t deadline_ns, rf_status out_of_time);
+rf_census rf_count_states(const rf_ring *ring);
+
+/* ---- lease.c -------------------------------------------------------------------------------- */
+
+/* A lease with room for `rows`, and one reference; NULL without memory. */
+rf_lease *rf_new_lease(rf_ring *ring, uint32_t rows);
+/* Free a lease that holds nothing (any more). */
+void rf_free_lease(rf_lease *lease);
 /* Give a slot of our own back for reuse. False when the word is not `word` (pin aside). */
 bool rf_free_slot(rf_ring *ring, uint32_t slot, uint64_t word);
+/* Give claimed slots back unpublished. Returns how many were still ours. */
+uint32_t rf_unclaim(rf_ring *ring, uint32_t first, uint32_t count, const uint64_t *words);
+/* The same for the rows of a claim `from` one on, and count them as discarded. */
+void rf_discard_rows(rf_lease *lease, uint32_t from);
+
+static inline uint32_t rf_lease_slot(const rf_lease *lease, uint32_t row)
+{
+    return rf_wrap(lease->ring, lease->first + row);
+}
 
 /* ---- segment.c ------------------------------------------------------------------------------ */
 

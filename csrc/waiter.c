@@ -1,7 +1,7 @@
 /*
  * Waiting: a short spin that learns, then a futex behind an event count.
  *
- * It may not know what is waited for; ring.c decides when to look and when to sleep.
+ * It may not know what is waited for; claim.c and take.c decide when to look and when to sleep.
  *
  * No wake-up is lost. A waiter reads the sequence, leaves its wish in `wanted`, looks once more,
  * and sleeps only while the sequence is what it read. A notifier makes its change, then reads

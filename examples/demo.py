@@ -100,7 +100,7 @@ def digits(yardstick: Yardstick, core_count: int, folder: Path, options: argpars
 def photographs_of_the_packages(yardstick: Yardstick, core_count: int, options: argparse.Namespace) -> dict[str, Any]:
     """Decode and resize scikit-image's and scikit-learn's photographs and run a small MobileNet on them."""
     paths = photographs()
-    items = repeated(paths, 4 if options.quick else 36)
+    items = repeated(paths, 4 if options.quick else 27)
     say(f"\nPhotographs: {len(paths)} JPEG and PNG files of scikit-image and scikit-learn, resized to 224x224x3")
     workload = Workload(
         name="Photographs",
@@ -113,7 +113,7 @@ def photographs_of_the_packages(yardstick: Yardstick, core_count: int, options: 
         worker_count=options.workers,
         build_model=build_photographs_model,
     )
-    outcome = run(workload, yardstick, core_count, options, budget_seconds=70.0, cost_samples=5 * len(paths))
+    outcome = run(workload, yardstick, core_count, options, budget_seconds=85.0, cost_samples=5 * len(paths))
     return as_json(outcome)
 
 
@@ -132,7 +132,7 @@ def run(
         yardstick,
         core_count,
         least_rounds=1 if options.quick else 2,
-        most_rounds=1 if options.quick else 5,
+        most_rounds=1 if options.quick else 7,
         budget_seconds=budget_seconds,
         cost_samples=cost_samples,
         say=say,

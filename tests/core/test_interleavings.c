@@ -33,6 +33,7 @@ typedef struct world {
     uint64_t next[PRODUCERS];
     rf_lease *held;
     bool finished;
+    bool over;       /* so a taker was told */
     bool redelivers; /* what EARLIER published; such records may come late */
     bool scrambled;  /* cursors are */
     uint32_t takes, puts;
@@ -102,6 +103,8 @@ static uint32_t work_take(world *now, rf_ring *ring, uint32_t most)
         atomic_store(&ring->header->take_cursor, now->takes++ * 3 % SLOTS);
     rf_status status = take_until(ring, most, 1, 0, &lease);
     CHECK(status == RF_OK || status == RF_EMPTY || (now->finished && status == RF_FINISHED));
+    CHECK(!now->over || status == RF_FINISHED); /* who was told that it is over has gone */
+    now->over = status == RF_FINISHED;
     if (status != RF_OK)
         return 0;
     uint32_t rows = rf_lease_rows(lease);
@@ -530,9 +533,11 @@ static void begin(const scene *played, world *now, uint32_t scramble)
 }
 
 /* Where an operation that waits goes to sleep. */
-static bool at_system_call(pid_t pid, uint64_t at)
+static bool at_futex_call(pid_t pid, uint64_t at)
 {
-    return (ptrace(PTRACE_PEEKTEXT, pid, at, 0) & 0xffff) == 0x050f;
+    size_t rax = offsetof(struct user, regs.rax);
+    return (ptrace(PTRACE_PEEKTEXT, pid, at, 0) & 0xffff) == 0x050f &&
+           ptrace(PTRACE_PEEKUSER, pid, rax, 0) == SYS_futex;
 }
 
 /* Where does the operation pass? Each address once. */
@@ -547,7 +552,7 @@ static size_t trace(const scene *played, uint64_t *addresses)
         if (wait_stop(pid) == SIGSTOP)
             break;
         uint64_t at = (uint64_t)ptrace(PTRACE_PEEKUSER, pid, offsetof(struct user, regs.rip), 0);
-        if (played->waits && at_system_call(pid, at))
+        if (played->waits && at_futex_call(pid, at))
             break;
         if (at < (uintptr_t)&__executable_start || at >= (uintptr_t)&etext)
             continue;

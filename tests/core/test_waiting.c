@@ -138,40 +138,63 @@ static void *wait_for_rows(void *argument)
     return NULL;
 }
 
+/* Takers that take one batch each, again in every round. */
+typedef struct squad {
+    rf_ring *ring;
+    uint32_t least;
+    _Atomic uint32_t *round, *served;
+} squad;
+
+static void *take_in_each_round(void *argument)
+{
+    squad *own = argument;
+    rf_lease *lease;
+    for (uint32_t round = 1;; round++) {
+        await(own->round, round);
+        if (take_until(own->ring, own->least, own->least, RF_FOREVER, &lease) != RF_OK)
+            return NULL;
+        rf_lease_drop(lease);
+        atomic_fetch_add(own->served, 1);
+    }
+}
+
+enum { TAKERS = 3, WAKE_ROUNDS = SANITIZED ? 100 : 2000 };
+
+/* One taker left asleep until the end of its slice in every round would outlast the watchdog. */
+static void run_squad(const uint32_t *least, uint32_t puts, uint32_t served_by_them)
+{
+    _Atomic uint32_t round = 0, served = 0;
+    rf_ring *ring = create_ring(16);
+    squad squads[TAKERS];
+    pthread_t threads[TAKERS];
+    for (int i = 0; i < TAKERS; i++) {
+        squads[i] = (squad){ring, least[i], &round, &served};
+        threads[i] = start_thread(take_in_each_round, &squads[i]);
+    }
+    for (uint32_t i = 1; i <= WAKE_ROUNDS; i++) {
+        atomic_store(&round, i);
+        rest(); /* most of them are asleep by now */
+        for (uint32_t k = 0; k < puts; k++)
+            put(ring, k);
+        await(&served, i * served_by_them);
+    }
+    rf_finish(ring);
+    atomic_store(&round, UINT32_MAX);
+    for (int i = 0; i < TAKERS; i++)
+        join_thread(threads[i]);
+    expect_all_free(ring);
+    close_ring(ring);
+}
+
 static void test_many_takers_wait(void)
 {
-    enum { TAKERS = 6 };
-    rf_ring *ring = create_ring(64);
-    for (int round = 0; round < 30; round++) {
-        waiter waiters[TAKERS];
-        pthread_t threads[TAKERS];
-        uint64_t rows = 0;
-        for (uint32_t i = 0; i < TAKERS; i++) {
-            waiters[i] = (waiter){.ring = ring, .least = 1 + i % 3};
-            rows += waiters[i].least;
-            threads[i] = start_thread(wait_for_rows, &waiters[i]);
-        }
-        if (round % 2)
-            rest();
-        for (uint64_t i = 0; i < rows; i++)
-            put(ring, i);
-        /* Which of them got how many depends on who came first; all of them must get some,
-         * and who is left with too few is helped out. */
-        for (uint32_t i = 0; i < TAKERS; i++)
-            while (!atomic_load(&waiters[i].rows)) {
-                rest();
-                if (!atomic_load(&waiters[i].rows))
-                    put_until(ring, 0, 0);
-            }
-        for (uint32_t i = 0; i < TAKERS; i++) {
-            join_thread(threads[i]);
-            CHECK_EQUAL(waiters[i].status, RF_OK);
-        }
-        rf_lease *left;
-        while ((left = take(ring, 64)))
-            rf_lease_drop(left);
-    }
-    close_ring(ring);
+    run_squad((uint32_t[]){1, 1, 1}, 3, 3);
+}
+
+/* Two of them want more than there will ever be. */
+static void test_modest_taker_among_greedy_ones(void)
+{
+    run_squad((uint32_t[]){8, 1, 8}, 1, 1);
 }
 
 static void *put_one(void *ring)
@@ -496,7 +519,9 @@ static const test tests[] = {
     {"a wait with a deadline ends there, not before", test_deadlines},
     {"a wait without end comes back for a moment after each slice", test_slices},
     {"processes wake each other, round after round", test_ping_pong},
-    {"many takers that wait for different numbers of rows all wake", test_many_takers_wait},
+    {"many takers that wait all wake", test_many_takers_wait},
+    {"a taker that waits for little wakes beside others that wait for much",
+     test_modest_taker_among_greedy_ones},
     {"many producers that wait for a slot all wake", test_many_producers_wait},
     {"a taker waits for as many rows as it wants at least", test_min_rows},
     {"fewer rows are taken when there is no room for more", test_min_rows_without_room},

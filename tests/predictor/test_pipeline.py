@@ -4,6 +4,7 @@ import collections
 import itertools
 import os
 import pathlib
+import resource
 import signal
 import sys
 import time
@@ -68,6 +69,18 @@ def test_workers_import_no_tensorflow_and_see_no_gpu() -> None:
     with running(look) as run:
         results, _ = run(range(4))
     assert all(row.tolist() == [False, True] for row in results.values())
+
+
+def test_a_worker_reuses_the_memory_of_one_item_for_the_next() -> None:
+    def page_faults(item: int) -> np.int64:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        buffers = [bytearray(b"x") * (3 << 20) for _ in range(4)]  # 3,072 pages; freed together at the end
+        del buffers
+        return np.int64(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+    with running(page_faults, workers=1) as run:
+        results, _ = run(range(8))
+    assert results[7] < 100
 
 
 def test_workers_are_not_forked_from_this_process() -> None:

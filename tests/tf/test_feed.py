@@ -135,6 +135,18 @@ def test_a_tape_keeps_no_element(ring):
         assert ring.stats()["taken"] == 0
 
 
+def test_without_a_prefetch_a_batch_is_taken_when_it_is_asked_for(ring):
+    fill(ring, range(8))
+    elements = dataset(ring, 2, structure="x")
+    options = elements.options()
+    assert (options.autotune.enabled, options.experimental_optimization.inject_prefetch) == (False, False)
+    iterator = iter(elements)
+    for ready in (6, 4, 2):
+        element = next(iterator)
+        assert (ring.stats()["ready"], ring.stats()["taken"]) == (ready, 2)
+        del element
+
+
 def test_tensorflow_does_not_write_into_the_rings_memory(ring):
     @tf.function
     def doubled(element):
@@ -352,7 +364,7 @@ def test_min_rows_are_waited_for(ring, start):
 
 
 def test_linger_waits_for_a_whole_batch_longer_than_a_turn_takes(ring, start, monkeypatch):
-    monkeypatch.setattr("ringfeed.tf.feed._TURN_SECONDS", 0.0)  # a turn ends as soon as it may
+    monkeypatch.setattr("ringfeed.tf.taking._TURN_SECONDS", 0.0)  # a turn ends as soon as it may
     producer = start(produce_as_told, ring.name)
     elements = iter(dataset(ring, 3, structure="x", linger=1e6))
     found = []
@@ -396,3 +408,8 @@ def test_linger_waits_for_a_whole_batch_longer_than_a_turn_takes(ring, start, mo
 def test_what_does_not_fit_the_ring_is_said_at_once(ring, options, says):
     with pytest.raises((ValueError, TypeError), match=says):
         dataset(ring, **{"batch_size": 2, **options})
+
+
+def test_the_name_of_a_ring_is_no_ring(ring):
+    with pytest.raises(TypeError, match=rf"ring '{ring.name}': give a ringfeed.Ring. Ring.attach"):
+        dataset(ring.name, 2)

@@ -19,29 +19,20 @@ cores, waits could keep the pipeline's other steps from running; in the thread t
 halve the cost of ``next(iterator)``), TensorFlow swallows Ctrl-C, and a `tf.GradientTape` keeps the batch.
 
 Not taken: `Dataset.from_generator`. It passes NumPy arrays, whose references TensorFlow keeps in a list
-until some later call into Python: never exact, and with a small ring a deadlock. It costs more, too.
+until some later call into Python: never exact, and with a small ring a deadlock. It costs the same.
 """
 
 from __future__ import annotations
 
-import time
-import weakref
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
-from .._core import Batch
-from ..errors import RingClosed, RingEmpty, RingFinished
 from ..nest import map_leaves
 from ..ring import Ring
 from .elements import Element
 from .structure import lists_to_tuples
-from .waiting import Wait, ctrl_c_raises, inside_python, is_ending, main_thread_asks_for_an_element
-
-_TURN_SECONDS = 0.25
-"""How long a turn may be idle, and so how long dropping an iterator may take."""
+from .taking import Feed, Plan
 
 _FOREVER = 1 << 62
 
@@ -115,35 +106,22 @@ def dataset(
     -----
     Errors come out of the iteration as TensorFlow's `tf.errors.UnknownError`, whose message names
     ours: RingEmpty (nothing came within `timeout`), RingClosed. Ctrl-C is a KeyboardInterrupt as
-    ever. When every slot is held by tensors for five seconds while the dataset waits, a
-    `StalledFeedWarning` says so.
+    ever, only that Keras makes a RuntimeError of it that names it. When every slot is held by
+    tensors for five seconds while the dataset waits, a `StalledFeedWarning` says so.
+
+    Two things are not ours to mend. On an idle ring, ``ds.prefetch(n).take(m)`` ends only with the next
+    record or the ring's end; ``dataset(..., prefetch=n).take(m)`` ends at once. And under a strategy, `fit` first
+    reads some batches from an iterator that it drops, to learn the shapes: those records are not trained on.
 
     Examples
     --------
     >>> model.predict(ringfeed.tf.dataset(ring, batch_size=64, structure="image"))
     """
+    if not isinstance(ring, Ring):
+        raise TypeError(f"ring {ring!r:.80}: give a ringfeed.Ring. Ring.attach(name) opens one that exists.")
     element = Element.of(ring.spec, lists_to_tuples(structure), ring.name)
-    slots = ring.slots
-    batch_size = _whole("batch_size", batch_size, 1)
-    prefetch = _whole("prefetch", prefetch, 0)
-    most = min(batch_size, (slots + 1) // 2)
-    if batch_size > slots:
-        raise ValueError(
-            f"batch_size {batch_size}: ring {ring.name!r} has only {slots} slots, and an element is at most half of "
-            "them. "
-            f"Create it with slots={(prefetch + 2) * batch_size}, or ask for batches of up to {most}."
-        )
-    if _whole("min_rows", min_rows, 1) > most and not drop_remainder:
-        raise ValueError(
-            f"min_rows {min_rows}: an element of this dataset has at most {most} rows (batch_size {batch_size}, half "
-            f"of the {slots} slots of ring {ring.name!r}). Ask for fewer, or add slots."
-        )
-    _seconds("linger", linger)
-    if timeout is not None:
-        _seconds("timeout", timeout)
-    exact = batch_size if drop_remainder else None
-    feed = _Feed(ring, element, most, min_rows, linger, timeout, exact)
-    made = _build(feed, element, exact, cut, prefetch)
+    plan = Plan.of(ring, batch_size, min_rows, linger, timeout, prefetch, drop_remainder)
+    made = _build(Feed(ring, element, plan), element, plan, cut)
     made._ringfeed_ring = ring  # the functions do not keep it: TensorFlow never lets go of them
     options = tf.data.Options()
     options.autotune.enabled = False
@@ -151,26 +129,10 @@ def dataset(
     return made.with_options(options)
 
 
-def _whole(name: str, value: Any, least: int) -> int:
-    if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least:
-        return int(value)
-    raise (ValueError if isinstance(value, int) else TypeError)(
-        f"{name} {value!r}: give a whole number of at least {least}."
-    )
-
-
-def _seconds(name: str, value: Any) -> None:
-    if not isinstance(value, (int, float)) or not value >= 0:
-        raise ValueError(f"{name} {value!r}: give seconds of at least 0.")
-
-
-# ---- The datasets ------------------------------------------------------------------------------------
-
-
-def _build(feed: _Feed, element: Element, exact: int | None, cut: bool, prefetch: int) -> tf.data.Dataset:
+def _build(feed: Feed, element: Element, plan: Plan, cut: bool) -> tf.data.Dataset:
     """Return the dataset of the picture above, without options."""
     raw = list(element.specs(None, cut=False).values())
-    done = element.specs(exact, cut=cut)
+    done = element.specs(plan.exact, cut=cut)
 
     def goes_on(index: tf.Tensor) -> tf.Tensor:
         return tf.ensure_shape(tf.numpy_function(feed.goes_on, [], tf.bool), ())
@@ -182,8 +144,8 @@ def _build(feed: _Feed, element: Element, exact: int | None, cut: bool, prefetch
         return element.pack(tensors, cut=cut)
 
     turn = _map_until_stopped(next_batch, map_leaves(done.__getitem__, element.structure))
-    if prefetch:
-        turn = turn.prefetch(prefetch)
+    if plan.prefetch:
+        turn = turn.prefetch(plan.prefetch)
     turns = _map_until_stopped(goes_on, tf.TensorSpec((), tf.bool))
     made = _in_own_thread(turns.flat_map(tf.autograph.experimental.do_not_convert(lambda going: turn)))
     made._ringfeed_keeps = turns, turn
@@ -217,161 +179,3 @@ def _in_own_thread(source: tf.data.Dataset) -> tf.data.Dataset:
 def _flat(spec: Any) -> dict[str, list[Any]]:
     specs = tf.nest.flatten(spec)
     return {"output_types": [each.dtype for each in specs], "output_shapes": [each.shape for each in specs]}
-
-
-# ---- Taking ------------------------------------------------------------------------------------------
-
-
-class _Interrupted(Exception):
-    """Ctrl-C came while a feed waited."""
-
-
-class _Feed:
-    """What TensorFlow calls, in threads of its own, for all iterators of one dataset.
-
-    Its attributes are read and replaced whole, so that threads do not need a lock.
-    """
-
-    def __init__(
-        self,
-        ring: Ring,
-        element: Element,
-        most: int,
-        min_rows: int,
-        linger: float,
-        timeout: float | None,
-        exact: int | None,
-    ) -> None:
-        self._ring = weakref.ref(ring)
-        self._name = ring.name
-        self._element = element
-        self._most = most
-        self._min_rows = min_rows
-        self._linger = linger
-        self._timeout = timeout
-        self._exact = exact
-        self._ended = False
-        self._stops = False  # once
-        self._wait: Wait | None = None  # while no batch comes, over all turns
-        self._gathered: list[_Gathered] = []
-
-    def goes_on(self) -> bool:
-        """Begin a turn, or end the dataset."""
-        with inside_python():
-            if self._ended or self._stops or is_ending():
-                self._stops = False
-                raise StopIteration
-            return True
-
-    def next_batch(self) -> list[Any]:
-        """Return the tensors of the next batch, or end the turn."""
-        with inside_python():
-            if is_ending():
-                raise StopIteration
-            ring = self._ring()
-            if ring is None:
-                raise RingClosed(
-                    f"ring {self._name!r}: it was dropped before its dataset. Keep it until the last iteration."
-                )
-            try:
-                return self._next_of(ring) if self._exact is None else self._next_whole(ring, self._exact)
-            except RingFinished:
-                self._ended = True
-                raise StopIteration from None
-            except _Interrupted:
-                return self._bring_back_to_python()
-
-    def _bring_back_to_python(self) -> list[Any]:
-        """End the wait so that the main thread runs its handler of Ctrl-C, which it does as soon as it can.
-
-        An error would not do: TensorFlow makes its exception with Python code, in which the handler then runs
-        already, and what comes out is a RuntimeError ("... REPLACED BY KeyboardInterrupt"). So
-        ``next(iterator)`` gets an element that no one will see, and a graph gets the end of the data.
-        """
-        if not ctrl_c_raises():
-            raise InterruptedError(f"ring {self._name!r}: SIGINT ended a feed's wait for records.")
-        if main_thread_asks_for_an_element():
-            return self._element.nothing(self._exact or 0)
-        self._stops = True
-        raise StopIteration
-
-    def _next_of(self, ring: Ring) -> list[Any]:
-        batch = self._take(ring, self._most, self._min_rows)
-        if batch is None:
-            raise StopIteration
-        with batch:
-            return self._element.hand_over(batch)
-
-    def _next_whole(self, ring: Ring, rows: int) -> list[Any]:
-        """Return exactly `rows` rows: a batch as it is, or, where records lie apart, copies of several."""
-        gathered = self._gathered.pop() if self._gathered else _Gathered(self._element)
-        while True:
-            most = min(self._most, rows - gathered.rows)
-            batch = self._take(ring, most, most)
-            if batch is None:
-                self._gathered.append(gathered)
-                raise StopIteration
-            with batch:
-                if len(batch) == rows:
-                    return self._element.hand_over(batch)
-                gathered.add(batch)
-            if gathered.rows == rows:
-                return gathered.tensors()
-
-    def _take(self, ring: Ring, most: int, least: int) -> Batch | None:
-        """Take a batch; None when the turn is over before one came."""
-        wait = self._wait
-        if wait is None or wait.was_abandoned():
-            wait = self._wait = Wait()
-        turn_ends = time.monotonic() + _TURN_SECONDS
-
-        def is_idle() -> bool:
-            if is_ending():
-                return True
-            if wait.is_interrupted():
-                raise _Interrupted
-            stats = ring.stats()
-            wait.check_stall(ring, stats)
-            # Where enough is ready, the ring waits for more of it, as `linger` says.
-            return stats["ready"] < least and time.monotonic() >= turn_ends
-
-        try:
-            batch = ring.take(
-                most,
-                min_rows=least,
-                timeout=wait.seconds_left(self._timeout),
-                linger=self._linger,
-                while_waiting=is_idle,
-            )
-        except RingEmpty:
-            if wait.seconds_left(self._timeout) != 0:
-                wait.pause()
-                return None
-            self._wait = None
-            raise RingEmpty(
-                f"ring {self._name!r}: {ring.stats()['ready']} of {least} records ready after {self._timeout:g} s; the "
-                "producers are slower than the feed, or tensors that are alive hold their slots. Wait longer "
-                "(timeout=), add producers, or drop tensors sooner."
-            ) from None
-        except BaseException:
-            self._wait = None
-            raise
-        self._wait = None
-        return batch
-
-
-class _Gathered:
-    """Rows of several batches, copied."""
-
-    def __init__(self, element: Element) -> None:
-        self.rows = 0
-        self._element = element
-        self._parts: list[list[npt.NDArray[Any]]] = [[] for _ in element.fields]
-
-    def add(self, batch: Batch) -> None:
-        for part, rows in zip(self._parts, self._element.arrays(batch), strict=True):
-            part.append(rows.copy())
-        self.rows += len(batch)
-
-    def tensors(self) -> list[Any]:
-        return [tf.constant(np.concatenate(part)) for part in self._parts]

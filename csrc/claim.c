@@ -1,0 +1,229 @@
+/*
+ * The producer's side: claim free slots, publish them as records. The outline stands in ring.c.
+ */
+#include <sched.h>
+#include <string.h>
+
+#include "handle.h"
+
+enum { SMALL_RECORD_BYTES = 1024 };
+
+/* ---- Claiming ------------------------------------------------------------------------------- */
+
+/* FREE -> CLAIMED by us. The new word, or 0. */
+static uint64_t claim_slot(rf_ring *ring, uint32_t slot, uint32_t self)
+{
+    uint64_t word = rf_load_relaxed(&ring->words[slot]);
+    if (rf_word_state(word) != RF_STATE_FREE)
+        return 0;
+    uint64_t claimed = rf_word(RF_STATE_CLAIMED, self, rf_word_epoch(word));
+    /* A2 <- R2 (rf_free_slot, release_rows): the last reader has finished with the payload. */
+    return rf_cas_acquire(&ring->words[slot], word, claimed) ? claimed : 0;
+}
+
+/* Claim up to `rows` slots in a row, from the claim cursor on. Returns how many. */
+static uint32_t claim_run(rf_ring *ring, uint32_t rows, uint32_t *first, uint64_t *words)
+{
+    uint32_t self = rf_self(ring);
+    uint32_t slot = rf_cursor(ring, &ring->header->claim_cursor);
+    for (uint32_t seen = 0; seen < ring->slot_count; seen++, slot = rf_wrap(ring, slot + 1)) {
+        if (!(words[0] = claim_slot(ring, slot, self)))
+            continue;
+        *first = slot;
+        uint32_t count = 1;
+        while (count < rows && (words[count] = claim_slot(ring, rf_wrap(ring, slot + count), self)))
+            count++;
+        rf_store_relaxed(&ring->header->claim_cursor, rf_wrap(ring, slot + count));
+        return count;
+    }
+    return 0;
+}
+
+/* One attempt: RF_OK with *count rows, RF_FULL, RF_FINISHED, RF_CLOSED. */
+static rf_status try_claim(rf_ring *ring, uint32_t rows, uint32_t *first, uint32_t *count,
+                           uint64_t *words)
+{
+    rf_status status = rf_still_open(ring);
+    if (status != RF_OK)
+        return status;
+    *count = claim_run(ring, rows, first, words);
+    if (!*count)
+        return RF_FULL;
+    rf_fence_full(); /* F3 with F4 (try_take): either we see `finished` or the taker our claim */
+    status = rf_still_open(ring);
+    if (status != RF_OK)
+        rf_unclaim(ring, *first, *count, words);
+    return status;
+}
+
+/* Repeat an attempt until it ends, the deadline comes, or a slice is over. */
+static rf_status wait_to_claim(rf_ring *ring, uint32_t rows, int64_t deadline_ns, uint32_t *first,
+                               uint32_t *count, uint64_t *words)
+{
+    rf_event *event = &ring->header->writable;
+    int64_t started = 0;
+    int spins = 0;
+    rf_status status;
+    for (;;) {
+        if ((status = rf_enter(ring)) != RF_OK ||
+            (status = try_claim(ring, rows, first, count, words)) != RF_FULL)
+            break;
+        int64_t now = rf_now_ns();
+        if (rf_look_after_the_dead(ring, now))
+            continue;
+        if ((status = rf_wait_on(&started, now, deadline_ns, RF_FULL)) != RF_OK)
+            break;
+        uint32_t cursor = rf_cursor(ring, &ring->header->claim_cursor);
+        if (spins++ < RF_MOST_SPINS &&
+            rf_spin(&ring->claim_spin, &ring->words[cursor], RF_STATE_FREE))
+            continue;
+        uint32_t key = rf_prepare_wait(event, 1);
+        /* A taker may be waiting for more rows than there is room for. */
+        rf_notify(&ring->header->readable, UINT32_MAX);
+        if ((status = rf_enter(ring)) != RF_OK ||
+            (status = try_claim(ring, rows, first, count, words)) != RF_FULL)
+            break;
+        int64_t slice_end = started + RF_SLICE_NS;
+        if (!rf_sleep(event, key, slice_end < deadline_ns ? slice_end : deadline_ns)) {
+            status = RF_AGAIN;
+            break;
+        }
+    }
+    if (started)
+        rf_count(ring, claim_wait_ns, rf_now_ns() - started);
+    return status;
+}
+
+rf_status rf_claim(rf_ring *ring, uint32_t rows, int64_t deadline_ns, rf_lease **out)
+{
+    *out = NULL;
+    if (rows == 0 || rows > ring->slot_count)
+        return RF_INVALID;
+    rf_status status = rf_enter(ring);
+    if (status != RF_OK)
+        return status;
+    rf_lease *lease = rf_new_lease(ring, rows);
+    if (!lease)
+        return RF_NO_MEMORY;
+    lease->is_claim = true;
+    status = wait_to_claim(ring, rows, deadline_ns, &lease->first, &lease->rows, lease->words);
+    if (status != RF_OK) {
+        rf_free_lease(lease);
+        return status;
+    }
+    lease->claimed_ns = rf_now_ns();
+    *out = lease;
+    return RF_OK;
+}
+
+/* ---- Publishing ----------------------------------------------------------------------------- */
+
+/* The threads of this process publish one after the other, so that each record's link names one
+ * that is READY already: over a predecessor that another thread has yet to publish a taker would
+ * pass, and with it over what came before that. No other process waits for this, nor does it for
+ * any; there is nothing in between but the few stores of publish_slot. */
+static void begin_publishing(rf_ring *ring)
+{
+    for (uint32_t turn = 1; rf_exchange_acquire(&ring->publishing, 1u); turn++) { /* A8 <- R8 */
+        if (turn % 64)
+            rf_pause();
+        else
+            sched_yield();
+    }
+}
+
+static void end_publishing(rf_ring *ring)
+{
+    /* R8 -> A8 (begin_publishing): the next thread finds our record READY, named by last_link. */
+    rf_store_release(&ring->publishing, 0u);
+}
+
+/* CLAIMED -> READY, between begin_ and end_publishing. False when the claim was taken back. */
+static bool publish_slot(rf_ring *ring, uint32_t slot, uint64_t claimed, uint64_t tag,
+                         int64_t claimed_ns, int64_t now, uint64_t pin)
+{
+    rf_slot *record = &ring->slots[slot];
+    uint64_t epoch = rf_word_epoch(claimed);
+    /* A late writer must not garble the record of the slot's next owner; what slips in between
+     * this look and the compare-and-swap below is caught there, and costs at most a tag. */
+    if (rf_load_relaxed(&ring->words[slot]) != claimed)
+        return false;
+    rf_store_relaxed(&record->tag, tag);
+    rf_store_relaxed(&record->claimed_ns, claimed_ns);
+    rf_store_relaxed(&record->published_ns, now);
+    rf_store_relaxed(&record->taken_ns, 0);
+    rf_store_relaxed(&record->producer, rf_self(ring));
+    rf_store_relaxed(&record->deliveries, 0u);
+    rf_store_relaxed(&record->link, rf_load_relaxed(&ring->last_link));
+    /* R1 -> A1 (take_slot): payload and slot record are complete before anyone sees READY. */
+    if (!rf_cas_release(&ring->words[slot], claimed,
+                        rf_word(RF_STATE_READY, RF_NO_OWNER, epoch) | pin))
+        return false;
+    rf_store_relaxed(&ring->last_link, rf_link(slot, epoch));
+    return true;
+}
+
+rf_status rf_publish(rf_lease *lease, uint32_t rows, const uint64_t *tags, int pinned)
+{
+    rf_ring *ring = lease->ring;
+    if (!lease->is_claim || lease->settled || lease->published || rows > lease->rows)
+        return RF_INVALID;
+    if (lease->generation != rf_load_relaxed(&rf_fork_generation))
+        return RF_SLOT_LOST;
+    int64_t now = rf_now_ns();
+    uint32_t done = 0;
+    lease->pinned = pinned || rf_lease_references(lease) > 1;
+    begin_publishing(ring);
+    for (uint32_t row = 0; row < rows; row++)
+        done +=
+            publish_slot(ring, rf_lease_slot(lease, row), lease->words[row], tags ? tags[row] : 0,
+                         lease->claimed_ns, now, lease->pinned ? RF_PIN : 0);
+    end_publishing(ring);
+    lease->published = rows;
+    rf_count(ring, published, done);
+    if (done)
+        rf_notify(&ring->header->readable, done);
+    if (!lease->pinned) {
+        rf_discard_rows(lease, rows);
+        lease->settled = true;
+    }
+    return done == rows ? RF_OK : RF_SLOT_LOST;
+}
+
+static void copy_record(const rf_ring *ring, uint32_t slot, const void *const *sources)
+{
+    for (uint32_t field = 0; field < ring->geometry.fields; field++) {
+        const rf_field *layout = &ring->geometry.field[field];
+        memcpy(ring->region[field] + slot * layout->stride_bytes, sources[field],
+               layout->sample_bytes);
+    }
+}
+
+rf_status rf_put(rf_ring *ring, const void *const *sources, uint64_t tag, int64_t deadline_ns)
+{
+    uint32_t slot, count;
+    uint64_t word;
+    rf_status status = wait_to_claim(ring, 1, deadline_ns, &slot, &count, &word);
+    if (status != RF_OK)
+        return status;
+    /* The stores of the copy go to memory that a taker had last. A clock or a locked operation
+     * behind them would wait for that memory, and publish_slot once more for the slot record. A
+     * small record is copied faster than the clock is read anyway, so both come first and there is
+     * one wait for all. */
+    bool small = ring->record_bytes <= SMALL_RECORD_BYTES;
+    if (small)
+        begin_publishing(ring);
+    int64_t claimed_ns = rf_now_ns(), published_ns = claimed_ns;
+    copy_record(ring, slot, sources);
+    if (!small) {
+        published_ns = rf_now_ns();
+        begin_publishing(ring);
+    }
+    bool published = publish_slot(ring, slot, word, tag, claimed_ns, published_ns, 0);
+    end_publishing(ring);
+    if (!published)
+        return RF_SLOT_LOST;
+    rf_count(ring, published, 1);
+    rf_notify(&ring->header->readable, 1);
+    return RF_OK;
+}

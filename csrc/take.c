@@ -1,0 +1,318 @@
+/*
+ * The taker's side: find the run of records that is next, and take it. The outline stands in ring.c.
+ */
+#include "handle.h"
+
+/* How long records on both sides of a held slot wait for it before they go in two batches. */
+#define GAP_PATIENCE_NS INT64_C(5000000)
+
+/* ---- Finding records ------------------------------------------------------------------------ */
+
+/* Is the predecessor of the record in `slot` still waiting, outside [first, slot)? */
+static bool must_wait(const rf_ring *ring, uint32_t first, uint32_t slot, uint32_t *predecessor)
+{
+    uint64_t link = rf_load_relaxed(&ring->slots[slot].link);
+    uint32_t before = rf_link_slot(link);
+    if (link == 0 || before >= ring->slot_count || before == slot)
+        return false;
+    uint32_t distance = rf_wrap(ring, before + ring->slot_count - first);
+    uint32_t length = rf_wrap(ring, slot + ring->slot_count - first);
+    if (distance < length)
+        return false; /* it goes in the same run, ahead of us */
+    *predecessor = before;
+    /* Relaxed: our own record was published after it, by the same producer; behind R1 -> A1 we
+     * see its word as it was then or later, and it never comes back to READY from later. */
+    return rf_link_is_ready(link, rf_load_relaxed(&ring->words[before]));
+}
+
+/* How many records lie READY in a row from `first` on, each of them free to go. */
+static uint32_t run_length(const rf_ring *ring, uint32_t first, uint32_t most)
+{
+    uint32_t rows = 0;
+    for (; rows < most; rows++) {
+        uint32_t slot = rf_wrap(ring, first + rows), unused;
+        /* A1 <- R1 (publish_slot), for the link. */
+        if (rf_word_state(rf_load_acquire(&ring->words[slot])) != RF_STATE_READY ||
+            must_wait(ring, first, slot, &unused))
+            break;
+    }
+    return rows;
+}
+
+/* The first record of the run to take next: from the take cursor on, or where links lead. */
+static bool find_first(const rf_ring *ring, uint32_t *first, bool *by_link)
+{
+    uint32_t slot = rf_cursor(ring, &ring->header->take_cursor), hops = 0;
+    for (uint32_t seen = 0; seen < ring->slot_count; seen++, slot = rf_wrap(ring, slot + 1)) {
+        /* A1 <- R1 (publish_slot), for the link. */
+        if (rf_word_state(rf_load_acquire(&ring->words[slot])) != RF_STATE_READY)
+            continue;
+        uint32_t start = slot, before;
+        bool waits;
+        /* A chain of links has no more records than the ring. One that has was garbled into a
+         * circle: its records are not to be had, and to find that out costs one lap at most. */
+        while ((waits = must_wait(ring, start, start, &before)) && hops++ < ring->slot_count) {
+            start = before;
+            (void)rf_load_acquire(&ring->words[start]); /* A1 <- R1, for the next link */
+        }
+        if (waits)
+            continue;
+        *first = start;
+        *by_link = start != slot;
+        return true;
+    }
+    return false;
+}
+
+/* ---- Taking --------------------------------------------------------------------------------- */
+
+/* READY -> TAKEN by us. The new word, or 0. */
+static uint64_t take_slot(rf_ring *ring, uint32_t slot, uint32_t self)
+{
+    uint32_t unused;
+    uint64_t word = rf_load_acquire(&ring->words[slot]); /* A1 <- R1 (publish_slot), for the link */
+    if (rf_word_state(word) != RF_STATE_READY || must_wait(ring, slot, slot, &unused))
+        return 0;
+    uint64_t taken = rf_word(RF_STATE_TAKEN, self, rf_word_epoch(word)) | (word & RF_PIN);
+    /* The word that is swapped is the one that was read before the link: were it read anew, the
+     * slot might be a lap further, and hold a record whose predecessor still waits. */
+    /* A1 <- R1 (publish_slot): we see the whole payload and slot record. */
+    return rf_cas_acquire(&ring->words[slot], word, taken) ? taken : 0;
+}
+
+/* Take up to `rows` records in a row from `first` on; fewer when another taker comes between. */
+static uint32_t take_run(rf_ring *ring, uint32_t first, uint32_t rows, rf_lease *lease)
+{
+    uint32_t self = rf_self(ring), count = 0;
+    while (count < rows &&
+           (lease->words[count] = take_slot(ring, rf_wrap(ring, first + count), self)))
+        count++;
+    if (!count)
+        return 0;
+    int64_t now = rf_now_ns();
+    for (uint32_t row = 0; row < count; row++) {
+        rf_slot *slot = &ring->slots[rf_wrap(ring, first + row)];
+        rf_store_relaxed(&slot->taken_ns, now);
+        rf_store_relaxed(&slot->deliveries, rf_load_relaxed(&slot->deliveries) + 1);
+    }
+    lease->first = first;
+    lease->rows = count;
+    rf_count(ring, taken, count);
+    rf_count(ring, batches, 1);
+    return count;
+}
+
+/* A time from now on; a span too long to add never ends. */
+static int64_t after_ns(int64_t now_ns, int64_t span_ns)
+{
+    return span_ns > RF_FOREVER - now_ns ? RF_FOREVER : now_ns + span_ns;
+}
+
+/* When records that lie on both sides of a held slot go without it. */
+static int64_t patience_ends_ns(const rf_take_request *request)
+{
+    int64_t patience = request->linger_ns > GAP_PATIENCE_NS ? request->linger_ns : GAP_PATIENCE_NS;
+    return after_ns(request->enough_since_ns, patience);
+}
+
+/* Will the slot behind the run ever make it longer? */
+static bool can_grow(const rf_ring *ring, uint32_t first, uint32_t rows)
+{
+    if (rows >= ring->slot_count)
+        return false;
+    rf_state next = rf_word_state(rf_load_relaxed(&ring->words[rf_wrap(ring, first + rows)]));
+    return next == RF_STATE_FREE || next == RF_STATE_CLAIMED;
+}
+
+/* What one look at the ring said to a taker. */
+typedef struct look {
+    uint32_t first;
+    uint32_t rows;    /* of the run that starts there; 0: nothing is ready */
+    uint32_t missing; /* rows worth sleeping for */
+    bool by_link;
+    rf_status open; /* rf_still_open, before anything else was looked at */
+} look;
+
+static uint32_t least(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Sleep for what is missing, but never for more than there is room to publish. */
+static void want_rows(look *seen, uint32_t missing, const rf_census *now)
+{
+    uint32_t room = now->free + now->claimed;
+    seen->missing = least(missing, room ? room : 1);
+}
+
+/* Is a run shorter than min_rows all that can be had for now? */
+static bool short_run_is_due(const rf_ring *ring, rf_take_request *request, look *seen,
+                             int64_t now_ns)
+{
+    rf_census now = rf_count_states(ring);
+    want_rows(seen, request->min_rows - seen->rows, &now);
+    if (now.claimed == 0 && (seen->open != RF_OK || now.free == 0))
+        return true; /* nobody can publish any more, or not before we take */
+    /* Whoever holds the slots that are missing must not hold up those who wait for a free one. */
+    bool blocked = now.free == 0 && rf_load_relaxed(&ring->header->writable.wanted) != 0;
+    if (now.ready < request->min_rows && !blocked) {
+        request->enough_since_ns = 0;
+        return false;
+    }
+    if (now.ready >= request->min_rows && !can_grow(ring, seen->first, seen->rows))
+        return true;
+    if (!request->enough_since_ns)
+        request->enough_since_ns = now_ns;
+    return now_ns >= patience_ends_ns(request);
+}
+
+/* Should the run be taken now, or is more to be waited for? */
+static bool run_is_due(const rf_ring *ring, rf_take_request *request, look *seen)
+{
+    if (seen->rows >= request->max_rows ||
+        (seen->rows >= request->min_rows && request->linger_ns <= 0))
+        return true;
+    int64_t now_ns = rf_now_ns();
+    if (seen->rows < request->min_rows) {
+        request->linger_until_ns = 0;
+        return short_run_is_due(ring, request, seen, now_ns);
+    }
+    if (!request->linger_until_ns)
+        request->linger_until_ns = after_ns(now_ns, request->linger_ns);
+    seen->missing = request->max_rows - seen->rows;
+    return now_ns >= request->linger_until_ns || seen->open != RF_OK ||
+           !can_grow(ring, seen->first, seen->rows);
+}
+
+/* Nothing is ready: RF_EMPTY when something may still come, else RF_FINISHED or RF_CLOSED. */
+static rf_status nothing_ready(const rf_ring *ring, rf_take_request *request, look *seen)
+{
+    seen->rows = 0;
+    seen->missing = 1;
+    /* Another taker was faster; these times belong to what it took. */
+    request->linger_until_ns = 0;
+    request->enough_since_ns = 0;
+    if (seen->open == RF_OK && request->min_rows == 1)
+        return RF_EMPTY;
+    rf_census now = rf_count_states(ring);
+    want_rows(seen, request->min_rows, &now);
+    return seen->open == RF_OK || now.claimed || now.ready ? RF_EMPTY : seen->open;
+}
+
+/* One attempt: RF_OK, RF_FINISHED, RF_CLOSED, or RF_EMPTY with what was seen. */
+static rf_status try_take(rf_ring *ring, rf_take_request *request, rf_lease *lease, look *seen)
+{
+    /* Another taker may be faster, again and again; but who looks so often must also look at
+     * the clock. */
+    for (int attempt = 0; attempt < 64; attempt++) {
+        seen->open = rf_still_open(ring);
+        if (seen->open != RF_OK)
+            rf_fence_full(); /* F4 with F3 (try_claim): claims older than the end are seen below */
+        if (!find_first(ring, &seen->first, &seen->by_link))
+            return nothing_ready(ring, request, seen);
+        seen->rows = run_length(ring, seen->first, request->max_rows);
+        if (!seen->rows)
+            continue;
+        if (!run_is_due(ring, request, seen))
+            return RF_EMPTY;
+        uint32_t count = take_run(ring, seen->first, seen->rows, lease);
+        if (!count)
+            continue;
+        if (!seen->by_link)
+            rf_store_relaxed(&ring->header->take_cursor, rf_wrap(ring, seen->first + count));
+        return RF_OK;
+    }
+    seen->rows = 0;
+    seen->missing = 1;
+    return RF_EMPTY;
+}
+
+/* When a waiting taker must look again, whoever publishes. */
+static int64_t next_look(const rf_take_request *request, int64_t started)
+{
+    int64_t until = started + RF_SLICE_NS;
+    if (request->deadline_ns < until)
+        until = request->deadline_ns;
+    if (request->linger_until_ns && request->linger_until_ns < until)
+        until = request->linger_until_ns;
+    if (request->enough_since_ns && patience_ends_ns(request) < until)
+        until = patience_ends_ns(request);
+    return until;
+}
+
+/* Leave word of what is missing and look once more. RF_EMPTY: sleep on the key. */
+static rf_status last_look(rf_ring *ring, rf_take_request *request, rf_lease *lease, look *seen,
+                           uint32_t *key)
+{
+    uint32_t wished;
+    rf_status status;
+    /* What came between the look and the word that we left was not counted: as long as less is
+     * missing than we asked for, ask for less. */
+    do {
+        wished = seen->missing;
+        *key = rf_prepare_wait(&ring->header->readable, wished);
+        if ((status = rf_enter(ring)) == RF_OK)
+            status = try_take(ring, request, lease, seen);
+    } while (status == RF_EMPTY && seen->missing < wished);
+    return status;
+}
+
+static rf_status wait_to_take(rf_ring *ring, rf_take_request *request, rf_lease *lease)
+{
+    int64_t started = 0;
+    int spins = 0;
+    rf_status status;
+    look seen;
+    for (;;) {
+        if ((status = rf_enter(ring)) != RF_OK ||
+            (status = try_take(ring, request, lease, &seen)) != RF_EMPTY)
+            break;
+        int64_t now = rf_now_ns();
+        if (rf_look_after_the_dead(ring, now))
+            continue;
+        if ((status = rf_wait_on(&started, now, request->deadline_ns, RF_EMPTY)) != RF_OK) {
+            /* The deadline is for min_rows, and cuts the wait for more short. */
+            if (status == RF_EMPTY && seen.rows >= request->min_rows) {
+                request->linger_ns = 0;
+                status = try_take(ring, request, lease, &seen);
+            }
+            break;
+        }
+        uint32_t cursor = rf_cursor(ring, &ring->header->take_cursor), key;
+        if (!seen.rows && spins++ < RF_MOST_SPINS &&
+            rf_spin(&ring->take_spin, &ring->words[cursor], RF_STATE_READY))
+            continue;
+        if ((status = last_look(ring, request, lease, &seen, &key)) != RF_EMPTY)
+            break;
+        if (!rf_sleep(&ring->header->readable, key, next_look(request, started))) {
+            status = RF_AGAIN;
+            break;
+        }
+    }
+    if (started)
+        rf_count(ring, take_wait_ns, rf_now_ns() - started);
+    return status;
+}
+
+rf_status rf_take(rf_ring *ring, rf_take_request *request, rf_lease **out)
+{
+    *out = NULL;
+    if (request->max_rows == 0 || request->min_rows == 0 || request->min_rows > request->max_rows ||
+        request->min_rows > ring->slot_count)
+        return RF_INVALID;
+    if (request->max_rows > ring->slot_count)
+        request->max_rows = ring->slot_count;
+    rf_status status = rf_enter(ring);
+    if (status != RF_OK)
+        return status;
+    rf_lease *lease = rf_new_lease(ring, request->max_rows);
+    if (!lease)
+        return RF_NO_MEMORY;
+    status = wait_to_take(ring, request, lease);
+    if (status != RF_OK) {
+        rf_free_lease(lease);
+        return status;
+    }
+    *out = lease;
+    return RF_OK;
+}
