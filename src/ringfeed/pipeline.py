@@ -36,7 +36,8 @@ _CALLS = 1 << 15
 _SLICE_SECONDS = 0.05
 _LEAST_MESSAGE_BYTES = 4096
 _MOST_MESSAGE_BYTES = 1 << 18
-_TASKS_PER_WORKER = 8
+_LEAST_TASKS_PER_WORKER, _MOST_TASKS_PER_WORKER = 8, 64
+_TASK_BYTES_PER_WORKER = 1 << 18
 
 
 @dataclass
@@ -308,7 +309,8 @@ class Pipeline:
         slots = self._slots or 4 * max(batch_size, self._batch_size)
         base = f"predict-{os.getpid()}-{os.urandom(4).hex()}"
         message = {"message": ((self._message_bytes,), "uint8")}
-        depth = max(_TASKS_PER_WORKER * len(self._pool) // self._parts, _TASKS_PER_WORKER)
+        depth = min(max(_TASK_BYTES_PER_WORKER // self._message_bytes, _LEAST_TASKS_PER_WORKER), _MOST_TASKS_PER_WORKER)
+        depth *= max(len(self._pool) // self._parts, 1)
         self._rows = _nameless(Ring.create(f"{base}.rows", self._spec, max(slots, 2 * batch_size)))
         self._failures = _nameless(Ring.create(f"{base}.failures", {"failure": ((FAILURE_BYTES,), "uint8")}, 64))
         self._tasks = [_nameless(Ring.create(f"{base}.tasks-{part}", message, depth)) for part in range(self._parts)]
