@@ -8,6 +8,7 @@ import pytest
 from ringfeed._core import InterruptWatch
 from support import run_program
 
+
 def interrupt():
     os.kill(os.getpid(), signal.SIGINT)
 
