@@ -132,8 +132,8 @@ class Feeder:
 
     def _feed(self, part: Iterator[tuple[int, Any]], ring: Ring) -> None:
         room = ring.spec["message"].shape[0]
-        # Each freed slot wakes this thread. As a batch thread it waits for a core to be free and then lays in many items,
-        # instead of taking the core from a worker for one (12,960 digits on 2 cores: 125 us of CPU each become 95).
+        # Each freed slot wakes this thread. As a batch thread it waits for a core to be free and then lays in many
+        # items, instead of taking the core from a worker for one (digits on 2 cores: 125 us of CPU each became 95).
         with contextlib.suppress(OSError):  # a sandbox may forbid it
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         try:
