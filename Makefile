@@ -17,7 +17,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo build test test-c test-py test-bench test-pythons lint format bench sdist wheel lock clean
+.PHONY: help demo build test test-c test-orderings test-aarch64 test-py test-bench test-pythons lint format bench sdist wheel lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +30,12 @@ test: test-c test-py test-bench ## run every test
 test-c: ## test the C core without Python: plain, under ASan+UBSan, under TSan
 	@echo "== C tests"
 	@$(MAKE) --no-print-directory -C tests/core
+
+test-orderings: ## weaken each memory ordering of the C core in turn; TSan must notice each
+	@$(MAKE) --no-print-directory -C tests/core orderings
+
+test-aarch64: ## test the C core as an aarch64 binary under qemu-user, where both are installed
+	@$(MAKE) --no-print-directory -C tests/core aarch64
 
 test-py: $(VENV)/.dev build ## run the Python tests
 	@echo "== Python tests"

@@ -221,8 +221,9 @@ def test_a_ctrl_c_that_the_program_handles_is_not_the_feeds_affair(ring):
         os.kill(os.getpid(), signal.SIGINT)
         while True:
             pass
-    for _ in range(3):
-        wait_until_waited(ring, "take")
+    slices = threading.Thread(target=lambda: [wait_until_waited(ring, "take") for _ in range(3)])
+    slices.start()
+    slices.join()  # at one place all the time, as inside TensorFlow, but here handlers run
     fill(ring, [2, 3])
     assert first_numbers(next(elements)) == [2, 3]
 

@@ -69,15 +69,17 @@ class Wait:
         seen = self._interrupts.seen
         if seen == self._handled:
             return False
-        now_at = _position(_main_thread_frame())
-        if self._main_thread_was_at is None:
-            self._main_thread_was_at = now_at
-        elif self._main_thread_was_at == now_at:
-            return True
-        else:  # it moved, and so has run the handler: what comes of it is the program's affair
+        frame = _main_thread_frame()
+        now_at = _position(frame)
+        if not _is_tensorflows(frame) or self._main_thread_was_at not in (None, now_at):
+            # It runs Python, and so has run the handler: what comes of it is the program's affair.
             self._handled = seen
             self._main_thread_was_at = None
-        return False
+            return False
+        if self._main_thread_was_at is None:
+            self._main_thread_was_at = now_at
+            return False
+        return True
 
     def check_stall(self, ring: Ring, stats: dict[str, int]) -> None:
         """Say it when every slot is held by tensors: if the program waits for this feed, it waits for ever."""
@@ -98,6 +100,11 @@ class Wait:
 
 def _main_thread_frame() -> FrameType | None:
     return sys._current_frames().get(threading.main_thread().ident or 0)
+
+
+def _is_tensorflows(frame: FrameType | None) -> bool:
+    """Tell whether a thread is inside TensorFlow, or in its Python; a sleep or a lock lets handlers run."""
+    return frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "tensorflow"
 
 
 def _position(frame: FrameType | None) -> tuple[int, int]:

@@ -1,0 +1,56 @@
+#!/bin/sh
+# Is each labelled ordering needed, and would its loss be noticed? In a copy of the core one label after the other is
+# weakened to relaxed; ThreadSanitizer, which follows C11's happens-before and not this machine's, must then report a
+# race. Fences and orders between atomics alone it does not follow: csrc/model/ and ARCHITECTURE.md speak for those.
+#
+#     orderings.sh FOLDER       works in FOLDER; run by `make orderings`
+set -u
+cd "$(dirname "$0")" || exit 1
+work=$1
+core=$work/core
+missed=0
+
+# Build the core with one change and run what should notice it. $1: file, $2: lines, $3: sed commands
+weaken() {
+    rm -rf "$core" && mkdir -p "$core" && cp -r ../../csrc/*.c ../../csrc/*.h ../../csrc/include "$core"
+    [ -z "$1" ] || sed -i "$2 { $3 }" "$core/$1"
+    "${MAKE:-make}" -s tsan CORE="$core" BUILD="$work/" ONLY=test_orderings \
+        RF_CFLAGS="-include $work/relaxed.h" >"$work/output" 2>&1
+}
+
+# $1: the label; the rest as above
+expect_race() {
+    label=$1
+    shift
+    weaken "$@"
+    if cmp -s "$core/$1" "../../csrc/$1"; then
+        echo "FAILED  $label: nothing in $1 was weakened"
+    elif grep -q 'data race' "$work/output"; then
+        echo "ok      $label: without it there is a race"
+        return
+    else
+        echo "FAILED  $label: weakened in $1, and nothing noticed"
+    fi
+    missed=$((missed + 1))
+}
+
+mkdir -p "$work"
+cat >"$work/relaxed.h" <<'END'
+#define rf_cas_relaxed(word, expected, desired) \
+    (__extension__({ uint64_t was = (expected); atomic_compare_exchange_strong_explicit( \
+        (word), &was, (desired), memory_order_relaxed, memory_order_relaxed); }))
+#define rf_sub_relaxed(p, v) atomic_fetch_sub_explicit((p), (v), memory_order_relaxed)
+END
+if weaken "" "" ""; then
+    echo "ok      as it is, nothing races"
+else
+    cat "$work/output"
+    exit 1
+fi
+cas='s/rf_cas_\(release\|acquire\|acq_rel\)/rf_cas_relaxed/; s/rf_load_acquire/rf_load_relaxed/'
+expect_race R1 claim.c '/^static bool publish_slot(/,/^}/' "$cas"
+expect_race A1 take.c '1,$' "$cas" # the run is found by acquiring, and each slot taken by acquiring
+expect_race R2 lease.c '/^static void release_rows(/,/^}/' "$cas"
+expect_race A2 claim.c '/^static uint64_t claim_slot(/,/^}/' "$cas"
+expect_race 'the last reference' lease.c '/^void rf_lease_drop(/,/^}/' 's/rf_sub_acq_rel/rf_sub_relaxed/'
+[ "$missed" -eq 0 ]

@@ -1,0 +1,146 @@
+/*
+ * Producers and takers as threads of one process that share nothing but the ring: no lock, no
+ * counter, no wait orders what they do, only the ring's own pairs. ThreadSanitizer sees every
+ * access to the payload; orderings.sh weakens the pairs one by one and expects it to protest.
+ */
+#include <sched.h>
+
+#include "check.h"
+
+enum { THREADS = 2, RECORDS = SANITIZED ? 4000 : 40000, WORDS = 8 };
+
+/* The payload in plain accesses: each word of it holds the record's number. */
+static void write_payload(rf_lease *lease, uint64_t number)
+{
+    uint64_t *words = rf_lease_data(lease, 0);
+    for (int i = 0; i < WORDS; i++)
+        words[i] = number;
+}
+
+static void read_payload(const rf_lease *lease)
+{
+    const uint64_t *words = rf_lease_data(lease, 0);
+    for (int i = 1; i < WORDS; i++)
+        CHECK_EQUAL(words[i], words[0]);
+}
+
+static void *produce(void *ring)
+{
+    for (uint64_t number = 0; number < RECORDS;) {
+        rf_lease *lease;
+        rf_status status = rf_claim(ring, 1, 0, &lease);
+        if (status == RF_OK) {
+            write_payload(lease, number++);
+            CHECK_EQUAL(rf_publish(lease, 1, NULL, 0), RF_OK);
+            rf_lease_drop(lease);
+        } else {
+            CHECK_EQUAL(status, RF_FULL);
+            sched_yield();
+        }
+    }
+    return NULL;
+}
+
+static rf_status take_one(rf_ring *ring, rf_lease **lease)
+{
+    rf_take_request request = {.max_rows = 1, .min_rows = 1};
+    rf_status status = rf_take(ring, &request, lease);
+    CHECK(status == RF_OK || status == RF_EMPTY || status == RF_FINISHED);
+    if (status == RF_EMPTY)
+        sched_yield();
+    return status;
+}
+
+static void *take_alone(void *ring)
+{
+    rf_lease *lease;
+    rf_status status;
+    while ((status = take_one(ring, &lease)) != RF_FINISHED)
+        if (status == RF_OK) {
+            read_payload(lease);
+            rf_lease_drop(lease);
+        }
+    return NULL;
+}
+
+/* Where a taker lays a lease for its partner: the only order is from the taker to the partner. */
+typedef struct pair {
+    rf_ring *ring;
+    _Atomic(rf_lease *) handed;
+    _Atomic bool over;
+} pair;
+
+static void *take_for_two(void *argument)
+{
+    pair *own = argument;
+    rf_lease *lease;
+    rf_status status;
+    while ((status = take_one(own->ring, &lease)) != RF_FINISHED)
+        if (status == RF_OK) {
+            rf_lease_retain(lease);
+            while (rf_load_relaxed(&own->handed))
+                sched_yield();
+            rf_store_release(&own->handed, lease);
+            read_payload(lease);
+            rf_lease_drop(lease);
+        }
+    while (rf_load_relaxed(&own->handed))
+        sched_yield();
+    rf_store_relaxed(&own->over, true);
+    return NULL;
+}
+
+static void *read_what_is_handed(void *argument)
+{
+    pair *own = argument;
+    while (!rf_load_relaxed(&own->over)) {
+        rf_lease *lease = rf_load_acquire(&own->handed);
+        if (!lease) {
+            sched_yield();
+            continue;
+        }
+        rf_store_relaxed(&own->handed, NULL);
+        read_payload(lease);
+        rf_lease_drop(lease);
+    }
+    return NULL;
+}
+
+static void test_payload(void)
+{
+    rf_ring *ring = create_ring(3);
+    pthread_t producers[THREADS], takers[THREADS];
+    for (int i = 0; i < THREADS; i++) {
+        producers[i] = start_thread(produce, ring);
+        takers[i] = start_thread(take_alone, ring);
+    }
+    for (int i = 0; i < THREADS; i++)
+        join_thread(producers[i]);
+    rf_finish(ring);
+    for (int i = 0; i < THREADS; i++)
+        join_thread(takers[i]);
+    expect_all_free(ring);
+    close_ring(ring);
+}
+
+static void test_shared_lease(void)
+{
+    rf_ring *ring = create_ring(3);
+    pair both = {.ring = ring};
+    pthread_t producer = start_thread(produce, ring), taker = start_thread(take_for_two, &both),
+              partner = start_thread(read_what_is_handed, &both);
+    join_thread(producer);
+    rf_finish(ring);
+    join_thread(taker);
+    join_thread(partner);
+    expect_all_free(ring);
+    close_ring(ring);
+}
+
+static const test tests[] = {
+    {"a payload is whole when a taker sees it, and read when a producer writes there again",
+     test_payload},
+    {"slots that two threads hold go back when both have read them", test_shared_lease},
+};
+
+MAIN(tests)
