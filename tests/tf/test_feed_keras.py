@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import keras
@@ -44,6 +45,7 @@ def test_predict_gives_what_it_gives_for_the_arrays(make_ring, start, model, opt
     producer.result()
     rows = COUNT - COUNT % 32 if "drop_remainder" in options else COUNT
     np.testing.assert_allclose(outputs, model.predict(pictures()[0][:rows], verbose=0), rtol=1e-5, atol=1e-6)
+    gc.collect()  # from Python 3.12 on, Keras's predict leaves its last batch in a circle of references
     assert states(ring) == {"free": 128}
 
 
@@ -51,6 +53,7 @@ def test_predict_of_some_steps_ends_on_an_idle_ring(make_ring, model):
     ring = make_ring(FIELDS, slots=128)
     fill(ring, range(64))
     assert model.predict(dataset(ring, 32, structure="image", prefetch=2), steps=2, verbose=0).shape == (64, 3)
+    gc.collect()
     assert states(ring) == {"free": 128}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import warnings
 
@@ -102,6 +103,29 @@ def test_a_feed_whose_ring_is_all_held_says_so_and_goes_on_when_it_is_not(make_r
     (warning,) = said
     assert warning.category is StalledFeedWarning
     assert f"ring {ring.name!r}: a feed waits for records, but all 4 slots are held" in str(warning.message)
+
+
+def test_a_ring_that_is_all_held_by_garbage_is_set_free(make_ring):
+    """Keras leaves a batch in a circle of references; two would fill this ring for good."""
+    ring = make_ring(slots=4)
+    fill(ring, range(4))
+    elements = iter(dataset(ring, 2, structure="x"))
+    gc.disable()
+    try:
+        for _ in range(2):
+            circle = [next(elements)]
+            circle.append(circle)
+        del circle
+        assert ring.stats()["taken"] == 4
+        found = []
+        waiting = threading.Thread(target=lambda: found.append(first_numbers(next(elements))))
+        waiting.start()
+        wait_until(lambda: ring.stats()["free"] == 4)
+        fill(ring, [4])
+        waiting.join()
+    finally:
+        gc.enable()
+    assert found == [[4]]
 
 
 def test_a_wait_that_times_out_for_want_of_slots_names_that_cause_too(make_ring):

@@ -109,9 +109,10 @@ def dataset(
     ever, only that Keras makes a RuntimeError of it that names it. When every slot is held by
     tensors for five seconds while the dataset waits, a `StalledFeedWarning` says so.
 
-    Two things are not ours to mend. On an idle ring, ``ds.prefetch(n).take(m)`` ends only with the next
-    record or the ring's end; ``dataset(..., prefetch=n).take(m)`` ends at once. And under a strategy, `fit` first
-    reads some batches from an iterator that it drops, to learn the shapes: those records are not trained on.
+    Three things are not ours to mend. On an idle ring, ``ds.prefetch(n).take(m)`` ends only with the next record or
+    the ring's end; ``dataset(..., prefetch=n).take(m)`` ends at once. Under a strategy, `fit` first reads some
+    batches from an iterator that it drops, to learn the shapes: those records are not trained on. And from Python
+    3.12 on, Keras's `predict` leaves its last batch to the garbage collector; a feed calls it when every slot is held.
 
     Examples
     --------

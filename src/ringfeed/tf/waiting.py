@@ -8,6 +8,7 @@ when the interpreter ends takes the process down with it.
 from __future__ import annotations
 
 import atexit
+import gc
 import signal
 import sys
 import threading
@@ -82,11 +83,16 @@ class Wait:
         return True
 
     def check_stall(self, ring: Ring, stats: dict[str, int]) -> None:
-        """Say it when every slot is held by tensors: if the program waits for this feed, it waits for ever."""
+        """Say it when every slot is held by tensors: if the program waits for this feed, it waits for ever.
+
+        Before that, let go of what is garbage: from Python 3.12 on, ``keras.Model.predict`` leaves its last batch in
+        a circle of references (an exception, its traceback, the frame).
+        """
         if stats["free"] or stats["claimed"] or stats["ready"]:
             self._stalled_since = None
         elif self._stalled_since is None:
             self._stalled_since = time.monotonic()
+            gc.collect()
         elif time.monotonic() - self._stalled_since >= STALL_SECONDS:
             self._stalled_since = float("inf")  # once is enough
             warnings.warn(
