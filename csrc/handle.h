@@ -125,6 +125,8 @@ static inline uint32_t rf_lease_slot(const rf_lease *lease, uint32_t row)
 
 void rf_ring_retain(rf_ring *ring);
 void rf_ring_unref(rf_ring *ring); /* the last one unmaps */
+/* The layout that a header claims is the one that we compute, or RF_DAMAGED. */
+rf_status rf_check_geometry(const rf_geometry *claimed, uint64_t file_bytes, rf_geometry *checked);
 
 /* ---- liveness.c ----------------------------------------------------------------------------- */
 
@@ -134,7 +136,16 @@ rf_status rf_join(rf_ring *ring); /* become a participant, unless we are one */
 void rf_leave(rf_ring *ring);     /* hand the entry back; the counters stay */
 void rf_enlist(rf_ring *ring);    /* into this process's list of handles */
 void rf_delist(rf_ring *ring);    /* and out of it, with its descriptor */
-rf_status rf_lock_owner(int fd);  /* say that this process owns the segment */
+void rf_lock_list(void);          /* keep other threads from opening and closing handles */
+void rf_unlock_list(void);
+/* With the list locked: does a handle of this very process own the segment? */
+bool rf_we_own(dev_t device, ino_t inode);
+/* Is that participant of the segment a handle of this process? */
+bool rf_we_are(dev_t device, ino_t inode, uint32_t owner);
+
+/* ---- owner.c -------------------------------------------------------------------------------- */
+
+rf_status rf_lock_owner(int fd); /* say that this process owns the segment */
 void rf_unlock_owner(rf_ring *ring);
 bool rf_owner_lives(const rf_ring *ring);
 

@@ -1,6 +1,6 @@
 /*
- * Who lives: one POSIX record lock per participant, and one for the owner, on bytes far behind
- * the segment's end. The kernel drops them with the process, whatever kills it; a forked child
+ * Who lives: one POSIX record lock per participant, and one for the owner (owner.c), on bytes far
+ * behind the segment's end. The kernel drops them with the process, whatever kills it; a forked child
  * does not inherit them; they are seen from every PID namespace that can open the segment.
  *
  * Two properties of these locks shape this file. A process never conflicts with itself, so its
@@ -12,17 +12,12 @@
  * memory is waited for, and a forked child starts with a fresh one.
  */
 #define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "handle.h"
-
-enum { OWNER_BYTE = 0, CONDEMN_BYTE = 1, PARTICIPANT_BYTE = 16 };
-#define LOCKS_OFFSET (INT64_C(1) << 56)
+#include "locks.h"
 
 typedef struct parked {
     int fd;
@@ -49,34 +44,6 @@ static void install_fork_watch(void)
     pthread_atfork(NULL, NULL, in_forked_child);
 }
 
-/* ---- Record locks --------------------------------------------------------------------------- */
-
-static bool set_lock(int fd, int byte, short type)
-{
-    struct flock lock = {
-        .l_type = type, .l_whence = SEEK_SET, .l_start = LOCKS_OFFSET + byte, .l_len = 1};
-    int result;
-    do
-        result = fcntl(fd, F_SETLK, &lock);
-    while (result == -1 && errno == EINTR);
-    return result == 0;
-}
-
-/* Does another process hold the byte? 1, 0, or -1 when the kernel does not say. */
-static int locked_elsewhere(int fd, int byte)
-{
-    struct flock lock = {
-        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = LOCKS_OFFSET + byte, .l_len = 1};
-    if (fcntl(fd, F_GETLK, &lock) == -1)
-        return -1;
-    return lock.l_type != F_UNLCK;
-}
-
-static int participant_byte(uint32_t owner)
-{
-    return PARTICIPANT_BYTE + (int)owner;
-}
-
 /* ---- This process's handles ----------------------------------------------------------------- */
 
 static bool is_current(const rf_ring *ring)
@@ -97,6 +64,34 @@ static bool is_ours(const rf_ring *ring, uint32_t owner)
             rf_self(other) == owner)
             return true;
     return false;
+}
+
+void rf_lock_list(void)
+{
+    pthread_mutex_lock(&list_mutex);
+}
+
+void rf_unlock_list(void)
+{
+    pthread_mutex_unlock(&list_mutex);
+}
+
+bool rf_we_own(dev_t device, ino_t inode)
+{
+    for (const rf_ring *ring = handles; ring; ring = ring->next)
+        if (same_segment(ring, device, inode) && rf_load_relaxed(&((rf_ring *)ring)->owner) &&
+            is_current(ring) && !rf_load_relaxed(&((rf_ring *)ring)->closing))
+            return true;
+    return false;
+}
+
+bool rf_we_are(dev_t device, ino_t inode, uint32_t owner)
+{
+    const rf_ring any = {.device = device, .inode = inode};
+    pthread_mutex_lock(&list_mutex);
+    bool ours = is_ours(&any, owner);
+    pthread_mutex_unlock(&list_mutex);
+    return ours;
 }
 
 void rf_enlist(rf_ring *ring)
@@ -152,6 +147,23 @@ void rf_delist(rf_ring *ring)
     pthread_mutex_unlock(&list_mutex);
 }
 
+int rf_segment_borrow(uint64_t device, uint64_t inode)
+{
+    int fd = -1;
+    pthread_mutex_lock(&list_mutex);
+    for (parked **link = &parked_fds; *link; link = &(*link)->next) {
+        parked *entry = *link;
+        if (entry->device == device && entry->inode == inode) {
+            *link = entry->next;
+            fd = entry->fd;
+            free(entry);
+            break;
+        }
+    }
+    pthread_mutex_unlock(&list_mutex);
+    return fd;
+}
+
 void rf_segment_discard(int fd)
 {
     struct stat status;
@@ -162,59 +174,6 @@ void rf_segment_discard(int fd)
     pthread_mutex_lock(&list_mutex);
     close_or_park(fd, status.st_dev, status.st_ino);
     pthread_mutex_unlock(&list_mutex);
-}
-
-/* ---- The owner ------------------------------------------------------------------------------ */
-
-rf_status rf_lock_owner(int fd)
-{
-    return set_lock(fd, OWNER_BYTE, F_WRLCK) ? RF_OK : RF_SYSTEM;
-}
-
-void rf_unlock_owner(rf_ring *ring)
-{
-    set_lock(ring->fd, OWNER_BYTE, F_UNLCK);
-}
-
-/* With the mutex held: does a handle of this very process own the segment? */
-static bool we_own(dev_t device, ino_t inode)
-{
-    for (const rf_ring *ring = handles; ring; ring = ring->next)
-        if (same_segment(ring, device, inode) && rf_load_relaxed(&((rf_ring *)ring)->owner) &&
-            is_current(ring) && !rf_load_relaxed(&((rf_ring *)ring)->closing))
-            return true;
-    return false;
-}
-
-int rf_segment_has_owner(int fd)
-{
-    struct stat status;
-    if (fstat(fd, &status) == -1)
-        return -1;
-    pthread_mutex_lock(&list_mutex);
-    bool ours = we_own(status.st_dev, status.st_ino);
-    pthread_mutex_unlock(&list_mutex);
-    return ours ? 1 : locked_elsewhere(fd, OWNER_BYTE);
-}
-
-bool rf_owner_lives(const rf_ring *ring)
-{
-    pthread_mutex_lock(&list_mutex);
-    bool ours = we_own(ring->device, ring->inode);
-    pthread_mutex_unlock(&list_mutex);
-    return ours || locked_elsewhere(ring->fd, OWNER_BYTE) != 0;
-}
-
-rf_status rf_segment_condemn(int fd)
-{
-    if (set_lock(fd, CONDEMN_BYTE, F_WRLCK))
-        return RF_OK;
-    return errno == EAGAIN || errno == EACCES ? RF_AGAIN : RF_SYSTEM;
-}
-
-int rf_segment_is_condemned(int fd)
-{
-    return locked_elsewhere(fd, CONDEMN_BYTE);
 }
 
 /* ---- Participants --------------------------------------------------------------------------- */

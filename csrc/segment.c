@@ -197,9 +197,7 @@ rf_status rf_ring_create(int fd, const rf_options *options, const rf_geometry *g
 
 /* ---- Attach --------------------------------------------------------------------------------- */
 
-/* The layout that the header claims is the one that we compute, or it is damaged. */
-static rf_status check_geometry(const rf_geometry *claimed, uint64_t file_bytes,
-                                rf_geometry *checked)
+rf_status rf_check_geometry(const rf_geometry *claimed, uint64_t file_bytes, rf_geometry *checked)
 {
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
     if (claimed->page_bytes != page && claimed->page_bytes != RF_HUGE_PAGE_BYTES)
@@ -241,7 +239,7 @@ static rf_status read_header(int fd, rf_geometry *geometry)
     if (result == RF_OK) {
         rf_geometry claimed;
         memcpy(&claimed, &header->geometry, sizeof claimed);
-        result = check_geometry(&claimed, (uint64_t)status.st_size, geometry);
+        result = rf_check_geometry(&claimed, (uint64_t)status.st_size, geometry);
     }
     munmap(header, sizeof *header);
     return result;

@@ -141,6 +141,10 @@ RF_API int64_t rf_segment_free_bytes(int fd);
  * record locks that this process holds on the same segment.) */
 RF_API void rf_segment_discard(int fd);
 
+/* A descriptor that this process can not close while it has the segment open, or -1: it serves
+ * who would open the segment again. Goes back by rf_segment_discard, or to who takes it over. */
+RF_API int rf_segment_borrow(uint64_t device, uint64_t inode);
+
 /* Does a living process own the segment? 1 yes, 0 no, -1 a system call failed. */
 RF_API int rf_segment_has_owner(int fd);
 
@@ -151,6 +155,23 @@ RF_API rf_status rf_segment_condemn(int fd);
 /* Has another process that right? 1 yes, 0 no, -1 a system call failed. A creator asks when it owns
  * the segment, a remover asks for an owner when it has the right: one of them sees the other. */
 RF_API int rf_segment_is_condemned(int fd);
+
+/* Remove `path` if it is the name of the segment, with the right to do so. `removed`: whether it was.
+ * RF_AGAIN: another process has that right now; or, with `spare_the_living`, one owns the segment.
+ * RF_SYSTEM. */
+RF_API rf_status rf_segment_remove(int fd, const char *path, int spare_the_living, int *removed);
+
+/* What a segment says of itself to who has not joined it. */
+typedef struct rf_segment_view {
+    uint32_t layout_version; /* 0: none */
+    uint32_t participants;   /* that are alive */
+    uint64_t creator_pid;    /* as its own PID namespace knows it */
+    rf_geometry geometry;    /* checked */
+} rf_segment_view;
+
+/* Look at a segment; maps nothing. `view` is filled as far as it goes.
+ * RF_UNFINISHED, RF_NOT_A_RING, RF_WRONG_VERSION, RF_DAMAGED, RF_NO_MEMORY, RF_SYSTEM. */
+RF_API rf_status rf_segment_look(int fd, rf_segment_view *view);
 
 /* Close this handle. Waiting threads return RF_CLOSED. The memory stays mapped until the last
  * lease of this handle is dropped. When the owner closes, the ring is closed for everyone. */

@@ -104,9 +104,18 @@ cdef extern from "ringfeed.h" nogil:
     uint32_t rf_segment_version(int fd)
     int64_t rf_segment_free_bytes(int fd)
     void rf_segment_discard(int fd)
+    int rf_segment_borrow(uint64_t device, uint64_t inode)
     int rf_segment_has_owner(int fd)
-    rf_status rf_segment_condemn(int fd)
     int rf_segment_is_condemned(int fd)
+    rf_status rf_segment_remove(int fd, const char *path, int spare_the_living, int *removed)
+
+    ctypedef struct rf_segment_view:
+        uint32_t layout_version
+        uint32_t participants
+        uint64_t creator_pid
+        rf_geometry geometry
+
+    rf_status rf_segment_look(int fd, rf_segment_view *view)
     void rf_ring_close(rf_ring *ring)
     void rf_ring_drop(rf_ring *ring)
     const rf_geometry *rf_ring_geometry(const rf_ring *ring)

@@ -50,8 +50,7 @@ class Ring(_core.RingBase):
     memory: dict[str, str]
     """What the machine said to each memory option that was asked for: ``"granted"`` or why not."""
 
-    _identity: segment.Identity
-    _finalizer: weakref.finalize[[str, segment.Identity, int], Ring] | None = None
+    _finalizer: weakref.finalize[[str, int, int], Ring] | None = None
 
     def __init__(self, *arguments: object, **options: object) -> None:
         raise TypeError("use Ring.create to make a ring, or Ring.attach to open one that exists.")
@@ -125,13 +124,12 @@ class Ring(_core.RingBase):
             ring._create(name, descriptor, *options)
             if segment.is_condemned(name, ring.descriptor):
                 ring.close()
-                segment.unlink_if(name, identity)
+                segment.remove(name, ring.descriptor)
                 return None
         except BaseException:
             segment.unlink_if(name, identity)
             raise
-        ring._finalizer = weakref.finalize(ring, _end_of_owner, name, identity, os.getpid())
-        ring._identity = identity
+        ring._finalizer = weakref.finalize(ring, _end_of_owner, name, ring.descriptor, os.getpid())
         ring.memory = {}
         return ring
 
@@ -216,7 +214,6 @@ class Ring(_core.RingBase):
         return ring._joined()
 
     def _joined(self) -> Ring:
-        self._identity = segment.identity(self.descriptor)
         self.memory = {}
         return self
 
@@ -269,7 +266,7 @@ class Ring(_core.RingBase):
         """Remove the ring's name; whoever has it open goes on. Doing it twice does no harm."""
         if self._finalizer is not None:
             self._finalizer.detach()
-        segment.unlink_if(self.name, self._identity)
+        segment.remove(self.name, self.descriptor)
 
     def __enter__(self) -> Ring:
         return self
@@ -335,9 +332,10 @@ def _explain_refusal(option: str, refusal: int, needed_bytes: int) -> str:
     return f"refused ({said}): the machine has no such NUMA node, or does not let this process bind to it."
 
 
-def _end_of_owner(name: str, identity: segment.Identity, process: int) -> None:
+def _end_of_owner(name: str, descriptor: int, process: int) -> None:
+    # The handle goes after this, and its descriptor with it.
     if os.getpid() == process:  # not in a forked child
-        segment.unlink_if(name, identity)
+        segment.remove(name, descriptor)
 
 
 def close_quietly(ring: Ring) -> None:

@@ -1,10 +1,12 @@
 """The segment by name: opening and removing the POSIX shared-memory object of a ring.
 
-`posix_ipc` opens and unlinks it and never maps it. It may not know what is in a segment.
+`posix_ipc` opens it and never maps it; the core removes it, under a lock. It may not know what is in
+a segment.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import time
@@ -34,13 +36,18 @@ def identity(descriptor: int) -> Identity:
     return status.st_dev, status.st_ino
 
 
+def path_of(name: str) -> str:
+    """Return where the ring's name stands in the file system."""
+    return f"/dev/shm{segment_name(name)}"
+
+
 def identity_of(name: str) -> Identity | None:
     """Return which segment the ring's name means now; None when it means none.
 
     Opens nothing: a descriptor can not be closed while this process has the same segment open.
     """
     try:
-        status = os.stat(f"/dev/shm{segment_name(name)}")
+        status = os.stat(path_of(name))
     except FileNotFoundError:
         return None
     return status.st_dev, status.st_ino
@@ -48,6 +55,13 @@ def identity_of(name: str) -> Identity | None:
 
 def open_existing(name: str) -> int | None:
     """Return a descriptor of the segment that has the ring's name; None when there is none."""
+    which = identity_of(name)
+    if which is None:
+        return None
+    # One that can not be closed yet is as good as a new one, which could not be closed either.
+    spare = _core.borrow_segment(*which)
+    if spare >= 0:
+        return spare
     try:
         return int(posix_ipc.SharedMemory(segment_name(name)).fd)
     except posix_ipc.ExistentialError:
@@ -88,22 +102,28 @@ def _remove_stale(name: str, give_up: bool) -> None:
     if descriptor is None:
         return
     try:
-        # In this order: its creator owns it before it gives it a size.
-        status = os.fstat(descriptor)
+        in_the_making = may_be_in_the_making(descriptor)
         if _core.segment_is_owned(descriptor) or give_up:
             raise RingExists(f"ring {name!r} exists and its owner is alive. Attach to it, or choose another name.")
-        if status.st_size == 0 and time.time() - status.st_ctime < MAKING_SECONDS:
-            time.sleep(0.002)  # it may just be in the making
-            return
-        # Of several processes that find it, the one with this lock removes it; the others find
-        # that the name means another segment by now. A creator that had not come so far as to own
-        # it either sees this lock (is_condemned), or is seen here.
-        if not _core.condemn_segment(descriptor) or _core.segment_is_owned(descriptor):
+        if in_the_making:
             time.sleep(0.002)
             return
-        unlink_if(name, (status.st_dev, status.st_ino))
+        # Of several processes that find it, one has the right to remove it; the others find that the
+        # name means another segment by now. A creator that had not come so far as to own it either
+        # sees that right (is_condemned), or is seen here.
+        if _core.remove_segment(descriptor, path_of(name), spare_the_living=True) is None:
+            time.sleep(0.002)
     finally:
         _core.discard_segment(descriptor)
+
+
+def may_be_in_the_making(descriptor: int) -> bool:
+    """Return whether a creator may just not have come so far as to own the segment.
+
+    It owns it before it gives it a size: who asks for an owner asks this before.
+    """
+    status = os.fstat(descriptor)
+    return status.st_size == 0 and time.time() - status.st_ctime < MAKING_SECONDS
 
 
 def is_condemned(name: str, descriptor: int) -> bool:
@@ -111,10 +131,25 @@ def is_condemned(name: str, descriptor: int) -> bool:
     return _core.segment_is_condemned(descriptor) or identity_of(name) != identity(descriptor)
 
 
+def remove(name: str, descriptor: int) -> None:
+    """Remove the ring's name if it still means the segment of the descriptor."""
+    deadline = time.monotonic() + MAKING_SECONDS
+    with contextlib.suppress(PermissionError):  # another user's
+        # Who else has the right to remove it keeps that for microseconds, unless it is stopped there;
+        # then it removes the segment itself, or leaves it to the next creator or to clean().
+        while _core.remove_segment(descriptor, path_of(name), spare_the_living=False) is None:
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.001)
+
+
 def unlink_if(name: str, which: Identity) -> None:
-    """Unlink the ring's segment if the name still means this very one."""
+    """Remove the ring's name if it still means this very segment, of which no descriptor is left."""
+    descriptor = open_existing(name)
+    if descriptor is None:
+        return
     try:
-        if identity_of(name) == which:
-            posix_ipc.unlink_shared_memory(segment_name(name))
-    except (posix_ipc.ExistentialError, posix_ipc.PermissionsError):
-        pass  # gone meanwhile, or another user's
+        if identity(descriptor) == which:
+            remove(name, descriptor)
+    finally:
+        _core.discard_segment(descriptor)

@@ -8,12 +8,40 @@ def segment_is_owned(int fd):
     return owned == 1
 
 
-def condemn_segment(int fd):
-    """Take the right to unlink an ownerless segment; False when another process has it."""
-    cdef rf_status status = rf_segment_condemn(fd)
+def borrow_segment(device, inode):
+    """Return a descriptor of a segment that this process has open anyway; -1 when it has none to spare."""
+    return rf_segment_borrow(device, inode)
+
+
+def remove_segment(int fd, path, bint spare_the_living):
+    """Remove the path if it is the segment's name; None when someone else has the right, or owns it."""
+    cdef bytes encoded = os.fsencode(path)
+    cdef const char *text = encoded
+    cdef int removed
+    cdef rf_status status = rf_segment_remove(fd, text, spare_the_living, &removed)
     if status == RF_SYSTEM:
         raise OSError(errno, os.strerror(errno))
-    return status == RF_OK
+    return None if status == RF_AGAIN else removed == 1
+
+
+def look_at_segment(int fd):
+    """Return (is it RingFeed's, what it tells as a ring: slots, fields, creator, participants alive; or None)."""
+    cdef rf_segment_view *view = <rf_segment_view *>calloc(1, sizeof(rf_segment_view))
+    cdef rf_status status
+    if view == NULL:
+        raise MemoryError()
+    try:
+        status = rf_segment_look(fd, view)
+        if status == RF_SYSTEM:
+            raise OSError(errno, os.strerror(errno))
+        if status == RF_NO_MEMORY:
+            raise MemoryError()
+        if status != RF_OK:
+            return status != RF_NOT_A_RING, None
+        fields = [make_layout(&view.geometry.field[index], index).field for index in range(view.geometry.fields)]
+        return True, (view.geometry.slots, fields, view.creator_pid, view.participants)
+    finally:
+        free(view)
 
 
 def segment_is_condemned(int fd):

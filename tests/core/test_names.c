@@ -1,0 +1,170 @@
+/* Who may remove a segment's name, and what is seen of a segment from outside. */
+#include "check.h"
+
+static const char *path_of(int number)
+{
+    static char path[80];
+    snprintf(path, sizeof path, "/dev/shm%s", segment_name(number));
+    return path;
+}
+
+static int remove_segment(int fd, int spare_the_living, rf_status expected)
+{
+    int removed;
+    CHECK_EQUAL(rf_segment_remove(fd, path_of(0), spare_the_living, &removed), expected);
+    return removed;
+}
+
+static void spare_it(void *none)
+{
+    (void)none;
+    int fd = open_segment(0);
+    CHECK_EQUAL(remove_segment(fd, 1, RF_AGAIN), 0);
+    rf_segment_discard(fd);
+}
+
+static void test_the_living_are_spared(void)
+{
+    rf_ring *ring = create_ring(4);
+    expect_success(spawn(spare_it, NULL));
+    CHECK_EQUAL(remove_segment(ring->fd, 1, RF_AGAIN), 0);
+    rf_ring_close(ring);
+    CHECK_EQUAL(remove_segment(ring->fd, 1, RF_OK), 1);
+    CHECK_EQUAL(remove_segment(ring->fd, 0, RF_OK), 0);
+    rf_ring_drop(ring);
+}
+
+static void test_an_owner_removes_its_own_name_only(void)
+{
+    rf_ring *old = create_ring(4);
+    CHECK_EQUAL(remove_segment(old->fd, 0, RF_OK), 1);
+    int other = create_segment(0);
+    CHECK_EQUAL(remove_segment(old->fd, 0, RF_OK), 0);
+    CHECK_EQUAL(remove_segment(other, 1, RF_OK), 1);
+    close(other);
+    rf_ring_close(old);
+    rf_ring_drop(old);
+}
+
+static _Atomic uint32_t *step;
+
+static void hold_the_right(void *none)
+{
+    (void)none;
+    CHECK_EQUAL(rf_segment_condemn(open_segment(0)), RF_OK);
+    atomic_store(step, 1);
+    await(step, 2);
+}
+
+static void test_one_at_a_time_has_the_right(void)
+{
+    step = shared_memory(sizeof *step);
+    int fd = create_segment(0);
+    pid_t child = spawn(hold_the_right, NULL);
+    await(step, 1);
+    CHECK_EQUAL(remove_segment(fd, 0, RF_AGAIN), 0);
+    kill_and_reap(child);
+    CHECK_EQUAL(remove_segment(fd, 0, RF_OK), 1);
+    close(fd);
+}
+
+static void use_it(void *none)
+{
+    (void)none;
+    int fd = open_segment(0);
+    CHECK_EQUAL(rf_segment_condemn(fd), RF_OK); /* remove_segment has kept no lock */
+}
+
+static void test_the_right_ends_with_the_removal(void)
+{
+    rf_ring *ring = create_ring(4);
+    CHECK_EQUAL(remove_segment(ring->fd, 1, RF_AGAIN), 0);
+    expect_success(spawn(use_it, NULL));
+    close_ring(ring);
+}
+
+static void test_a_parked_descriptor_is_lent_and_comes_back(void)
+{
+    rf_ring *ring = create_ring(4);
+    uint64_t device = ring->device, inode = ring->inode;
+    CHECK_EQUAL(rf_segment_borrow(device, inode), -1);
+    int fd = open_segment(0);
+    rf_segment_discard(fd);
+    CHECK_EQUAL(rf_segment_borrow(device, inode + 1), -1);
+    for (int round = 0; round < 3; round++) {
+        CHECK_EQUAL(rf_segment_borrow(device, inode), fd);
+        CHECK_EQUAL(rf_segment_borrow(device, inode), -1);
+        rf_ring *second;
+        CHECK_EQUAL(rf_ring_attach(fd, &second), RF_OK);
+        rf_ring_close(second);
+        rf_ring_drop(second);
+    }
+    close_ring(ring);
+    struct stat status;
+    CHECK(fstat(fd, &status) == -1 && errno == EBADF);
+}
+
+static void join_and_wait(void *none)
+{
+    (void)none;
+    attach_ring();
+    atomic_store(step, 1);
+    await(step, 2);
+}
+
+static void test_a_look_sees_who_lives(void)
+{
+    rf_segment_view view;
+    step = shared_memory(sizeof *step);
+    rf_ring *ring = create_ring(5);
+    pid_t child = spawn(join_and_wait, NULL);
+    await(step, 1);
+    CHECK_EQUAL(rf_segment_look(ring->fd, &view), RF_OK);
+    CHECK_EQUAL(view.participants, 2);
+    CHECK_EQUAL(view.creator_pid, getpid());
+    CHECK_EQUAL(view.layout_version, RF_LAYOUT_VERSION);
+    CHECK(memcmp(&view.geometry, &ring->geometry, sizeof view.geometry) == 0);
+    kill_and_reap(child);
+    CHECK_EQUAL(rf_segment_look(ring->fd, &view), RF_OK);
+    CHECK_EQUAL(view.participants, 1);
+    close_ring(ring);
+}
+
+static void test_a_look_at_anything_ends_with_an_answer(void)
+{
+    rf_segment_view view;
+    rf_ring *ring = create_ring(4);
+    static uint8_t header[sizeof(rf_header)];
+    memcpy(header, ring->header, sizeof header);
+    for (size_t at = 0; at < 1024; at++) {
+        uint8_t *byte = (uint8_t *)ring->header + at;
+        *byte ^= 0xff;
+        rf_segment_look(ring->fd, &view);
+        CHECK(view.geometry.participants <= RF_MAX_PARTICIPANTS);
+        *byte ^= 0xff;
+    }
+    int fd = create_segment(1);
+    CHECK_EQUAL(rf_segment_look(fd, &view), RF_UNFINISHED);
+    CHECK(write(fd, header, 100) == 100);
+    CHECK_EQUAL(rf_segment_look(fd, &view), RF_NOT_A_RING);
+    CHECK(pwrite(fd, header, sizeof header, 0) == sizeof header);
+    CHECK_EQUAL(rf_segment_look(fd, &view), RF_DAMAGED); /* what follows is missing */
+    header[0]++;
+    CHECK(pwrite(fd, header, sizeof header, 0) == sizeof header);
+    CHECK_EQUAL(rf_segment_look(fd, &view), RF_NOT_A_RING);
+    close(fd);
+    close_ring(ring);
+}
+
+static const test tests[] = {
+    {"a segment that a living process owns is spared", test_the_living_are_spared},
+    {"an owner removes the name of its own segment only", test_an_owner_removes_its_own_name_only},
+    {"one process at a time has the right to remove a name", test_one_at_a_time_has_the_right},
+    {"the right to remove a name ends with the removal", test_the_right_ends_with_the_removal},
+    {"a descriptor that can not be closed yet is lent and comes back",
+     test_a_parked_descriptor_is_lent_and_comes_back},
+    {"a look sees who lives", test_a_look_sees_who_lives},
+    {"a look at anything ends with an answer", test_a_look_at_anything_ends_with_an_answer},
+};
+
+MAIN(tests)
