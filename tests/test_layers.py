@@ -21,7 +21,7 @@ LAYERS = [
     {"errors", "record_spec", "channel", "items", "nest", "progress"},
     {"_core"},
     {"segment"},
-    {"ring"},
+    {"ring", "inventory"},
     {"worker_main", "workers", "feeder", "pipeline", "results", "sample_spec"},
     {"tf"},
     {"predictor"},

@@ -29,6 +29,7 @@ from .errors import (
     SlotLost,
     WorkerCrashed,
 )
+from .inventory import SegmentInfo, clean, list_segments
 from .record_spec import Field, RecordSpec
 from .ring import MemoryOptionWarning, Ring
 
@@ -61,8 +62,11 @@ __all__ = [
     "RingFinished",
     "RingFull",
     "RingNotFound",
+    "SegmentInfo",
     "SlotLost",
     "WorkerCrashed",
+    "clean",
+    "list_segments",
     "tf",
 ]
 

@@ -15,6 +15,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+SEGMENT_PREFIX = "ringfeed."
+"""With it starts the name of every shared-memory object of RingFeed's."""
+
 ALIGNMENT_BYTES = 64
 """Every sample starts on this boundary: TensorFlow takes foreign memory without a copy only from there."""
 
@@ -240,4 +243,4 @@ def segment_name(ring_name: str) -> str:
             f"ring name {_short(ring_name)}: use 1 to 200 letters, digits, dots, hyphens and underscores, "
             "starting with a letter or digit."
         )
-    return f"/ringfeed.{ring_name}"
+    return f"/{SEGMENT_PREFIX}{ring_name}"
