@@ -1,0 +1,417 @@
+"""Ends of all kinds: of who has several handles, lives in another PID namespace, exits at once, or dies amid waits."""
+
+import gc
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+import ringfeed
+from support import (
+    in_thread,
+    is_gone,
+    numbers,
+    record,
+    run_program,
+    segment_path,
+    segments,
+    states,
+    take_all,
+    wait_until,
+    wait_until_waited,
+)
+
+FIELDS = {"x": ((512,), "int64")}
+
+
+# ---- The owner's death, and its close, amid waits ----------------------------------------------------
+
+
+def own(pipe, name, full):
+    ring = ringfeed.Ring.create(name, FIELDS, slots=8)
+    for n in range(8 if full else 0):
+        ring.put(record(n))
+    pipe.tell("created")
+    pipe.hear()
+    ring.close()
+    pipe.tell("closed")
+    pipe.hear()
+    ring.unlink()
+
+
+def wait_for(pipe, name, what):
+    ring = ringfeed.Ring.attach(name)
+    try:
+        if what == "put":
+            ring.put(record(1))
+        elif what == "claim":
+            ring.claim(rows=2)
+        elif what == "take":
+            ring.take(max_rows=8, min_rows=2)
+        else:
+            for _ in ring.batches(max_rows=1):
+                pass
+    except ringfeed.RingClosed as error:
+        return "closed" if "its owner closed it or died" in str(error) else str(error)
+
+
+@pytest.mark.parametrize("end", ["killed", "closed"])
+@pytest.mark.parametrize("waits", [("put", "claim"), ("take", "batches")])
+def test_processes_and_threads_that_wait_learn_that_the_owner_is_gone(ring_name, start, end, waits):
+    what = "take" if "take" in waits else "claim"
+    owner = start(own, ring_name, what == "claim")
+    owner.told()
+    ring = ringfeed.Ring.attach(ring_name)
+    # One after the other, for each to be seen waiting.
+    others = []
+    for way in waits:
+        others.append(start(wait_for, ring_name, way))
+        wait_until(lambda: ring.stats()["participants"] == 2 + len(others))
+        wait_until_waited(ring, what)
+    with in_thread(getattr(ring, what), 1) as waiting:
+        wait_until_waited(ring, what)
+        if end == "killed":
+            owner.kill()
+        else:
+            owner.tell("close")
+            owner.told()
+        assert [child.result() for child in others] == ["closed", "closed"]
+        with pytest.raises(ringfeed.RingClosed):
+            waiting.result()
+    assert take_all_until_closed(ring) == (list(range(8)) if what == "claim" else [])
+    ring.close()
+    if end == "closed":
+        owner.tell("unlink")
+        owner.result()
+    with ringfeed.Ring.create(ring_name, FIELDS, slots=8) as new:
+        new.put(record(3))
+        assert take_all(new) == [3]
+    assert ring_name not in segments()
+
+
+def take_all_until_closed(ring):
+    found = []
+    while True:
+        try:
+            with ring.take(max_rows=8) as batch:
+                found += numbers(batch)
+        except ringfeed.RingClosed:
+            return found
+
+
+def test_closing_one_handle_wakes_its_own_waits_alone(ring, start):
+    child = start(wait_for, ring.name, "take")
+    wait_until_waited(ring, "take")
+    other = ringfeed.Ring.attach(ring.name)
+    with in_thread(other.take, 1) as first, in_thread(other.take, 2) as second:
+        wait_until_waited(ring, "take")
+        other.close()
+        for waiting in (first, second):
+            with pytest.raises(ringfeed.RingClosed):
+                waiting.result()
+    ring.put(record(1))
+    ring.put(record(2))
+    assert child.result() is None
+
+
+# ---- Several handles in one process ------------------------------------------------------------------
+
+
+def hold_by_several_handles(pipe, name):
+    rings = [ringfeed.Ring.attach(name) for _ in range(4)]
+    held = [rings[0].claim(2), rings[1].take(max_rows=1), rings[2].claim()]
+    pipe.tell(rings[0].stats()["participants"])
+    rings.pop().close()
+    gc.collect()
+    pipe.tell("closed one")
+    pipe.hear()
+    held.pop(0).discard()
+    rings.pop(0).close()
+    gc.collect()
+    pipe.tell("closed another one")
+    pipe.hear()
+    return held
+
+
+def test_a_process_that_attached_several_times_lives_with_each_and_dies_with_all(ring, start):
+    ring.put(record(5))
+    child = start(hold_by_several_handles, ring.name)
+    assert child.told() == 5
+    child.told()
+    assert ring.recover() == 0
+    assert ring.stats()["participants"] == 4
+    assert states(ring) == {"free": 4, "claimed": 3, "taken": 1}
+    child.tell("go on")
+    child.told()
+    assert ring.recover() == 0
+    assert states(ring) == {"free": 6, "claimed": 1, "taken": 1}
+    child.kill()
+    assert ring.recover() == 2
+    assert ring.stats()["participants"] == 1
+    assert states(ring) == {"free": 7, "ready": 1}
+    assert (ring.stats()["reclaimed"], ring.stats()["redelivered"]) == (1, 1)
+    assert take_all(ring) == [5]
+
+
+# ---- PID namespaces ----------------------------------------------------------------------------------
+
+
+def in_a_pid_namespace(source, *arguments):
+    """Run a program as process 1 of a PID namespace of its own; skip where the kernel does not grant one."""
+    if not shutil.which("unshare"):
+        pytest.skip("needs unshare")
+    command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", source, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "unshare" in done.stderr:
+        pytest.skip(f"may not make a PID namespace: {done.stderr.strip()}")
+    return done
+
+
+HOLD = """
+import os, sys
+import ringfeed
+name = sys.argv[1]
+assert os.getpid() == 1, "in the same namespace"
+ring = ringfeed.Ring.attach(name)
+claim = ring.claim(3)
+print(ring.recover(), ring.stats()["participants"], flush=True)
+sys.stdin.readline()
+{end}
+"""
+
+
+@pytest.mark.parametrize("end", ["claim.publish()", "os._exit(0)"])
+def test_processes_of_two_pid_namespaces_see_who_lives(ring, end):
+    if not shutil.which("unshare"):
+        pytest.skip("needs unshare")
+    command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", HOLD.format(end=end), ring.name]
+    other = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
+    )
+    said = other.stdout.readline()
+    if not said:
+        complaint = other.communicate()[1]
+        if "unshare" in complaint:
+            pytest.skip(f"may not make a PID namespace: {complaint.strip()}")
+    assert said == "0 2\n"
+    assert ring.recover() == 0
+    assert states(ring) == {"free": 5, "claimed": 3}
+    other.communicate("go on\n")
+    assert other.returncode == 0
+    ring.recover()
+    assert states(ring) == ({"free": 8} if "exit" in end else {"free": 5, "ready": 3})
+    assert ring.stats()["participants"] == 1
+
+
+REUSE = """
+import os, signal, sys
+import ringfeed
+name = sys.argv[1]
+
+def start():
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        ring = ringfeed.Ring.attach(name)
+        claim = ring.claim(2)
+        os.write(writing, b"claimed")
+        signal.pause()
+    os.read(reading, 7)
+    return child
+
+first = start()
+os.kill(first, signal.SIGKILL)
+os.waitpid(first, 0)
+try:
+    with open("/proc/sys/kernel/ns_last_pid", "w") as last:
+        last.write(str(first - 1))
+except OSError as error:
+    print("may not choose a process id:", error)
+    sys.exit()
+second = start()
+ring = ringfeed.Ring.attach(name)
+claimed, living = ring.stats()["claimed"], ring.recover()
+print(second - first, claimed, living, ring.stats()["claimed"], ring.stats()["reclaimed"])
+os.kill(second, signal.SIGKILL)
+os.waitpid(second, 0)
+print(ring.recover(), ring.stats()["claimed"])
+"""
+
+
+def test_a_dead_process_is_not_alive_in_another_one_that_has_its_process_id(ring):
+    done = in_a_pid_namespace(REUSE, ring.name)
+    if "may not choose" in done.stdout:
+        pytest.skip(done.stdout)
+    # Of the first process what it held came back, of the second, of the same id, nothing did.
+    assert (done.stdout, done.stderr) == ("0 4 1 2 2\n1 0\n", "")
+    assert states(ring) == {"free": 8}
+
+
+# ---- Ends of a process -------------------------------------------------------------------------------
+
+HELD = """
+ring = ringfeed.Ring.attach({name!r})
+batch, claim, pinned = ring.take(max_rows=2), ring.claim(rows=2), ring.claim()
+pinned["x"][...] = 9
+kept = [batch["x"], claim["x"], pinned["x"], np.from_dlpack(batch), batch.__dlpack__(), memoryview(batch["x"])[1:]]
+pinned.publish()
+circle = [ring, batch, claim, kept]
+circle.append(circle)
+sys.modules["kept"] = circle
+"""
+ENDS = {
+    "the end of the program": ("", 0),
+    "sys.exit": ("sys.exit(3)", 3),
+    "os._exit": ("os._exit(4)", 4),
+    "an exception": ("with claim: 1 / 0", 1),
+    "an exception in a thread": (
+        "import threading\nt = threading.Thread(target=lambda: 1 / 0); t.start(); t.join()",
+        0,
+    ),
+    "SIGTERM": ("import signal; os.kill(os.getpid(), signal.SIGTERM)", -15),
+    "SIGABRT": ("import signal; os.kill(os.getpid(), signal.SIGABRT)", -6),
+    "another program": ("os.execv(sys.executable, [sys.executable, '-c', 'raise SystemExit(5)'])", 5),
+    "a thread that waits": (
+        "import threading\nring.take(1, timeout=5).release()\n"
+        "threading.Thread(target=ring.take, args=(8,), kwargs={'min_rows': 8}, daemon=True).start()",
+        0,
+    ),
+    "collection in the end": ("del circle, kept, batch; import gc; gc.set_threshold(1, 1, 1)", 0),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_process_that_ends_with_everything_in_its_hands_gives_it_back(ring, end):
+    for n in range(3):
+        ring.put(record(n))
+    last_words, status = ENDS[end]
+    code, _, complaint = run_program(HELD.format(name=ring.name) + last_words)
+    assert code == status, complaint
+    assert complaint == "" or "exception" in end
+    ring.recover()
+    assert ring.stats()["participants"] == 1
+    left = take_all(ring)
+    # What was taken came back if the process had no time to release it; what was published stays.
+    assert set(left) <= {0, 1, 2, 9}
+    assert 9 in left or end == "a thread that waits"
+    assert states(ring) == {"free": 8}
+    for n in range(20):
+        ring.put(record(n), timeout=0)
+        assert take_all(ring) == [n]
+
+
+def test_a_claim_that_an_exception_leaves_goes_back_also_in_other_processes(ring, start):
+    def fail_again_and_again(pipe, name):
+        ring = ringfeed.Ring.attach(name)
+        for n in range(100):
+            try:
+                with ring.claim(rows=3) as slots:
+                    slots["x"] = n
+                    raise LookupError
+            except LookupError:
+                pass
+        return ring.stats()["discarded"]
+
+    assert start(fail_again_and_again, ring.name).result() == 300
+    assert states(ring) == {"free": 8}
+
+
+# ---- Garbage in odd orders ---------------------------------------------------------------------------
+
+
+class Node:
+    """Holds something, is part of circles, and looks at what it holds when it goes."""
+
+    seen: ClassVar[list[int]] = []
+
+    def __init__(self, held):
+        self.held = held
+        self.others = []
+
+    def __del__(self):
+        if isinstance(self.held, np.ndarray):
+            Node.seen.append(int(self.held.flat[0]))
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
+def test_circles_of_ring_batch_claim_and_arrays_go_in_any_order(ring_name, order):
+    ring = ringfeed.Ring.create(ring_name, FIELDS, slots=8)
+    watch = ringfeed.Ring.attach(ring_name)
+    for _ in range(3):
+        ring.put(record(7))
+    batch, claim = ring.take(max_rows=2), ring.claim()
+    claim["x"][...] = 7
+    parts = [ring, batch, claim, batch["x"]]
+    del ring, batch, claim
+    nodes = [Node(parts[place]) for place in order]
+    del parts
+    for one, other in itertools.permutations(nodes, 2):
+        one.others.append(other)
+    Node.seen.clear()
+    del one, other
+    gc.disable()
+    try:
+        nodes.clear()
+        assert states(watch) == {"free": 4, "claimed": 1, "ready": 1, "taken": 2}
+        assert segment_path(ring_name).exists()
+    finally:
+        gc.enable()
+    gc.collect()
+    assert Node.seen == [7]
+    # The owner is gone: its ring is closed and has no name; what it held came back.
+    assert not segment_path(ring_name).exists()
+    assert watch.closed
+    assert states(watch) == {"free": 7, "ready": 1}
+    watch.close()
+
+
+# ---- Forks -------------------------------------------------------------------------------------------
+
+
+def parent_and_child_go_on(pipe, name):
+    """Both put and take side by side; each dies or closes without a harm to the other."""
+    ring = ringfeed.Ring.attach(name)
+    claim = ring.claim()
+    claim["x"][...] = 1
+    child = os.fork()
+    if child == 0:
+        for n in range(50):
+            ring.put(record(100 + n), timeout=None)
+        pipe.tell(("child", os.getpid()))
+        pipe.hear()
+        os._exit(0)
+    for n in range(50):
+        ring.put(record(200 + n), timeout=None)
+    claim.publish()
+    pipe.tell(("parent", os.getpid()))
+    pipe.hear()
+
+
+@pytest.mark.parametrize("dies", ["parent", "child"])
+def test_after_a_fork_both_go_on_and_each_may_die_alone(ring, start, dies):
+    process = start(parent_and_child_go_on, ring.name)
+    found = []
+    while len(found) < 101:
+        with ring.take(max_rows=8) as batch:
+            found += numbers(batch)
+    assert [n for n in found if 100 <= n < 200] == list(range(100, 150))
+    assert [n for n in found if n >= 200] == list(range(200, 250))
+    assert found.count(1) == 1
+    pids = dict(process.told() for _ in range(2))
+    assert ring.recover() == 0
+    assert ring.stats()["participants"] == 3
+    os.kill(pids[dies], 9)
+    wait_until(lambda: is_gone(pids[dies]))
+    assert ring.recover() == 1
+    assert ring.stats()["participants"] == 2
+    left = pids["child" if dies == "parent" else "parent"]
+    os.kill(left, 9)
+    wait_until(lambda: is_gone(left))
+    ring.recover()
+    assert ring.stats()["participants"] == 1
+    assert states(ring) == {"free": 8}
