@@ -7,6 +7,8 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -137,13 +139,23 @@ static bool has_space(const rf_ring *ring)
     return free_bytes < 0 || (uint64_t)free_bytes >= ring->geometry.segment_bytes;
 }
 
-/* Reserve every page now: what is missing shows here, not as SIGBUS at a write. */
+/* Reserve every page now: what is missing shows here, not as SIGBUS at a write. A signal undoes what a
+ * call has reserved so far, so signals wait: with one every millisecond a large segment would never be
+ * done. A part at a time, they wait for milliseconds. */
 static rf_status reserve(rf_ring *ring)
 {
-    int error;
-    do
-        error = posix_fallocate(ring->fd, 0, (off_t)ring->geometry.segment_bytes);
-    while (error == EINTR);
+    const uint64_t part = UINT64_C(32) << 20, all = ring->geometry.segment_bytes;
+    int error = 0;
+    for (uint64_t at = 0; at < all && error == 0; at += part) {
+        sigset_t every, before;
+        sigfillset(&every);
+        pthread_sigmask(SIG_SETMASK, &every, &before);
+        do
+            error =
+                posix_fallocate(ring->fd, (off_t)at, (off_t)(all - at < part ? all - at : part));
+        while (error == EINTR);
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+    }
     errno = error;
     return error == 0 ? RF_OK : error == ENOSPC ? RF_NO_SPACE : RF_SYSTEM;
 }
