@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from . import _core, segment
-from .errors import RingFeedError
 from .record_spec import SEGMENT_PREFIX, RecordSpec
 
 _FOLDER = "/dev/shm"
@@ -68,6 +67,11 @@ def list_segments(pattern: str = "*") -> list[SegmentInfo]:
     -------
     list of SegmentInfo
         By name.
+
+    Raises
+    ------
+    RingFeedError
+        /dev/shm can not be read, or no descriptor is left.
     """
     return [info for name in _names(pattern) if (info := _look_by_name(name)) is not None]
 
@@ -91,6 +95,11 @@ def clean(pattern: str = "*", *, dry_run: bool = False) -> list[SegmentInfo]:
     list of SegmentInfo
         What was removed by this call.
 
+    Raises
+    ------
+    RingFeedError
+        /dev/shm can not be read or is read-only, or no descriptor is left.
+
     Notes
     -----
     Alive is who holds the owner's record lock on the segment, which the kernel drops with the process:
@@ -104,7 +113,11 @@ def clean(pattern: str = "*", *, dry_run: bool = False) -> list[SegmentInfo]:
 def _names(pattern: str) -> list[str]:
     """Return the names of rings that stand in the folder and match."""
     found = []
-    with os.scandir(_FOLDER) as entries:
+    try:
+        entries = os.scandir(_FOLDER)
+    except OSError as error:
+        raise segment.refused("the list of rings", error) from error
+    with entries:
         for entry in entries:
             name = entry.name.removeprefix(SEGMENT_PREFIX)
             if name == entry.name or not fnmatchcase(name, pattern) or not entry.is_file(follow_symlinks=False):
@@ -121,7 +134,7 @@ def _look_by_name(name: str) -> SegmentInfo | None:
     """Return what a name means now; None when it means nothing any more."""
     try:
         descriptor = segment.open_existing(name)
-    except RingFeedError:
+    except segment.NotOurs:
         return _from_outside(name)
     if descriptor is None:
         return None
@@ -160,7 +173,7 @@ def _look(name: str, descriptor: int) -> tuple[SegmentInfo, bool]:
 def _remove_if_dead(name: str, dry_run: bool) -> SegmentInfo | None:
     try:
         descriptor = segment.open_existing(name)
-    except RingFeedError:
+    except segment.NotOurs:
         return None
     if descriptor is None:
         return None

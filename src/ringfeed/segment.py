@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import resource
 import time
 from typing import TypeAlias
 
@@ -53,6 +54,10 @@ def identity_of(name: str) -> Identity | None:
     return status.st_dev, status.st_ino
 
 
+class NotOurs(RingFeedError):
+    """The segment belongs to another user."""
+
+
 def open_existing(name: str) -> int | None:
     """Return a descriptor of the segment that has the ring's name; None when there is none."""
     which = identity_of(name)
@@ -67,9 +72,33 @@ def open_existing(name: str) -> int | None:
     except posix_ipc.ExistentialError:
         return None
     except posix_ipc.PermissionsError:
-        raise RingFeedError(
+        raise NotOurs(
             f"ring {name!r} belongs to another user; rings are private to one (mode 0600). Choose another name."
         ) from None
+    except OSError as error:
+        raise refused(f"ring {name!r}", error) from error
+
+
+def refused(what: str, error: OSError) -> RingFeedError:
+    """Return the error to raise when the machine does not let us open `what`."""
+    said = error.strerror or str(error)  # of what posix_ipc raises, it gives some a text and no number
+    if error.errno in (errno.EMFILE, errno.ENFILE) or "files open" in said or "open files" in said:
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return RingFeedError(
+            f"{what}: no descriptor is left: this process may have {limit} open. Close some, or raise the limit "
+            "(ulimit -n)."
+        )
+    if error.errno == errno.EROFS:
+        return RingFeedError(
+            f"{what}: /dev/shm is read-only here. Mount it writable (mount -o remount,rw /dev/shm); in a container, "
+            "without ro or --read-only for it."
+        )
+    if error.errno == errno.ENOSPC:
+        return NoSpace(
+            f"{what}: /dev/shm is full, or has as many files as it may. Remove what is left in it: "
+            "ringfeed.clean() removes what dead owners left."
+        )
+    return RingFeedError(f"{what} could not be opened in /dev/shm: {said}.")
 
 
 def open_new(name: str) -> int:
@@ -90,9 +119,7 @@ def open_new(name: str) -> int:
         except posix_ipc.PermissionsError as error:
             raise RingFeedError(f"ring {name!r}: /dev/shm does not let this user create it: {error}.") from None
         except OSError as error:
-            if error.errno == errno.ENOSPC:
-                raise NoSpace(f"ring {name!r}: /dev/shm is full ({error}). Remove what is left in it.") from None
-            raise
+            raise refused(f"ring {name!r}", error) from error
         _remove_stale(name, give_up=time.monotonic() > deadline)
 
 
