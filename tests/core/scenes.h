@@ -1,0 +1,313 @@
+/*
+ * What processes do to a ring while one of them stands still or dies, and the books that show
+ * whether anything was lost, doubled or put out of order by it.
+ *
+ * It may not know how the one is stopped, nor where: test_interleavings.c stops it at instructions,
+ * test_steps.c at the steps that the code names. Numbers are counted on a board that all share.
+ */
+#ifndef RF_SCENES_H
+#define RF_SCENES_H
+
+#include "check.h"
+
+enum { SLOTS = 5, PRODUCERS = 5, NUMBERS = 200 };
+/* Numbers name their producer: number / NUMBERS. */
+enum { OURS = 0, OTHER = 1, VICTIM = 2, HELPER = 3, EARLIER = 4 };
+
+typedef struct world {
+    rf_ring *ours, *other; /* two participants in the parent */
+    rf_ring *victim;       /* the child's */
+    uint64_t next[PRODUCERS];
+    rf_lease *held;
+    bool finished;
+    bool over;      /* so a taker was told */
+    bool scrambled; /* cursors are */
+    uint32_t takes, puts;
+} world;
+
+/* What the child tells; counted by number. */
+typedef struct board {
+    _Atomic uint32_t published[PRODUCERS * NUMBERS];
+    _Atomic uint32_t taken[PRODUCERS * NUMBERS];
+    _Atomic uint32_t seen_before[PRODUCERS * NUMBERS]; /* by a taker that then died */
+    _Atomic uint32_t helper_asked, helper_done;
+    _Atomic uint32_t answer; /* of an operation that waited */
+} board;
+
+static board *shared;
+
+/* ---- Working and keeping the books ---------------------------------------------------------- */
+
+static inline rf_status work_put(world *now, rf_ring *ring, int producer)
+{
+    uint64_t number = (uint64_t)producer * NUMBERS + now->next[producer];
+    if (now->scrambled)
+        atomic_store(&ring->header->claim_cursor, now->puts++ * 3 % SLOTS);
+    rf_status status = put_until(ring, number, 0);
+    if (status == RF_OK) {
+        now->next[producer]++;
+        atomic_fetch_add(&shared->published[number], 1);
+    }
+    return status;
+}
+
+static inline uint64_t number_in(const rf_ring *ring, uint32_t slot)
+{
+    uint64_t number;
+    memcpy(&number, ring->region[0] + slot * (uint64_t)SAMPLE_BYTES, sizeof number);
+    CHECK(number < PRODUCERS * NUMBERS);
+    return number;
+}
+
+static inline bool newer_was_taken(uint64_t number)
+{
+    while (++number % NUMBERS)
+        if (atomic_load(&shared->taken[number]))
+            return true;
+    return false;
+}
+
+/* Of what one producer published nothing is ready that is older than what was taken. Sound because
+ * the child stands still: nobody else takes. What is delivered again may come late, and says so. */
+static inline void expect_order(const world *now)
+{
+    const rf_ring *ring = now->ours;
+    for (uint32_t slot = 0; slot < ring->slot_count; slot++) {
+        if (state_of(ring, slot) != RF_STATE_READY)
+            continue;
+        if (atomic_load(&ring->slots[slot].deliveries) == 0)
+            CHECK(!newer_was_taken(number_in(ring, slot)));
+    }
+}
+
+/* Mark what was taken. What was seen before, or comes behind a newer one, must say by its count of
+ * deliveries that it comes again. */
+static inline void mark_taken(const rf_lease *lease)
+{
+    rf_record records[SLOTS];
+    rf_lease_records(lease, records);
+    for (uint32_t row = 0; row < rf_lease_rows(lease); row++) {
+        uint64_t number = number_at(lease, row);
+        CHECK(number < PRODUCERS * NUMBERS);
+        if (atomic_load(&shared->seen_before[number]) || newer_was_taken(number))
+            CHECK(records[row].deliveries > 1);
+        CHECK_EQUAL(atomic_fetch_add(&shared->taken[number], 1), 0);
+    }
+}
+
+/* Take what is there; how many rows. */
+static inline uint32_t work_take(world *now, rf_ring *ring, uint32_t most)
+{
+    rf_lease *lease;
+    if (now->scrambled)
+        atomic_store(&ring->header->take_cursor, now->takes++ * 3 % SLOTS);
+    rf_status status = take_until(ring, most, 1, 0, &lease);
+    CHECK(status == RF_OK || status == RF_EMPTY || (now->finished && status == RF_FINISHED));
+    CHECK(!now->over || status == RF_FINISHED); /* who was told that it is over has gone */
+    now->over = status == RF_FINISHED;
+    if (status != RF_OK)
+        return 0;
+    uint32_t rows = rf_lease_rows(lease);
+    mark_taken(lease);
+    expect_order(now);
+    rf_lease_drop(lease);
+    return rows;
+}
+
+static inline void drain(world *now)
+{
+    while (work_take(now, now->ours, 2))
+        ;
+}
+
+/* ---- What a process does -------------------------------------------------------------------- */
+
+static inline void operate_put(world *now)
+{
+    work_put(now, now->victim, VICTIM);
+}
+
+static inline void operate_claim_and_publish(world *now)
+{
+    rf_lease *lease;
+    if (rf_claim(now->victim, 3, 0, &lease) != RF_OK)
+        return;
+    uint32_t rows = rf_lease_rows(lease) > 2 ? 2 : rf_lease_rows(lease);
+    uint64_t number = VICTIM * NUMBERS + now->next[VICTIM];
+    for (uint32_t row = 0; row < rows; row++)
+        set_number(lease, row, number + row);
+    CHECK_EQUAL(rf_publish(lease, rows, NULL, 0), RF_OK);
+    for (uint32_t row = 0; row < rows; row++)
+        atomic_fetch_add(&shared->published[number + row], 1);
+    rf_lease_drop(lease);
+}
+
+static inline void operate_pinned(world *now)
+{
+    rf_lease *lease;
+    if (rf_claim(now->victim, 1, 0, &lease) != RF_OK)
+        return;
+    set_number(lease, 0, VICTIM * NUMBERS + now->next[VICTIM]);
+    CHECK_EQUAL(rf_publish(lease, 1, NULL, 1), RF_OK);
+    atomic_fetch_add(&shared->published[VICTIM * NUMBERS + now->next[VICTIM]], 1);
+    rf_lease_drop(lease);
+}
+
+static inline void operate_take(world *now)
+{
+    rf_lease *lease;
+    if (take_until(now->victim, 3, 1, 0, &lease) != RF_OK)
+        return;
+    uint64_t last[PRODUCERS] = {0};
+    for (uint32_t row = 0; row < rf_lease_rows(lease); row++) {
+        uint64_t number = number_at(lease, row);
+        CHECK(number < PRODUCERS * NUMBERS && number >= last[number / NUMBERS]);
+        last[number / NUMBERS] = number;
+        CHECK_EQUAL(atomic_fetch_add(&shared->taken[number], 1), 0);
+    }
+    rf_lease_drop(lease);
+}
+
+static inline void operate_close(world *now)
+{
+    close_ring(now->victim);
+    now->victim = NULL;
+}
+
+static inline void operate_recover(world *now)
+{
+    rf_recover(now->victim);
+}
+
+static inline void operate_finish(world *now)
+{
+    rf_finish(now->victim);
+}
+
+/* ---- What the others do meanwhile ----------------------------------------------------------- */
+
+static inline void laps(world *now)
+{
+    for (int lap = 0; lap < 6; lap++) {
+        drain(now);
+        rf_status mine = work_put(now, now->ours, OURS), next = work_put(now, now->other, OTHER);
+        /* Whoever stands still holds at most four of the five slots. */
+        if (!now->finished)
+            CHECK(mine == RF_OK && (next == RF_OK || next == RF_FULL));
+        work_put(now, now->ours, OURS);
+        if (lap % 2)
+            CHECK(now->finished || work_take(now, now->ours, 1) == 1);
+    }
+}
+
+/* ---- Beginnings ----------------------------------------------------------------------------- */
+
+static inline void two_records(world *now)
+{
+    work_put(now, now->ours, OURS);
+    work_put(now, now->ours, OURS);
+}
+
+static inline void full_ring(world *now)
+{
+    while (work_put(now, now->ours, OURS) == RF_OK)
+        ;
+}
+
+static inline void four_records(world *now)
+{
+    two_records(now);
+    work_put(now, now->other, OTHER);
+    work_put(now, now->ours, OURS);
+}
+
+/* Records whose order is not that of their slots. */
+static inline void crossed_records(world *now)
+{
+    rf_lease *first = claim(now->ours, 1), *second = claim(now->ours, 2);
+    publish(second, 2, now->next[OURS]);
+    publish(first, 1, now->next[OURS] + 2);
+    for (int i = 0; i < 3; i++)
+        atomic_fetch_add(&shared->published[now->next[OURS]++], 1);
+}
+
+static inline void put_earlier(world *now)
+{
+    work_put(now, now->victim, EARLIER);
+}
+
+/* A participant that died with a claim, two pinned records, one of them taken by itself. */
+static inline void die_with_slots(void *argument)
+{
+    (void)argument;
+    rf_ring *ring = attach_ring();
+    for (uint64_t i = 0; i < 2; i++) {
+        rf_lease *pinned = claim(ring, 1);
+        set_number(pinned, 0, EARLIER * NUMBERS + i);
+        CHECK_EQUAL(rf_publish(pinned, 1, NULL, 1), RF_OK);
+    }
+    CHECK(take(ring, 1) && claim(ring, 1));
+    raise(SIGKILL);
+}
+
+static inline void a_dead_participant(world *now)
+{
+    (void)now;
+    int status;
+    waitpid(spawn(die_with_slots, NULL), &status, 0);
+    CHECK(WIFSIGNALED(status));
+    atomic_fetch_add(&shared->published[EARLIER * NUMBERS], 1);
+    atomic_fetch_add(&shared->published[EARLIER * NUMBERS + 1], 1);
+}
+
+/* ---- Ends ----------------------------------------------------------------------------------- */
+
+static inline void drop_held(world *now)
+{
+    rf_lease_drop(now->held);
+    now->held = NULL;
+}
+
+/* After a kill the words are the truth: what they hold is published and must be delivered (again).
+ * What they do not hold was not published, or the victim had it in hand before it released it: it
+ * says so before. */
+static inline void believe_the_words(const world *now)
+{
+    bool held[PRODUCERS * NUMBERS] = {0};
+    for (uint32_t slot = 0; slot < SLOTS; slot++) {
+        rf_state state = state_of(now->ours, slot);
+        if (state != RF_STATE_READY && state != RF_STATE_TAKEN)
+            continue;
+        uint64_t number = number_in(now->ours, slot);
+        CHECK(!held[number]);
+        held[number] = true;
+        atomic_store(&shared->published[number], 1);
+        atomic_store(&shared->seen_before[number], atomic_exchange(&shared->taken[number], 0));
+    }
+    for (size_t number = 0; number < PRODUCERS * NUMBERS; number++) {
+        if (held[number])
+            continue;
+        CHECK(atomic_load(&shared->published[number]) <= atomic_load(&shared->taken[number]));
+        atomic_store(&shared->published[number], atomic_load(&shared->taken[number]));
+    }
+}
+
+static inline void end(world *now)
+{
+    if (now->held)
+        drop_held(now);
+    rf_recover(now->ours); /* the dead of a_dead_participant, if nobody came to it */
+    now->finished |= rf_ring_is_finished(now->ours) != 0;
+    drain(now);
+    expect_all_free(now->ours);
+    for (size_t number = 0; number < PRODUCERS * NUMBERS; number++)
+        CHECK_EQUAL(atomic_load(&shared->taken[number]), atomic_load(&shared->published[number]));
+    rf_stats stats;
+    rf_ring_stats(now->ours, &stats);
+    CHECK_EQUAL(stats.participants, 2);
+    close_ring(now->other);
+    close_ring(now->ours);
+    shm_unlink(segment_name(0));
+}
+
+#endif
