@@ -18,7 +18,10 @@ static uint64_t claim_slot(rf_ring *ring, uint32_t slot, uint32_t self)
         return 0;
     uint64_t claimed = rf_word(RF_STATE_CLAIMED, self, rf_word_epoch(word));
     /* A2 <- R2 (rf_free_slot, release_rows): the last reader has finished with the payload. */
-    return rf_cas_acquire(&ring->words[slot], word, claimed) ? claimed : 0;
+    if (!rf_cas_acquire(&ring->words[slot], word, claimed))
+        return 0;
+    RF_STEP("claim: slot claimed");
+    return claimed;
 }
 
 /* Claim up to `rows` slots in a row, from the claim cursor on. Returns how many. */
@@ -34,6 +37,7 @@ static uint32_t claim_run(rf_ring *ring, uint32_t rows, uint32_t *first, uint64_
         while (count < rows && (words[count] = claim_slot(ring, rf_wrap(ring, slot + count), self)))
             count++;
         rf_store_relaxed(&ring->header->claim_cursor, rf_wrap(ring, slot + count));
+        RF_STEP("claim: cursor moved");
         return count;
     }
     return 0;
@@ -51,8 +55,10 @@ static rf_status try_claim(rf_ring *ring, uint32_t rows, uint32_t *first, uint32
         return RF_FULL;
     rf_fence_full(); /* F3 with F4 (try_take): either we see `finished` or the taker our claim */
     status = rf_still_open(ring);
-    if (status != RF_OK)
+    if (status != RF_OK) {
+        RF_STEP("claim: end seen, claim not given back");
         rf_unclaim(ring, *first, *count, words);
+    }
     return status;
 }
 
@@ -78,6 +84,7 @@ static rf_status wait_to_claim(rf_ring *ring, uint32_t rows, int64_t deadline_ns
             rf_spin(&ring->claim_spin, &ring->words[cursor], RF_STATE_FREE))
             continue;
         uint32_t key = rf_prepare_wait(event, 1);
+        RF_STEP("claim: wish left");
         /* A taker may be waiting for more rows than there is room for. */
         rf_notify(&ring->header->readable, UINT32_MAX);
         if ((status = rf_enter(ring)) != RF_OK ||
@@ -151,14 +158,17 @@ static bool publish_slot(rf_ring *ring, uint32_t slot, uint64_t claimed, uint64_
     rf_store_relaxed(&record->tag, tag);
     rf_store_relaxed(&record->claimed_ns, claimed_ns);
     rf_store_relaxed(&record->published_ns, now);
+    RF_STEP("publish: record half written");
     rf_store_relaxed(&record->taken_ns, 0);
     rf_store_relaxed(&record->producer, rf_self(ring));
     rf_store_relaxed(&record->deliveries, 0u);
     rf_store_relaxed(&record->link, rf_load_relaxed(&ring->last_link));
+    RF_STEP("publish: record written, slot not ready");
     /* R1 -> A1 (take_slot): payload and slot record are complete before anyone sees READY. */
     if (!rf_cas_release(&ring->words[slot], claimed,
                         rf_word(RF_STATE_READY, RF_NO_OWNER, epoch) | pin))
         return false;
+    RF_STEP("publish: slot ready, link not kept");
     rf_store_relaxed(&ring->last_link, rf_link(slot, epoch));
     return true;
 }
@@ -179,8 +189,10 @@ rf_status rf_publish(rf_lease *lease, uint32_t rows, const uint64_t *tags, int p
             publish_slot(ring, rf_lease_slot(lease, row), lease->words[row], tags ? tags[row] : 0,
                          lease->claimed_ns, now, lease->pinned ? RF_PIN : 0);
     end_publishing(ring);
+    RF_STEP("publish: rows ready, not counted");
     lease->published = rows;
     rf_count(ring, published, done);
+    RF_STEP("publish: rows counted, nobody told");
     if (done)
         rf_notify(&ring->header->readable, done);
     if (!lease->pinned) {
@@ -215,6 +227,7 @@ rf_status rf_put(rf_ring *ring, const void *const *sources, uint64_t tag, int64_
         begin_publishing(ring);
     int64_t claimed_ns = rf_now_ns(), published_ns = claimed_ns;
     copy_record(ring, slot, sources);
+    RF_STEP("put: payload copied");
     if (!small) {
         published_ns = rf_now_ns();
         begin_publishing(ring);
@@ -223,6 +236,7 @@ rf_status rf_put(rf_ring *ring, const void *const *sources, uint64_t tag, int64_
     end_publishing(ring);
     if (!published)
         return RF_SLOT_LOST;
+    RF_STEP("put: slot ready, not counted");
     rf_count(ring, published, 1);
     rf_notify(&ring->header->readable, 1);
     return RF_OK;

@@ -8,6 +8,7 @@
 #include <sys/types.h>
 
 #include "layout.h"
+#include "step.h"
 
 #define RF_HUGE_PAGE_BYTES (UINT64_C(2) << 20)
 

@@ -96,6 +96,7 @@ bool rf_free_slot(rf_ring *ring, uint32_t slot, uint64_t word)
         /* R2 -> A2 (claim_slot): our reads and writes of the payload are over before anyone can
          * claim the slot. Were it relaxed, the next producer's bytes could show in our batch. */
         if (rf_cas_release(place, (word & ~RF_PIN) | pin, next)) {
+            RF_STEP("free: slot free or pinned, nobody told");
             if (!pin)
                 rf_notify(&ring->header->writable, 1);
             return true;
@@ -118,6 +119,7 @@ static void release_rows(rf_lease *lease)
         uint32_t slot = rf_lease_slot(lease, row);
         uint64_t word = lease->words[row];
         rf_store_relaxed(&ring->slots[slot].released_ns, now);
+        RF_STEP("release: time written, row still taken");
         /* R2 -> A2 (claim_slot), as in rf_free_slot. */
         uint64_t next = rf_word(RF_STATE_FREE, RF_NO_OWNER, rf_word_epoch(word) + 1);
         if (!(word & RF_PIN) && rf_cas_release(&ring->words[slot], word, next)) {
@@ -127,7 +129,9 @@ static void release_rows(rf_lease *lease)
             released++;
         }
     }
+    RF_STEP("release: rows free, not counted");
     rf_count(ring, released, released);
+    RF_STEP("release: rows counted, nobody told");
     if (freed)
         rf_notify(&ring->header->writable, freed);
 }
@@ -144,6 +148,7 @@ static void unpin_rows(rf_lease *lease)
             if (rf_word_epoch(word) != epoch)
                 break;
             if (rf_word_state(word) == RF_STATE_PINNED) {
+                RF_STEP("unpin: slot found released");
                 rf_free_slot(ring, slot, word);
                 break;
             }
@@ -152,6 +157,7 @@ static void unpin_rows(rf_lease *lease)
             if (!(word & RF_PIN) || rf_cas_acq_rel(&ring->words[slot], word, word & ~RF_PIN))
                 break;
         }
+        RF_STEP("unpin: row unpinned");
     }
 }
 
@@ -163,6 +169,7 @@ uint32_t rf_unclaim(rf_ring *ring, uint32_t first, uint32_t count, const uint64_
     /* Takers of a ring that has ended wait for its last claims, also for those that come to
      * nothing. The fence in rf_free_slot's notification is the one that F4 needs: either we see
      * the end or the taker sees the slots free. */
+    RF_STEP("discard: slots free, takers not told");
     if (freed && rf_still_open(ring) != RF_OK)
         rf_notify(&ring->header->readable, UINT32_MAX);
     return freed;
@@ -181,6 +188,7 @@ void rf_lease_drop(rf_lease *lease)
 {
     if (rf_sub_acq_rel(&lease->references, 1u) != 1)
         return;
+    RF_STEP("drop: last reference gone, slots still held");
     /* A forked child drops copies of its parent's leases: the slots are not its own. */
     if (lease->generation == rf_load_relaxed(&rf_fork_generation) && !lease->settled) {
         if (!lease->is_claim)

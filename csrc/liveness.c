@@ -191,8 +191,10 @@ static void clear_entry(rf_ring *ring, uint32_t owner)
     _Atomic uint64_t *into = (_Atomic uint64_t *)&ring->header->departed;
     for (size_t i = 0; i < sizeof(rf_counters) / sizeof(uint64_t); i++)
         fold(from + i, into + i);
+    RF_STEP("entry: counters folded, entry not cleared");
     rf_store_relaxed(&entry->pid, 0u);
     rf_store_relaxed(&entry->state, RF_ABSENT);
+    RF_STEP("entry: cleared, lock held");
 }
 
 /* One step of undoing what the word says that `dead` was doing; the counter of what it did, or NULL
@@ -218,12 +220,14 @@ static void recover_slot(rf_ring *ring, uint32_t slot, uint32_t dead)
         rf_state state = rf_word_state(seen);
         if (seen & RF_PIN && rf_load_relaxed(&ring->slots[slot].producer) == dead) {
             rf_cas_acq_rel(&ring->words[slot], seen, seen & ~RF_PIN);
+            RF_STEP("recover: pin of the dead removed");
             continue;
         }
         if (rf_word_owner(seen) != dead ||
             (state != RF_STATE_CLAIMED && state != RF_STATE_TAKEN && state != RF_STATE_PINNED))
             return;
         _Atomic uint64_t *counter = undo(ring, slot, seen, &ring->header->departed);
+        RF_STEP("recover: slot given back, not counted");
         if (counter)
             rf_add_relaxed(counter, 1u);
     }
@@ -233,9 +237,12 @@ static void recover_slot(rf_ring *ring, uint32_t slot, uint32_t dead)
  * held, and make its entry free. */
 static void bury(rf_ring *ring, uint32_t dead)
 {
+    RF_STEP("recover: entry of the dead locked");
     for (uint32_t slot = 0; slot < ring->slot_count; slot++)
         recover_slot(ring, slot, dead);
+    RF_STEP("recover: slots given back, entry not cleared");
     clear_entry(ring, dead);
+    RF_STEP("recover: entry cleared, nobody told");
     /* Takers may have waited for a claim that will not be published, or have got records back. */
     rf_notify(&ring->header->readable, UINT32_MAX);
 }
@@ -282,9 +289,11 @@ rf_status rf_join(rf_ring *ring)
         status = RF_CROWDED;
         goto out;
     }
+    RF_STEP("join: entry locked, still absent");
     rf_participant *entry = &ring->participants[owner - 1];
     rf_store_relaxed(&entry->pid, (uint32_t)getpid());
     rf_store_relaxed(&entry->state, RF_PRESENT);
+    RF_STEP("join: present, not ourselves yet");
     if (rf_self(ring) != 0)
         rf_store_relaxed(&ring->owner, false); /* we are a forked child: our parent is */
     rf_store_relaxed(&ring->self, owner);
@@ -305,6 +314,7 @@ void rf_leave(rf_ring *ring)
     pthread_mutex_lock(&list_mutex);
     clear_entry(ring, rf_self(ring));
     set_lock(ring->fd, participant_byte(rf_self(ring)), F_UNLCK);
+    RF_STEP("leave: lock dropped");
     pthread_mutex_unlock(&list_mutex);
 }
 

@@ -46,7 +46,9 @@ bool rf_look_after_the_dead(rf_ring *ring, int64_t now_ns)
     uint32_t found = rf_recover(ring);
     if (rf_load_relaxed(&ring->header->closed) || rf_owner_lives(ring))
         return found;
+    RF_STEP("close: owner found dead, nothing said");
     rf_store_relaxed(&ring->header->closed, 1u);
+    RF_STEP("close: said for a dead owner, nobody told");
     rf_notify(&ring->header->readable, UINT32_MAX);
     rf_notify(&ring->header->writable, UINT32_MAX);
     return true;
@@ -66,6 +68,7 @@ rf_status rf_wait_on(int64_t *started, int64_t now_ns, int64_t deadline_ns, rf_s
 void rf_finish(rf_ring *ring)
 {
     rf_store_relaxed(&ring->header->finished, 1u);
+    RF_STEP("finish: said, nobody told");
     rf_notify(&ring->header->readable, UINT32_MAX);
     rf_notify(&ring->header->writable, UINT32_MAX);
 }

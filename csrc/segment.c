@@ -170,8 +170,10 @@ static void write_header(rf_ring *ring, const rf_options *options)
     header->geometry = ring->geometry;
     for (uint32_t slot = 0; slot < ring->slot_count; slot++)
         rf_store_relaxed(&ring->words[slot], rf_word(RF_STATE_FREE, RF_NO_OWNER, 1));
+    RF_STEP("create: header written, not whole");
     /* R4 -> A4 (read_header): who sees `whole` sees the segment whole. */
     rf_store_release(&header->whole, 1u);
+    RF_STEP("create: whole, creator not joined");
 }
 
 rf_status rf_ring_create(int fd, const rf_options *options, const rf_geometry *geometry,
@@ -189,17 +191,20 @@ rf_status rf_ring_create(int fd, const rf_options *options, const rf_geometry *g
     rf_status status = rf_lock_owner(fd);
     if (status != RF_OK)
         return abandon(ring, status);
+    RF_STEP("create: owned, still empty");
     /* Before anything of that size is tried: what has no addresses left is no clear answer. */
     if (!has_space(ring))
         return abandon(ring, RF_NO_SPACE);
     if (ftruncate(fd, (off_t)geometry->segment_bytes) == -1)
         return abandon(ring, errno == ENOSPC ? RF_NO_SPACE : RF_SYSTEM);
+    RF_STEP("create: sized");
     if ((status = map_segment(ring)) != RF_OK)
         return abandon(ring, status);
     if (options->numa_node >= 0)
         ring->numa_errno = bind_to_node(ring, options->numa_node);
     if ((status = reserve(ring)) != RF_OK)
         return abandon(ring, status);
+    RF_STEP("create: reserved, no header");
     write_header(ring, options);
     if ((status = rf_join(ring)) != RF_OK)
         return abandon(ring, status);
@@ -281,6 +286,7 @@ rf_status rf_ring_attach(int fd, rf_ring **out)
         status = map_segment(ring);
     if (status != RF_OK)
         return abandon(ring, status);
+    RF_STEP("attach: mapped, not joined");
     if (rf_load_relaxed(&ring->header->closed) || !rf_owner_lives(ring))
         return abandon(ring, RF_CLOSED);
     if ((status = rf_join(ring)) != RF_OK)
@@ -314,7 +320,9 @@ void rf_ring_close(rf_ring *ring)
         return;
     if (owned) {
         rf_store_relaxed(&ring->header->closed, 1u);
+        RF_STEP("close: said, still owned");
         rf_unlock_owner(ring);
+        RF_STEP("close: not owned, nobody told");
     }
     rf_notify(&ring->header->readable, UINT32_MAX);
     rf_notify(&ring->header->writable, UINT32_MAX);

@@ -53,6 +53,7 @@ static bool find_first(const rf_ring *ring, uint32_t *first, bool *by_link)
          * circle: its records are not to be had, and to find that out costs one lap at most. */
         while ((waits = must_wait(ring, start, start, &before)) && hops++ < ring->slot_count) {
             start = before;
+            RF_STEP("take: link followed");
             (void)rf_load_acquire(&ring->words[start]); /* A1 <- R1, for the next link */
         }
         if (waits)
@@ -77,7 +78,10 @@ static uint64_t take_slot(rf_ring *ring, uint32_t slot, uint32_t self)
     /* The word that is swapped is the one that was read before the link: were it read anew, the
      * slot might be a lap further, and hold a record whose predecessor still waits. */
     /* A1 <- R1 (publish_slot): we see the whole payload and slot record. */
-    return rf_cas_acquire(&ring->words[slot], word, taken) ? taken : 0;
+    if (!rf_cas_acquire(&ring->words[slot], word, taken))
+        return 0;
+    RF_STEP("take: slot taken");
+    return taken;
 }
 
 /* Take up to `rows` records in a row from `first` on; fewer when another taker comes between. */
@@ -90,6 +94,7 @@ static uint32_t take_run(rf_ring *ring, uint32_t first, uint32_t rows, rf_lease 
     if (!count)
         return 0;
     int64_t now = rf_now_ns();
+    RF_STEP("take: run taken, deliveries not counted");
     for (uint32_t row = 0; row < count; row++) {
         rf_slot *slot = &ring->slots[rf_wrap(ring, first + row)];
         rf_store_relaxed(&slot->taken_ns, now);
@@ -97,6 +102,7 @@ static uint32_t take_run(rf_ring *ring, uint32_t first, uint32_t rows, rf_lease 
     }
     lease->first = first;
     lease->rows = count;
+    RF_STEP("take: deliveries counted");
     rf_count(ring, taken, count);
     rf_count(ring, batches, 1);
     return count;
@@ -220,6 +226,7 @@ static rf_status try_take(rf_ring *ring, rf_take_request *request, rf_lease *lea
             continue;
         if (!seen->by_link)
             rf_store_relaxed(&ring->header->take_cursor, rf_wrap(ring, seen->first + count));
+        RF_STEP("take: cursor moved");
         return RF_OK;
     }
     seen->rows = 0;
@@ -251,6 +258,7 @@ static rf_status last_look(rf_ring *ring, rf_take_request *request, rf_lease *le
     do {
         wished = seen->missing;
         *key = rf_prepare_wait(&ring->header->readable, wished);
+        RF_STEP("take: wish left");
         if ((status = rf_enter(ring)) == RF_OK)
             status = try_take(ring, request, lease, seen);
     } while (status == RF_EMPTY && seen->missing < wished);

@@ -39,9 +39,12 @@ static void wake_all(rf_event *event)
     /* The wish is withdrawn before the sequence moves: who leaves a new one from here on either
      * reads the new sequence or finds it changed when it goes to sleep. */
     rf_exchange_relaxed(&event->wanted, 0u);
+    RF_STEP("wake: wish withdrawn");
     /* R5 -> A5 (rf_prepare_wait): who reads the new sequence sees the change that we tell of. */
     rf_add_release(&event->sequence, 1u);
+    RF_STEP("wake: sequence moved, sleepers not woken");
     futex(&event->sequence, FUTEX_WAKE, INT32_MAX, NULL);
+    RF_STEP("wake: sleepers woken");
 }
 
 void rf_notify(rf_event *event, uint32_t rows)
@@ -54,8 +57,10 @@ void rf_notify(rf_event *event, uint32_t rows)
             return;
         }
         if (atomic_compare_exchange_weak_explicit(&event->wanted, &wanted, wanted - rows,
-                                                  memory_order_relaxed, memory_order_relaxed))
+                                                  memory_order_relaxed, memory_order_relaxed)) {
+            RF_STEP("notify: wish lessened");
             return;
+        }
     }
 }
 
@@ -77,7 +82,9 @@ uint32_t rf_prepare_wait(rf_event *event, uint32_t rows)
 bool rf_sleep(rf_event *event, uint32_t key, int64_t until_ns)
 {
     struct timespec until = {.tv_sec = until_ns / 1000000000, .tv_nsec = until_ns % 1000000000};
+    RF_STEP("wait: about to sleep");
     long result = futex(&event->sequence, FUTEX_WAIT_BITSET, key, &until);
+    RF_STEP("wait: awake");
     return !(result == -1 && errno == EINTR);
 }
 
