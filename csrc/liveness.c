@@ -8,6 +8,10 @@
  * all locks of the process on that file, so descriptors are parked until the last handle on the
  * segment goes.
  *
+ * A participant holds its byte by a write lock. Whoever gives back what a dead one held reads the
+ * byte meanwhile: so nobody can become that participant, and several may do it side by side. Were
+ * there one at a time, one that stands still would keep the slots of the dead from all others.
+ *
  * The list is private to the process and guarded by a mutex; the mutex is never held while shared
  * memory is waited for, and a forked child starts with a fresh one.
  */
@@ -233,8 +237,8 @@ static void recover_slot(rf_ring *ring, uint32_t slot, uint32_t dead)
     }
 }
 
-/* With the entry's lock held, which its participant can not hold any more: give back what it
- * held, and make its entry free. */
+/* With the entry's lock held, so that its participant is dead and nobody can become it: give back
+ * what it held, and make its entry free. Others may be at the same: each swap succeeds for one. */
 static void bury(rf_ring *ring, uint32_t dead)
 {
     RF_STEP("recover: entry of the dead locked");
@@ -248,15 +252,15 @@ static void bury(rf_ring *ring, uint32_t dead)
 }
 
 /* With the mutex held: lock an entry that is free or, with `of_the_dead`, was left by someone who
- * died. */
-static bool lock_entry(rf_ring *ring, uint32_t owner, bool of_the_dead)
+ * died. A write lock is for who will be this participant. */
+static bool lock_entry(rf_ring *ring, uint32_t owner, bool of_the_dead, short type)
 {
     _Atomic uint32_t *state = &ring->participants[owner - 1].state;
     if (is_ours(ring, owner) || (rf_load_relaxed(state) != RF_ABSENT) != of_the_dead ||
-        !set_lock(ring->fd, participant_byte(owner), F_WRLCK))
+        !set_lock(ring->fd, participant_byte(owner), type))
         return false;
-    /* The lock is ours: nobody else makes or clears this entry. It may have been made or cleared
-     * between our look and the lock. */
+    /* The lock is ours: nobody else makes this entry, nor clears it unless to bury the same dead. It
+     * may have been made or cleared between our look and the lock. */
     if ((rf_load_relaxed(state) != RF_ABSENT) == of_the_dead)
         return true;
     set_lock(ring->fd, participant_byte(owner), F_UNLCK);
@@ -267,10 +271,10 @@ static bool lock_entry(rf_ring *ring, uint32_t owner, bool of_the_dead)
 static uint32_t find_entry(rf_ring *ring)
 {
     for (uint32_t owner = 1; owner <= ring->geometry.participants; owner++)
-        if (lock_entry(ring, owner, false))
+        if (lock_entry(ring, owner, false, F_WRLCK))
             return owner;
     for (uint32_t owner = 1; owner <= ring->geometry.participants; owner++)
-        if (lock_entry(ring, owner, true)) {
+        if (lock_entry(ring, owner, true, F_WRLCK)) {
             bury(ring, owner);
             return owner;
         }
@@ -327,11 +331,12 @@ uint32_t rf_recover(rf_ring *ring)
         return 0;
     for (uint32_t owner = 1; owner <= ring->geometry.participants; owner++) {
         if (rf_load_relaxed(&ring->participants[owner - 1].state) == RF_ABSENT ||
-            owner == rf_self(ring) || locked_elsewhere(ring->fd, participant_byte(owner)) != 0)
+            owner == rf_self(ring) ||
+            locked_elsewhere(ring->fd, participant_byte(owner), F_RDLCK) != 0)
             continue;
-        /* Nobody else holds the byte: it is one of our handles, or its holder is dead. */
+        /* Nobody else is this participant: it is one of our handles, or dead. */
         pthread_mutex_lock(&list_mutex);
-        if (lock_entry(ring, owner, true)) {
+        if (lock_entry(ring, owner, true, F_RDLCK)) {
             bury(ring, owner);
             set_lock(ring->fd, participant_byte(owner), F_UNLCK);
             found++;

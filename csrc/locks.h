@@ -26,11 +26,12 @@ static inline bool set_lock(int fd, int byte, short type)
     return result == 0;
 }
 
-/* Does another process hold the byte? 1, 0, or -1 when the kernel does not say. */
-static inline int locked_elsewhere(int fd, int byte)
+/* Does another process hold the byte against a lock of this type? 1, 0, or -1 when the kernel does
+ * not say. */
+static inline int locked_elsewhere(int fd, int byte, short type)
 {
     struct flock lock = {
-        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = LOCKS_OFFSET + byte, .l_len = 1};
+        .l_type = type, .l_whence = SEEK_SET, .l_start = LOCKS_OFFSET + byte, .l_len = 1};
     if (fcntl(fd, F_GETLK, &lock) == -1)
         return -1;
     return lock.l_type != F_UNLCK;

@@ -33,7 +33,7 @@ static uint32_t count_living(int fd, const rf_geometry *geometry, dev_t device, 
             break; /* cut short since its size was compared */
         for (uint32_t i = 0; i < count; i++)
             if (rf_load_relaxed(&entries[i].state) != RF_ABSENT &&
-                (locked_elsewhere(fd, participant_byte(at + i + 1)) == 1 ||
+                (locked_elsewhere(fd, participant_byte(at + i + 1), F_RDLCK) == 1 ||
                  rf_we_are(device, inode, at + i + 1)))
                 living++;
     }

@@ -26,7 +26,7 @@ void rf_unlock_owner(rf_ring *ring)
 /* With the list locked: does a living process own the segment? 1, 0, or -1. */
 static int is_owned(int fd, dev_t device, ino_t inode)
 {
-    return rf_we_own(device, inode) ? 1 : locked_elsewhere(fd, OWNER_BYTE);
+    return rf_we_own(device, inode) ? 1 : locked_elsewhere(fd, OWNER_BYTE, F_WRLCK);
 }
 
 int rf_segment_has_owner(int fd)
@@ -57,7 +57,7 @@ rf_status rf_segment_condemn(int fd)
 
 int rf_segment_is_condemned(int fd)
 {
-    return locked_elsewhere(fd, CONDEMN_BYTE);
+    return locked_elsewhere(fd, CONDEMN_BYTE, F_WRLCK);
 }
 
 /* With the right to do so: unlink `path` if it means that very segment. 1 removed, 0 it meant
