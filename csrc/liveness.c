@@ -210,6 +210,11 @@ static _Atomic uint64_t *undo(rf_ring *ring, uint32_t slot, uint64_t seen, rf_co
     if (!ring->header->redeliver)
         return rf_free_slot(ring, slot, seen) ? &counters->dropped : NULL;
     uint64_t ready = rf_word(RF_STATE_READY, RF_NO_OWNER, rf_word_epoch(seen)) | (seen & RF_PIN);
+    /* It comes late, perhaps behind newer records of its producer. The count tells whoever gets it,
+     * also where the dead did not come to counting. */
+    uint32_t none = 0;
+    atomic_compare_exchange_strong_explicit(&ring->slots[slot].deliveries, &none, 1u,
+                                            memory_order_relaxed, memory_order_relaxed);
     /* Acquire and release: the swap goes on with R1 for the next taker. */
     return rf_cas_acq_rel(&ring->words[slot], seen, ready) ? &counters->redelivered : NULL;
 }
