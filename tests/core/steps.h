@@ -1,0 +1,161 @@
+/*
+ * Stopping a process at the steps that the code names (csrc/step.h), and waits that are counted.
+ *
+ * The list of steps is read from the program itself. A victim is a child that goes through an
+ * operation; the step at which it is to be stopped or killed, and at which visit, is settled before
+ * it is forked. It stops itself there, with a signal that it can not catch.
+ *
+ * Waiting is judged by slices: a survivor that waits comes back with RF_AGAIN every 50 ms of its own
+ * time, and may do so MOST_SLICES times before it has what it waits for. Milliseconds are measured
+ * and reported, but decide nothing: on a busy machine they say who got a processor.
+ */
+#ifndef RF_STEPS_H
+#define RF_STEPS_H
+
+#include "scenes.h"
+
+enum { MAX_STEPS = 128, MOST_SLICES = 2, NO_STEP = MAX_STEPS };
+
+extern const char *const __start_rf_steps[], *const __stop_rf_steps[];
+
+typedef struct stage {
+    _Atomic uint32_t reached[MAX_STEPS]; /* by the victim: how often */
+    _Atomic int64_t gone_ns; /* since when the victim is, and what was missing is supplied; or 0 */
+    _Atomic uint32_t most_slices;
+    _Atomic uint64_t longest_ns;
+    _Atomic uint32_t longest_step;
+} stage;
+
+static stage *staged;
+static bool watched; /* this process is the victim, and in its operation */
+static uint32_t armed_step, armed_visit;
+static int armed_signal;
+static void (*meddle)(const char *step, uint32_t visit); /* by another, while the victim is there */
+
+static inline uint32_t steps_named(void)
+{
+    size_t count = (size_t)(__stop_rf_steps - __start_rf_steps);
+    CHECK(count > 0 && count <= MAX_STEPS);
+    return (uint32_t)count;
+}
+
+void rf_step_reached(const char *const *step)
+{
+    if (!watched)
+        return;
+    uint32_t index = (uint32_t)(step - __start_rf_steps);
+    uint32_t visit = atomic_fetch_add(&staged->reached[index], 1) + 1;
+    if (meddle)
+        meddle(*step, visit);
+    if (index == armed_step && visit == armed_visit)
+        kill(getpid(), armed_signal);
+}
+
+static inline void arm(uint32_t step, uint32_t visit, int signal)
+{
+    armed_step = step;
+    armed_visit = visit;
+    armed_signal = signal;
+    for (uint32_t i = 0; i < MAX_STEPS; i++)
+        atomic_store(&staged->reached[i], 0);
+    atomic_store(&staged->gone_ns, 0);
+}
+
+/* Wait until the victim has ended or stands still. True: at the armed step. */
+static inline bool await_victim(pid_t pid)
+{
+    int status;
+    CHECK_EQUAL(waitpid(pid, &status, WUNTRACED), pid);
+    if (WIFEXITED(status)) {
+        CHECK_EQUAL(WEXITSTATUS(status), PASSED);
+        return false;
+    }
+    CHECK_EQUAL(WIFSTOPPED(status) ? WSTOPSIG(status) : WTERMSIG(status), armed_signal);
+    return true;
+}
+
+/* ---- Waits that are counted ----------------------------------------------------------------- */
+
+typedef struct wait_count {
+    uint32_t slices; /* that were over since the victim was gone */
+    int64_t since_ns;
+} wait_count;
+
+static inline wait_count start_waiting(void)
+{
+    return (wait_count){.since_ns = rf_now_ns()};
+}
+
+static inline void keep_longest(const wait_count *count, int64_t since_ns)
+{
+    uint64_t took = (uint64_t)(rf_now_ns() - since_ns);
+    if (took > atomic_load(&staged->longest_ns)) {
+        atomic_store(&staged->longest_ns, took);
+        atomic_store(&staged->longest_step, armed_step);
+    }
+    if (count->slices > atomic_load(&staged->most_slices))
+        atomic_store(&staged->most_slices, count->slices);
+}
+
+/* True: it came back without what it waits for, and should wait on. */
+static inline bool waits_on(wait_count *count, rf_status status)
+{
+    int64_t gone_ns = atomic_load(&staged->gone_ns);
+    if (gone_ns && status == RF_AGAIN)
+        CHECK(++count->slices <= MOST_SLICES);
+    else if (gone_ns)
+        keep_longest(count, gone_ns > count->since_ns ? gone_ns : count->since_ns);
+    return status == RF_AGAIN;
+}
+
+/* From here on waits count. The handles have just looked after the dead, which is as bad as can be. */
+static inline void victim_is_gone(rf_ring *ours, rf_ring *other)
+{
+    int64_t now = rf_now_ns();
+    atomic_store(&ours->looked_ns, now);
+    if (other)
+        atomic_store(&other->looked_ns, now);
+    atomic_store(&staged->gone_ns, now);
+}
+
+static inline rf_status patient_put(rf_ring *ring, uint64_t number)
+{
+    wait_count count = start_waiting();
+    _Alignas(64) uint8_t sample[SAMPLE_BYTES] = {0};
+    const void *sources[1] = {sample};
+    rf_status status;
+    memcpy(sample, &number, sizeof number);
+    while (waits_on(&count, status = rf_put(ring, sources, number, RF_FOREVER)))
+        ;
+    if (status == RF_OK)
+        atomic_fetch_add(&shared->published[number], 1);
+    return status;
+}
+
+static inline rf_status patient_take(rf_ring *ring, uint32_t most, uint32_t least)
+{
+    wait_count count = start_waiting();
+    rf_take_request request = {.max_rows = most, .min_rows = least, .deadline_ns = RF_FOREVER};
+    rf_lease *lease;
+    rf_status status;
+    while (waits_on(&count, status = rf_take(ring, &request, &lease)))
+        ;
+    if (status == RF_OK) {
+        mark_taken(lease);
+        rf_lease_drop(lease);
+    }
+    return status;
+}
+
+static inline rf_lease *patient_claim(rf_ring *ring, uint32_t rows)
+{
+    wait_count count = start_waiting();
+    rf_lease *lease;
+    rf_status status;
+    while (waits_on(&count, status = rf_claim(ring, rows, RF_FOREVER, &lease)))
+        ;
+    CHECK_EQUAL(status, RF_OK);
+    return lease;
+}
+
+#endif

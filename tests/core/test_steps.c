@@ -1,0 +1,390 @@
+/*
+ * A process is killed, or stands still, at each step of the protocol by its name.
+ *
+ * Each scene is gone through once; every step that its victim passes is then played, at the first
+ * and at the second visit, with SIGKILL and with SIGSTOP. The others work on and wait for what they
+ * need: it must come within slices that are counted. In the end nothing that was published is lost or
+ * doubled, what comes late or again says so, and every slot is free. A step that no scene passes
+ * fails the test: whoever names a new one has to show it here.
+ */
+#include "steps_owner.h"
+
+typedef struct scene {
+    const char *name;
+    void (*prepare)(world *); /* in the parent, before the victim attaches */
+    void (*operate)(world *); /* by the victim */
+    void (*meddle)(const char *step, uint32_t visit);
+    void (*helper)(void *);  /* another process, which waits for what the victim does */
+    void (*supply)(world *); /* by us, when the victim is gone: what the helper may miss */
+    bool needs_victim;       /* the helper does: as long as that stands still it waits, rightly */
+    bool (*play)(uint32_t step, uint32_t visit, int signal); /* play_ring, if not given */
+} scene;
+
+static const scene *played;
+
+/* ---- What victims do, beyond scenes.h ------------------------------------------------------- */
+
+static void operate_two_puts(world *now)
+{
+    work_put(now, now->victim, VICTIM);
+    work_put(now, now->victim, VICTIM);
+}
+
+/* Pinned, taken and released before the view goes. */
+static void operate_pinned_and_take(world *now)
+{
+    rf_lease *pinned = claim(now->victim, 1);
+    set_number(pinned, 0, VICTIM * NUMBERS);
+    CHECK_EQUAL(rf_publish(pinned, 1, NULL, 1), RF_OK);
+    atomic_fetch_add(&shared->published[VICTIM * NUMBERS], 1);
+    rf_lease *batch = take(now->victim, 1);
+    if (batch) {
+        mark_taken(batch);
+        rf_lease_drop(batch);
+    }
+    rf_lease_drop(pinned);
+}
+
+static void operate_short_wait_to_take(world *now)
+{
+    rf_lease *lease;
+    if (take_until(now->victim, 2, 1, in_ms(2), &lease) != RF_OK)
+        return;
+    mark_taken(lease);
+    rf_lease_drop(lease);
+}
+
+static void operate_short_wait_to_claim(world *now)
+{
+    rf_lease *lease;
+    if (claim_until(now->victim, 1, in_ms(2), &lease) == RF_OK)
+        rf_lease_drop(lease);
+}
+
+static void operate_attach_and_close(world *now)
+{
+    (void)now;
+    close_ring(attach_ring());
+}
+
+/* Another finishes the ring between our claim and our second look. */
+static void operate_claim_as_it_ends(world *now)
+{
+    rf_lease *lease;
+    CHECK_EQUAL(rf_claim(now->victim, 2, 0, &lease), RF_FINISHED);
+}
+
+static rf_ring *victims_ring;
+
+static void finish_at_the_claim(const char *step, uint32_t visit)
+{
+    if (strcmp(step, "claim: slot claimed") == 0 && visit == 1)
+        atomic_store(&victims_ring->header->finished, 1);
+}
+
+/* ---- Helpers -------------------------------------------------------------------------------- */
+
+static void helper_takes_two(void *unused)
+{
+    (void)unused;
+    rf_ring *ring = attach_ring();
+    CHECK_EQUAL(patient_take(ring, 2, 2), RF_OK);
+    close_ring(ring);
+}
+
+static void helper_puts_one(void *unused)
+{
+    (void)unused;
+    rf_ring *ring = attach_ring();
+    CHECK_EQUAL(patient_put(ring, HELPER * NUMBERS), RF_OK);
+    close_ring(ring);
+}
+
+static void helper_awaits_the_end(void *unused)
+{
+    (void)unused;
+    rf_ring *ring = attach_ring();
+    rf_status status;
+    while ((status = patient_take(ring, 2, 1)) == RF_OK)
+        ;
+    CHECK_EQUAL(status, RF_FINISHED);
+    close_ring(ring);
+}
+
+static uint32_t count_state(const world *now, rf_state state)
+{
+    uint32_t count = 0;
+    for (uint32_t slot = 0; slot < SLOTS; slot++)
+        count += state_of(now->ours, slot) == state;
+    return count;
+}
+
+static void supply_records(world *now)
+{
+    for (uint32_t ready = count_state(now, RF_STATE_READY); ready < 2; ready++)
+        CHECK_EQUAL(work_put(now, now->ours, OURS), RF_OK);
+}
+
+static void supply_room(world *now)
+{
+    if (count_state(now, RF_STATE_FREE) == 0)
+        CHECK(work_take(now, now->ours, 1));
+}
+
+/* ---- Beginnings ----------------------------------------------------------------------------- */
+
+/* A participant that died and held every slot: a claim, and records of its own in each state. */
+static void die_with_everything(void *argument)
+{
+    rf_ring *ring = attach_ring();
+    for (uint64_t i = 0; i < 2; i++) {
+        rf_lease *pinned = claim(ring, 1);
+        set_number(pinned, 0, EARLIER * NUMBERS + i);
+        CHECK_EQUAL(rf_publish(pinned, 1, NULL, 1), RF_OK);
+    }
+    CHECK(take(ring, 2) && claim(ring, SLOTS - 2));
+    (void)argument;
+    raise(SIGKILL);
+}
+
+static void a_dead_owner_of_all_slots(world *now)
+{
+    int status;
+    (void)now;
+    waitpid(spawn(die_with_everything, NULL), &status, 0);
+    CHECK(WIFSIGNALED(status));
+    atomic_fetch_add(&shared->published[EARLIER * NUMBERS], 1);
+    atomic_fetch_add(&shared->published[EARLIER * NUMBERS + 1], 1);
+}
+
+/* ---- Playing -------------------------------------------------------------------------------- */
+
+static void victim_process(void *argument)
+{
+    world *now = argument;
+    now->victim = attach_ring();
+    victims_ring = now->victim;
+    meddle = played->meddle;
+    watched = true;
+    played->operate(now);
+    watched = false;
+    if (now->victim)
+        close_ring(now->victim);
+}
+
+static pid_t start_helper(const world *now)
+{
+    pid_t helper = spawn(played->helper, NULL);
+    rf_header *header = now->ours->header;
+    while (!atomic_load(&header->readable.wanted) && !atomic_load(&header->writable.wanted))
+        rest();
+    return helper;
+}
+
+static void begin(world *now)
+{
+    memset(now, 0, sizeof *now);
+    memset(shared, 0, sizeof *shared);
+    now->ours = create_ring(SLOTS);
+    now->other = attach_ring();
+    if (played->prepare)
+        played->prepare(now);
+}
+
+/* The others put and take, and wait where they must. */
+static void go_on(world *now)
+{
+    for (int lap = 0; lap < 3; lap++) {
+        drain(now);
+        if (now->finished)
+            return;
+        CHECK_EQUAL(patient_put(now->ours, OURS * NUMBERS + now->next[OURS]++), RF_OK);
+        CHECK_EQUAL(patient_put(lap % 2 ? now->ours : now->other,
+                                (lap % 2 ? OURS * NUMBERS + now->next[OURS]++
+                                         : OTHER * NUMBERS + now->next[OTHER]++)),
+                    RF_OK);
+        CHECK_EQUAL(patient_take(now->ours, 1, 1), RF_OK);
+    }
+}
+
+static bool all_were_taken(void)
+{
+    for (size_t number = 0; number < PRODUCERS * NUMBERS; number++)
+        if (atomic_load(&shared->published[number]) > atomic_load(&shared->taken[number]))
+            return false;
+    return true;
+}
+
+/* Whoever waits gets every record and every slot of the dead, without asking for a recovery. */
+static void get_everything_back(world *now)
+{
+    rf_lease *claims[SLOTS];
+    uint32_t count = 0, rows = 0;
+    while (!all_were_taken())
+        CHECK_EQUAL(patient_take(now->ours, 2, 1), RF_OK);
+    if (now->finished)
+        return;
+    for (; rows < SLOTS; rows += rf_lease_rows(claims[count++]))
+        claims[count] = patient_claim(now->other, SLOTS - rows);
+    while (count)
+        rf_lease_drop(claims[--count]);
+}
+
+/* What is left to the others, and what the helper waits for, comes within slices. */
+static void live_on(world *now, pid_t helper, bool reached)
+{
+    bool killed = reached && armed_signal == SIGKILL;
+    if (killed && !helper)
+        believe_the_words(now);
+    if (played->supply)
+        played->supply(now);
+    victim_is_gone(now->ours, now->other);
+    if (helper)
+        expect_success(helper);
+    if (killed && helper)
+        believe_the_words(now); /* it marks nothing that the victim had in hand */
+    if (reached)
+        go_on(now);
+    if (killed)
+        get_everything_back(now);
+}
+
+/* True: the step was reached. */
+static bool play_ring(uint32_t step, uint32_t visit, int signal)
+{
+    world now;
+    arm(step, visit, signal);
+    begin(&now);
+    pid_t helper = played->helper ? start_helper(&now) : 0;
+    pid_t victim = spawn(victim_process, &now);
+    bool reached = await_victim(victim), stands = reached && signal == SIGSTOP;
+    now.finished = rf_ring_is_finished(now.ours) != 0;
+    if (!(stands && played->needs_victim))
+        live_on(&now, helper, reached);
+    if (stands) {
+        CHECK_EQUAL(kill(victim, SIGCONT), 0);
+        expect_success(victim);
+        if (played->needs_victim)
+            live_on(&now, helper, false);
+    }
+    end(&now);
+    return reached;
+}
+
+/* ---- Scenes --------------------------------------------------------------------------------- */
+
+static const scene scenes[] = {
+    {"a put", .prepare = two_records, .operate = operate_put},
+    {"puts beside a waiting taker", .operate = operate_two_puts, .helper = helper_takes_two,
+     .supply = supply_records},
+    {"a claim of which some is published", .operate = operate_claim_and_publish},
+    {"the same beside a waiting taker", .operate = operate_claim_and_publish,
+     .helper = helper_takes_two, .supply = supply_records},
+    {"a pinned publish", .operate = operate_pinned},
+    {"a pinned record that is released", .operate = operate_pinned_and_take},
+    {"a take", .prepare = four_records, .operate = operate_take},
+    {"a take of crossed records", .prepare = crossed_records, .operate = operate_take},
+    {"a take beside a waiting producer", .prepare = full_ring, .operate = operate_take,
+     .helper = helper_puts_one, .supply = supply_room},
+    {"a wait for records", .operate = operate_short_wait_to_take},
+    {"a wait for a slot", .prepare = full_ring, .operate = operate_short_wait_to_claim},
+    {"joining and leaving", .operate = operate_attach_and_close},
+    {"a recovery", .prepare = a_dead_participant, .operate = operate_recover},
+    {"a recovery of every slot", .prepare = a_dead_owner_of_all_slots, .operate = operate_recover},
+    {"a finish beside a waiting taker", .operate = operate_finish, .helper = helper_awaits_the_end},
+    {"a claim as the ring is finished", .operate = operate_claim_as_it_ends,
+     .meddle = finish_at_the_claim, .helper = helper_awaits_the_end, .needs_victim = true},
+    {"an owner that closes", .play = play_closing_owner},
+    {"noticing that the owner is dead", .play = play_killed_owner},
+    {"creating a ring", .play = play_create},
+};
+
+static bool play(uint32_t step, uint32_t visit, int signal)
+{
+    return (played->play ? played->play : play_ring)(step, visit, signal);
+}
+
+static void prepare_stage(void)
+{
+    shared = shared_memory(sizeof *shared);
+    staged = shared_memory(sizeof *staged);
+}
+
+/* How often does the scene's victim pass each step? */
+static void pass(const scene *one, uint32_t *visits)
+{
+    played = one;
+    CHECK(!play(NO_STEP, 0, 0));
+    for (uint32_t step = 0; step < MAX_STEPS; step++)
+        visits[step] = atomic_load(&staged->reached[step]);
+}
+
+static void test_every_step_is_passed(void)
+{
+    uint32_t visits[MAX_STEPS], total[MAX_STEPS] = {0}, missed = 0, named = steps_named();
+    prepare_stage();
+    for (size_t i = 0; i < COUNT(scenes); i++) {
+        pass(&scenes[i], visits);
+        for (uint32_t step = 0; step < named; step++)
+            total[step] += visits[step];
+    }
+    for (uint32_t step = 0; step < named; step++) {
+        for (uint32_t other = 0; other < step; other++)
+            CHECK(strcmp(__start_rf_steps[step], __start_rf_steps[other]) != 0);
+        if (!total[step])
+            dprintf(1, "    no scene passes \"%s\"\n", __start_rf_steps[step]);
+        missed += !total[step];
+    }
+    dprintf(1, "    %u steps, %zu scenes\n", named, COUNT(scenes));
+    CHECK_EQUAL(missed, 0);
+}
+
+/* In a process of its own, so that where it failed can be told. */
+static void play_apart(uint32_t step, uint32_t visit, int signal)
+{
+    int status;
+    pid_t pid = fork();
+    if (pid == 0) {
+        CHECK(play(step, visit, signal));
+        exit(PASSED);
+    }
+    CHECK_EQUAL(waitpid(pid, &status, 0), pid);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == PASSED)
+        return;
+    dprintf(1, "    %s: at \"%s\", visit %u\n", played->name, __start_rf_steps[step], visit);
+    _exit(FAILED);
+}
+
+static void play_all(int signal)
+{
+    uint32_t visits[MAX_STEPS], plays = 0;
+    prepare_stage();
+    segment_name(0); /* the runner removes what is named after us */
+    for (size_t i = 0; i < COUNT(scenes); i++) {
+        pass(&scenes[i], visits);
+        for (uint32_t step = 0; step < steps_named(); step++)
+            for (uint32_t visit = 1; visit <= 2 && visit <= visits[step]; visit++, plays++)
+                play_apart(step, visit, signal);
+    }
+    dprintf(1, "    %u plays; the longest wait took %.1f ms and %u slices, at \"%s\"\n", plays,
+            (double)atomic_load(&staged->longest_ns) / NS_PER_MS, atomic_load(&staged->most_slices),
+            __start_rf_steps[atomic_load(&staged->longest_step)]);
+}
+
+static void test_killed(void)
+{
+    play_all(SIGKILL);
+}
+
+static void test_stopped(void)
+{
+    play_all(SIGSTOP);
+}
+
+static const test tests[] = {
+    {"every step that the code names is passed by a scene", test_every_step_is_passed},
+    {"a process that is killed at any step loses, doubles and delays nothing", test_killed},
+    {"a process that stands still at any step stops nobody, and finds its slots", test_stopped},
+};
+
+MAIN(tests)
