@@ -1,0 +1,194 @@
+/*
+ * A hostile process writes into the segment, as many numbers as the first argument says, while honest
+ * ones claim, publish, take, recover, attach and die. Nobody may crash, read out of bounds (built
+ * under ASan and UBSan), or wait for longer than it asked.
+ *
+ * The hostile one makes a burst of writes, then lets the honest ones do something: what counts is that
+ * they meet many states, not that many are overwritten unseen. A watchdog looks at every call of the
+ * honest ones; its slack is so generous that a busy machine does not pass it.
+ *
+ *     fuzz 10000000 [seed]
+ */
+#include "garble.h"
+
+enum { HONEST = 3, BURST = 24, SLACK_SECONDS = 20 };
+
+typedef struct pulse {
+    _Atomic int64_t since_ns; /* of the call that is under way; 0 between two */
+    _Atomic uint32_t act;
+    _Atomic uint64_t done, granted;
+    _Atomic int64_t longest_ns;
+    _Atomic uint32_t longest_act;
+} pulse;
+
+typedef struct arena {
+    pulse pulses[HONEST];
+    _Atomic uint64_t mutations, wanted;
+    _Atomic uint32_t present;
+    uint64_t seed;
+} arena;
+
+/* Rings whose tables and regions are of different kinds: one slot, few, many; wide and narrow. */
+static const struct {
+    uint32_t slots, fields;
+    uint64_t sample_bytes;
+} shapes[] = {{1, 1, 4096}, {8, 2, 4096}, {64, 1, 64}, {64, 3, 100}, {1024, 1, 64}, {7, 1, 4000}};
+
+static arena *shared;
+static uint64_t total_mutations = 200000, first_seed = 1;
+
+static uint64_t done_by_all(void)
+{
+    uint64_t sum = 0;
+    for (int i = 0; i < HONEST; i++)
+        sum += atomic_load(&shared->pulses[i].done);
+    return sum;
+}
+
+static void hostile_process(void *unused)
+{
+    (void)unused;
+    garbler own;
+    rf_ring *ring = attach_ring();
+    begin_garbling(&own, ring);
+    seed(shared->seed);
+    atomic_fetch_add(&shared->present, 1);
+    await(&shared->present, HONEST + 1);
+    while (atomic_load(&shared->mutations) < atomic_load(&shared->wanted)) {
+        uint64_t written = 0, seen = done_by_all();
+        for (uint32_t burst = 1 + random_below(BURST); burst > 0; burst--)
+            written += garble(&own);
+        atomic_fetch_add(&shared->mutations, written);
+        while (done_by_all() == seen)
+            sched_yield();
+    }
+    restore_header(&own);
+    close_ring(ring);
+}
+
+static void honest_process(void *index)
+{
+    pulse *own = &shared->pulses[(uintptr_t)index];
+    honest self = {.ring = attach_ring()};
+    seed(shared->seed * 1000 + (uintptr_t)index);
+    atomic_fetch_add(&shared->present, 1);
+    await(&shared->present, HONEST + 1);
+    while (atomic_load(&shared->mutations) < atomic_load(&shared->wanted)) {
+        uint32_t act = choose_act();
+        int64_t since = rf_now_ns();
+        atomic_store(&own->act, act);
+        atomic_store(&own->since_ns, since);
+        behave(&self, act);
+        atomic_store(&own->since_ns, 0);
+        int64_t took = rf_now_ns() - since;
+        if (took > atomic_load(&own->longest_ns)) {
+            atomic_store(&own->longest_ns, took);
+            atomic_store(&own->longest_act, act);
+        }
+        atomic_store(&own->granted, self.granted);
+        atomic_fetch_add(&own->done, 1);
+    }
+    stop_behaving(&self);
+}
+
+/* ---- Watching ------------------------------------------------------------------------------- */
+
+static void look_at_pulses(void)
+{
+    for (int i = 0; i < HONEST; i++) {
+        int64_t since = atomic_load(&shared->pulses[i].since_ns);
+        if (since && rf_now_ns() - since > SLACK_SECONDS * 1000 * NS_PER_MS) {
+            dprintf(1, "    %s does not come back\n", acts[atomic_load(&shared->pulses[i].act)]);
+            CHECK(!"a call outlived its timeout");
+        }
+    }
+}
+
+static void watch(const pid_t *pids, size_t count)
+{
+    for (size_t left = count; left > 0; rest()) {
+        int status;
+        pid_t pid = waitpid(-1, &status, WNOHANG);
+        look_at_pulses();
+        if (pid <= 0)
+            continue;
+        for (size_t i = 0; i < count; i++)
+            left -= pids[i] == pid;
+        if (!WIFEXITED(status) || WEXITSTATUS(status) != PASSED)
+            dprintf(1, "    seed %llu: a process ended with status %#x\n",
+                    (unsigned long long)shared->seed, status);
+        CHECK(WIFEXITED(status) && WEXITSTATUS(status) == PASSED);
+    }
+}
+
+static rf_ring *create_shape(size_t shape)
+{
+    rf_options options = options_for(shapes[shape].slots);
+    rf_geometry *geometry = geometry_of(RF_UINT8, 1, &shapes[shape].sample_bytes);
+    rf_ring *ring;
+    geometry->fields = shapes[shape].fields;
+    for (uint32_t field = 1; field < geometry->fields; field++) {
+        geometry->field[field] = geometry->field[0];
+        geometry->field[field].shape[0] = 1 + field;
+    }
+    CHECK_EQUAL(rf_plan(&options, geometry), RF_OK);
+    CHECK_EQUAL(rf_ring_create(create_segment(0), &options, geometry, &ring), RF_OK);
+    free(geometry);
+    return ring;
+}
+
+static void play_round(uint64_t round, uint64_t mutations)
+{
+    pid_t pids[HONEST + 1];
+    memset(shared, 0, sizeof *shared);
+    shared->seed = first_seed + round;
+    atomic_store(&shared->wanted, mutations);
+    rf_ring *ring = create_shape(round % COUNT(shapes));
+    for (uintptr_t i = 0; i < HONEST; i++)
+        pids[i] = spawn(honest_process, (void *)i);
+    pids[HONEST] = spawn(hostile_process, NULL);
+    watch(pids, COUNT(pids));
+    close_ring(ring);
+    shm_unlink(segment_name(0));
+}
+
+static void fuzz(void)
+{
+    uint64_t per_round = total_mutations / 12 + 1, mutations = 0, calls = 0, granted = 0;
+    int64_t began = rf_now_ns(), longest = 0;
+    uint32_t longest_act = 0;
+    alarm(0); /* the watchdog of the runner would not wait for so many; ours does */
+    shared = shared_memory(sizeof *shared);
+    for (uint64_t round = 0; mutations < total_mutations; round++) {
+        play_round(round, per_round);
+        mutations += atomic_load(&shared->mutations);
+        calls += done_by_all();
+        for (int i = 0; i < HONEST; i++) {
+            pulse *one = &shared->pulses[i];
+            granted += atomic_load(&one->granted);
+            if (atomic_load(&one->longest_ns) > longest) {
+                longest = atomic_load(&one->longest_ns);
+                longest_act = atomic_load(&one->longest_act);
+            }
+        }
+    }
+    double seconds = (double)(rf_now_ns() - began) / 1e9;
+    printf("    %.0f mutations in %.1f s: %.0f/s\n", (double)mutations, seconds,
+           (double)mutations / seconds);
+    printf("    %.0f honest calls, of which %.0f got what they asked for; the longest, %s, took "
+           "%.0f ms\n",
+           (double)calls, (double)granted, acts[longest_act], (double)longest / NS_PER_MS);
+}
+
+static const test tests[] = {
+    {"a hostile peer crashes nobody, and lets nobody wait for longer than it asked", fuzz},
+};
+
+int main(int argc, char **argv)
+{
+    if (argc > 1)
+        total_mutations = (uint64_t)atof(argv[1]);
+    if (argc > 2)
+        first_seed = (uint64_t)atof(argv[2]);
+    return run_tests(1, argv, tests, COUNT(tests));
+}
