@@ -20,7 +20,7 @@ PACKAGE = ROOT / "src" / "ringfeed"
 LAYERS = [
     {"errors", "record_spec", "channel", "items", "nest", "progress"},
     {"_core"},
-    {"segment"},
+    {"segment", "ctrl_c"},
     {"ring", "inventory"},
     {"worker_main", "workers", "feeder", "pipeline", "results", "sample_spec"},
     {"tf"},

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from .ctrl_c import LostInterrupts
 from .errors import ItemError, RingEmpty
 from .feeder import Feeder, contiguous_parts, stratified_parts
 from .items import EncodedItem
@@ -205,6 +206,7 @@ class Pipeline:
     def _batches(
         self, feeder: Feeder, rows: Ring, to_come: int, batch_size: int, linger: float | None, progress: Progress
     ) -> Generator[Chunk, int | None, None]:
+        interrupts = LostInterrupts()
         while True:
             fed_all = feeder.fed_all  # before the count: what is fed in between keeps us here
             missing = feeder.in_flight
@@ -215,6 +217,7 @@ class Pipeline:
                 progress.advance(len(refused))
                 to_come -= len(refused)
                 feeder.slide((yield Chunk(np.empty(0, np.int64), failures=refused)) or 0)
+                interrupts.forget()
             elif fed_all and not missing:
                 return
             expected = to_come if to_come >= 0 else missing if fed_all else batch_size
@@ -222,14 +225,17 @@ class Pipeline:
             try:
                 batch = rows.take(batch_size, min_rows=least, timeout=_SLICE_SECONDS, linger=linger or 0.0)
             except RingEmpty:
+                interrupts.check()
                 self._mend()
                 continue
             chunk = self._digest(feeder, batch)
+            interrupts.check()
             count = len(chunk.indices) + len(chunk.failures)
             to_come -= count
             progress.advance(count)
             progress.show_ring(rows.stats(), len(self._pool))
             feeder.slide((yield chunk) or 0)
+            interrupts.forget()
             self._mend()
 
     def _digest(self, feeder: Feeder, batch: Any) -> Chunk:

@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 
-from pipelines import running
+from pipelines import copy_rows, running
 from ringfeed.errors import PreprocessError, RingFeedError, WorkerCrashed
 from ringfeed.record_spec import RecordSpec
 
@@ -376,3 +376,31 @@ def test_the_window_bounds_how_far_items_are_read_ahead() -> None:
             ahead = next(read)
             assert ahead <= yielded + 50 + 1 + chunks_taken
         chunks.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("lost_in", ["the model", "a wait"])
+def test_a_ctrl_c_that_is_lost_in_a_destructor_is_raised_all_the_same(lost_in: str) -> None:
+    """Python drops what is raised there; TensorFlow has such places, too, while it traces a function."""
+
+    class Interrupted:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            for _ in range(1000):
+                pass
+
+    def model(batch: object, template: object) -> np.ndarray:
+        Interrupted()
+        return copy_rows(batch, template)
+
+    def prepare(item: int) -> np.ndarray:
+        if item >= 16 and lost_in == "a wait":
+            time.sleep(3600)  # no batch comes any more
+        return as_row(item)
+
+    model_of_one_batch = model if lost_in == "the model" else copy_rows
+    with running(prepare, model=model_of_one_batch) as run, pytest.raises(KeyboardInterrupt):
+        for chunk in run.chunks(range(100)):
+            assert lost_in == "a wait"
+            if len(chunk.indices):
+                run.pool.mend = lambda: Interrupted() and 0  # between two slices of the wait

@@ -15,10 +15,11 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from .._core import Batch
+from ..ctrl_c import ctrl_c_raises
 from ..errors import RingClosed, RingEmpty, RingFinished
 from ..ring import Ring
 from .elements import Element
-from .waiting import Wait, ctrl_c_raises, inside_python, is_ending, main_thread_asks_for_an_element
+from .waiting import Wait, inside_python, is_ending, main_thread_asks_for_an_element
 
 _TURN_SECONDS = 0.25
 """How long a turn may be idle, and so how long dropping an iterator may take."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import gc
-import signal
 import sys
 import threading
 import time
@@ -121,11 +120,6 @@ def main_thread_asks_for_an_element() -> bool:
     """Tell whether the main thread is inside ``next(iterator)``, rather than in a graph or in something else."""
     frame = _main_thread_frame()
     return frame is not None and frame.f_code.co_name == "iterator_get_next"
-
-
-def ctrl_c_raises() -> bool:
-    """Tell whether Python's handler of Ctrl-C is the one that raises KeyboardInterrupt."""
-    return signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 # ---- The end of the interpreter ----------------------------------------------------------------------
