@@ -247,6 +247,9 @@ class Pipeline:
             of_this_call = (plain >> np.uint64(_CALL_SHIFT)) == self._call
             indices = (plain & np.uint64(_INDEX_MASK)).astype(np.int64)
             outputs = self._call_model(batch, self._template) if (of_this_call & ~failed).any() else None
+        # What was said of rows that nobody wants any more is taken, too: unread, it would fill the failures
+        # ring, and workers would wait there for ever.
+        said = {row: self._failure(int(plain[row])) for row in np.flatnonzero(failed).tolist()}
         wanted = np.zeros(len(tags), bool)
         failures = []
         for row in np.flatnonzero(of_this_call).tolist():
@@ -254,9 +257,8 @@ class Pipeline:
             was_in_flight, item = feeder.done(int(indices[row]))
             if not was_in_flight:
                 continue
-            if failed[row]:
-                failure = self._failure(int(plain[row]))
-                failures.append(preprocess_error(failure, int(indices[row]), item, self._pool.last_death))
+            if row in said:
+                failures.append(preprocess_error(said[row], int(indices[row]), item, self._pool.last_death))
             else:
                 wanted[row] = True
         if outputs is not None and not wanted.all():

@@ -15,6 +15,7 @@ import pytest
 from pipelines import copy_rows, running
 from ringfeed.errors import PreprocessError, RingFeedError, WorkerCrashed
 from ringfeed.record_spec import RecordSpec
+from support import wait_until
 
 
 def as_row(item: int) -> np.ndarray:
@@ -359,6 +360,25 @@ def test_an_abandoned_call_leaves_nothing_for_the_next() -> None:
             results, failures = run(range(30))
             assert not failures
             assert {index: row[0] for index, row in results.items()} == {i: i for i in range(30)}
+
+
+def test_an_abandoned_call_whose_items_failed_by_the_hundred_does_not_hold_up_the_next() -> None:
+    def fail_later(item: int) -> np.ndarray:
+        if item >= 10_000:
+            raise ValueError("too much")
+        return as_row(item)
+
+    with running(fail_later, batch_size=64) as run:
+        run(range(4))
+        chunks = run.chunks(itertools.chain(range(40), itertools.count(10_000)), linger=0.0)
+        next(chunks)
+        failures_ring = run.pipeline._failures
+        assert failures_ring is not None
+        wait_until(lambda: failures_ring.stats()["free"] == 0)
+        chunks.close()
+        results, failures = run(range(30))
+    assert not failures
+    assert {index: row[0] for index, row in results.items()} == {i: i for i in range(30)}
 
 
 def test_the_window_bounds_how_far_items_are_read_ahead() -> None:
