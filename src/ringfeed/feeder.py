@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from .errors import PreprocessError, RingClosed, RingEmpty, RingFinished, RingFull
-from .items import EncodedItem, SpilledItem
+from .items import EncodedItem, SpilledItem, SpillFile
 from .ring import Ring
 from .workers import shorten
 
@@ -60,6 +60,8 @@ class Feeder:
         Index and item; each part goes to the ring at its place.
     rings : list of Ring
         As many as parts, with a field ``message`` of uint8.
+    spill : SpillFile
+        For items that are larger than that field.
     tag : int
         Combined with each index (by or) into the task's tag.
     window : int or None
@@ -67,10 +69,16 @@ class Feeder:
     """
 
     def __init__(
-        self, parts: list[Iterator[tuple[int, Any]]], rings: list[Ring], tag: int, window: int | None = None
+        self,
+        parts: list[Iterator[tuple[int, Any]]],
+        rings: list[Ring],
+        spill: SpillFile,
+        tag: int,
+        window: int | None = None,
     ) -> None:
         self.error: BaseException | None = None
         self._rings = rings
+        self._spill = spill
         self._tag = tag
         self._window = threading.Semaphore(window) if window else None
         self._stopped = threading.Event()
@@ -161,7 +169,9 @@ class Feeder:
         try:
             encoded = EncodedItem(item)
             if encoded.message_bytes > room:
-                spilled = SpilledItem(encoded)
+                spilled = self._spill.lay(encoded)
+        except RingClosed:
+            raise
         except Exception as error:
             self._refuse(index, item, error)
             return

@@ -5,7 +5,8 @@ bytes are laid into the slot, and the worker's arrays look at them there. A mess
 
     count, then count lengths (uint64), then the parts, each on 64 bytes: the pickle, the buffers
 
-It may not know what an item is for.
+Large items lie in a memory file of the feeding process, without a name: it goes with the process and
+its workers, whatever ends them. It may not know what an item is for.
 """
 
 from __future__ import annotations
@@ -14,17 +15,19 @@ import contextlib
 import mmap
 import os
 import pickle
+import threading
 from typing import Any
 
 import cloudpickle
 import numpy as np
-import posix_ipc
+
+from .errors import RingClosed
 
 _ALIGNMENT = 64
 _PLAIN_MODULES = frozenset({"builtins", "pathlib", "pathlib._local"})
 """Whose scalar types plain pickle takes, 20 times faster than cloudpickle."""
 _SPILLED = 0xFFFF_FFFF_FFFF_FFFF
-"""In the place of the count: the message lies in a segment of its own, whose name follows."""
+"""In the place of the count: the message lies in the spill file; its offset and length follow."""
 
 
 def _aligned(count: int) -> int:
@@ -74,56 +77,110 @@ class EncodedItem:
             start += _aligned(len(part))
 
 
-class SpilledItem:
-    """An item too large for a slot, in a segment of its own until `remove`.
+class SpillFile:
+    """Memory for items that are too large for a slot. Workers get its descriptor.
 
-    Parameters
-    ----------
-    encoded : EncodedItem
+    Each item gets a stretch that was never used before, so that a message which comes late, of an item
+    that is done, finds zeros there and no other item.
     """
 
-    def __init__(self, encoded: EncodedItem) -> None:
-        self.name = f"/ringfeed.item-{os.getpid()}-{os.urandom(6).hex()}"
-        segment = posix_ipc.SharedMemory(self.name, flags=posix_ipc.O_CREX, mode=0o600, size=encoded.message_bytes)
-        try:
-            os.posix_fallocate(segment.fd, 0, encoded.message_bytes)
-            with mmap.mmap(segment.fd, encoded.message_bytes) as memory:
-                encoded.write(np.frombuffer(memory, np.uint8))
-        except BaseException:
-            self.remove()
-            raise
-        finally:
-            os.close(segment.fd)
+    def __init__(self) -> None:
+        self._descriptor = os.memfd_create("ringfeed-items", os.MFD_CLOEXEC)
+        self._end = 0
+        self._closed = False
+        self._lock = threading.Lock()
+
+    @property
+    def descriptor(self) -> int:
+        """The file's descriptor; it stays the file's own."""
+        return self._descriptor
+
+    def lay(self, encoded: EncodedItem) -> SpilledItem:
+        """Lay an item into a stretch of its own.
+
+        Raises
+        ------
+        RingClosed
+            The file was closed.
+        """
+        length = -(-encoded.message_bytes // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
+        with self._lock:
+            if self._closed:
+                raise RingClosed("the predictor was closed.")
+            offset, self._end = self._end, self._end + length
+            os.ftruncate(self._descriptor, self._end)
+            memory = mmap.mmap(self._descriptor, length, offset=offset)
+        encoded.write(np.frombuffer(memory, np.uint8))
+        return SpilledItem(memory, offset)
+
+    def close(self) -> None:
+        """Close the file; twice does no harm. Whoever has it open goes on."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                os.close(self._descriptor)
+
+
+class SpilledItem:
+    """An item in the spill file, until `remove`."""
+
+    def __init__(self, memory: mmap.mmap, offset: int) -> None:
+        self._memory = memory
+        self._where = np.array([_SPILLED, offset, len(memory)], np.uint64).view(np.uint8)
 
     def write(self, target: np.ndarray[Any, Any]) -> None:
-        """Lay the segment's name into an array of uint8."""
-        name = self.name.encode()
-        head = np.array([_SPILLED, len(name)], np.uint64).tobytes() + name
-        target[: len(head)] = np.frombuffer(head, np.uint8)
+        """Say in an array of uint8 where the item lies."""
+        target[: len(self._where)] = self._where
 
     def remove(self) -> None:
-        """Remove the segment; twice does no harm."""
-        with contextlib.suppress(posix_ipc.ExistentialError):
-            posix_ipc.unlink_shared_memory(self.name)
+        """Give the memory back; twice does no harm."""
+        if not self._memory.closed:
+            # Where the kernel does not take pages out of a file, they go with the file.
+            with contextlib.suppress(OSError):
+                self._memory.madvise(mmap.MADV_REMOVE)
+            self._memory.close()
 
 
-def read_item(message: np.ndarray[Any, Any]) -> Any:
+def _read_spilled(descriptor: int, offset: int, length: int) -> np.ndarray[Any, Any]:
+    """Return a copy of a stretch of the spill file.
+
+    Of its own memory, because a function may keep its item for longer than the stretch lasts. It costs no
+    more than mapping it: as many page faults as reading copies pages.
+    """
+    room = np.empty(length + _ALIGNMENT, np.uint8)
+    start = -room.ctypes.data % _ALIGNMENT
+    message = room[start : start + length]
+    done = 0
+    while done < length:
+        count = os.preadv(descriptor, [message[done:].data], offset + done)
+        if count == 0:
+            raise LookupError("the spill file ends before the item does.")
+        done += count
+    return message
+
+
+def read_item(message: np.ndarray[Any, Any], spill_descriptor: int = -1) -> Any:
     """Return the item of a message.
 
     Parameters
     ----------
     message : numpy.ndarray
-        uint8, as `write` filled it. Arrays of the item look at this memory and keep it.
+        uint8, as `write` filled it. Arrays of the item look at this memory and keep it, but for items in
+        the spill file, which are copied.
+    spill_descriptor : int
+        Of the spill file.
+
+    Raises
+    ------
+    LookupError
+        The item was removed: it is done.
     """
     count = int(message[:8].view(np.uint64)[0])
     if count == _SPILLED:
-        length = int(message[8:16].view(np.uint64)[0])
-        segment = posix_ipc.SharedMemory(message[16 : 16 + length].tobytes().decode())
-        try:
-            message = np.frombuffer(mmap.mmap(segment.fd, segment.size), np.uint8)
-        finally:
-            os.close(segment.fd)
+        message = _read_spilled(spill_descriptor, *message[8:24].view(np.uint64).tolist())
         count = int(message[:8].view(np.uint64)[0])
+        if count == 0:
+            raise LookupError("the item was removed: it is done.")
     lengths = message[8 : 8 + 8 * count].view(np.uint64).tolist()
     parts, start = [], _aligned(8 + 8 * count)
     for length in lengths:

@@ -22,7 +22,7 @@ import numpy as np
 from .ctrl_c import LostInterrupts
 from .errors import ItemError, RingEmpty
 from .feeder import Feeder, contiguous_parts, stratified_parts
-from .items import EncodedItem
+from .items import EncodedItem, SpillFile
 from .nest import map_leaves
 from .progress import Progress
 from .record_spec import RecordSpec
@@ -153,6 +153,7 @@ class Pipeline:
         self._tasks: list[Ring] = []
         self._rows: Ring | None = None
         self._failures: Ring | None = None
+        self._spill: SpillFile | None = None
         self._failure_texts: dict[int, Failure] = {}
 
     @property
@@ -193,10 +194,10 @@ class Pipeline:
                 yield Chunk(np.empty(0, np.int64), failures=failures)
             if self._spec is None:
                 return
-        rows = self._open_rings(batch_size)
+        rows, spill = self._open_rings(batch_size)
         self._call = (self._call + 1) % _CALLS
         self._failure_texts.clear()
-        feeder = Feeder(source.parts(skip), self._tasks, self._call << _CALL_SHIFT, window)
+        feeder = Feeder(source.parts(skip), self._tasks, spill, self._call << _CALL_SHIFT, window)
         try:
             to_come = -1 << 60 if source.count is None else source.count - len(skip)
             yield from self._batches(feeder, rows, to_come, batch_size, linger, progress)
@@ -308,11 +309,11 @@ class Pipeline:
             break
         return failures
 
-    def _open_rings(self, batch_size: int) -> Ring:
-        """Return the rows ring, made (anew) when there is none that holds two such batches."""
+    def _open_rings(self, batch_size: int) -> tuple[Ring, SpillFile]:
+        """Return the rows ring and the spill file, made (anew) when there is none that holds two such batches."""
         assert self._spec is not None
-        if self._rows is not None and self._rows.slots >= 2 * batch_size:
-            return self._rows
+        if self._rows is not None and self._spill is not None and self._rows.slots >= 2 * batch_size:
+            return self._rows, self._spill
         self._close_rings()
         slots = self._slots or 4 * max(batch_size, self._batch_size)
         base = f"predict-{os.getpid()}-{os.urandom(4).hex()}"
@@ -322,14 +323,17 @@ class Pipeline:
         self._rows = _nameless(Ring.create(f"{base}.rows", self._spec, max(slots, 2 * batch_size)))
         self._failures = _nameless(Ring.create(f"{base}.failures", {"failure": ((FAILURE_BYTES,), "uint8")}, 64))
         self._tasks = [_nameless(Ring.create(f"{base}.tasks-{part}", message, depth)) for part in range(self._parts)]
-        self._pool.open(self._template, self._tasks, self._rows, self._failures)
-        return self._rows
+        self._spill = SpillFile()
+        self._pool.open(self._template, self._tasks, self._rows, self._failures, self._spill.descriptor)
+        return self._rows, self._spill
 
     def _close_rings(self) -> None:
         for ring in (*self._tasks, self._rows, self._failures):
             if ring is not None:
                 close_quietly(ring)
-        self._tasks, self._rows, self._failures = [], None, None
+        if self._spill is not None:
+            self._spill.close()
+        self._tasks, self._rows, self._failures, self._spill = [], None, None, None
 
     def close(self) -> None:
         """Close the rings."""

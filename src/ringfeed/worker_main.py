@@ -59,7 +59,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Open:
-    """Order: work on these rings; their descriptors (tasks, rows, failures) come with it."""
+    """Order: work on these rings; their descriptors (tasks, rows, failures, spill file) come with it."""
 
     template: Any  # nest of field numbers
 
@@ -142,11 +142,12 @@ class _Worker:
 
     def _work(self, order: Open, descriptors: list[int]) -> None:
         rings = []
+        *of_rings, spill_descriptor = descriptors
         try:
-            for name, descriptor in zip(("tasks", "rows", "failures"), descriptors, strict=True):
+            for name, descriptor in zip(("tasks", "rows", "failures"), of_rings, strict=True):
                 rings.append(Ring.attach_descriptor(descriptor, name))
             tasks, rows, failures = rings
-            writer = _Writer(rows, failures, order.template)
+            writer = _Writer(rows, failures, order.template, spill_descriptor)
             do = writer.fill if self._fills_slot else writer.write
             for batch in tasks.batches(1):
                 [(tag, deliveries)] = batch.records[["tag", "deliveries"]].tolist()
@@ -159,21 +160,23 @@ class _Worker:
         finally:
             for ring in rings:
                 ring.close()
+            os.close(spill_descriptor)
 
 
 class _Writer:
     """Brings items through the function into slots."""
 
-    def __init__(self, rows: Ring, failures: Ring, template: Any) -> None:
+    def __init__(self, rows: Ring, failures: Ring, template: Any, spill_descriptor: int) -> None:
         self._rows = rows
         self._failures = failures
         self._template = template
+        self._spill_descriptor = spill_descriptor
         self._fields = list(rows.spec.values())
 
     def write(self, tag: int, function: Callable[..., Any], message: Any) -> None:
         """Call ``function(item)`` and copy what it returns into a slot."""
         try:
-            leaves = self._check(function(read_item(message)))
+            leaves = self._check(function(read_item(message, self._spill_descriptor)))
         except Exception:
             self.fail(tag, Failure("raised", traceback.format_exc()))
             return
@@ -187,7 +190,7 @@ class _Writer:
         slot = self._rows.claim()
         try:
             out = put_together(self._template, [slot[field.name] for field in self._fields])
-            function(read_item(message), out)
+            function(read_item(message, self._spill_descriptor), out)
         except Exception:
             slot.discard()
             self.fail(tag, Failure("raised", traceback.format_exc()))

@@ -170,11 +170,11 @@ class WorkerPool:
             self.mend()
         raise preprocess_error(Failure("crashed", ""), index, item, self.last_death)
 
-    def open(self, template: Any, tasks: Sequence[Ring], rows: Ring, failures: Ring) -> None:
+    def open(self, template: Any, tasks: Sequence[Ring], rows: Ring, failures: Ring, spill_descriptor: int) -> None:
         """Let the workers work on these rings; worker k takes from ``tasks[k % len(tasks)]``."""
         self._open = (
             Open(template),
-            [(ring.descriptor, rows.descriptor, failures.descriptor) for ring in tasks],
+            [(ring.descriptor, rows.descriptor, failures.descriptor, spill_descriptor) for ring in tasks],
         )
         for number, worker in enumerate(self._processes):
             self._send_open(number, worker)

@@ -67,6 +67,14 @@ with ringfeed.Predictor(model, preprocess=prepare, workers=2) as predictor:
     print("predicting", flush=True)
     predictor.predict(range(100))
 """
+PREDICT_LARGE = """
+def prepare_large(item):
+    return prepare(int(item[0]))
+
+with ringfeed.Predictor(model, preprocess=prepare_large, workers=2) as predictor:
+    print("predicting", flush=True)
+    predictor.predict([np.full(1 << 20, n, np.uint8) for n in range(100)])
+"""
 STREAM = """
 predictor = ringfeed.Predictor(model, preprocess=prepare, workers=2)
 for index, y in predictor.stream(range(100), linger=0.0):
@@ -92,8 +100,9 @@ def test_ctrl_c_ends_everything_and_leaves_nothing(folder: pathlib.Path, body: s
     assert segments_of(process.pid) == []
 
 
-def test_a_killed_predictor_takes_its_workers_along_and_leaves_no_segment(folder: pathlib.Path) -> None:
-    process = start(folder, PREDICT)
+@pytest.mark.parametrize("body", [PREDICT, PREDICT_LARGE], ids=["small items", "large items"])
+def test_a_killed_predictor_takes_its_workers_along_and_leaves_no_segment(folder: pathlib.Path, body: str) -> None:
+    process = start(folder, body)
     assert process.stdout is not None
     assert process.stdout.readline() == "predicting\n"
     while len(os.listdir(folder / "started")) < 2:

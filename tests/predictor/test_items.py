@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import pathlib
 import pickle
 import threading
@@ -10,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from ringfeed.items import EncodedItem, SpilledItem, read_item
+from ringfeed.errors import RingClosed
+from ringfeed.items import EncodedItem, SpillFile, read_item
 
 
 def through_memory(item: object) -> object:
@@ -80,18 +82,37 @@ def test_what_can_not_be_pickled_says_so() -> None:
         EncodedItem(threading.Lock())
 
 
-def test_a_large_item_lies_in_a_segment_of_its_own_until_it_is_removed() -> None:
-    array = np.random.default_rng(0).integers(0, 255, 1 << 20, dtype=np.uint8)
-    spilled = SpilledItem(EncodedItem(array))
-    segment = pathlib.Path("/dev/shm" + spilled.name)
-    try:
-        message = np.zeros(4096, np.uint8)
-        spilled.write(message)
-        assert segment.stat().st_mode & 0o777 == 0o600
-        arrived = read_item(message)
-        np.testing.assert_array_equal(arrived, array)
-    finally:
-        spilled.remove()
-    assert not segment.exists()
-    spilled.remove()
-    np.testing.assert_array_equal(arrived, array)  # whoever reads it goes on
+def test_a_large_item_lies_in_the_spill_file_until_it_is_removed() -> None:
+    def held_bytes() -> int:
+        return os.fstat(file.descriptor).st_blocks * 512
+
+    arrays = [np.random.default_rng(n).integers(0, 255, 1 << 20, dtype=np.uint8) for n in range(3)]
+    file = SpillFile()
+    spilled = [file.lay(EncodedItem(array)) for array in arrays]
+    messages = [np.zeros(4096, np.uint8) for _ in spilled]
+    for item, message in zip(spilled, messages, strict=True):
+        item.write(message)
+    kept = read_item(messages[1], file.descriptor)
+    assert kept.flags.writeable
+    full = held_bytes()
+    assert full >= 3 << 20
+    for array, message in zip(arrays, messages, strict=True):
+        np.testing.assert_array_equal(read_item(message, file.descriptor), array)
+    spilled[1].remove()
+    spilled[1].remove()
+    assert held_bytes() <= full - (1 << 20)
+    with pytest.raises(LookupError, match="it is done"):
+        read_item(messages[1], file.descriptor)
+    np.testing.assert_array_equal(kept, arrays[1])  # whoever has read it goes on
+    again = file.lay(EncodedItem(arrays[1]))
+    with pytest.raises(LookupError, match="it is done"):  # no other item lies where it lay
+        read_item(messages[1], file.descriptor)
+    for item, place in ((spilled[0], 0), (spilled[2], 2)):
+        np.testing.assert_array_equal(read_item(messages[place], file.descriptor), arrays[place])
+        item.remove()
+    again.remove()
+    assert held_bytes() == 0
+    file.close()
+    file.close()
+    with pytest.raises(RingClosed):
+        file.lay(EncodedItem(arrays[0]))
