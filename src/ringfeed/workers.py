@@ -32,6 +32,8 @@ logger = logging.getLogger("ringfeed")
 _ENDING_SECONDS = 0.3
 _SLICE_SECONDS = 0.05
 _STARTS_IN_VAIN = 3
+_KILLED_STARTS_IN_VAIN = 12
+"""Who is killed from outside while it starts may have been unlucky; who dies by itself will do so again."""
 
 # One process per core: their libraries must not start a thread per core each. And no GPU: it is the model's.
 # Every item allocates what the last one freed: glibc keeps it for the next, instead of giving it to the kernel and
@@ -67,6 +69,7 @@ class _Process:
             )
         self.channel = Channel(ours)
         self.ready = False
+        self.start_counted = False
         self.send(setup)
 
     def send(self, order: Any, descriptors: tuple[int, ...] = ()) -> None:
@@ -123,6 +126,7 @@ class WorkerPool:
             raise TypeError(f"preprocess {function!r} can not be sent to a worker process: {error}") from error
         self._open: tuple[Open, list[tuple[int, ...]]] | None = None
         self._starts_in_vain = 0
+        self._killed_starts_in_vain = 0
         self._processes: list[_Process] = []
         try:
             for _ in range(count):
@@ -202,10 +206,10 @@ class WorkerPool:
             while not worker.ready and worker.receive(0.001) is not None:
                 pass
             self.last_death = _why_it_died(code)
-            self._starts_in_vain = 0 if worker.ready else self._starts_in_vain + 1
+            self._count_start(worker, code)
             logger.warning("worker process %d died (%s); starting another", worker.process.pid, self.last_death)
             worker.end()
-            if self._starts_in_vain >= _STARTS_IN_VAIN:
+            if self._starts_in_vain >= _STARTS_IN_VAIN or self._killed_starts_in_vain >= _KILLED_STARTS_IN_VAIN:
                 raise RingFeedError(
                     f"worker processes die before they are ready (last: {self.last_death}). "
                     "Look at what the preprocess function imports."
@@ -213,6 +217,21 @@ class WorkerPool:
             self._processes[number] = _Process(self._setup)
             self._send_open(number, self._processes[number])
         return died
+
+    def _count_start(self, dead: _Process, code: int) -> None:
+        """Count the deaths of workers that were never ready, since the last time that one became so."""
+        a_start_worked = dead.ready
+        for worker in self._processes:
+            if not worker.ready and worker is not dead:
+                worker.receive(0.0)  # notes that it is ready, if it said so meanwhile
+            a_start_worked |= worker.ready and not worker.start_counted
+            worker.start_counted = worker.ready
+        if a_start_worked:
+            self._starts_in_vain = self._killed_starts_in_vain = 0
+        elif code == -signal.SIGKILL:
+            self._killed_starts_in_vain += 1
+        else:
+            self._starts_in_vain += 1
 
     def close(self) -> None:
         """End every worker, at the latest by SIGKILL; twice does no harm."""
