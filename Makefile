@@ -17,7 +17,8 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo build test test-c test-orderings test-aarch64 test-py test-bench test-pythons lint format bench sdist wheel lock clean
+.PHONY: help demo build test test-c test-orderings test-aarch64 test-py test-bench test-pythons smoke steps model model-smoke chaos chaos-smoke \
+    fuzz fuzz-smoke soak soak-smoke lint format bench sdist wheel lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -47,6 +48,14 @@ test-bench: $(VENV)/.dev build ## run each benchmark once, without measuring
 
 bench: $(VENV)/.dev build ## measure (see benchmarks/README.md)
 	@$(BIN)/python -m pytest benchmarks --timeout=0 -s
+
+SECONDS ?= 1800
+
+soak: $(VENV)/.dev build ## let producers, takers and rings come and go for SECONDS (1800); fail when anything grows
+	@$(BIN)/python tests/soak.py $(SECONDS)
+
+soak-smoke: $(VENV)/.dev build ## the same for 20 seconds
+	@$(BIN)/python tests/soak.py 20
 
 lint: $(VENV)/.dev ## check style and types; change nothing
 	@echo "== ruff, clang-format, mypy"
