@@ -37,6 +37,16 @@ test-orderings: ## weaken each memory ordering of the C core in turn; TSan must 
 
 test-aarch64: ## test the C core as an aarch64 binary under qemu-user, where both are installed
 	@$(MAKE) --no-print-directory -C tests/core aarch64
+steps: ## kill and stop a process at each step of the protocol
+	@$(MAKE) --no-print-directory -C tests/core steps ONLY=test_steps
+
+fuzz: MUTATIONS ?= 10000000
+fuzz: RUNS ?= 1000000
+fuzz: ## a hostile peer, damaged segments (MUTATIONS=10000000 RUNS=1000000)
+	@$(MAKE) --no-print-directory -C tests/core fuzz fuzz-attach MUTATIONS=$(MUTATIONS) RUNS=$(RUNS)
+
+fuzz-smoke: ## the same for half a minute
+	@$(MAKE) --no-print-directory -C tests/core fuzz fuzz-attach MUTATIONS=1000000 RUNS=40000
 
 test-py: $(VENV)/.dev build ## run the Python tests
 	@echo "== Python tests"

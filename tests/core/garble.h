@@ -9,10 +9,11 @@
 #ifndef RF_GARBLE_H
 #define RF_GARBLE_H
 
+#include "check.h"
+
 #include <stddef.h>
 
 #include "chance.h"
-#include "check.h"
 
 typedef struct garbler {
     rf_ring *ring;
