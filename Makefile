@@ -40,13 +40,20 @@ test-aarch64: ## test the C core as an aarch64 binary under qemu-user, where bot
 steps: ## kill and stop a process at each step of the protocol
 	@$(MAKE) --no-print-directory -C tests/core steps ONLY=test_steps
 
+chaos: KILLS ?= 10000
+chaos: ## kill and stop processes at random, count what is lost (KILLS=10000)
+	@$(MAKE) --no-print-directory -C tests/core chaos KILLS=$(KILLS)
+
+chaos-smoke: ## the same for some twenty seconds
+	@$(MAKE) --no-print-directory -C tests/core chaos KILLS=1000
+
 fuzz: MUTATIONS ?= 10000000
 fuzz: RUNS ?= 1000000
 fuzz: ## a hostile peer, damaged segments (MUTATIONS=10000000 RUNS=1000000)
 	@$(MAKE) --no-print-directory -C tests/core fuzz fuzz-attach MUTATIONS=$(MUTATIONS) RUNS=$(RUNS)
 
 fuzz-smoke: ## the same for half a minute
-	@$(MAKE) --no-print-directory -C tests/core fuzz fuzz-attach MUTATIONS=1000000 RUNS=40000
+	@$(MAKE) --no-print-directory -C tests/core fuzz fuzz-attach MUTATIONS=500000 RUNS=20000
 
 test-py: $(VENV)/.dev build ## run the Python tests
 	@echo "== Python tests"

@@ -1,11 +1,11 @@
 /*
- * A hostile process writes into the segment, as many numbers as the first argument says, while honest
- * ones claim, publish, take, recover, attach and die. Nobody may crash, read out of bounds (built
- * under ASan and UBSan), or wait for longer than it asked.
+ * A hostile process writes into the segment, as many numbers as the first argument says, while
+ * honest ones claim, publish, take, recover, attach and die. Nobody may crash, read out of bounds
+ * (built under ASan and UBSan), or wait for longer than it asked.
  *
- * The hostile one makes a burst of writes, then lets the honest ones do something: what counts is that
- * they meet many states, not that many are overwritten unseen. A watchdog looks at every call of the
- * honest ones; its slack is so generous that a busy machine does not pass it.
+ * The hostile one makes a burst of writes, then lets the honest ones do something: what counts is
+ * that they meet many states, not that many are overwritten unseen. A watchdog looks at every call
+ * of the honest ones; its slack is so generous that a busy machine does not pass it.
  *
  *     fuzz 10000000 [seed]
  */

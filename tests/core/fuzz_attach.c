@@ -3,11 +3,11 @@
  *
  * An input is a segment's head, byte for byte, behind three numbers: how long the file is, how the
  * head is to be understood, and how the tables are filled. Understood literally, the head is what
- * rf_ring_attach finds. Understood as a wish, its geometry is planned anew first: so strange layouts
- * that are right get past the door, and are used: stats, take, put, claim, recovery.
+ * rf_ring_attach finds. Understood as a wish, its geometry is planned anew first: so strange
+ * layouts that are right get past the door, and are used: stats, take, put, claim, recovery.
  *
- * Built with -DRF_LIBFUZZER and clang's -fsanitize=fuzzer it is libFuzzer's target; else it brings a
- * mutator of its own, which needs gcc alone:
+ * Built with -DRF_LIBFUZZER and clang's -fsanitize=fuzzer it is libFuzzer's target; else it brings
+ * a mutator of its own, which needs gcc alone:
  *
  *     fuzz_attach 1000000 [seed]
  */
@@ -162,7 +162,7 @@ static int try_attach(input *now)
 
 #ifdef RF_LIBFUZZER
 
-/* What libFuzzer makes up is what differs from a segment that is right: nothing differs at first. */
+/* What libFuzzer makes up is what differs from a segment that is right; at first nothing does. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static input right, now;

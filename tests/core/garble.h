@@ -1,10 +1,10 @@
 /*
  * A hostile peer, and honest ones that have to live with it.
  *
- * garble() writes into the tables of a mapped segment: numbers at random anywhere, and nonsense that
- * looks like sense. behave() is anything that a caller may do, with waits that end; what it is told
- * does not matter. A restored header is no mutation: it keeps the honest ones from being turned away
- * at the door for ever.
+ * garble() writes into the tables of a mapped segment: numbers at random anywhere, and nonsense
+ * that looks like sense. behave() is anything that a caller may do, with waits that end; what it
+ * is told does not matter. A restored header is no mutation: it keeps the honest ones from being
+ * turned away at the door for ever.
  */
 #ifndef RF_GARBLE_H
 #define RF_GARBLE_H

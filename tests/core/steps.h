@@ -2,12 +2,12 @@
  * Stopping a process at the steps that the code names (csrc/step.h), and waits that are counted.
  *
  * The list of steps is read from the program itself. A victim is a child that goes through an
- * operation; the step at which it is to be stopped or killed, and at which visit, is settled before
- * it is forked. It stops itself there, with a signal that it can not catch.
+ * operation; the step at which it is to be stopped or killed, and at which visit, is settled
+ * before it is forked. It stops itself there, with a signal that it can not catch.
  *
- * Waiting is judged by slices: a survivor that waits comes back with RF_AGAIN every 50 ms of its own
- * time, and may do so MOST_SLICES times before it has what it waits for. Milliseconds are measured
- * and reported, but decide nothing: on a busy machine they say who got a processor.
+ * Waiting is judged by slices: a survivor that waits comes back with RF_AGAIN every 50 ms of its
+ * own time, and may do so MOST_SLICES times before it has what it waits for. Milliseconds are
+ * measured and reported, but decide nothing: on a busy machine they say who got a processor.
  */
 #ifndef RF_STEPS_H
 #define RF_STEPS_H
@@ -108,7 +108,8 @@ static inline bool waits_on(wait_count *count, rf_status status)
     return status == RF_AGAIN;
 }
 
-/* From here on waits count. The handles have just looked after the dead, which is as bad as can be. */
+/* From here on waits count. The handles have just looked after the dead, which is as bad as can
+ * be. */
 static inline void victim_is_gone(rf_ring *ours, rf_ring *other)
 {
     int64_t now = rf_now_ns();

@@ -8,13 +8,9 @@
  * where there is one taker, it must see every producer's records one after the other; of several
  * takers each must see them rise.
  */
-#include "check.h"
+#include "records.h"
 
-enum { MAX_PRODUCERS = 16, MAX_ROWS = 24, MAX_HELD = 3, PAYLOAD_WORDS = 16 };
-
-typedef struct payload {
-    uint64_t producer, number, filling[PAYLOAD_WORDS - 3], checksum;
-} payload;
+enum { MAX_PRODUCERS = 16, MAX_ROWS = 24, MAX_HELD = 3 };
 
 typedef struct plan {
     uint32_t slots;
@@ -33,47 +29,6 @@ typedef struct board {
 static uint64_t total_records;
 static board *shared;
 static uint64_t marks_per_producer;
-
-/* ---- Chance --------------------------------------------------------------------------------- */
-
-static _Thread_local uint64_t random_state;
-
-static void seed(uint64_t salt)
-{
-    random_state = salt * 0x9e3779b97f4a7c15u ^ 88172645463325252u;
-}
-
-static uint64_t random_word(void)
-{
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return random_state;
-}
-
-static uint32_t random_below(uint32_t limit)
-{
-    return (uint32_t)(random_word() >> 33) % limit;
-}
-
-/* ---- Records -------------------------------------------------------------------------------- */
-
-static uint64_t checksum_of(const payload *record)
-{
-    uint64_t sum = record->producer * 31 + record->number;
-    for (size_t i = 0; i < COUNT(record->filling); i++)
-        sum = (sum << 7 | sum >> 57) ^ record->filling[i];
-    return sum;
-}
-
-static void fill(payload *record, uint64_t producer, uint64_t number)
-{
-    record->producer = producer;
-    record->number = number;
-    for (size_t i = 0; i < COUNT(record->filling); i++)
-        record->filling[i] = number * (i + 1) ^ producer << 56;
-    record->checksum = checksum_of(record);
-}
 
 /* ---- Producers ------------------------------------------------------------------------------ */
 

@@ -2,10 +2,10 @@
  * A process is killed, or stands still, at each step of the protocol by its name.
  *
  * Each scene is gone through once; every step that its victim passes is then played, at the first
- * and at the second visit, with SIGKILL and with SIGSTOP. The others work on and wait for what they
- * need: it must come within slices that are counted. In the end nothing that was published is lost or
- * doubled, what comes late or again says so, and every slot is free. A step that no scene passes
- * fails the test: whoever names a new one has to show it here.
+ * and at the second visit, with SIGKILL and with SIGSTOP. The others work on and wait for what
+ * they need: it must come within slices that are counted. In the end nothing that was published is
+ * lost or doubled, what comes late or again says so, and every slot is free. A step that no scene
+ * passes fails the test: whoever names a new one has to show it here.
  */
 #include "steps_owner.h"
 

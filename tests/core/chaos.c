@@ -1,0 +1,297 @@
+/*
+ * Producers and takers are killed, stopped and let go on at random, as many as the first argument
+ * says, while records flow. Afterwards the books must show no record lost, doubled, torn or out of
+ * order, and no survivor that waited beside work that it could have had.
+ *
+ *     chaos 10000 [seed]
+ *
+ * Lost. A producer tells of a record when it is published. What it had not told of when it was
+ * killed may be published or not: its successor leaves these numbers out. Where they are seen in
+ * the ring right after the kill, they were published, and have to arrive as well.
+ *
+ * Doubled, out of order. A record comes twice, or behind a newer one of its producer, only when
+ * its taker died, and then its count of deliveries says so.
+ *
+ * Stalled: see chaos_workers.h.
+ */
+#include "chaos_workers.h"
+
+enum { PHASES = 10, MOST_KILLS = 1 << 20, HANG_SECONDS = 30 };
+
+typedef struct gap { /* what a killed producer had not told of */
+    uint32_t lane, seen;
+    uint64_t from;
+} gap;
+
+static gap *gaps;
+static size_t gap_count;
+
+/* ---- The controller ------------------------------------------------------------------------- */
+
+typedef struct worker {
+    pid_t pid;
+    uint32_t lane; /* of a producer */
+    bool produces;
+    int64_t until_ns; /* stopped until then; 0: it goes on */
+} worker;
+
+typedef struct control {
+    rf_ring *ring;
+    worker workers[2 * MOST];
+    uint32_t count;
+    uint64_t kills, stops;
+} control;
+
+static uint64_t total_kills = 200, first_seed = 1;
+
+static void start_worker(worker *one)
+{
+    one->until_ns = 0;
+    one->pid = one->produces ? spawn(producer_process, (void *)(uintptr_t)one->lane)
+                             : spawn(taker_process, NULL);
+}
+
+/* A killed producer's records that are seen in the ring were published. A word that is the same
+ * before and after says that the record was whole between. */
+static uint32_t numbers_in_the_ring(const rf_ring *ring, uint32_t lane, uint64_t from)
+{
+    uint64_t stride = rf_ring_geometry(ring)->field[0].stride_bytes;
+    uint32_t seen = 0;
+    for (uint32_t slot = 0; slot < ring->slot_count; slot++) {
+        uint64_t word = word_of(ring, slot);
+        payload record;
+        if (rf_word_state(word) != RF_STATE_READY && rf_word_state(word) != RF_STATE_TAKEN)
+            continue;
+        memcpy(&record, ring->region[0] + slot * stride, sizeof record);
+        if (word_of(ring, slot) == word && record.checksum == checksum_of(&record) &&
+            record.producer % MOST == lane && record.number >= from &&
+            record.number < from + MAX_ROWS)
+            seen |= 1u << (record.number - from);
+    }
+    return seen;
+}
+
+static void kill_worker(control *own, worker *one)
+{
+    kill_and_reap(one->pid);
+    own->kills++;
+    if (one->produces) {
+        uint64_t told = atomic_load(&shared->told[one->lane]);
+        CHECK(gap_count < MOST_KILLS);
+        gaps[gap_count++] = (gap){one->lane, numbers_in_the_ring(own->ring, one->lane, told), told};
+        atomic_store(&shared->told[one->lane], told + MAX_ROWS);
+        atomic_fetch_add(&shared->generation[one->lane], 1);
+    }
+    start_worker(one);
+}
+
+static void stop_worker(control *own, worker *one)
+{
+    CHECK_EQUAL(kill(one->pid, SIGSTOP), 0);
+    one->until_ns = in_ms(random_below(8) ? random_below(20) : random_below(200));
+    own->stops++;
+}
+
+/* A worker that ends by itself has found something wrong, or never should have. */
+static void expect_no_end(void)
+{
+    siginfo_t ended = {0};
+    CHECK_EQUAL(waitid(P_ALL, 0, &ended, WEXITED | WNOHANG | WNOWAIT), 0);
+    CHECK_EQUAL(ended.si_pid, 0);
+}
+
+static uint64_t progress(void)
+{
+    uint64_t sum = atomic_load(&shared->takes);
+    for (int lane = 0; lane < MOST; lane++)
+        sum += atomic_load(&shared->told[lane]);
+    return sum;
+}
+
+static void rage(control *own, uint64_t kills)
+{
+    uint64_t before = 0;
+    int64_t moved_ns = rf_now_ns();
+    while (own->kills < kills) {
+        nanosleep(&(struct timespec){.tv_nsec = random_below(6000000)}, NULL);
+        int64_t now = rf_now_ns();
+        for (uint32_t i = 0; i < own->count; i++)
+            if (own->workers[i].until_ns && now >= own->workers[i].until_ns) {
+                CHECK_EQUAL(kill(own->workers[i].pid, SIGCONT), 0);
+                own->workers[i].until_ns = 0;
+            }
+        expect_no_end();
+        worker *one = &own->workers[random_below(own->count)];
+        if (random_below(3) || one->until_ns)
+            kill_worker(own, one); /* also one that stands still */
+        else
+            stop_worker(own, one);
+        if (progress() != before) {
+            before = progress();
+            moved_ns = now;
+        }
+        CHECK(now - moved_ns < HANG_SECONDS * 1000 * NS_PER_MS);
+    }
+}
+
+/* Let everyone finish, and take what a dead taker may have left. */
+static void calm_down(control *own)
+{
+    atomic_store(&shared->stop, 1);
+    for (uint32_t i = 0; i < own->count; i++)
+        kill(own->workers[i].pid, SIGCONT);
+    for (uint32_t i = 0; i < own->count; i++)
+        if (own->workers[i].produces)
+            expect_success(own->workers[i].pid);
+    rf_finish(own->ring);
+    for (uint32_t i = 0; i < own->count; i++)
+        if (!own->workers[i].produces)
+            expect_success(own->workers[i].pid);
+    rf_recover(own->ring);
+    static taker last;
+    memset(&last, 0, sizeof last);
+    batch rest_of_it;
+    while (take_until(own->ring, MAX_ROWS, 1, 0, &rest_of_it.lease) == RF_OK) {
+        check_batch(&last, &rest_of_it);
+        release(&rest_of_it);
+    }
+    expect_all_free(own->ring);
+}
+
+/* ---- The books ------------------------------------------------------------------------------ */
+
+typedef struct sums {
+    uint64_t kills, stops, records, batches, lost, redelivered, reclaimed;
+    uint64_t doubled, torn, disordered, stalled, long_waits, again;
+    int64_t longest_ns;
+} sums;
+
+/* What was told or seen, and never came. */
+static void count_records(sums *sum)
+{
+    for (uint32_t lane = 0; lane < MOST; lane++) {
+        uint64_t told = atomic_load(&shared->told[lane]);
+        for (uint64_t number = 0; number < told; number++) {
+            sum->records += is_marked(lane, number);
+            sum->lost += !is_marked(lane, number);
+        }
+    }
+    for (size_t i = 0; i < gap_count; i++)
+        for (uint32_t row = 0; row < MAX_ROWS; row++)
+            if (!is_marked(gaps[i].lane, gaps[i].from + row))
+                sum->lost -= !(gaps[i].seen >> row & 1);
+}
+
+static void add_up(sums *sum, const control *own)
+{
+    rf_stats stats;
+    rf_ring_stats(own->ring, &stats);
+    CHECK_EQUAL(stats.participants, 1);
+    count_records(sum);
+    sum->kills += own->kills;
+    sum->stops += own->stops;
+    sum->batches += atomic_load(&shared->takes);
+    sum->redelivered += stats.counts.redelivered;
+    sum->reclaimed += stats.counts.reclaimed;
+    sum->doubled += atomic_load(&shared->doubled);
+    sum->torn += atomic_load(&shared->torn);
+    sum->disordered += atomic_load(&shared->disordered);
+    sum->stalled += atomic_load(&shared->stalled);
+    sum->long_waits += atomic_load(&shared->long_waits);
+    sum->again += atomic_load(&shared->again);
+    if (atomic_load(&shared->longest_ns) > sum->longest_ns)
+        sum->longest_ns = atomic_load(&shared->longest_ns);
+}
+
+static void play_phase(uint32_t phase, uint64_t kills, sums *sum)
+{
+    static control own;
+    size_t mark_bytes = MOST * NUMBERS_PER_LANE / 8;
+    memset(&own, 0, sizeof own);
+    memset(shared, 0, sizeof *shared);
+    gap_count = 0;
+    marks = mmap(NULL, mark_bytes, PROT_READ | PROT_WRITE,
+                 MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    CHECK(marks != MAP_FAILED);
+    rf_options options = options_for(8u << random_below(6));
+    own.ring = create_ring_as(&options, sizeof(payload));
+    CHECK(rf_ring_geometry(own.ring)->slots <= MAX_SLOTS);
+    uint32_t producers = 2 + random_below(3), takers = 2 + random_below(3);
+    own.count = producers + takers;
+    for (uint32_t i = 0; i < own.count; i++) {
+        own.workers[i] = (worker){.produces = i < producers, .lane = i};
+        start_worker(&own.workers[i]);
+    }
+    rage(&own, kills);
+    calm_down(&own);
+    uint64_t records = sum->records;
+    add_up(sum, &own);
+    printf(
+        "    phase %u: %u producers, %u takers, %u slots: %llu kills, %llu stops, %llu records\n",
+        phase + 1, producers, takers, own.ring->slot_count, (unsigned long long)own.kills,
+        (unsigned long long)own.stops, (unsigned long long)(sum->records - records));
+    fflush(stdout);
+    close_ring(own.ring);
+    shm_unlink(segment_name(0));
+    munmap(marks, mark_bytes);
+}
+
+static void show(const sums *sum, double seconds)
+{
+    const struct {
+        const char *what;
+        uint64_t count;
+    } rows[] = {
+        {"kills", sum->kills},
+        {"stops", sum->stops},
+        {"records taken", sum->records},
+        {"batches", sum->batches},
+        {"rows given back by recovery", sum->redelivered},
+        {"rows taken again", sum->again},
+        {"claims and pins given back", sum->reclaimed},
+        {"waits over 100 ms, nothing to be had", sum->long_waits},
+        {"longest of them, ms", (uint64_t)(sum->longest_ns / NS_PER_MS)},
+        {"lost", sum->lost},
+        {"doubled", sum->doubled},
+        {"torn", sum->torn},
+        {"out of order", sum->disordered},
+        {"stalled beside work for 100 ms", sum->stalled},
+    };
+    for (size_t i = 0; i < COUNT(rows); i++)
+        printf("    %-38s %12llu\n", rows[i].what, (unsigned long long)rows[i].count);
+    printf("    %.0f s, %.0f kills/s, %.0f records/s\n", seconds, (double)sum->kills / seconds,
+           (double)sum->records / seconds);
+    fflush(stdout);
+}
+
+static void chaos(void)
+{
+    sums sum = {0};
+    int64_t began = rf_now_ns();
+    alarm(0); /* rage() notices by itself when nothing moves */
+    shared = shared_memory(sizeof *shared);
+    gaps = calloc(MOST_KILLS, sizeof *gaps);
+    CHECK(gaps);
+    seed(first_seed);
+    for (uint32_t phase = 0; phase < PHASES; phase++)
+        play_phase(phase, (total_kills + PHASES - 1) / PHASES, &sum);
+    show(&sum, (double)(rf_now_ns() - began) / 1e9);
+    CHECK_EQUAL(sum.lost, 0);
+    CHECK_EQUAL(sum.doubled, 0);
+    CHECK_EQUAL(sum.torn, 0);
+    CHECK_EQUAL(sum.disordered, 0);
+    CHECK_EQUAL(sum.stalled, 0);
+}
+
+static const test tests[] = {
+    {"nothing is lost, doubled, torn, out of order or stalled by kills and stops", chaos},
+};
+
+int main(int argc, char **argv)
+{
+    if (argc > 1)
+        total_kills = (uint64_t)atof(argv[1]);
+    if (argc > 2)
+        first_seed = (uint64_t)atof(argv[2]);
+    return run_tests(1, argv, tests, COUNT(tests));
+}

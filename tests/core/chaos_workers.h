@@ -1,0 +1,258 @@
+/*
+ * The producers and takers of chaos.c, and how they find out what went wrong.
+ *
+ * Stalled. Time alone can not tell a ring that keeps a survivor waiting from a machine that gives
+ * it no processor, or gives none to those for whom it waits. What can: a survivor that waits looks
+ * at the words itself at the end of each slice of 50 ms. Work for it is a slot in the state that
+ * it waits for, or in the hands of a process that is dead. The same word, and still work, at three
+ * such looks in a row is a stall: for 100 ms of its own waiting, with the ring's code run at least
+ * twice, it did not get what was there. Waits over 100 ms in which nothing was there to be had are
+ * counted apart.
+ */
+#ifndef RF_CHAOS_WORKERS_H
+#define RF_CHAOS_WORKERS_H
+
+#include "records.h"
+
+enum { MOST = 4, MAX_ROWS = 8, HELD = 3, MAX_SLOTS = 256, RECENT = 64 };
+#define NUMBERS_PER_LANE (UINT64_C(1) << 28)
+
+/* A producer's successor has its lane, and an order of its own: producer = lane + MOST *
+ * generation. */
+typedef struct board {
+    _Atomic uint64_t told[MOST]; /* of each lane: numbers below it are published, or left out */
+    _Atomic uint32_t generation[MOST];
+    _Atomic uint32_t stop;
+    _Atomic uint64_t takes;
+    _Atomic uint64_t doubled, torn, disordered, stalled, long_waits, again;
+    _Atomic int64_t longest_ns;
+} board;
+
+static board *shared;
+static _Atomic uint64_t *marks; /* a bit per number of each lane */
+
+/* ---- Waiting, and whether there was work ---------------------------------------------------- */
+
+typedef struct watch {
+    rf_ring *ring;
+    bool produces;
+    uint32_t looks[MAX_SLOTS]; /* how often in a row */
+    uint64_t words[MAX_SLOTS]; /* this was work for us */
+} watch;
+
+static bool is_dead(const rf_ring *ring, uint32_t owner)
+{
+    if (owner == 0 || owner > ring->geometry.participants)
+        return false;
+    uint32_t pid = atomic_load(&ring->participants[owner - 1].pid);
+    return pid != 0 && kill((pid_t)pid, 0) == -1 && errno == ESRCH;
+}
+
+static bool is_work(const watch *own, uint64_t word)
+{
+    rf_state state = rf_word_state(word);
+    if (state == (own->produces ? RF_STATE_FREE : RF_STATE_READY))
+        return true;
+    bool held = own->produces ? state == RF_STATE_CLAIMED || state == RF_STATE_PINNED
+                              : state == RF_STATE_TAKEN;
+    return held && is_dead(own->ring, rf_word_owner(word));
+}
+
+/* At the end of a slice of a wait. */
+static void look_around(watch *own)
+{
+    bool stalled = false;
+    for (uint32_t slot = 0; slot < own->ring->slot_count; slot++) {
+        uint64_t word = word_of(own->ring, slot);
+        if (!is_work(own, word))
+            own->looks[slot] = 0;
+        else if (own->looks[slot] && own->words[slot] == word)
+            stalled |= ++own->looks[slot] == 3;
+        else
+            own->looks[slot] = 1;
+        own->words[slot] = word;
+    }
+    if (stalled)
+        atomic_fetch_add(&shared->stalled, 1);
+}
+
+static void end_wait(watch *own, int64_t since_ns)
+{
+    int64_t took = rf_now_ns() - since_ns, longest = atomic_load(&shared->longest_ns);
+    memset(own->looks, 0, sizeof own->looks);
+    if (took > 100 * NS_PER_MS)
+        atomic_fetch_add(&shared->long_waits, 1);
+    while (took > longest && !atomic_compare_exchange_weak(&shared->longest_ns, &longest, took))
+        ;
+}
+
+/* ---- Producers ------------------------------------------------------------------------------ */
+
+static void put_one(watch *own, uint64_t producer, uint64_t number)
+{
+    payload record;
+    const void *sources[1] = {&record};
+    int64_t since = rf_now_ns();
+    rf_status status;
+    fill(&record, producer, number);
+    while ((status = rf_put(own->ring, sources, number, RF_FOREVER)) == RF_AGAIN)
+        look_around(own);
+    end_wait(own, since);
+    CHECK_EQUAL(status, RF_OK);
+}
+
+/* Some rows, published or discarded; now and then pinned for a while. How many were published. */
+static uint32_t put_rows(watch *own, uint64_t producer, uint64_t number, rf_lease **pinned)
+{
+    rf_lease *lease;
+    uint64_t tags[MAX_ROWS];
+    int64_t since = rf_now_ns();
+    rf_status status;
+    uint32_t wanted = 1 + random_below(MAX_ROWS);
+    while ((status = rf_claim(own->ring, wanted, RF_FOREVER, &lease)) == RF_AGAIN)
+        look_around(own);
+    end_wait(own, since);
+    CHECK_EQUAL(status, RF_OK);
+    uint32_t rows = random_below(rf_lease_rows(lease) + 1);
+    payload *records = rf_lease_data(lease, 0);
+    for (uint32_t row = 0; row < rows; row++) {
+        fill(&records[row], producer, number + row);
+        tags[row] = number + row;
+    }
+    bool pin = !*pinned && random_below(8) == 0;
+    CHECK_EQUAL(rf_publish(lease, rows, tags, pin), RF_OK); /* who was stopped finds its slots */
+    if (pin)
+        *pinned = lease;
+    else
+        rf_lease_drop(lease);
+    return rows;
+}
+
+static inline void producer_process(void *argument)
+{
+    uint32_t lane = (uint32_t)(uintptr_t)argument;
+    watch own = {.ring = attach_ring(), .produces = true};
+    uint64_t number = atomic_load(&shared->told[lane]);
+    uint64_t producer = lane + MOST * (uint64_t)atomic_load(&shared->generation[lane]);
+    rf_lease *pinned = NULL;
+    seed(producer * 7919 + number);
+    while (!atomic_load(&shared->stop)) {
+        CHECK(number + MAX_ROWS < NUMBERS_PER_LANE);
+        if (random_below(2))
+            put_one(&own, producer, number++);
+        else
+            number += put_rows(&own, producer, number, &pinned);
+        atomic_store(&shared->told[lane], number);
+        if (pinned && random_below(4) == 0) {
+            rf_lease_drop(pinned);
+            pinned = NULL;
+        }
+    }
+    if (pinned)
+        rf_lease_drop(pinned);
+    close_ring(own.ring);
+}
+
+/* ---- Takers --------------------------------------------------------------------------------- */
+
+typedef struct batch {
+    rf_lease *lease;
+    uint64_t sums[4 * MAX_ROWS];
+} batch;
+
+typedef struct taker {
+    watch watch;
+    batch held[HELD];
+    struct {
+        uint64_t producer, number;
+    } last[MOST][RECENT];
+} taker;
+
+static bool is_marked(uint64_t lane, uint64_t number)
+{
+    return atomic_load(&marks[(lane * NUMBERS_PER_LANE + number) / 64]) >> number % 64 & 1;
+}
+
+/* True the first time. */
+static bool mark(uint64_t lane, uint64_t number)
+{
+    uint64_t bit = UINT64_C(1) << number % 64;
+    return !(atomic_fetch_or(&marks[(lane * NUMBERS_PER_LANE + number) / 64], bit) & bit);
+}
+
+static void check_row(taker *own, const payload *record, const rf_record *about)
+{
+    uint64_t lane = record->producer % MOST, recent = record->producer / MOST % RECENT;
+    if (record->checksum != checksum_of(record) || about->tag != record->number ||
+        record->number >= NUMBERS_PER_LANE) {
+        atomic_fetch_add(&shared->torn, 1);
+        return;
+    }
+    if (about->deliveries > 1)
+        atomic_fetch_add(&shared->again, 1);
+    if (!mark(lane, record->number) && about->deliveries <= 1)
+        atomic_fetch_add(&shared->doubled, 1);
+    if (about->deliveries > 1)
+        return; /* it comes late */
+    if (own->last[lane][recent].producer == record->producer &&
+        own->last[lane][recent].number > record->number + 1)
+        atomic_fetch_add(&shared->disordered, 1);
+    own->last[lane][recent].producer = record->producer;
+    own->last[lane][recent].number = record->number + 1;
+}
+
+static void check_batch(taker *own, batch *now)
+{
+    rf_record about[4 * MAX_ROWS];
+    const payload *rows = rf_lease_data(now->lease, 0);
+    rf_lease_records(now->lease, about);
+    for (uint32_t row = 0; row < rf_lease_rows(now->lease); row++) {
+        check_row(own, &rows[row], &about[row]);
+        now->sums[row] = checksum_of(&rows[row]);
+    }
+    atomic_fetch_add(&shared->takes, 1);
+}
+
+static void release(batch *now)
+{
+    const payload *rows = rf_lease_data(now->lease, 0);
+    for (uint32_t row = 0; row < rf_lease_rows(now->lease); row++)
+        if (now->sums[row] != checksum_of(&rows[row])) /* someone wrote into it meanwhile */
+            atomic_fetch_add(&shared->torn, 1);
+    rf_lease_drop(now->lease);
+    now->lease = NULL;
+}
+
+static void taker_process(void *unused)
+{
+    (void)unused;
+    static taker own;
+    own.watch.ring = attach_ring();
+    seed((uint64_t)getpid());
+    for (;;) {
+        batch *now = &own.held[random_below(HELD)];
+        if (now->lease)
+            release(now);
+        rf_take_request request = {.max_rows = 1 + random_below(4 * MAX_ROWS),
+                                   .min_rows = 1,
+                                   .deadline_ns = RF_FOREVER,
+                                   .linger_ns = random_below(8) ? 0 : random_below(200000)};
+        int64_t since = rf_now_ns();
+        rf_status status;
+        if (request.max_rows > own.watch.ring->slot_count)
+            request.max_rows = own.watch.ring->slot_count;
+        while ((status = rf_take(own.watch.ring, &request, &now->lease)) == RF_AGAIN)
+            look_around(&own.watch);
+        end_wait(&own.watch, since);
+        if (status == RF_FINISHED)
+            break;
+        CHECK_EQUAL(status, RF_OK);
+        check_batch(&own, now);
+    }
+    for (int i = 0; i < HELD; i++)
+        if (own.held[i].lease)
+            release(&own.held[i]);
+    close_ring(own.watch.ring);
+}
+
+#endif
