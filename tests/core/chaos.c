@@ -29,17 +29,28 @@ static size_t gap_count;
 /* ---- The controller ------------------------------------------------------------------------- */
 
 typedef struct worker {
-    pid_t pid;
-    uint32_t lane; /* of a producer */
+    pid_t pid;      /* 0: it is dead */
+    uint32_t index; /* its own, and a producer's lane */
     bool produces;
-    int64_t until_ns; /* stopped until then; 0: it goes on */
+    int64_t until_ns; /* it stands still, or is dead, until then; 0: it goes on */
 } worker;
+
+/* What a killed worker held; until every word has changed. */
+typedef struct grave {
+    int64_t since_ns; /* 0: none */
+    uint32_t count, slots[MAX_SLOTS];
+    uint64_t words[MAX_SLOTS];
+} grave;
+
+enum { GRAVES = 64, BUCKETS = 1024 /* of a millisecond; the last is for all that is longer */ };
 
 typedef struct control {
     rf_ring *ring;
     worker workers[2 * MOST];
     uint32_t count;
     uint64_t kills, stops;
+    grave graves[GRAVES];
+    uint64_t given_back[BUCKETS]; /* how many graves were empty after how many milliseconds */
 } control;
 
 static uint64_t total_kills = 200, first_seed = 1;
@@ -47,8 +58,8 @@ static uint64_t total_kills = 200, first_seed = 1;
 static void start_worker(worker *one)
 {
     one->until_ns = 0;
-    one->pid = one->produces ? spawn(producer_process, (void *)(uintptr_t)one->lane)
-                             : spawn(taker_process, NULL);
+    one->pid = one->produces ? spawn(producer_process, (void *)(uintptr_t)one->index)
+                             : spawn(taker_process, (void *)(uintptr_t)one->index);
 }
 
 /* A killed producer's records that are seen in the ring were published. A word that is the same
@@ -71,32 +82,87 @@ static uint32_t numbers_in_the_ring(const rf_ring *ring, uint32_t lane, uint64_t
     return seen;
 }
 
+static void remember_what_it_held(control *own, pid_t pid)
+{
+    const rf_ring *ring = own->ring;
+    uint32_t owner = 1, place = 0;
+    while (owner <= ring->geometry.participants &&
+           atomic_load(&ring->participants[owner - 1].pid) != (uint32_t)pid)
+        owner++;
+    while (place < GRAVES && own->graves[place].since_ns)
+        place++;
+    if (place == GRAVES)
+        return;
+    grave *now = &own->graves[place];
+    now->count = 0;
+    for (uint32_t slot = 0; slot < ring->slot_count; slot++) {
+        uint64_t word = word_of(ring, slot);
+        if (rf_word_owner(word) != owner)
+            continue;
+        now->slots[now->count] = slot;
+        now->words[now->count++] = word;
+    }
+    now->since_ns = now->count ? rf_now_ns() : 0;
+}
+
+static void look_at_graves(control *own)
+{
+    for (grave *now = own->graves; now < own->graves + GRAVES; now++) {
+        if (!now->since_ns)
+            continue;
+        while (now->count &&
+               word_of(own->ring, now->slots[now->count - 1]) != now->words[now->count - 1])
+            now->count--;
+        if (now->count)
+            continue;
+        int64_t took = (rf_now_ns() - now->since_ns) / NS_PER_MS;
+        own->given_back[took < BUCKETS ? took : BUCKETS - 1]++;
+        now->since_ns = 0;
+    }
+}
+
 static void kill_worker(control *own, worker *one)
 {
-    kill_and_reap(one->pid);
+    pid_t pid = one->pid;
+    kill_and_reap(pid);
+    remember_what_it_held(own, pid);
     own->kills++;
     if (one->produces) {
-        uint64_t told = atomic_load(&shared->told[one->lane]);
+        uint64_t told = atomic_load(&shared->told[one->index]);
         CHECK(gap_count < MOST_KILLS);
-        gaps[gap_count++] = (gap){one->lane, numbers_in_the_ring(own->ring, one->lane, told), told};
-        atomic_store(&shared->told[one->lane], told + MAX_ROWS);
-        atomic_fetch_add(&shared->generation[one->lane], 1);
+        gaps[gap_count++] =
+            (gap){one->index, numbers_in_the_ring(own->ring, one->index, told), told};
+        atomic_store(&shared->told[one->index], told + MAX_ROWS);
+        atomic_fetch_add(&shared->generation[one->index], 1);
     }
-    start_worker(one);
+    /* A successor looks after the dead as soon as it waits; half the time survivors have to. */
+    one->pid = 0;
+    one->until_ns = random_below(2) ? 1 : in_ms(random_below(120));
 }
 
 static void stop_worker(control *own, worker *one)
 {
+    atomic_fetch_add(&shared->stopped[one->index], 1);
     CHECK_EQUAL(kill(one->pid, SIGSTOP), 0);
     one->until_ns = in_ms(random_below(8) ? random_below(20) : random_below(200));
     own->stops++;
+}
+
+static void let_go_on(worker *one)
+{
+    if (one->pid)
+        CHECK_EQUAL(kill(one->pid, SIGCONT), 0);
+    else
+        start_worker(one);
+    one->until_ns = 0;
 }
 
 /* A worker that ends by itself has found something wrong, or never should have. */
 static void expect_no_end(void)
 {
     siginfo_t ended = {0};
-    CHECK_EQUAL(waitid(P_ALL, 0, &ended, WEXITED | WNOHANG | WNOWAIT), 0);
+    if (waitid(P_ALL, 0, &ended, WEXITED | WNOHANG | WNOWAIT) == -1)
+        CHECK_EQUAL(errno, ECHILD); /* all are dead just now */
     CHECK_EQUAL(ended.si_pid, 0);
 }
 
@@ -113,18 +179,17 @@ static void rage(control *own, uint64_t kills)
     uint64_t before = 0;
     int64_t moved_ns = rf_now_ns();
     while (own->kills < kills) {
-        nanosleep(&(struct timespec){.tv_nsec = random_below(6000000)}, NULL);
+        for (int64_t until = rf_now_ns() + random_below(6000000); rf_now_ns() < until; rest())
+            look_at_graves(own);
         int64_t now = rf_now_ns();
         for (uint32_t i = 0; i < own->count; i++)
-            if (own->workers[i].until_ns && now >= own->workers[i].until_ns) {
-                CHECK_EQUAL(kill(own->workers[i].pid, SIGCONT), 0);
-                own->workers[i].until_ns = 0;
-            }
+            if (own->workers[i].until_ns && now >= own->workers[i].until_ns)
+                let_go_on(&own->workers[i]);
         expect_no_end();
         worker *one = &own->workers[random_below(own->count)];
-        if (random_below(3) || one->until_ns)
+        if (one->pid && (random_below(3) || one->until_ns))
             kill_worker(own, one); /* also one that stands still */
-        else
+        else if (one->pid)
             stop_worker(own, one);
         if (progress() != before) {
             before = progress();
@@ -139,7 +204,7 @@ static void calm_down(control *own)
 {
     atomic_store(&shared->stop, 1);
     for (uint32_t i = 0; i < own->count; i++)
-        kill(own->workers[i].pid, SIGCONT);
+        let_go_on(&own->workers[i]);
     for (uint32_t i = 0; i < own->count; i++)
         if (own->workers[i].produces)
             expect_success(own->workers[i].pid);
@@ -163,6 +228,7 @@ static void calm_down(control *own)
 typedef struct sums {
     uint64_t kills, stops, records, batches, lost, redelivered, reclaimed;
     uint64_t doubled, torn, disordered, stalled, long_waits, again;
+    uint64_t given_back[BUCKETS];
     int64_t longest_ns;
 } sums;
 
@@ -190,6 +256,8 @@ static void add_up(sums *sum, const control *own)
     count_records(sum);
     sum->kills += own->kills;
     sum->stops += own->stops;
+    for (int i = 0; i < BUCKETS; i++)
+        sum->given_back[i] += own->given_back[i];
     sum->batches += atomic_load(&shared->takes);
     sum->redelivered += stats.counts.redelivered;
     sum->reclaimed += stats.counts.reclaimed;
@@ -219,7 +287,7 @@ static void play_phase(uint32_t phase, uint64_t kills, sums *sum)
     uint32_t producers = 2 + random_below(3), takers = 2 + random_below(3);
     own.count = producers + takers;
     for (uint32_t i = 0; i < own.count; i++) {
-        own.workers[i] = (worker){.produces = i < producers, .lane = i};
+        own.workers[i] = (worker){.produces = i < producers, .index = i};
         start_worker(&own.workers[i]);
     }
     rage(&own, kills);
@@ -236,6 +304,17 @@ static void play_phase(uint32_t phase, uint64_t kills, sums *sum)
     munmap(marks, mark_bytes);
 }
 
+/* Of those that held something when they died, this part had it given back after how long? */
+static uint64_t given_back_ms(const sums *sum, double part)
+{
+    uint64_t all = 0, so_far = 0, bucket = 0;
+    for (int i = 0; i < BUCKETS; i++)
+        all += sum->given_back[i];
+    while (bucket < BUCKETS - 1 && (double)(so_far += sum->given_back[bucket]) < part * (double)all)
+        bucket++;
+    return bucket;
+}
+
 static void show(const sums *sum, double seconds)
 {
     const struct {
@@ -249,8 +328,11 @@ static void show(const sums *sum, double seconds)
         {"rows given back by recovery", sum->redelivered},
         {"rows taken again", sum->again},
         {"claims and pins given back", sum->reclaimed},
+        {"given back after ms, half of the dead", given_back_ms(sum, 0.5)},
+        {"99 of 100", given_back_ms(sum, 0.99)},
+        {"all", given_back_ms(sum, 1)},
         {"waits over 100 ms, nothing to be had", sum->long_waits},
-        {"longest of them, ms", (uint64_t)(sum->longest_ns / NS_PER_MS)},
+        {"longest wait, ms", (uint64_t)(sum->longest_ns / NS_PER_MS)},
         {"lost", sum->lost},
         {"doubled", sum->doubled},
         {"torn", sum->torn},

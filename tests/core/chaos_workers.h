@@ -23,6 +23,7 @@ typedef struct board {
     _Atomic uint64_t told[MOST]; /* of each lane: numbers below it are published, or left out */
     _Atomic uint32_t generation[MOST];
     _Atomic uint32_t stop;
+    _Atomic uint32_t stopped[2 * MOST]; /* each worker: how often */
     _Atomic uint64_t takes;
     _Atomic uint64_t doubled, torn, disordered, stalled, long_waits, again;
     _Atomic int64_t longest_ns;
@@ -36,6 +37,7 @@ static _Atomic uint64_t *marks; /* a bit per number of each lane */
 typedef struct watch {
     rf_ring *ring;
     bool produces;
+    uint32_t worker;
     uint32_t looks[MAX_SLOTS]; /* how often in a row */
     uint64_t words[MAX_SLOTS]; /* this was work for us */
 } watch;
@@ -76,10 +78,22 @@ static void look_around(watch *own)
         atomic_fetch_add(&shared->stalled, 1);
 }
 
-static void end_wait(watch *own, int64_t since_ns)
+typedef struct wait_start {
+    int64_t since_ns;
+    uint32_t stopped;
+} wait_start;
+
+static wait_start begin_wait(const watch *own)
 {
-    int64_t took = rf_now_ns() - since_ns, longest = atomic_load(&shared->longest_ns);
+    return (wait_start){rf_now_ns(), atomic_load(&shared->stopped[own->worker])};
+}
+
+static void end_wait(watch *own, wait_start start)
+{
+    int64_t took = rf_now_ns() - start.since_ns, longest = atomic_load(&shared->longest_ns);
     memset(own->looks, 0, sizeof own->looks);
+    if (atomic_load(&shared->stopped[own->worker]) != start.stopped)
+        return; /* it stood still itself */
     if (took > 100 * NS_PER_MS)
         atomic_fetch_add(&shared->long_waits, 1);
     while (took > longest && !atomic_compare_exchange_weak(&shared->longest_ns, &longest, took))
@@ -92,12 +106,12 @@ static void put_one(watch *own, uint64_t producer, uint64_t number)
 {
     payload record;
     const void *sources[1] = {&record};
-    int64_t since = rf_now_ns();
+    wait_start start = begin_wait(own);
     rf_status status;
     fill(&record, producer, number);
     while ((status = rf_put(own->ring, sources, number, RF_FOREVER)) == RF_AGAIN)
         look_around(own);
-    end_wait(own, since);
+    end_wait(own, start);
     CHECK_EQUAL(status, RF_OK);
 }
 
@@ -106,12 +120,12 @@ static uint32_t put_rows(watch *own, uint64_t producer, uint64_t number, rf_leas
 {
     rf_lease *lease;
     uint64_t tags[MAX_ROWS];
-    int64_t since = rf_now_ns();
+    wait_start start = begin_wait(own);
     rf_status status;
     uint32_t wanted = 1 + random_below(MAX_ROWS);
     while ((status = rf_claim(own->ring, wanted, RF_FOREVER, &lease)) == RF_AGAIN)
         look_around(own);
-    end_wait(own, since);
+    end_wait(own, start);
     CHECK_EQUAL(status, RF_OK);
     uint32_t rows = random_below(rf_lease_rows(lease) + 1);
     payload *records = rf_lease_data(lease, 0);
@@ -131,7 +145,7 @@ static uint32_t put_rows(watch *own, uint64_t producer, uint64_t number, rf_leas
 static inline void producer_process(void *argument)
 {
     uint32_t lane = (uint32_t)(uintptr_t)argument;
-    watch own = {.ring = attach_ring(), .produces = true};
+    watch own = {.ring = attach_ring(), .produces = true, .worker = lane};
     uint64_t number = atomic_load(&shared->told[lane]);
     uint64_t producer = lane + MOST * (uint64_t)atomic_load(&shared->generation[lane]);
     rf_lease *pinned = NULL;
@@ -223,10 +237,10 @@ static void release(batch *now)
     now->lease = NULL;
 }
 
-static void taker_process(void *unused)
+static void taker_process(void *worker)
 {
-    (void)unused;
     static taker own;
+    own.watch.worker = (uint32_t)(uintptr_t)worker;
     own.watch.ring = attach_ring();
     seed((uint64_t)getpid());
     for (;;) {
@@ -237,13 +251,13 @@ static void taker_process(void *unused)
                                    .min_rows = 1,
                                    .deadline_ns = RF_FOREVER,
                                    .linger_ns = random_below(8) ? 0 : random_below(200000)};
-        int64_t since = rf_now_ns();
+        wait_start start = begin_wait(&own.watch);
         rf_status status;
         if (request.max_rows > own.watch.ring->slot_count)
             request.max_rows = own.watch.ring->slot_count;
         while ((status = rf_take(own.watch.ring, &request, &now->lease)) == RF_AGAIN)
             look_around(&own.watch);
-        end_wait(&own.watch, since);
+        end_wait(&own.watch, start);
         if (status == RF_FINISHED)
             break;
         CHECK_EQUAL(status, RF_OK);
