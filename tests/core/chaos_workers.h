@@ -2,12 +2,12 @@
  * The producers and takers of chaos.c, and how they find out what went wrong.
  *
  * Stalled. Time alone can not tell a ring that keeps a survivor waiting from a machine that gives
- * it no processor, or gives none to those for whom it waits. What can: a survivor that waits looks
- * at the words itself at the end of each slice of 50 ms. Work for it is a slot in the state that
- * it waits for, or in the hands of a process that is dead. The same word, and still work, at three
- * such looks in a row is a stall: for 100 ms of its own waiting, with the ring's code run at least
- * twice, it did not get what was there. Waits over 100 ms in which nothing was there to be had are
- * counted apart.
+ * it no processor, or gives none to those for whom it waits. What can: a survivor that waits
+ * looks at the words itself at the end of each slice of 50 ms. Work for it is a slot in the state
+ * that it waits for, or any slot in the hands of a process that is dead. The same word, and still
+ * work, at three such looks in a row is a stall: for 100 ms of its own waiting, with the ring's
+ * code run at least twice, it did not get what was there. Waits over 100 ms beside nothing to be
+ * had are counted apart, and those in which it stood still itself not at all.
  */
 #ifndef RF_CHAOS_WORKERS_H
 #define RF_CHAOS_WORKERS_H
@@ -55,9 +55,7 @@ static bool is_work(const watch *own, uint64_t word)
     rf_state state = rf_word_state(word);
     if (state == (own->produces ? RF_STATE_FREE : RF_STATE_READY))
         return true;
-    bool held = own->produces ? state == RF_STATE_CLAIMED || state == RF_STATE_PINNED
-                              : state == RF_STATE_TAKEN;
-    return held && is_dead(own->ring, rf_word_owner(word));
+    return rf_word_owner(word) && is_dead(own->ring, rf_word_owner(word));
 }
 
 /* At the end of a slice of a wait. */

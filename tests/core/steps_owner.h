@@ -111,6 +111,8 @@ static inline bool play_create(uint32_t step, uint32_t visit, int signal)
     rf_status status = rf_ring_attach(open_segment(0), &ring);
     if (status == RF_OK) {
         CHECK_EQUAL(signal, SIGSTOP);
+        CHECK(strncmp(__start_rf_steps[step], "create: ", 8) != 0 ||
+              strncmp(__start_rf_steps[step], "create: whole", 13) == 0);
         put(ring, 1);
         take_expecting(ring, 1);
         close_ring(ring);
