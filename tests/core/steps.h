@@ -79,18 +79,35 @@ static inline bool await_victim(pid_t pid)
 typedef struct wait_count {
     uint32_t slices; /* that were over since the victim was gone */
     int64_t since_ns;
+    int64_t starved_ns;
 } wait_count;
+
+/* How long this process was ready to run and had no processor, as the kernel counts it. */
+static inline int64_t starved_ns(void)
+{
+    long long ran = 0, waited = 0;
+    FILE *counts = fopen("/proc/self/schedstat", "r");
+    if (!counts)
+        return 0;
+    int read = fscanf(counts, "%lld %lld", &ran, &waited);
+    fclose(counts);
+    return read == 2 ? waited : 0;
+}
 
 static inline wait_count start_waiting(void)
 {
-    return (wait_count){.since_ns = rf_now_ns()};
+    return (wait_count){.since_ns = rf_now_ns(), .starved_ns = starved_ns()};
 }
 
-static inline void keep_longest(const wait_count *count, int64_t since_ns)
+/* In milliseconds of its own: without those for which it was kept from a processor. */
+static inline void keep_longest(const wait_count *count, int64_t gone_ns)
 {
-    uint64_t took = (uint64_t)(rf_now_ns() - since_ns);
-    if (took > atomic_load(&staged->longest_ns)) {
-        atomic_store(&staged->longest_ns, took);
+    bool since_gone = gone_ns > count->since_ns;
+    int64_t took = rf_now_ns() - (since_gone ? gone_ns : count->since_ns);
+    if (!since_gone)
+        took -= starved_ns() - count->starved_ns;
+    if (took > (int64_t)atomic_load(&staged->longest_ns)) {
+        atomic_store(&staged->longest_ns, (uint64_t)took);
         atomic_store(&staged->longest_step, armed_step);
     }
     if (count->slices > atomic_load(&staged->most_slices))
@@ -104,7 +121,7 @@ static inline bool waits_on(wait_count *count, rf_status status)
     if (gone_ns && status == RF_AGAIN)
         CHECK(++count->slices <= MOST_SLICES);
     else if (gone_ns)
-        keep_longest(count, gone_ns > count->since_ns ? gone_ns : count->since_ns);
+        keep_longest(count, gone_ns);
     return status == RF_AGAIN;
 }
 
