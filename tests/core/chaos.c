@@ -202,6 +202,7 @@ static void rage(control *own, uint64_t kills)
 /* Let everyone finish, and take what a dead taker may have left. */
 static void calm_down(control *own)
 {
+    alarm(WATCHDOG_SECONDS); /* whoever waits for ever shows here */
     atomic_store(&shared->stop, 1);
     for (uint32_t i = 0; i < own->count; i++)
         let_go_on(&own->workers[i]);
@@ -221,6 +222,7 @@ static void calm_down(control *own)
         release(&rest_of_it);
     }
     expect_all_free(own->ring);
+    alarm(0);
 }
 
 /* ---- The books ------------------------------------------------------------------------------ */
