@@ -137,7 +137,7 @@ static void kill_worker(control *own, worker *one)
     }
     /* A successor looks after the dead as soon as it waits; half the time survivors have to. */
     one->pid = 0;
-    one->until_ns = random_below(2) ? 1 : in_ms(random_below(120));
+    one->until_ns = random_below(2) ? 1 : in_ms(random_below(300));
 }
 
 static void stop_worker(control *own, worker *one)
@@ -240,13 +240,13 @@ static void count_records(sums *sum)
     for (uint32_t lane = 0; lane < MOST; lane++) {
         uint64_t told = atomic_load(&shared->told[lane]);
         for (uint64_t number = 0; number < told; number++) {
-            sum->records += is_marked(lane, number);
-            sum->lost += !is_marked(lane, number);
+            sum->records += is_marked(marks, lane, number);
+            sum->lost += !is_marked(marks, lane, number);
         }
     }
     for (size_t i = 0; i < gap_count; i++)
         for (uint32_t row = 0; row < MAX_ROWS; row++)
-            if (!is_marked(gaps[i].lane, gaps[i].from + row))
+            if (!is_marked(marks, gaps[i].lane, gaps[i].from + row))
                 sum->lost -= !(gaps[i].seen >> row & 1);
 }
 
@@ -273,6 +273,15 @@ static void add_up(sums *sum, const control *own)
         sum->longest_ns = atomic_load(&shared->longest_ns);
 }
 
+/* Far more than will be touched. */
+static void *map_bits(size_t bytes)
+{
+    void *bits = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                      MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    CHECK(bits != MAP_FAILED);
+    return bits;
+}
+
 static void play_phase(uint32_t phase, uint64_t kills, sums *sum)
 {
     static control own;
@@ -280,9 +289,8 @@ static void play_phase(uint32_t phase, uint64_t kills, sums *sum)
     memset(&own, 0, sizeof own);
     memset(shared, 0, sizeof *shared);
     gap_count = 0;
-    marks = mmap(NULL, mark_bytes, PROT_READ | PROT_WRITE,
-                 MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    CHECK(marks != MAP_FAILED);
+    marks = map_bits(mark_bytes);
+    released = map_bits(mark_bytes);
     rf_options options = options_for(8u << random_below(6));
     own.ring = create_ring_as(&options, sizeof(payload));
     CHECK(rf_ring_geometry(own.ring)->slots <= MAX_SLOTS);
@@ -304,6 +312,7 @@ static void play_phase(uint32_t phase, uint64_t kills, sums *sum)
     close_ring(own.ring);
     shm_unlink(segment_name(0));
     munmap(marks, mark_bytes);
+    munmap(released, mark_bytes);
 }
 
 /* Of those that held something when they died, this part had it given back after how long? */
@@ -339,7 +348,7 @@ static void show(const sums *sum, double seconds)
         {"doubled", sum->doubled},
         {"torn", sum->torn},
         {"out of order", sum->disordered},
-        {"stalled beside work for 100 ms", sum->stalled},
+        {"stalled beside work", sum->stalled},
     };
     for (size_t i = 0; i < COUNT(rows); i++)
         printf("    %-38s %12llu\n", rows[i].what, (unsigned long long)rows[i].count);

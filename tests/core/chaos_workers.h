@@ -5,9 +5,10 @@
  * it no processor, or gives none to those for whom it waits. What can: a survivor that waits
  * looks at the words itself at the end of each slice of 50 ms. Work for it is a slot in the state
  * that it waits for, or any slot in the hands of a process that is dead. The same word, and still
- * work, at three such looks in a row is a stall: for 100 ms of its own waiting, with the ring's
- * code run at least twice, it did not get what was there. Waits over 100 ms beside nothing to be
- * had are counted apart, and those in which it stood still itself not at all.
+ * work, at two such looks in a row is a stall: it has waited for 100 ms, for the second half
+ * beside this work, and the ring's code has run meanwhile and did not get it. Waits over 100 ms
+ * beside nothing to be had are counted apart, and those in which it stood still itself not at
+ * all.
  */
 #ifndef RF_CHAOS_WORKERS_H
 #define RF_CHAOS_WORKERS_H
@@ -30,7 +31,8 @@ typedef struct board {
 } board;
 
 static board *shared;
-static _Atomic uint64_t *marks; /* a bit per number of each lane */
+/* A bit per number of each lane: it was taken; it was released, so it can not come again. */
+static _Atomic uint64_t *marks, *released;
 
 /* ---- Waiting, and whether there was work ---------------------------------------------------- */
 
@@ -67,7 +69,7 @@ static void look_around(watch *own)
         if (!is_work(own, word))
             own->looks[slot] = 0;
         else if (own->looks[slot] && own->words[slot] == word)
-            stalled |= ++own->looks[slot] == 3;
+            stalled |= ++own->looks[slot] == 2;
         else
             own->looks[slot] = 1;
         own->words[slot] = word;
@@ -169,7 +171,7 @@ static inline void producer_process(void *argument)
 
 typedef struct batch {
     rf_lease *lease;
-    uint64_t sums[4 * MAX_ROWS];
+    payload rows[4 * MAX_ROWS]; /* as they were taken */
 } batch;
 
 typedef struct taker {
@@ -180,16 +182,16 @@ typedef struct taker {
     } last[MOST][RECENT];
 } taker;
 
-static bool is_marked(uint64_t lane, uint64_t number)
+static bool is_marked(_Atomic uint64_t *bits, uint64_t lane, uint64_t number)
 {
-    return atomic_load(&marks[(lane * NUMBERS_PER_LANE + number) / 64]) >> number % 64 & 1;
+    return atomic_load(&bits[(lane * NUMBERS_PER_LANE + number) / 64]) >> number % 64 & 1;
 }
 
 /* True the first time. */
-static bool mark(uint64_t lane, uint64_t number)
+static bool mark(_Atomic uint64_t *bits, uint64_t lane, uint64_t number)
 {
     uint64_t bit = UINT64_C(1) << number % 64;
-    return !(atomic_fetch_or(&marks[(lane * NUMBERS_PER_LANE + number) / 64], bit) & bit);
+    return !(atomic_fetch_or(&bits[(lane * NUMBERS_PER_LANE + number) / 64], bit) & bit);
 }
 
 static void check_row(taker *own, const payload *record, const rf_record *about)
@@ -202,7 +204,8 @@ static void check_row(taker *own, const payload *record, const rf_record *about)
     }
     if (about->deliveries > 1)
         atomic_fetch_add(&shared->again, 1);
-    if (!mark(lane, record->number) && about->deliveries <= 1)
+    bool first = mark(marks, lane, record->number);
+    if ((!first && about->deliveries <= 1) || is_marked(released, lane, record->number))
         atomic_fetch_add(&shared->doubled, 1);
     if (about->deliveries > 1)
         return; /* it comes late */
@@ -220,19 +223,22 @@ static void check_batch(taker *own, batch *now)
     rf_lease_records(now->lease, about);
     for (uint32_t row = 0; row < rf_lease_rows(now->lease); row++) {
         check_row(own, &rows[row], &about[row]);
-        now->sums[row] = checksum_of(&rows[row]);
+        now->rows[row] = rows[row];
     }
     atomic_fetch_add(&shared->takes, 1);
 }
 
 static void release(batch *now)
 {
-    const payload *rows = rf_lease_data(now->lease, 0);
-    for (uint32_t row = 0; row < rf_lease_rows(now->lease); row++)
-        if (now->sums[row] != checksum_of(&rows[row])) /* someone wrote into it meanwhile */
-            atomic_fetch_add(&shared->torn, 1);
+    uint32_t count = rf_lease_rows(now->lease);
+    if (memcmp(rf_lease_data(now->lease, 0), now->rows, count * sizeof now->rows[0]) != 0)
+        atomic_fetch_add(&shared->torn, 1); /* someone wrote into it meanwhile */
     rf_lease_drop(now->lease);
     now->lease = NULL;
+    /* Not before: a taker that dies in between is delivered from again. */
+    for (uint32_t row = 0; row < count; row++)
+        if (now->rows[row].number < NUMBERS_PER_LANE)
+            mark(released, now->rows[row].producer % MOST, now->rows[row].number);
 }
 
 static void taker_process(void *worker)
