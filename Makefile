@@ -63,6 +63,13 @@ test-bench: $(VENV)/.dev build ## run each benchmark once, without measuring
 	@echo "== benchmarks, once each"
 	@$(BIN)/python -m pytest benchmarks --benchmark-disable -q -m "not slow"
 
+.PHONY: model model-smoke
+model: ## check the protocol's model exhaustively with spin, and that each mutation of it is caught
+	@$(PYTHON) csrc/model/check.py
+
+model-smoke: ## the part of it that takes seconds
+	@$(PYTHON) csrc/model/check.py --smoke
+
 bench: $(VENV)/.dev build ## measure (see benchmarks/README.md)
 	@$(BIN)/python -m pytest benchmarks --timeout=0 -s
 

@@ -1,0 +1,221 @@
+"""Check the model with spin: every configuration must hold, every mutation must be caught.
+
+It may not know the protocol: that stands in the .pml files. Run by `make model` and `make model-smoke`; needs
+python3, cpp, gcc and spin. Where spin is not installed, it is fetched into build/ with apt, without root.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+MODEL = Path(__file__).resolve().parent
+BUILD = MODEL.parent.parent / "build" / "model"
+MOST_MEGABYTES = 8000
+SKIPPED = 77
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What is set in segment.pml, and a name for the table."""
+
+    name: str
+    sets: dict[str, int]
+    smoke: bool = False
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A mistake in the protocol: the #ifdef that makes it, and in which configuration spin finds it."""
+
+    name: str
+    what: str
+    sets: dict[str, int]
+    smoke: bool = False
+
+
+ALL = {"PRODUCERS": 2, "TAKERS": 2}
+SLOTS_3 = ALL | {"SLOTS": 3, "FINE": 0}
+SLOTS_2_FINE = ALL | {"SLOTS": 2, "FINE": 1}
+WAITING_1 = ALL | {"SLOTS": 1, "FINE": 0, "WAITING": 1}
+
+CONFIGURATIONS = [
+    Configuration("slots: 2 producers, 2 takers, 3 slots, a crash", SLOTS_3 | {"CRASHES": 1}),
+    Configuration("slots: 2 producers, 2 takers, 2 slots, a crash", SLOTS_3 | {"SLOTS": 2, "CRASHES": 1}, smoke=True),
+    Configuration("slots, every step: 2 producers, 2 takers, 2 slots", SLOTS_2_FINE | {"CRASHES": 0}),
+    Configuration("slots, every step: 1 producer, 2 takers, 2 slots, a crash", SLOTS_2_FINE | {"PRODUCERS": 1, "CRASHES": 1}),
+    Configuration("event count: 2 producers, 2 takers, 1 slot", WAITING_1 | {"CRASHES": 0}, smoke=True),
+    Configuration("event count: 2 producers, 2 takers, 1 slot, a crash", WAITING_1 | {"CRASHES": 1}),
+]
+
+STEPS = SLOTS_2_FINE | {"CRASHES": 0}
+STEPS_AND_CRASH = SLOTS_2_FINE | {"CRASHES": 1}
+WAITING = WAITING_1 | {"CRASHES": 0}
+WAITING_AND_CRASH = WAITING_1 | {"CRASHES": 1}
+
+MUTATIONS = [
+    Mutation("READY_BEFORE_PAYLOAD", "R1: READY is swapped in before the payload is written", STEPS, smoke=True),
+    Mutation("READY_BEFORE_LINK", "R1: READY is swapped in before the link is written", STEPS),
+    Mutation("RELEASE_BEFORE_READ", "R2: FREE is swapped in before the payload has been read", STEPS, smoke=True),
+    Mutation("NO_EPOCH", "a slot comes back with the epoch that it had", STEPS, smoke=True),
+    Mutation("NO_LINK_CHECK", "takers do not follow links", STEPS, smoke=True),
+    Mutation("WORD_READ_ANEW", "the swap of take_slot is from a word read behind the link", STEPS),
+    Mutation("BLIND_CLAIM", "a claim is stored, not swapped in", STEPS),
+    Mutation("BLIND_TAKE", "a take is stored, not swapped in", STEPS),
+    Mutation("NO_LOOK_BEHIND_CLAIM", "F3: no look at finished behind the claim", STEPS),
+    Mutation("FINISHED_READ_LATE", "F4: finished is read behind the words", STEPS),
+    Mutation("CLAIMED_OVERLOOKED", "a finished ring's last claims are not waited for", STEPS),
+    Mutation("NO_REDELIVERY", "a dead taker's record is freed", STEPS_AND_CRASH, smoke=True),
+    Mutation("CLAIMS_FORGOTTEN", "a dead producer's claim is left as it is", STEPS_AND_CRASH),
+    Mutation("RECOVERS_THE_LIVING", "recovery does not ask who lives", STEPS_AND_CRASH),
+    Mutation("NO_SECOND_LOOK", "no look between the wish and the sleep", WAITING, smoke=True),
+    Mutation("WISH_AFTER_LOOK", "F2: the wish is left behind the last look", WAITING),
+    Mutation("KEY_AFTER_LOOK", "A5: the sequence is read behind the last look", WAITING),
+    Mutation("NOTIFY_BEFORE_CHANGE", "F1: the publisher looks for waiters before READY", WAITING),
+    Mutation("WISH_WITHDRAWN_LATE", "wake_all withdraws the wish behind the sequence", WAITING),
+    Mutation("WAKE_ONE", "wake_all wakes one sleeper", WAITING),
+    Mutation("RELEASE_SILENT", "release does not notify producers", WAITING),
+    Mutation("UNCLAIM_SILENT", "a claim given back at the end does not notify takers", WAITING),
+    Mutation("FINISH_SILENT", "rf_finish does not notify", WAITING),
+    Mutation("BURIED_IN_SILENCE", "recovery does not notify", WAITING_AND_CRASH),
+]
+
+
+# ---- spin -------------------------------------------------------------------------------------
+
+
+def run(command: list[str | Path], **more: object) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end and keep what it says."""
+    return subprocess.run(command, capture_output=True, text=True, **more)  # type: ignore[call-overload, no-any-return]
+
+
+def fetch_spin() -> str | None:
+    """Fetch Debian's package into build/, without root; first with the lists that are there, then with lists of our own."""
+    folder = BUILD / "spin"
+    found = folder / "usr" / "bin" / "spin"
+    if found.exists():
+        return str(found)
+    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+        return None
+    state = folder / "apt"
+    (state / "lists" / "partial").mkdir(parents=True, exist_ok=True)
+    (state / "archives" / "partial").mkdir(parents=True, exist_ok=True)
+    private = [f"-oDir::State::lists={state}/lists", f"-oDir::Cache={state}", "-oAPT::Sandbox::User="]
+    timeout = ["-oAcquire::http::Timeout=20", "-oAcquire::Retries=1"]
+    for options in ([], private):
+        if options:
+            run(["apt-get", "-qq", *timeout, *options, "update"])
+        run(["apt-get", "-qq", *timeout, *options, "download", "spin"], cwd=folder)
+        for package in sorted(folder.glob("spin_*.deb")):
+            run(["dpkg-deb", "-x", package, folder])
+        if found.exists():
+            return str(found)
+    return None
+
+
+# ---- One check --------------------------------------------------------------------------------
+
+
+@dataclass
+class Result:
+    """What pan said. `error` is the property that did not hold; "" when all did."""
+
+    states: int
+    seconds: float
+    megabytes: float
+    error: str
+    complete: bool
+
+
+def check(spin: str, folder: Path, sets: dict[str, int], mutation: str = "") -> Result:
+    """Build and run the checker of one configuration."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    defines = [f"-D{name}={value}" for name, value in sets.items()] + ([f"-D{mutation}"] if mutation else [])
+    for command in (
+        ["cpp", "-P", *defines, MODEL / "ring.pml", folder / "model.pml"],
+        [spin, "-a", "model.pml"],
+        ["gcc", "-O2", "-w", "-DSAFETY", "-DCOLLAPSE", f"-DMEMLIM={MOST_MEGABYTES}", "-o", "pan", "pan.c"],
+    ):
+        done = run(command, cwd=folder)
+        if done.returncode != 0:
+            sys.exit(f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
+    begun = time.monotonic()
+    said = run(["./pan", "-m2000000"], cwd=folder).stdout
+    seconds = time.monotonic() - begun
+
+    def number(pattern: str) -> float:
+        found = re.search(pattern, said)
+        return float(found.group(1)) if found else 0.0
+
+    error = re.search(r"^pan:\d+: (.*?) \(at depth", said, re.MULTILINE)
+    errors = re.search(r"errors: (\d+)", said)
+    complete = bool(errors) and "Search not completed" not in said and "max search depth too small" not in said
+    return Result(
+        states=int(number(r"([\d.e+]+) states, stored")),
+        seconds=seconds,
+        megabytes=number(r"([\d.]+)\s+total actual memory"),
+        error=error.group(1) if error else "",
+        complete=complete,
+    )
+
+
+def property_of(error: str) -> str:
+    """The property in words, by the assertion that spin shows."""
+    for sign, words in (
+        ("invalid end state", "no deadlock"),
+        ("assertion violated 0", "no lost wake-up"),
+        ("payload", "nothing torn, doubled or out of order"),
+        ("under_way", "no lost record"),
+        ("reader", "nothing torn"),
+        ("seen_by", "a held slot is its owner's alone"),
+        ("words", "no lost slot"),
+    ):
+        if sign in error:
+            return words
+    return error
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--smoke", action="store_true", help="only what takes seconds")
+    parser.add_argument("--only", help="only what has this in its name")
+    arguments = parser.parse_args()
+    BUILD.mkdir(parents=True, exist_ok=True)
+    spin = os.environ.get("SPIN") or shutil.which("spin") or fetch_spin()
+    if not spin:
+        print("SKIP model: no spin in PATH, and apt could not fetch it; install the package `spin`")
+        return 0 if arguments.smoke else SKIPPED
+
+    def wanted(entry: Configuration | Mutation) -> bool:
+        return (entry.smoke or not arguments.smoke) and (not arguments.only or arguments.only in entry.name)
+
+    failed = 0
+    for configuration in filter(wanted, CONFIGURATIONS):
+        result = check(spin, BUILD / "pan", configuration.sets)
+        holds = result.complete and not result.error
+        failed += not holds
+        verdict = "holds" if holds else f"FAILED {result.error or 'not searched to the end'}"
+        print(
+            f"{configuration.name:58} {result.states:>11,} states {result.seconds:6.1f} s "
+            f"{result.megabytes:5.0f} MB  {verdict}",
+            flush=True,
+        )
+    for mutation in filter(wanted, MUTATIONS):
+        result = check(spin, BUILD / "pan", mutation.sets, mutation.name)
+        failed += not result.error
+        verdict = f"caught: {property_of(result.error)}" if result.error else "FAILED: not caught"
+        print(f"{mutation.name:22} {mutation.what:62} {result.seconds:6.1f} s  {verdict}", flush=True)
+    print(f"model: {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+/*
+ * The producer's side: claim.c, with what it gives back (lease.c).
+ *
+ * It may not know how anyone sleeps (waiter.pml) or who is dead (recovery.pml).
+ */
+
+/* lease.c: rf_unclaim. Takers of a ring that has ended wait for its last claims. */
+inline rf_unclaim()
+{
+    STEP(SWAP_TO_FREE; FORGET_SLOT);
+    rf_notify(WRITABLE);
+#if WAITING && !defined UNCLAIM_SILENT
+    if
+    :: atomic { finished -> CHANGED(READABLE) }; rf_notify(READABLE)
+    :: !finished
+    :: KILLED
+    fi
+#endif
+}
+
+#define WRITE_PAYLOAD STEP(CHECK_WRITE; payload = RECORD(self, untaken[self] + 1))
+
+/* The stores into the slot record, behind a look whether the claim is still ours. */
+#define WRITE_LINK STEP(CHECK_WRITE; link = last_link)
+
+/* R1 -> A1 (take_slot). last_link is private. */
+#define MAKE_READY \
+    assert(word == seen); word = WORD(READY, NOBODY, EPOCH(seen)); CHANGED(READABLE); \
+    untaken[self]++; under_way++; last_link = LINK(slot, EPOCH(seen))
+#define SWAP_TO_READY(forget) STEP(MAKE_READY; forget)
+
+inline publish_slot()
+{
+#if defined READY_BEFORE_PAYLOAD
+    WRITE_LINK;
+    SWAP_TO_READY(skip);
+    STEP(payload = RECORD(self, untaken[self]); FORGET_SLOT)
+#elif defined READY_BEFORE_LINK
+    WRITE_PAYLOAD;
+    STEP(before = last_link);
+    SWAP_TO_READY(skip);
+    STEP(link = before; before = 0; FORGET_SLOT)
+#elif defined NOTIFY_BEFORE_CHANGE
+    WRITE_PAYLOAD;
+    WRITE_LINK;
+    STEP(before = wanted[READABLE]); /* what F1 forbids */
+    SWAP_TO_READY(FORGET_SLOT)
+#elif FINE
+    WRITE_PAYLOAD;
+    WRITE_LINK;
+    SWAP_TO_READY(FORGET_SLOT)
+#else
+    STEP(CHECK_WRITE;
+         payload = RECORD(self, untaken[self] + 1);
+         link = last_link;
+         MAKE_READY;
+         FORGET_SLOT)
+#endif
+}
+
+/* The look at which word is FREE needs no step of its own: it finds nothing that PASSED. */
+#define NOT_FREE(w) (STATE(w) != FREE)
+#define NOTE(w) skip
+#define FORGET_LOOK skip
+
+#define MAKE_CLAIMED word = WORD(CLAIMED, self, EPOCH(seen)); seen = word
+
+proctype producer(byte self)
+{
+look: /* try_claim, claim_run */
+    if
+    :: atomic { finished -> DEPART; goto gone } /* rf_still_open */
+#if FINE
+    :: FIND(FREE, skip) /* the load of claim_slot */
+#else
+    :: FIND(FREE, MAKE_CLAIMED)
+#endif
+#if WAITING
+    :: !finished && SOME_SLOT_IS_NOT(FREE) -> goto wait
+#endif
+    :: KILLED
+    fi;
+
+#if FINE
+    /* The swap of claim_slot. A2 <- R2 (SWAP_TO_FREE) */
+    if
+#ifdef BLIND_CLAIM
+    :: atomic { MAKE_CLAIMED }
+#else
+    :: atomic { word == seen -> MAKE_CLAIMED }
+    :: atomic { word != seen -> FORGET_SLOT; goto look }
+#endif
+    :: KILLED
+    fi;
+#endif
+
+    /* F3 with F4 (taker): the second look at `finished`. */
+    if
+#ifdef NO_LOOK_BEHIND_CLAIM
+    :: true
+#else
+    :: finished -> goto unclaim
+    :: !finished
+#endif
+    :: KILLED
+    fi;
+
+    if
+    :: publish_slot();
+#ifdef NOTIFY_BEFORE_CHANGE
+       if
+       :: atomic { before == 0 -> NOTIFIED(READABLE) }
+       :: before != 0 -> wake_all(READABLE)
+       fi;
+       before = 0
+#else
+       rf_notify(READABLE)
+#endif
+    :: goto unclaim /* rf_discard_rows */
+    fi;
+    goto look;
+
+unclaim:
+    rf_unclaim();
+    goto look;
+
+#if WAITING
+wait: /* wait_to_claim */
+    rf_prepare_wait(WRITABLE);
+    /* C notifies takers that want more rows than there is room for. Here all want one: with one wake-up the
+     * less the check is the stricter. */
+    if
+    :: atomic { finished -> DEPART; goto gone }
+    :: atomic { !finished -> rest = ALL_SLOTS }
+    :: KILLED
+    fi;
+    FIND_NONE(NOT_FREE);
+    rf_sleep();
+    goto look;
+#endif
+
+gone:
+    atomic { last_link = 0 };
+end:
+    false
+}
+#undef NOTE
+#undef FORGET_LOOK

@@ -1,0 +1,206 @@
+/*
+ * What lies in the segment, as far as the protocol needs it (layout.h, atomics.h); what a step and
+ * a crash are; and what the properties remember beside it.
+ */
+
+/* ---- The configuration; check.py sets it ---------------------------------------------------- */
+
+#ifndef PRODUCERS
+#define PRODUCERS 2
+#endif
+#ifndef TAKERS
+#define TAKERS 2
+#endif
+#ifndef SLOTS
+#define SLOTS 3 /* at most */
+#endif
+#ifndef CRASHES
+#define CRASHES 1 /* at most */
+#endif
+#ifndef WAITING
+#define WAITING 0 /* 1: with the event count; 0: who finds nothing stands still until it would */
+#endif
+
+#ifndef FINE
+#define FINE 1 /* 0: steps that nobody can come between are one step; README.md says which, and why */
+#endif
+
+/* ---- Steps and the crash -------------------------------------------------------------------- */
+
+#define NOBODY 0
+#define PRODUCER_1 1 /* and 2 */
+#define TAKER_1 3    /* and 4 */
+#define OWNER 5      /* of the segment: it calls rf_finish */
+#define RECOVERER 6  /* stands for whoever waits and looks after the dead */
+
+byte crashed = NOBODY; /* who was killed: one at most */
+byte departed;         /* how many participants have ended, killed or not */
+
+/* The producers are alike, so are the takers: that the first of each may be killed is enough. */
+#define MAY_CRASH(self) \
+    (CRASHES && crashed == NOBODY && (self == PRODUCER_1 || self == TAKER_1 || self == OWNER))
+
+#define KILLED \
+    atomic { MAY_CRASH(self) -> crashed = self; DEPART; goto gone }
+
+/* One atomic access of the C code and the private work beside it; its process may be killed before it. */
+#define STEP(...) \
+    if \
+    :: atomic { __VA_ARGS__ } \
+    :: KILLED \
+    fi
+
+/* ---- The words ------------------------------------------------------------------------------ */
+
+#define FREE 0
+#define CLAIMED 1
+#define READY 2
+#define TAKEN 3
+
+/* As in layout.h, with fewer bits. */
+#define WORD(state, owner, epoch) ((state) | (owner) << 3 | (epoch) << 6)
+#define STATE(w) ((w) & 7)
+#define WORD_OWNER(w) ((w) >> 3 & 7)
+#define EPOCH(w) ((w) >> 6)
+
+/* rf_slot.link: names a record by slot and epoch; 0 names none. */
+#define LINK(s, epoch) ((s) << 4 | (epoch))
+#define LINK_SLOT(l) ((l) >> 4)
+#define LINK_IS_READY(l, w) (STATE(w) == READY && EPOCH(w) == ((l) & 15))
+
+short words[3] = WORD(FREE, NOBODY, 1);
+byte links[3];    /* rf_slot.link */
+byte payloads[3]; /* which record the bytes in the slot are: RECORD, or 0 */
+bool finished;    /* header->finished, or header->closed */
+
+/* What each process knows privately. It stands here only for FORGET_EPOCH and IS_FRESH. */
+byte slot_of[7];      /* the slot that it looks at or holds */
+short seen_by[7];     /* its word, as last seen or made; 0: none */
+byte before_by[7];    /* of a taker: the link that it follows */
+byte last_link_of[3]; /* of a producer: names the record that it published last */
+byte rest_of[7];      /* the slots that its search has still to look at: a mask */
+#define slot slot_of[self]
+#define seen seen_by[self]
+#define before before_by[self]
+#define last_link last_link_of[self]
+#define rest rest_of[self]
+#define word words[slot]
+#define link links[slot]
+#define payload payloads[slot]
+
+/* ---- Epochs without end --------------------------------------------------------------------- */
+
+/* Words and links are compared for equality only. So in place of epoch + 1 a slot gets the lowest epoch by
+ * which nobody remembers it: laps go on without end, in finitely many states. Links to the record that is
+ * gone can never hold anyone up again; they become 0. */
+#define REMEMBERS(other, epoch) \
+    (other != self && seen_by[other] != 0 && slot_of[other] == slot && EPOCH(seen_by[other]) == epoch)
+#define REMEMBERED(epoch) \
+    (REMEMBERS(1, epoch) || REMEMBERS(2, epoch) || REMEMBERS(3, epoch) || REMEMBERS(4, epoch))
+#ifdef NO_EPOCH
+#define NEXT_EPOCH EPOCH(seen)
+#define FORGET_LINKS skip
+#else
+#define NEXT_EPOCH (!REMEMBERED(1) -> 1 : (!REMEMBERED(2) -> 2 : (!REMEMBERED(3) -> 3 : 4)))
+#define FORGET_LINK(l) l = (l == LINK(slot, EPOCH(seen)) -> 0 : l)
+#define FORGET_LINKS \
+    link = 0; \
+    FORGET_LINK(links[0]); FORGET_LINK(links[1]); FORGET_LINK(links[2]); \
+    FORGET_LINK(last_link_of[PRODUCER_1]); FORGET_LINK(last_link_of[PRODUCER_1 + 1]); \
+    FORGET_LINK(before_by[TAKER_1]); FORGET_LINK(before_by[TAKER_1 + 1])
+#endif
+#define FORGET_SLOT slot = 0; seen = 0
+
+/* lease.c: the swap of rf_free_slot, and of release_rows for one row. R2 -> A2 (claim_slot). */
+#define SWAP_TO_FREE \
+    assert(word == seen); \
+    FORGET_LINKS; \
+    payload = 0; \
+    word = WORD(FREE, NOBODY, NEXT_EPOCH); \
+    CHANGED(WRITABLE)
+
+/* ---- Searching ------------------------------------------------------------------------------ */
+
+/* The cursors are hints, any value is right; so a search starts anywhere and goes on in any order. Free slots
+ * that nobody knows anything of are alike: of these only the first need be looked at. */
+#define KNOWS(other, i) (seen_by[other] != 0 && slot_of[other] == i)
+#define IS_FRESH(i) \
+    (words[i] == WORD(FREE, NOBODY, 1) && !KNOWS(1, i) && !KNOWS(2, i) && !KNOWS(3, i) && !KNOWS(4, i) && \
+     rest_of[1] == 0 && rest_of[2] == 0 && rest_of[3] == 0 && rest_of[4] == 0)
+#define MAY_LOOK_AT(i) \
+    (i < SLOTS && !(IS_FRESH(i) && (i > 0 && IS_FRESH(0) || i > 1 && IS_FRESH(1))))
+
+/* The load that finds a word in the wished state; with what comes at once behind it. */
+#define FIND_AT(i, wished, ...) \
+    atomic { MAY_LOOK_AT(i) && STATE(words[i]) == wished -> slot = i; seen = word; __VA_ARGS__ }
+#define FIND(wished, ...) \
+    FIND_AT(0, wished, __VA_ARGS__) :: FIND_AT(1, wished, __VA_ARGS__) :: FIND_AT(2, wished, __VA_ARGS__)
+
+/* Loads of words, one after the other, until every one was as a search hopes it is not. */
+#if WAITING
+#define IS_TURN(i) (rest & 1 << i)
+#else /* rf_count_states alone decides, and goes from the first slot on */
+#define IS_TURN(i) ((rest & 1 << i) && (rest & (1 << i) - 1) == 0)
+#endif
+#define NOT_AT(i, passed) \
+    atomic { \
+        IS_TURN(i) && passed(words[i]) -> \
+            NOTE(words[i]); rest = rest & ~(1 << i); \
+            if \
+            :: rest == 0 -> break \
+            :: else \
+            fi \
+    }
+#define FOUND_AT(i, passed) \
+    atomic { IS_TURN(i) && !passed(words[i]) -> rest = 0; FORGET_LOOK; FORGET_KEY; goto look }
+#define FIND_NONE(passed) \
+    do \
+    :: NOT_AT(0, passed) :: NOT_AT(1, passed) :: NOT_AT(2, passed) \
+    :: FOUND_AT(0, passed) :: FOUND_AT(1, passed) :: FOUND_AT(2, passed) \
+    :: KILLED \
+    od
+#define ALL_SLOTS ((1 << SLOTS) - 1)
+
+/* ---- What the properties remember ----------------------------------------------------------- */
+
+/* A record is known by its place among those of its producer that have not been taken yet: 1 is next,
+ * 0 has been taken. */
+#define RECORD(producer, place) ((producer) << 4 | (place))
+#define RECORD_PRODUCER(r) ((r) >> 4)
+#define RECORD_PLACE(r) ((r) & 15)
+
+byte reader[3];   /* the taker that may be reading the payload */
+bool again[3];    /* the record may be taken once more: its taker died */
+byte untaken[3];  /* of each producer: records published and never taken yet */
+byte under_way;   /* records published and not yet released */
+bool recovered;
+
+#define IS_SLOT(i, state) (i < SLOTS && STATE(words[i]) == state)
+#define SOME_SLOT_IS(state) (IS_SLOT(0, state) || IS_SLOT(1, state) || IS_SLOT(2, state))
+#define SOME_SLOT_IS_NOT(state) \
+    (STATE(words[0]) != state || SLOTS > 1 && STATE(words[1]) != state || SLOTS > 2 && STATE(words[2]) != state)
+
+/* Nothing torn: whoever writes a payload holds the slot, and nobody else may read it. */
+#define CHECK_WRITE assert(word == seen && STATE(word) == CLAIMED && WORD_OWNER(word) == self && reader[slot] == NOBODY)
+
+/* No doubled record, and the order of each producer: a record is taken when all that its producer published
+ * before it have been; and again only when recovery has made it READY again. */
+#define MOVE_UP(i) \
+    payloads[i] = (RECORD_PRODUCER(payloads[i]) == RECORD_PRODUCER(payload) && RECORD_PLACE(payloads[i]) > 0 && \
+                   i != slot -> payloads[i] - 1 : payloads[i])
+#define CHECK_TAKE \
+    assert(payload != 0 && reader[slot] == NOBODY); \
+    if \
+    :: again[slot] -> again[slot] = false; assert(RECORD_PLACE(payload) == 0) \
+    :: else -> assert(RECORD_PLACE(payload) == 1); \
+       MOVE_UP(0); MOVE_UP(1); MOVE_UP(2); \
+       payload = payload - 1; \
+       untaken[RECORD_PRODUCER(payload)]-- \
+    fi; \
+    reader[slot] = self
+
+/* Whoever ends, killed or not, knows and reads nothing any more. */
+#define NO_LONGER_READ_BY(self, i) reader[i] = (reader[i] == self -> NOBODY : reader[i])
+#define DEPART \
+    NO_LONGER_READ_BY(self, 0); NO_LONGER_READ_BY(self, 1); NO_LONGER_READ_BY(self, 2); \
+    FORGET_SLOT; FORGET_KEY; rest = 0; before = 0; departed++

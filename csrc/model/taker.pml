@@ -1,0 +1,136 @@
+/*
+ * The taker's side: take.c, with what it gives back (lease.c). Batches have one row.
+ *
+ * It may not know how anyone sleeps (waiter.pml) or who is dead (recovery.pml).
+ */
+
+/* Without the event count a taker goes on looking where C would wait for the last claims. */
+#define PASSED(w) (STATE(w) != READY && (WAITING || !UNDER_WAY(w)))
+#define NOTE(w) claimed = claimed || UNDER_WAY(w)
+#ifdef CLAIMED_OVERLOOKED
+#define UNDER_WAY(w) false
+#else
+#define UNDER_WAY(w) (STATE(w) == CLAIMED)
+#endif
+
+#define FORGET_LOOK ended = false; claimed = false
+
+/* F4 with F3 (producer): `finished` is read before the words. */
+inline look_at_all()
+{
+#ifdef FINISHED_READ_LATE
+    STEP(rest = ALL_SLOTS);
+    FIND_NONE(PASSED);
+    STEP(ended = finished)
+#else
+    STEP(ended = finished; rest = ALL_SLOTS);
+    FIND_NONE(PASSED)
+#endif
+}
+
+#define HAS_LINK (link != 0 && LINK_SLOT(link) != slot)
+#define MUST_WAIT_AT_ONCE \
+    if \
+    :: HAS_LINK && LINK_IS_READY(link, words[LINK_SLOT(link)]) -> FORGET_SLOT; goto look \
+    :: else \
+    fi
+#define MAKE_TAKEN word = WORD(TAKEN, self, EPOCH(seen)); seen = word; CHECK_TAKE
+
+proctype taker(byte self)
+{
+    bool ended, claimed;
+
+look: /* find_first; then the load of take_slot. A1 <- R1 (SWAP_TO_READY) */
+    if
+#if FINE
+    :: FIND(READY, skip)
+#else
+    :: FIND(READY, MUST_WAIT_AT_ONCE)
+#endif
+#if WAITING
+    :: SOME_SLOT_IS_NOT(READY) -> goto wait
+#elif defined FINISHED_READ_LATE
+    :: goto wait
+#else
+    :: finished -> goto wait
+#endif
+    :: KILLED
+    fi;
+
+#if FINE
+    /* must_wait: the link, then the word of the slot that it names. */
+#ifndef NO_LINK_CHECK
+    if
+    :: atomic { !HAS_LINK -> skip }
+    :: atomic { HAS_LINK -> before = link };
+       if
+       :: atomic { LINK_IS_READY(before, words[LINK_SLOT(before)]) -> before = 0; FORGET_SLOT; goto look }
+       :: atomic { !LINK_IS_READY(before, words[LINK_SLOT(before)]) -> before = 0 }
+       :: KILLED
+       fi
+    :: KILLED
+    fi;
+#endif
+#ifdef WORD_READ_ANEW
+    STEP(seen = word);
+    if
+    :: STATE(seen) == READY
+    :: atomic { STATE(seen) != READY -> FORGET_SLOT; goto look }
+    fi;
+#endif
+#endif
+
+    /* The swap of take_slot. A1 <- R1 */
+    if
+#ifdef BLIND_TAKE
+    :: atomic { MAKE_TAKEN }
+#else
+    :: atomic { word == seen -> MAKE_TAKEN }
+    :: atomic { word != seen -> FORGET_SLOT; goto look }
+#endif
+    :: KILLED
+    fi;
+
+    /* The payload is read until release_rows swaps. R2 -> A2 (claim_slot) */
+#ifdef RELEASE_BEFORE_READ
+    before = slot;
+    STEP(SWAP_TO_FREE; under_way--; FORGET_SLOT);
+    STEP(assert(reader[before] == self); reader[before] = NOBODY; before = 0);
+#else
+    STEP(assert(reader[slot] == self); reader[slot] = NOBODY; under_way--; SWAP_TO_FREE; FORGET_SLOT);
+#endif
+#ifndef RELEASE_SILENT
+    rf_notify(WRITABLE);
+#endif
+    goto look;
+
+wait: /* last_look, nothing_ready */
+#if defined NO_SECOND_LOOK
+    look_at_all();
+    rf_prepare_wait(READABLE);
+#elif defined WISH_AFTER_LOOK
+    READ_KEY;
+    look_at_all();
+    LEAVE_WISH(READABLE);
+#elif defined KEY_AFTER_LOOK
+    LEAVE_WISH(READABLE);
+    look_at_all();
+    READ_KEY;
+#else
+    rf_prepare_wait(READABLE);
+    look_at_all();
+#endif
+    if
+    :: atomic { ended && !claimed -> DEPART; goto gone }
+    :: atomic { !ended || claimed -> ended = false; claimed = false };
+       rf_sleep();
+       goto look
+    fi;
+
+gone:
+    atomic { FORGET_LOOK };
+end:
+    false
+}
+#undef NOTE
+#undef FORGET_LOOK
