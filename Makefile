@@ -32,6 +32,8 @@ test-c: ## test the C core without Python: plain, under ASan+UBSan, under TSan
 	@echo "== C tests"
 	@$(MAKE) --no-print-directory -C tests/core
 
+smoke: model-smoke chaos-smoke fuzz-smoke soak-smoke test-orderings ## a short run of every long proof
+
 test-orderings: ## weaken each memory ordering of the C core in turn; TSan must notice each
 	@$(MAKE) --no-print-directory -C tests/core orderings
 
@@ -63,7 +65,6 @@ test-bench: $(VENV)/.dev build ## run each benchmark once, without measuring
 	@echo "== benchmarks, once each"
 	@$(BIN)/python -m pytest benchmarks --benchmark-disable -q -m "not slow"
 
-.PHONY: model model-smoke
 model: ## check the protocol's model exhaustively with spin, and that each mutation of it is caught
 	@$(PYTHON) csrc/model/check.py
 

@@ -50,7 +50,9 @@ CONFIGURATIONS = [
     Configuration("slots: 2 producers, 2 takers, 3 slots, a crash", SLOTS_3 | {"CRASHES": 1}),
     Configuration("slots: 2 producers, 2 takers, 2 slots, a crash", SLOTS_3 | {"SLOTS": 2, "CRASHES": 1}, smoke=True),
     Configuration("slots, every step: 2 producers, 2 takers, 2 slots", SLOTS_2_FINE | {"CRASHES": 0}),
-    Configuration("slots, every step: 1 producer, 2 takers, 2 slots, a crash", SLOTS_2_FINE | {"PRODUCERS": 1, "CRASHES": 1}),
+    Configuration(
+        "slots, every step: 1 producer, 2 takers, 2 slots, a crash", SLOTS_2_FINE | {"PRODUCERS": 1, "CRASHES": 1}
+    ),
     Configuration("event count: 2 producers, 2 takers, 1 slot", WAITING_1 | {"CRASHES": 0}, smoke=True),
     Configuration("event count: 2 producers, 2 takers, 1 slot, a crash", WAITING_1 | {"CRASHES": 1}),
 ]

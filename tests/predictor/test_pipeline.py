@@ -419,7 +419,7 @@ def test_a_ctrl_c_that_is_lost_in_a_destructor_is_raised_all_the_same(lost_in: s
         return as_row(item)
 
     model_of_one_batch = model if lost_in == "the model" else copy_rows
-    with running(prepare, model=model_of_one_batch) as run, pytest.raises(KeyboardInterrupt):
+    with running(prepare, model=model_of_one_batch) as run, pytest.raises(KeyboardInterrupt):  # noqa: PT012
         for chunk in run.chunks(range(100)):
             assert lost_in == "a wait"
             if len(chunk.indices):
