@@ -191,7 +191,10 @@ static void mutate(input *now)
         case 0: now->cut = random_word(); break;
         case 1: now->planned = random_below(2); break;
         case 2: now->filling = random_below(2) ? (uint32_t)random_word() : 0; break;
-        case 3: numbers[random_below(sizeof *now / 4)] = (uint32_t)odd_number(); break;
+        case 3: /* before the geometry: cursors, flags, event counts; or anywhere */
+            numbers[random_below(random_below(4) ? geometry : sizeof *now / 4)] =
+                (uint32_t)odd_number();
+            break;
         case 4:
             ((uint8_t *)now)[random_below(sizeof *now)] ^= (uint8_t)(1 << random_below(8));
             break;
