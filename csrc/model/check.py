@@ -50,17 +50,26 @@ CONFIGURATIONS = [
     Configuration("slots: 2 producers, 2 takers, 3 slots, a crash", SLOTS_3 | {"CRASHES": 1}),
     Configuration("slots: 2 producers, 2 takers, 2 slots, a crash", SLOTS_3 | {"SLOTS": 2, "CRASHES": 1}, smoke=True),
     Configuration("slots, every step: 2 producers, 2 takers, 2 slots", SLOTS_2_FINE | {"CRASHES": 0}),
+<<<<<<< HEAD
     Configuration(
         "slots, every step: 1 producer, 2 takers, 2 slots, a crash", SLOTS_2_FINE | {"PRODUCERS": 1, "CRASHES": 1}
     ),
     Configuration("event count: 2 producers, 2 takers, 1 slot", WAITING_1 | {"CRASHES": 0}, smoke=True),
     Configuration("event count: 2 producers, 2 takers, 1 slot, a crash", WAITING_1 | {"CRASHES": 1}),
+=======
+    Configuration("slots, every step: 1 producer, 2 takers, 2 slots, a crash", SLOTS_2_FINE | {"PRODUCERS": 1, "CRASHES": 1}),
+    Configuration("event count: 1 producer, 2 takers, 1 slot", WAITING_1 | {"PRODUCERS": 1, "CRASHES": 0}, smoke=True),
+    Configuration("event count: 2 producers, 1 taker, 1 slot", WAITING_1 | {"TAKERS": 1, "CRASHES": 0}),
+    Configuration("event count: 1 producer, 2 takers, 1 slot, a crash", WAITING_1 | {"PRODUCERS": 1, "CRASHES": 1}),
+    Configuration("event count: 2 producers, 1 taker, 1 slot, a crash", WAITING_1 | {"TAKERS": 1, "CRASHES": 1}),
+>>>>>>> c892fdb (Model: README, smaller event count configurations)
 ]
 
 STEPS = SLOTS_2_FINE | {"CRASHES": 0}
 STEPS_AND_CRASH = SLOTS_2_FINE | {"CRASHES": 1}
-WAITING = WAITING_1 | {"CRASHES": 0}
-WAITING_AND_CRASH = WAITING_1 | {"CRASHES": 1}
+WAITING = WAITING_1 | {"PRODUCERS": 1, "CRASHES": 0}
+WAITING_AND_CRASH = WAITING_1 | {"PRODUCERS": 1, "CRASHES": 1}
+TWO_WAITERS = WAITING_1 | {"TAKERS": 1, "CRASHES": 0}
 
 MUTATIONS = [
     Mutation("READY_BEFORE_PAYLOAD", "R1: READY is swapped in before the payload is written", STEPS, smoke=True),
