@@ -99,7 +99,9 @@ look: /* find_first; then the load of take_slot. A1 <- R1 (SWAP_TO_READY) */
 #else
     STEP(assert(reader[slot] == self); reader[slot] = NOBODY; under_way--; SWAP_TO_FREE; FORGET_SLOT);
 #endif
-#ifndef RELEASE_SILENT
+#ifdef RELEASE_SILENT
+    NOTIFIED(WRITABLE);
+#else
     rf_notify(WRITABLE);
 #endif
     goto look;
