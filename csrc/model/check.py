@@ -102,7 +102,7 @@ def run(command: list[str | Path], **more: object) -> subprocess.CompletedProces
 
 
 def fetch_spin() -> str | None:
-    """Fetch Debian's package into build/, without root; first with the lists that are there, then with lists of our own."""
+    """Fetch Debian's package into build/, without root: with apt's lists as they are, else with lists of our own."""
     folder = BUILD / "spin"
     found = folder / "usr" / "bin" / "spin"
     if found.exists():
@@ -183,7 +183,7 @@ def check(spin: str, folder: Path, sets: dict[str, int], mutation: str = "") -> 
 
 
 def property_of(error: str) -> str:
-    """The property in words, by the assertion that spin shows."""
+    """Return the property in words, by the assertion that spin shows."""
     for sign, words in (
         ("invalid end state", "no deadlock"),
         ("assertion violated 0", "no lost wake-up"),
@@ -212,11 +212,12 @@ def main() -> int:
     def wanted(entry: Configuration | Mutation) -> bool:
         return (entry.smoke or not arguments.smoke) and (not arguments.only or arguments.only in entry.name)
 
-    failed = 0
+    failed = checked = 0
     for configuration in filter(wanted, CONFIGURATIONS):
         result = check(spin, BUILD / "pan", configuration.sets)
         holds = result.complete and not result.error
         failed += not holds
+        checked += 1
         verdict = "holds" if holds else f"FAILED {result.error or 'not searched to the end'}"
         print(
             f"{configuration.name:58} {result.states:>11,} states {result.seconds:6.1f} s "
@@ -226,10 +227,11 @@ def main() -> int:
     for mutation in filter(wanted, MUTATIONS):
         result = check(spin, BUILD / "pan", mutation.sets, mutation.name)
         failed += not result.error
+        checked += 1
         verdict = f"caught: {property_of(result.error)}" if result.error else "FAILED: not caught"
         print(f"{mutation.name:22} {mutation.what:62} {result.seconds:6.1f} s  {verdict}", flush=True)
-    print(f"model: {failed} failed")
-    return 1 if failed else 0
+    print(f"model: {checked} checks, {failed} failed")
+    return 1 if failed or not checked else 0
 
 
 if __name__ == "__main__":
