@@ -38,7 +38,8 @@ byte departed;         /* how many participants have ended, killed or not */
 
 /* The producers are alike, so are the takers: that the first of each may be killed is enough. */
 #define MAY_CRASH(self) \
-    (CRASHES && crashed == NOBODY && (self == PRODUCER_1 || self == TAKER_1 || self == OWNER))
+    (CRASHES && crashed == NOBODY && \
+     (self == PRODUCER_1 || (self == TAKER_1 && TAKERS > 1) || self == OWNER)) /* someone is left to take */
 
 #define KILLED \
     atomic { MAY_CRASH(self) -> crashed = self; DEPART; goto gone }
