@@ -211,8 +211,9 @@ def test_ctrl_c_ends_a_wait(ring, tmp_path, what):
         waiter.wait()
 
 
-def test_a_ctrl_c_that_the_program_handles_is_not_the_feeds_affair(ring):
+def test_a_ctrl_c_that_the_program_handles_is_not_the_feeds_affair(ring, monkeypatch):
     """It waits in the background, as a prefetch does, while the main thread runs Python."""
+    monkeypatch.setattr("ringfeed.tf.taking._TURN_SECONDS", 1e9)  # or it would wait no longer than that, unasked
     fill(ring, range(2))
     elements = iter(dataset(ring, 2, structure="x", prefetch=1))
     assert first_numbers(next(elements)) == [0, 1]
@@ -226,6 +227,7 @@ def test_a_ctrl_c_that_the_program_handles_is_not_the_feeds_affair(ring):
     slices.join()  # at one place all the time, as inside TensorFlow, but here handlers run
     fill(ring, [2, 3])
     assert first_numbers(next(elements)) == [2, 3]
+    ring.finish()  # ends the wait for the one after that
 
 
 def test_handlers_of_sigint_are_the_programs_own_after_a_wait(ring):
