@@ -17,7 +17,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo build test test-c test-orderings test-aarch64 test-py test-bench test-pythons smoke steps model model-smoke chaos chaos-smoke \
+.PHONY: help demo build test test-c test-orderings test-aarch64 test-py test-slow test-bench test-pythons smoke steps model model-smoke chaos chaos-smoke \
     fuzz fuzz-smoke soak soak-smoke lint format bench sdist wheel lock clean
 
 help: ## list the targets
@@ -59,7 +59,10 @@ fuzz-smoke: ## the same for half a minute
 
 test-py: $(VENV)/.dev build ## run the Python tests
 	@echo "== Python tests"
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/.dev build ## run the Python tests that take minutes: ten thousand items amid kills
+	@$(BIN)/python -m pytest -m slow
 
 test-bench: $(VENV)/.dev build ## run each benchmark once, without measuring
 	@echo "== benchmarks, once each"
