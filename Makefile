@@ -21,7 +21,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
     fuzz fuzz-smoke soak soak-smoke lint format bench sdist wheel lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/.demo build ## install, build and show RingFeed on real pictures
 	@$(BIN)/python examples/demo.py
