@@ -123,7 +123,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 build: $(VENV)/.demo $(VENV)/.built
 
 $(VENV)/.built: $(SOURCES)
-	@echo "== building ringfeed._core"
+	@echo "== building ringfeed._core and ringfeed._tf_op"
 	@$(BIN)/python setup.py --quiet build_ext --inplace
 	@touch $@
 

@@ -1,4 +1,4 @@
-"""Build the one extension, ringfeed._core: the C core in csrc/ and its Cython binding.
+"""Build ringfeed._core, the C core in csrc/ with its Cython binding, and ringfeed._tf_op, the ops for TensorFlow.
 
 Everything else about the package stands in pyproject.toml. Switches, as environment variables:
 
@@ -34,7 +34,6 @@ HEADERS = ("csrc/*.h", "csrc/include/*.h", "src/ringfeed/*.pxd", "src/ringfeed/b
 
 core = Extension(
     "ringfeed._core",
-    # tf_op.c becomes a shared object of its own: TensorFlow loads it, not Python.
     sources=["src/ringfeed/_core.pyx", *sorted(set(glob("csrc/*.c")) - {"csrc/tf_op.c"})],
     depends=sorted(path for pattern in HEADERS for path in glob(pattern)),
     include_dirs=["csrc/include", "csrc", numpy.get_include()],
@@ -44,4 +43,15 @@ core = Extension(
     libraries=["pthread", "rt"],  # both live in libc itself since glibc 2.34
 )
 
-setup(ext_modules=cythonize([core], build_dir="build/cython", language_level=3))
+# TensorFlow loads this one, never Python: it is no module. It needs neither's headers.
+op = Extension(
+    "ringfeed._tf_op",
+    sources=["csrc/tf_op.c"],
+    depends=glob("csrc/*.h") + glob("csrc/include/*.h"),
+    include_dirs=["csrc/include", "csrc"],
+    extra_compile_args=compile_args,
+    extra_link_args=link_args,
+    libraries=["dl"],
+)
+
+setup(ext_modules=[*cythonize([core], build_dir="build/cython", language_level=3), op])

@@ -57,6 +57,7 @@ typedef enum rf_status {
     RF_CROWDED,       /* every participant entry is in use */
     RF_NO_MEMORY,     /* malloc failed */
     RF_SYSTEM,        /* a system call failed; errno says why */
+    RF_INTERRUPTED,   /* Ctrl-C ended the wait of a feed (feed.h) */
 } rf_status;
 
 typedef enum rf_dtype {

@@ -135,3 +135,33 @@ def discard_segment(fd: int) -> None: ...
 class InterruptWatch:
     @property
     def seen(self) -> int: ...
+
+def main_thread_runs() -> int: ...
+
+GO_ON: int
+ASK_AGAIN: int
+GIVE_NOTHING: int
+STOP: int
+FAIL: int
+
+def set_attendant(attendant: Callable[[int, bool, bool], int]) -> None: ...
+def stop_feeds() -> bool: ...
+def feed_table_address() -> int: ...
+
+@final
+class NativeFeed:
+    def __init__(
+        self,
+        ring: RingBase,
+        most: int,
+        least: int,
+        exact: int,
+        shown: int,
+        linger: float,
+        timeout: float | None,
+        turn: float,
+    ) -> None: ...
+    @property
+    def id(self) -> int: ...
+    def park(self, batch: Batch) -> None: ...
+    def unpark(self) -> bool: ...

@@ -7,7 +7,7 @@ binding/, each included below; the one place where a C status becomes an excepti
 """
 
 from cpython.dict cimport PyDict_GetItemWithError
-from cpython.exc cimport PyErr_CheckSignals
+from cpython.exc cimport PyErr_CheckSignals, PyErr_SetInterrupt
 from cpython.number cimport PyNumber_Index
 from cpython.ref cimport Py_INCREF, PyObject
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid, PyCapsule_New
@@ -66,3 +66,4 @@ include "binding/failures.pxi"
 include "binding/segments.pxi"
 include "binding/ring.pxi"
 include "binding/interrupts.pxi"
+include "binding/feeds.pxi"

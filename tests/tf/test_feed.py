@@ -28,7 +28,7 @@ import ringfeed
 from ringfeed.tf import TAGS, cut_padding, dataset
 from support import DTYPES, states
 
-pytestmark = pytest.mark.usefixtures("quick_collection")
+pytestmark = pytest.mark.usefixtures("way", "quick_collection")
 
 PICTURES = {"image": ((8, 8, 2), "float32"), "label": ((), "int64")}
 PADDED = {"x": ((5, 3), "float32"), "y": ((), "int64"), "z": ((64,), "uint8")}
@@ -364,7 +364,7 @@ def test_min_rows_are_waited_for(ring, start):
 
 
 def test_linger_waits_for_a_whole_batch_longer_than_a_turn_takes(ring, start, monkeypatch):
-    monkeypatch.setattr("ringfeed.tf.taking._TURN_SECONDS", 0.0)  # a turn ends as soon as it may
+    monkeypatch.setattr("ringfeed.tf.waiting.TURN_SECONDS", 1e-9)  # a turn ends as soon as it may
     producer = start(produce_as_told, ring.name)
     elements = iter(dataset(ring, 3, structure="x", linger=1e6))
     found = []

@@ -16,6 +16,8 @@ import tensorflow as tf
 
 from ringfeed.tf import dataset
 
+pytestmark = pytest.mark.usefixtures("way")
+
 SHAPE = (16, 8)
 COUNT = 500
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from support import run_program
+
+pytestmark = pytest.mark.usefixtures("way")
 
 
 def test_memory_does_not_grow_with_the_records():

@@ -14,7 +14,7 @@ import ringfeed
 from ringfeed.tf import StalledFeedWarning, dataset
 from support import states, wait_until
 
-pytestmark = pytest.mark.usefixtures("quick_collection")
+pytestmark = pytest.mark.usefixtures("way", "quick_collection")
 
 RECORDS = 300
 
@@ -142,7 +142,7 @@ def test_a_wait_that_times_out_for_want_of_slots_names_that_cause_too(make_ring)
 
 def test_a_waiting_feed_occupies_none_of_the_pipelines_threads(make_ring, monkeypatch):
     """With a single thread, the pipeline still brings out what was taken while the feed waits for more."""
-    monkeypatch.setattr("ringfeed.tf.taking._TURN_SECONDS", 1e9)  # no pause that would hide it
+    monkeypatch.setattr("ringfeed.tf.waiting.TURN_SECONDS", 1e9)  # no pause that would hide it
     ring = make_ring(slots=4)
     one_thread = tf.data.Options()
     one_thread.threading.private_threadpool_size = 1

@@ -26,3 +26,28 @@ cdef class InterruptWatch:
     def seen(self):
         """How many came since this watch began."""
         return <uint32_t>(rf_interrupts() - self.before)
+
+
+cdef extern from "Python.h":
+    int Py_AddPendingCall(int (*function)(void *) noexcept, void *argument)
+
+cdef uint32_t seen_running = 0
+cdef bint is_asked = False
+
+
+cdef int note_that_it_runs(void *argument) noexcept:
+    global seen_running, is_asked
+    seen_running += 1
+    is_asked = False
+    return 0
+
+
+def main_thread_runs():
+    """How often the main thread was seen to run Python; it is asked to show itself once more.
+
+    It does so between two of its instructions, behind handlers of signals that came before.
+    """
+    global is_asked
+    if not is_asked:
+        is_asked = Py_AddPendingCall(note_that_it_runs, NULL) == 0
+    return seen_running

@@ -4,7 +4,8 @@ The first folder that imports TensorFlow.
 """
 
 from .elements import TAGS, cut_padding, tensors
-from .feed import dataset
+from .feed import NativeOpWarning, dataset
+from .op import why_not_native
 from .waiting import StalledFeedWarning
 
-__all__ = ["TAGS", "StalledFeedWarning", "cut_padding", "dataset", "tensors"]
+__all__ = ["TAGS", "NativeOpWarning", "StalledFeedWarning", "cut_padding", "dataset", "tensors", "why_not_native"]

@@ -54,10 +54,13 @@ class Element:
         Names of fields and `TAGS`.
     fields : dict of str to Field or None
         Each name that occurs, once, in the order of `structure`; None for the tags.
+    indices : list of int or None
+        The place of each of them in the record; None for the tags.
     """
 
     structure: Any
     fields: dict[str, Field | None]
+    indices: list[int | None]
 
     @classmethod
     def of(cls, spec: RecordSpec, structure: Any, ring_name: str) -> Element:
@@ -85,7 +88,8 @@ class Element:
             raise ValueError(
                 f"structure {structure!r} names no field; those of ring {ring_name!r} are {', '.join(spec)}."
             )
-        return cls(structure, fields)
+        order = list(spec)
+        return cls(structure, fields, [None if name == TAGS else order.index(name) for name in fields])
 
     def specs(self, rows: int | None, *, cut: bool) -> dict[str, tf.TensorSpec]:
         """Return what each name's tensor looks like: with `cut` as the field, else as it is handed over."""

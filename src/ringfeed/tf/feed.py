@@ -2,9 +2,10 @@
 
 It may not know of models. How it works:
 
-A function of ours takes the next run of records and exports it through DLPack, so that what flows
+The native op (op.py) takes the next run of records and makes tensors over it, so that what flows
 through the dataset is the ring's own memory. The slots' lease is in the tensor: whoever drops the
-last reference, in whatever thread, gives the slots back at that moment, without Python.
+last reference, in whatever thread, gives the slots back at that moment, without Python. Where the op
+can not be used, a function in Python does the same through DLPack (taking.py).
 
     range(for ever) > goes_on                                   one element per turn
         .flat_map((range(for ever) > next_batch).prefetch())    a turn: batches, until none came for a while
@@ -15,8 +16,8 @@ gone; else, dropping one with a prefetch in it would hang until the next record.
 inside the turn because it looks for that only when its input says something.
 
 All of it runs in a thread of its own. In one of the pipeline's, of which there are as many as
-cores, waits could keep the pipeline's other steps from running; in the thread that asks (which would
-halve the cost of ``next(iterator)``), TensorFlow swallows Ctrl-C, and a `tf.GradientTape` keeps the batch.
+cores, waits could keep the pipeline's other steps from running; in the thread that asks, where it would cost as
+much, Python code can not be interrupted, and a `tf.GradientTape` keeps the batch.
 
 Not taken: `Dataset.from_generator`. It passes NumPy arrays, whose references TensorFlow keeps in a list
 until some later call into Python: never exact, and with a small ring a deadlock. It costs the same.
@@ -24,17 +25,28 @@ until some later call into Python: never exact, and with a small ring a deadlock
 
 from __future__ import annotations
 
+import functools
+import os
+import warnings
 from typing import Any
 
 import tensorflow as tf
 
 from ..nest import map_leaves
 from ..ring import Ring
+from . import waiting
 from .elements import Element
+from .native import Feed as NativeFeed
+from .op import SWITCH, why_not_native
 from .structure import lists_to_tuples
-from .taking import Feed, Plan
+from .taking import Feed as PythonFeed
+from .taking import Plan
 
 _FOREVER = 1 << 62
+
+
+class NativeOpWarning(RuntimeWarning):
+    """TensorFlow did not take the native op; datasets work without it, slower."""
 
 
 def dataset(
@@ -48,6 +60,8 @@ def dataset(
     prefetch: int = 0,
     drop_remainder: bool = False,
     cut: bool = True,
+    native: bool | None = None,
+    device: str | None = None,
 ) -> tf.data.Dataset:
     """Return a dataset of a ring's records, in batches that are the ring's own memory.
 
@@ -89,6 +103,13 @@ def dataset(
         Cut padded fields (whose samples do not fill a multiple of 64 bytes) to their shape, which
         copies them. False hands them over without a copy, as [rows, stride in elements], for a
         `ringfeed.tf.cut_padding` on the model's device.
+    native : bool, optional
+        Take batches by the native op, which needs no Python: the default where it can be used, else a warning says
+        once why not (`ringfeed.tf.why_not_native`). True insists on it, False does without.
+    device : str, optional
+        Copy elements to this device (``"/GPU:0"``) while the one before is in use: `prefetch` of them, at least one.
+        The copy overlaps with computing only if the ring is pinned (`Ring.pin`). Nothing can be put behind such a
+        dataset but its iteration.
 
     Returns
     -------
@@ -100,7 +121,9 @@ def dataset(
     Raises
     ------
     ValueError, TypeError
-        Something does not fit the ring; the message says what.
+        Something does not fit the ring, or there is no such device; the message says what.
+    RuntimeError
+        ``native=True``, and the op can not be used.
 
     Notes
     -----
@@ -122,27 +145,63 @@ def dataset(
         raise TypeError(f"ring {ring!r:.80}: give a ringfeed.Ring. Ring.attach(name) opens one that exists.")
     element = Element.of(ring.spec, lists_to_tuples(structure), ring.name)
     plan = Plan.of(ring, batch_size, min_rows, linger, timeout, prefetch, drop_remainder)
-    made = _build(Feed(ring, element, plan), element, plan, cut)
+    placed = None if device is None else _known_device(device)
+    feed = _native_feed(ring, element, plan) if _is_native(native) else PythonFeed(ring, element, plan)
+    made = _build(feed, plan, cut)
     made._ringfeed_ring = ring  # the functions do not keep it: TensorFlow never lets go of them
     options = tf.data.Options()
     options.autotune.enabled = False
     options.experimental_optimization.inject_prefetch = False
-    return made.with_options(options)
+    made = made.with_options(options)
+    return made if placed is None else _on_device(made, placed, max(plan.prefetch, 1))
 
 
-def _build(feed: Feed, element: Element, plan: Plan, cut: bool) -> tf.data.Dataset:
+def _is_native(wanted: bool | None) -> bool:
+    if wanted is False:
+        return False
+    reason = why_not_native()
+    if reason is None:
+        return True
+    if wanted:
+        raise RuntimeError(f"native=True: the native op can not be used here: {reason}.")
+    _warn_once(reason)
+    return False
+
+
+@functools.cache
+def _warn_once(reason: str) -> None:
+    if os.environ.get(SWITCH) != "0":
+        warnings.warn(
+            f"RingFeed's native op can not be used: {reason}. Datasets take their batches by Python code instead, "
+            "which costs some 0.2 ms for each, and waits for the interpreter's lock.",
+            NativeOpWarning,
+            stacklevel=4,
+        )
+
+
+def _native_feed(ring: Ring, element: Element, plan: Plan) -> NativeFeed:
+    return NativeFeed(
+        ring,
+        element,
+        most=plan.most,
+        least=plan.least,
+        exact=plan.exact or 0,
+        linger=plan.linger,
+        timeout=plan.timeout,
+        turn=waiting.TURN_SECONDS,
+    )
+
+
+def _build(feed: NativeFeed | PythonFeed, plan: Plan, cut: bool) -> tf.data.Dataset:
     """Return the dataset of the picture above, without options."""
-    raw = list(element.specs(None, cut=False).values())
+    element = feed.element
     done = element.specs(plan.exact, cut=cut)
 
     def goes_on(index: tf.Tensor) -> tf.Tensor:
-        return tf.ensure_shape(tf.numpy_function(feed.goes_on, [], tf.bool), ())
+        return feed.goes_on()
 
     def next_batch(index: tf.Tensor) -> Any:
-        tensors = tf.py_function(feed.next_batch, [], [spec.dtype for spec in raw])
-        for tensor, spec in zip(tensors, raw, strict=True):
-            tensor.set_shape(spec.shape)
-        return element.pack(tensors, cut=cut)
+        return element.pack(feed.next_tensors(), cut=cut)
 
     turn = _map_until_stopped(next_batch, map_leaves(done.__getitem__, element.structure))
     if plan.prefetch:
@@ -151,6 +210,24 @@ def _build(feed: Feed, element: Element, plan: Plan, cut: bool) -> tf.data.Datas
     made = _in_own_thread(turns.flat_map(tf.autograph.experimental.do_not_convert(lambda going: turn)))
     made._ringfeed_keeps = turns, turn
     return made
+
+
+def _known_device(name: str) -> str:
+    """Return a device's full name."""
+    devices = [device.name for device in tf.config.list_logical_devices()]
+    try:
+        wanted = tf.DeviceSpec.from_string(name if name.startswith("/") else f"/{name}")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"device {name!r}: {error}; there are {', '.join(devices)}.") from None
+    for known in devices:
+        spec = tf.DeviceSpec.from_string(known)
+        if (spec.device_type, spec.device_index) == (wanted.device_type, wanted.device_index or 0):
+            return str(known)
+    raise ValueError(f"device {name!r}: there is none; there are {', '.join(devices)}.")
+
+
+def _on_device(made: tf.data.Dataset, device: str, ahead: int) -> tf.data.Dataset:
+    return made.apply(tf.data.experimental.prefetch_to_device(device, buffer_size=ahead))
 
 
 def _map_until_stopped(function: Any, spec: Any) -> tf.data.Dataset:

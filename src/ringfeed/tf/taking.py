@@ -18,11 +18,9 @@ from .._core import Batch
 from ..ctrl_c import ctrl_c_raises
 from ..errors import RingClosed, RingEmpty, RingFinished
 from ..ring import Ring
+from . import waiting
 from .elements import Element
 from .waiting import Wait, inside_python, is_ending, main_thread_asks_for_an_element
-
-_TURN_SECONDS = 0.25
-"""How long a turn may be idle, and so how long dropping an iterator may take."""
 
 
 @dataclass(frozen=True)
@@ -113,22 +111,35 @@ class Feed:
     def __init__(self, ring: Ring, element: Element, plan: Plan) -> None:
         self._ring = weakref.ref(ring)
         self._name = ring.name
-        self._element = element
+        self.element = element
         self._plan = plan
         self._ended = False
         self._stops = False  # once
         self._wait: Wait | None = None  # while no batch comes, over all turns
         self._gathered: list[_Gathered] = []
 
-    def goes_on(self) -> bool:
-        """Begin a turn, or end the dataset."""
+    def goes_on(self) -> Any:
+        """Add the op that begins a turn, or ends the dataset."""
+        return tf.ensure_shape(tf.numpy_function(self._goes_on, [], tf.bool), ())
+
+    def next_tensors(self) -> list[Any]:
+        """Add the op that gives the next element's tensors, or ends the turn."""
+        specs = list(self.element.specs(None, cut=False).values())
+        tensors = tf.py_function(self._next_batch, [], [spec.dtype for spec in specs])
+        for tensor, spec in zip(tensors, specs, strict=True):
+            tensor.set_shape(spec.shape)
+        return list(tensors)
+
+    # -- called by TensorFlow's threads --
+
+    def _goes_on(self) -> bool:
         with inside_python():
             if self._ended or self._stops or is_ending():
                 self._stops = False
                 raise StopIteration
             return True
 
-    def next_batch(self) -> list[Any]:
+    def _next_batch(self) -> list[Any]:
         """Return the tensors of the next batch, or end the turn."""
         with inside_python():
             if is_ending():
@@ -157,7 +168,7 @@ class Feed:
         if not ctrl_c_raises():
             raise InterruptedError(f"ring {self._name!r}: SIGINT ended a feed's wait for records.")
         if main_thread_asks_for_an_element():
-            return self._element.nothing(self._plan.exact or 0)
+            return self.element.nothing(self._plan.exact or 0)
         self._stops = True
         raise StopIteration
 
@@ -166,14 +177,14 @@ class Feed:
         if batch is None:
             raise StopIteration
         with batch:
-            return self._element.hand_over(batch)
+            return self.element.hand_over(batch)
 
     def _next_whole(self, ring: Ring, rows: int) -> list[Any]:
         """Return exactly `rows` rows: a batch as it is, or, where records lie apart, copies of several."""
         try:
             gathered = self._gathered.pop()
         except IndexError:
-            gathered = _Gathered(self._element)
+            gathered = _Gathered(self.element)
         while True:
             most = min(self._plan.most, rows - gathered.rows)
             batch = self._take(ring, most, most)
@@ -182,7 +193,7 @@ class Feed:
                 raise StopIteration
             with batch:
                 if len(batch) == rows:
-                    return self._element.hand_over(batch)
+                    return self.element.hand_over(batch)
                 gathered.add(batch)
             if gathered.rows == rows:
                 return gathered.tensors()
@@ -193,7 +204,7 @@ class Feed:
         wait = self._wait
         if wait is None or wait.was_abandoned():
             wait = self._wait = Wait()
-        turn_ends = time.monotonic() + _TURN_SECONDS
+        turn_ends = time.monotonic() + waiting.TURN_SECONDS
 
         def is_idle() -> bool:
             if is_ending():

@@ -18,21 +18,82 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from .._core import InterruptWatch
+from .._core import InterruptWatch, main_thread_runs, stop_feeds
 
 if TYPE_CHECKING:
     from ..ring import Ring
+
+TURN_SECONDS = 0.25
+"""How long a feed's turn may be idle, and so how long dropping an iterator may take."""
 
 STALL_SECONDS = 5.0
 """A ring whose every slot is held for so long is worth a word."""
 
 _ABANDONED_SECONDS = 1.0
+_DEAF_SECONDS = 0.05  # a main thread that runs no Python for so long does not hear Ctrl-C
 _EXIT_SECONDS = 2.0
 _QUIET_SECONDS = 0.03  # a thread that has just left comes back for the end of its turn
 
 
 class StalledFeedWarning(RuntimeWarning):
     """Every slot of the ring is held by tensors that are alive, so that no record can come."""
+
+
+class CtrlC:
+    """Tells whether Ctrl-C must be answered by threads that wait, because the main thread is inside TensorFlow.
+
+    Between two instructions of Python's it runs its handlers itself; what comes of it is the program's affair then.
+    """
+
+    def __init__(self) -> None:
+        self._asked: tuple[float, int] | None = None
+
+    def look(self) -> bool | None:
+        """Return what is known of a Ctrl-C that came: True, it must; False, it was seen to; None, ask again."""
+        now, runs = time.monotonic(), main_thread_runs()
+        if self._asked is None:
+            self._asked = now, runs
+        since, ran = self._asked
+        if runs == ran and _is_tensorflows(_main_thread_frame()):
+            if now - since < _DEAF_SECONDS:
+                return None
+            self._asked = None
+            return True
+        self._asked = None
+        return False
+
+
+class Stall:
+    """Notices that every slot of a ring is held by tensors: if the program waits for this feed, it waits for ever."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._seen = 0.0
+
+    def over(self) -> None:
+        """Say that there is none."""
+        self._since = None
+
+    def goes_on(self, name: str, slots: int) -> None:
+        """Let go of what is garbage, at first; warn, once, when it has lasted.
+
+        From Python 3.12 on, ``keras.Model.predict`` leaves its last batch in a circle of references (an exception, its
+        traceback, the frame).
+        """
+        now = time.monotonic()
+        if self._since is None or now - self._seen > 1.0:
+            self._since = now
+            gc.collect()
+        elif now - self._since >= STALL_SECONDS:
+            self._since = float("inf")  # once is enough
+            warnings.warn(
+                f"ring {name!r}: a feed waits for records, but all {slots} slots are held by tensors or "
+                "batches that are still alive. Drop them (`del batch` at the end of a loop's body), take smaller "
+                "batches, or create the ring with more slots.",
+                StalledFeedWarning,
+                stacklevel=2,
+            )
+        self._seen = now
 
 
 class Wait:
@@ -48,8 +109,8 @@ class Wait:
         self.began = time.monotonic()
         self._interrupts = InterruptWatch()
         self._handled = 0
-        self._main_thread_was_at: tuple[int, int] | None = None
-        self._stalled_since: float | None = None
+        self._ctrl_c = CtrlC()
+        self._stall = Stall()
         self._paused: float | None = None
 
     def pause(self) -> None:
@@ -69,38 +130,17 @@ class Wait:
         seen = self._interrupts.seen
         if seen == self._handled:
             return False
-        frame = _main_thread_frame()
-        now_at = _position(frame)
-        if not _is_tensorflows(frame) or self._main_thread_was_at not in (None, now_at):
-            # It runs Python, and so has run the handler: what comes of it is the program's affair.
+        answer = self._ctrl_c.look()
+        if answer is False:
             self._handled = seen
-            self._main_thread_was_at = None
-            return False
-        if self._main_thread_was_at is None:
-            self._main_thread_was_at = now_at
-            return False
-        return True
+        return answer is True
 
     def check_stall(self, ring: Ring, stats: dict[str, int]) -> None:
-        """Say it when every slot is held by tensors: if the program waits for this feed, it waits for ever.
-
-        Before that, let go of what is garbage: from Python 3.12 on, ``keras.Model.predict`` leaves its last batch in
-        a circle of references (an exception, its traceback, the frame).
-        """
+        """Take note whether every slot is held."""
         if stats["free"] or stats["claimed"] or stats["ready"]:
-            self._stalled_since = None
-        elif self._stalled_since is None:
-            self._stalled_since = time.monotonic()
-            gc.collect()
-        elif time.monotonic() - self._stalled_since >= STALL_SECONDS:
-            self._stalled_since = float("inf")  # once is enough
-            warnings.warn(
-                f"ring {ring.name!r}: a feed waits for records, but all {stats['slots']} slots are held by tensors or "
-                "batches that are still alive. Drop them (`del batch` at the end of a loop's body), take smaller "
-                "batches, or create the ring with more slots.",
-                StalledFeedWarning,
-                stacklevel=2,
-            )
+            self._stall.over()
+        else:
+            self._stall.goes_on(ring.name, stats["slots"])
 
 
 def _main_thread_frame() -> FrameType | None:
@@ -110,10 +150,6 @@ def _main_thread_frame() -> FrameType | None:
 def _is_tensorflows(frame: FrameType | None) -> bool:
     """Tell whether a thread is inside TensorFlow, or in its Python; a sleep or a lock lets handlers run."""
     return frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "tensorflow"
-
-
-def _position(frame: FrameType | None) -> tuple[int, int]:
-    return (0, 0) if frame is None else (id(frame), frame.f_lasti)
 
 
 def main_thread_asks_for_an_element() -> bool:
@@ -154,7 +190,10 @@ def _wait_for_threads() -> None:
     _ending = True
     give_up = time.monotonic() + _EXIT_SECONDS
     quiet_since = time.monotonic()
-    while _used and (now := time.monotonic()) < min(give_up, quiet_since + _QUIET_SECONDS):
-        if _inside - {threading.get_ident()}:
+    while (asking := stop_feeds()) or _used:
+        now = time.monotonic()
+        if now >= min(give_up, quiet_since + _QUIET_SECONDS):
+            return
+        if asking or _inside - {threading.get_ident()}:
             quiet_since = now
         time.sleep(0.002)

@@ -1,0 +1,36 @@
+/*
+ * Rows in somebody's hands: slots of the ring, or copies of some that lay apart.
+ */
+#ifndef RF_RUN_H
+#define RF_RUN_H
+
+#include <stdatomic.h>
+
+#include "ringfeed.h"
+
+typedef struct rf_run {
+    _Atomic uint32_t references;
+    uint32_t rows;
+    uint32_t
+        shown; /* rows at `data`: `rows`, or more; what lies behind `rows` is not the run's own */
+    rf_lease *lease;
+    struct rf_run *next; /* while it waits for more rows */
+    uint64_t *tags;      /* of copies */
+    void *data[];        /* of each field, its first sample */
+} rf_run;
+
+/* A run over the ring's memory that shows at least `shown` rows, if the ring has so many slots. Takes the
+ * lease over, also when it fails. NULL: no memory. */
+rf_run *rf_run_of_lease(rf_lease *lease, uint32_t shown);
+/* A run with memory of its own, for `rows` rows: zeros, and none of them filled yet. NULL: no memory. */
+rf_run *rf_run_of_copies(const rf_ring *ring, uint32_t rows);
+/* Copy a batch behind the rows that are there. */
+void rf_run_add(rf_run *run, const rf_lease *lease);
+
+RF_API void rf_run_retain(rf_run *run);
+/* The last one gives the slots back; from any thread. */
+RF_API void rf_run_drop(rf_run *run);
+/* As many as are shown; 0 behind its own rows. */
+RF_API void rf_run_tags(const rf_run *run, uint64_t *tags);
+
+#endif

@@ -1,0 +1,116 @@
+"""Feeds for the native op: what a graph names by a number, and what Python has to say while one waits.
+
+It may not know of datasets or models. Taking, waiting and handing over are `csrc/feed.c` and `csrc/tf_op.c`; Python
+is asked only when Ctrl-C was pressed or every slot of the ring is held.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, WeakValueDictionary
+
+from .. import _core
+from ..ctrl_c import ctrl_c_raises
+from .elements import Element
+from .op import goes_on, next_element
+from .waiting import CtrlC, Stall, inside_python, main_thread_asks_for_an_element
+
+if TYPE_CHECKING:
+    from ..ring import Ring
+
+# A graph holds no more than a number: a ring's feeds live as long as the ring.
+_feeds: WeakKeyDictionary[Ring, list[Feed]] = WeakKeyDictionary()
+_by_number: WeakValueDictionary[int, Feed] = WeakValueDictionary()
+
+
+class Feed:
+    """A ring with a plan, for the op.
+
+    Parameters
+    ----------
+    ring : Ring
+        It keeps the feed alive, not the other way round.
+    element : Element
+        What an element looks like.
+    most, least : int
+        Rows of an element.
+    exact : int
+        Rows of every element, where not 0.
+    shown : int
+        Show at least so many rows; what lies behind an element's own is its neighbours' (see `csrc/run.h`).
+    linger : float
+        Seconds.
+    timeout : float or None
+        Seconds.
+    turn : float
+        Seconds that a turn may be idle; 0 for no turns.
+
+    Attributes
+    ----------
+    id : int
+        What the op takes.
+    """
+
+    def __init__(
+        self,
+        ring: Ring,
+        element: Element,
+        *,
+        most: int,
+        least: int = 1,
+        exact: int = 0,
+        shown: int = 0,
+        linger: float = 0.0,
+        timeout: float | None = None,
+        turn: float = 0.0,
+    ) -> None:
+        self._native = _core.NativeFeed(ring, most, least, exact, shown, linger, timeout, turn)
+        self.element = element
+        self._ring = weakref.ref(ring)
+        self._name = ring.name
+        self._ctrl_c = CtrlC()
+        self._stall = Stall()
+        self.id: int = self._native.id
+        self.park = self._native.park
+        self.unpark = self._native.unpark
+        _by_number[self.id] = self
+        _feeds.setdefault(ring, []).append(self)
+
+    def goes_on(self) -> Any:
+        """Add the op that begins a turn, or ends the dataset."""
+        return goes_on(self.id, self._name)
+
+    def next_tensors(self) -> list[Any]:
+        """Add the op that gives the next element's tensors, or ends the turn."""
+        return next_element(self.id, self.element, self._name)[1]
+
+    def next_rows(self, feed_id: Any = None) -> tuple[Any, list[Any]]:
+        """Add the op that gives how many rows the next element has, and its tensors."""
+        return next_element(self.id if feed_id is None else feed_id, self.element, self._name)
+
+    def answer(self, interrupted: bool, stalled: bool) -> int:
+        """Say what a thread is to do that waits."""
+        ring = self._ring()
+        if stalled and ring is not None:
+            self._stall.goes_on(self._name, ring.slots)
+        if not interrupted:
+            return _core.GO_ON
+        deaf = self._ctrl_c.look()
+        if deaf is None:
+            return _core.ASK_AGAIN
+        if not deaf:
+            return _core.GO_ON
+        # Why so: Feed._bring_back_to_python in taking.py.
+        if not ctrl_c_raises():
+            return _core.FAIL
+        return _core.GIVE_NOTHING if main_thread_asks_for_an_element() else _core.STOP
+
+
+def _answer(feed_id: int, interrupted: bool, stalled: bool) -> int:
+    with inside_python():
+        feed = _by_number.get(feed_id)
+        return _core.STOP if feed is None else feed.answer(interrupted, stalled)
+
+
+_core.set_attendant(_answer)

@@ -1,0 +1,17 @@
+"""Both ways in which a dataset takes its batches: by the native op, and by Python code in its place."""
+
+import pytest
+
+import ringfeed.tf.feed
+from ringfeed.tf.op import SWITCH, why_not_native
+
+
+@pytest.fixture(params=["native", "python"])
+def way(request, monkeypatch):
+    """Run a test twice: how datasets take their batches, here and in processes that the test starts."""
+    if request.param == "python":
+        monkeypatch.setenv(SWITCH, "0")
+        monkeypatch.setattr(ringfeed.tf.feed, "_is_native", bool)
+    elif reason := why_not_native():
+        pytest.skip(f"no native op: {reason}")
+    return request.param
