@@ -17,7 +17,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo build test test-c test-orderings test-aarch64 test-py test-slow test-bench test-pythons smoke steps model model-smoke chaos chaos-smoke \
+.PHONY: help demo build test test-c test-orderings test-aarch64 test-py test-slow test-bench test-pythons test-tf-versions smoke steps model model-smoke chaos chaos-smoke \
     fuzz fuzz-smoke soak soak-smoke lint format bench sdist wheel lock clean
 
 help: ## list the targets
@@ -153,6 +153,18 @@ test-on:
 	@$(PYTHON) -m venv --clear $(ON)
 	@$(ON)/bin/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt "$(SDIST)[demo,test]"
 	@$(ON)/bin/python -m pytest -q
+
+# The oldest and the newest TensorFlow that are supported, on this Python; constraints.txt pins the newest alone.
+
+TF_VERSIONS ?= 2.18.1 2.21.0
+
+test-tf-versions: $(addprefix test-tf-,$(TF_VERSIONS)) ## test what touches TensorFlow on the oldest and newest supported
+
+test-tf-%: sdist
+	@echo "== TensorFlow $*: a clean environment, a build from $(SDIST), tests/tf and tests/predictor"
+	@$(PYTHON) -m venv --clear build/tensorflow$*
+	@build/tensorflow$*/bin/python -m pip install -qq --disable-pip-version-check "tensorflow==$*" "$(SDIST)[test]"
+	@build/tensorflow$*/bin/python -m pytest -q -m "not slow" tests/tf tests/predictor
 
 # Left out of the pins: PyTorch's CUDA packages, and the markers that hold wherever RingFeed runs at all.
 lock: | $(BIN)/python ## choose the newest versions anew and pin them in constraints.txt

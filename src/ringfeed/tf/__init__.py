@@ -5,7 +5,20 @@ The first folder that imports TensorFlow.
 
 from .elements import TAGS, cut_padding, tensors
 from .feed import NativeOpWarning, dataset
+from .fused import FusedModel, fuse
 from .op import why_not_native
+from .take import take
 from .waiting import StalledFeedWarning
 
-__all__ = ["TAGS", "NativeOpWarning", "StalledFeedWarning", "cut_padding", "dataset", "tensors", "why_not_native"]
+__all__ = [
+    "TAGS",
+    "FusedModel",
+    "NativeOpWarning",
+    "StalledFeedWarning",
+    "cut_padding",
+    "dataset",
+    "fuse",
+    "take",
+    "tensors",
+    "why_not_native",
+]

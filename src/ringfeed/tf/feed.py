@@ -25,6 +25,7 @@ until some later call into Python: never exact, and with a small ring a deadlock
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import warnings
@@ -146,6 +147,9 @@ def dataset(
     element = Element.of(ring.spec, lists_to_tuples(structure), ring.name)
     plan = Plan.of(ring, batch_size, min_rows, linger, timeout, prefetch, drop_remainder)
     placed = None if device is None else _known_device(device)
+    ahead = plan.prefetch
+    if placed is not None:  # there is where batches are taken ahead, and not here as well
+        plan = dataclasses.replace(plan, prefetch=0)
     feed = _native_feed(ring, element, plan) if _is_native(native) else PythonFeed(ring, element, plan)
     made = _build(feed, plan, cut)
     made._ringfeed_ring = ring  # the functions do not keep it: TensorFlow never lets go of them
@@ -153,7 +157,7 @@ def dataset(
     options.autotune.enabled = False
     options.experimental_optimization.inject_prefetch = False
     made = made.with_options(options)
-    return made if placed is None else _on_device(made, placed, max(plan.prefetch, 1))
+    return made if placed is None else _on_device(made, placed, max(ahead, 1))
 
 
 def _is_native(wanted: bool | None) -> bool:

@@ -85,10 +85,6 @@ class Feed:
         """Add the op that gives the next element's tensors, or ends the turn."""
         return next_element(self.id, self.element, self._name)[1]
 
-    def next_rows(self, feed_id: Any = None) -> tuple[Any, list[Any]]:
-        """Add the op that gives how many rows the next element has, and its tensors."""
-        return next_element(self.id if feed_id is None else feed_id, self.element, self._name)
-
     def answer(self, interrupted: bool, stalled: bool) -> int:
         """Say what a thread is to do that waits."""
         ring = self._ring()

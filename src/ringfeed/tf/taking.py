@@ -66,8 +66,8 @@ class Plan:
         ValueError, TypeError
             It makes no sense, or not with this ring.
         """
-        batch_size, min_rows = _whole("batch_size", batch_size, 1), _whole("min_rows", min_rows, 1)
-        prefetch = _whole("prefetch", prefetch, 0)
+        batch_size, min_rows = whole("batch_size", batch_size, 1), whole("min_rows", min_rows, 1)
+        prefetch = whole("prefetch", prefetch, 0)
         most = min(batch_size, (ring.slots + 1) // 2)
         if batch_size > ring.slots:
             raise ValueError(
@@ -79,19 +79,21 @@ class Plan:
                 f"min_rows {min_rows}: an element of this dataset has at most {most} rows (batch_size {batch_size}, "
                 f"half of the {ring.slots} slots of ring {ring.name!r}). Ask for fewer, or add slots."
             )
-        timeout = None if timeout is None else _seconds("timeout", timeout)
+        timeout = None if timeout is None else seconds("timeout", timeout)
         exact = batch_size if drop_remainder else None
-        return cls(most, min_rows, _seconds("linger", linger), timeout, prefetch, exact)
+        return cls(most, min_rows, seconds("linger", linger), timeout, prefetch, exact)
 
 
-def _whole(name: str, value: Any, least: int) -> int:
+def whole(name: str, value: Any, least: int) -> int:
+    """Return a whole number of at least `least`; ValueError or TypeError name what is not one."""
     is_whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if is_whole and value >= least:
         return int(value)
     raise (ValueError if is_whole else TypeError)(f"{name} {value!r}: give a whole number of at least {least}.")
 
 
-def _seconds(name: str, value: Any) -> float:
+def seconds(name: str, value: Any) -> float:
+    """Return seconds of at least 0; ValueError or TypeError name what is none."""
     is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
     if is_number and value >= 0:
         return float(value)

@@ -1,0 +1,71 @@
+"""A batch as tensors, in a graph as well as without one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from ..ring import Ring
+from .elements import Element, tensors
+from .native import Feed
+from .op import why_not_native
+from .structure import lists_to_tuples
+from .taking import seconds, whole
+
+
+def take(
+    ring: Ring,
+    max_rows: int,
+    structure: Any = None,
+    *,
+    min_rows: int = 1,
+    timeout: float | None = None,
+    linger: float = 0.0,
+) -> Any:
+    """Take the oldest published records as tensors over the ring's own memory.
+
+    Inside a tf.function this is the native op: it takes a batch at each run of the graph, in loops and under
+    `tf.distribute` as well, where each replica takes its own. While it waits, it holds one of TensorFlow's inter-op
+    threads.
+
+    Parameters
+    ----------
+    ring : Ring
+        Owned or attached; keep it as long as the function is in use.
+    max_rows : int
+        Most rows; at most the ring's slots.
+    structure : nest of str, optional
+        What is returned, as for `ringfeed.tf.tensors`.
+    min_rows, timeout, linger
+        As for `Ring.take`.
+
+    Returns
+    -------
+    nest of tf.Tensor
+        Each of shape [rows, *field shape] and the field's dtype. The slots are recycled with the last of them.
+
+    Raises
+    ------
+    RingEmpty, RingFinished, RingClosed
+        As `Ring.take`. In a graph, `tf.errors.OutOfRangeError` is the end of the data, and
+        `tf.errors.UnknownError` names the others.
+    RuntimeError
+        In a tf.function, and the native op can not be used; the message says why.
+    """
+    element = Element.of(ring.spec, lists_to_tuples(structure), ring.name)
+    if not tf.inside_function():
+        with ring.take(max_rows, min_rows=min_rows, timeout=timeout, linger=linger) as batch:
+            return tensors(batch, structure)
+    if reason := why_not_native():
+        raise RuntimeError(
+            f"ring {ring.name!r}: take inside a tf.function needs the native op, which can not be used here: {reason}. "
+            "Iterate over ringfeed.tf.dataset there, or take outside."
+        )
+    most = min(whole("max_rows", max_rows, 1), ring.slots)
+    least = whole("min_rows", min_rows, 1)
+    if least > most:
+        raise ValueError(f"min_rows {least}: a batch of ring {ring.name!r} has at most {most} rows here.")
+    timeout = None if timeout is None else seconds("timeout", timeout)
+    feed = Feed(ring, element, most=most, least=least, timeout=timeout, linger=seconds("linger", linger))
+    return element.pack(feed.next_tensors(), cut=True)
