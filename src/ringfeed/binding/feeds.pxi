@@ -31,19 +31,26 @@ cdef extern from "attendant.h" nogil:
 GO_ON, ASK_AGAIN, GIVE_NOTHING, STOP, FAIL = RF_GO_ON, RF_ASK_AGAIN, RF_GIVE_NOTHING, RF_STOP, RF_FAIL
 
 cdef object asked = None
+cdef object asked_by_main_thread = None
 
 cdef rf_answer attend(uint64_t id, int interrupted, int stalled) noexcept with gil:
+    cdef rf_answer answer
     try:
         return asked(id, interrupted != 0, stalled != 0)
-    except KeyboardInterrupt:  # we are the main thread's: it is to be raised where the program can catch it
+    except KeyboardInterrupt:  # this is the main thread: raised once more, where the program can catch it
+        answer = asked_by_main_thread()
         PyErr_SetInterrupt()
-        return RF_STOP
+        return answer
 
 
-def set_attendant(attendant):
-    """Have ``attendant(id, interrupted, stalled)`` called by threads that wait; it returns one of the answers above."""
-    global asked
-    asked = attendant
+def set_attendant(attendant, in_main_thread):
+    """Have Python functions called when a thread waits for an element and something is odd.
+
+    ``attendant(id, interrupted, stalled)`` returns one of the answers above. So does ``in_main_thread()``, which is
+    called instead of what the first had to say when a KeyboardInterrupt came out of it.
+    """
+    global asked, asked_by_main_thread
+    asked, asked_by_main_thread = attendant, in_main_thread
     rf_set_attendant(attend)
 
 

@@ -15,9 +15,9 @@ dataset. That a turn ends when it is idle gives TensorFlow a moment to notice th
 gone; else, dropping one with a prefetch in it would hang until the next record. The prefetch is
 inside the turn because it looks for that only when its input says something.
 
-All of it runs in a thread of its own. In one of the pipeline's, of which there are as many as
-cores, waits could keep the pipeline's other steps from running; in the thread that asks, where it would cost as
-much, Python code can not be interrupted, and a `tf.GradientTape` keeps the batch.
+It runs in the thread that asks, or a prefetch's; not in one of the pipeline's, of which there are as many as cores:
+waits could keep the pipeline's other steps from running. Python code gets a thread of its own, instead: in the thread
+that asks, TensorFlow would swallow Ctrl-C, and a `tf.GradientTape` keep the batch.
 
 Not taken: `Dataset.from_generator`. It passes NumPy arrays, whose references TensorFlow keeps in a list
 until some later call into Python: never exact, and with a small ring a deadlock. It costs the same.
@@ -207,11 +207,14 @@ def _build(feed: NativeFeed | PythonFeed, plan: Plan, cut: bool) -> tf.data.Data
     def next_batch(index: tf.Tensor) -> Any:
         return element.pack(feed.next_tensors(), cut=cut)
 
-    turn = _map_until_stopped(next_batch, map_leaves(done.__getitem__, element.structure))
+    is_python = isinstance(feed, PythonFeed)
+    turn = _map_until_stopped(next_batch, map_leaves(done.__getitem__, element.structure), in_pool=is_python)
     if plan.prefetch:
         turn = turn.prefetch(plan.prefetch)
-    turns = _map_until_stopped(goes_on, tf.TensorSpec((), tf.bool))
-    made = _in_own_thread(turns.flat_map(tf.autograph.experimental.do_not_convert(lambda going: turn)))
+    turns = _map_until_stopped(goes_on, tf.TensorSpec((), tf.bool), in_pool=is_python)
+    made = turns.flat_map(tf.autograph.experimental.do_not_convert(lambda going: turn))
+    if is_python:
+        made = _in_own_thread(made)
     made._ringfeed_keeps = turns, turn
     return made
 
@@ -234,8 +237,11 @@ def _on_device(made: tf.data.Dataset, device: str, ahead: int) -> tf.data.Datase
     return made.apply(tf.data.experimental.prefetch_to_device(device, buffer_size=ahead))
 
 
-def _map_until_stopped(function: Any, spec: Any) -> tf.data.Dataset:
-    """Return ``range(for ever).map(function)``, which ends when `function` raises StopIteration."""
+def _map_until_stopped(function: Any, spec: Any, *, in_pool: bool) -> tf.data.Dataset:
+    """Return ``range(for ever).map(function)``, which ends when `function` raises StopIteration.
+
+    The function runs in the thread that asks or, with `in_pool`, in one of the pipeline's.
+    """
     index = tf.TensorSpec((), tf.int64)
     concrete = tf.function(function, input_signature=[index], autograph=False).get_concrete_function()
     mapped = tf.raw_ops.MapDataset(
@@ -243,6 +249,7 @@ def _map_until_stopped(function: Any, spec: Any) -> tf.data.Dataset:
         other_arguments=concrete.captured_inputs,
         f=concrete,
         preserve_cardinality=False,
+        use_inter_op_parallelism=in_pool,
         **_flat(spec),
     )
     made = tf.data.experimental.from_variant(mapped, spec)

@@ -100,7 +100,11 @@ class Feed:
         # Why so: Feed._bring_back_to_python in taking.py.
         if not ctrl_c_raises():
             return _core.FAIL
-        return _core.GIVE_NOTHING if main_thread_asks_for_an_element() else _core.STOP
+        return _end_for_main_thread()
+
+
+def _end_for_main_thread() -> int:
+    return _core.GIVE_NOTHING if main_thread_asks_for_an_element() else _core.STOP
 
 
 def _answer(feed_id: int, interrupted: bool, stalled: bool) -> int:
@@ -109,4 +113,4 @@ def _answer(feed_id: int, interrupted: bool, stalled: bool) -> int:
         return _core.STOP if feed is None else feed.answer(interrupted, stalled)
 
 
-_core.set_attendant(_answer)
+_core.set_attendant(_answer, _end_for_main_thread)

@@ -155,6 +155,8 @@ def _is_tensorflows(frame: FrameType | None) -> bool:
 def main_thread_asks_for_an_element() -> bool:
     """Tell whether the main thread is inside ``next(iterator)``, rather than in a graph or in something else."""
     frame = _main_thread_frame()
+    while frame is not None and not _is_tensorflows(frame):  # this may be the main thread
+        frame = frame.f_back
     return frame is not None and frame.f_code.co_name == "iterator_get_next"
 
 
