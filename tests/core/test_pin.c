@@ -241,6 +241,24 @@ static void expect_a_run_over_the_end(rf_ring *ring, bool possible)
     rf_lease_drop(lease);
 }
 
+static void test_no_linger_for_what_lies_behind_the_end(void)
+{
+    rf_ring *ring = create_ring(8);
+    refused_registers = 1 | 4;
+    CHECK_EQUAL(pin(ring), RF_PIN_FIRST_HALF);
+    for (uint64_t number = 0; number < 8; number++)
+        put(ring, number);
+    for (uint64_t number = 0; number < 6; number++)
+        take_expecting(ring, number);
+    rf_take_request request = {
+        .max_rows = 8, .min_rows = 1, .deadline_ns = RF_FOREVER, .linger_ns = RF_FOREVER};
+    rf_lease *lease;
+    CHECK_EQUAL(rf_take(ring, &request, &lease), RF_OK); /* not RF_AGAIN after a slice of waiting */
+    CHECK_EQUAL(rf_lease_rows(lease), 2);
+    rf_lease_drop(lease);
+    close_ring(ring);
+}
+
 static void test_other_handles_pass_the_end(void)
 {
     rf_ring *ring = create_ring(8), *other = attach_ring();
@@ -514,6 +532,8 @@ static const test tests[] = {
     {"with the first mapping alone claims and batches end at the ring's end", test_first_half},
     {"so they do where the driver does not copy from one mapping into the next",
      test_no_copy_across},
+    {"and nobody lingers there for rows that lie behind it",
+     test_no_linger_for_what_lies_behind_the_end},
     {"other handles, and this one once unpinned, pass the ring's end",
      test_other_handles_pass_the_end},
     {"a field that is refused takes back the fields before it", test_undo},
