@@ -10,15 +10,16 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 SDIST   := dist/ringfeed-$(VERSION).tar.gz
 TORCH   := $(shell sed -n 's/^\(torch==[0-9.]*\).*/\1/p' constraints.txt)
 
-C_FILES := $(wildcard csrc/*.[ch] csrc/include/*.h tests/core/*.[ch])
+C_FILES := $(wildcard csrc/*.[ch] csrc/include/*.h tests/core/*.[ch] tests/unit/*.c)
 SOURCES := setup.py $(wildcard csrc/*.[ch] csrc/include/*.h src/ringfeed/*.pyx src/ringfeed/*.pxd src/ringfeed/binding/*.pxi)
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo build test test-c test-orderings test-aarch64 test-py test-slow test-bench test-pythons test-tf-versions smoke steps model model-smoke chaos chaos-smoke \
-    fuzz fuzz-smoke soak soak-smoke lint format bench sdist wheel lock clean
+.PHONY: help demo build test test-c test-orderings test-aarch64 test-py test-slow test-bench test-gpu bench-gpu test-pythons \
+    test-tf-versions smoke steps model model-smoke chaos chaos-smoke fuzz fuzz-smoke soak soak-smoke lint format bench sdist wheel \
+    lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -67,6 +68,12 @@ test-slow: $(VENV)/.dev build ## run the Python tests that take minutes: ten tho
 test-bench: $(VENV)/.dev build ## run each benchmark once, without measuring
 	@echo "== benchmarks, once each"
 	@$(BIN)/python -m pytest benchmarks --benchmark-disable -q -m "not slow"
+
+test-gpu: $(VENV)/.dev build ## test pinned memory on a machine with an NVIDIA GPU; says what the driver does
+	@$(BIN)/python -m pytest tests/gpu -s -v
+
+bench-gpu: $(VENV)/.dev build ## measure copies to the GPU (see benchmarks/README.md)
+	@$(BIN)/python -m pytest benchmarks/gpu --timeout=0 -s
 
 model: ## check the protocol's model exhaustively with spin, and that each mutation of it is caught
 	@$(PYTHON) csrc/model/check.py
@@ -171,7 +178,7 @@ lock: | $(BIN)/python ## choose the newest versions anew and pin them in constra
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check uv
 	@$(BIN)/uv pip compile --quiet pyproject.toml --all-extras --universal --python-version 3.10 --upgrade \
 	    --constraint constraints.in --annotation-style line --custom-compile-command "make lock" -o constraints.txt
-	@sed -i -E -e '/^(nvidia|cuda|triton)/d' -e "s/ and sys_platform == 'linux'//" \
+	@sed -i -E -e '/^(nvidia|cuda-toolkit|triton)/d' -e "s/ and sys_platform == 'linux'//" \
 	    -e "s/ (;|and) python_full_version < '3.14'( and)?/ \1/" -e "s/ (;|and)  #/  #/" constraints.txt
 
 clean: ## remove what was built; keep .venv

@@ -34,6 +34,7 @@ static uint32_t claim_run(rf_ring *ring, uint32_t rows, uint32_t *first, uint64_
             continue;
         *first = slot;
         uint32_t count = 1;
+        rows = rf_rows_from(ring, slot, rows);
         while (count < rows && (words[count] = claim_slot(ring, rf_wrap(ring, slot + count), self)))
             count++;
         rf_store_relaxed(&ring->header->claim_cursor, rf_wrap(ring, slot + count));

@@ -12,6 +12,15 @@
 
 #define RF_HUGE_PAGE_BYTES (UINT64_C(2) << 20)
 
+/* What of the payload is registered with a GPU's driver (pin.c). */
+typedef struct rf_pin {
+    rf_pin_driver driver;
+    uint8_t way[RF_MAX_FIELDS]; /* rf_pin_way of each region */
+    uint32_t count;             /* of rf_ring_pin, less rf_ring_unpin */
+    uint32_t generation;        /* rf_fork_generation of who registered */
+    bool stuck;                 /* the driver would not let go of something */
+} rf_pin;
+
 struct rf_ring {
     rf_geometry geometry; /* copied and checked once: shared memory can not change it */
     rf_header *header;
@@ -28,7 +37,10 @@ struct rf_ring {
     struct rf_ring *next; /* in the process's list of handles (liveness.c) */
 
     _Atomic bool owner;
+    _Atomic bool runs_end; /* no claim and no batch passes the ring's end (pin.c) */
     int numa_errno;
+    rf_pin pin;
+    rf_pin_report pin_report;
     uint32_t slot_count;
     uint64_t record_bytes;       /* the samples of all fields */
     _Atomic uint32_t self;       /* our owner number: participant index + 1 */
@@ -61,6 +73,15 @@ struct rf_lease {
 static inline uint32_t rf_wrap(const rf_ring *ring, uint32_t slot)
 {
     return slot >= ring->slot_count ? slot - ring->slot_count : slot;
+}
+
+/* How many of `rows` rows from a slot on may be one run. */
+static inline uint32_t rf_rows_from(const rf_ring *ring, uint32_t slot, uint32_t rows)
+{
+    /* Relaxed: it is set before a run that may not pass the end is asked for. */
+    if (!rf_load_relaxed(&((rf_ring *)ring)->runs_end) || rows <= ring->slot_count - slot)
+        return rows;
+    return ring->slot_count - slot;
 }
 
 /* A cursor as read from shared memory is a hint that anyone may have garbled. */
@@ -149,6 +170,10 @@ bool rf_we_are(dev_t device, ino_t inode, uint32_t owner);
 rf_status rf_lock_owner(int fd); /* say that this process owns the segment */
 void rf_unlock_owner(rf_ring *ring);
 bool rf_owner_lives(const rf_ring *ring);
+
+/* ---- pin.c ---------------------------------------------------------------------------------- */
+
+void rf_pin_end(rf_ring *ring); /* unregister what is registered, then unmap */
 
 /* ---- waiter.c ------------------------------------------------------------------------------- */
 

@@ -307,7 +307,7 @@ void rf_ring_unref(rf_ring *ring)
     if (rf_sub_acq_rel(&ring->references, 1u) != 1)
         return;
     rf_leave(ring);
-    munmap(ring->mapping, ring->mapped_bytes);
+    rf_pin_end(ring);
     rf_delist(ring);
     free(ring);
 }

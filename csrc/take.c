@@ -29,6 +29,7 @@ static bool must_wait(const rf_ring *ring, uint32_t first, uint32_t slot, uint32
 static uint32_t run_length(const rf_ring *ring, uint32_t first, uint32_t most)
 {
     uint32_t rows = 0;
+    most = rf_rows_from(ring, first, most);
     for (; rows < most; rows++) {
         uint32_t slot = rf_wrap(ring, first + rows), unused;
         /* A1 <- R1 (publish_slot), for the link. */
@@ -124,7 +125,7 @@ static int64_t patience_ends_ns(const rf_take_request *request)
 /* Will the slot behind the run ever make it longer? */
 static bool can_grow(const rf_ring *ring, uint32_t first, uint32_t rows)
 {
-    if (rows >= ring->slot_count)
+    if (rows >= rf_rows_from(ring, first, ring->slot_count))
         return false;
     rf_state next = rf_word_state(rf_load_relaxed(&ring->words[rf_wrap(ring, first + rows)]));
     return next == RF_STATE_FREE || next == RF_STATE_CLAIMED;

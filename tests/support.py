@@ -181,10 +181,11 @@ def _run_child(descriptor: int) -> None:
     connection.send(outcome)
 
 
-def run_program(source: str) -> tuple[int, str, str]:
+def run_program(source: str, **environment: str) -> tuple[int, str, str]:
     """Run a program of its own to the end of its interpreter; return its status and what it printed."""
     source = "import os, sys\nimport numpy as np\nimport ringfeed\n" + textwrap.dedent(source)
-    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", source]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
     return done.returncode, done.stdout, done.stderr
 
 

@@ -200,6 +200,48 @@ RF_API int rf_ring_lock_memory(rf_ring *ring);
 /* The errno with which the NUMA binding was refused at create; 0 when it was granted or not asked for. */
 RF_API int rf_ring_numa_errno(const rf_ring *ring);
 
+/* ---- Page-locked memory --------------------------------------------------------------------- */
+
+/*
+ * A GPU's driver, as far as it is needed to page-lock memory that its DMA engine then reads: the
+ * shapes are those of CUDA's driver API. Each function returns 0 or the number of its refusal.
+ */
+typedef struct rf_pin_driver {
+    void *context; /* made current around the calls, on whatever thread they are */
+    int (*push)(void *context);
+    int (*pop)(void **context);
+    int (*host_register)(void *address, size_t bytes, unsigned flags);
+    int (*host_unregister)(void *address);
+    /* Memory of the device and a copy into it, for one look at whether a copy may begin in one
+     * registration and end in the next. */
+    int (*allocate)(uint64_t *device_address, size_t bytes);
+    int (*copy)(uint64_t device_address, const void *address, size_t bytes);
+    int (*release)(uint64_t device_address);
+} rf_pin_driver;
+
+/* How the payload of a ring is registered: the least of its fields counts. */
+typedef enum rf_pin_way {
+    RF_PIN_NONE = 0,   /* the driver refused; nothing is registered */
+    RF_PIN_FIRST_HALF, /* no second mapping: claims and takes of this handle end at the ring's end */
+    RF_PIN_HALVES,     /* each mapping by itself; a copy may pass from one to the other */
+    RF_PIN_WHOLE,      /* both mappings at once */
+} rf_pin_way;
+
+typedef struct rf_pin_report {
+    rf_pin_way way;
+    int refusal; /* the driver's number for why it is not more; 0 where it is all */
+} rf_pin_report;
+
+/* Register the payload of every field, or of none. A handle that is pinned already is only counted
+ * up. Call it before batches are taken: a run over the ring's end that is held already may not be
+ * copied where the way is RF_PIN_FIRST_HALF. The driver's functions and context stay needed until
+ * the memory is unregistered: by the last rf_ring_unpin, or with the handle's last lease, on whatever
+ * thread drops it. A forked child starts unpinned. */
+RF_API rf_pin_report rf_ring_pin(rf_ring *ring, const rf_pin_driver *driver, unsigned flags);
+/* Count down, and unregister at 0, when no copy may be under way. 0, or the driver's refusal. */
+RF_API int rf_ring_unpin(rf_ring *ring);
+RF_API int rf_ring_is_pinned(rf_ring *ring);
+
 /* ---- Leases --------------------------------------------------------------------------------- */
 
 /*

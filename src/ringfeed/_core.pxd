@@ -129,6 +129,28 @@ cdef extern from "ringfeed.h" nogil:
     int rf_ring_lock_memory(rf_ring *ring)
     int rf_ring_numa_errno(const rf_ring *ring)
 
+    # Functions come as addresses, which only C calls.
+    ctypedef struct rf_pin_driver:
+        void *context
+        void *push
+        void *pop
+        void *host_register
+        void *host_unregister
+        void *allocate
+        void *copy
+        void *release
+
+    ctypedef enum rf_pin_way:
+        RF_PIN_NONE
+
+    ctypedef struct rf_pin_report:
+        rf_pin_way way
+        int refusal
+
+    rf_pin_report rf_ring_pin(rf_ring *ring, const rf_pin_driver *driver, unsigned flags)
+    int rf_ring_unpin(rf_ring *ring)
+    int rf_ring_is_pinned(rf_ring *ring)
+
     void rf_lease_retain(rf_lease *lease)
     void rf_lease_drop(rf_lease *lease)
     uint32_t rf_lease_references(const rf_lease *lease)

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
-from . import _core, segment
+from . import _core, pinning, segment
 from ._core import Batch
 from .errors import LayoutMismatch, RingClosed, RingFinished, RingNotFound
 from .record_spec import FieldsLike, RecordSpec
@@ -67,6 +67,7 @@ class Ring(_core.RingBase):
         huge_pages: bool = False,
         lock_memory: bool = False,
         numa_node: int | None = None,
+        pin_memory: bool = False,
     ) -> Ring:
         """Create a ring and own it.
 
@@ -86,6 +87,8 @@ class Ring(_core.RingBase):
         huge_pages, lock_memory, numa_node
             Ask for 2 MiB pages, for memory that is never swapped, for the memory of one NUMA node.
             A refusal is a `MemoryOptionWarning` and stands in `memory`.
+        pin_memory : bool
+            Page-lock the memory for copies to a GPU, in this process alone; see `pin`. A refusal, likewise.
 
         Raises
         ------
@@ -111,8 +114,7 @@ class Ring(_core.RingBase):
         options = (spec, slots, participants, bool(redeliver), bool(huge_pages), numa_node)
         while (ring := cls._create_unless_condemned(name, *options)) is None:
             pass
-        ring._ask_for_memory(huge_pages, lock_memory, numa_node)
-        return ring
+        return ring._ask_for_memory(huge_pages, lock_memory, numa_node, pin_memory)
 
     @classmethod
     def _create_unless_condemned(cls, name: str, *options: Any) -> Ring | None:
@@ -130,11 +132,10 @@ class Ring(_core.RingBase):
             segment.unlink_if(name, identity)
             raise
         ring._finalizer = weakref.finalize(ring, _end_of_owner, name, ring.descriptor, os.getpid())
-        ring.memory = {}
         return ring
 
     @classmethod
-    def attach(cls, name: str, *, timeout: float | None = 0.0) -> Ring:
+    def attach(cls, name: str, *, timeout: float | None = 0.0, pin_memory: bool = False) -> Ring:
         """Open a ring that another process (or this one) created.
 
         Parameters
@@ -143,6 +144,8 @@ class Ring(_core.RingBase):
             As given to `create`.
         timeout : float, optional
             Seconds to wait until a living process has created the ring; None waits for ever.
+        pin_memory : bool
+            As for `create`: of use where batches are copied to a GPU, not where they are made.
 
         Raises
         ------
@@ -164,7 +167,7 @@ class Ring(_core.RingBase):
                 try:
                     ring = cls._attach_if_whole(name)
                     if ring is not None:
-                        return ring
+                        return ring._ask_for_memory(pin_memory=pin_memory)
                 except RingClosed as error:
                     # Its owner will not come back, but a new one may be about to replace it.
                     gone, why_gone = found, error
@@ -182,10 +185,10 @@ class Ring(_core.RingBase):
     def _attach_if_whole(cls, name: str) -> Ring | None:
         descriptor = segment.open_existing(name)
         ring = cls.__new__(cls)
-        return ring._joined() if descriptor is not None and ring._attach(name, descriptor) else None
+        return ring if descriptor is not None and ring._attach(name, descriptor) else None
 
     @classmethod
-    def attach_descriptor(cls, descriptor: int, name: str) -> Ring:
+    def attach_descriptor(cls, descriptor: int, name: str, *, pin_memory: bool = False) -> Ring:
         """Open a ring by a descriptor that another process sent; it need not have its name any more.
 
         Parameters
@@ -194,6 +197,8 @@ class Ring(_core.RingBase):
             A copy of the owner's `Ring.descriptor`; the ring takes it over.
         name : str
             For messages.
+        pin_memory : bool
+            As for `create`.
 
         Raises
         ------
@@ -211,13 +216,16 @@ class Ring(_core.RingBase):
         ring = cls.__new__(cls)
         if not ring._attach(name, descriptor):
             raise LayoutMismatch(f"ring {name!r} is not whole yet: send its descriptor once it is created.")
-        return ring._joined()
+        return ring._ask_for_memory(pin_memory=pin_memory)
 
-    def _joined(self) -> Ring:
+    def _ask_for_memory(
+        self,
+        huge_pages: bool = False,
+        lock_memory: bool = False,
+        numa_node: int | None = None,
+        pin_memory: bool = False,
+    ) -> Ring:
         self.memory = {}
-        return self
-
-    def _ask_for_memory(self, huge_pages: bool, lock_memory: bool, numa_node: int | None) -> None:
         answers = {}
         if numa_node is not None:
             answers["numa_node"] = self._numa_errno()
@@ -227,8 +235,55 @@ class Ring(_core.RingBase):
             answers["lock_memory"] = self._lock_memory()
         for option, refusal in answers.items():
             self.memory[option] = _explain_refusal(option, refusal, self.segment_bytes) if refusal else "granted"
-            if refusal:
-                warnings.warn(f"ring {self.name!r}: {option}: {self.memory[option]}", MemoryOptionWarning, stacklevel=3)
+        if pin_memory:  # last: from then on the pages stay where they are
+            self.pin()
+        for option, answer in self.memory.items():
+            if answer.startswith("refused"):
+                warnings.warn(f"ring {self.name!r}: {option}: {answer}", MemoryOptionWarning, stacklevel=3)
+        return self
+
+    def pin(self) -> bool:
+        """Page-lock the ring's memory, so that a GPU copies from it by DMA, at full speed and in the background.
+
+        It is for the process that copies batches to a GPU, before it takes any. It ends with `unpin`, or
+        by itself with the ring and its last batch; a forked child starts without it.
+
+        Returns
+        -------
+        bool
+            Whether it is page-locked; ``memory["pin_memory"]`` says why not. The ring works without it, too.
+
+        Notes
+        -----
+        A copy in the background still reads the slots: release the batch, or drop the last tensor over
+        it, when the copy is over. TensorFlow does that by itself. With PyTorch::
+
+            tensor = torch.from_dlpack(batch.dlpack("image"))
+            on_gpu = tensor.to("cuda", non_blocking=True)
+            copied = torch.cuda.current_stream().record_event()
+            copied.synchronize()
+            del tensor
+            batch.release()
+        """
+        try:
+            way, refusal = _core.pin_ring(self, pinning.driver(), pinning.PORTABLE)
+            self.memory["pin_memory"] = pinning.verdict(way, refusal, self.segment_bytes)
+        except pinning.Unavailable as reason:
+            self.memory["pin_memory"] = pinning.refused(reason)
+        return self.pinned
+
+    def unpin(self) -> None:
+        """Undo one `pin`; with the last, the memory is no longer page-locked. No copy may be under way."""
+        refusal = _core.unpin_ring(self)
+        if refusal:
+            warnings.warn(f"ring {self.name!r}: unpin: {pinning.kept(refusal)}", MemoryOptionWarning, stacklevel=2)
+        if not self.pinned:
+            self.memory.pop("pin_memory", None)
+
+    @property
+    def pinned(self) -> bool:
+        """Whether this handle has page-locked the memory for GPUs."""
+        return _core.ring_is_pinned(self)
 
     def batches(
         self, max_rows: int, *, min_rows: int = 1, timeout: float | None = None, linger: float = 0.0

@@ -11,8 +11,9 @@ cdef class RingBase:
 
     def __dealloc__(self):
         if self.handle != NULL:
-            rf_ring_close(self.handle)
-            rf_ring_drop(self.handle)
+            with nogil:  # a GPU's driver may take its time to let go of pinned memory
+                rf_ring_close(self.handle)
+                rf_ring_drop(self.handle)
 
     # -- opening -----------------------------------------------------------------------------------
 
