@@ -44,19 +44,33 @@ void rf_run_tags(const rf_run *run, uint64_t *tags)
     memset(tags + run->rows, 0, (run->shown - run->rows) * sizeof *tags);
 }
 
+static rf_run *copied(rf_lease *lease, uint32_t shown)
+{
+    rf_run *run = rf_run_of_copies(lease->ring, shown);
+    if (run)
+        rf_run_add(run, lease);
+    rf_lease_drop(lease);
+    return run;
+}
+
 rf_run *rf_run_of_lease(rf_lease *lease, uint32_t shown)
 {
     const rf_ring *ring = lease->ring;
+    uint32_t rows = rf_lease_rows(lease);
+    if (rows >= shown || shown > ring->slot_count)
+        shown = rows;
+    /* Each region is mapped twice: from any slot on, as many rows as it has slots can be read. Not where a
+     * GPU's driver knows only one of the mappings. */
+    if (rf_rows_from(ring, lease->first, shown) < shown)
+        return copied(lease, shown);
     rf_run *run = new_run(ring);
     if (!run) {
         rf_lease_drop(lease);
         return NULL;
     }
     run->lease = lease;
-    run->rows = run->shown = rf_lease_rows(lease);
-    /* Each region is mapped twice: from any slot on, as many rows as it has slots can be read. */
-    if (run->shown < shown && shown <= ring->slot_count)
-        run->shown = shown;
+    run->rows = rows;
+    run->shown = shown;
     for (uint32_t field = 0; field < ring->geometry.fields; field++)
         run->data[field] = rf_lease_data(lease, field);
     return run;

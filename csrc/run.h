@@ -19,8 +19,9 @@ typedef struct rf_run {
     void *data[];        /* of each field, its first sample */
 } rf_run;
 
-/* A run over the ring's memory that shows at least `shown` rows, if the ring has so many slots. Takes the
- * lease over, also when it fails. NULL: no memory. */
+/* A run over the ring's memory that shows at least `shown` rows, if the ring has so many slots; over copies,
+ * where that memory is not all page-locked (pin.c). Takes the lease over, also when it fails. NULL: no
+ * memory. */
 rf_run *rf_run_of_lease(rf_lease *lease, uint32_t shown);
 /* A run with memory of its own, for `rows` rows: zeros, and none of them filled yet. NULL: no memory. */
 rf_run *rf_run_of_copies(const rf_ring *ring, uint32_t rows);
