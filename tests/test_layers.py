@@ -18,7 +18,7 @@ PACKAGE = ROOT / "src" / "ringfeed"
 
 # Lowest first. A module imports from layers below its own, or beside it where that closes no circle.
 LAYERS = [
-    {"errors", "record_spec", "channel", "items", "nest", "progress", "pinning"},
+    {"version", "errors", "record_spec", "channel", "items", "nest", "progress", "pinning"},
     {"_core"},
     {"segment", "ctrl_c"},
     {"ring", "inventory"},
@@ -27,6 +27,7 @@ LAYERS = [
     {"predictor"},
     {"serving"},
     {"cli"},
+    {"__main__"},
 ]
 FIRST_LAYER_WITH_TENSORFLOW = "tf"
 LEVELS = {name: level for level, layer in enumerate(LAYERS) for name in layer}

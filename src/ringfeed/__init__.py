@@ -32,12 +32,13 @@ from .errors import (
 from .inventory import SegmentInfo, clean, list_segments
 from .record_spec import Field, RecordSpec
 from .ring import MemoryOptionWarning, Ring
+from .version import VERSION
 
 if TYPE_CHECKING:
     from . import tf as tf
     from .predictor import Predictor as Predictor
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "Batch",

@@ -1,0 +1,7 @@
+"""``python -m ringfeed``: the command `ringfeed`."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

@@ -1,0 +1,73 @@
+"""What this machine grants to rings, which rings there are, and removing what dead owners left.
+
+The command `ringfeed`. It may not do anything that the package does not do by itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from ..errors import RingFeedError
+from ..inventory import SegmentInfo, clean, list_segments
+from ..version import VERSION
+from .doctor import findings
+
+_NO_RINGS_HERE = 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        By default those of the process.
+
+    Returns
+    -------
+    int
+        0; 1 where `doctor` found that rings can not work here, or a command failed.
+    """
+    parser = argparse.ArgumentParser(prog="ringfeed", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--version", action="version", version=f"ringfeed {VERSION}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    doctor = commands.add_parser("doctor", help="say what works on this machine, and what would mend the rest")
+    doctor.add_argument("--no-tensorflow", action="store_true", help="do not import TensorFlow, which takes seconds")
+    for name, help_text in (
+        ("list", "list the rings that have a name on this machine, the dead ones too"),
+        ("clean", "remove what dead owners left; never a ring whose owner is alive"),
+    ):
+        command = commands.add_parser(name, help=help_text)
+        command.add_argument("pattern", nargs="?", default="*", help="only rings whose name matches, as in a shell")
+    commands.choices["clean"].add_argument("--dry-run", action="store_true", help="only tell what would be removed")
+    given = parser.parse_args(arguments)
+    try:
+        if given.command == "doctor":
+            return _doctor(with_tensorflow=not given.no_tensorflow)
+        if given.command == "list":
+            return _show(list_segments(given.pattern), "no rings")
+        return _show(clean(given.pattern, dry_run=given.dry_run), "nothing to remove")
+    except RingFeedError as error:
+        print(f"ringfeed: {error}", file=sys.stderr)
+        return 1
+
+
+def _doctor(*, with_tensorflow: bool) -> int:
+    status = 0
+    for finding in findings(with_tensorflow=with_tensorflow):
+        print(f"{'ok' if finding.is_well else 'NO':3} {finding.subject}: {finding.fact}", flush=True)
+        if finding.is_vital and not finding.is_well:
+            status = _NO_RINGS_HERE
+    return status
+
+
+def _show(segments: list[SegmentInfo], nothing: str) -> int:
+    for info in segments:
+        owner = {True: "alive", False: "owner dead", None: "another user's"}[info.owner_alive]
+        record = "" if info.slots is None else f", {info.slots} slots of {info.spec!r}"
+        print(f"{info.name}: {owner}, {info.bytes / 1e6:.1f} MB, {info.age_seconds:.0f} s old{record}")
+    if not segments:
+        print(nothing)
+    return 0

@@ -1,0 +1,152 @@
+"""What works here, what does not, and what would mend it: a line each.
+
+It may not mend anything, nor take memory of a GPU.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .. import pinning
+from ..errors import RingFeedError
+from ..inventory import list_segments
+from ..ring import Ring
+from ..version import VERSION
+
+_SHARED_MEMORY = Path("/dev/shm")
+_SHMEM_HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/shmem_enabled")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line.
+
+    Attributes
+    ----------
+    subject, fact : str
+        What was looked at, and what was found, with its mend.
+    is_well : bool
+        It works.
+    is_vital : bool
+        Without it there are no rings.
+    """
+
+    subject: str
+    fact: str
+    is_well: bool = True
+    is_vital: bool = False
+
+
+def findings(*, with_tensorflow: bool = True) -> Iterator[Finding]:
+    """Look at this machine and process.
+
+    Parameters
+    ----------
+    with_tensorflow : bool
+        Look at TensorFlow and the native op, too, which imports it.
+
+    Yields
+    ------
+    Finding
+    """
+    looks: list[Callable[[], Finding]] = [_versions, _shared_memory, _a_ring, _left_behind]
+    looks += [_locked_memory, _huge_pages, _pinned_memory]
+    if with_tensorflow:
+        looks += [_tensorflow, _native_op]
+    for look in looks:
+        yield look()
+
+
+def _versions() -> Finding:
+    return Finding(
+        f"ringfeed {VERSION}",
+        f"Python {platform.python_version()}, NumPy {np.__version__}, Linux {platform.release()} on "
+        f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+    )
+
+
+def _shared_memory() -> Finding:
+    try:
+        status = os.statvfs(_SHARED_MEMORY)
+    except OSError as error:
+        return Finding(f"{_SHARED_MEMORY}", f"{error.strerror}; mount a tmpfs there", is_well=False, is_vital=True)
+    free, total = status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize
+    enough = free >= 256e6
+    mend = "" if enough else "; enlarge it: docker run --shm-size=2g, mount -o remount,size=2g /dev/shm"
+    return Finding(f"{_SHARED_MEMORY}", f"{free / 1e9:.2f} of {total / 1e9:.2f} GB free{mend}", is_well=enough)
+
+
+def _a_ring() -> Finding:
+    """Make one, use it, remove it."""
+    try:
+        with Ring.create(None, {"x": ((1024,), "uint8")}, slots=8) as ring:
+            ring.put({"x": np.arange(1024).astype(np.uint8)}, tag=7)
+            with ring.take(1, timeout=0) as batch:
+                works = batch.tags.tolist() == [7]
+    except (RingFeedError, OSError) as error:
+        return Finding("a ring", str(error), is_well=False, is_vital=True)
+    fact = "created, written, read and removed" if works else "what was read is not what was written"
+    return Finding("a ring", fact, is_well=works, is_vital=True)
+
+
+def _left_behind() -> Finding:
+    segments = list_segments()
+    dead = [info.name for info in segments if info.owner_alive is False]
+    if not dead:
+        return Finding("rings on this machine", f"{len(segments)}, none without an owner")
+    return Finding(
+        "rings on this machine",
+        f"{len(segments)}, {len(dead)} of dead owners ({', '.join(dead[:3])}{', ...' if len(dead) > 3 else ''}); "
+        "`ringfeed clean` removes them",
+        is_well=False,
+    )
+
+
+def _locked_memory() -> Finding:
+    limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
+    if limit == resource.RLIM_INFINITY or os.geteuid() == 0:
+        return Finding("lock_memory", "no limit")
+    return Finding("lock_memory", f"up to {limit / 1e6:.1f} MB; raise it with ulimit -l", is_well=limit >= 64e6)
+
+
+def _huge_pages() -> Finding:
+    try:
+        chosen = _SHMEM_HUGE_PAGES.read_text().partition("[")[2].partition("]")[0]
+    except OSError:
+        return Finding("huge_pages", "this kernel has none for shared memory", is_well=False)
+    well = chosen in ("always", "within_size", "advise", "force")
+    mend = "" if well else f"; echo advise > {_SHMEM_HUGE_PAGES}"
+    return Finding("huge_pages", f"shmem_enabled is {chosen!r}{mend}", is_well=well)
+
+
+def _pinned_memory() -> Finding:
+    reason = pinning.availability()
+    return Finding("pin_memory", reason or "the CUDA driver takes it", is_well=reason is None)
+
+
+def _tensorflow() -> Finding:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        return Finding("TensorFlow", f"{error}; pip install 'ringfeed[tf]'", is_well=False)
+    devices = ", ".join(device.name.removeprefix("/physical_device:") for device in tf.config.list_physical_devices())
+    return Finding("TensorFlow", f"{tf.__version__} on {devices}")
+
+
+def _native_op() -> Finding:
+    try:
+        from ..tf import why_not_native
+    except ImportError:
+        return Finding("native op", "it needs TensorFlow", is_well=False)
+    reason = why_not_native()
+    if reason is None:
+        return Finding("native op", "datasets, take and fuse use it")
+    return Finding("native op", f"{reason}; datasets take their batches by Python code instead", is_well=False)

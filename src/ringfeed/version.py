@@ -1,0 +1,3 @@
+"""Which RingFeed this is."""
+
+VERSION = "0.1.0"
