@@ -46,6 +46,11 @@ def test_the_tf_data_example_recognises_digits() -> None:
     assert float(match[1]) > 0.85
 
 
+def test_the_fused_example_sees_every_digit() -> None:
+    output = run(EXAMPLES / "fused.py")
+    assert re.fullmatch(r"mean line of the ink: 3\.\d\d of 0 to 7, on 1797 digits\n", output), output
+
+
 def test_the_demo_runs_all_pipelines_and_they_agree(tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
     output = run(EXAMPLES / "demo.py", "--quick", "--json", str(figures))
@@ -57,7 +62,7 @@ def test_the_demo_runs_all_pipelines_and_they_agree(tmp_path: Path) -> None:
 def test_every_example_of_the_readme_stands_in_a_file() -> None:
     files = {path.name: path.read_text() for path in EXAMPLES.glob("*.py")}
     blocks = re.findall(r"\(\[?examples/(\w+\.py)\]?\(?[^\n]*\n\n```python\n(.*?)```", README, re.DOTALL)
-    assert {name for name, _ in blocks} == {"predictor.py", "custom_loop.py", "tf_data.py"}
+    assert {name for name, _ in blocks} == {"predictor.py", "custom_loop.py", "tf_data.py", "fused.py"}
     assert README.count("```python") == len(blocks)
     for name, block in blocks:
         assert block in files[name], f"the README's example is not what {name} says"
