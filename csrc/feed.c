@@ -35,8 +35,9 @@ struct rf_feed {
     _Atomic bool ended;       /* for good */
     _Atomic bool stops;       /* once */
     _Atomic uint32_t interrupts_handled;
-    _Atomic int64_t wait_began_ns; /* 0: none is under way */
-    _Atomic int64_t turn_ended_ns; /* 0: in the middle of one */
+    _Atomic uint32_t interrupts_asked; /* the attendant knows of them, and had no answer yet */
+    _Atomic int64_t wait_began_ns;     /* 0: none is under way */
+    _Atomic int64_t turn_ended_ns;     /* 0: in the middle of one */
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -165,8 +166,10 @@ static rf_answer look_for_interrupts(rf_feed *feed)
     if (seen == rf_load_relaxed(&feed->interrupts_handled))
         return RF_GO_ON;
     rf_answer answer = rf_attend(feed->id, true, false);
-    if (answer == RF_ASK_AGAIN)
+    if (answer == RF_ASK_AGAIN) {
+        rf_store_relaxed(&feed->interrupts_asked, seen);
         return RF_GO_ON;
+    }
     rf_store_relaxed(&feed->interrupts_handled, seen);
     return answer;
 }
@@ -215,6 +218,10 @@ static int64_t go_on_waiting(rf_feed *feed, int64_t now_ns)
     if (!began || (ended && now_ns - ended > ABANDONED_NS)) {
         began = now_ns;
         rf_store_relaxed(&feed->wait_began_ns, began);
+        /* A Ctrl-C that came while nobody waited was for the program alone, and is long handled. */
+        uint32_t seen = rf_interrupts();
+        if (seen != rf_load_relaxed(&feed->interrupts_asked))
+            rf_store_relaxed(&feed->interrupts_handled, seen);
     }
     rf_store_relaxed(&feed->turn_ended_ns, INT64_C(0));
     return began;
