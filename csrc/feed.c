@@ -10,12 +10,12 @@
  */
 #include "feed.h"
 
-#include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "attendant.h"
+#include "feed_face.h"
 #include "handle.h"
 #include "interrupt.h"
 
@@ -347,55 +347,11 @@ rf_status rf_feed_turn(rf_feed *feed)
 
 void rf_feed_explain(const rf_feed *feed, rf_status status, char *text, size_t bytes)
 {
-    uint32_t least = feed->plan.exact ? feed->plan.exact : feed->plan.least;
-    switch (status) {
-    case RF_EMPTY:
-        snprintf(text, bytes,
-                 "RingEmpty: ring '%s': %" PRIu32 " of %" PRIu32
-                 " records ready after %g s; the producers are slower than the feed, or tensors "
-                 "that are "
-                 "alive hold their slots. Wait longer (timeout=), add producers, or drop tensors "
-                 "sooner.",
-                 feed->name, rf_count_states(feed->ring).ready, least,
-                 (double)feed->plan.timeout_ns / 1e9);
-        return;
-    case RF_CLOSED:
-        snprintf(text, bytes,
-                 "RingClosed: ring '%s' is closed: here, or its owner closed it or died. Keep it "
-                 "open until the "
-                 "last use of its feeds.",
-                 feed->name);
-        return;
-    case RF_FINISHED:
-        snprintf(text, bytes, "RingFinished: ring '%s' was finished: no more records come.",
-                 feed->name);
-        return;
-    case RF_INTERRUPTED:
-        snprintf(text, bytes,
-                 "InterruptedError: ring '%s': SIGINT ended a feed's wait for records.",
-                 feed->name);
-        return;
-    case RF_NO_MEMORY:
-        snprintf(text, bytes, "MemoryError: no memory for an element of ring '%s'.", feed->name);
-        return;
-    default: snprintf(text, bytes, "ring '%s': status %d", feed->name, (int)status);
-    }
-}
-
-const rf_feed_table *rf_feed_table_get(void)
-{
-    static const rf_feed_table table = {
-        .version = RF_FEED_TABLE_VERSION,
-        .find = rf_feed_find,
-        .unref = rf_feed_unref,
-        .next = rf_feed_next,
-        .turn = rf_feed_turn,
-        .explain = rf_feed_explain,
-        .geometry = rf_feed_geometry,
-        .retain = rf_run_retain,
-        .drop = rf_run_drop,
-        .tags = rf_run_tags,
-        .dtype_bytes = rf_dtype_bytes,
+    rf_feed_fact fact = {
+        .ring = feed->name,
+        .ready = status == RF_EMPTY ? rf_count_states(feed->ring).ready : 0,
+        .least = feed->plan.exact ? feed->plan.exact : feed->plan.least,
+        .timeout_seconds = (double)feed->plan.timeout_ns / 1e9,
     };
-    return &table;
+    rf_feed_say(&fact, status, text, bytes);
 }
