@@ -5,8 +5,9 @@
  * ring or the feed; or every 50 ms the feed looks around, and its attendant says that there is no use in it.
  *
  * What a feed knows of its waits is for all threads that use it together, as its records are: a field is read and
- * written whole, relaxed, because none hands anything else over. The list of feeds and the runs that wait
- * for more rows have a lock; no one waits while holding it, and nothing here is shared with another process.
+ * written whole, relaxed, because none hands anything else over. The list of feeds has a lock, and so have each
+ * feed's runs that wait for more rows; no one waits while holding one, and nothing here is shared with another
+ * process.
  */
 #include "feed.h"
 
@@ -31,9 +32,10 @@ struct rf_feed {
     char name[256];
 
     _Atomic(rf_run *) parked;
-    rf_run *waiting_for_rows; /* with the lock */
-    _Atomic bool ended;       /* for good */
-    _Atomic bool stops;       /* once */
+    pthread_mutex_t gathering; /* of this one: */
+    rf_run *waiting_for_rows;
+    _Atomic bool ended; /* for good */
+    _Atomic bool stops; /* once */
     _Atomic uint32_t interrupts_handled;
     _Atomic uint32_t interrupts_asked; /* the attendant knows of them, and had no answer yet */
     _Atomic int64_t wait_began_ns;     /* 0: none is under way */
@@ -72,6 +74,7 @@ rf_feed *rf_feed_new(rf_ring *ring, const char *name, const rf_feed_plan *plan)
     feed->plan = *plan;
     snprintf(feed->name, sizeof feed->name, "%s", name);
     atomic_init(&feed->references, 1);
+    pthread_mutex_init(&feed->gathering, NULL);
     rf_watch_interrupts();
     rf_store_relaxed(&feed->interrupts_handled, rf_interrupts());
     pthread_mutex_lock(&lock);
@@ -278,30 +281,41 @@ static rf_status next_run(rf_feed *feed, rf_run **run)
     return (rf_status)status;
 }
 
-static rf_run *pop_waiting(rf_feed *feed)
-{
-    pthread_mutex_lock(&lock);
-    rf_run *run = feed->waiting_for_rows;
-    if (run)
-        feed->waiting_for_rows = run->next;
-    pthread_mutex_unlock(&lock);
-    return run;
-}
-
 static void push_waiting(rf_feed *feed, rf_run *run)
 {
-    pthread_mutex_lock(&lock);
+    pthread_mutex_lock(&feed->gathering);
     run->next = feed->waiting_for_rows;
     feed->waiting_for_rows = run;
-    pthread_mutex_unlock(&lock);
+    pthread_mutex_unlock(&feed->gathering);
+}
+
+/* A run that waits, filled up with the rows of others; NULL where that makes less than `least`. */
+static rf_run *pop_waiting(rf_feed *feed, uint32_t least)
+{
+    rf_run *other;
+    pthread_mutex_lock(&feed->gathering);
+    rf_run *run = feed->waiting_for_rows;
+    while (run && run->rows < feed->plan.exact && (other = run->next)) {
+        rf_run_move(run, other, feed->plan.exact - run->rows, &feed->ring->geometry);
+        if (other->rows)
+            break;
+        run->next = other->next;
+        rf_run_drop(other);
+    }
+    if (run && run->rows >= least)
+        feed->waiting_for_rows = run->next;
+    else
+        run = NULL;
+    pthread_mutex_unlock(&feed->gathering);
+    return run;
 }
 
 /* Exactly as many rows as planned: the ring's own memory where they lie in a row, else copies. */
 static rf_status next_exact(rf_feed *feed, rf_run **out)
 {
     uint32_t exact = feed->plan.exact;
-    rf_run *run = pop_waiting(feed);
-    for (;;) {
+    rf_run *run = pop_waiting(feed, 1);
+    while (!run || run->rows < exact) {
         uint32_t missing = exact - (run ? run->rows : 0);
         uint32_t most = missing < feed->plan.most ? missing : feed->plan.most;
         rf_lease *lease;
@@ -315,15 +329,16 @@ static rf_status next_exact(rf_feed *feed, rf_run **out)
         if (status != RF_OK) {
             if (run)
                 push_waiting(feed, run); /* whoever comes next goes on with it */
+            /* At the ring's end nobody may: the last of several threads has what all gathered. */
+            if (status == RF_FINISHED && (run = pop_waiting(feed, exact)))
+                break;
             return status == RF_NOTHING ? give_nothing(feed, out) : (rf_status)status;
         }
         rf_run_add(run, lease);
         rf_lease_drop(lease);
-        if (run->rows == exact) {
-            *out = run;
-            return RF_OK;
-        }
     }
+    *out = run;
+    return RF_OK;
 }
 
 rf_status rf_feed_next(rf_feed *feed, rf_run **run)
