@@ -34,8 +34,9 @@ struct rf_feed {
     _Atomic(rf_run *) parked;
     pthread_mutex_t gathering; /* of this one: */
     rf_run *waiting_for_rows;
-    _Atomic bool ended; /* for good */
-    _Atomic bool stops; /* once */
+    _Atomic bool finished; /* as the ring is */
+    _Atomic bool dropped;  /* by who made it */
+    _Atomic bool stops;    /* once */
     _Atomic uint32_t interrupts_handled;
     _Atomic uint32_t interrupts_asked; /* the attendant knows of them, and had no answer yet */
     _Atomic int64_t wait_began_ns;     /* 0: none is under way */
@@ -130,7 +131,7 @@ void rf_feed_end(rf_feed *feed)
     if (*place)
         *place = feed->next;
     pthread_mutex_unlock(&lock);
-    rf_store_relaxed(&feed->ended, true);
+    rf_store_relaxed(&feed->dropped, true);
     rf_feed_unref(feed);
 }
 
@@ -197,6 +198,14 @@ static int end_as_told(rf_feed *feed, rf_answer answer)
     return RF_AGAIN;
 }
 
+/* RF_OK, or why no one is to wait for this feed any more. */
+static rf_status still_open(const rf_feed *feed)
+{
+    if (rf_load_relaxed(&feed->finished) || rf_feeds_stopped())
+        return RF_FINISHED;
+    return rf_load_relaxed(&feed->dropped) ? RF_CLOSED : RF_OK;
+}
+
 /* After a slice of waiting: RF_OK, wait on; RF_AGAIN, the turn is over. */
 static rf_status look_around(rf_feed *feed, uint32_t least, int64_t turn_ends_ns)
 {
@@ -248,8 +257,8 @@ static int take_rows(rf_feed *feed, uint32_t most, uint32_t least, rf_lease **le
             status = end_as_told(feed, answer);
             break;
         }
-        if (rf_feeds_stopped() || rf_load_relaxed(&feed->ended))
-            return RF_FINISHED;
+        if ((status = still_open(feed)) != RF_OK)
+            break;
         status = rf_take(feed->ring, &request, lease);
         if (status != RF_AGAIN)
             break;
@@ -348,16 +357,14 @@ rf_status rf_feed_next(rf_feed *feed, rf_run **run)
         return RF_OK;
     rf_status status = feed->plan.exact ? next_exact(feed, run) : next_run(feed, run);
     if (status == RF_FINISHED)
-        rf_store_relaxed(&feed->ended, true);
+        rf_store_relaxed(&feed->finished, true);
     return status;
 }
 
 rf_status rf_feed_turn(rf_feed *feed)
 {
-    if (rf_load_relaxed(&feed->ended) || rf_feeds_stopped())
-        return RF_FINISHED;
-    return atomic_exchange_explicit(&feed->stops, false, memory_order_relaxed) ? RF_FINISHED
-                                                                               : RF_OK;
+    bool stops = atomic_exchange_explicit(&feed->stops, false, memory_order_relaxed);
+    return stops ? RF_FINISHED : still_open(feed);
 }
 
 void rf_feed_explain(const rf_feed *feed, rf_status status, char *text, size_t bytes)
