@@ -3,6 +3,7 @@
  */
 #include "attendant.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 static rf_attendant *_Atomic attendant;
@@ -11,8 +12,21 @@ static _Atomic uint32_t attending;
 
 /* All sequentially consistent: of one who asks and one who ends, at least one sees the other. */
 
+/* Whoever was asking is its parent's thread: the child's end need not wait for it. */
+static void in_forked_child(void)
+{
+    atomic_store(&attending, 0u);
+}
+
+static void mind_forks(void)
+{
+    pthread_atfork(NULL, NULL, in_forked_child);
+}
+
 void rf_set_attendant(rf_attendant *now)
 {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, mind_forks);
     atomic_store(&attendant, now);
 }
 

@@ -5,17 +5,18 @@
  * ring or the feed; or every 50 ms the feed looks around, and its attendant says that there is no use in it.
  *
  * What a feed knows of its waits is for all threads that use it together, as its records are: a field is read and
- * written whole, relaxed, because none hands anything else over. The list of feeds and the runs that wait
- * for more rows have a lock; no one waits while holding it, and nothing here is shared with another process.
+ * written whole, relaxed, because none hands anything else over. The list of feeds has a lock, and so have each
+ * feed's runs that wait for more rows; no one waits while holding one, and nothing here is shared with another
+ * process.
  */
 #include "feed.h"
 
-#include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "attendant.h"
+#include "feed_face.h"
 #include "handle.h"
 #include "interrupt.h"
 
@@ -31,12 +32,15 @@ struct rf_feed {
     char name[256];
 
     _Atomic(rf_run *) parked;
-    rf_run *waiting_for_rows; /* with the lock */
-    _Atomic bool ended;       /* for good */
-    _Atomic bool stops;       /* once */
+    pthread_mutex_t gathering; /* of this one: */
+    rf_run *waiting_for_rows;
+    _Atomic bool finished; /* as the ring is */
+    _Atomic bool dropped;  /* by who made it */
+    _Atomic bool stops;    /* once */
     _Atomic uint32_t interrupts_handled;
-    _Atomic int64_t wait_began_ns; /* 0: none is under way */
-    _Atomic int64_t turn_ended_ns; /* 0: in the middle of one */
+    _Atomic uint32_t interrupts_asked; /* the attendant knows of them, and had no answer yet */
+    _Atomic int64_t wait_began_ns;     /* 0: none is under way */
+    _Atomic int64_t turn_ended_ns;     /* 0: in the middle of one */
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -71,6 +75,7 @@ rf_feed *rf_feed_new(rf_ring *ring, const char *name, const rf_feed_plan *plan)
     feed->plan = *plan;
     snprintf(feed->name, sizeof feed->name, "%s", name);
     atomic_init(&feed->references, 1);
+    pthread_mutex_init(&feed->gathering, NULL);
     rf_watch_interrupts();
     rf_store_relaxed(&feed->interrupts_handled, rf_interrupts());
     pthread_mutex_lock(&lock);
@@ -126,7 +131,7 @@ void rf_feed_end(rf_feed *feed)
     if (*place)
         *place = feed->next;
     pthread_mutex_unlock(&lock);
-    rf_store_relaxed(&feed->ended, true);
+    rf_store_relaxed(&feed->dropped, true);
     rf_feed_unref(feed);
 }
 
@@ -165,8 +170,10 @@ static rf_answer look_for_interrupts(rf_feed *feed)
     if (seen == rf_load_relaxed(&feed->interrupts_handled))
         return RF_GO_ON;
     rf_answer answer = rf_attend(feed->id, true, false);
-    if (answer == RF_ASK_AGAIN)
+    if (answer == RF_ASK_AGAIN) {
+        rf_store_relaxed(&feed->interrupts_asked, seen);
         return RF_GO_ON;
+    }
     rf_store_relaxed(&feed->interrupts_handled, seen);
     return answer;
 }
@@ -189,6 +196,14 @@ static int end_as_told(rf_feed *feed, rf_answer answer)
         return RF_INTERRUPTED;
     rf_store_relaxed(&feed->stops, true);
     return RF_AGAIN;
+}
+
+/* RF_OK, or why no one is to wait for this feed any more. */
+static rf_status still_open(const rf_feed *feed)
+{
+    if (rf_load_relaxed(&feed->finished) || rf_feeds_stopped())
+        return RF_FINISHED;
+    return rf_load_relaxed(&feed->dropped) ? RF_CLOSED : RF_OK;
 }
 
 /* After a slice of waiting: RF_OK, wait on; RF_AGAIN, the turn is over. */
@@ -215,6 +230,10 @@ static int64_t go_on_waiting(rf_feed *feed, int64_t now_ns)
     if (!began || (ended && now_ns - ended > ABANDONED_NS)) {
         began = now_ns;
         rf_store_relaxed(&feed->wait_began_ns, began);
+        /* A Ctrl-C that came while nobody waited was for the program alone, and is long handled. */
+        uint32_t seen = rf_interrupts();
+        if (seen != rf_load_relaxed(&feed->interrupts_asked))
+            rf_store_relaxed(&feed->interrupts_handled, seen);
     }
     rf_store_relaxed(&feed->turn_ended_ns, INT64_C(0));
     return began;
@@ -238,8 +257,8 @@ static int take_rows(rf_feed *feed, uint32_t most, uint32_t least, rf_lease **le
             status = end_as_told(feed, answer);
             break;
         }
-        if (rf_feeds_stopped() || rf_load_relaxed(&feed->ended))
-            return RF_FINISHED;
+        if ((status = still_open(feed)) != RF_OK)
+            break;
         status = rf_take(feed->ring, &request, lease);
         if (status != RF_AGAIN)
             break;
@@ -271,30 +290,41 @@ static rf_status next_run(rf_feed *feed, rf_run **run)
     return (rf_status)status;
 }
 
-static rf_run *pop_waiting(rf_feed *feed)
-{
-    pthread_mutex_lock(&lock);
-    rf_run *run = feed->waiting_for_rows;
-    if (run)
-        feed->waiting_for_rows = run->next;
-    pthread_mutex_unlock(&lock);
-    return run;
-}
-
 static void push_waiting(rf_feed *feed, rf_run *run)
 {
-    pthread_mutex_lock(&lock);
+    pthread_mutex_lock(&feed->gathering);
     run->next = feed->waiting_for_rows;
     feed->waiting_for_rows = run;
-    pthread_mutex_unlock(&lock);
+    pthread_mutex_unlock(&feed->gathering);
+}
+
+/* A run that waits, filled up with the rows of others; NULL where that makes less than `least`. */
+static rf_run *pop_waiting(rf_feed *feed, uint32_t least)
+{
+    rf_run *other;
+    pthread_mutex_lock(&feed->gathering);
+    rf_run *run = feed->waiting_for_rows;
+    while (run && run->rows < feed->plan.exact && (other = run->next)) {
+        rf_run_move(run, other, feed->plan.exact - run->rows, &feed->ring->geometry);
+        if (other->rows)
+            break;
+        run->next = other->next;
+        rf_run_drop(other);
+    }
+    if (run && run->rows >= least)
+        feed->waiting_for_rows = run->next;
+    else
+        run = NULL;
+    pthread_mutex_unlock(&feed->gathering);
+    return run;
 }
 
 /* Exactly as many rows as planned: the ring's own memory where they lie in a row, else copies. */
 static rf_status next_exact(rf_feed *feed, rf_run **out)
 {
     uint32_t exact = feed->plan.exact;
-    rf_run *run = pop_waiting(feed);
-    for (;;) {
+    rf_run *run = pop_waiting(feed, 1);
+    while (!run || run->rows < exact) {
         uint32_t missing = exact - (run ? run->rows : 0);
         uint32_t most = missing < feed->plan.most ? missing : feed->plan.most;
         rf_lease *lease;
@@ -308,15 +338,16 @@ static rf_status next_exact(rf_feed *feed, rf_run **out)
         if (status != RF_OK) {
             if (run)
                 push_waiting(feed, run); /* whoever comes next goes on with it */
+            /* At the ring's end nobody may: the last of several threads has what all gathered. */
+            if (status == RF_FINISHED && (run = pop_waiting(feed, exact)))
+                break;
             return status == RF_NOTHING ? give_nothing(feed, out) : (rf_status)status;
         }
         rf_run_add(run, lease);
         rf_lease_drop(lease);
-        if (run->rows == exact) {
-            *out = run;
-            return RF_OK;
-        }
     }
+    *out = run;
+    return RF_OK;
 }
 
 rf_status rf_feed_next(rf_feed *feed, rf_run **run)
@@ -326,69 +357,23 @@ rf_status rf_feed_next(rf_feed *feed, rf_run **run)
         return RF_OK;
     rf_status status = feed->plan.exact ? next_exact(feed, run) : next_run(feed, run);
     if (status == RF_FINISHED)
-        rf_store_relaxed(&feed->ended, true);
+        rf_store_relaxed(&feed->finished, true);
     return status;
 }
 
 rf_status rf_feed_turn(rf_feed *feed)
 {
-    if (rf_load_relaxed(&feed->ended) || rf_feeds_stopped())
-        return RF_FINISHED;
-    return atomic_exchange_explicit(&feed->stops, false, memory_order_relaxed) ? RF_FINISHED
-                                                                               : RF_OK;
+    bool stops = atomic_exchange_explicit(&feed->stops, false, memory_order_relaxed);
+    return stops ? RF_FINISHED : still_open(feed);
 }
 
 void rf_feed_explain(const rf_feed *feed, rf_status status, char *text, size_t bytes)
 {
-    uint32_t least = feed->plan.exact ? feed->plan.exact : feed->plan.least;
-    switch (status) {
-    case RF_EMPTY:
-        snprintf(text, bytes,
-                 "RingEmpty: ring '%s': %" PRIu32 " of %" PRIu32
-                 " records ready after %g s; the producers are slower than the feed, or tensors "
-                 "that are "
-                 "alive hold their slots. Wait longer (timeout=), add producers, or drop tensors "
-                 "sooner.",
-                 feed->name, rf_count_states(feed->ring).ready, least,
-                 (double)feed->plan.timeout_ns / 1e9);
-        return;
-    case RF_CLOSED:
-        snprintf(text, bytes,
-                 "RingClosed: ring '%s' is closed: here, or its owner closed it or died. Keep it "
-                 "open until the "
-                 "last use of its feeds.",
-                 feed->name);
-        return;
-    case RF_FINISHED:
-        snprintf(text, bytes, "RingFinished: ring '%s' was finished: no more records come.",
-                 feed->name);
-        return;
-    case RF_INTERRUPTED:
-        snprintf(text, bytes,
-                 "InterruptedError: ring '%s': SIGINT ended a feed's wait for records.",
-                 feed->name);
-        return;
-    case RF_NO_MEMORY:
-        snprintf(text, bytes, "MemoryError: no memory for an element of ring '%s'.", feed->name);
-        return;
-    default: snprintf(text, bytes, "ring '%s': status %d", feed->name, (int)status);
-    }
-}
-
-const rf_feed_table *rf_feed_table_get(void)
-{
-    static const rf_feed_table table = {
-        .version = RF_FEED_TABLE_VERSION,
-        .find = rf_feed_find,
-        .unref = rf_feed_unref,
-        .next = rf_feed_next,
-        .turn = rf_feed_turn,
-        .explain = rf_feed_explain,
-        .geometry = rf_feed_geometry,
-        .retain = rf_run_retain,
-        .drop = rf_run_drop,
-        .tags = rf_run_tags,
-        .dtype_bytes = rf_dtype_bytes,
+    rf_feed_fact fact = {
+        .ring = feed->name,
+        .ready = status == RF_EMPTY ? rf_count_states(feed->ring).ready : 0,
+        .least = feed->plan.exact ? feed->plan.exact : feed->plan.least,
+        .timeout_seconds = (double)feed->plan.timeout_ns / 1e9,
     };
-    return &table;
+    rf_feed_say(&fact, status, text, bytes);
 }

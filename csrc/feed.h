@@ -36,10 +36,11 @@ RF_API rf_status rf_feed_park(rf_feed *feed, rf_lease *lease);
 /* Drop what is laid in. True: there was something. */
 RF_API int rf_feed_unpark(rf_feed *feed);
 
-/* The next element. RF_AGAIN: the turn is over; RF_FINISHED; RF_EMPTY: nothing in time; RF_CLOSED;
+/* The next element. RF_AGAIN: the turn is over; RF_FINISHED; RF_EMPTY: nothing in time; RF_CLOSED: the ring, or
+ * the feed was ended while this waited;
  * RF_INTERRUPTED: the attendant said so, and there are no turns; RF_NO_MEMORY. */
 RF_API rf_status rf_feed_next(rf_feed *feed, rf_run **run);
-/* May another turn begin? RF_OK, RF_FINISHED. */
+/* May another turn begin? RF_OK, RF_FINISHED, RF_CLOSED. */
 RF_API rf_status rf_feed_turn(rf_feed *feed);
 /* What a status of rf_feed_next means, in words. */
 RF_API void rf_feed_explain(const rf_feed *feed, rf_status status, char *text, size_t bytes);

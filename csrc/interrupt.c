@@ -16,21 +16,40 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of all but `count` */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of what is not atomic */
 static uint32_t watchers;
 static bool in_chain; /* SIGINT reaches us, perhaps through a handler that was put in front later */
 static struct sigaction previous;
+/* What `previous` calls, for our handler, which can take no lock: the first of these that is not NULL. */
+static void (*_Atomic calls_with_info)(int, siginfo_t *, void *);
+static void (*_Atomic calls)(int);
 static _Atomic uint32_t count;
 
 static void on_interrupt(int number, siginfo_t *info, void *context)
 {
     /* Relaxed: nothing else is handed over with it. */
     atomic_fetch_add_explicit(&count, 1u, memory_order_relaxed);
-    /* `previous` changes only while this function is in no chain. */
-    if (previous.sa_flags & SA_SIGINFO)
-        previous.sa_sigaction(number, info, context);
+    /* A10 <- R10 (remember): nothing with info to call, then what is to be called is there. */
+    void (*with_info)(int, siginfo_t *, void *) =
+        atomic_load_explicit(&calls_with_info, memory_order_acquire);
+    void (*plain)(int) = atomic_load_explicit(&calls, memory_order_relaxed);
+    if (with_info)
+        with_info(number, info, context);
     else
-        previous.sa_handler(number);
+        plain(number);
+}
+
+/* Our handler may be running meanwhile, in another thread; it calls the one or the other. */
+static void remember(const struct sigaction *action)
+{
+    bool has_info = action->sa_flags & SA_SIGINFO;
+    previous = *action;
+    /* Left as it was for one with info: who has seen no such yet still calls it. */
+    if (!has_info)
+        atomic_store_explicit(&calls, action->sa_handler, memory_order_relaxed);
+    /* R10 -> A10 (on_interrupt). */
+    atomic_store_explicit(&calls_with_info, has_info ? action->sa_sigaction : NULL,
+                          memory_order_release);
 }
 
 static bool is_ours(const struct sigaction *action)
@@ -54,7 +73,7 @@ static void step_in_front(void)
     in_chain = false;
     if (current.sa_handler == SIG_DFL || current.sa_handler == SIG_IGN)
         return;
-    previous = current;
+    remember(&current);
     ours = current;
     ours.sa_flags |= SA_SIGINFO;
     ours.sa_sigaction = on_interrupt;
@@ -68,8 +87,26 @@ static void step_aside(void)
         in_chain = sigaction(SIGINT, &previous, NULL) != 0;
 }
 
+/* A child gets what the lock guards whole, and the lock free, whatever other threads were at. */
+static void before_fork(void)
+{
+    pthread_mutex_lock(&lock);
+}
+
+static void after_fork(void)
+{
+    pthread_mutex_unlock(&lock);
+}
+
+static void mind_forks(void)
+{
+    pthread_atfork(before_fork, after_fork, after_fork);
+}
+
 void rf_watch_interrupts(void)
 {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, mind_forks);
     pthread_mutex_lock(&lock);
     watchers++;
     step_in_front();

@@ -118,3 +118,20 @@ void rf_run_add(rf_run *run, const rf_lease *lease)
     }
     run->rows += rows;
 }
+
+void rf_run_move(rf_run *to, rf_run *from, uint32_t rows, const rf_geometry *geometry)
+{
+    if (rows > from->rows)
+        rows = from->rows;
+    uint32_t left = from->rows - rows;
+    memcpy(to->tags + to->rows, from->tags, rows * sizeof *to->tags);
+    memmove(from->tags, from->tags + rows, left * sizeof *from->tags);
+    for (uint32_t field = 0; field < geometry->fields; field++) {
+        uint64_t stride = geometry->field[field].stride_bytes;
+        uint8_t *source = from->data[field];
+        memcpy((uint8_t *)to->data[field] + to->rows * stride, source, rows * stride);
+        memmove(source, source + rows * stride, left * stride);
+    }
+    to->rows += rows;
+    from->rows = left;
+}

@@ -27,6 +27,8 @@ rf_run *rf_run_of_lease(rf_lease *lease, uint32_t shown);
 rf_run *rf_run_of_copies(const rf_ring *ring, uint32_t rows);
 /* Copy a batch behind the rows that are there. */
 void rf_run_add(rf_run *run, const rf_lease *lease);
+/* Move up to so many rows of copies from the front of one run to the end of another, which has the room. */
+void rf_run_move(rf_run *to, rf_run *from, uint32_t rows, const rf_geometry *geometry);
 
 RF_API void rf_run_retain(rf_run *run);
 /* The last one gives the slots back; from any thread. */

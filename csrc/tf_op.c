@@ -70,11 +70,9 @@ static TF_Tensor *tensor_over(const rf_feed_table *table, rf_run *run, const rf_
     else
         dims[rank++] = (int64_t)(field->stride_bytes / table->dtype_bytes(field->dtype));
     table->retain(run);
-    TF_Tensor *tensor = TF_NewTensor(type_of(field->dtype), dims, rank, run->data[index],
-                                     run->shown * field->stride_bytes, let_go, run);
-    if (!tensor)
-        table->drop(run);
-    return tensor;
+    /* Where it makes none, it has called let_go already. */
+    return TF_NewTensor(type_of(field->dtype), dims, rank, run->data[index],
+                        run->shown * field->stride_bytes, let_go, run);
 }
 
 static bool give_tags(TF_OpKernelContext *context, int output, const rf_feed_table *table,
@@ -98,12 +96,6 @@ static bool give_value(TF_OpKernelContext *context, int output, const element *e
     int64_t index = element->field[output - 1];
     if (index == TAGS)
         return give_tags(context, output, table, run, status);
-    if (index < 0 || index >= geometry->fields ||
-        type_of(geometry->field[index].dtype) != element->type[output - 1]) {
-        TF_SetStatus(status, TF_INVALID_ARGUMENT,
-                     "this function was made for a ring with other fields; make it again.");
-        return false;
-    }
     TF_Tensor *tensor = tensor_over(table, run, &geometry->field[index], (uint32_t)index);
     if (!tensor) {
         TF_SetStatus(status, TF_UNKNOWN, "TensorFlow made no tensor over the ring's memory.");
@@ -133,6 +125,24 @@ static void give_run(TF_OpKernelContext *context, const element *element,
     for (int output = 1; output <= element->count; output++)
         if (!give_value(context, output, element, geometry, table, run, status))
             return;
+}
+
+/* Has the feed's ring the fields that the node was made for? Asked before records are taken, which would be lost. */
+static bool fits(const element *element, const rf_geometry *geometry, TF_Status *status)
+{
+    for (int32_t value = 0; value < element->count; value++) {
+        int64_t index = element->field[value];
+        TF_DataType type = TF_UINT64;
+        if (index != TAGS)
+            type =
+                index >= 0 && index < geometry->fields ? type_of(geometry->field[index].dtype) : 0;
+        if (type == element->type[value])
+            continue;
+        TF_SetStatus(status, TF_INVALID_ARGUMENT,
+                     "this function was made for a ring with other fields; make it again.");
+        return false;
+    }
+    return true;
 }
 
 /* ---- Kernels -------------------------------------------------------------------------------- */
@@ -175,7 +185,7 @@ static void compute_next(void *kernel, TF_OpKernelContext *context)
     const rf_feed_table *table = atomic_load(&feeds);
     TF_Status *status = TF_NewStatus();
     rf_feed *feed = named_feed(context, table, kernel, status);
-    if (feed) {
+    if (feed && fits(kernel, table->geometry(feed), status)) {
         rf_run *run;
         rf_status what = table->next(feed, &run);
         if (what == RF_OK) {
@@ -184,8 +194,9 @@ static void compute_next(void *kernel, TF_OpKernelContext *context)
         } else {
             set_status(status, table, feed, what);
         }
-        table->unref(feed);
     }
+    if (feed)
+        table->unref(feed);
     if (TF_GetCode(status) != TF_OK)
         TF_OpKernelContext_Failure(context, status);
     TF_DeleteStatus(status);
@@ -219,7 +230,7 @@ static void *create(TF_OpKernelConstruction *construction, bool values)
 {
     TF_Status *status = TF_NewStatus();
     element *made = calloc(1, sizeof *made);
-    int32_t total;
+    int32_t total, fields = 0;
     const int most = RF_MAX_FIELDS + 1;
     if (!made)
         TF_SetStatus(status, TF_UNKNOWN, "no memory");
@@ -228,8 +239,11 @@ static void *create(TF_OpKernelConstruction *construction, bool values)
                                               sizeof made->ring - 1, status);
     if (values && TF_GetCode(status) == TF_OK)
         TF_OpKernelConstruction_GetAttrSize(construction, "types", &made->count, &total, status);
-    if (TF_GetCode(status) == TF_OK && made->count > most)
-        TF_SetStatus(status, TF_INVALID_ARGUMENT, "more values than a record has fields");
+    if (values && TF_GetCode(status) == TF_OK)
+        TF_OpKernelConstruction_GetAttrSize(construction, "fields", &fields, &total, status);
+    if (TF_GetCode(status) == TF_OK && (made->count > most || made->count != fields))
+        TF_SetStatus(status, TF_INVALID_ARGUMENT,
+                     "more values than a record has fields, or not a field for each");
     if (values && TF_GetCode(status) == TF_OK)
         TF_OpKernelConstruction_GetAttrTypeList(construction, "types", made->type, most, status);
     if (values && TF_GetCode(status) == TF_OK)

@@ -230,6 +230,26 @@ def test_a_ctrl_c_that_the_program_handles_is_not_the_feeds_affair(ring, monkeyp
     ring.finish()  # ends the wait for the one after that
 
 
+def test_a_ctrl_c_that_was_handled_before_a_wait_does_not_end_it(ring):
+    elements = iter(dataset(ring, 2, structure="x"))
+    fill(ring, [0])
+    assert first_numbers(next(elements)) == [0]
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012 -- the signal comes when it comes
+        os.kill(os.getpid(), signal.SIGINT)
+        while True:
+            pass
+
+    def fill_after_some_slices():
+        for _ in range(4):
+            wait_until_waited(ring, "take")
+        fill(ring, [1])
+
+    filling = threading.Thread(target=fill_after_some_slices)
+    filling.start()
+    assert first_numbers(next(elements)) == [1]
+    filling.join()
+
+
 def test_handlers_of_sigint_are_the_programs_own_after_a_wait(ring):
     handler = signal.getsignal(signal.SIGINT)
     elements = iter(dataset(ring, 2, structure="x", timeout=0.01))

@@ -1,0 +1,357 @@
+/* Who is asked when a feed's wait is odd: at Ctrl-C, and while every slot is held; and what each answer does. */
+#include "attendant.h"
+#include "feeds.h"
+
+/* ---- An attendant that keeps books ---------------------------------------------------------- */
+
+static _Atomic uint32_t asked_interrupted, asked_stalled, handled, blocks, inside, may_go;
+static _Atomic uint64_t asked_id;
+static _Atomic int answer;
+
+static rf_answer keep_books(uint64_t id, int interrupted, int stalled)
+{
+    CHECK(interrupted != stalled); /* one thing at a time */
+    atomic_store(&asked_id, id);
+    int said = atomic_load(&answer);
+    atomic_fetch_add(interrupted ? &asked_interrupted : &asked_stalled, 1);
+    if (atomic_load(&blocks)) {
+        atomic_store(&inside, 1);
+        await(&may_go, 1);
+    }
+    return (rf_answer)said;
+}
+
+static void on_interrupt(int number)
+{
+    (void)number;
+    atomic_fetch_add(&handled, 1);
+}
+
+static void handle_interrupts(void)
+{
+    struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = SA_RESTART};
+    CHECK_EQUAL(sigaction(SIGINT, &action, NULL), 0);
+}
+
+/* A ring whose feeds ask; to be made before them, for a default SIGINT is left alone. */
+static rf_ring *attended_ring(int first_answer)
+{
+    atomic_store(&answer, first_answer);
+    handle_interrupts();
+    rf_set_attendant(keep_books);
+    return create_ring(4);
+}
+
+static void interrupt(void)
+{
+    uint32_t before = atomic_load(&handled);
+    CHECK_EQUAL(kill(getpid(), SIGINT), 0);
+    await(&handled, before + 1); /* whichever thread had it: the program's own handler ran */
+}
+
+static rf_feed *feed_with_turns(rf_ring *ring, int64_t turn_ns)
+{
+    return new_feed(
+        ring, &(rf_feed_plan){
+                  .most = 2, .least = 1, .shown = 3, .timeout_ns = FOR_EVER, .turn_ns = turn_ns});
+}
+
+enum { ENDLESS_TURN_MS = 1000000 };
+
+static void end_waiting_by_a_record(waiter *waiting, rf_ring *ring, uint64_t number)
+{
+    rf_run *run;
+    put(ring, number);
+    CHECK_EQUAL(end_of_waiting(waiting, &run), RF_OK);
+    expect_numbers(run, number, 1);
+    rf_run_drop(run);
+}
+
+static void end(rf_feed *feed, rf_ring *ring)
+{
+    rf_feed_end(feed);
+    expect_all_free(ring);
+    close_ring(ring);
+}
+
+/* ---- Ctrl-C --------------------------------------------------------------------------------- */
+
+static void test_nothing_odd(void)
+{
+    rf_ring *ring = attended_ring(RF_FAIL);
+    rf_feed *feed = patient_feed(ring, 2);
+    waiter *waiting = start_waiting(feed, ring);
+    await_slices(ring, 2);
+    end_waiting_by_a_record(waiting, ring, 0);
+    CHECK_EQUAL(asked_interrupted + asked_stalled, 0);
+    end(feed, ring);
+}
+
+static void test_go_on(void)
+{
+    rf_ring *ring = attended_ring(RF_GO_ON);
+    rf_feed *feed = patient_feed(ring, 2);
+    waiter *waiting = start_waiting(feed, ring);
+    for (uint32_t times = 1; times <= 2; times++) {
+        interrupt();
+        await(&asked_interrupted, times);
+        CHECK_EQUAL(asked_id, rf_feed_id(feed));
+        await_slices(ring, 2);
+        CHECK_EQUAL(asked_interrupted, times);
+    }
+    end_waiting_by_a_record(waiting, ring, 0);
+    end(feed, ring);
+}
+
+static void test_ask_again(void)
+{
+    rf_ring *ring = attended_ring(RF_ASK_AGAIN);
+    rf_feed *feed = patient_feed(ring, 2);
+    waiter *waiting = start_waiting(feed, ring);
+    interrupt();
+    await(&asked_interrupted, 3);
+    end_waiting_by_a_record(waiting, ring, 0);
+    /* It is not answered yet: the next wait asks, however short it is. */
+    uint32_t before = asked_interrupted;
+    atomic_store(&answer, RF_GO_ON);
+    put(ring, 1);
+    rf_run_drop(next_of(feed));
+    CHECK_EQUAL(asked_interrupted, before + 1);
+    put(ring, 2);
+    rf_run_drop(next_of(feed));
+    CHECK_EQUAL(asked_interrupted, before + 1);
+    end(feed, ring);
+}
+
+/* The handlers have run then, whatever they did: a wait that begins later is another matter. */
+static void test_interrupt_between_waits(void)
+{
+    rf_ring *ring = attended_ring(RF_FAIL);
+    rf_feed *feed = patient_feed(ring, 2);
+    interrupt();
+    waiter *waiting = start_waiting(feed, ring);
+    await_slices(ring, 1);
+    end_waiting_by_a_record(waiting, ring, 0);
+    interrupt();
+    put(ring, 1);
+    rf_run_drop(next_of(feed));
+    CHECK_EQUAL(asked_interrupted, 0);
+    end(feed, ring);
+}
+
+static void test_interrupt_between_turns(void)
+{
+    rf_ring *ring = attended_ring(RF_FAIL);
+    rf_feed *feed = feed_with_turns(ring, 1);
+    rf_run *run;
+    CHECK_EQUAL(rf_feed_next(feed, &run), RF_AGAIN);
+    interrupt(); /* the wait goes on, and is meant */
+    CHECK_EQUAL(rf_feed_next(feed, &run), RF_INTERRUPTED);
+    end(feed, ring);
+}
+
+static void test_give_nothing(void)
+{
+    rf_ring *ring = attended_ring(RF_GIVE_NOTHING);
+    rf_feed *feed = feed_with_turns(ring, ENDLESS_TURN_MS * NS_PER_MS);
+    waiter *waiting = start_waiting(feed, ring);
+    rf_run *run;
+    uint64_t tags[3] = {9, 9, 9};
+    interrupt();
+    CHECK_EQUAL(end_of_waiting(waiting, &run), RF_OK);
+    CHECK_EQUAL(run->rows, 0);
+    CHECK_EQUAL(run->shown, 3);
+    rf_run_tags(run, tags);
+    for (uint32_t row = 0; row < 3; row++) {
+        CHECK_EQUAL(number_in(run, row), 0);
+        CHECK_EQUAL(tags[row], 0);
+    }
+    rf_run_drop(run);
+    put(ring, 5); /* it was for this wait only */
+    run = next_of(feed);
+    expect_numbers(run, 5, 1);
+    rf_run_drop(run);
+    CHECK_EQUAL(rf_feed_turn(feed), RF_OK);
+    end(feed, ring);
+}
+
+static void test_give_nothing_exactly(void)
+{
+    rf_ring *ring = attended_ring(RF_GIVE_NOTHING);
+    rf_feed *feed = exact_feed(ring, 3, 2, 0);
+    rf_run *run;
+    put_numbers(ring, 0, 2);
+    waiter *waiting = start_waiting(feed, ring);
+    interrupt();
+    CHECK_EQUAL(end_of_waiting(waiting, &run), RF_OK);
+    CHECK_EQUAL(run->rows, 0);
+    CHECK_EQUAL(run->shown, 3);
+    rf_run_drop(run);
+    put(ring, 2);
+    run = next_of(feed); /* what was gathered is still there */
+    expect_numbers(run, 0, 3);
+    rf_run_drop(run);
+    end(feed, ring);
+}
+
+static void test_stop(void)
+{
+    rf_ring *ring = attended_ring(RF_STOP);
+    rf_feed *feed = feed_with_turns(ring, ENDLESS_TURN_MS * NS_PER_MS);
+    waiter *waiting = start_waiting(feed, ring);
+    interrupt();
+    CHECK_EQUAL(end_of_waiting(waiting, NULL), RF_AGAIN);
+    CHECK_EQUAL(rf_feed_turn(feed), RF_FINISHED);
+    CHECK_EQUAL(rf_feed_turn(feed), RF_OK); /* once */
+    put(ring, 0);
+    rf_run_drop(next_of(feed));
+    end(feed, ring);
+}
+
+static void expect_interrupted(int said, int64_t turn_ns)
+{
+    rf_ring *ring = attended_ring(said);
+    rf_feed *feed = feed_with_turns(ring, turn_ns);
+    waiter *waiting = start_waiting(feed, ring);
+    interrupt();
+    CHECK_EQUAL(end_of_waiting(waiting, NULL), RF_INTERRUPTED);
+    CHECK_EQUAL(rf_feed_turn(feed), RF_OK);
+    put(ring, 0);
+    rf_run_drop(next_of(feed));
+    end(feed, ring);
+}
+
+static void test_stop_without_turns(void)
+{
+    expect_interrupted(RF_STOP, 0);
+}
+
+static void test_fail(void)
+{
+    expect_interrupted(RF_FAIL, 0);
+}
+
+static void test_fail_with_turns(void)
+{
+    expect_interrupted(RF_FAIL, ENDLESS_TURN_MS * NS_PER_MS);
+}
+
+static void test_handlers_of_the_program(void)
+{
+    rf_ring *ring = attended_ring(RF_GO_ON);
+    rf_feed *feed = patient_feed(ring, 2);
+    struct sigaction now;
+    waiter *waiting = start_waiting(feed, ring);
+    handle_interrupts(); /* in the place of ours, as signal.signal() does */
+    await_slices(ring, 1);
+    interrupt();
+    await(&asked_interrupted, 1);
+    end_waiting_by_a_record(waiting, ring, 0);
+    end(feed, ring);
+    CHECK_EQUAL(sigaction(SIGINT, NULL, &now), 0);
+    CHECK(now.sa_handler == on_interrupt); /* with the last feed, ours is gone */
+    CHECK_EQUAL(handled, 1);
+}
+
+/* ---- Every slot held ------------------------------------------------------------------------ */
+
+static void test_stalled(void)
+{
+    rf_ring *ring = attended_ring(RF_FAIL); /* which a stall does not ask for */
+    rf_feed *feed = patient_feed(ring, 2);
+    put_numbers(ring, 0, 4);
+    rf_run *held[2] = {next_of(feed), next_of(feed)};
+    waiter *waiting = start_waiting(feed, ring);
+    await(&asked_stalled, 2);
+    CHECK_EQUAL(asked_id, rf_feed_id(feed));
+    rf_run_drop(held[0]);
+    await_slices(ring, 0);
+    uint32_t before = asked_stalled;
+    await_slices(ring, 1);
+    CHECK_EQUAL(asked_stalled, before); /* there is room again */
+    end_waiting_by_a_record(waiting, ring, 4);
+    rf_run_drop(held[1]);
+    CHECK_EQUAL(asked_interrupted, 0);
+    end(feed, ring);
+}
+
+/* ---- The end of all asking ------------------------------------------------------------------ */
+
+static void test_stop_ends_waits(void)
+{
+    rf_ring *ring = attended_ring(RF_FAIL);
+    rf_feed *feed = patient_feed(ring, 2);
+    rf_run *run;
+    waiter *waiting = start_waiting(feed, ring);
+    rf_feeds_stop();
+    CHECK_EQUAL(end_of_waiting(waiting, NULL), RF_FINISHED);
+    CHECK_EQUAL(rf_feed_turn(feed), RF_FINISHED);
+    put_numbers(ring, 0, 4);
+    rf_lease *all = take(ring, 4); /* stalled, and interrupted: nobody is asked */
+    interrupt();
+    CHECK_EQUAL(rf_feed_next(feed, &run), RF_FINISHED);
+    CHECK_EQUAL(asked_interrupted + asked_stalled, 0);
+    CHECK_EQUAL(rf_attend(1, true, false), RF_GO_ON);
+    CHECK_EQUAL(asked_interrupted, 0);
+    rf_lease_drop(all);
+    end(feed, ring);
+}
+
+static void test_attending(void)
+{
+    rf_ring *ring = attended_ring(RF_GO_ON);
+    rf_feed *feed = patient_feed(ring, 2);
+    atomic_store(&blocks, 1);
+    waiter *waiting = start_waiting(feed, ring);
+    CHECK_EQUAL(rf_feeds_attending(), 0);
+    interrupt();
+    await(&inside, 1);
+    rf_feeds_stop();
+    CHECK_EQUAL(rf_feeds_attending(), 1); /* so that whoever ends the process waits */
+    atomic_store(&may_go, 1);
+    CHECK_EQUAL(end_of_waiting(waiting, NULL), RF_FINISHED);
+    CHECK_EQUAL(rf_feeds_attending(), 0);
+    end(feed, ring);
+}
+
+static void expect_nobody_asking(void *unused)
+{
+    (void)unused;
+    CHECK_EQUAL(rf_feeds_attending(), 0);
+}
+
+static void test_attending_in_a_child(void)
+{
+    rf_ring *ring = attended_ring(RF_GO_ON);
+    rf_feed *feed = patient_feed(ring, 2);
+    atomic_store(&blocks, 1);
+    waiter *waiting = start_waiting(feed, ring);
+    interrupt();
+    await(&inside, 1);
+    expect_success(spawn(expect_nobody_asking, NULL));
+    CHECK_EQUAL(rf_feeds_attending(), 1);
+    atomic_store(&may_go, 1);
+    end_waiting_by_a_record(waiting, ring, 0);
+    end(feed, ring);
+}
+
+static const test TESTS[] = {
+    {"nobody is asked while nothing is odd", test_nothing_odd},
+    {"GO_ON: asked once for each Ctrl-C", test_go_on},
+    {"ASK_AGAIN: asked until there is an answer, in later waits too", test_ask_again},
+    {"a Ctrl-C that came while nobody waited is not asked about", test_interrupt_between_waits},
+    {"a Ctrl-C between two turns is", test_interrupt_between_turns},
+    {"GIVE_NOTHING: an element without rows, this once", test_give_nothing},
+    {"GIVE_NOTHING, exact: zeros, and what was gathered is kept", test_give_nothing_exactly},
+    {"STOP: the turn ends, and no other begins, this once", test_stop},
+    {"STOP without turns: an error", test_stop_without_turns},
+    {"FAIL: an error", test_fail},
+    {"FAIL with turns: an error", test_fail_with_turns},
+    {"the program's handlers run, and are put back", test_handlers_of_the_program},
+    {"asked while every slot is held", test_stalled},
+    {"after the stop no feed waits and nobody is asked", test_stop_ends_waits},
+    {"the stop tells that someone is still asking", test_attending},
+    {"a forked child does not wait for its parent's threads", test_attending_in_a_child},
+};
+
+MAIN(TESTS)

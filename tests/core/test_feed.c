@@ -1,0 +1,303 @@
+/* Elements of a feed: whose memory they are, which rows they have, and who else may come for them. */
+#include "feeds.h"
+
+/* ---- Runs ----------------------------------------------------------------------------------- */
+
+static void *drop_run(void *run)
+{
+    rf_run_drop(run);
+    return NULL;
+}
+
+static void test_zero_copy(void)
+{
+    rf_ring *ring = create_ring(4);
+    rf_feed *feed = patient_feed(ring, 4);
+    put_numbers(ring, 0, 3);
+    rf_run *run = next_of(feed);
+    CHECK(run->data[0] == rf_ring_region(ring, 0));
+    expect_numbers(run, 0, 3);
+    for (uint32_t slot = 0; slot < 3; slot++)
+        CHECK_EQUAL(state_of(ring, slot), RF_STATE_TAKEN);
+    join_thread(start_thread(drop_run, run));
+    expect_all_free(ring);
+    rf_feed_end(feed);
+    close_ring(ring);
+}
+
+static void test_references(void)
+{
+    enum { THREADS = 4, ROUNDS = 50 };
+    rf_ring *ring = create_ring(2);
+    rf_feed *feed = patient_feed(ring, 2);
+    rf_stats stats;
+    for (uint32_t round = 1; round <= ROUNDS; round++) {
+        pthread_t threads[THREADS];
+        put_numbers(ring, 0, 2);
+        rf_run *run = next_of(feed);
+        for (int i = 0; i < THREADS; i++) {
+            rf_run_retain(run);
+            threads[i] = start_thread(drop_run, run);
+        }
+        CHECK_EQUAL(number_in(run, 1), 1); /* ours is left */
+        CHECK_EQUAL(state_of(ring, run->lease->first), RF_STATE_TAKEN);
+        rf_run_drop(run);
+        for (int i = 0; i < THREADS; i++)
+            join_thread(threads[i]);
+        expect_all_free(ring);
+        rf_ring_stats(ring, &stats);
+        CHECK_EQUAL(stats.counts.released, 2 * round);
+    }
+    rf_feed_end(feed);
+    close_ring(ring);
+}
+
+static void test_run_outlives_feed_and_ring(void)
+{
+    rf_ring *ring = create_ring(4);
+    rf_feed *feed = patient_feed(ring, 4);
+    put_numbers(ring, 5, 2);
+    rf_run *run = next_of(feed);
+    rf_feed_end(feed);
+    close_ring(ring);
+    expect_numbers(run, 5, 2);
+    rf_run_drop(run);
+}
+
+static void test_shown_across_the_end(void)
+{
+    rf_ring *ring = create_ring(8);
+    rf_feed *feed =
+        new_feed(ring, &(rf_feed_plan){.most = 4, .least = 3, .shown = 6, .timeout_ns = FOR_EVER});
+    uint64_t tags[6] = {9, 9, 9, 9, 9, 9};
+    move_on_to(ring, 6);
+    put_numbers(ring, 6, 3); /* in slots 6, 7, 0; what lay in 1, 2, 3 is still to be seen */
+    rf_run *run = next_of(feed);
+    CHECK_EQUAL(run->rows, 3);
+    CHECK_EQUAL(run->shown, 6);
+    uint64_t expected[] = {6, 7, 8, 1, 2, 3};
+    rf_run_tags(run, tags);
+    for (uint32_t row = 0; row < 6; row++) {
+        CHECK_EQUAL(number_in(run, row), expected[row]);
+        CHECK_EQUAL(tags[row], row < 3 ? expected[row] : 0);
+    }
+    rf_run_drop(run);
+    expect_all_free(ring);
+    rf_feed_end(feed);
+    close_ring(ring);
+}
+
+static void test_shown_ends_with_the_slots(void)
+{
+    rf_ring *ring = create_ring(8);
+    for (uint32_t shown = 7; shown < 12; shown++) {
+        rf_feed *feed = new_feed(ring, &(rf_feed_plan){.most = 8, .least = 1, .shown = shown});
+        put_numbers(ring, 0, 3);
+        rf_run *run = next_of(feed);
+        CHECK_EQUAL(run->rows, 3);
+        CHECK_EQUAL(run->shown, shown <= 8 ? shown : 3);
+        for (uint32_t row = 0; row < run->shown; row++)
+            (void)number_in(run, row); /* it is there, wherever the run begins */
+        rf_run_drop(run);
+        rf_feed_end(feed);
+    }
+    close_ring(ring);
+}
+
+/* ---- Exactly so many rows ------------------------------------------------------------------- */
+
+static void test_exact_in_a_row(void)
+{
+    rf_ring *ring = create_ring(8);
+    rf_feed *feed = exact_feed(ring, 4, 4, 0);
+    move_on_to(ring, 6);
+    put_numbers(ring, 0, 5);
+    rf_run *run = next_of(feed);
+    CHECK(run->lease != NULL);
+    CHECK(run->data[0] == (char *)rf_ring_region(ring, 0) + 6 * SAMPLE_BYTES);
+    expect_numbers(run, 0, 4);
+    rf_run_drop(run);
+    rf_stats stats;
+    rf_ring_stats(ring, &stats);
+    CHECK_EQUAL(stats.ready, 1);
+    rf_feed_end(feed);
+    close_ring(ring);
+}
+
+static void test_exact_apart(void)
+{
+    rf_ring *ring = create_ring(8);
+    rf_feed *feed = exact_feed(ring, 4, 4, 0);
+    put_numbers(ring, 0, 2);
+    rf_lease *between = claim(ring, 1);
+    put_numbers(ring, 2, 3);
+    rf_run *run = next_of(feed);
+    CHECK(run->lease == NULL);
+    CHECK_EQUAL((uintptr_t)run->data[0] % RF_ALIGNMENT, 0);
+    expect_numbers(run, 0, 4);
+    CHECK_EQUAL(state_of(ring, 0), RF_STATE_FREE); /* they were copied */
+    CHECK_EQUAL(state_of(ring, 4), RF_STATE_FREE);
+    CHECK_EQUAL(state_of(ring, 5), RF_STATE_READY);
+    rf_run_drop(run);
+    rf_lease_drop(between);
+    rf_feed_end(feed);
+    close_ring(ring);
+}
+
+static void test_exact_over_turns(void)
+{
+    rf_ring *ring = create_ring(8);
+    rf_feed *feed = exact_feed(ring, 6, 2, NS_PER_MS);
+    rf_run *run;
+    for (uint64_t number = 0; number < 4; number += 2) {
+        put_numbers(ring, number, 2);
+        CHECK_EQUAL(rf_feed_next(feed, &run), RF_AGAIN);
+        expect_all_free(ring); /* they were gathered */
+    }
+    put_numbers(ring, 4, 2);
+    run = next_over_turns(feed);
+    expect_numbers(run, 0, 6);
+    rf_run_drop(run);
+    rf_feed_end(feed);
+    close_ring(ring);
+}
+
+static void test_rest_is_dropped(void)
+{
+    rf_ring *ring = create_ring(8);
+    rf_feed *feed = exact_feed(ring, 4, 2, 0);
+    rf_run *run;
+    put_numbers(ring, 0, 7);
+    rf_finish(ring);
+    run = next_of(feed);
+    expect_numbers(run, 0, 4);
+    rf_run_drop(run);
+    CHECK_EQUAL(rf_feed_next(feed, &run), RF_FINISHED);
+    CHECK_EQUAL(rf_feed_next(feed, &run), RF_FINISHED);
+    expect_all_free(ring);
+    rf_feed_end(feed); /* with three rows that no one will have */
+    close_ring(ring);
+}
+
+/* ---- Many at a time ------------------------------------------------------------------------- */
+
+enum { CONSUMERS = 4, PRODUCERS = 2, RECORDS = SANITIZED ? 480 : 4800 };
+
+typedef struct crowd {
+    rf_ring *ring;
+    rf_feed *feed;
+    _Atomic uint32_t next, elements;
+    _Atomic uint32_t times[RECORDS];
+} crowd;
+
+static void *produce(void *argument)
+{
+    crowd *all = argument;
+    for (uint32_t number; (number = atomic_fetch_add(&all->next, 1)) < RECORDS;)
+        CHECK_EQUAL(put_until(all->ring, number, RF_FOREVER), RF_OK);
+    return NULL;
+}
+
+static void *consume(void *argument)
+{
+    crowd *all = argument;
+    rf_run *run;
+    rf_status status;
+    while ((status = rf_feed_next(all->feed, &run)) != RF_FINISHED) {
+        if (status == RF_AGAIN)
+            continue;
+        CHECK_EQUAL(status, RF_OK);
+        for (uint32_t row = 0; row < run->rows; row++)
+            atomic_fetch_add(&all->times[number_in(run, row)], 1);
+        atomic_fetch_add(&all->elements, 1);
+        rf_run_drop(run);
+    }
+    return NULL;
+}
+
+/* Every record is in exactly one element. */
+static uint32_t run_crowd(const rf_feed_plan *plan, uint32_t slots)
+{
+    crowd *all = calloc(1, sizeof *all);
+    pthread_t producers[PRODUCERS], consumers[CONSUMERS];
+    CHECK(all != NULL);
+    all->ring = create_ring(slots);
+    all->feed = new_feed(all->ring, plan);
+    for (int i = 0; i < CONSUMERS; i++)
+        consumers[i] = start_thread(consume, all);
+    for (int i = 0; i < PRODUCERS; i++)
+        producers[i] = start_thread(produce, all);
+    for (int i = 0; i < PRODUCERS; i++)
+        join_thread(producers[i]);
+    rf_finish(all->ring);
+    for (int i = 0; i < CONSUMERS; i++)
+        join_thread(consumers[i]);
+    for (uint32_t number = 0; number < RECORDS; number++)
+        CHECK_EQUAL(all->times[number], 1);
+    uint32_t elements = all->elements;
+    expect_all_free(all->ring);
+    rf_feed_end(all->feed);
+    close_and_unlink(all->ring);
+    free(all);
+    return elements;
+}
+
+static void test_crowd(void)
+{
+    run_crowd(&(rf_feed_plan){.most = 3, .least = 1, .timeout_ns = FOR_EVER}, 8);
+}
+
+static void test_gathering_crowd(void)
+{
+    rf_feed_plan plan = {.most = 2, .least = 1, .exact = 6, .timeout_ns = FOR_EVER};
+    CHECK_EQUAL(run_crowd(&plan, 8), RECORDS / 6);
+    plan.turn_ns = 1; /* each idle slice ends a turn: others go on with what was gathered */
+    CHECK_EQUAL(run_crowd(&plan, 4), RECORDS / 6);
+}
+
+/* As a few rows in the hands of each may be all that an element needs. */
+static void test_gathered_rows_are_put_together(void)
+{
+    enum { ROUNDS = SANITIZED ? 5 : 20, EXACT = 8 };
+    for (int round = 0; round < ROUNDS; round++) {
+        crowd *all = calloc(1, sizeof *all);
+        pthread_t threads[CONSUMERS];
+        CHECK(all != NULL);
+        all->ring = create_ring(EXACT);
+        all->feed = exact_feed(all->ring, EXACT, 1, 0);
+        for (int i = 0; i < CONSUMERS; i++)
+            threads[i] = start_thread(consume, all);
+        for (uint64_t number = 0; number < EXACT; number++) {
+            put(all->ring, number);
+            rest(); /* whoever is first has it */
+        }
+        rf_finish(all->ring);
+        for (int i = 0; i < CONSUMERS; i++)
+            join_thread(threads[i]);
+        CHECK_EQUAL(all->elements, 1);
+        for (uint64_t number = 0; number < EXACT; number++)
+            CHECK_EQUAL(all->times[number], 1);
+        rf_feed_end(all->feed);
+        close_and_unlink(all->ring);
+        free(all);
+    }
+}
+
+static const test TESTS[] = {
+    {"an element is the ring's memory, and goes back from any thread", test_zero_copy},
+    {"the last of several references gives the slots back, once", test_references},
+    {"an element outlives its feed and the ring's handle", test_run_outlives_feed_and_ring},
+    {"rows that are shown go on across the ring's end, and have no tags",
+     test_shown_across_the_end},
+    {"no more rows are shown than the ring has slots", test_shown_ends_with_the_slots},
+    {"exact: rows in a row are the ring's memory", test_exact_in_a_row},
+    {"exact: rows that lie apart are copied in order, and their slots free", test_exact_apart},
+    {"exact: gathering goes on where a turn ended half way", test_exact_over_turns},
+    {"exact: too few rows at the ring's end are dropped, with the feed", test_rest_is_dropped},
+    {"many threads on one feed lose and double nothing", test_crowd},
+    {"exact: many threads that gather lose and double nothing", test_gathering_crowd},
+    {"exact: what several threads gathered is put together at the end",
+     test_gathered_rows_are_put_together},
+};
+
+MAIN(TESTS)

@@ -1,0 +1,288 @@
+/* Feeds by number, batches that are laid into them, and what a forked child may do with its copies. */
+#include "feeds.h"
+#include "interrupt.h"
+
+/* ---- Numbers -------------------------------------------------------------------------------- */
+
+static void test_numbers(void)
+{
+    rf_ring *ring = create_ring(2);
+    rf_feed *one = patient_feed(ring, 1), *two = patient_feed(ring, 1);
+    uint64_t first = rf_feed_id(one), second = rf_feed_id(two);
+    CHECK(first != second);
+    CHECK((int64_t)first > 0 && (int64_t)second > 0); /* a graph holds it as int64 */
+    CHECK(rf_feed_find(first) == one);
+    CHECK(rf_feed_find(second) == two);
+    rf_feed_unref(one);
+    rf_feed_unref(two);
+    CHECK(rf_feed_find(0) == NULL);
+    CHECK(rf_feed_find(UINT64_MAX) == NULL);
+    rf_feed_end(one);
+    CHECK(rf_feed_find(first) == NULL);
+    rf_feed *three = patient_feed(ring, 1);
+    CHECK(rf_feed_id(three) != first);
+    CHECK(rf_feed_find(second) == two);
+    rf_feed_unref(two);
+    rf_feed_end(two);
+    rf_feed_end(three);
+    close_ring(ring);
+}
+
+static void test_found_feed_outlives_its_end(void)
+{
+    rf_ring *ring = create_ring(2);
+    rf_feed *feed = rf_feed_find(rf_feed_id(patient_feed(ring, 1)));
+    rf_run *run;
+    char text[512];
+    put(ring, 0);
+    rf_feed_end(feed); /* whoever made it is gone */
+    CHECK_EQUAL(rf_feed_next(feed, &run), RF_CLOSED);
+    CHECK_EQUAL(rf_feed_turn(feed), RF_CLOSED);
+    rf_feed_explain(feed, RF_CLOSED, text, sizeof text);
+    CHECK(strstr(text, "RingClosed: ring 'cams'") == text);
+    CHECK_EQUAL(state_of(ring, 0), RF_STATE_READY); /* it took nothing */
+    close_ring(ring);
+    CHECK_EQUAL(rf_feed_geometry(feed)->slots, 2); /* the handle is still there */
+    CHECK_EQUAL(rf_feed_next(feed, &run), RF_CLOSED);
+    rf_feed_unref(feed);
+}
+
+static void test_words(void)
+{
+    rf_ring *ring = create_ring(2);
+    rf_feed *feed = exact_feed(ring, 3, 1, 0);
+    static const rf_status all[] = {RF_AGAIN,  RF_EMPTY,       RF_CLOSED,   RF_FINISHED,
+                                    RF_SYSTEM, RF_INTERRUPTED, RF_NO_MEMORY};
+    for (size_t i = 0; i < COUNT(all); i++) {
+        char text[512], small[16];
+        rf_feed_explain(feed, all[i], text, sizeof text);
+        CHECK(strstr(text, "ring 'cams'") != NULL);
+        CHECK(strlen(text) < sizeof text - 1); /* nothing is cut off */
+        rf_feed_explain(feed, all[i], small, sizeof small);
+        CHECK_EQUAL(strlen(small), sizeof small - 1);
+        CHECK(all[i] != RF_EMPTY || strstr(text, "0 of 3 records ready") != NULL);
+    }
+    rf_feed_end(feed);
+    close_ring(ring);
+}
+
+typedef struct race {
+    _Atomic uint64_t id;
+    _Atomic uint32_t over, found;
+} race;
+
+static void *find_and_take(void *argument)
+{
+    race *own = argument;
+    rf_run *run;
+    while (!atomic_load(&own->over)) {
+        rf_feed *feed = rf_feed_find(atomic_load(&own->id));
+        if (!feed)
+            continue;
+        rf_status status = rf_feed_next(feed, &run);
+        CHECK(status == RF_OK || status == RF_CLOSED || status == RF_EMPTY);
+        if (status == RF_OK)
+            rf_run_drop(run);
+        rf_feed_unref(feed);
+        atomic_fetch_add(&own->found, 1);
+    }
+    return NULL;
+}
+
+static void test_ends_while_others_find(void)
+{
+    enum { THREADS = 3, ROUNDS = SANITIZED ? 200 : 2000 };
+    rf_ring *ring = create_ring(4);
+    race own = {0};
+    pthread_t threads[THREADS];
+    for (int i = 0; i < THREADS; i++)
+        threads[i] = start_thread(find_and_take, &own);
+    for (uint32_t round = 0; round < ROUNDS; round++) {
+        rf_feed *feed = new_feed(ring, &(rf_feed_plan){.most = 2, .least = 1});
+        uint32_t found = atomic_load(&own.found);
+        atomic_store(&own.id, rf_feed_id(feed));
+        put_until(ring, round, RF_FOREVER);
+        if (round % 4 == 0)
+            await(&own.found, found + 1);
+        rf_feed_end(feed);
+        rf_lease *left = take(ring, 4);
+        if (left)
+            rf_lease_drop(left);
+    }
+    atomic_store(&own.over, 1);
+    for (int i = 0; i < THREADS; i++)
+        join_thread(threads[i]);
+    expect_all_free(ring);
+    close_ring(ring);
+}
+
+/* ---- Batches that someone else waited for --------------------------------------------------- */
+
+static void park(rf_ring *ring, rf_feed *feed, uint64_t number)
+{
+    put(ring, number);
+    rf_lease *lease = take(ring, 1);
+    CHECK(lease != NULL);
+    CHECK_EQUAL(rf_feed_park(feed, lease), RF_OK);
+    rf_lease_drop(lease);
+}
+
+static void test_parked_once(void)
+{
+    rf_ring *ring = create_ring(4);
+    rf_feed *feed = new_feed(ring, &(rf_feed_plan){.most = 2, .least = 1, .shown = 2});
+    rf_run *run;
+    park(ring, feed, 3);
+    put(ring, 4);
+    run = next_of(feed);
+    expect_numbers(run, 3, 1);
+    CHECK_EQUAL(run->shown, 2);
+    rf_run_drop(run);
+    run = next_of(feed); /* from the ring */
+    expect_numbers(run, 4, 1);
+    rf_run_drop(run);
+    CHECK_EQUAL(rf_feed_next(feed, &run), RF_EMPTY);
+    expect_all_free(ring);
+    rf_feed_end(feed);
+    close_ring(ring);
+}
+
+static void test_parked_replaced(void)
+{
+    rf_ring *ring = create_ring(4);
+    rf_feed *feed = patient_feed(ring, 2);
+    park(ring, feed, 0);
+    park(ring, feed, 1);
+    CHECK_EQUAL(state_of(ring, 0), RF_STATE_FREE);
+    rf_run *run = next_of(feed);
+    expect_numbers(run, 1, 1);
+    rf_run_drop(run);
+    CHECK(!rf_feed_unpark(feed));
+    park(ring, feed, 2);
+    CHECK(rf_feed_unpark(feed));
+    CHECK(!rf_feed_unpark(feed));
+    expect_all_free(ring);
+    park(ring, feed, 3);
+    rf_feed_end(feed);
+    expect_all_free(ring);
+    close_ring(ring);
+}
+
+static void test_parked_of_another_ring(void)
+{
+    rf_ring *ring = create_ring(4), *other = attach_ring();
+    rf_feed *feed = patient_feed(ring, 2);
+    put(ring, 0);
+    rf_lease *lease = take(other, 1); /* the same segment, but another handle */
+    CHECK_EQUAL(rf_feed_park(feed, lease), RF_INVALID);
+    CHECK_EQUAL(rf_lease_references(lease), 1);
+    CHECK(!rf_feed_unpark(feed));
+    rf_lease_drop(lease);
+    rf_feed_end(feed);
+    close_ring(other);
+    close_ring(ring);
+}
+
+/* ---- Forks ---------------------------------------------------------------------------------- */
+
+typedef struct inherited {
+    rf_ring *ring;
+    rf_feed *feed;
+    rf_run *run;
+} inherited;
+
+static void use_up_copies(void *argument)
+{
+    inherited *own = argument;
+    rf_run *run;
+    CHECK(rf_feed_find(rf_feed_id(own->feed)) == NULL);
+    rf_feed *feed = patient_feed(own->ring, 2);
+    CHECK(rf_feed_find(rf_feed_id(feed)) == feed);
+    put(own->ring, 100);
+    run = next_of(feed); /* with a feed of its own it is a taker like others */
+    expect_numbers(run, 100, 1);
+    rf_run_drop(run);
+    rf_feed_unref(feed);
+    rf_feed_end(feed);
+    rf_run_drop(own->run);
+    rf_feed_end(own->feed);
+    close_ring(own->ring);
+}
+
+static void test_fork(void)
+{
+    rf_ring *ring = create_ring(8);
+    rf_feed *feed = exact_feed(ring, 2, 1, NS_PER_MS);
+    inherited own = {.ring = ring, .feed = feed};
+    rf_run *run;
+    put_numbers(ring, 0, 2);
+    own.run = next_of(feed);
+    put(ring, 3);
+    CHECK_EQUAL(rf_feed_next(feed, &run), RF_AGAIN); /* with one row gathered */
+    park(ring, feed, 9);
+    expect_success(spawn(use_up_copies, &own));
+    CHECK(rf_feed_find(rf_feed_id(feed)) == feed);
+    rf_feed_unref(feed);
+    expect_numbers(own.run, 0, 2);
+    rf_run_drop(own.run);
+    run = next_of(feed);
+    expect_numbers(run, 9, 1);
+    rf_run_drop(run);
+    put(ring, 4);
+    run = next_over_turns(feed);
+    expect_numbers(run, 3, 2);
+    rf_run_drop(run);
+    expect_all_free(ring);
+    rf_feed_end(feed);
+    close_ring(ring);
+}
+
+static _Atomic uint32_t over;
+
+static void on_interrupt(int number)
+{
+    (void)number;
+}
+
+static void *make_and_end_feeds(void *ring)
+{
+    while (!atomic_load(&over))
+        rf_feed_end(patient_feed(ring, 1));
+    return NULL;
+}
+
+static void make_one_feed(void *ring)
+{
+    rf_feed_end(patient_feed(ring, 1));
+}
+
+/* A lock that some thread holds at that moment would be held in the child for ever. */
+static void test_fork_while_feeds_come_and_go(void)
+{
+    enum { FORKS = SANITIZED ? 60 : 300 };
+    rf_ring *ring = create_ring(2);
+    struct sigaction action = {.sa_handler = on_interrupt};
+    CHECK_EQUAL(sigaction(SIGINT, &action, NULL), 0);
+    make_one_feed(ring); /* TSan's pthread_once, unlike glibc's, does not survive a fork in it */
+    pthread_t thread = start_thread(make_and_end_feeds, ring);
+    for (int i = 0; i < FORKS; i++)
+        expect_success(spawn(make_one_feed, ring));
+    atomic_store(&over, 1);
+    join_thread(thread);
+    close_ring(ring);
+}
+
+static const test TESTS[] = {
+    {"a number that is unknown or ended is not found", test_numbers},
+    {"who has found a feed may use it after its end", test_found_feed_outlives_its_end},
+    {"words of every status name the ring", test_words},
+    {"feeds end while others find them", test_ends_while_others_find},
+    {"a batch that is laid in is fetched once", test_parked_once},
+    {"a batch that is laid in goes with another one, or with the feed", test_parked_replaced},
+    {"a batch of another handle is refused", test_parked_of_another_ring},
+    {"a forked child's copies harm nothing", test_fork},
+    {"a fork while other threads make and end feeds leaves no lock behind",
+     test_fork_while_feeds_come_and_go},
+};
+
+MAIN(TESTS)

@@ -1,0 +1,277 @@
+/* How long a feed waits, and what ends it: turns, timeouts, the ring's end, the feed's. */
+#include "feeds.h"
+
+/* ---- Time ----------------------------------------------------------------------------------- */
+
+static void test_turns(void)
+{
+    rf_ring *ring = create_ring(4);
+    rf_run *run;
+    for (int64_t ms = 1; ms < 250; ms *= 6) {
+        rf_feed *feed = new_feed(
+            ring, &(rf_feed_plan){
+                      .most = 2, .least = 1, .timeout_ns = FOR_EVER, .turn_ns = ms * NS_PER_MS});
+        int64_t ends = in_ms(ms);
+        CHECK_EQUAL(rf_feed_next(feed, &run), RF_AGAIN);
+        CHECK(rf_now_ns() >= ends);
+        CHECK_EQUAL(rf_feed_turn(feed), RF_OK);
+        put(ring, ms);
+        run = next_of(feed);
+        expect_numbers(run, ms, 1);
+        rf_run_drop(run);
+        rf_feed_end(feed);
+    }
+    close_ring(ring);
+}
+
+/* Enough is there: the feed waits for more, which is no idleness. */
+static void test_linger_outlasts_turns(void)
+{
+    rf_ring *ring = create_ring(4);
+    rf_feed *feed = new_feed(ring, &(rf_feed_plan){.most = 2,
+                                                   .least = 1,
+                                                   .linger_ns = 160 * NS_PER_MS,
+                                                   .timeout_ns = FOR_EVER,
+                                                   .turn_ns = NS_PER_MS});
+    int64_t ends = in_ms(160);
+    put(ring, 0);
+    rf_run *run = next_of(feed);
+    CHECK(rf_now_ns() >= ends);
+    expect_numbers(run, 0, 1);
+    rf_run_drop(run);
+    rf_feed_end(feed);
+    close_ring(ring);
+}
+
+static void test_linger_ends_with_enough(void)
+{
+    rf_ring *ring = create_ring(4);
+    rf_feed *feed = new_feed(
+        ring,
+        &(rf_feed_plan){.most = 3, .least = 2, .linger_ns = INT64_MAX, .timeout_ns = FOR_EVER});
+    rf_run *run;
+    put_numbers(ring, 0, 2);
+    waiter *waiting = start_waiting(feed, ring);
+    put(ring, 2);
+    CHECK_EQUAL(end_of_waiting(waiting, &run), RF_OK);
+    expect_numbers(run, 0, 3);
+    rf_run_drop(run);
+    rf_feed_end(feed);
+    close_ring(ring);
+}
+
+/* Call for an element until the time is over. Returns how many turns ended meanwhile. */
+static int turns_until_empty(rf_feed *feed)
+{
+    rf_run *run;
+    rf_status status;
+    int turns = 0;
+    while ((status = rf_feed_next(feed, &run)) == RF_AGAIN)
+        turns++;
+    CHECK_EQUAL(status, RF_EMPTY);
+    return turns;
+}
+
+static void test_timeouts_over_turns(void)
+{
+    rf_ring *ring = create_ring(4);
+    rf_feed *feed = new_feed(
+        ring, &(rf_feed_plan){
+                  .most = 2, .least = 1, .timeout_ns = 250 * NS_PER_MS, .turn_ns = NS_PER_MS});
+    for (int wait = 0; wait < 2; wait++) { /* the second one begins anew */
+        int64_t ends = in_ms(250);
+        CHECK(turns_until_empty(feed) > 0); /* as long as a turn: were it counted anew, for ever */
+        CHECK(rf_now_ns() >= ends);
+    }
+    int64_t ends = in_ms(250);
+    rf_run *run;
+    CHECK_EQUAL(rf_feed_next(feed, &run), RF_AGAIN);
+    put(ring, 0);
+    rf_run_drop(next_over_turns(feed));
+    ends = in_ms(250);
+    turns_until_empty(feed);
+    CHECK(rf_now_ns() >= ends); /* an element ends the wait, too */
+    rf_feed_end(feed);
+    close_ring(ring);
+}
+
+static void test_no_waiting(void)
+{
+    rf_ring *ring = create_ring(4);
+    rf_feed *feed = new_feed(ring, &(rf_feed_plan){.most = 2, .least = 2, .turn_ns = NS_PER_MS});
+    rf_run *run;
+    char text[512];
+    put(ring, 0);
+    for (int i = 0; i < 100; i++)
+        CHECK_EQUAL(rf_feed_next(feed, &run), RF_EMPTY);
+    rf_feed_explain(feed, RF_EMPTY, text, sizeof text);
+    CHECK(strstr(text, "1 of 2 records ready after 0 s") != NULL);
+    put(ring, 1);
+    run = next_of(feed);
+    expect_numbers(run, 0, 2);
+    rf_run_drop(run);
+    rf_feed_end(feed);
+    close_ring(ring);
+}
+
+static void test_abandoned_wait(void)
+{
+    rf_ring *ring = create_ring(4);
+    rf_feed *feed = new_feed(
+        ring, &(rf_feed_plan){
+                  .most = 2, .least = 1, .timeout_ns = 1000 * NS_PER_MS, .turn_ns = NS_PER_MS});
+    rf_run *run;
+    CHECK_EQUAL(rf_feed_next(feed, &run), RF_AGAIN);
+    usleep(1001000); /* the span that is tested: after it, who comes has a wait of its own */
+    int64_t ends = in_ms(1000);
+    turns_until_empty(feed);
+    CHECK(rf_now_ns() >= ends);
+    rf_feed_end(feed);
+    close_ring(ring);
+}
+
+/* ---- The end, while someone waits ----------------------------------------------------------- */
+
+static void test_finish(void)
+{
+    rf_ring *ring = create_ring(4);
+    rf_feed *feed = patient_feed(ring, 2);
+    rf_run *run;
+    waiter *waiting = start_waiting(feed, ring);
+    rf_finish(ring);
+    CHECK_EQUAL(end_of_waiting(waiting, NULL), RF_FINISHED);
+    CHECK_EQUAL(rf_feed_next(feed, &run), RF_FINISHED);
+    CHECK_EQUAL(rf_feed_turn(feed), RF_FINISHED);
+    rf_feed_end(feed);
+    close_ring(ring);
+}
+
+static void test_finish_drains(void)
+{
+    rf_ring *ring = create_ring(4);
+    rf_feed *feed = new_feed(
+        ring, &(rf_feed_plan){.most = 4, .least = 4, .linger_ns = 1, .timeout_ns = FOR_EVER});
+    rf_run *run;
+    put_numbers(ring, 0, 3);
+    waiter *waiting = start_waiting(feed, ring);
+    rf_finish(ring);
+    CHECK_EQUAL(end_of_waiting(waiting, &run), RF_OK); /* fewer than it wanted: all that comes */
+    expect_numbers(run, 0, 3);
+    rf_run_drop(run);
+    CHECK_EQUAL(rf_feed_next(feed, &run), RF_FINISHED);
+    rf_feed_end(feed);
+    close_ring(ring);
+}
+
+static void test_closed_here(void)
+{
+    rf_ring *ring = create_ring(4);
+    rf_feed *feed = patient_feed(ring, 2);
+    rf_run *run;
+    waiter *waiting = start_waiting(feed, ring);
+    rf_ring_close(ring);
+    CHECK_EQUAL(end_of_waiting(waiting, NULL), RF_CLOSED);
+    CHECK_EQUAL(rf_feed_next(feed, &run), RF_CLOSED);
+    rf_feed_end(feed);
+    rf_ring_drop(ring);
+}
+
+/* As when Python forgets the ring: nobody is left but the thread inside. */
+static void test_handle_dropped(void)
+{
+    rf_ring *ring = create_ring(4);
+    rf_feed *feed = patient_feed(ring, 2), *found = rf_feed_find(rf_feed_id(feed));
+    CHECK(found == feed);
+    waiter *waiting = start_waiting(found, ring);
+    rf_feed_end(feed);
+    close_ring(ring);
+    CHECK_EQUAL(end_of_waiting(waiting, NULL), RF_CLOSED);
+    rf_feed_unref(found);
+}
+
+static void test_feed_ended(void)
+{
+    rf_ring *ring = create_ring(4);
+    rf_feed *feed = patient_feed(ring, 2), *found = rf_feed_find(rf_feed_id(feed));
+    waiter *waiting = start_waiting(found, ring);
+    rf_feed_end(feed);
+    CHECK_EQUAL(end_of_waiting(waiting, NULL), RF_CLOSED);
+    rf_feed_unref(found);
+    put(ring, 0); /* the ring itself is as ever */
+    take_expecting(ring, 0);
+    close_ring(ring);
+}
+
+typedef struct owner {
+    _Atomic uint32_t created, may_end;
+    bool closes;
+} owner;
+
+static void own_a_ring(void *argument)
+{
+    owner *own = argument;
+    rf_ring *ring = create_ring(4);
+    atomic_store(&own->created, 1);
+    await(&own->may_end, 1);
+    if (own->closes)
+        close_ring(ring);
+}
+
+static void expect_closed_with_its_owner(bool closes)
+{
+    owner *own = shared_memory(sizeof *own);
+    own->closes = closes;
+    segment_name(0); /* that of this process: the child is to use it, too */
+    pid_t child = spawn(own_a_ring, own);
+    await(&own->created, 1);
+    rf_ring *ring = attach_ring();
+    rf_feed *feed = patient_feed(ring, 2);
+    waiter *waiting = start_waiting(feed, ring);
+    atomic_store(&own->may_end, 1);
+    expect_success(child);
+    CHECK_EQUAL(end_of_waiting(waiting, NULL), RF_CLOSED);
+    rf_feed_end(feed);
+    close_ring(ring);
+}
+
+static void test_owner_closes(void)
+{
+    expect_closed_with_its_owner(true);
+}
+
+static void test_owner_dies(void)
+{
+    expect_closed_with_its_owner(false);
+}
+
+static void test_rows_gathered_before_the_end(void)
+{
+    rf_ring *ring = create_ring(4);
+    rf_feed *feed = exact_feed(ring, 3, 2, 0), *found = rf_feed_find(rf_feed_id(feed));
+    put_numbers(ring, 0, 2);
+    waiter *waiting = start_waiting(found, ring);
+    expect_all_free(ring);
+    rf_feed_end(feed);
+    CHECK_EQUAL(end_of_waiting(waiting, NULL), RF_CLOSED);
+    rf_feed_unref(found); /* with the rows: the leak check would tell */
+    close_ring(ring);
+}
+
+static const test TESTS[] = {
+    {"a turn ends when it was idle, and not sooner", test_turns},
+    {"a turn does not end while the feed lingers", test_linger_outlasts_turns},
+    {"lingering ends when there is enough", test_linger_ends_with_enough},
+    {"a timeout counts over turns, and anew for each element", test_timeouts_over_turns},
+    {"with a timeout of 0 nobody waits", test_no_waiting},
+    {"a wait that was abandoned for a second begins anew", test_abandoned_wait},
+    {"finishing the ring ends a wait, and the feed for good", test_finish},
+    {"what is left at the ring's end is an element", test_finish_drains},
+    {"closing the handle ends a wait", test_closed_here},
+    {"a wait ends when all others dropped feed and handle", test_handle_dropped},
+    {"ending the feed ends a wait, as an error", test_feed_ended},
+    {"a wait ends when the owner closes", test_owner_closes},
+    {"a wait ends when the owner dies", test_owner_dies},
+    {"rows that were gathered go with the feed", test_rows_gathered_before_the_end},
+};
+
+MAIN(TESTS)
