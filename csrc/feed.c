@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "ahead.h"
 #include "attendant.h"
 #include "feed_face.h"
 #include "handle.h"
@@ -96,6 +97,12 @@ const rf_geometry *rf_feed_geometry(const rf_feed *feed)
     return &feed->ring->geometry;
 }
 
+rf_feed *rf_feed_retain(rf_feed *feed)
+{
+    rf_add_relaxed(&feed->references, 1u);
+    return feed;
+}
+
 rf_feed *rf_feed_find(uint64_t id)
 {
     pthread_mutex_lock(&lock);
@@ -103,7 +110,7 @@ rf_feed *rf_feed_find(uint64_t id)
     while (feed && feed->id != id)
         feed = feed->next;
     if (feed)
-        rf_add_relaxed(&feed->references, 1u);
+        rf_feed_retain(feed);
     pthread_mutex_unlock(&lock);
     return feed;
 }
@@ -178,12 +185,6 @@ static rf_answer look_for_interrupts(rf_feed *feed)
     return answer;
 }
 
-/* True: every slot is held by batches, or by what was made of them. */
-static bool is_stalled(const rf_census *now)
-{
-    return now->free == 0 && now->claimed == 0 && now->ready == 0;
-}
-
 /* Beside rf_status: the attendant wants an element without rows. */
 enum { RF_NOTHING = -1 };
 
@@ -210,7 +211,8 @@ static rf_status still_open(const rf_feed *feed)
 static rf_status look_around(rf_feed *feed, uint32_t least, int64_t turn_ends_ns)
 {
     rf_census now = rf_count_states(feed->ring);
-    if (is_stalled(&now))
+    /* Every slot is held by batches, or by what was made of them. */
+    if (now.free == 0 && now.claimed == 0 && now.ready == 0)
         rf_attend(feed->id, false, true);
     /* A handler that was put in front of ours meanwhile gets ours back in front of it. */
     rf_watch_interrupts();
@@ -290,11 +292,15 @@ static rf_status next_run(rf_feed *feed, rf_run **run)
     return (rf_status)status;
 }
 
+/* Whole ones, which were taken back, come first, in their order. */
 static void push_waiting(rf_feed *feed, rf_run *run)
 {
     pthread_mutex_lock(&feed->gathering);
-    run->next = feed->waiting_for_rows;
-    feed->waiting_for_rows = run;
+    rf_run **place = &feed->waiting_for_rows;
+    while (*place && (run->rows < feed->plan.exact || (*place)->rows == feed->plan.exact))
+        place = &(*place)->next;
+    run->next = *place;
+    *place = run;
     pthread_mutex_unlock(&feed->gathering);
 }
 
@@ -358,7 +364,21 @@ rf_status rf_feed_next(rf_feed *feed, rf_run **run)
     rf_status status = feed->plan.exact ? next_exact(feed, run) : next_run(feed, run);
     if (status == RF_FINISHED)
         rf_store_relaxed(&feed->finished, true);
+    if (status == RF_OK && feed->plan.ahead && (*run)->rows && !rf_ahead_begin(feed, *run))
+        return RF_NO_MEMORY;
     return status;
+}
+
+bool rf_feed_take_back(rf_feed *feed, rf_run *run)
+{
+    rf_store_relaxed(&feed->finished, false);
+    if (run->lease) {
+        rf_lease_give_back(run->lease);
+        return false;
+    }
+    atomic_init(&run->references, 1);
+    push_waiting(feed, run);
+    return true;
 }
 
 rf_status rf_feed_turn(rf_feed *feed)

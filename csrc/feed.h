@@ -7,6 +7,8 @@
 #ifndef RF_FEED_H
 #define RF_FEED_H
 
+#include <stdbool.h>
+
 #include "run.h"
 
 typedef struct rf_feed rf_feed;
@@ -14,6 +16,7 @@ typedef struct rf_feed rf_feed;
 typedef struct rf_feed_plan {
     uint32_t most, least; /* rows of an element */
     uint32_t exact;       /* rows of every element, where not 0; gathered, where they lie apart */
+    uint32_t ahead;       /* elements go back until they are delivered (ahead.h) */
     uint32_t shown; /* show at least so many rows: what lies behind an element's is not its own */
     int64_t linger_ns;
     int64_t timeout_ns; /* < 0: wait for ever */
@@ -29,6 +32,10 @@ RF_API void rf_feed_end(rf_feed *feed);
 /* The feed of that number, with a reference for the caller; NULL where there is none (any more). */
 RF_API rf_feed *rf_feed_find(uint64_t id);
 RF_API void rf_feed_unref(rf_feed *feed);
+rf_feed *rf_feed_retain(rf_feed *feed);
+/* An element that nobody was handed: its rows are READY again or, copies, wait for whoever is next; then it
+ * is true, and the run is the feed's. */
+bool rf_feed_take_back(rf_feed *feed, rf_run *run);
 
 /* Lay a batch in for the next rf_feed_next, which will not wait. Takes a reference of its own.
  * RF_NO_MEMORY; RF_INVALID: the lease is another ring's. */
@@ -59,6 +66,7 @@ typedef struct rf_feed_table {
     void (*retain)(rf_run *run);
     void (*drop)(rf_run *run);
     void (*tags)(const rf_run *run, uint64_t *tags);
+    int (*deliver)(int64_t ticket);
     uint32_t (*dtype_bytes)(uint32_t dtype);
 } rf_feed_table;
 RF_API const rf_feed_table *rf_feed_table_get(void);

@@ -7,6 +7,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "ahead.h"
+
 void rf_feed_say(const rf_feed_fact *fact, rf_status status, char *text, size_t bytes)
 {
     switch (status) {
@@ -53,6 +55,7 @@ const rf_feed_table *rf_feed_table_get(void)
         .retain = rf_run_retain,
         .drop = rf_run_drop,
         .tags = rf_run_tags,
+        .deliver = rf_ahead_deliver,
         .dtype_bytes = rf_dtype_bytes,
     };
     return &table;

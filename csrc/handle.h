@@ -63,6 +63,7 @@ struct rf_lease {
     bool is_claim;
     bool pinned;
     bool settled; /* nothing is left to give back */
+    bool unseen;  /* rf_lease_give_back */
     _Atomic uint32_t references;
     int64_t claimed_ns;
     uint64_t words[]; /* each slot's word as we made it */

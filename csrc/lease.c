@@ -37,6 +37,11 @@ void rf_lease_retain(rf_lease *lease)
     rf_add_relaxed(&lease->references, 1u);
 }
 
+void rf_lease_give_back(rf_lease *lease)
+{
+    lease->unseen = true;
+}
+
 uint32_t rf_lease_references(const rf_lease *lease)
 {
     return rf_load_relaxed(&((rf_lease *)lease)->references);
@@ -136,6 +141,28 @@ static void release_rows(rf_lease *lease)
         rf_notify(&ring->header->writable, freed);
 }
 
+/* The rows of a batch that nobody looked at. In their order: what a producer published first is there
+ * first, so that whoever takes in between takes it first. */
+static void give_rows_back(rf_lease *lease)
+{
+    rf_ring *ring = lease->ring;
+    uint32_t ready = 0;
+    for (uint32_t row = 0; row < lease->rows; row++) {
+        _Atomic uint64_t *place = &ring->words[rf_lease_slot(lease, row)];
+        uint64_t word = lease->words[row],
+                 next = rf_word(RF_STATE_READY, RF_NO_OWNER, rf_word_epoch(word));
+        /* Acquire and release: the swap goes on with R1 for the next taker. Without success the producer
+         * has let go of its view meanwhile, and the pin is gone. */
+        if (rf_cas_acq_rel(place, word, next | (word & RF_PIN)) ||
+            (word & RF_PIN && rf_cas_acq_rel(place, word & ~RF_PIN, next)))
+            ready++;
+        RF_STEP("give back: row ready, nobody told");
+    }
+    rf_count(ring, redelivered, ready);
+    if (ready)
+        rf_notify(&ring->header->readable, ready);
+}
+
 /* The views through a pinned claim are gone: whoever is to reuse the slots may. */
 static void unpin_rows(rf_lease *lease)
 {
@@ -191,7 +218,9 @@ void rf_lease_drop(rf_lease *lease)
     RF_STEP("drop: last reference gone, slots still held");
     /* A forked child drops copies of its parent's leases: the slots are not its own. */
     if (lease->generation == rf_load_relaxed(&rf_fork_generation) && !lease->settled) {
-        if (!lease->is_claim)
+        if (!lease->is_claim && lease->unseen)
+            give_rows_back(lease);
+        else if (!lease->is_claim)
             release_rows(lease);
         else if (lease->pinned)
             unpin_rows(lease);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ahead.h"
 #include "handle.h"
 #include "run.h"
 
@@ -28,10 +29,13 @@ void rf_run_drop(rf_run *run)
     /* As in rf_lease_drop: what others read of the run was read before the last one gives it back. */
     if (rf_sub_acq_rel(&run->references, 1u) != 1)
         return;
+    if (run->feed && rf_ahead_took_back(run))
+        return;
     if (run->lease)
         rf_lease_drop(run->lease);
     else
         free(run->tags); /* and the copies behind them */
+    free(run->ticket);
     free(run);
 }
 

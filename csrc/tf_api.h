@@ -86,4 +86,9 @@ typedef enum TF_DataType {
       (TF_OpKernelContext *, int index, TF_DataType, const int64_t *dims, int rank, size_t bytes, \
        TF_Status *))
 
+/* Pointers of the functions' own names, hidden in the op's shared object; tf_op.c fills them. */
+#define RF_DECLARE(result, name, arguments) extern result(*name) arguments;
+TF_FUNCTIONS(RF_DECLARE)
+#undef RF_DECLARE
+
 #endif

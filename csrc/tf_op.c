@@ -1,8 +1,9 @@
 /*
- * Two ops for TensorFlow, in a shared object of their own:
+ * Three ops for TensorFlow, in a shared object of their own:
  *
- *     RingfeedNext(feed: int64) -> (rows: int64, values: types)    the next element of a feed
- *     RingfeedTurn(feed: int64) -> (goes_on: bool)                 may another turn begin?
+ *     RingfeedNext(feed: int64) -> (rows: int64, ticket: int64, values: types)    the next element of a feed
+ *     RingfeedTurn(feed: int64) -> (goes_on: bool)                                may another turn begin?
+ *     RingfeedDeliver(ticket: int64) -> (was_waited_for: bool)                    an element is handed over
  *
  * `values` lie over the ring's own memory; their deallocator drops the run, in whatever thread TensorFlow lets go
  * of the last of them, with atomics only. The end of a feed, or of its turn, is OUT_OF_RANGE.
@@ -16,140 +17,23 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "feed.h"
-#include "tf_api.h"
+#include "tf_element.h"
 
 #define EXPORT __attribute__((visibility("default")))
 
-enum { TAGS = -1 /* in the attribute `fields` */, TEXT_BYTES = 512, RING_NAME_BYTES = 256 };
+enum { TEXT_BYTES = 512 };
 
 static const char *why_not = "it was not loaded by TensorFlow";
-static const rf_feed_table *_Atomic feeds;
+const rf_feed_table *_Atomic rf_op_feeds;
 
-#define DECLARE(result, name, arguments) static result(*name) arguments;
-TF_FUNCTIONS(DECLARE)
-
-/* ---- One element ---------------------------------------------------------------------------- */
-
-/* What a node of a graph was made for. */
-typedef struct element {
-    char ring[RING_NAME_BYTES]; /* its name, for messages */
-    int32_t count;
-    int64_t field[RF_MAX_FIELDS + 1];
-    TF_DataType type[RF_MAX_FIELDS + 1];
-} element;
-
-static TF_DataType type_of(uint32_t dtype)
-{
-    static const TF_DataType types[RF_DTYPES] = {
-        [RF_BOOL] = TF_BOOL,           [RF_INT8] = TF_INT8,         [RF_INT16] = TF_INT16,
-        [RF_INT32] = TF_INT32,         [RF_INT64] = TF_INT64,       [RF_UINT8] = TF_UINT8,
-        [RF_UINT16] = TF_UINT16,       [RF_UINT32] = TF_UINT32,     [RF_UINT64] = TF_UINT64,
-        [RF_FLOAT16] = TF_HALF,        [RF_FLOAT32] = TF_FLOAT,     [RF_FLOAT64] = TF_DOUBLE,
-        [RF_COMPLEX64] = TF_COMPLEX64, [RF_BFLOAT16] = TF_BFLOAT16,
-    };
-    return dtype < RF_DTYPES ? types[dtype] : 0;
-}
-
-static void let_go(void *data, size_t bytes, void *run)
-{
-    (void)data;
-    (void)bytes;
-    atomic_load(&feeds)->drop(run);
-}
-
-/* A tensor over the run's memory. A sample that does not fill its slot is shown with its padding. */
-static TF_Tensor *tensor_over(const rf_feed_table *table, rf_run *run, const rf_field *field,
-                              uint32_t index)
-{
-    int64_t dims[RF_MAX_RANK + 1] = {run->shown};
-    int rank = 1;
-    if (field->stride_bytes == field->sample_bytes)
-        for (uint32_t axis = 0; axis < field->rank; axis++)
-            dims[rank++] = (int64_t)field->shape[axis];
-    else
-        dims[rank++] = (int64_t)(field->stride_bytes / table->dtype_bytes(field->dtype));
-    table->retain(run);
-    /* Where it makes none, it has called let_go already. */
-    return TF_NewTensor(type_of(field->dtype), dims, rank, run->data[index],
-                        run->shown * field->stride_bytes, let_go, run);
-}
-
-static bool give_tags(TF_OpKernelContext *context, int output, const rf_feed_table *table,
-                      rf_run *run, TF_Status *status)
-{
-    int64_t dims[1] = {run->shown};
-    TF_Tensor *tensor = TF_AllocateOutput(context, output, TF_UINT64, dims, 1,
-                                          run->shown * sizeof(uint64_t), status);
-    if (TF_GetCode(status) != TF_OK)
-        return false;
-    if (run->shown)
-        table->tags(run, TF_TensorData(tensor));
-    TF_DeleteTensor(tensor);
-    return true;
-}
-
-static bool give_value(TF_OpKernelContext *context, int output, const element *element,
-                       const rf_geometry *geometry, const rf_feed_table *table, rf_run *run,
-                       TF_Status *status)
-{
-    int64_t index = element->field[output - 1];
-    if (index == TAGS)
-        return give_tags(context, output, table, run, status);
-    TF_Tensor *tensor = tensor_over(table, run, &geometry->field[index], (uint32_t)index);
-    if (!tensor) {
-        TF_SetStatus(status, TF_UNKNOWN, "TensorFlow made no tensor over the ring's memory.");
-        return false;
-    }
-    TF_SetOutput(context, output, tensor, status);
-    TF_DeleteTensor(tensor);
-    return TF_GetCode(status) == TF_OK;
-}
-
-static bool give_rows(TF_OpKernelContext *context, const rf_run *run, TF_Status *status)
-{
-    TF_Tensor *tensor = TF_AllocateOutput(context, 0, TF_INT64, NULL, 0, sizeof(int64_t), status);
-    if (TF_GetCode(status) != TF_OK)
-        return false;
-    *(int64_t *)TF_TensorData(tensor) = run->rows;
-    TF_DeleteTensor(tensor);
-    return true;
-}
-
-static void give_run(TF_OpKernelContext *context, const element *element,
-                     const rf_feed_table *table, rf_feed *feed, rf_run *run, TF_Status *status)
-{
-    const rf_geometry *geometry = table->geometry(feed);
-    if (!give_rows(context, run, status))
-        return;
-    for (int output = 1; output <= element->count; output++)
-        if (!give_value(context, output, element, geometry, table, run, status))
-            return;
-}
-
-/* Has the feed's ring the fields that the node was made for? Asked before records are taken, which would be lost. */
-static bool fits(const element *element, const rf_geometry *geometry, TF_Status *status)
-{
-    for (int32_t value = 0; value < element->count; value++) {
-        int64_t index = element->field[value];
-        TF_DataType type = TF_UINT64;
-        if (index != TAGS)
-            type =
-                index >= 0 && index < geometry->fields ? type_of(geometry->field[index].dtype) : 0;
-        if (type == element->type[value])
-            continue;
-        TF_SetStatus(status, TF_INVALID_ARGUMENT,
-                     "this function was made for a ring with other fields; make it again.");
-        return false;
-    }
-    return true;
-}
+#define DEFINE(result, name, arguments) result(*name) arguments;
+TF_FUNCTIONS(DEFINE)
 
 /* ---- Kernels -------------------------------------------------------------------------------- */
 
 /* The feed that the first input names, with a reference; NULL, and why. */
 static rf_feed *named_feed(TF_OpKernelContext *context, const rf_feed_table *table,
-                           const element *element, TF_Status *status)
+                           const rf_element *element, TF_Status *status)
 {
     TF_Tensor *input = NULL;
     TF_GetInput(context, 0, &input, status);
@@ -182,14 +66,14 @@ static void set_status(TF_Status *status, const rf_feed_table *table, const rf_f
 
 static void compute_next(void *kernel, TF_OpKernelContext *context)
 {
-    const rf_feed_table *table = atomic_load(&feeds);
+    const rf_feed_table *table = atomic_load(&rf_op_feeds);
     TF_Status *status = TF_NewStatus();
     rf_feed *feed = named_feed(context, table, kernel, status);
-    if (feed && fits(kernel, table->geometry(feed), status)) {
+    if (feed && rf_element_fits(kernel, table->geometry(feed), status)) {
         rf_run *run;
         rf_status what = table->next(feed, &run);
         if (what == RF_OK) {
-            give_run(context, kernel, table, feed, run, status);
+            rf_give_run(context, kernel, table, feed, run, status);
             table->drop(run);
         } else {
             set_status(status, table, feed, what);
@@ -202,22 +86,34 @@ static void compute_next(void *kernel, TF_OpKernelContext *context)
     TF_DeleteStatus(status);
 }
 
+static void compute_deliver(void *kernel, TF_OpKernelContext *context)
+{
+    (void)kernel;
+    const rf_feed_table *table = atomic_load(&rf_op_feeds);
+    TF_Status *status = TF_NewStatus();
+    TF_Tensor *input = NULL;
+    TF_GetInput(context, 0, &input, status);
+    if (TF_GetCode(status) == TF_OK) {
+        rf_give_truth(context, table && table->deliver(*(const int64_t *)TF_TensorData(input)),
+                      status);
+        TF_DeleteTensor(input);
+    }
+    if (TF_GetCode(status) != TF_OK)
+        TF_OpKernelContext_Failure(context, status);
+    TF_DeleteStatus(status);
+}
+
 static void compute_turn(void *kernel, TF_OpKernelContext *context)
 {
-    const rf_feed_table *table = atomic_load(&feeds);
+    const rf_feed_table *table = atomic_load(&rf_op_feeds);
     TF_Status *status = TF_NewStatus();
     rf_feed *feed = named_feed(context, table, kernel, status);
     if (feed) {
         rf_status what = table->turn(feed);
-        if (what == RF_OK) {
-            TF_Tensor *tensor = TF_AllocateOutput(context, 0, TF_BOOL, NULL, 0, 1, status);
-            if (TF_GetCode(status) == TF_OK) {
-                *(uint8_t *)TF_TensorData(tensor) = 1;
-                TF_DeleteTensor(tensor);
-            }
-        } else {
+        if (what == RF_OK)
+            rf_give_truth(context, true, status);
+        else
             set_status(status, table, feed, what);
-        }
         table->unref(feed);
     }
     if (TF_GetCode(status) != TF_OK)
@@ -225,11 +121,11 @@ static void compute_turn(void *kernel, TF_OpKernelContext *context)
     TF_DeleteStatus(status);
 }
 
-/* Any of the two ops; `values`: it has some. */
+/* An op that reads a feed; `values`: it has some. */
 static void *create(TF_OpKernelConstruction *construction, bool values)
 {
     TF_Status *status = TF_NewStatus();
-    element *made = calloc(1, sizeof *made);
+    rf_element *made = calloc(1, sizeof *made);
     int32_t total, fields = 0;
     const int most = RF_MAX_FIELDS + 1;
     if (!made)
@@ -267,6 +163,12 @@ static void *create_turn(TF_OpKernelConstruction *construction)
     return create(construction, false);
 }
 
+static void *create_deliver(TF_OpKernelConstruction *construction)
+{
+    (void)construction;
+    return malloc(1); /* nothing to know, and not NULL */
+}
+
 /* ---- Registration --------------------------------------------------------------------------- */
 
 static void unknown_shape(TF_ShapeInferenceContext *context, TF_Status *status)
@@ -276,7 +178,7 @@ static void unknown_shape(TF_ShapeInferenceContext *context, TF_Status *status)
 }
 
 /* For a GPU the kernel is the same: its input and outputs are in the host's memory there. */
-static void register_kernels(const char *op, const char *const *outputs,
+static void register_kernels(const char *op, const char *const *arguments,
                              void *(*make)(TF_OpKernelConstruction *),
                              void (*compute)(void *, TF_OpKernelContext *), TF_Status *status)
 {
@@ -284,42 +186,64 @@ static void register_kernels(const char *op, const char *const *outputs,
     for (int device = 0; device < 2 && TF_GetCode(status) == TF_OK; device++) {
         TF_KernelBuilder *builder = TF_NewKernelBuilder(op, devices[device], make, compute, free);
         if (device == 1) {
-            TF_KernelBuilder_HostMemory(builder, "feed");
-            for (const char *const *output = outputs; *output; output++)
-                TF_KernelBuilder_HostMemory(builder, *output);
+            for (const char *const *argument = arguments; *argument; argument++)
+                TF_KernelBuilder_HostMemory(builder, *argument);
         }
         TF_RegisterKernelBuilder(op, builder, status);
     }
 }
 
 /* Stateful: two calls with one input are two elements, and none is left out. */
-static TF_OpDefinitionBuilder *define(const char *name)
+static TF_OpDefinitionBuilder *define(const char *name, const char *input)
 {
     TF_OpDefinitionBuilder *op = TF_NewOpDefinitionBuilder(name);
-    TF_OpDefinitionBuilderAddInput(op, "feed: int64");
-    TF_OpDefinitionBuilderAddAttr(op, "ring: string");
+    TF_OpDefinitionBuilderAddInput(op, input);
     TF_OpDefinitionBuilderSetIsStateful(op, true);
     TF_OpDefinitionBuilderSetShapeInferenceFunction(op, unknown_shape);
     return op;
 }
 
+static void register_next(TF_Status *status)
+{
+    static const char *const arguments[] = {"feed", "rows", "ticket", "values", NULL};
+    TF_OpDefinitionBuilder *op = define("RingfeedNext", "feed: int64");
+    TF_OpDefinitionBuilderAddOutput(op, "rows: int64");
+    TF_OpDefinitionBuilderAddOutput(op, "ticket: int64");
+    TF_OpDefinitionBuilderAddOutput(op, "values: types");
+    TF_OpDefinitionBuilderAddAttr(op, "ring: string");
+    TF_OpDefinitionBuilderAddAttr(op, "types: list(type) >= 0");
+    TF_OpDefinitionBuilderAddAttr(op, "fields: list(int) >= 0");
+    TF_RegisterOpDefinition(op, status);
+    if (TF_GetCode(status) == TF_OK)
+        register_kernels("RingfeedNext", arguments, create_next, compute_next, status);
+}
+
+static void register_turn(TF_Status *status)
+{
+    static const char *const arguments[] = {"feed", "goes_on", NULL};
+    TF_OpDefinitionBuilder *op = define("RingfeedTurn", "feed: int64");
+    TF_OpDefinitionBuilderAddOutput(op, "goes_on: bool");
+    TF_OpDefinitionBuilderAddAttr(op, "ring: string");
+    TF_RegisterOpDefinition(op, status);
+    if (TF_GetCode(status) == TF_OK)
+        register_kernels("RingfeedTurn", arguments, create_turn, compute_turn, status);
+}
+
+static void register_deliver(TF_Status *status)
+{
+    static const char *const arguments[] = {"ticket", "was_waited_for", NULL};
+    TF_OpDefinitionBuilder *op = define("RingfeedDeliver", "ticket: int64");
+    TF_OpDefinitionBuilderAddOutput(op, "was_waited_for: bool");
+    TF_RegisterOpDefinition(op, status);
+    if (TF_GetCode(status) == TF_OK)
+        register_kernels("RingfeedDeliver", arguments, create_deliver, compute_deliver, status);
+}
+
 static void register_ops(TF_Status *status)
 {
-    static const char *const next_outputs[] = {"rows", "values", NULL};
-    static const char *const turn_outputs[] = {"goes_on", NULL};
-    TF_OpDefinitionBuilder *next = define("RingfeedNext"), *turn = define("RingfeedTurn");
-    TF_OpDefinitionBuilderAddOutput(next, "rows: int64");
-    TF_OpDefinitionBuilderAddOutput(next, "values: types");
-    TF_OpDefinitionBuilderAddAttr(next, "types: list(type) >= 0");
-    TF_OpDefinitionBuilderAddAttr(next, "fields: list(int) >= 0");
-    TF_OpDefinitionBuilderAddOutput(turn, "goes_on: bool");
-    TF_RegisterOpDefinition(next, status);
-    if (TF_GetCode(status) == TF_OK)
-        TF_RegisterOpDefinition(turn, status);
-    if (TF_GetCode(status) == TF_OK)
-        register_kernels("RingfeedNext", next_outputs, create_next, compute_next, status);
-    if (TF_GetCode(status) == TF_OK)
-        register_kernels("RingfeedTurn", turn_outputs, create_turn, compute_turn, status);
+    static void (*const each[])(TF_Status *) = {register_next, register_turn, register_deliver};
+    for (size_t i = 0; i < sizeof each / sizeof *each && TF_GetCode(status) == TF_OK; i++)
+        each[i](status);
 }
 
 static bool find_functions(void)
@@ -365,6 +289,6 @@ EXPORT int rf_op_connect(const rf_feed_table *table)
 {
     if (table->version != RF_FEED_TABLE_VERSION)
         return 0;
-    atomic_store(&feeds, table);
+    atomic_store(&rf_op_feeds, table);
     return 1;
 }

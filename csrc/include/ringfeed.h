@@ -253,6 +253,9 @@ typedef struct rf_lease rf_lease;
 
 RF_API void rf_lease_retain(rf_lease *lease);
 RF_API void rf_lease_drop(rf_lease *lease);
+/* The rows of a batch are READY again, and not released, when the last reference is dropped: nobody has
+ * looked at them. They count as delivered once more. Of a claim: nothing. */
+RF_API void rf_lease_give_back(rf_lease *lease);
 RF_API uint32_t rf_lease_references(const rf_lease *lease);
 RF_API uint32_t rf_lease_first(const rf_lease *lease);
 RF_API uint32_t rf_lease_rows(const rf_lease *lease);
@@ -338,7 +341,7 @@ typedef struct rf_counts {
     uint64_t taken;
     uint64_t released;
     uint64_t batches;
-    uint64_t redelivered;   /* rows of dead takers that became READY again */
+    uint64_t redelivered;   /* rows that became READY again: of dead takers, or given back */
     uint64_t dropped;       /* rows of dead takers that were dropped */
     uint64_t reclaimed;     /* claims of dead producers that were freed */
     uint64_t claim_wait_ns; /* time producers spent waiting for a free slot */

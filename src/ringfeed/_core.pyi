@@ -160,6 +160,7 @@ class NativeFeed:
         most: int,
         least: int,
         exact: int,
+        ahead: bool,
         shown: int,
         linger: float,
         timeout: float | None,

@@ -92,11 +92,18 @@ def test_a_function_that_was_made_for_another_ring_is_refused(make_ring):
     assert ring.stats()["taken"] == 0
 
 
+GPU_ARGUMENTS = {
+    "RingfeedNext": {"feed", "rows", "ticket", "values"},
+    "RingfeedTurn": {"feed", "goes_on"},
+    "RingfeedDeliver": {"ticket", "was_waited_for"},
+}
+
+
 def test_it_is_there_for_a_gpu_with_its_values_on_the_host():
     from tensorflow.python.framework import kernels
 
     assert why_not_native() is None
-    for op, arguments in {"RingfeedNext": {"feed", "rows", "values"}, "RingfeedTurn": {"feed", "goes_on"}}.items():
+    for op, arguments in GPU_ARGUMENTS.items():
         registered = kernels.get_registered_kernels_for_op(op).kernel
         on_host = {kernel.device_type: set(kernel.host_memory_arg) for kernel in registered}
         assert on_host == {"CPU": set(), "GPU": arguments}

@@ -13,7 +13,8 @@ can not be used, a function in Python does the same through DLPack (taking.py).
 `>` is the op MapDataset with a setting that ``Dataset.map`` does not offer: StopIteration ends the
 dataset. That a turn ends when it is idle gives TensorFlow a moment to notice that the iterator is
 gone; else, dropping one with a prefetch in it would hang until the next record. The prefetch is
-inside the turn because it looks for that only when its input says something.
+inside the turn because it looks for that only when its input says something. What lies in it when the iterator is
+dropped was never handed to anyone: each element has a ticket (`csrc/ahead.h`), and goes back unless it was delivered.
 
 It runs in the thread that asks, or a prefetch's; not in one of the pipeline's, of which there are as many as cores:
 waits could keep the pipeline's other steps from running. Python code gets a thread of its own, instead: in the thread
@@ -38,7 +39,7 @@ from ..ring import Ring
 from . import waiting
 from .elements import Element
 from .native import Feed as NativeFeed
-from .op import SWITCH, why_not_native
+from .op import SWITCH, deliver, why_not_native
 from .structure import lists_to_tuples
 from .taking import Feed as PythonFeed
 from .taking import Plan
@@ -72,8 +73,9 @@ def dataset(
 
     The dataset ends when the ring is finished and drained. It is the same stream however often it is
     iterated: a second iteration goes on with the records that come then, two at a time share them,
-    and after the end there are none. An iterator that is dropped gives back what it holds. Those records are gone:
-    without `prefetch` only the elements that were handed out, with it up to ``prefetch + 1`` batches more.
+    and after the end there are none. An iterator that is dropped gives back what it holds: elements that were handed
+    out are gone, those that it had taken ahead are there again for whoever comes next (``native=True`` only; Python
+    code and `device` lose them).
 
     Parameters
     ----------
@@ -190,6 +192,7 @@ def _native_feed(ring: Ring, element: Element, plan: Plan) -> NativeFeed:
         most=plan.most,
         least=plan.least,
         exact=plan.exact or 0,
+        ahead=plan.prefetch > 0,
         linger=plan.linger,
         timeout=plan.timeout,
         turn=waiting.TURN_SECONDS,
@@ -198,25 +201,36 @@ def _native_feed(ring: Ring, element: Element, plan: Plan) -> NativeFeed:
 
 def _build(feed: NativeFeed | PythonFeed, plan: Plan, cut: bool) -> tf.data.Dataset:
     """Return the dataset of the picture above, without options."""
-    element = feed.element
-    done = element.specs(plan.exact, cut=cut)
-
-    def goes_on(index: tf.Tensor) -> tf.Tensor:
-        return feed.goes_on()
-
-    def next_batch(index: tf.Tensor) -> Any:
-        return element.pack(feed.next_tensors(), cut=cut)
-
+    spec = map_leaves(feed.element.specs(plan.exact, cut=cut).__getitem__, feed.element.structure)
     is_python = isinstance(feed, PythonFeed)
-    turn = _map_until_stopped(next_batch, map_leaves(done.__getitem__, element.structure), in_pool=is_python)
-    if plan.prefetch:
-        turn = turn.prefetch(plan.prefetch)
-    turns = _map_until_stopped(goes_on, tf.TensorSpec((), tf.bool), in_pool=is_python)
+    if plan.prefetch and isinstance(feed, NativeFeed):
+        turn = _taken_ahead(feed, plan, spec, cut)
+    else:
+        turn = _map(_endless(), lambda _: feed.element.pack(feed.next_tensors(), cut=cut), spec, in_pool=is_python)
+        if plan.prefetch:
+            turn = turn.prefetch(plan.prefetch)
+    turns = _map(_endless(), lambda _: feed.goes_on(), tf.TensorSpec((), tf.bool), in_pool=is_python)
     made = turns.flat_map(tf.autograph.experimental.do_not_convert(lambda going: turn))
     if is_python:
         made = _in_own_thread(made)
     made._ringfeed_keeps = turns, turn
     return made
+
+
+def _taken_ahead(feed: NativeFeed, plan: Plan, spec: Any, cut: bool) -> tf.data.Dataset:
+    """Return a turn with a prefetch in it, from which elements go back that nobody gets."""
+    number = tf.TensorSpec((), tf.int64)
+
+    def take(_: tf.Tensor) -> Any:
+        ticket, tensors = feed.next_with_ticket()
+        return ticket, feed.element.pack(tensors, cut=cut)
+
+    def hand_over(element: Any) -> Any:
+        deliver(element[0])
+        return element[1]
+
+    ahead = _map(_endless(), take, (number, spec)).prefetch(plan.prefetch)
+    return _map(ahead, hand_over, spec)
 
 
 def _known_device(name: str) -> str:
@@ -237,15 +251,23 @@ def _on_device(made: tf.data.Dataset, device: str, ahead: int) -> tf.data.Datase
     return made.apply(tf.data.experimental.prefetch_to_device(device, buffer_size=ahead))
 
 
-def _map_until_stopped(function: Any, spec: Any, *, in_pool: bool) -> tf.data.Dataset:
-    """Return ``range(for ever).map(function)``, which ends when `function` raises StopIteration.
+def _endless() -> tf.data.Dataset:
+    return tf.data.Dataset.range(_FOREVER)
+
+
+def _map(source: tf.data.Dataset, function: Any, spec: Any, *, in_pool: bool = False) -> tf.data.Dataset:
+    """Return ``source.map(function)``, which also ends when `function` raises StopIteration or says OUT_OF_RANGE.
 
     The function runs in the thread that asks or, with `in_pool`, in one of the pipeline's.
     """
-    index = tf.TensorSpec((), tf.int64)
-    concrete = tf.function(function, input_signature=[index], autograph=False).get_concrete_function()
+    given = source.element_spec
+    concrete = tf.function(
+        lambda *flat: function(tf.nest.pack_sequence_as(given, flat)),
+        input_signature=tf.nest.flatten(given),
+        autograph=False,
+    ).get_concrete_function()
     mapped = tf.raw_ops.MapDataset(
-        input_dataset=tf.data.experimental.to_variant(tf.data.Dataset.range(_FOREVER)),
+        input_dataset=tf.data.experimental.to_variant(source),
         other_arguments=concrete.captured_inputs,
         f=concrete,
         preserve_cardinality=False,
@@ -253,7 +275,7 @@ def _map_until_stopped(function: Any, spec: Any, *, in_pool: bool) -> tf.data.Da
         **_flat(spec),
     )
     made = tf.data.experimental.from_variant(mapped, spec)
-    made._ringfeed_function = concrete
+    made._ringfeed_keeps = source, concrete
     return made
 
 

@@ -243,7 +243,7 @@ class FusedModel:
         return self._graph(tf.constant(self._waiting.id, tf.int64))
 
     def _graph(self, number: Any) -> Any:
-        rows, tensors = next_element(number, self._element, self._ring.name)
+        rows, _, tensors = next_element(number, self._element, self._ring.name)
         if self._pads:
             for tensor in tensors:
                 tensor.set_shape((self._most_rows, *tensor.shape[1:]))

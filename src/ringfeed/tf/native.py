@@ -37,6 +37,8 @@ class Feed:
         Rows of an element.
     exact : int
         Rows of every element, where not 0.
+    ahead : bool
+        Elements come with a ticket: dropped before they were delivered, they go back.
     shown : int
         Show at least so many rows; what lies behind an element's own is its neighbours' (see `csrc/run.h`).
     linger : float
@@ -60,12 +62,13 @@ class Feed:
         most: int,
         least: int = 1,
         exact: int = 0,
+        ahead: bool = False,
         shown: int = 0,
         linger: float = 0.0,
         timeout: float | None = None,
         turn: float = 0.0,
     ) -> None:
-        self._native = _core.NativeFeed(ring, most, least, exact, shown, linger, timeout, turn)
+        self._native = _core.NativeFeed(ring, most, least, exact, ahead, shown, linger, timeout, turn)
         self.element = element
         self._ring = weakref.ref(ring)
         self._name = ring.name
@@ -83,7 +86,11 @@ class Feed:
 
     def next_tensors(self) -> list[Any]:
         """Add the op that gives the next element's tensors, or ends the turn."""
-        return next_element(self.id, self.element, self._name)[1]
+        return next_element(self.id, self.element, self._name)[2]
+
+    def next_with_ticket(self) -> tuple[Any, list[Any]]:
+        """Add the same op, with its ticket."""
+        return next_element(self.id, self.element, self._name)[1:]
 
     def answer(self, interrupted: bool, stalled: bool) -> int:
         """Say what a thread is to do that waits."""

@@ -69,7 +69,7 @@ def why_not_native() -> str | None:
     return _load()[1]
 
 
-def next_element(feed_id: Any, element: Element, ring_name: str) -> tuple[Any, list[Any]]:
+def next_element(feed_id: Any, element: Element, ring_name: str) -> tuple[Any, Any, list[Any]]:
     """Add the op that takes the next element of a feed.
 
     Parameters
@@ -83,18 +83,25 @@ def next_element(feed_id: Any, element: Element, ring_name: str) -> tuple[Any, l
 
     Returns
     -------
-    tuple of tf.Tensor and list of tf.Tensor
-        The number of rows, int64; and for each field what `Element.hand_over` returns: padded fields uncut.
+    tuple of (tf.Tensor, tf.Tensor, list of tf.Tensor)
+        The number of rows, int64; the ticket for `deliver`, int64, 0 where the feed is not `ahead`; and for each field
+        what `Element.hand_over` returns: padded fields uncut.
     """
     specs = list(element.specs(None, cut=False).values())
-    rows, values = _load()[0].ringfeed_next(
+    rows, ticket, values = _load()[0].ringfeed_next(
         feed=tf.convert_to_tensor(feed_id, tf.int64),
         types=[spec.dtype for spec in specs],
         fields=[_TAGS if index is None else index for index in element.indices],
         ring=ring_name,
     )
     # In a graph; an eager tensor has its shape and only compares it.
-    return _with_shape(rows, ()), [_with_shape(value, spec.shape) for value, spec in zip(values, specs, strict=True)]
+    values = [_with_shape(value, spec.shape) for value, spec in zip(values, specs, strict=True)]
+    return _with_shape(rows, ()), _with_shape(ticket, ()), values
+
+
+def deliver(ticket: Any) -> Any:
+    """Add the op that says that an element is in somebody's hands; until then, dropping it gives it back."""
+    return _with_shape(_load()[0].ringfeed_deliver(ticket=ticket), ())
 
 
 def goes_on(feed_id: int, ring_name: str) -> Any:
