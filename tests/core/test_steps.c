@@ -45,6 +45,16 @@ static void operate_pinned_and_take(world *now)
     rf_lease_drop(pinned);
 }
 
+/* Taken by who does not look at the rows: they are there again. */
+static void operate_give_back(world *now)
+{
+    rf_lease *batch = take(now->victim, 3);
+    if (!batch)
+        return;
+    rf_lease_give_back(batch);
+    rf_lease_drop(batch);
+}
+
 static void operate_short_wait_to_take(world *now)
 {
     rf_lease *lease;
@@ -283,6 +293,7 @@ static const scene scenes[] = {
     {"a pinned publish", .operate = operate_pinned},
     {"a pinned record that is released", .operate = operate_pinned_and_take},
     {"a take", .prepare = four_records, .operate = operate_take},
+    {"a take that is given back", .prepare = four_records, .operate = operate_give_back},
     {"a take of crossed records", .prepare = crossed_records, .operate = operate_take},
     {"a take beside a waiting producer", .prepare = full_ring, .operate = operate_take,
      .helper = helper_puts_one, .supply = supply_room},
