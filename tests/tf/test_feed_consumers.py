@@ -81,6 +81,43 @@ def test_a_loop_in_a_graph_sees_every_record_once(fed, samples, prefetch) -> Non
     np.testing.assert_allclose(float(seen), samples.sum(dtype=np.float64), rtol=1e-9)
 
 
+DEVICE_PROGRAM = """
+import gc
+import numpy as np
+import tensorflow as tf
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import ringfeed
+
+with ringfeed.Ring.create(None, {"x": ((512,), "int64")}, slots=16) as ring:
+    elements = ringfeed.tf.dataset(ring, 2, structure="x", device="CPU:1", prefetch=2)
+    for number in range(10):
+        ring.put({"x": np.full(512, number)})
+    iterator = iter(elements)
+    seen = [next(iterator) for _ in range(5)]
+    print([int(number) for element in seen for number in element[:, 0]])
+    print({element.device[-5:] for element in seen})
+    del iterator, seen  # it waits for records ahead
+    gc.collect()
+    print(ring.stats()["taken"])
+    for wrong in ("GPU:7", "CPU:2", "card"):
+        try:
+            ringfeed.tf.dataset(ring, 2, device=wrong)
+        except ValueError as error:
+            print(str(error).partition("': ")[0] + "'", "/device:CPU:1" in str(error))
+"""
+
+
+def test_elements_are_copied_to_a_device_ahead(tmp_path: Path) -> None:
+    program = tmp_path / "device.py"  # logical devices are set up before TensorFlow starts: a process of its own
+    program.write_text(DEVICE_PROGRAM)
+    completed = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, check=False)
+    lines = completed.stdout.splitlines()
+    assert lines[:3] == [str(list(range(10))), "{'CPU:1'}", "0"], completed.stderr
+    assert lines[3:] == ["device 'GPU:7' True", "device 'CPU:2' True", "device 'card' True"]
+
+
 STRATEGY_PROGRAM = """
 import sys, threading
 import numpy as np

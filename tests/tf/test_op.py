@@ -85,7 +85,7 @@ def test_a_function_that_was_made_for_another_ring_is_refused(make_ring):
 
     ring, other = make_ring({"x": ((512,), "int64")}), make_ring({"x": ((512,), "int64"), "y": ((), "float32")})
     of_other = Element.of(other.spec, "y", other.name)
-    feed = Feed(ring, of_other, most=2)
+    feed = Feed(ring, most=2)
     ring.put({"x": [1] * 512})
     with pytest.raises(tf.errors.InvalidArgumentError, match="made for a ring with other fields"):
         next_element(feed.id, of_other, other.name)

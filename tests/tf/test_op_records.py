@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(why_not_native() is not None, reason="no native 
 )
 def test_a_graph_that_was_made_for_other_fields_is_an_error_and_costs_no_record(ring, types, fields):
     fill(ring, range(3))
-    feed = Feed(ring, Element.of(ring.spec, "x", ring.name), most=2)
+    feed = Feed(ring, most=2)
     with pytest.raises(tf.errors.InvalidArgumentError, match="made for a ring with other fields"):
         _load()[0].ringfeed_next(feed=tf.constant(feed.id, tf.int64), types=types, fields=fields, ring=ring.name)
     assert ring.stats()["ready"] == 3
@@ -28,7 +28,7 @@ def test_a_graph_that_was_made_for_other_fields_is_an_error_and_costs_no_record(
 
 @pytest.mark.parametrize(("types", "fields"), [([tf.int64, tf.int64], [0]), ([tf.int64], [0, 0])])
 def test_each_value_needs_a_field(ring, types, fields):
-    feed = Feed(ring, Element.of(ring.spec, "x", ring.name), most=2)
+    feed = Feed(ring, most=2)
     with pytest.raises(tf.errors.InvalidArgumentError, match="not a field for each"):
         _load()[0].ringfeed_next(feed=tf.constant(feed.id, tf.int64), types=types, fields=fields, ring=ring.name)
 
@@ -37,11 +37,12 @@ def test_tensorflow_does_not_compute_in_the_rings_memory(make_ring):
     """It would, in a buffer of its own to which nobody else refers."""
     ring = make_ring({"x": ((1024,), "float32")})
     fill(ring, range(4))
-    feed = Feed(ring, Element.of(ring.spec, "x", ring.name), most=2, shown=4)
+    feed = Feed(ring, most=2, shown=4)
+    element = Element.of(ring.spec, "x", ring.name)
 
     @tf.function
     def compute():
-        (value,) = feed.next_tensors()
+        (value,) = feed.next_tensors(element)
         return tf.reduce_sum(tf.square(value + 1))
 
     assert compute() > 0

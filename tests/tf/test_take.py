@@ -254,3 +254,12 @@ def test_an_idle_wait_uses_no_processor_time(ring):
 def test_what_makes_no_sense_is_named(ring, run, arguments, message):
     with pytest.raises((ValueError, TypeError), match=message):
         run(ring, *arguments)
+
+
+def test_functions_and_datasets_of_one_plan_share_a_feed(ring):
+    from ringfeed.tf.native import _shared
+
+    for _ in range(20):
+        tf.function(lambda: take(ring, 2, "x", timeout=1.0)).get_concrete_function()
+        ringfeed.tf.dataset(ring, 2, structure="x", native=True)
+    assert len(_shared[ring]) == 2

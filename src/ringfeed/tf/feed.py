@@ -152,8 +152,8 @@ def dataset(
     ahead = plan.prefetch
     if placed is not None:  # there is where batches are taken ahead, and not here as well
         plan = dataclasses.replace(plan, prefetch=0)
-    feed = _native_feed(ring, element, plan) if _is_native(native) else PythonFeed(ring, element, plan)
-    made = _build(feed, plan, cut)
+    feed = _native_feed(ring, plan) if _is_native(native) else PythonFeed(ring, element, plan)
+    made = _build(feed, element, plan, cut)
     made._ringfeed_ring = ring  # the functions do not keep it: TensorFlow never lets go of them
     options = tf.data.Options()
     options.autotune.enabled = False
@@ -185,10 +185,9 @@ def _warn_once(reason: str) -> None:
         )
 
 
-def _native_feed(ring: Ring, element: Element, plan: Plan) -> NativeFeed:
-    return NativeFeed(
+def _native_feed(ring: Ring, plan: Plan) -> NativeFeed:
+    return NativeFeed.shared(
         ring,
-        element,
         most=plan.most,
         least=plan.least,
         exact=plan.exact or 0,
@@ -199,14 +198,14 @@ def _native_feed(ring: Ring, element: Element, plan: Plan) -> NativeFeed:
     )
 
 
-def _build(feed: NativeFeed | PythonFeed, plan: Plan, cut: bool) -> tf.data.Dataset:
+def _build(feed: NativeFeed | PythonFeed, element: Element, plan: Plan, cut: bool) -> tf.data.Dataset:
     """Return the dataset of the picture above, without options."""
-    spec = map_leaves(feed.element.specs(plan.exact, cut=cut).__getitem__, feed.element.structure)
+    spec = map_leaves(element.specs(plan.exact, cut=cut).__getitem__, element.structure)
     is_python = isinstance(feed, PythonFeed)
     if plan.prefetch and isinstance(feed, NativeFeed):
-        turn = _taken_ahead(feed, plan, spec, cut)
+        turn = _taken_ahead(feed, element, plan, spec, cut)
     else:
-        turn = _map(_endless(), lambda _: feed.element.pack(feed.next_tensors(), cut=cut), spec, in_pool=is_python)
+        turn = _map(_endless(), lambda _: element.pack(feed.next_tensors(element), cut=cut), spec, in_pool=is_python)
         if plan.prefetch:
             turn = turn.prefetch(plan.prefetch)
     turns = _map(_endless(), lambda _: feed.goes_on(), tf.TensorSpec((), tf.bool), in_pool=is_python)
@@ -217,17 +216,18 @@ def _build(feed: NativeFeed | PythonFeed, plan: Plan, cut: bool) -> tf.data.Data
     return made
 
 
-def _taken_ahead(feed: NativeFeed, plan: Plan, spec: Any, cut: bool) -> tf.data.Dataset:
+def _taken_ahead(feed: NativeFeed, element: Element, plan: Plan, spec: Any, cut: bool) -> tf.data.Dataset:
     """Return a turn with a prefetch in it, from which elements go back that nobody gets."""
     number = tf.TensorSpec((), tf.int64)
 
     def take(_: tf.Tensor) -> Any:
-        ticket, tensors = feed.next_with_ticket()
-        return ticket, feed.element.pack(tensors, cut=cut)
+        ticket, tensors = feed.next_with_ticket(element)
+        return ticket, element.pack(tensors, cut=cut)
 
-    def hand_over(element: Any) -> Any:
-        deliver(element[0])
-        return element[1]
+    def hand_over(ticket_and_element: Any) -> Any:
+        ticket, handed = ticket_and_element
+        deliver(ticket)
+        return handed
 
     ahead = _map(_endless(), take, (number, spec)).prefetch(plan.prefetch)
     return _map(ahead, hand_over, spec)

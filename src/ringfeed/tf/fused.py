@@ -167,12 +167,12 @@ class FusedModel:
         self._step = step
         self._element = element
         self._most_rows = rows
+        self._rows: dict[str, Any] = {"most": rows, "shown": rows if pads else 0}
         self._options = options
         self._pads = pads
         self._with_tags = with_tags
         # A call needs a place of its own to lay its batch in; threads that call at a time have one each.
         self._idle: list[tuple[Feed, Any]] = []
-        self._waiting: Feed | None = None
         signature = [tf.TensorSpec((), tf.int64)]
         self._call = tf.function(self._graph, input_signature=signature, autograph=False).get_concrete_function()
 
@@ -201,7 +201,7 @@ class FusedModel:
         try:
             feed, number = self._idle.pop()
         except IndexError:
-            feed = self._new_feed()
+            feed = Feed(self._ring, **self._rows)
             number = tf.constant(feed.id, tf.int64)
         try:
             with self._ring.take(self._most_rows, **options) as batch:
@@ -229,18 +229,13 @@ class FusedModel:
     def __repr__(self) -> str:
         return f"<FusedModel {self.name!r} of ring {self._ring.name!r}, up to {self._most_rows} rows>"
 
-    def _new_feed(self, **more: Any) -> Feed:
-        shown = self._most_rows if self._pads else 0
-        return Feed(self._ring, self._element, most=self._most_rows, shown=shown, **more)
-
     def _in_graph(self) -> Any:
         """Add op and model to the graph that is being made; there the op itself waits."""
-        if self._waiting is None:
-            least = {"least": self._options["min_rows"]}
-            self._waiting = self._new_feed(**least, linger=self._options["linger"], timeout=self._options["timeout"])
         if self._with_tags:
             raise ValueError("with_tags: inside a tf.function, put ringfeed.tf.TAGS into `structure` instead.")
-        return self._graph(tf.constant(self._waiting.id, tf.int64))
+        least, linger, timeout = (self._options[name] for name in ("min_rows", "linger", "timeout"))
+        feed = Feed.shared(self._ring, least=least, linger=linger, timeout=timeout, **self._rows)
+        return self._graph(tf.constant(feed.id, tf.int64))
 
     def _graph(self, number: Any) -> Any:
         rows, _, tensors = next_element(number, self._element, self._ring.name)

@@ -19,20 +19,18 @@ from .waiting import CtrlC, Stall, inside_python, main_thread_asks_for_an_elemen
 if TYPE_CHECKING:
     from ..ring import Ring
 
-# A graph holds no more than a number: a ring's feeds live as long as the ring.
-_feeds: WeakKeyDictionary[Ring, list[Feed]] = WeakKeyDictionary()
+# A graph holds no more than a number: a ring's feeds live as long as the ring. One serves all that want the same of it.
+_shared: WeakKeyDictionary[Ring, dict[Any, Feed]] = WeakKeyDictionary()
 _by_number: WeakValueDictionary[int, Feed] = WeakValueDictionary()
 
 
 class Feed:
-    """A ring with a plan, for the op.
+    """A ring with a plan, for the op. The ring's end is the feed's, and not the other way round.
 
     Parameters
     ----------
     ring : Ring
-        It keeps the feed alive, not the other way round.
-    element : Element
-        What an element looks like.
+        Whose records.
     most, least : int
         Rows of an element.
     exact : int
@@ -57,7 +55,6 @@ class Feed:
     def __init__(
         self,
         ring: Ring,
-        element: Element,
         *,
         most: int,
         least: int = 1,
@@ -69,7 +66,6 @@ class Feed:
         turn: float = 0.0,
     ) -> None:
         self._native = _core.NativeFeed(ring, most, least, exact, ahead, shown, linger, timeout, turn)
-        self.element = element
         self._ring = weakref.ref(ring)
         self._name = ring.name
         self._ctrl_c = CtrlC()
@@ -78,19 +74,27 @@ class Feed:
         self.park = self._native.park
         self.unpark = self._native.unpark
         _by_number[self.id] = self
-        _feeds.setdefault(ring, []).append(self)
+
+    @classmethod
+    def shared(cls, ring: Ring, **plan: Any) -> Feed:
+        """Return the ring's feed of that plan, which lives as long as the ring."""
+        feeds = _shared.setdefault(ring, {})
+        key = tuple(sorted(plan.items()))
+        if key not in feeds:
+            feeds[key] = cls(ring, **plan)
+        return feeds[key]
 
     def goes_on(self) -> Any:
         """Add the op that begins a turn, or ends the dataset."""
         return goes_on(self.id, self._name)
 
-    def next_tensors(self) -> list[Any]:
+    def next_tensors(self, element: Element) -> list[Any]:
         """Add the op that gives the next element's tensors, or ends the turn."""
-        return next_element(self.id, self.element, self._name)[2]
+        return next_element(self.id, element, self._name)[2]
 
-    def next_with_ticket(self) -> tuple[Any, list[Any]]:
+    def next_with_ticket(self, element: Element) -> tuple[Any, list[Any]]:
         """Add the same op, with its ticket."""
-        return next_element(self.id, self.element, self._name)[1:]
+        return next_element(self.id, element, self._name)[1:]
 
     def answer(self, interrupted: bool, stalled: bool) -> int:
         """Say what a thread is to do that waits."""

@@ -67,5 +67,5 @@ def take(
     if least > most:
         raise ValueError(f"min_rows {least}: a batch of ring {ring.name!r} has at most {most} rows here.")
     timeout = None if timeout is None else seconds("timeout", timeout)
-    feed = Feed(ring, element, most=most, least=least, timeout=timeout, linger=seconds("linger", linger))
-    return element.pack(feed.next_tensors(), cut=True)
+    feed = Feed.shared(ring, most=most, least=least, timeout=timeout, linger=seconds("linger", linger))
+    return element.pack(feed.next_tensors(element), cut=True)

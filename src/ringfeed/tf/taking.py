@@ -113,7 +113,7 @@ class Feed:
     def __init__(self, ring: Ring, element: Element, plan: Plan) -> None:
         self._ring = weakref.ref(ring)
         self._name = ring.name
-        self.element = element
+        self._element = element
         self._plan = plan
         self._ended = False
         self._stops = False  # once
@@ -124,9 +124,9 @@ class Feed:
         """Add the op that begins a turn, or ends the dataset."""
         return tf.ensure_shape(tf.numpy_function(self._goes_on, [], tf.bool), ())
 
-    def next_tensors(self) -> list[Any]:
+    def next_tensors(self, element: Element) -> list[Any]:
         """Add the op that gives the next element's tensors, or ends the turn."""
-        specs = list(self.element.specs(None, cut=False).values())
+        specs = list(element.specs(None, cut=False).values())
         tensors = tf.py_function(self._next_batch, [], [spec.dtype for spec in specs])
         for tensor, spec in zip(tensors, specs, strict=True):
             tensor.set_shape(spec.shape)
@@ -170,7 +170,7 @@ class Feed:
         if not ctrl_c_raises():
             raise InterruptedError(f"ring {self._name!r}: SIGINT ended a feed's wait for records.")
         if main_thread_asks_for_an_element():
-            return self.element.nothing(self._plan.exact or 0)
+            return self._element.nothing(self._plan.exact or 0)
         self._stops = True
         raise StopIteration
 
@@ -179,14 +179,14 @@ class Feed:
         if batch is None:
             raise StopIteration
         with batch:
-            return self.element.hand_over(batch)
+            return self._element.hand_over(batch)
 
     def _next_whole(self, ring: Ring, rows: int) -> list[Any]:
         """Return exactly `rows` rows: a batch as it is, or, where records lie apart, copies of several."""
         try:
             gathered = self._gathered.pop()
         except IndexError:
-            gathered = _Gathered(self.element)
+            gathered = _Gathered(self._element)
         while True:
             most = min(self._plan.most, rows - gathered.rows)
             batch = self._take(ring, most, most)
@@ -195,7 +195,7 @@ class Feed:
                 raise StopIteration
             with batch:
                 if len(batch) == rows:
-                    return self.element.hand_over(batch)
+                    return self._element.hand_over(batch)
                 gathered.add(batch)
             if gathered.rows == rows:
                 return gathered.tensors()
