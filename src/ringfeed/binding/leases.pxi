@@ -94,7 +94,7 @@ cdef class _Rows:
         """What each slot knows: a structured array of tag, producer, deliveries and the times.
 
         Times are CLOCK_MONOTONIC nanoseconds (``time.monotonic_ns``). `deliveries` above 1 tells
-        that a taker died over the record before; `released_ns` is when the slot was given back
+        that a taker died over the record before, or gave it back unseen; `released_ns` is when the slot was given back
         before this record was written, 0 for a slot used the first time.
         """
         cdef _Hold hold = self.held()
