@@ -17,7 +17,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo build test test-c test-orderings test-aarch64 test-py test-slow test-bench test-pythons smoke steps model model-smoke chaos chaos-smoke \
+.PHONY: help demo build test test-c test-orderings test-aarch64 test-py test-slow test-bench test-pythons smoke steps model model-long model-smoke chaos chaos-smoke \
     fuzz fuzz-smoke soak soak-smoke lint format bench sdist wheel lock clean
 
 help: ## list the targets
@@ -70,6 +70,9 @@ test-bench: $(VENV)/.dev build ## run each benchmark once, without measuring
 
 model: ## check the protocol's model exhaustively with spin, and that each mutation of it is caught
 	@$(PYTHON) csrc/model/check.py
+
+model-long: ## all of that, and what takes hours and gigabytes
+	@$(PYTHON) csrc/model/check.py --long
 
 model-smoke: ## the part of it that takes seconds
 	@$(PYTHON) csrc/model/check.py --smoke
