@@ -10,7 +10,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 SDIST   := dist/ringfeed-$(VERSION).tar.gz
 TORCH   := $(shell sed -n 's/^\(torch==[0-9.]*\).*/\1/p' constraints.txt)
 
-C_FILES := $(wildcard csrc/*.[ch] csrc/include/*.h tests/core/*.[ch])
+C_FILES := $(wildcard csrc/*.[ch] csrc/model/*.c csrc/include/*.h tests/core/*.[ch])
 SOURCES := setup.py $(wildcard csrc/*.[ch] csrc/include/*.h src/ringfeed/*.pyx src/ringfeed/*.pxd src/ringfeed/binding/*.pxi)
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2

@@ -80,9 +80,12 @@ CONFIGURATIONS = [
     Configuration(
         "event count: 1 producer, 2 takers, 2 slots", WAITING | {"PRODUCERS": 1, "SLOTS": 2, "CRASHES": 0}, smoke=True
     ),
-    Configuration("event count: 2 producers, 2 takers, 3 slots", WAITING | {"SLOTS": 3, "CRASHES": 0}),
+    Configuration("event count: 2 producers, 2 takers, 3 slots, no crash", WAITING | {"SLOTS": 3, "CRASHES": 0}),
     Configuration("event count: 2 producers, 2 takers, 3 slots, a crash", WAITING | {"SLOTS": 3, "CRASHES": 1}),
-    Configuration("both: 2 producers, 2 takers, 1 slot", WAITING_RECORDS | {"SLOTS": 1, "CRASHES": 0}),
+    Configuration(
+        "event count, producers call takers: 2 and 2, 1 slot, a crash", WAITING | {"SLOTS": 1, "CRASHES": 1, "CALLS": 1}
+    ),
+    Configuration("both: 2 producers, 2 takers, 1 slot, no crash", WAITING_RECORDS | {"SLOTS": 1, "CRASHES": 0}),
     Configuration("both: 2 producers, 2 takers, 1 slot, a crash", WAITING_RECORDS | {"SLOTS": 1, "CRASHES": 1}),
     Configuration("both: 2 producers, 2 takers, 2 slots", WAITING_RECORDS | {"SLOTS": 2, "CRASHES": 0}, long=True),
 ]
@@ -270,7 +273,7 @@ def property_of(error: str) -> str:
 
 def show(name: str, result: Result, verdict: str) -> None:
     print(
-        f"{name:58} {result.states:>11,} states {result.seconds:6.1f} s {result.megabytes:5.0f} MB  {verdict}",
+        f"{name:60} {result.states:>11,} states {result.seconds:6.1f} s {result.megabytes:5.0f} MB  {verdict}",
         flush=True,
     )
 

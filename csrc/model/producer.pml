@@ -84,7 +84,11 @@ look: /* try_claim, claim_run */
 #endif
 #if WAITING
     :: SLICE_ENDS; goto look
+#if CALLS
+    :: atomic { AWAKE -> KEY_AND_WISH(WRITABLE); CHANGED(READABLE) }; goto last_look
+#else
     :: atomic { AWAKE -> KEY_AND_WISH(WRITABLE) }; goto last_look
+#endif
 #endif
     :: KILLED
     fi;
@@ -147,8 +151,11 @@ unclaimed:
 
 #if WAITING
 last_look: /* wait_to_claim; its wish is left */
-    /* C notifies takers that want more rows than there is room for. Here all want one: with one wake-up the
-     * less the check is the stricter. */
+    /* A taker may be waiting for more rows than there is room for. Here all want one, so nobody needs this; that
+     * it does no harm has a configuration of its own. */
+#if CALLS
+    rf_notify(READABLE);
+#endif
     if
     :: atomic { finished -> DEPART; goto gone }
     :: atomic { !finished -> rest = ALL_SLOTS }

@@ -31,6 +31,9 @@
 #ifndef RECORDS
 #define RECORDS 1 /* 0: a record is a word's state and no more. With WAITING; README.md says why that is enough */
 #endif
+#ifndef CALLS
+#define CALLS 0 /* 1: a producer that waits calls takers; see last_look in producer.pml */
+#endif
 #ifndef SYMMETRY
 #define SYMMETRY 0 /* 1: symmetry.c keeps one state for all that are alike */
 #endif

@@ -22,11 +22,11 @@ enum { TYPE_PRODUCER, TYPE_TAKER, TYPE_RECOVERER };         /* the order of the 
 #define STORE h_store
 #endif
 
-#define EXCHANGE(array, i, j) \
-    do { \
+#define EXCHANGE(array, i, j)                     \
+    do {                                          \
         __typeof__((array)[0]) kept = (array)[i]; \
-        (array)[i] = (array)[j]; \
-        (array)[j] = kept; \
+        (array)[i] = (array)[j];                  \
+        (array)[j] = kept;                        \
     } while (0)
 
 /* ---- Participants --------------------------------------------------------------------------- */
@@ -138,7 +138,8 @@ static void look_at_image(void)
 /* All that there is to a slot but which one its link names. */
 static unsigned long said_of(int slot)
 {
-    unsigned long said = (unsigned long)now.words[slot] << 48 | (unsigned long)now.reader[slot] << 40 |
+    unsigned long said = (unsigned long)now.words[slot] << 48 |
+                         (unsigned long)now.reader[slot] << 40 |
                          (unsigned long)now.again[slot] << 32;
     for (int self = 1; self <= RECOVERER; self++) {
         said |= (unsigned long)(now.rest_of[self] >> slot & 1) << self;
@@ -159,7 +160,8 @@ static void order_slots(void)
                 exchange_slots(slot, slot + 1);
     look_at_image();
 #if RECORDS
-    int first_two = SLOTS > 1 && said_of(0) == said_of(1), last_two = SLOTS > 2 && said_of(1) == said_of(2);
+    int first_two = SLOTS > 1 && said_of(0) == said_of(1),
+        last_two = SLOTS > 2 && said_of(1) == said_of(2);
     for (int turn = 1; turn < (first_two && last_two ? 6 : 1 + (first_two || last_two)); turn++) {
         int slot = first_two && last_two ? turn % 2 : last_two;
         exchange_slots(slot, slot + 1);
