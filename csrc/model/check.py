@@ -83,7 +83,8 @@ CONFIGURATIONS = [
     Configuration("event count: 2 producers, 2 takers, 3 slots, no crash", WAITING | {"SLOTS": 3, "CRASHES": 0}),
     Configuration("event count: 2 producers, 2 takers, 3 slots, a crash", WAITING | {"SLOTS": 3, "CRASHES": 1}),
     Configuration(
-        "event count, producers call takers: 2 and 2, 1 slot, a crash", WAITING | {"SLOTS": 1, "CRASHES": 1, "CALLS": 1}
+        "event count, producers call takers: 2 and 1, 2 slots, a crash",
+        WAITING | {"TAKERS": 1, "SLOTS": 2, "CRASHES": 1, "CALLS": 1},
     ),
     Configuration("both: 2 producers, 2 takers, 1 slot, no crash", WAITING_RECORDS | {"SLOTS": 1, "CRASHES": 0}),
     Configuration("both: 2 producers, 2 takers, 1 slot, a crash", WAITING_RECORDS | {"SLOTS": 1, "CRASHES": 1}),
