@@ -18,7 +18,8 @@ from pathlib import Path
 
 MODEL = Path(__file__).resolve().parent
 BUILD = MODEL.parent.parent / "build" / "model"
-MOST_MEGABYTES = 8000
+MOST_MEGABYTES = 12000
+BITSTATE_MINUTES = 30
 SKIPPED = 77
 
 
@@ -29,6 +30,27 @@ class Configuration:
     name: str
     sets: dict[str, int]
     smoke: bool = False
+    long: bool = False
+
+
+@dataclass(frozen=True)
+class Symmetry:
+    """A configuration searched with symmetry.c and without: its states must stand for exactly those found without."""
+
+    name: str
+    sets: dict[str, int]
+    smoke: bool = False
+    long: bool = False
+
+
+@dataclass(frozen=True)
+class Bitstate:
+    """A configuration too large to be searched to the end: errors count, their absence proves nothing."""
+
+    name: str
+    sets: dict[str, int]
+    smoke: bool = False
+    long: bool = True
 
 
 @dataclass(frozen=True)
@@ -39,12 +61,14 @@ class Mutation:
     what: str
     sets: dict[str, int]
     smoke: bool = False
+    long: bool = False
 
 
 ALL = {"PRODUCERS": 2, "TAKERS": 2}
 SLOTS_3 = ALL | {"SLOTS": 3, "FINE": 0}
 SLOTS_2_FINE = ALL | {"SLOTS": 2, "FINE": 1}
-WAITING_1 = ALL | {"SLOTS": 1, "FINE": 0, "WAITING": 1}
+WAITING = ALL | {"FINE": 0, "WAITING": 1, "RECORDS": 0, "SYMMETRY": 1}
+WAITING_RECORDS = WAITING | {"RECORDS": 1}
 
 CONFIGURATIONS = [
     Configuration("slots: 2 producers, 2 takers, 3 slots, a crash", SLOTS_3 | {"CRASHES": 1}),
@@ -53,17 +77,41 @@ CONFIGURATIONS = [
     Configuration(
         "slots, every step: 1 producer, 2 takers, 2 slots, a crash", SLOTS_2_FINE | {"PRODUCERS": 1, "CRASHES": 1}
     ),
-    Configuration("event count: 1 producer, 2 takers, 1 slot", WAITING_1 | {"PRODUCERS": 1, "CRASHES": 0}, smoke=True),
-    Configuration("event count: 2 producers, 1 taker, 1 slot", WAITING_1 | {"TAKERS": 1, "CRASHES": 0}),
-    Configuration("event count: 1 producer, 2 takers, 1 slot, a crash", WAITING_1 | {"PRODUCERS": 1, "CRASHES": 1}),
-    Configuration("event count: 2 producers, 1 taker, 1 slot, a crash", WAITING_1 | {"TAKERS": 1, "CRASHES": 1}),
+    Configuration(
+        "event count: 1 producer, 2 takers, 2 slots", WAITING | {"PRODUCERS": 1, "SLOTS": 2, "CRASHES": 0}, smoke=True
+    ),
+    Configuration("event count: 2 producers, 2 takers, 3 slots, no crash", WAITING | {"SLOTS": 3, "CRASHES": 0}),
+    Configuration("event count: 2 producers, 2 takers, 3 slots, a crash", WAITING | {"SLOTS": 3, "CRASHES": 1}),
+    Configuration(
+        "event count, producers call takers: 2 and 1, 2 slots, a crash",
+        WAITING | {"TAKERS": 1, "SLOTS": 2, "CRASHES": 1, "CALLS": 1},
+    ),
+    Configuration("both: 2 producers, 2 takers, 1 slot, no crash", WAITING_RECORDS | {"SLOTS": 1, "CRASHES": 0}),
+    Configuration("both: 2 producers, 2 takers, 1 slot, a crash", WAITING_RECORDS | {"SLOTS": 1, "CRASHES": 1}),
+    Configuration("both: 2 producers, 2 takers, 2 slots", WAITING_RECORDS | {"SLOTS": 2, "CRASHES": 0}, long=True),
+]
+
+SYMMETRIES = [
+    Symmetry(
+        "symmetry: 1 producer, 2 takers, 2 slots, a crash",
+        WAITING | {"PRODUCERS": 1, "SLOTS": 2, "CRASHES": 1},
+    ),
+    Symmetry("symmetry: 2 producers, 1 taker, 2 slots", WAITING_RECORDS | {"TAKERS": 1, "SLOTS": 2, "CRASHES": 0}),
+    Symmetry(
+        "symmetry: 1 producer, 1 taker, 3 slots",
+        WAITING_RECORDS | {"PRODUCERS": 1, "TAKERS": 1, "SLOTS": 3, "CRASHES": 0},
+        smoke=True,
+    ),
+]
+
+BITSTATES = [
+    Bitstate("both: 2 producers, 2 takers, 3 slots, a crash", WAITING_RECORDS | {"SLOTS": 3, "CRASHES": 1}),
 ]
 
 STEPS = SLOTS_2_FINE | {"CRASHES": 0}
 STEPS_AND_CRASH = SLOTS_2_FINE | {"CRASHES": 1}
-WAITING = WAITING_1 | {"PRODUCERS": 1, "CRASHES": 0}
-WAITING_AND_CRASH = WAITING_1 | {"PRODUCERS": 1, "CRASHES": 1}
-TWO_WAITERS = WAITING_1 | {"TAKERS": 1, "CRASHES": 0}
+WAITING_2 = WAITING | {"SLOTS": 2, "CRASHES": 0}
+WAITING_2_AND_CRASH = WAITING | {"SLOTS": 2, "CRASHES": 1}
 
 MUTATIONS = [
     Mutation("READY_BEFORE_PAYLOAD", "R1: READY is swapped in before the payload is written", STEPS, smoke=True),
@@ -80,16 +128,17 @@ MUTATIONS = [
     Mutation("NO_REDELIVERY", "a dead taker's record is freed", STEPS_AND_CRASH, smoke=True),
     Mutation("CLAIMS_FORGOTTEN", "a dead producer's claim is left as it is", STEPS_AND_CRASH),
     Mutation("RECOVERS_THE_LIVING", "recovery does not ask who lives", STEPS_AND_CRASH),
-    Mutation("NO_SECOND_LOOK", "no look between the wish and the sleep", WAITING, smoke=True),
-    Mutation("WISH_AFTER_LOOK", "F2: the wish is left behind the last look", WAITING),
-    Mutation("KEY_AFTER_LOOK", "A5: the sequence is read behind the last look", WAITING),
-    Mutation("NOTIFY_BEFORE_CHANGE", "F1: the publisher looks for waiters before READY", WAITING),
-    Mutation("WISH_WITHDRAWN_LATE", "wake_all withdraws the wish behind the sequence", WAITING),
-    Mutation("WAKE_ONE", "wake_all wakes one sleeper", WAITING),
-    Mutation("RELEASE_SILENT", "release does not notify producers", WAITING),
-    Mutation("UNCLAIM_SILENT", "a claim given back at the end does not notify takers", WAITING),
-    Mutation("FINISH_SILENT", "rf_finish does not notify", WAITING),
-    Mutation("BURIED_IN_SILENCE", "recovery does not notify", WAITING_AND_CRASH),
+    Mutation("NO_SECOND_LOOK", "no look between the wish and the sleep", WAITING_2, smoke=True),
+    Mutation("WISH_AFTER_LOOK", "F2: the wish is left behind the last look", WAITING_2),
+    Mutation("KEY_AFTER_LOOK", "A5: the sequence is read behind the last look", WAITING_2),
+    Mutation("NOTIFY_BEFORE_CHANGE", "F1: the publisher looks for waiters before READY", WAITING_2),
+    Mutation("WISH_WITHDRAWN_LATE", "wake_all withdraws the wish behind the sequence", WAITING_2),
+    Mutation("WAKE_ONE", "wake_all wakes one sleeper", WAITING_2),
+    Mutation("RELEASE_SILENT", "release does not notify producers", WAITING_2),
+    Mutation("UNCLAIM_SILENT", "a claim given back at the end does not notify takers", WAITING_2),
+    Mutation("FINISH_SILENT", "rf_finish does not notify", WAITING_2),
+    Mutation("NO_SLICE", "whom the dead one was about to wake sleeps on", WAITING_2_AND_CRASH),
+    Mutation("BURIED_IN_SILENCE", "recovery does not notify", WAITING_2_AND_CRASH),
 ]
 
 
@@ -133,37 +182,60 @@ class Result:
     """What pan said. `error` is the property that did not hold; "" when all did."""
 
     states: int
+    stood_for: int
+    hash_factor: float
     seconds: float
     megabytes: float
     error: str
     complete: bool
 
 
-def check(spin: str, folder: Path, sets: dict[str, int], mutation: str = "") -> Result:
+def with_symmetry(folder: Path) -> None:
+    """Have pan.c store representatives: symmetry.c."""
+    pan = folder / "pan.c"
+    text, calls = re.subn(r"II = [bh]_store\(\(char \*\)&now, vsize\)", "II = store_representative()", pan.read_text())
+    if not calls:
+        sys.exit("symmetry.c: this spin stores states in another way")
+    pan.write_text(f'int store_representative(void);\n{text}\n#include "{MODEL / "symmetry.c"}"\n')
+
+
+def compiler_flags(sets: dict[str, int], mutation: str, orbits: bool, bitstate: bool) -> list[str]:
+    flags = ["-O0" if mutation else "-O2", "-w", "-DSAFETY", f"-DMEMLIM={MOST_MEGABYTES}"]
+    flags.append("-DBITSTATE" if bitstate else "-DCOLLAPSE")
+    if "SYMMETRY" in sets:
+        flags.append("-DNOREDUCE")
+        flags += [f"-D{name}={sets[name]}" for name in ("PRODUCERS", "TAKERS", "SLOTS", "RECORDS")]
+    return flags + (["-DORBITS"] if orbits else [])
+
+
+def check(
+    spin: str,
+    folder: Path,
+    sets: dict[str, int],
+    mutation: str = "",
+    *,
+    symmetry: bool = True,
+    orbits: bool = False,
+    bitstate: bool = False,
+) -> Result:
     """Build and run the checker of one configuration."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    defines = [f"-D{name}={value}" for name, value in sets.items()] + ([f"-D{mutation}"] if mutation else [])
-    for command in (
-        ["cpp", "-P", *defines, MODEL / "ring.pml", folder / "model.pml"],
-        [spin, "-a", "model.pml"],
-        [
-            "gcc",
-            "-O0" if mutation else "-O2",
-            "-w",
-            "-DSAFETY",
-            "-DCOLLAPSE",
-            f"-DMEMLIM={MOST_MEGABYTES}",
-            "-o",
-            "pan",
-            "pan.c",
-        ],
-    ):
+
+    def must(command: list[str | Path]) -> None:
         done = run(command, cwd=folder)
         if done.returncode != 0:
             sys.exit(f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
+
+    defines = [f"-D{name}={value}" for name, value in sets.items()] + ([f"-D{mutation}"] if mutation else [])
+    must(["cpp", "-P", *defines, MODEL / "ring.pml", folder / "model.pml"])
+    must([spin, "-a", "model.pml"])
+    if sets.get("SYMMETRY") and symmetry:
+        with_symmetry(folder)
+    must(["gcc", *compiler_flags(sets, mutation, orbits, bitstate), "-o", "pan", "pan.c"])
+    options = ["-w34", f"-Q{BITSTATE_MINUTES}"] if bitstate else []
     begun = time.monotonic()
-    said = run(["./pan", "-m2000000"], cwd=folder).stdout
+    said = run(["./pan", "-m8000000", *options], cwd=folder).stdout
     seconds = time.monotonic() - begun
 
     def number(pattern: str) -> float:
@@ -175,6 +247,8 @@ def check(spin: str, folder: Path, sets: dict[str, int], mutation: str = "") -> 
     complete = bool(errors) and "Search not completed" not in said and "max search depth too small" not in said
     return Result(
         states=int(number(r"([\d.e+]+) states, stored")),
+        stood_for=int(number(r"(\d+) states stood for")),
+        hash_factor=number(r"hash factor: ([\d.e+]+)"),
         seconds=seconds,
         megabytes=number(r"([\d.]+)\s+total actual memory"),
         error=error.group(1) if error else "",
@@ -198,9 +272,17 @@ def property_of(error: str) -> str:
     return error
 
 
+def show(name: str, result: Result, verdict: str) -> None:
+    print(
+        f"{name:60} {result.states:>11,} states {result.seconds:6.1f} s {result.megabytes:5.0f} MB  {verdict}",
+        flush=True,
+    )
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="only what takes seconds")
+    parser.add_argument("--long", action="store_true", help="also what takes hours and gigabytes")
     parser.add_argument("--only", help="only what has this in its name")
     arguments = parser.parse_args()
     BUILD.mkdir(parents=True, exist_ok=True)
@@ -209,8 +291,12 @@ def main() -> int:
         print("SKIP model: no spin in PATH, and apt could not fetch it; install the package `spin`")
         return 0 if arguments.smoke else SKIPPED
 
-    def wanted(entry: Configuration | Mutation) -> bool:
-        return (entry.smoke or not arguments.smoke) and (not arguments.only or arguments.only in entry.name)
+    def wanted(entry: Configuration | Symmetry | Bitstate | Mutation) -> bool:
+        return (
+            (entry.smoke or not arguments.smoke)
+            and (arguments.long or not entry.long)
+            and (not arguments.only or arguments.only in entry.name)
+        )
 
     failed = checked = 0
     for configuration in filter(wanted, CONFIGURATIONS):
@@ -218,12 +304,21 @@ def main() -> int:
         holds = result.complete and not result.error
         failed += not holds
         checked += 1
-        verdict = "holds" if holds else f"FAILED {result.error or 'not searched to the end'}"
-        print(
-            f"{configuration.name:58} {result.states:>11,} states {result.seconds:6.1f} s "
-            f"{result.megabytes:5.0f} MB  {verdict}",
-            flush=True,
-        )
+        show(configuration.name, result, "holds" if holds else f"FAILED {result.error or 'not searched to the end'}")
+    for pair in filter(wanted, SYMMETRIES):
+        result = check(spin, BUILD / "pan", pair.sets, orbits=True)
+        plain = check(spin, BUILD / "pan", pair.sets, symmetry=False)
+        same = result.complete and plain.complete and result.stood_for == plain.states
+        failed += not same
+        checked += 1
+        show(pair.name, result, f"{'' if same else 'FAILED '}stand for {result.stood_for:,} of {plain.states:,}")
+    for large in filter(wanted, BITSTATES):
+        result = check(spin, BUILD / "pan", large.sets, bitstate=True)
+        failed += bool(result.error)
+        checked += 1
+        verdict = f"FAILED {result.error}" if result.error else "nothing found, NOT EXHAUSTIVE:"
+        ended = "ran to its end" if result.complete else f"ended after {BITSTATE_MINUTES} minutes"
+        show(large.name, result, f"{verdict} {ended}, hash factor {result.hash_factor:.1f}")
     for mutation in filter(wanted, MUTATIONS):
         result = check(spin, BUILD / "pan", mutation.sets, mutation.name)
         failed += not result.error

@@ -4,12 +4,12 @@
  * It may not know how anyone sleeps (waiter.pml) or who is dead (recovery.pml).
  */
 
-/* lease.c: rf_unclaim. Takers of a ring that has ended wait for its last claims. */
-inline rf_unclaim()
+/* lease.c: rf_unclaim, behind the swap. Takers of a ring that has ended wait for its last claims. */
+#if WAITING
+inline notify_unclaimed()
 {
-    STEP(SWAP_TO_FREE; FORGET_SLOT);
     rf_notify(WRITABLE);
-#if WAITING && !defined UNCLAIM_SILENT
+#if !defined UNCLAIM_SILENT
     if
     :: atomic { finished -> CHANGED(READABLE) }; rf_notify(READABLE)
     :: !finished
@@ -17,6 +17,7 @@ inline rf_unclaim()
     fi
 #endif
 }
+#endif
 
 #define WRITE_PAYLOAD STEP(CHECK_WRITE; payload = RECORD(self, untaken[self] + 1))
 
@@ -24,9 +25,13 @@ inline rf_unclaim()
 #define WRITE_LINK STEP(CHECK_WRITE; link = last_link)
 
 /* R1 -> A1 (take_slot). last_link is private. */
+#if RECORDS
+#define NAME_RECORD untaken[self]++; last_link = LINK(slot, EPOCH(seen))
+#else
+#define NAME_RECORD skip
+#endif
 #define MAKE_READY \
-    assert(word == seen); word = WORD(READY, NOBODY, EPOCH(seen)); CHANGED(READABLE); \
-    untaken[self]++; under_way++; last_link = LINK(slot, EPOCH(seen))
+    assert(word == seen); word = WORD(READY, NOBODY, EPOCH(seen)); CHANGED(READABLE); under_way++; NAME_RECORD
 #define SWAP_TO_READY(forget) STEP(MAKE_READY; forget)
 
 inline publish_slot()
@@ -49,12 +54,14 @@ inline publish_slot()
     WRITE_PAYLOAD;
     WRITE_LINK;
     SWAP_TO_READY(FORGET_SLOT)
-#else
+#elif RECORDS
     STEP(CHECK_WRITE;
          payload = RECORD(self, untaken[self] + 1);
          link = last_link;
          MAKE_READY;
          FORGET_SLOT)
+#else
+    STEP(CHECK_WRITE; MAKE_READY; FORGET_SLOT)
 #endif
 }
 
@@ -69,14 +76,19 @@ proctype producer(byte self)
 {
 look: /* try_claim, claim_run */
     if
-    :: atomic { finished -> DEPART; goto gone } /* rf_still_open */
+    :: atomic { AWAKE && finished -> DEPART; goto gone } /* rf_still_open */
 #if FINE
     :: FIND(FREE, skip) /* the load of claim_slot */
 #else
     :: FIND(FREE, MAKE_CLAIMED)
 #endif
 #if WAITING
-    :: !finished && SOME_SLOT_IS_NOT(FREE) -> goto wait
+    :: SLICE_ENDS; goto look
+#if CALLS
+    :: atomic { AWAKE -> KEY_AND_WISH(WRITABLE); CHANGED(READABLE) }; goto last_look
+#else
+    :: atomic { AWAKE -> KEY_AND_WISH(WRITABLE) }; goto last_look
+#endif
 #endif
     :: KILLED
     fi;
@@ -99,7 +111,11 @@ look: /* try_claim, claim_run */
 #ifdef NO_LOOK_BEHIND_CLAIM
     :: true
 #else
+#if FINE
     :: finished -> goto unclaim
+#else
+    :: atomic { finished -> SWAP_TO_FREE; FORGET_SLOT }; goto unclaimed /* it stays finished */
+#endif
     :: !finished
 #endif
     :: KILLED
@@ -112,35 +128,48 @@ look: /* try_claim, claim_run */
        :: atomic { before == 0 -> NOTIFIED(READABLE) }
        :: before != 0 -> wake_all(READABLE)
        fi;
-       before = 0
+       before = 0;
 #else
-       rf_notify(READABLE)
+       rf_notify(READABLE);
 #endif
+       goto look
+#if FINE
     :: goto unclaim /* rf_discard_rows */
+#else
+    :: atomic { SWAP_TO_FREE; FORGET_SLOT } /* rf_discard_rows */
+#endif
     fi;
-    goto look;
-
+#if FINE
 unclaim:
-    rf_unclaim();
+    STEP(SWAP_TO_FREE; FORGET_SLOT);
+#endif
+unclaimed:
+#if WAITING
+    notify_unclaimed();
+#endif
     goto look;
 
 #if WAITING
-wait: /* wait_to_claim */
-    rf_prepare_wait(WRITABLE);
-    /* C notifies takers that want more rows than there is room for. Here all want one: with one wake-up the
-     * less the check is the stricter. */
+last_look: /* wait_to_claim; its wish is left */
+    /* A taker may be waiting for more rows than there is room for. Here all want one, so nobody needs this; that
+     * it does no harm has a configuration of its own. */
+#if CALLS
+    rf_notify(READABLE);
+#endif
     if
     :: atomic { finished -> DEPART; goto gone }
     :: atomic { !finished -> rest = ALL_SLOTS }
     :: KILLED
     fi;
     FIND_NONE(NOT_FREE);
-    rf_sleep();
-    goto look;
+    if
+    :: atomic { MAY_SLEEP -> FALL_ASLEEP }; goto look
+    :: atomic { FORGET_KEY }; goto look
+    :: KILLED
+    fi;
 #endif
 
 gone:
-    atomic { last_link = 0 };
 end:
     false
 }

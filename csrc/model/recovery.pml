@@ -12,56 +12,56 @@
 #define IS_LEFT_BY_THE_DEAD(w) (WORD_OWNER(w) == crashed)
 #endif
 
-/* recover_slot: the load, and the swap of undo. Of the dead one's words none changes but by us, so that nothing
- * is left to find needs no step of its own. */
-#define RECOVER_SLOT(i) \
-    :: atomic { IS_LEFT_BY_THE_DEAD(words[i]) -> slot = i; seen = words[i] }; undo()
+/* recover_slot: the load and the swap of undo in one step, for of the dead one's words none changes but by us. For the
+ * same reason no step is needed to find that nothing is left. */
+#define RECOVER_SLOT(i) atomic { IS_LEFT_BY_THE_DEAD(words[i]) -> slot = i; seen = word; UNDO }
 #define IS_NOTHING_LEFT \
     !(IS_LEFT_BY_THE_DEAD(words[0]) || IS_LEFT_BY_THE_DEAD(words[1]) || IS_LEFT_BY_THE_DEAD(words[2]))
 
-inline undo()
-{
-    if
-#ifdef CLAIMS_FORGOTTEN
-    :: STATE(seen) == CLAIMED -> break
-#else
-    :: atomic { STATE(seen) == CLAIMED -> SWAP_TO_FREE; FORGET_SLOT }; rf_notify(WRITABLE)
-#endif
+#define FREE_AGAIN SWAP_TO_FREE; FORGET_SLOT; goto tell_producers
+#define READY_AGAIN word = WORD(READY, NOBODY, EPOCH(seen)); again[slot] = RECORDS; FORGET_SLOT; goto bury
 #ifdef NO_REDELIVERY
-    :: atomic { STATE(seen) == TAKEN -> SWAP_TO_FREE; FORGET_SLOT }; rf_notify(WRITABLE)
+#define UNDO_TAKEN FREE_AGAIN
 #else
-    :: atomic {
-           STATE(seen) == TAKEN -> assert(word == seen);
-           word = WORD(READY, NOBODY, EPOCH(seen));
-           again[slot] = true;
-           FORGET_SLOT
-       }
+#define UNDO_TAKEN READY_AGAIN
 #endif
+#ifdef CLAIMS_FORGOTTEN
+#define UNDO_CLAIMED FORGET_SLOT; goto buried
+#else
+#define UNDO_CLAIMED FREE_AGAIN
+#endif
+#define UNDO \
+    if \
+    :: STATE(seen) == CLAIMED -> UNDO_CLAIMED \
+    :: STATE(seen) == TAKEN -> UNDO_TAKEN \
     fi
-}
-
 
 proctype recoverer(byte self)
 {
 end_nobody_died:
-    crashed != NOBODY;
     if
-    :: crashed == OWNER -> /* rf_look_after_the_dead */
-       STEP(finished = true; CHANGED(READABLE));
-       rf_notify(READABLE);
-       STEP(CHANGED(WRITABLE));
-       rf_notify(WRITABLE)
-    :: crashed != OWNER -> /* bury */
-       do
-       RECOVER_SLOT(0)
-       RECOVER_SLOT(1)
-       RECOVER_SLOT(2)
-       :: atomic { IS_NOTHING_LEFT -> CHANGED(READABLE); break }
-       od;
-#ifndef BURIED_IN_SILENCE
-       rf_notify(READABLE)
-#endif
+    :: atomic { crashed == OWNER -> finished = true; CHANGED(READABLE); CHANGED(WRITABLE) } /* rf_look_after_the_dead */
+    :: crashed != NOBODY && crashed != OWNER -> goto bury
     fi;
+    rf_notify(READABLE);
+    rf_notify(WRITABLE);
+    goto gone;
+
+bury:
+    if
+    :: RECOVER_SLOT(0)
+    :: RECOVER_SLOT(1)
+    :: RECOVER_SLOT(2)
+    :: atomic { IS_NOTHING_LEFT -> CHANGED(READABLE); goto buried }
+    fi;
+tell_producers:
+    rf_notify(WRITABLE);
+    goto bury;
+
+buried:
+#ifndef BURIED_IN_SILENCE
+    rf_notify(READABLE);
+#endif
 gone:
     recovered = true;
 end:

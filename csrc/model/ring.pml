@@ -15,10 +15,9 @@
 /* ring.c: rf_finish, at any moment: while claims are under way, or late. */
 proctype owner(byte self)
 {
-    STEP(finished = true; CHANGED(READABLE));
+    STEP(finished = true; CHANGED(READABLE); CHANGED(WRITABLE));
 #ifndef FINISH_SILENT
     rf_notify(READABLE);
-    STEP(CHANGED(WRITABLE));
     rf_notify(WRITABLE);
 #endif
     atomic { DEPART };
@@ -45,7 +44,7 @@ end:
 
 /* What stays behind READY was its dead taker's, and that one was the last: the others had been told
  * RF_FINISHED. It is there for whoever comes. */
-#define LEFT_BEHIND(i) (STATE(words[i]) == READY && again[i] -> 1 : 0)
+#define LEFT_BEHIND(i) (STATE(words[i]) == READY && (again[i] || !RECORDS) -> 1 : 0)
 
 init
 {
@@ -75,6 +74,6 @@ init
     d_step {
         assert(!SOME_SLOT_IS(CLAIMED) && !SOME_SLOT_IS(TAKEN));
         assert(under_way == LEFT_BEHIND(0) + LEFT_BEHIND(1) + LEFT_BEHIND(2));
-        assert(under_way == 0 || crashed == TAKER_1)
+        assert(under_way == 0 || TAKER_CRASHED)
     }
 }

@@ -21,8 +21,21 @@
 #define WAITING 0 /* 1: with the event count; 0: who finds nothing stands still until it would */
 #endif
 
+#ifndef VICTIM
+#define VICTIM ANYBODY /* who may crash: PRODUCER_1, TAKER_1 or OWNER */
+#endif
+
 #ifndef FINE
 #define FINE 1 /* 0: steps that nobody can come between are one step; README.md says which, and why */
+#endif
+#ifndef RECORDS
+#define RECORDS 1 /* 0: a record is a word's state and no more. With WAITING; README.md says why that is enough */
+#endif
+#ifndef CALLS
+#define CALLS 0 /* 1: a producer that waits calls takers; see last_look in producer.pml */
+#endif
+#ifndef SYMMETRY
+#define SYMMETRY 0 /* 1: symmetry.c keeps one state for all that are alike */
 #endif
 
 /* ---- Steps and the crash -------------------------------------------------------------------- */
@@ -36,13 +49,20 @@
 byte crashed = NOBODY; /* who was killed: one at most */
 byte departed;         /* how many participants have ended, killed or not */
 
-/* The producers are alike, so are the takers: that the first of each may be killed is enough. */
+#define ANYBODY 0
+#define IS_VICTIM(self, first) (self == first && (VICTIM == ANYBODY || VICTIM == first))
+
+/* The producers are alike, so are the takers: that the first of each may be killed is enough. Where symmetry.c
+ * makes states equal in which they have changed places, both must be free to. */
 #define MAY_CRASH(self) \
     (CRASHES && crashed == NOBODY && \
-     (self == PRODUCER_1 || (self == TAKER_1 && TAKERS > 1) || self == OWNER)) /* someone is left to take */
+     (IS_VICTIM(self, PRODUCER_1) || SYMMETRY && IS_VICTIM(self - 1, PRODUCER_1) || IS_VICTIM(self, OWNER) || \
+      TAKERS > 1 && /* someone is left to take */ \
+          (IS_VICTIM(self, TAKER_1) || SYMMETRY && IS_VICTIM(self - 1, TAKER_1))))
+#define TAKER_CRASHED (crashed == TAKER_1 || crashed == TAKER_1 + 1)
 
 #define KILLED \
-    atomic { MAY_CRASH(self) -> crashed = self; DEPART; goto gone }
+    atomic { MAY_CRASH(self) -> crashed = self; DEPART; CRASHED; goto gone }
 
 /* One atomic access of the C code and the private work beside it; its process may be killed before it. */
 #define STEP(...) \
@@ -78,13 +98,17 @@ bool finished;    /* header->finished, or header->closed */
 byte slot_of[7];      /* the slot that it looks at or holds */
 short seen_by[7];     /* its word, as last seen or made; 0: none */
 byte before_by[7];    /* of a taker: the link that it follows */
-byte last_link_of[3]; /* of a producer: names the record that it published last */
+byte last_link_of[7]; /* of a producer: names the record that it published last */
 byte rest_of[7];      /* the slots that its search has still to look at: a mask */
+bool ended_by[7];     /* of a taker: `finished` was set when it began to look */
+bool claimed_by[7];   /* of a taker: it saw a claim since then */
 #define slot slot_of[self]
 #define seen seen_by[self]
 #define before before_by[self]
 #define last_link last_link_of[self]
 #define rest rest_of[self]
+#define ended ended_by[self]
+#define claimed claimed_by[self]
 #define word words[slot]
 #define link links[slot]
 #define payload payloads[slot]
@@ -98,7 +122,7 @@ byte rest_of[7];      /* the slots that its search has still to look at: a mask 
     (other != self && seen_by[other] != 0 && slot_of[other] == slot && EPOCH(seen_by[other]) == epoch)
 #define REMEMBERED(epoch) \
     (REMEMBERS(1, epoch) || REMEMBERS(2, epoch) || REMEMBERS(3, epoch) || REMEMBERS(4, epoch))
-#ifdef NO_EPOCH
+#if defined NO_EPOCH || !RECORDS
 #define NEXT_EPOCH EPOCH(seen)
 #define FORGET_LINKS skip
 #else
@@ -128,12 +152,16 @@ byte rest_of[7];      /* the slots that its search has still to look at: a mask 
 #define IS_FRESH(i) \
     (words[i] == WORD(FREE, NOBODY, 1) && !KNOWS(1, i) && !KNOWS(2, i) && !KNOWS(3, i) && !KNOWS(4, i) && \
      rest_of[1] == 0 && rest_of[2] == 0 && rest_of[3] == 0 && rest_of[4] == 0)
+#if SYMMETRY
+#define MAY_LOOK_AT(i) (i < SLOTS)
+#else
 #define MAY_LOOK_AT(i) \
     (i < SLOTS && !(IS_FRESH(i) && (i > 0 && IS_FRESH(0) || i > 1 && IS_FRESH(1))))
+#endif
 
 /* The load that finds a word in the wished state; with what comes at once behind it. */
 #define FIND_AT(i, wished, ...) \
-    atomic { MAY_LOOK_AT(i) && STATE(words[i]) == wished -> slot = i; seen = word; __VA_ARGS__ }
+    atomic { AWAKE && MAY_LOOK_AT(i) && STATE(words[i]) == wished -> slot = i; seen = word; __VA_ARGS__ }
 #define FIND(wished, ...) \
     FIND_AT(0, wished, __VA_ARGS__) :: FIND_AT(1, wished, __VA_ARGS__) :: FIND_AT(2, wished, __VA_ARGS__)
 
@@ -189,6 +217,7 @@ bool recovered;
 #define MOVE_UP(i) \
     payloads[i] = (RECORD_PRODUCER(payloads[i]) == RECORD_PRODUCER(payload) && RECORD_PLACE(payloads[i]) > 0 && \
                    i != slot -> payloads[i] - 1 : payloads[i])
+#if RECORDS
 #define CHECK_TAKE \
     assert(payload != 0 && reader[slot] == NOBODY); \
     if \
@@ -199,9 +228,12 @@ bool recovered;
        untaken[RECORD_PRODUCER(payload)]-- \
     fi; \
     reader[slot] = self
+#else
+#define CHECK_TAKE assert(reader[slot] == NOBODY); reader[slot] = self
+#endif
 
 /* Whoever ends, killed or not, knows and reads nothing any more. */
 #define NO_LONGER_READ_BY(self, i) reader[i] = (reader[i] == self -> NOBODY : reader[i])
 #define DEPART \
     NO_LONGER_READ_BY(self, 0); NO_LONGER_READ_BY(self, 1); NO_LONGER_READ_BY(self, 2); \
-    FORGET_SLOT; FORGET_KEY; rest = 0; before = 0; departed++
+    FORGET_SLOT; FORGET_KEY; rest = 0; before = 0; last_link = 0; ended = false; claimed = false; departed++

@@ -6,7 +6,11 @@
 
 /* Without the event count a taker goes on looking where C would wait for the last claims. */
 #define PASSED(w) (STATE(w) != READY && (WAITING || !UNDER_WAY(w)))
+#ifdef FINISHED_READ_LATE
 #define NOTE(w) claimed = claimed || UNDER_WAY(w)
+#else
+#define NOTE(w) claimed = claimed || ended && UNDER_WAY(w)
+#endif
 #ifdef CLAIMED_OVERLOOKED
 #define UNDER_WAY(w) false
 #else
@@ -38,17 +42,22 @@ inline look_at_all()
 
 proctype taker(byte self)
 {
-    bool ended, claimed;
-
 look: /* find_first; then the load of take_slot. A1 <- R1 (SWAP_TO_READY) */
     if
 #if FINE
     :: FIND(READY, skip)
+#elif !RECORDS /* a swap that fails leads back to here */
+    :: FIND(READY, MAKE_TAKEN)
 #else
     :: FIND(READY, MUST_WAIT_AT_ONCE)
 #endif
 #if WAITING
-    :: SOME_SLOT_IS_NOT(READY) -> goto wait
+    :: SLICE_ENDS; goto look
+#if defined NO_SECOND_LOOK || defined WISH_AFTER_LOOK || defined KEY_AFTER_LOOK
+    :: AWAKE -> goto wait
+#else
+    :: atomic { AWAKE -> KEY_AND_WISH(READABLE) }; goto wait
+#endif
 #elif defined FINISHED_READ_LATE
     :: goto wait
 #else
@@ -81,6 +90,7 @@ look: /* find_first; then the load of take_slot. A1 <- R1 (SWAP_TO_READY) */
 #endif
 
     /* The swap of take_slot. A1 <- R1 */
+#if RECORDS
     if
 #ifdef BLIND_TAKE
     :: atomic { MAKE_TAKEN }
@@ -90,6 +100,7 @@ look: /* find_first; then the load of take_slot. A1 <- R1 (SWAP_TO_READY) */
 #endif
     :: KILLED
     fi;
+#endif
 
     /* The payload is read until release_rows swaps. R2 -> A2 (claim_slot) */
 #ifdef RELEASE_BEFORE_READ
@@ -119,18 +130,20 @@ wait: /* last_look, nothing_ready */
     look_at_all();
     READ_KEY;
 #else
-    rf_prepare_wait(READABLE);
     look_at_all();
 #endif
     if
     :: atomic { ended && !claimed -> DEPART; goto gone }
-    :: atomic { !ended || claimed -> ended = false; claimed = false };
-       rf_sleep();
-       goto look
+#if WAITING
+    :: atomic { (!ended || claimed) && MAY_SLEEP -> FALL_ASLEEP; FORGET_LOOK }; goto look
+    :: atomic { !ended || claimed -> FORGET_KEY; FORGET_LOOK }; goto look
+    :: KILLED
+#else
+    :: atomic { !ended || claimed -> FORGET_LOOK }; goto look
+#endif
     fi;
 
 gone:
-    atomic { FORGET_LOOK };
 end:
     false
 }
