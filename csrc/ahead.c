@@ -68,7 +68,7 @@ int rf_ahead_deliver(int64_t ticket)
     return true;
 }
 
-bool rf_ahead_took_back(rf_run *run)
+void rf_ahead_take_back(rf_run *run)
 {
     pthread_mutex_lock(&lock);
     rf_run **place = &unseen;
@@ -80,7 +80,6 @@ bool rf_ahead_took_back(rf_run *run)
     free(run->ticket);
     run->ticket = NULL;
     run->feed = NULL;
-    bool kept = rf_feed_take_back(feed, run);
+    rf_feed_take_back(feed, run);
     rf_feed_unref(feed);
-    return kept;
 }

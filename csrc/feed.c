@@ -4,10 +4,8 @@
  * It may not know the slot protocol, nor who calls. How a wait ends: a batch came, or its time is over, or the
  * ring or the feed; or every 50 ms the feed looks around, and its attendant says that there is no use in it.
  *
- * What a feed knows of its waits is for all threads that use it together, as its records are: a field is read and
- * written whole, relaxed, because none hands anything else over. The list of feeds has a lock, and so have each
- * feed's runs that wait for more rows; no one waits while holding one, and nothing here is shared with another
- * process.
+ * What a feed knows of its waits is for all threads that use it together: fields are read and written whole, relaxed.
+ * No one waits while holding a lock of these, and nothing here is shared with another process.
  */
 #include "feed.h"
 
@@ -35,9 +33,10 @@ struct rf_feed {
     _Atomic(rf_run *) parked;
     pthread_mutex_t gathering; /* of this one: */
     rf_run *waiting_for_rows;
-    _Atomic bool finished; /* as the ring is */
-    _Atomic bool dropped;  /* by who made it */
-    _Atomic bool stops;    /* once */
+    _Atomic uint32_t returns;    /* elements that came back */
+    _Atomic uint32_t drained_at; /* `returns` + 1 when the ring was seen drained */
+    _Atomic bool dropped;        /* by who made it */
+    _Atomic bool stops;          /* once */
     _Atomic uint32_t interrupts_handled;
     _Atomic uint32_t interrupts_asked; /* the attendant knows of them, and had no answer yet */
     _Atomic int64_t wait_began_ns;     /* 0: none is under way */
@@ -85,16 +84,6 @@ rf_feed *rf_feed_new(rf_ring *ring, const char *name, const rf_feed_plan *plan)
     feeds = feed;
     pthread_mutex_unlock(&lock);
     return feed;
-}
-
-uint64_t rf_feed_id(const rf_feed *feed)
-{
-    return feed->id;
-}
-
-const rf_geometry *rf_feed_geometry(const rf_feed *feed)
-{
-    return &feed->ring->geometry;
 }
 
 rf_feed *rf_feed_retain(rf_feed *feed)
@@ -185,8 +174,7 @@ static rf_answer look_for_interrupts(rf_feed *feed)
     return answer;
 }
 
-/* Beside rf_status: the attendant wants an element without rows. */
-enum { RF_NOTHING = -1 };
+enum { RF_NOTHING = -1 }; /* beside rf_status: the attendant wants an element without rows */
 
 /* The end that an attendant asked for. */
 static int end_as_told(rf_feed *feed, rf_answer answer)
@@ -200,9 +188,10 @@ static int end_as_told(rf_feed *feed, rf_answer answer)
 }
 
 /* RF_OK, or why no one is to wait for this feed any more. */
-static rf_status still_open(const rf_feed *feed)
+static rf_status still_open(rf_feed *feed)
 {
-    if (rf_load_relaxed(&feed->finished) || rf_feeds_stopped())
+    if (rf_load_relaxed(&feed->drained_at) == rf_load_relaxed(&feed->returns) + 1 ||
+        rf_feeds_stopped())
         return RF_FINISHED;
     return rf_load_relaxed(&feed->dropped) ? RF_CLOSED : RF_OK;
 }
@@ -361,24 +350,27 @@ rf_status rf_feed_next(rf_feed *feed, rf_run **run)
     *run = atomic_exchange_explicit(&feed->parked, NULL, memory_order_acq_rel); /* A9 <- R9 */
     if (*run)
         return RF_OK;
+    /* A11 <- R11 (rf_feed_take_back): what is counted here can be taken below; what comes later counts later. */
+    uint32_t returns = rf_load_acquire(&feed->returns);
     rf_status status = feed->plan.exact ? next_exact(feed, run) : next_run(feed, run);
     if (status == RF_FINISHED)
-        rf_store_relaxed(&feed->finished, true);
+        rf_store_relaxed(&feed->drained_at, returns + 1);
     if (status == RF_OK && feed->plan.ahead && (*run)->rows && !rf_ahead_begin(feed, *run))
         return RF_NO_MEMORY;
     return status;
 }
 
-bool rf_feed_take_back(rf_feed *feed, rf_run *run)
+void rf_feed_take_back(rf_feed *feed, rf_run *run)
 {
-    rf_store_relaxed(&feed->finished, false);
     if (run->lease) {
         rf_lease_give_back(run->lease);
-        return false;
+        rf_lease_drop(run->lease);
+        free(run);
+    } else {
+        atomic_init(&run->references, 1);
+        push_waiting(feed, run);
     }
-    atomic_init(&run->references, 1);
-    push_waiting(feed, run);
-    return true;
+    rf_add_release(&feed->returns, 1u); /* R11 -> A11 (rf_feed_next) */
 }
 
 rf_status rf_feed_turn(rf_feed *feed)
@@ -396,4 +388,14 @@ void rf_feed_explain(const rf_feed *feed, rf_status status, char *text, size_t b
         .timeout_seconds = (double)feed->plan.timeout_ns / 1e9,
     };
     rf_feed_say(&fact, status, text, bytes);
+}
+
+uint64_t rf_feed_id(const rf_feed *feed)
+{
+    return feed->id;
+}
+
+const rf_geometry *rf_feed_geometry(const rf_feed *feed)
+{
+    return &feed->ring->geometry;
 }

@@ -29,8 +29,10 @@ void rf_run_drop(rf_run *run)
     /* As in rf_lease_drop: what others read of the run was read before the last one gives it back. */
     if (rf_sub_acq_rel(&run->references, 1u) != 1)
         return;
-    if (run->feed && rf_ahead_took_back(run))
+    if (run->feed) {
+        rf_ahead_take_back(run);
         return;
+    }
     if (run->lease)
         rf_lease_drop(run->lease);
     else

@@ -189,6 +189,7 @@ static void run_crowd(uint32_t most, uint32_t exact)
         threads[i] = start_thread(consume, all);
     for (uint64_t number = 0; number < RECORDS; number++)
         CHECK_EQUAL(put_until(ring, number, RF_FOREVER), RF_OK);
+    rf_finish(ring); /* the last rows may be gathered by several, each too few for an element */
     for (int i = 0; i < THREADS; i++)
         join_thread(threads[i]);
     for (uint32_t number = 0; number < RECORDS; number++)
