@@ -241,7 +241,6 @@ static int take_rows(rf_feed *feed, uint32_t most, uint32_t least, rf_lease **le
     request.deadline_ns = RF_FOREVER;
     if (feed->plan.timeout_ns >= 0 && feed->plan.timeout_ns < RF_FOREVER - began)
         request.deadline_ns = began + feed->plan.timeout_ns;
-    *lease = NULL;
     do {
         rf_answer answer = look_for_interrupts(feed);
         if (answer != RF_GO_ON) {
