@@ -30,11 +30,13 @@ struct rf_feed {
     _Atomic uint32_t references;
     rf_ring *ring;
     rf_feed_plan plan;
+    uint32_t generation; /* rf_fork_generation of who made it */
     char name[256];
 
     _Atomic(rf_run *) parked;
     pthread_mutex_t gathering; /* of this one: */
     rf_run *waiting_for_rows;
+    uint32_t taken_back; /* runs: what was the end before the last of them may not be the end now */
     _Atomic bool finished; /* as the ring is */
     _Atomic bool dropped;  /* by who made it */
     _Atomic bool stops;    /* once */
@@ -74,6 +76,7 @@ rf_feed *rf_feed_new(rf_ring *ring, const char *name, const rf_feed_plan *plan)
     rf_ring_retain(ring);
     feed->ring = ring;
     feed->plan = *plan;
+    feed->generation = rf_load_relaxed(&rf_fork_generation);
     snprintf(feed->name, sizeof feed->name, "%s", name);
     atomic_init(&feed->references, 1);
     pthread_mutex_init(&feed->gathering, NULL);
@@ -281,23 +284,12 @@ static rf_status give_nothing(rf_feed *feed, rf_run **run)
     return *run ? RF_OK : RF_NO_MEMORY;
 }
 
-static rf_status next_run(rf_feed *feed, rf_run **run)
-{
-    rf_lease *lease;
-    int status = take_rows(feed, feed->plan.most, feed->plan.least, &lease);
-    if (status == RF_NOTHING)
-        return give_nothing(feed, run);
-    if (status == RF_OK && !(*run = rf_run_of_lease(lease, feed->plan.shown)))
-        return RF_NO_MEMORY;
-    return (rf_status)status;
-}
-
 /* Whole ones, which were taken back, come first, in their order. */
 static void push_waiting(rf_feed *feed, rf_run *run)
 {
     pthread_mutex_lock(&feed->gathering);
     rf_run **place = &feed->waiting_for_rows;
-    while (*place && (run->rows < feed->plan.exact || (*place)->rows == feed->plan.exact))
+    while (*place && (run->rows < feed->plan.exact || (*place)->rows >= feed->plan.exact))
         place = &(*place)->next;
     run->next = *place;
     *place = run;
@@ -323,6 +315,20 @@ static rf_run *pop_waiting(rf_feed *feed, uint32_t least)
         run = NULL;
     pthread_mutex_unlock(&feed->gathering);
     return run;
+}
+
+static rf_status next_run(rf_feed *feed, rf_run **run)
+{
+    rf_lease *lease;
+    /* What was shown as copies (rf_run_of_lease) came back as copies. */
+    if (feed->plan.ahead && (*run = pop_waiting(feed, 1)))
+        return RF_OK;
+    int status = take_rows(feed, feed->plan.most, feed->plan.least, &lease);
+    if (status == RF_NOTHING)
+        return give_nothing(feed, run);
+    if (status == RF_OK && !(*run = rf_run_of_lease(lease, feed->plan.shown)))
+        return RF_NO_MEMORY;
+    return (rf_status)status;
 }
 
 /* Exactly as many rows as planned: the ring's own memory where they lie in a row, else copies. */
@@ -356,14 +362,45 @@ static rf_status next_exact(rf_feed *feed, rf_run **out)
     return RF_OK;
 }
 
+static uint32_t count_taken_back(rf_feed *feed)
+{
+    pthread_mutex_lock(&feed->gathering);
+    uint32_t count = feed->taken_back;
+    pthread_mutex_unlock(&feed->gathering);
+    return count;
+}
+
+/* The ring had come to its end for who looked behind that count. False: look again, a run is back. */
+static bool finish_feed(rf_feed *feed, uint32_t taken_back)
+{
+    pthread_mutex_lock(&feed->gathering);
+    bool ends = feed->taken_back == taken_back;
+    if (ends)
+        rf_store_relaxed(&feed->finished, true);
+    pthread_mutex_unlock(&feed->gathering);
+    return ends;
+}
+
+/* Its rows are to be had by now. */
+static void reopen_feed(rf_feed *feed)
+{
+    pthread_mutex_lock(&feed->gathering);
+    feed->taken_back++;
+    rf_store_relaxed(&feed->finished, false);
+    pthread_mutex_unlock(&feed->gathering);
+}
+
 rf_status rf_feed_next(rf_feed *feed, rf_run **run)
 {
     *run = atomic_exchange_explicit(&feed->parked, NULL, memory_order_acq_rel); /* A9 <- R9 */
     if (*run)
         return RF_OK;
-    rf_status status = feed->plan.exact ? next_exact(feed, run) : next_run(feed, run);
-    if (status == RF_FINISHED)
-        rf_store_relaxed(&feed->finished, true);
+    rf_status status;
+    uint32_t taken_back;
+    do {
+        taken_back = count_taken_back(feed);
+        status = feed->plan.exact ? next_exact(feed, run) : next_run(feed, run);
+    } while (status == RF_FINISHED && !finish_feed(feed, taken_back));
     if (status == RF_OK && feed->plan.ahead && (*run)->rows && !rf_ahead_begin(feed, *run))
         return RF_NO_MEMORY;
     return status;
@@ -371,14 +408,20 @@ rf_status rf_feed_next(rf_feed *feed, rf_run **run)
 
 bool rf_feed_take_back(rf_feed *feed, rf_run *run)
 {
-    rf_store_relaxed(&feed->finished, false);
-    if (run->lease) {
-        rf_lease_give_back(run->lease);
+    bool is_copy = !run->lease;
+    /* In a forked child: it is its parent's, and the lock may be held by a thread that is not here. */
+    if (feed->generation != rf_load_relaxed(&rf_fork_generation))
         return false;
+    if (is_copy) {
+        atomic_init(&run->references, 1);
+        push_waiting(feed, run);
+    } else {
+        rf_lease_give_back(run->lease);
+        rf_lease_drop(run->lease);
+        run->lease = NULL;
     }
-    atomic_init(&run->references, 1);
-    push_waiting(feed, run);
-    return true;
+    reopen_feed(feed);
+    return is_copy;
 }
 
 rf_status rf_feed_turn(rf_feed *feed)
