@@ -30,7 +30,7 @@ bool rf_ahead_begin(rf_feed *feed, rf_run *run)
 {
     static pthread_once_t done = PTHREAD_ONCE_INIT;
     pthread_once(&done, once);
-    run->feed = rf_feed_retain(feed);
+    rf_store_relaxed(&run->feed, rf_feed_retain(feed));
     run->ticket = aligned_alloc(RF_ALIGNMENT, RF_ALIGNMENT);
     if (!run->ticket) {
         rf_run_drop(run);
@@ -51,6 +51,15 @@ static void take_out(rf_run **place)
         *place = (*place)->next;
 }
 
+/* With the lock held. Behind this the run is not touched: where only its number came, its last reference may be going,
+ * and who drops that looks here who was first. */
+static rf_feed *leave_feed(rf_run *run)
+{
+    rf_feed *feed = rf_load_relaxed(&run->feed);
+    rf_store_release(&run->feed, NULL); /* R11 -> A11 (rf_run_drop) */
+    return feed;
+}
+
 int rf_ahead_deliver(int64_t ticket)
 {
     pthread_mutex_lock(&lock);
@@ -58,28 +67,28 @@ int rf_ahead_deliver(int64_t ticket)
     while ((run = *place) && *run->ticket != ticket)
         place = &run->next;
     take_out(place);
+    rf_feed *feed = run ? leave_feed(run) : NULL;
     pthread_mutex_unlock(&lock);
-    if (!run)
+    if (!feed)
         return false;
-    /* Who brings the ticket has the run; its last reference goes later, behind rf_run_drop's acquire. */
-    rf_feed *feed = run->feed;
-    run->feed = NULL;
     rf_feed_unref(feed);
     return true;
 }
 
-void rf_ahead_take_back(rf_run *run)
+bool rf_ahead_took_back(rf_run *run)
 {
     pthread_mutex_lock(&lock);
     rf_run **place = &unseen;
     while (*place && *place != run)
         place = &(*place)->next;
     take_out(place);
+    rf_feed *feed = leave_feed(run);
     pthread_mutex_unlock(&lock);
-    rf_feed *feed = run->feed;
+    if (!feed)
+        return false;
     free(run->ticket);
     run->ticket = NULL;
-    run->feed = NULL;
-    rf_feed_take_back(feed, run);
+    bool kept = rf_feed_take_back(feed, run);
     rf_feed_unref(feed);
+    return kept;
 }

@@ -16,7 +16,7 @@
 bool rf_ahead_begin(rf_feed *feed, rf_run *run);
 /* The run of that ticket is in somebody's hands now. True: there was one. */
 RF_API int rf_ahead_deliver(int64_t ticket);
-/* The last reference to a run is gone that has a feed: that has the run again. */
-void rf_ahead_take_back(rf_run *run);
+/* The last reference to a run is gone that has a feed: true when that has the run again. */
+bool rf_ahead_took_back(rf_run *run);
 
 #endif

@@ -4,8 +4,10 @@
  * It may not know the slot protocol, nor who calls. How a wait ends: a batch came, or its time is over, or the
  * ring or the feed; or every 50 ms the feed looks around, and its attendant says that there is no use in it.
  *
- * What a feed knows of its waits is for all threads that use it together: fields are read and written whole, relaxed.
- * No one waits while holding a lock of these, and nothing here is shared with another process.
+ * What a feed knows of its waits is for all threads that use it together, as its records are: a field is read and
+ * written whole, relaxed, because none hands anything else over. The list of feeds has a lock, and so have each
+ * feed's runs that wait for more rows; no one waits while holding one, and nothing here is shared with another
+ * process.
  */
 #include "feed.h"
 
@@ -18,6 +20,7 @@
 #include "feed_face.h"
 #include "handle.h"
 #include "interrupt.h"
+#include "shelf.h"
 
 /* Who comes back later than this for the rest of its wait begins another. */
 #define ABANDONED_NS INT64_C(1000000000)
@@ -28,15 +31,13 @@ struct rf_feed {
     _Atomic uint32_t references;
     rf_ring *ring;
     rf_feed_plan plan;
+    uint32_t generation; /* rf_fork_generation of who made it */
     char name[256];
 
     _Atomic(rf_run *) parked;
-    pthread_mutex_t gathering; /* of this one: */
-    rf_run *waiting_for_rows;
-    _Atomic uint32_t returns;    /* elements that came back */
-    _Atomic uint32_t drained_at; /* `returns` + 1 when the ring was seen drained */
-    _Atomic bool dropped;        /* by who made it */
-    _Atomic bool stops;          /* once */
+    rf_shelf shelf;
+    _Atomic bool dropped; /* by who made it */
+    _Atomic bool stops;   /* once */
     _Atomic uint32_t interrupts_handled;
     _Atomic uint32_t interrupts_asked; /* the attendant knows of them, and had no answer yet */
     _Atomic int64_t wait_began_ns;     /* 0: none is under way */
@@ -73,9 +74,10 @@ rf_feed *rf_feed_new(rf_ring *ring, const char *name, const rf_feed_plan *plan)
     rf_ring_retain(ring);
     feed->ring = ring;
     feed->plan = *plan;
+    feed->generation = rf_load_relaxed(&rf_fork_generation);
     snprintf(feed->name, sizeof feed->name, "%s", name);
     atomic_init(&feed->references, 1);
-    pthread_mutex_init(&feed->gathering, NULL);
+    rf_shelf_init(&feed->shelf, plan->exact);
     rf_watch_interrupts();
     rf_store_relaxed(&feed->interrupts_handled, rf_interrupts());
     pthread_mutex_lock(&lock);
@@ -84,6 +86,16 @@ rf_feed *rf_feed_new(rf_ring *ring, const char *name, const rf_feed_plan *plan)
     feeds = feed;
     pthread_mutex_unlock(&lock);
     return feed;
+}
+
+uint64_t rf_feed_id(const rf_feed *feed)
+{
+    return feed->id;
+}
+
+const rf_geometry *rf_feed_geometry(const rf_feed *feed)
+{
+    return &feed->ring->geometry;
 }
 
 rf_feed *rf_feed_retain(rf_feed *feed)
@@ -109,10 +121,7 @@ void rf_feed_unref(rf_feed *feed)
     if (rf_sub_acq_rel(&feed->references, 1u) != 1)
         return;
     rf_feed_unpark(feed);
-    for (rf_run *run = feed->waiting_for_rows, *next; run; run = next) {
-        next = run->next;
-        rf_run_drop(run);
-    }
+    rf_shelf_clear(&feed->shelf);
     rf_unwatch_interrupts();
     rf_ring_unref(feed->ring);
     free(feed);
@@ -174,7 +183,8 @@ static rf_answer look_for_interrupts(rf_feed *feed)
     return answer;
 }
 
-enum { RF_NOTHING = -1 }; /* beside rf_status: the attendant wants an element without rows */
+/* Beside rf_status: the attendant wants an element without rows. */
+enum { RF_NOTHING = -1 };
 
 /* The end that an attendant asked for. */
 static int end_as_told(rf_feed *feed, rf_answer answer)
@@ -188,10 +198,9 @@ static int end_as_told(rf_feed *feed, rf_answer answer)
 }
 
 /* RF_OK, or why no one is to wait for this feed any more. */
-static rf_status still_open(rf_feed *feed)
+static rf_status still_open(const rf_feed *feed)
 {
-    if (rf_load_relaxed(&feed->drained_at) == rf_load_relaxed(&feed->returns) + 1 ||
-        rf_feeds_stopped())
+    if (rf_shelf_is_closed(&feed->shelf) || rf_feeds_stopped())
         return RF_FINISHED;
     return rf_load_relaxed(&feed->dropped) ? RF_CLOSED : RF_OK;
 }
@@ -241,6 +250,7 @@ static int take_rows(rf_feed *feed, uint32_t most, uint32_t least, rf_lease **le
     request.deadline_ns = RF_FOREVER;
     if (feed->plan.timeout_ns >= 0 && feed->plan.timeout_ns < RF_FOREVER - began)
         request.deadline_ns = began + feed->plan.timeout_ns;
+    *lease = NULL;
     do {
         rf_answer answer = look_for_interrupts(feed);
         if (answer != RF_GO_ON) {
@@ -272,6 +282,9 @@ static rf_status give_nothing(rf_feed *feed, rf_run **run)
 static rf_status next_run(rf_feed *feed, rf_run **run)
 {
     rf_lease *lease;
+    /* What was shown as copies (rf_run_of_lease) came back as copies. */
+    if (feed->plan.ahead && (*run = rf_shelf_take(&feed->shelf, &feed->ring->geometry, 1)))
+        return RF_OK;
     int status = take_rows(feed, feed->plan.most, feed->plan.least, &lease);
     if (status == RF_NOTHING)
         return give_nothing(feed, run);
@@ -280,44 +293,11 @@ static rf_status next_run(rf_feed *feed, rf_run **run)
     return (rf_status)status;
 }
 
-/* Whole ones, which were taken back, come first, in their order. */
-static void push_waiting(rf_feed *feed, rf_run *run)
-{
-    pthread_mutex_lock(&feed->gathering);
-    rf_run **place = &feed->waiting_for_rows;
-    while (*place && (run->rows < feed->plan.exact || (*place)->rows == feed->plan.exact))
-        place = &(*place)->next;
-    run->next = *place;
-    *place = run;
-    pthread_mutex_unlock(&feed->gathering);
-}
-
-/* A run that waits, filled up with the rows of others; NULL where that makes less than `least`. */
-static rf_run *pop_waiting(rf_feed *feed, uint32_t least)
-{
-    rf_run *other;
-    pthread_mutex_lock(&feed->gathering);
-    rf_run *run = feed->waiting_for_rows;
-    while (run && run->rows < feed->plan.exact && (other = run->next)) {
-        rf_run_move(run, other, feed->plan.exact - run->rows, &feed->ring->geometry);
-        if (other->rows)
-            break;
-        run->next = other->next;
-        rf_run_drop(other);
-    }
-    if (run && run->rows >= least)
-        feed->waiting_for_rows = run->next;
-    else
-        run = NULL;
-    pthread_mutex_unlock(&feed->gathering);
-    return run;
-}
-
 /* Exactly as many rows as planned: the ring's own memory where they lie in a row, else copies. */
 static rf_status next_exact(rf_feed *feed, rf_run **out)
 {
     uint32_t exact = feed->plan.exact;
-    rf_run *run = pop_waiting(feed, 1);
+    rf_run *run = rf_shelf_take(&feed->shelf, &feed->ring->geometry, 1);
     while (!run || run->rows < exact) {
         uint32_t missing = exact - (run ? run->rows : 0);
         uint32_t most = missing < feed->plan.most ? missing : feed->plan.most;
@@ -331,9 +311,10 @@ static rf_status next_exact(rf_feed *feed, rf_run **out)
         }
         if (status != RF_OK) {
             if (run)
-                push_waiting(feed, run); /* whoever comes next goes on with it */
+                rf_shelf_put(&feed->shelf, run); /* whoever comes next goes on with it */
             /* At the ring's end nobody may: the last of several threads has what all gathered. */
-            if (status == RF_FINISHED && (run = pop_waiting(feed, exact)))
+            if (status == RF_FINISHED &&
+                (run = rf_shelf_take(&feed->shelf, &feed->ring->geometry, exact)))
                 break;
             return status == RF_NOTHING ? give_nothing(feed, out) : (rf_status)status;
         }
@@ -349,27 +330,33 @@ rf_status rf_feed_next(rf_feed *feed, rf_run **run)
     *run = atomic_exchange_explicit(&feed->parked, NULL, memory_order_acq_rel); /* A9 <- R9 */
     if (*run)
         return RF_OK;
-    /* A11 <- R11 (rf_feed_take_back): what is counted here can be taken below; what comes later counts later. */
-    uint32_t returns = rf_load_acquire(&feed->returns);
-    rf_status status = feed->plan.exact ? next_exact(feed, run) : next_run(feed, run);
-    if (status == RF_FINISHED)
-        rf_store_relaxed(&feed->drained_at, returns + 1);
+    rf_status status;
+    uint32_t returns;
+    do {
+        returns = rf_shelf_returns(&feed->shelf);
+        status = feed->plan.exact ? next_exact(feed, run) : next_run(feed, run);
+    } while (status == RF_FINISHED && !rf_shelf_close(&feed->shelf, returns));
     if (status == RF_OK && feed->plan.ahead && (*run)->rows && !rf_ahead_begin(feed, *run))
         return RF_NO_MEMORY;
     return status;
 }
 
-void rf_feed_take_back(rf_feed *feed, rf_run *run)
+bool rf_feed_take_back(rf_feed *feed, rf_run *run)
 {
-    if (run->lease) {
+    bool is_copy = !run->lease;
+    /* In a forked child: it is its parent's, and the lock may be held by a thread that is not here. */
+    if (feed->generation != rf_load_relaxed(&rf_fork_generation))
+        return false;
+    if (is_copy) {
+        atomic_init(&run->references, 1);
+        rf_shelf_put(&feed->shelf, run);
+    } else {
         rf_lease_give_back(run->lease);
         rf_lease_drop(run->lease);
-        free(run);
-    } else {
-        atomic_init(&run->references, 1);
-        push_waiting(feed, run);
+        run->lease = NULL;
     }
-    rf_add_release(&feed->returns, 1u); /* R11 -> A11 (rf_feed_next) */
+    rf_shelf_count_return(&feed->shelf);
+    return is_copy;
 }
 
 rf_status rf_feed_turn(rf_feed *feed)
@@ -387,14 +374,4 @@ void rf_feed_explain(const rf_feed *feed, rf_status status, char *text, size_t b
         .timeout_seconds = (double)feed->plan.timeout_ns / 1e9,
     };
     rf_feed_say(&fact, status, text, bytes);
-}
-
-uint64_t rf_feed_id(const rf_feed *feed)
-{
-    return feed->id;
-}
-
-const rf_geometry *rf_feed_geometry(const rf_feed *feed)
-{
-    return &feed->ring->geometry;
 }

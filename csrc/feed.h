@@ -33,9 +33,9 @@ RF_API void rf_feed_end(rf_feed *feed);
 RF_API rf_feed *rf_feed_find(uint64_t id);
 RF_API void rf_feed_unref(rf_feed *feed);
 rf_feed *rf_feed_retain(rf_feed *feed);
-/* An element that nobody was handed, with its last reference: its rows are READY again or, copies, wait for
- * whoever is next. */
-void rf_feed_take_back(rf_feed *feed, rf_run *run);
+/* An element that nobody was handed, its last reference gone: its rows are READY again or, copies, wait for
+ * whoever is next; then it is true, and the run is the feed's. */
+bool rf_feed_take_back(rf_feed *feed, rf_run *run);
 
 /* Lay a batch in for the next rf_feed_next, which will not wait. Takes a reference of its own.
  * RF_NO_MEMORY; RF_INVALID: the lease is another ring's. */

@@ -31,7 +31,9 @@ enum { RF_CACHE_LINE = 64, RF_CACHE_PAIR = 128 /* lines are fetched in pairs */ 
  * pin:   the producer still has a view of the published slot: on release it becomes PINNED
  *        (owner: that producer) instead of FREE, until the view is gone.
  * epoch: + 1 at each return to FREE; so a word seen once is never seen again, but for those of a
- *        record that is delivered again after its taker died.
+ *        record that is delivered again, because its taker died or gave it back. Only who made a
+ *        TAKEN word, or whoever buries them, swaps it for another state, and once: so that it may
+ *        come again harms nobody.
  */
 typedef enum rf_state {
     RF_STATE_FREE = 0,

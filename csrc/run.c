@@ -29,10 +29,9 @@ void rf_run_drop(rf_run *run)
     /* As in rf_lease_drop: what others read of the run was read before the last one gives it back. */
     if (rf_sub_acq_rel(&run->references, 1u) != 1)
         return;
-    if (run->feed) {
-        rf_ahead_take_back(run);
+    /* A11 <- R11 (leave_feed): who delivered it has done with it. */
+    if (rf_load_acquire(&run->feed) && rf_ahead_took_back(run))
         return;
-    }
     if (run->lease)
         rf_lease_drop(run->lease);
     else

@@ -16,10 +16,10 @@ typedef struct rf_run {
     rf_lease *lease;
     uint64_t *tags; /* of copies */
     /* While nobody was handed the run (ahead.c): */
-    struct rf_feed *feed; /* takes it back; NULL else */
-    int64_t *ticket;      /* its number, starting on 64 bytes */
-    struct rf_run *next;  /* in a list of those that wait for something */
-    void *data[];         /* of each field, its first sample */
+    struct rf_feed *_Atomic feed; /* takes it back; NULL else */
+    int64_t *ticket;              /* its number, starting on 64 bytes */
+    struct rf_run *next;          /* in a list of those that wait for something */
+    void *data[];                 /* of each field, its first sample */
 } rf_run;
 
 /* A run over the ring's memory that shows at least `shown` rows, if the ring has so many slots; over copies,

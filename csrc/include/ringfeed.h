@@ -254,7 +254,8 @@ typedef struct rf_lease rf_lease;
 RF_API void rf_lease_retain(rf_lease *lease);
 RF_API void rf_lease_drop(rf_lease *lease);
 /* The rows of a batch are READY again, and not released, when the last reference is dropped: nobody has
- * looked at them. They count as delivered once more. Of a claim: nothing. */
+ * looked at them. Also where the rows of the dead are dropped (`redeliver`): those may have been seen. They
+ * count as delivered once more. Of a claim: nothing. */
 RF_API void rf_lease_give_back(rf_lease *lease);
 RF_API uint32_t rf_lease_references(const rf_lease *lease);
 RF_API uint32_t rf_lease_first(const rf_lease *lease);

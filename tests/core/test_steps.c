@@ -55,6 +55,17 @@ static void operate_give_back(world *now)
     rf_lease_drop(batch);
 }
 
+/* Who waits for two is told of one twice. */
+static void operate_put_and_give_back(world *now)
+{
+    work_put(now, now->victim, VICTIM);
+    rf_lease *batch = take(now->victim, 1);
+    if (!batch)
+        return;
+    rf_lease_give_back(batch);
+    rf_lease_drop(batch);
+}
+
 static void operate_short_wait_to_take(world *now)
 {
     rf_lease *lease;
@@ -294,6 +305,8 @@ static const scene scenes[] = {
     {"a pinned record that is released", .operate = operate_pinned_and_take},
     {"a take", .prepare = four_records, .operate = operate_take},
     {"a take that is given back", .prepare = four_records, .operate = operate_give_back},
+    {"the same beside a taker that waits for more", .operate = operate_put_and_give_back,
+     .helper = helper_takes_two, .supply = supply_records},
     {"a take of crossed records", .prepare = crossed_records, .operate = operate_take},
     {"a take beside a waiting producer", .prepare = full_ring, .operate = operate_take,
      .helper = helper_puts_one, .supply = supply_room},
