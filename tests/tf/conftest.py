@@ -6,12 +6,22 @@ import ringfeed.tf.feed
 from ringfeed.tf.op import SWITCH, why_not_native
 
 
-@pytest.fixture(params=["native", "python"])
-def way(request, monkeypatch):
-    """Run a test twice: how datasets take their batches, here and in processes that the test starts."""
+def _choose(request, monkeypatch):
     if request.param == "python":
         monkeypatch.setenv(SWITCH, "0")
         monkeypatch.setattr(ringfeed.tf.feed, "_is_native", bool)
     elif reason := why_not_native():
         pytest.skip(f"no native op: {reason}")
     return request.param
+
+
+@pytest.fixture(params=["native", "python"])
+def way(request, monkeypatch):
+    """Run a test twice: how datasets take their batches, here and in processes that the test starts."""
+    return _choose(request, monkeypatch)
+
+
+@pytest.fixture(params=["native", pytest.param("python", marks=pytest.mark.slow)])
+def way_of_long_tests(request, monkeypatch):
+    """Do the same, but leave the second to `make test-slow`."""
+    return _choose(request, monkeypatch)

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from ringfeed.tf import dataset
 
-pytestmark = pytest.mark.usefixtures("way")
+pytestmark = pytest.mark.usefixtures("way_of_long_tests")
 
 SHAPE = (16, 8)
 COUNT = 500

@@ -19,7 +19,7 @@ import ringfeed
 from ringfeed.tf import dataset
 from support import run_program, states, wait_until, wait_until_waited
 
-pytestmark = pytest.mark.usefixtures("way", "quick_collection")
+pytestmark = pytest.mark.usefixtures("way_of_long_tests", "quick_collection")
 
 
 # ---- The ring's end ----------------------------------------------------------------------------------

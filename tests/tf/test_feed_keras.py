@@ -15,8 +15,8 @@ from ringfeed.tf import TAGS, dataset
 from support import run_program, states
 
 pytestmark = [
-    pytest.mark.usefixtures("way"),
-    pytest.mark.usefixtures("way", "quick_collection"),
+    pytest.mark.usefixtures("way_of_long_tests"),
+    pytest.mark.usefixtures("way_of_long_tests", "quick_collection"),
     # Keras says so at the end of every dataset whose length it does not know.
     pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning"),
     pytest.mark.filterwarnings("ignore:.shuffle=True. was passed:UserWarning"),

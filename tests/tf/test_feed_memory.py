@@ -6,7 +6,7 @@ import pytest
 
 from support import run_program
 
-pytestmark = pytest.mark.usefixtures("way")
+pytestmark = pytest.mark.usefixtures("way_of_long_tests")
 
 
 def test_memory_does_not_grow_with_the_records():

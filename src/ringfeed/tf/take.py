@@ -52,6 +52,11 @@ def take(
         `tf.errors.UnknownError` names the others.
     RuntimeError
         In a tf.function, and the native op can not be used; the message says why.
+
+    Notes
+    -----
+    Ctrl-C ends a wait in a graph, too; but TensorFlow may make a RuntimeError of it that names KeyboardInterrupt. An
+    error elsewhere in the graph does not end a wait: give a `timeout` where that may happen.
     """
     element = Element.of(ring.spec, lists_to_tuples(structure), ring.name)
     if not tf.inside_function():
