@@ -15,7 +15,6 @@ from ringfeed.tf import TAGS, dataset
 from support import run_program, states
 
 pytestmark = [
-    pytest.mark.usefixtures("way_of_long_tests"),
     pytest.mark.usefixtures("way_of_long_tests", "quick_collection"),
     # Keras says so at the end of every dataset whose length it does not know.
     pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning"),
