@@ -69,6 +69,9 @@ SLOTS_3 = ALL | {"SLOTS": 3, "FINE": 0}
 SLOTS_2_FINE = ALL | {"SLOTS": 2, "FINE": 1}
 WAITING = ALL | {"FINE": 0, "WAITING": 1, "RECORDS": 0, "SYMMETRY": 1}
 WAITING_RECORDS = WAITING | {"RECORDS": 1}
+GIVEN_BACK_2 = SLOTS_3 | {"SLOTS": 2, "CRASHES": 1, "GIVE_BACKS": 2}
+WAITING_2_GIVEN_BACK = WAITING | {"SLOTS": 2, "CRASHES": 0, "GIVE_BACKS": 1}
+WAITING_1_GIVEN_BACK = WAITING_2_GIVEN_BACK | {"PRODUCERS": 1}
 
 CONFIGURATIONS = [
     Configuration("slots: 2 producers, 2 takers, 3 slots, a crash", SLOTS_3 | {"CRASHES": 1}),
@@ -86,12 +89,29 @@ CONFIGURATIONS = [
         "event count, producers call takers: 2 and 1, 2 slots, a crash",
         WAITING | {"TAKERS": 1, "SLOTS": 2, "CRASHES": 1, "CALLS": 1},
     ),
+    Configuration("slots, given back: 2 producers, 2 takers, 2 slots, a crash", GIVEN_BACK_2, smoke=True),
+    Configuration(
+        "slots, given back: 2 producers, 2 takers, 3 slots, a crash",
+        GIVEN_BACK_2 | {"SLOTS": 3, "GIVE_BACKS": 1},
+    ),
+    Configuration("slots, every step, given back: 2 and 2, 2 slots", SLOTS_2_FINE | {"CRASHES": 0, "GIVE_BACKS": 1}),
+    Configuration(
+        "slots, every step, given back: 1 and 2, 2 slots, a crash",
+        SLOTS_2_FINE | {"PRODUCERS": 1, "CRASHES": 1, "GIVE_BACKS": 2},
+    ),
+    Configuration("event count, given back: 1 producer, 2 takers, 2 slots", WAITING_1_GIVEN_BACK, smoke=True),
+    Configuration("event count, given back: 2 and 2, 2 slots, no crash", WAITING_2_GIVEN_BACK),
+    Configuration("event count, given back: 1 and 2, 2 slots, a crash", WAITING_1_GIVEN_BACK | {"CRASHES": 1}),
     Configuration("both: 2 producers, 2 takers, 1 slot, no crash", WAITING_RECORDS | {"SLOTS": 1, "CRASHES": 0}),
     Configuration("both: 2 producers, 2 takers, 1 slot, a crash", WAITING_RECORDS | {"SLOTS": 1, "CRASHES": 1}),
     Configuration("both: 2 producers, 2 takers, 2 slots", WAITING_RECORDS | {"SLOTS": 2, "CRASHES": 0}, long=True),
 ]
 
 SYMMETRIES = [
+    Symmetry(
+        "symmetry, given back: 1 producer, 2 takers, 2 slots",
+        WAITING_RECORDS | {"PRODUCERS": 1, "SLOTS": 2, "CRASHES": 0, "GIVE_BACKS": 1},
+    ),
     Symmetry(
         "symmetry: 1 producer, 2 takers, 2 slots, a crash",
         WAITING | {"PRODUCERS": 1, "SLOTS": 2, "CRASHES": 1},
@@ -110,6 +130,7 @@ BITSTATES = [
 
 STEPS = SLOTS_2_FINE | {"CRASHES": 0}
 STEPS_AND_CRASH = SLOTS_2_FINE | {"CRASHES": 1}
+STEPS_GIVEN_BACK = STEPS | {"PRODUCERS": 1, "GIVE_BACKS": 1}
 WAITING_2 = WAITING | {"SLOTS": 2, "CRASHES": 0}
 WAITING_2_AND_CRASH = WAITING | {"SLOTS": 2, "CRASHES": 1}
 
@@ -137,6 +158,14 @@ MUTATIONS = [
     Mutation("RELEASE_SILENT", "release does not notify producers", WAITING_2),
     Mutation("UNCLAIM_SILENT", "a claim given back at the end does not notify takers", WAITING_2),
     Mutation("FINISH_SILENT", "rf_finish does not notify", WAITING_2),
+    Mutation(
+        "GIVE_BACK_SILENT",
+        "who gives a record back does not notify takers",
+        WAITING_1_GIVEN_BACK,
+        smoke=True,
+    ),
+    Mutation("GIVE_BACK_BLIND", "a record is given back twice, and stored, not swapped in", STEPS_GIVEN_BACK),
+    Mutation("GIVE_BACK_BEFORE_READ", "a record is given back while it is still read", STEPS_GIVEN_BACK, smoke=True),
     Mutation("NO_SLICE", "whom the dead one was about to wake sleeps on", WAITING_2_AND_CRASH),
     Mutation("BURIED_IN_SILENCE", "recovery does not notify", WAITING_2_AND_CRASH),
 ]

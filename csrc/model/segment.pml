@@ -34,6 +34,9 @@
 #ifndef CALLS
 #define CALLS 0 /* 1: a producer that waits calls takers; see last_look in producer.pml */
 #endif
+#ifndef GIVE_BACKS
+#define GIVE_BACKS 0 /* so often, at most, takers give a record back that they did not look at */
+#endif
 #ifndef SYMMETRY
 #define SYMMETRY 0 /* 1: symmetry.c keeps one state for all that are alike */
 #endif
@@ -199,9 +202,12 @@ bool claimed_by[7];   /* of a taker: it saw a claim since then */
 #define RECORD_PLACE(r) ((r) & 15)
 
 byte reader[3];   /* the taker that may be reading the payload */
-bool again[3];    /* the record may be taken once more: its taker died */
+bool again[3];    /* the record may be taken once more: its taker died, or gave it back */
 byte untaken[3];  /* of each producer: records published and never taken yet */
 byte under_way;   /* records published and not yet released */
+#if GIVE_BACKS
+byte given_back;  /* how often */
+#endif
 bool recovered;
 
 #define IS_SLOT(i, state) (i < SLOTS && STATE(words[i]) == state)
@@ -213,7 +219,7 @@ bool recovered;
 #define CHECK_WRITE assert(word == seen && STATE(word) == CLAIMED && WORD_OWNER(word) == self && reader[slot] == NOBODY)
 
 /* No doubled record, and the order of each producer: a record is taken when all that its producer published
- * before it have been; and again only when recovery has made it READY again. */
+ * before it have been; and again only when recovery or its taker has made it READY again. */
 #define MOVE_UP(i) \
     payloads[i] = (RECORD_PRODUCER(payloads[i]) == RECORD_PRODUCER(payload) && RECORD_PLACE(payloads[i]) > 0 && \
                    i != slot -> payloads[i] - 1 : payloads[i])

@@ -38,6 +38,15 @@ inline look_at_all()
     :: HAS_LINK && LINK_IS_READY(link, words[LINK_SLOT(link)]) -> FORGET_SLOT; goto look \
     :: else \
     fi
+/* lease.c: the swap of give_rows_back. No new epoch: links still lead to the record. */
+#define SWAP_TO_READY_AGAIN \
+    assert(reader[slot] == self && word == seen); \
+    reader[slot] = NOBODY; \
+    word = WORD(READY, NOBODY, EPOCH(seen)); \
+    again[slot] = RECORDS; \
+    given_back++; \
+    CHANGED(READABLE)
+
 #define MAKE_TAKEN word = WORD(TAKEN, self, EPOCH(seen)); seen = word; CHECK_TAKE
 
 proctype taker(byte self)
@@ -100,6 +109,30 @@ look: /* find_first; then the load of take_slot. A1 <- R1 (SWAP_TO_READY) */
 #endif
     :: KILLED
     fi;
+#endif
+
+#if GIVE_BACKS
+    /* Or nobody looks at the payload, and it is there again: give_rows_back. */
+    if
+#if defined GIVE_BACK_BLIND
+    :: atomic { given_back < GIVE_BACKS -> SWAP_TO_READY_AGAIN };
+       STEP(word = WORD(READY, NOBODY, EPOCH(seen)); FORGET_SLOT)
+#elif defined GIVE_BACK_BEFORE_READ
+    :: atomic { given_back < GIVE_BACKS -> SWAP_TO_READY_AGAIN; reader[slot] = self };
+       STEP(assert(reader[slot] == self); reader[slot] = NOBODY; FORGET_SLOT)
+#else
+    :: atomic { given_back < GIVE_BACKS -> SWAP_TO_READY_AGAIN; FORGET_SLOT }
+#endif
+    :: goto release
+    :: KILLED
+    fi;
+#ifdef GIVE_BACK_SILENT
+    NOTIFIED(READABLE);
+#else
+    rf_notify(READABLE);
+#endif
+    goto look;
+release:
 #endif
 
     /* The payload is read until release_rows swaps. R2 -> A2 (claim_slot) */
