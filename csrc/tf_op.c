@@ -47,8 +47,8 @@ static rf_feed *named_feed(TF_OpKernelContext *context, const rf_feed_table *tab
         char text[TEXT_BYTES];
         snprintf(text, sizeof text,
                  "RingClosed: ring '%s': it was dropped before what reads it, or is another "
-                 "process's. Keep it until "
-                 "the last use, and make functions in the process that runs them.",
+                 "process's. Keep it until the last use, and make functions in the process that "
+                 "runs them.",
                  element->ring);
         TF_SetStatus(status, TF_UNKNOWN, text);
     }
@@ -62,6 +62,14 @@ static void set_status(TF_Status *status, const rf_feed_table *table, const rf_f
     bool over = what == RF_AGAIN || what == RF_FINISHED;
     table->explain(feed, what, text, sizeof text);
     TF_SetStatus(status, over ? TF_OUT_OF_RANGE : TF_UNKNOWN, text);
+}
+
+/* Of a kernel's run: say what went wrong, if anything did. */
+static void end(TF_OpKernelContext *context, TF_Status *status)
+{
+    if (TF_GetCode(status) != TF_OK)
+        TF_OpKernelContext_Failure(context, status);
+    TF_DeleteStatus(status);
 }
 
 static void compute_next(void *kernel, TF_OpKernelContext *context)
@@ -81,9 +89,7 @@ static void compute_next(void *kernel, TF_OpKernelContext *context)
     }
     if (feed)
         table->unref(feed);
-    if (TF_GetCode(status) != TF_OK)
-        TF_OpKernelContext_Failure(context, status);
-    TF_DeleteStatus(status);
+    end(context, status);
 }
 
 static void compute_deliver(void *kernel, TF_OpKernelContext *context)
@@ -98,9 +104,7 @@ static void compute_deliver(void *kernel, TF_OpKernelContext *context)
                       status);
         TF_DeleteTensor(input);
     }
-    if (TF_GetCode(status) != TF_OK)
-        TF_OpKernelContext_Failure(context, status);
-    TF_DeleteStatus(status);
+    end(context, status);
 }
 
 static void compute_turn(void *kernel, TF_OpKernelContext *context)
@@ -116,9 +120,7 @@ static void compute_turn(void *kernel, TF_OpKernelContext *context)
             set_status(status, table, feed, what);
         table->unref(feed);
     }
-    if (TF_GetCode(status) != TF_OK)
-        TF_OpKernelContext_Failure(context, status);
-    TF_DeleteStatus(status);
+    end(context, status);
 }
 
 /* An op that reads a feed; `values`: it has some. */

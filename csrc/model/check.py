@@ -24,8 +24,8 @@ SKIPPED = 77
 
 
 @dataclass(frozen=True)
-class Configuration:
-    """What is set in segment.pml, and a name for the table."""
+class Search:
+    """What is set in segment.pml, a name for the table, and whether the smoke or the long run has it."""
 
     name: str
     sets: dict[str, int]
@@ -33,23 +33,18 @@ class Configuration:
     long: bool = False
 
 
-@dataclass(frozen=True)
-class Symmetry:
-    """A configuration searched with symmetry.c and without: its states must stand for exactly those found without."""
+class Configuration(Search):
+    """Searched to its end."""
 
-    name: str
-    sets: dict[str, int]
-    smoke: bool = False
-    long: bool = False
+
+class Symmetry(Search):
+    """Searched with symmetry.c and without: its states must stand for exactly those found without."""
 
 
 @dataclass(frozen=True)
-class Bitstate:
-    """A configuration too large to be searched to the end: errors count, their absence proves nothing."""
+class Bitstate(Search):
+    """Too large to be searched to the end: errors count, their absence proves nothing."""
 
-    name: str
-    sets: dict[str, int]
-    smoke: bool = False
     long: bool = True
 
 

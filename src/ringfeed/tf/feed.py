@@ -21,7 +21,8 @@ waits could keep the pipeline's other steps from running. Python code gets a thr
 that asks, TensorFlow would swallow Ctrl-C, and a `tf.GradientTape` keep the batch.
 
 Not taken: `Dataset.from_generator`. It passes NumPy arrays, whose references TensorFlow keeps in a list
-until some later call into Python: never exact, and with a small ring a deadlock. It costs the same.
+until some later call into Python: never exact, and with a small ring a deadlock. And each waits for the
+interpreter's lock.
 """
 
 from __future__ import annotations
