@@ -2,6 +2,7 @@
 #ifndef RF_FEEDS_H
 #define RF_FEEDS_H
 
+#include "ahead.h"
 #include "check.h"
 #include "feed.h"
 
@@ -27,6 +28,21 @@ static inline rf_feed *exact_feed(rf_ring *ring, uint32_t exact, uint32_t most, 
         ring,
         &(rf_feed_plan){
             .most = most, .least = 1, .exact = exact, .timeout_ns = FOR_EVER, .turn_ns = turn_ns});
+}
+
+/* Up to `most` rows, each element with a ticket. */
+static inline rf_feed *ahead_feed(rf_ring *ring, uint32_t most, uint32_t exact)
+{
+    return new_feed(
+        ring, &(rf_feed_plan){
+                  .most = most, .least = 1, .exact = exact, .ahead = 1, .timeout_ns = FOR_EVER});
+}
+
+/* As who hands it over does, and then who uses it. */
+static inline void deliver_and_drop(rf_run *run)
+{
+    CHECK(rf_ahead_deliver(*run->ticket));
+    rf_run_drop(run);
 }
 
 static inline rf_run *next_of(rf_feed *feed)

@@ -1,0 +1,226 @@
+/* Elements that go back while others look, deliver and take: races by two, and crowds. */
+#include <sched.h>
+
+#include "feeds.h"
+
+/* ---- Races ---------------------------------------------------------------------------------- */
+
+enum { TURNS = SANITIZED ? 200 : 2000 };
+
+typedef struct race {
+    rf_feed *feed;
+    rf_run *run;
+    int64_t ticket;
+    rf_status status;
+    _Atomic uint32_t turn, over;
+} race;
+
+static void *look_for_more(void *argument)
+{
+    race *all = argument;
+    for (uint32_t turn = 1; turn <= TURNS; turn++) {
+        while (atomic_load(&all->turn) < turn)
+            rf_pause();
+        all->status = rf_feed_next(all->feed, &all->run);
+        atomic_store(&all->over, turn);
+    }
+    return NULL;
+}
+
+/* At the ring's end one looks for more while another throws away what was the last. */
+static void test_while_it_ends(void)
+{
+    race *all = calloc(1, sizeof *all);
+    rf_options options = options_for(65536);
+    rf_ring *ring =
+        create_ring_as(&options, RF_ALIGNMENT); /* of which to look at all takes a while */
+    CHECK(all != NULL);
+    all->feed = ahead_feed(ring, 1, 0);
+    rf_lease *lease = claim(ring, 1);
+    publish(lease, 1, 7);
+    rf_finish(ring);
+    rf_run *run = next_of(all->feed);
+    pthread_t thread = start_thread(look_for_more, all);
+    for (uint32_t turn = 1; turn <= TURNS; turn++) {
+        atomic_store(&all->turn, turn);
+        for (uint32_t i = 0; i < turn % 200 * 16; i++)
+            rf_pause();
+        rf_run_drop(run);
+        while (atomic_load(&all->over) < turn)
+            rf_pause();
+        CHECK(all->status == RF_OK || all->status == RF_FINISHED);
+        CHECK_EQUAL(rf_feed_turn(all->feed), RF_OK);
+        run = all->status == RF_OK ? all->run : next_of(all->feed);
+    }
+    join_thread(thread);
+    deliver_and_drop(run);
+    expect_all_free(ring);
+    free(all);
+}
+
+static void *deliver_by_number(void *argument)
+{
+    race *all = argument;
+    for (uint32_t turn = 1; turn <= TURNS; turn++) {
+        while (atomic_load(&all->turn) < turn)
+            rf_pause();
+        all->status = rf_ahead_deliver(all->ticket) ? RF_OK : RF_EMPTY;
+        atomic_store(&all->over, turn);
+    }
+    return NULL;
+}
+
+/* Who delivers has a ticket's number and no more: the last reference may go meanwhile. */
+static void test_by_number(void)
+{
+    race *all = calloc(1, sizeof *all);
+    rf_ring *ring = create_ring(4);
+    CHECK(all != NULL);
+    all->feed = ahead_feed(ring, 1, 0);
+    pthread_t thread = start_thread(deliver_by_number, all);
+    for (uint32_t turn = 1; turn <= TURNS; turn++) {
+        put(ring, turn);
+        rf_run *run = next_of(all->feed);
+        all->ticket = *run->ticket;
+        atomic_store(&all->turn, turn);
+        for (uint32_t i = 0; i < turn % 50; i++)
+            rf_pause();
+        rf_run_drop(run);
+        while (atomic_load(&all->over) < turn)
+            rf_pause();
+        if (all->status == RF_EMPTY)
+            take_expecting(ring, turn);
+        expect_all_free(ring);
+    }
+    join_thread(thread);
+    rf_feed_end(all->feed);
+    free(all);
+}
+
+/* ---- Crowds --------------------------------------------------------------------------------- */
+
+enum { RECORDS = SANITIZED ? 400 : 4000, THREADS = 3 };
+
+typedef struct crowd {
+    rf_feed *feed;
+    _Atomic uint32_t left;
+    _Atomic uint32_t times[RECORDS];
+} crowd;
+
+/* Some elements are thrown away unseen; who has seen all records tells the others. */
+static void *consume(void *argument)
+{
+    crowd *all = argument;
+    uint64_t chance = (uint64_t)(uintptr_t)&chance;
+    while (atomic_load(&all->left)) {
+        rf_run *run;
+        if (rf_feed_next(all->feed, &run) != RF_OK)
+            continue;
+        chance = chance * UINT64_C(6364136223846793005) + 1442695040888963407;
+        if (chance >> 62) {
+            for (uint32_t row = 0; row < run->rows; row++)
+                atomic_fetch_add(&all->times[number_in(run, row)], 1);
+            atomic_fetch_sub(&all->left, run->rows);
+            CHECK(rf_ahead_deliver(*run->ticket));
+        }
+        rf_run_drop(run);
+    }
+    return NULL;
+}
+
+static void run_crowd(uint32_t most, uint32_t exact)
+{
+    crowd *all = calloc(1, sizeof *all);
+    pthread_t threads[THREADS];
+    rf_ring *ring = create_ring(8);
+    CHECK(all != NULL);
+    all->left = RECORDS;
+    all->feed = new_feed(
+        ring, &(rf_feed_plan){.most = most, .least = 1, .exact = exact, .ahead = 1, .turn_ns = 1});
+    for (int i = 0; i < THREADS; i++)
+        threads[i] = start_thread(consume, all);
+    for (uint64_t number = 0; number < RECORDS; number++)
+        CHECK_EQUAL(put_until(ring, number, RF_FOREVER), RF_OK);
+    rf_finish(ring); /* the last rows may be gathered by several, each too few for an element */
+    for (int i = 0; i < THREADS; i++)
+        join_thread(threads[i]);
+    for (uint32_t number = 0; number < RECORDS; number++)
+        CHECK_EQUAL(all->times[number], 1);
+    expect_all_free(ring);
+    rf_feed_end(all->feed);
+    close_and_unlink(ring);
+    free(all);
+}
+
+typedef struct givers {
+    rf_ring *ring;
+    _Atomic uint32_t ended;
+} givers;
+
+static void *give_back(void *argument)
+{
+    givers *all = argument;
+    rf_lease *lease;
+    for (uint32_t turn = 0; !atomic_load(&all->ended); turn++) {
+        if (take_until(all->ring, 1 + turn % 5, 1, in_ms(1), &lease) != RF_OK)
+            continue;
+        if (turn % 3)
+            sched_yield();
+        rf_lease_give_back(lease);
+        rf_lease_drop(lease);
+    }
+    return NULL;
+}
+
+/* Beside takers that keep nothing: what comes late says that it was delivered before. */
+static void test_order_in_a_crowd(void)
+{
+    static bool seen[RECORDS];
+    givers all = {.ring = create_ring(8)};
+    pthread_t threads[THREADS];
+    for (int i = 0; i < THREADS; i++)
+        threads[i] = start_thread(give_back, &all);
+    uint64_t next = 0, newest = 0, rows = 0;
+    while (rows < RECORDS) {
+        rf_lease *lease;
+        rf_record records[8];
+        while (next < RECORDS && put_until(all.ring, next, 0) == RF_OK)
+            next++;
+        if (take_until(all.ring, 3, 1, in_ms(1), &lease) != RF_OK)
+            continue;
+        rf_lease_records(lease, records);
+        for (uint32_t row = 0; row < rf_lease_rows(lease); row++, rows++) {
+            uint64_t number = number_at(lease, row);
+            CHECK(number < RECORDS && !seen[number]);
+            seen[number] = true;
+            CHECK(number >= newest || records[row].deliveries > 1);
+            newest = number > newest ? number : newest;
+        }
+        rf_lease_drop(lease);
+    }
+    atomic_store(&all.ended, 1);
+    for (int i = 0; i < THREADS; i++)
+        join_thread(threads[i]);
+    expect_all_free(all.ring);
+    rf_stats stats;
+    rf_ring_stats(all.ring, &stats);
+    CHECK_EQUAL(stats.counts.released, RECORDS);
+    CHECK_EQUAL(stats.counts.taken, RECORDS + stats.counts.redelivered);
+    close_and_unlink(all.ring);
+}
+
+static void test_crowd(void)
+{
+    run_crowd(3, 0);
+    run_crowd(3, 4);
+}
+
+static const test TESTS[] = {
+    {"who finds the ring's end while the last element goes back hides it from nobody",
+     test_while_it_ends},
+    {"a ticket whose element goes meanwhile delivers it, or not", test_by_number},
+    {"order in a crowd: what comes late says so", test_order_in_a_crowd},
+    {"many threads that throw elements away lose and double nothing", test_crowd},
+};
+
+MAIN(TESTS)
