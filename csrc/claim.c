@@ -148,7 +148,7 @@ static void end_publishing(rf_ring *ring)
 
 /* CLAIMED -> READY, between begin_ and end_publishing. False when the claim was taken back. */
 static bool publish_slot(rf_ring *ring, uint32_t slot, uint64_t claimed, uint64_t tag,
-                         int64_t claimed_ns, int64_t now, uint64_t pin)
+                         uint64_t reply, int64_t claimed_ns, int64_t now, uint64_t pin)
 {
     rf_slot *record = &ring->slots[slot];
     uint64_t epoch = rf_word_epoch(claimed);
@@ -157,6 +157,7 @@ static bool publish_slot(rf_ring *ring, uint32_t slot, uint64_t claimed, uint64_
     if (rf_load_relaxed(&ring->words[slot]) != claimed)
         return false;
     rf_store_relaxed(&record->tag, tag);
+    rf_store_relaxed(&record->reply, reply);
     rf_store_relaxed(&record->claimed_ns, claimed_ns);
     rf_store_relaxed(&record->published_ns, now);
     RF_STEP("publish: record half written");
@@ -176,8 +177,15 @@ static bool publish_slot(rf_ring *ring, uint32_t slot, uint64_t claimed, uint64_
 
 rf_status rf_publish(rf_lease *lease, uint32_t rows, const uint64_t *tags, int pinned)
 {
+    return rf_publish_requests(lease, rows, tags, NULL, pinned);
+}
+
+rf_status rf_publish_requests(rf_lease *lease, uint32_t rows, const uint64_t *tags,
+                              const uint64_t *replies, int pinned)
+{
     rf_ring *ring = lease->ring;
-    if (!lease->is_claim || lease->settled || lease->published || rows > lease->rows)
+    if (!lease->is_claim || ring->is_pool || lease->settled || lease->published ||
+        rows > lease->rows)
         return RF_INVALID;
     if (lease->generation != rf_load_relaxed(&rf_fork_generation))
         return RF_SLOT_LOST;
@@ -186,9 +194,9 @@ rf_status rf_publish(rf_lease *lease, uint32_t rows, const uint64_t *tags, int p
     lease->pinned = pinned || rf_lease_references(lease) > 1;
     begin_publishing(ring);
     for (uint32_t row = 0; row < rows; row++)
-        done +=
-            publish_slot(ring, rf_lease_slot(lease, row), lease->words[row], tags ? tags[row] : 0,
-                         lease->claimed_ns, now, lease->pinned ? RF_PIN : 0);
+        done += publish_slot(ring, rf_lease_slot(lease, row), lease->words[row],
+                             tags ? tags[row] : 0, replies ? replies[row] : 0, lease->claimed_ns,
+                             now, lease->pinned ? RF_PIN : 0);
     end_publishing(ring);
     RF_STEP("publish: rows ready, not counted");
     lease->published = rows;
@@ -214,8 +222,16 @@ static void copy_record(const rf_ring *ring, uint32_t slot, const void *const *s
 
 rf_status rf_put(rf_ring *ring, const void *const *sources, uint64_t tag, int64_t deadline_ns)
 {
+    return rf_put_request(ring, sources, tag, 0, deadline_ns, NULL);
+}
+
+rf_status rf_put_request(rf_ring *ring, const void *const *sources, uint64_t tag, uint64_t reply,
+                         int64_t deadline_ns, uint64_t *link)
+{
     uint32_t slot, count;
     uint64_t word;
+    if (ring->is_pool)
+        return RF_INVALID;
     rf_status status = wait_to_claim(ring, 1, deadline_ns, &slot, &count, &word);
     if (status != RF_OK)
         return status;
@@ -233,12 +249,22 @@ rf_status rf_put(rf_ring *ring, const void *const *sources, uint64_t tag, int64_
         published_ns = rf_now_ns();
         begin_publishing(ring);
     }
-    bool published = publish_slot(ring, slot, word, tag, claimed_ns, published_ns, 0);
+    bool published = publish_slot(ring, slot, word, tag, reply, claimed_ns, published_ns, 0);
     end_publishing(ring);
     if (!published)
         return RF_SLOT_LOST;
     RF_STEP("put: slot ready, not counted");
+    if (link)
+        *link = rf_link(slot, rf_word_epoch(word));
     rf_count(ring, published, 1);
     rf_notify(&ring->header->readable, 1);
     return RF_OK;
+}
+
+int rf_record_is_gone(const rf_ring *ring, uint64_t link)
+{
+    uint32_t slot = rf_link_slot(link);
+    /* Acquire: who released the slot had held the request's cell before (rf_hold). */
+    return slot >= ring->slot_count ||
+           ((rf_word_epoch(rf_load_acquire(&ring->words[slot])) ^ link) & RF_LINK_EPOCH_MASK) != 0;
 }

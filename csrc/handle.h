@@ -36,6 +36,7 @@ struct rf_ring {
     ino_t inode;
     struct rf_ring *next; /* in the process's list of handles (liveness.c) */
 
+    bool is_pool; /* of reply cells (replies.c) */
     _Atomic bool owner;
     _Atomic bool runs_end; /* no claim and no batch passes the ring's end (pin.c) */
     int numa_errno;
@@ -166,6 +167,16 @@ bool rf_we_own(dev_t device, ino_t inode);
 /* Is that participant of the segment a handle of this process? */
 bool rf_we_are(dev_t device, ino_t inode, uint32_t owner);
 
+/* Is that participant a living process's? Also one of this process's handles. */
+bool rf_participant_lives(rf_ring *ring, uint32_t owner);
+
+/* ---- replies.c ------------------------------------------------------------------------------ */
+
+/* Undo what a dead participant was doing with a cell. The counter of what it did, or NULL. */
+void rf_recover_cell(rf_ring *pool, uint32_t cell, uint32_t dead);
+/* The lease on cells ends: what was not answered is not wanted any more. */
+void rf_withdraw(rf_lease *cells);
+
 /* ---- owner.c -------------------------------------------------------------------------------- */
 
 rf_status rf_lock_owner(int fd); /* say that this process owns the segment */
@@ -184,6 +195,9 @@ void rf_notify(rf_event *event, uint32_t rows);
 uint32_t rf_prepare_wait(rf_event *event, uint32_t rows);
 /* Sleep until notified or `until_ns`. True: worth looking again; false: a signal came. */
 bool rf_sleep(rf_event *event, uint32_t key, int64_t until_ns);
+/* Sleep while the lower half of a word is what was seen there. False: a signal came. */
+bool rf_sleep_on_word(_Atomic uint64_t *word, uint64_t seen, int64_t until_ns);
+void rf_wake_at_word(_Atomic uint64_t *word);
 /* Spin until the word leaves / reaches a state; learns from its success. */
 bool rf_spin(_Atomic uint32_t *budget, _Atomic uint64_t *word, rf_state state);
 

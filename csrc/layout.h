@@ -11,11 +11,13 @@
 #ifndef RF_LAYOUT_H
 #define RF_LAYOUT_H
 
+#include <stddef.h>
+
 #include "atomics.h"
 #include "ringfeed.h"
 
 #define RF_MAGIC UINT64_C(0x44454546474e4952) /* "RINGFEED" */
-#define RF_LAYOUT_VERSION 1u
+#define RF_LAYOUT_VERSION RF_READS_VERSION
 
 enum { RF_CACHE_LINE = 64, RF_CACHE_PAIR = 128 /* lines are fetched in pairs */ };
 
@@ -74,9 +76,11 @@ static inline uint64_t rf_word_epoch(uint64_t word)
  * bits, the low 40 bits of its epoch below. A taker takes a record only when the slot that its
  * link names no longer holds that record READY. 0 is no link (epochs start at 1).
  */
+#define RF_LINK_EPOCH_MASK ((UINT64_C(1) << 40) - 1)
+
 static inline uint64_t rf_link(uint32_t slot, uint64_t epoch)
 {
-    return (uint64_t)slot << 40 | (epoch & ((UINT64_C(1) << 40) - 1));
+    return (uint64_t)slot << 40 | (epoch & RF_LINK_EPOCH_MASK);
 }
 
 static inline uint32_t rf_link_slot(uint64_t link)
@@ -88,7 +92,7 @@ static inline uint32_t rf_link_slot(uint64_t link)
 static inline bool rf_link_is_ready(uint64_t link, uint64_t word)
 {
     return rf_word_state(word) == RF_STATE_READY &&
-           ((rf_word_epoch(word) ^ link) & ((UINT64_C(1) << 40) - 1)) == 0;
+           ((rf_word_epoch(word) ^ link) & RF_LINK_EPOCH_MASK) == 0;
 }
 
 /* ---- The parts ------------------------------------------------------------------------------ */
@@ -104,12 +108,31 @@ typedef struct rf_slot {
     _Atomic int64_t released_ns;
     _Atomic uint32_t producer;
     _Atomic uint32_t deliveries;
+    _Atomic uint64_t reply; /* rf_link of the cell that waits for an answer; 0: none is wanted */
 } rf_slot;
+
+/* In a reply pool, what a cell knows beside its word: the states are those of a slot, read as
+ *
+ *   FREE --claim--> CLAIMED(client) --hold--> TAKEN(engine) --answer--> READY(client) --> FREE, epoch + 1
+ *                   asked                     held                      answered
+ *
+ * RF_PIN says of a held cell that nobody waits for it any more, of an answered one that its engine died
+ * over it. Written by the client before it asks, by the engine while it holds the cell. */
+typedef struct rf_cell {
+    _Alignas(RF_CACHE_LINE) _Atomic int64_t answer_by_ns; /* later, the model need not see it */
+    _Atomic int64_t asked_ns;
+    _Atomic int64_t held_ns;
+    _Atomic int64_t answered_ns;
+    _Atomic uint32_t client;  /* participant that asked */
+    _Atomic uint32_t waiter;  /* rf_waiter */
+    _Atomic uint32_t outcome; /* rf_outcome */
+    _Atomic uint32_t text_bytes;
+} rf_cell;
 
 /* An event count: whoever waits for a change leaves here how much change it needs. */
 typedef struct rf_event {
-    _Alignas(RF_CACHE_PAIR) _Atomic uint32_t sequence; /* the futex: + 1 at each wake-up */
-    _Atomic uint32_t wanted; /* 0: nobody waits; n: wake when n more rows have come */
+    _Atomic uint32_t sequence; /* the futex: + 1 at each wake-up */
+    _Atomic uint32_t wanted;   /* 0: nobody waits; n: wake when n more rows have come */
 } rf_event;
 
 /* The counters of one participant; only it writes them, so they cost no sharing. */
@@ -119,13 +142,14 @@ typedef struct rf_counters {
     _Atomic uint64_t claim_wait_ns, take_wait_ns;
 } rf_counters;
 
-enum { RF_ABSENT = 0, RF_PRESENT = 1 };
+enum { RF_ABSENT = 0, RF_PRESENT = 1, RF_SERVING = 2 /* an engine, in a reply pool */ };
 
 /* Alive is who holds the record lock of its entry (liveness.c), whatever this says. */
 typedef struct rf_participant {
     _Alignas(RF_CACHE_PAIR) _Atomic uint32_t state;
     _Atomic uint32_t pid; /* for people; never used to decide anything */
     rf_counters counters;
+    rf_event answered; /* of a client in a reply pool: it waits here for any of its answers */
 } rf_participant;
 
 typedef struct rf_header {
@@ -134,19 +158,22 @@ typedef struct rf_header {
     _Atomic uint32_t whole; /* 1 once everything else stands */
     uint64_t creator_pid;
     uint32_t redeliver;
-    uint32_t reserved;
+    uint32_t is_pool; /* its slots are reply cells (replies.c) */
+    uint64_t answers; /* of a pool: the inode of the ring whose requests are answered here */
     _Alignas(RF_CACHE_PAIR) _Atomic uint32_t claim_cursor; /* where the next claim starts to look */
     _Alignas(RF_CACHE_PAIR) _Atomic uint32_t take_cursor;  /* where the next take starts to look */
     _Alignas(RF_CACHE_PAIR) _Atomic uint32_t finished;
     _Atomic uint32_t closed;
-    rf_event readable;                            /* takers wait here for READY */
-    rf_event writable;                            /* producers wait here for FREE */
+    _Alignas(RF_CACHE_PAIR) rf_event readable;    /* takers wait here for READY */
+    _Alignas(RF_CACHE_PAIR) rf_event writable;    /* producers wait here for FREE */
     _Alignas(RF_CACHE_PAIR) rf_counters departed; /* counters of participants that left */
     _Alignas(RF_CACHE_PAIR) rf_geometry geometry;
 } rf_header;
 
 _Static_assert(sizeof(rf_slot) == RF_CACHE_LINE, "a slot record is one cache line");
 _Static_assert(sizeof(rf_participant) == RF_CACHE_PAIR, "a participant is one pair of lines");
-_Static_assert(sizeof(rf_event) == RF_CACHE_PAIR, "an event count has its lines for itself");
+_Static_assert(sizeof(rf_cell) == sizeof(rf_slot), "a cell's record lies where a slot's does");
+_Static_assert(offsetof(rf_header, writable) - offsetof(rf_header, readable) == RF_CACHE_PAIR,
+               "an event count has its lines for itself");
 
 #endif

@@ -42,6 +42,22 @@ void rf_lease_give_back(rf_lease *lease)
     lease->unseen = true;
 }
 
+rf_lease *rf_lease_split(rf_lease *batch, uint32_t rows)
+{
+    if (batch->is_claim || rows == 0 || rows >= batch->rows || rf_lease_references(batch) != 1)
+        return NULL;
+    rf_lease *rest = rf_new_lease(batch->ring, batch->rows - rows);
+    if (!rest)
+        return NULL;
+    rest->first = rf_lease_slot(batch, rows);
+    rest->rows = batch->rows - rows;
+    rest->generation = batch->generation;
+    rest->unseen = batch->unseen;
+    memcpy(rest->words, batch->words + rows, rest->rows * sizeof rest->words[0]);
+    batch->rows = rows;
+    return rest;
+}
+
 uint32_t rf_lease_references(const rf_lease *lease)
 {
     return rf_load_relaxed(&((rf_lease *)lease)->references);
@@ -218,13 +234,15 @@ void rf_lease_drop(rf_lease *lease)
     RF_STEP("drop: last reference gone, slots still held");
     /* A forked child drops copies of its parent's leases: the slots are not its own. */
     if (lease->generation == rf_load_relaxed(&rf_fork_generation) && !lease->settled) {
-        if (!lease->is_claim && lease->unseen)
+        if (lease->ring->is_pool)
+            rf_withdraw(lease);
+        else if (!lease->is_claim && lease->unseen)
             give_rows_back(lease);
         else if (!lease->is_claim)
             release_rows(lease);
         else if (lease->pinned)
             unpin_rows(lease);
-        if (lease->is_claim)
+        if (lease->is_claim && !lease->ring->is_pool)
             rf_discard_rows(lease, lease->published);
     }
     rf_free_lease(lease);

@@ -98,6 +98,13 @@ bool rf_we_are(dev_t device, ino_t inode, uint32_t owner)
     return ours;
 }
 
+bool rf_participant_lives(rf_ring *ring, uint32_t owner)
+{
+    return owner != RF_NO_OWNER && owner <= ring->geometry.participants &&
+           (locked_elsewhere(ring->fd, participant_byte(owner), F_RDLCK) != 0 ||
+            rf_we_are(ring->device, ring->inode, owner));
+}
+
 void rf_enlist(rf_ring *ring)
 {
     pthread_once(&watch_forks, install_fork_watch);
@@ -224,6 +231,10 @@ static _Atomic uint64_t *undo(rf_ring *ring, uint32_t slot, uint64_t seen, rf_co
  * pinned, or unpin one that it had taken. Then there is another look. */
 static void recover_slot(rf_ring *ring, uint32_t slot, uint32_t dead)
 {
+    if (ring->is_pool) {
+        rf_recover_cell(ring, slot, dead);
+        return;
+    }
     for (;;) {
         uint64_t seen = rf_load_acquire(&ring->words[slot]); /* A1 <- R1, for `producer` */
         rf_state state = rf_word_state(seen);

@@ -44,7 +44,7 @@ bool rf_look_after_the_dead(rf_ring *ring, int64_t now_ns)
                                                  memory_order_relaxed, memory_order_relaxed))
         return false;
     uint32_t found = rf_recover(ring);
-    if (rf_load_relaxed(&ring->header->closed) || rf_owner_lives(ring))
+    if (ring->is_pool || rf_load_relaxed(&ring->header->closed) || rf_owner_lives(ring))
         return found;
     RF_STEP("close: owner found dead, nothing said");
     rf_store_relaxed(&ring->header->closed, 1u);

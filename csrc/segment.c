@@ -167,6 +167,8 @@ static void write_header(rf_ring *ring, const rf_options *options)
     header->layout_version = RF_LAYOUT_VERSION;
     header->creator_pid = (uint64_t)getpid();
     header->redeliver = options->redeliver;
+    header->is_pool = ring->is_pool;
+    header->answers = options->answers;
     header->geometry = ring->geometry;
     for (uint32_t slot = 0; slot < ring->slot_count; slot++)
         rf_store_relaxed(&ring->words[slot], rf_word(RF_STATE_FREE, RF_NO_OWNER, 1));
@@ -186,6 +188,7 @@ rf_status rf_ring_create(int fd, const rf_options *options, const rf_geometry *g
         return RF_NO_MEMORY;
     }
     ring->geometry = *geometry;
+    ring->is_pool = options->answers != 0;
     /* This comes first: a segment without an owner is taken for what a dead process left. */
     rf_store_relaxed(&ring->owner, true);
     rf_status status = rf_lock_owner(fd);
@@ -286,8 +289,10 @@ rf_status rf_ring_attach(int fd, rf_ring **out)
         status = map_segment(ring);
     if (status != RF_OK)
         return abandon(ring, status);
+    ring->is_pool = ring->header->is_pool != 0;
     RF_STEP("attach: mapped, not joined");
-    if (rf_load_relaxed(&ring->header->closed) || !rf_owner_lives(ring))
+    /* A pool goes on without the engine that made it. */
+    if (!ring->is_pool && (rf_load_relaxed(&ring->header->closed) || !rf_owner_lives(ring)))
         return abandon(ring, RF_CLOSED);
     if ((status = rf_join(ring)) != RF_OK)
         return abandon(ring, status);
@@ -314,7 +319,7 @@ void rf_ring_unref(rf_ring *ring)
 
 void rf_ring_close(rf_ring *ring)
 {
-    bool owned = rf_ring_is_owner(ring);
+    bool owned = rf_ring_is_owner(ring) && !ring->is_pool;
     /* R6 -> A6 (rf_enter): relaxed would do; it only stops what has not begun. */
     if (atomic_exchange_explicit(&ring->closing, 1u, memory_order_acq_rel))
         return;
@@ -362,6 +367,21 @@ int rf_ring_is_closed(const rf_ring *ring)
 int rf_ring_is_finished(const rf_ring *ring)
 {
     return rf_load_relaxed(&ring->header->finished) != 0;
+}
+
+int rf_ring_redelivers(const rf_ring *ring)
+{
+    return ring->header->redeliver != 0;
+}
+
+uint64_t rf_ring_answers(const rf_ring *ring)
+{
+    return ring->is_pool ? ring->header->answers : 0;
+}
+
+uint64_t rf_ring_inode(const rf_ring *ring)
+{
+    return ring->inode;
 }
 
 uint64_t rf_ring_creator_pid(const rf_ring *ring)

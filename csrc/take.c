@@ -306,8 +306,8 @@ static rf_status wait_to_take(rf_ring *ring, rf_take_request *request, rf_lease 
 rf_status rf_take(rf_ring *ring, rf_take_request *request, rf_lease **out)
 {
     *out = NULL;
-    if (request->max_rows == 0 || request->min_rows == 0 || request->min_rows > request->max_rows ||
-        request->min_rows > ring->slot_count)
+    if (ring->is_pool || request->max_rows == 0 || request->min_rows == 0 ||
+        request->min_rows > request->max_rows || request->min_rows > ring->slot_count)
         return RF_INVALID;
     if (request->max_rows > ring->slot_count)
         request->max_rows = ring->slot_count;

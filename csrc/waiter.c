@@ -29,7 +29,7 @@ int64_t rf_now_ns(void)
 }
 
 /* The futexes are shared between processes: no FUTEX_PRIVATE_FLAG. */
-static long futex(_Atomic uint32_t *word, int operation, uint32_t value, const struct timespec *t)
+static long futex(void *word, int operation, uint32_t value, const struct timespec *t)
 {
     return syscall(SYS_futex, word, operation, value, t, NULL, FUTEX_BITSET_MATCH_ANY);
 }
@@ -86,6 +86,23 @@ bool rf_sleep(rf_event *event, uint32_t key, int64_t until_ns)
     long result = futex(&event->sequence, FUTEX_WAIT_BITSET, key, &until);
     RF_STEP("wait: awake");
     return !(result == -1 && errno == EINTR);
+}
+
+static uint32_t *lower_half(_Atomic uint64_t *word)
+{
+    return (uint32_t *)word + (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__);
+}
+
+bool rf_sleep_on_word(_Atomic uint64_t *word, uint64_t seen, int64_t until_ns)
+{
+    struct timespec until = {.tv_sec = until_ns / 1000000000, .tv_nsec = until_ns % 1000000000};
+    long result = futex(lower_half(word), FUTEX_WAIT_BITSET, (uint32_t)seen, &until);
+    return !(result == -1 && errno == EINTR);
+}
+
+void rf_wake_at_word(_Atomic uint64_t *word)
+{
+    futex(lower_half(word), FUTEX_WAKE, INT32_MAX, NULL);
 }
 
 bool rf_spin(_Atomic uint32_t *budget, _Atomic uint64_t *word, rf_state state)

@@ -25,6 +25,9 @@ extern "C" {
 
 #define RF_API __attribute__((visibility("default")))
 
+/* The layout of segments that this library makes and reads. */
+#define RF_READS_VERSION 2u
+
 enum {
     RF_NAME_BYTES = 64,         /* a field's name with its closing NUL */
     RF_MAX_RANK = 32,           /* dimensions of a sample */
@@ -112,6 +115,8 @@ typedef struct rf_options {
     uint32_t redeliver;  /* rows of a dead taker: 1 become READY again, 0 are dropped and counted */
     uint32_t huge_pages; /* lay regions out on 2 MiB pages and ask for them */
     int32_t numa_node;   /* bind the memory to this node; -1 for none */
+    uint64_t answers; /* 0 for a ring; else make a pool of reply cells (replies.h) for the ring with
+                         this inode: the last field holds the text of errors */
 } rf_options;
 
 typedef struct rf_ring rf_ring;
@@ -167,6 +172,7 @@ typedef struct rf_segment_view {
     uint32_t layout_version; /* 0: none */
     uint32_t participants;   /* that are alive */
     uint64_t creator_pid;    /* as its own PID namespace knows it */
+    uint64_t answers;        /* of a reply pool: its ring's inode; else 0 */
     rf_geometry geometry;    /* checked */
 } rf_segment_view;
 
@@ -189,6 +195,12 @@ RF_API int rf_ring_descriptor(const rf_ring *ring);
 RF_API int rf_ring_is_owner(const rf_ring *ring);
 RF_API int rf_ring_is_closed(const rf_ring *ring);
 RF_API int rf_ring_is_finished(const rf_ring *ring);
+/* Do the rows of a dead taker become READY again? */
+RF_API int rf_ring_redelivers(const rf_ring *ring);
+/* Of a reply pool: the inode of its ring; 0 of a ring. */
+RF_API uint64_t rf_ring_answers(const rf_ring *ring);
+/* The inode of the handle's own segment. */
+RF_API uint64_t rf_ring_inode(const rf_ring *ring);
 RF_API uint64_t rf_ring_creator_pid(const rf_ring *ring);
 
 /* Address of slot 0 of a field; the region follows a second time right behind itself. */
@@ -257,6 +269,9 @@ RF_API void rf_lease_drop(rf_lease *lease);
  * looked at them. Also where the rows of the dead are dropped (`redeliver`): those may have been seen. They
  * count as delivered once more. Of a claim: nothing. */
 RF_API void rf_lease_give_back(rf_lease *lease);
+/* Cut a batch in two: it keeps its first `rows`, the others are the lease that is returned. NULL: no
+ * memory, or it is no batch of more rows that this reference holds alone. */
+RF_API rf_lease *rf_lease_split(rf_lease *batch, uint32_t rows);
 RF_API uint32_t rf_lease_references(const rf_lease *lease);
 RF_API uint32_t rf_lease_first(const rf_lease *lease);
 RF_API uint32_t rf_lease_rows(const rf_lease *lease);
@@ -301,11 +316,19 @@ RF_API rf_status rf_claim(rf_ring *ring, uint32_t rows, int64_t deadline_ns, rf_
  * may still look at the slots through this claim) they are not reused before the lease is dropped.
  * RF_SLOT_LOST: the claim was taken back meanwhile. */
 RF_API rf_status rf_publish(rf_lease *lease, uint32_t rows, const uint64_t *tags, int pinned);
+/* The same for rows that want an answer: `replies[row]` as rf_cell_ask gave it, or 0. */
+RF_API rf_status rf_publish_requests(rf_lease *lease, uint32_t rows, const uint64_t *tags,
+                                     const uint64_t *replies, int pinned);
 
 /* Claim one slot, copy one sample per field from `sources`, publish. As rf_claim and rf_publish.
  * A small record has one time for both. */
 RF_API rf_status rf_put(rf_ring *ring, const void *const *sources, uint64_t tag,
                         int64_t deadline_ns);
+/* The same for a request; `link`, where it is not NULL, is told which record it became. */
+RF_API rf_status rf_put_request(rf_ring *ring, const void *const *sources, uint64_t tag,
+                                uint64_t reply, int64_t deadline_ns, uint64_t *link);
+/* Is that record out of the ring, because it was released or dropped? */
+RF_API int rf_record_is_gone(const rf_ring *ring, uint64_t link);
 
 /* ---- Taking --------------------------------------------------------------------------------- */
 

@@ -10,6 +10,7 @@ cdef extern from "ringfeed.h" nogil:
         RF_MAX_FIELDS
         RF_MAX_SLOTS
         RF_MAX_PARTICIPANTS
+        RF_READS_VERSION
     const int64_t RF_FOREVER
 
     ctypedef enum rf_status:
@@ -54,6 +55,7 @@ cdef extern from "ringfeed.h" nogil:
         uint32_t redeliver
         uint32_t huge_pages
         int32_t numa_node
+        uint64_t answers
 
     ctypedef struct rf_record:
         uint64_t tag
@@ -113,6 +115,7 @@ cdef extern from "ringfeed.h" nogil:
         uint32_t layout_version
         uint32_t participants
         uint64_t creator_pid
+        uint64_t answers
         rf_geometry geometry
 
     rf_status rf_segment_look(int fd, rf_segment_view *view)
@@ -123,6 +126,9 @@ cdef extern from "ringfeed.h" nogil:
     int rf_ring_is_owner(const rf_ring *ring)
     int rf_ring_is_closed(const rf_ring *ring)
     int rf_ring_is_finished(const rf_ring *ring)
+    int rf_ring_redelivers(const rf_ring *ring)
+    uint64_t rf_ring_answers(const rf_ring *ring)
+    uint64_t rf_ring_inode(const rf_ring *ring)
     uint64_t rf_ring_creator_pid(const rf_ring *ring)
     void *rf_ring_region(const rf_ring *ring, uint32_t field)
     int rf_ring_use_huge_pages(rf_ring *ring)
@@ -153,6 +159,7 @@ cdef extern from "ringfeed.h" nogil:
 
     void rf_lease_retain(rf_lease *lease)
     void rf_lease_drop(rf_lease *lease)
+    rf_lease *rf_lease_split(rf_lease *batch, uint32_t rows)
     uint32_t rf_lease_references(const rf_lease *lease)
     uint32_t rf_lease_first(const rf_lease *lease)
     uint32_t rf_lease_rows(const rf_lease *lease)
@@ -170,7 +177,11 @@ cdef extern from "ringfeed.h" nogil:
 
     rf_status rf_claim(rf_ring *ring, uint32_t rows, int64_t deadline_ns, rf_lease **lease)
     rf_status rf_publish(rf_lease *lease, uint32_t rows, const uint64_t *tags, int pinned)
+    rf_status rf_publish_requests(
+        rf_lease *lease, uint32_t rows, const uint64_t *tags, const uint64_t *replies, int pinned)
     rf_status rf_put(rf_ring *ring, const void *const *sources, uint64_t tag, int64_t deadline_ns)
+    rf_status rf_put_request(
+        rf_ring *ring, const void *const *sources, uint64_t tag, uint64_t reply, int64_t deadline_ns, uint64_t *link)
     rf_status rf_take(rf_ring *ring, rf_take_request *request, rf_lease **lease)
     void rf_finish(rf_ring *ring)
     uint32_t rf_recover(rf_ring *ring)

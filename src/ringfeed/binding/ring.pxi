@@ -17,7 +17,7 @@ cdef class RingBase:
 
     # -- opening -----------------------------------------------------------------------------------
 
-    def _create(self, name, int fd, spec, slots, participants, redeliver, huge_pages, numa_node):
+    def _create(self, name, int fd, spec, slots, participants, redeliver, huge_pages, numa_node, answers=0):
         """Make a ring of the empty object `fd` and take the descriptor over."""
         cdef rf_options options
         cdef rf_geometry *geometry = <rf_geometry *>calloc(1, sizeof(rf_geometry))
@@ -30,6 +30,7 @@ cdef class RingBase:
             options.slots = slots
             options.participants = participants
             options.redeliver = redeliver
+            options.answers = answers
             options.huge_pages = huge_pages
             options.numa_node = -1 if numa_node is None else numa_node
             fill_geometry(geometry, spec)
@@ -55,7 +56,7 @@ cdef class RingBase:
             return False
         if status == RF_WRONG_VERSION:
             raise errors.LayoutMismatch(
-                f"ring {name!r} has layout version {version}; this RingFeed reads version 1. "
+                f"ring {name!r} has layout version {version}; this RingFeed reads version {RF_READS_VERSION}. "
                 "Run the same version of RingFeed in every process.")
         if status != RF_OK:
             fail(self, status, 0, None)
@@ -154,8 +155,25 @@ cdef class RingBase:
         cdef uint64_t bits = tag_bits(tag, self.name)
         cdef int64_t deadline = deadline_ns(timeout, self.name)
         cdef rf_status status
+        cdef object kept = self.sources_of(record, sources)  # alive until it is copied
+        if self.copy_bytes < COPY_WITHOUT_GIL_BYTES:
+            status = rf_put(handle, sources, bits, 0)
+        else:
+            with nogil:
+                status = rf_put(handle, sources, bits, 0)
+        while (status == RF_FULL and deadline != 0) or status == RF_AGAIN:
+            PyErr_CheckSignals()
+            with nogil:
+                status = rf_put(handle, sources, bits, deadline)
+            if status == RF_FULL:
+                break
+        if status != RF_OK:
+            fail(self, status, 1, timeout)
+
+    cdef object sources_of(self, record, const void **sources):
+        """Find one sample per field, checked. Returns what they live by, whatever other threads do to the record."""
         cdef _Layout layout
-        cdef object value
+        cdef object value = None
         cdef list kept = None
         cdef Py_ssize_t i, count = len(self.layouts)
         cdef PyObject *found
@@ -171,24 +189,12 @@ cdef class RingBase:
             value = <object>found
             if not (type(value) is cnp.ndarray and layout.fits(<cnp.ndarray>value)):
                 value = layout.convert(value, self.name)
-            if count > 1:  # it must live until it is copied, whatever other threads do to the dict
+            if count > 1:
                 if kept is None:
                     kept = []
                 kept.append(value)
             sources[i] = cnp.PyArray_DATA(<cnp.ndarray>value)
-        if self.copy_bytes < COPY_WITHOUT_GIL_BYTES:
-            status = rf_put(handle, sources, bits, 0)
-        else:
-            with nogil:
-                status = rf_put(handle, sources, bits, 0)
-        while (status == RF_FULL and deadline != 0) or status == RF_AGAIN:
-            PyErr_CheckSignals()
-            with nogil:
-                status = rf_put(handle, sources, bits, deadline)
-            if status == RF_FULL:
-                break
-        if status != RF_OK:
-            fail(self, status, 1, timeout)
+        return value if kept is None else kept
 
     cdef dict as_dict(self, record):
         if not isinstance(record, Mapping):

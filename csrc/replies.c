@@ -1,0 +1,439 @@
+/*
+ * Reply cells: asking, holding, answering, withdrawing. What it is for stands in replies.h.
+ *
+ * It may not know how a request travels (claim.c, take.c): a cell is named by a link, its slot and epoch.
+ * As with slots, every step is one compare-and-swap on the cell's word:
+ *
+ *     who        from                   to
+ *     client     FREE(e)                ASKED(client, e)       rf_claim
+ *     engine     ASKED(client, e)       HELD(engine, e)        rf_hold
+ *     engine     HELD(dead, e)          HELD(engine, e)        rf_hold: the request was delivered again
+ *     engine     HELD(engine, e)        ANSWERED(client, e)    rf_answer
+ *     engine     HELD(engine, e)        ASKED(client, e)       rf_let_go
+ *     client     ASKED, ANSWERED        FREE(e + 1)            rf_withdraw
+ *     client     HELD                   HELD, not wanted       rf_withdraw; its engine frees it
+ *     anyone     of the dead: see rf_recover_cell
+ *
+ * An engine writes into a cell only while it holds it, and nobody claims a cell that is held: so a late
+ * engine never writes into another request's cell. A request that is there twice (its engine died
+ * between handing it on and releasing it) is held, and answered, once: the epoch says so.
+ */
+#include "replies.h"
+
+#include <string.h>
+
+#include "handle.h"
+
+#define ASKED RF_STATE_CLAIMED
+#define HELD RF_STATE_TAKEN
+#define ANSWERED RF_STATE_READY
+/* Of a held cell: nobody waits for it. Of an answered one: its engine died. */
+#define GONE RF_PIN
+
+enum {
+    MOST_ATTEMPTS = 64 /* a word of one request changes a few times; of a garbled one, for ever */
+};
+
+static rf_cell *record_of(const rf_ring *pool, uint32_t cell)
+{
+    return (rf_cell *)&pool->slots[cell];
+}
+
+static uint32_t client_of(const rf_ring *pool, uint32_t cell)
+{
+    uint32_t client = rf_load_relaxed(&record_of(pool, cell)->client);
+    return client <= pool->geometry.participants ? client : RF_NO_OWNER;
+}
+
+static uint64_t freed(uint64_t word)
+{
+    return rf_word(RF_STATE_FREE, RF_NO_OWNER, rf_word_epoch(word) + 1);
+}
+
+/* Free a cell. False when its word is another by now. */
+static bool free_cell(rf_ring *pool, uint32_t cell, uint64_t word)
+{
+    /* R2 -> A2 (claim_slot): our reads and writes of the cell are over before anyone claims it. */
+    if (!rf_cas_release(&pool->words[cell], word, freed(word)))
+        return false;
+    RF_STEP("cell: free, nobody told");
+    rf_notify(&pool->header->writable, 1);
+    return true;
+}
+
+/* ---- The client's side ---------------------------------------------------------------------- */
+
+uint64_t rf_cell_ask(rf_lease *cells, uint32_t row, int64_t answer_by_ns, rf_waiter waiter)
+{
+    uint32_t cell = rf_lease_slot(cells, row);
+    rf_cell *record = record_of(cells->ring, cell);
+    /* The request that names the cell is published behind this: R1 brings it to the engine. */
+    rf_store_relaxed(&record->client, rf_word_owner(cells->words[row]));
+    rf_store_relaxed(&record->answer_by_ns, answer_by_ns);
+    rf_store_relaxed(&record->asked_ns, rf_now_ns());
+    rf_store_relaxed(&record->outcome, (uint32_t)RF_PENDING);
+    rf_store_relaxed(&record->waiter, (uint32_t)waiter);
+    RF_STEP("ask: record written, no request yet");
+    return rf_link(cell, rf_word_epoch(cells->words[row]));
+}
+
+static bool is_answered(uint64_t word)
+{
+    return rf_word_state(word) == ANSWERED;
+}
+
+/* The cell's word, as long as it is about the request that this lease made. */
+static rf_status read_word(const rf_lease *cells, uint32_t row, uint64_t *word)
+{
+    if (cells->generation != rf_load_relaxed(&rf_fork_generation))
+        return RF_SLOT_LOST;
+    /* A12 <- R12 (hand_over): who sees the answer sees all of it. */
+    *word = rf_load_acquire(&cells->ring->words[rf_lease_slot(cells, row)]);
+    return rf_word_epoch(*word) == rf_word_epoch(cells->words[row]) ? RF_OK : RF_SLOT_LOST;
+}
+
+rf_status rf_cell_look(const rf_lease *cells, uint32_t row, rf_reply *reply)
+{
+    uint64_t word;
+    rf_status status = read_word(cells, row, &word);
+    *reply = (rf_reply){.outcome = RF_PENDING};
+    if (status != RF_OK)
+        return status;
+    const rf_ring *pool = cells->ring;
+    rf_cell *record = record_of(pool, rf_lease_slot(cells, row));
+    reply->asked_ns = rf_load_relaxed(&record->asked_ns);
+    reply->held = rf_word_state(word) == HELD;
+    if (!is_answered(word))
+        return RF_OK;
+    reply->held_ns = rf_load_relaxed(&record->held_ns);
+    reply->answered_ns = rf_load_relaxed(&record->answered_ns);
+    uint32_t outcome = rf_load_relaxed(&record->outcome),
+             bytes = rf_load_relaxed(&record->text_bytes);
+    uint64_t most = pool->geometry.field[pool->geometry.fields - 1].sample_bytes;
+    reply->outcome = word & GONE                                     ? RF_ENGINE_DIED
+                     : outcome > RF_PENDING && outcome < RF_OUTCOMES ? (rf_outcome)outcome
+                                                                     : RF_FAILED;
+    reply->text_bytes = reply->outcome == RF_OUTPUTS ? 0 : bytes < most ? bytes : (uint32_t)most;
+    return RF_OK;
+}
+
+rf_status rf_cell_wait(rf_lease *cells, uint32_t row, int64_t deadline_ns)
+{
+    rf_ring *pool = cells->ring;
+    uint32_t cell = rf_lease_slot(cells, row);
+    _Atomic uint32_t *waiter = &record_of(pool, cell)->waiter;
+    int64_t started = 0;
+    for (int turn = 0;; turn++) {
+        uint64_t word;
+        rf_status status = read_word(cells, row, &word);
+        if (status != RF_OK || is_answered(word))
+            return status;
+        if ((status = rf_enter(pool)) != RF_OK)
+            return status;
+        int64_t now = rf_now_ns();
+        if (rf_look_after_the_dead(pool, now))
+            continue;
+        if ((status = rf_wait_on(&started, now, deadline_ns, RF_EMPTY)) != RF_OK)
+            return status;
+        if (turn == 0 && rf_spin(&pool->take_spin, &pool->words[cell], ANSWERED))
+            continue;
+        rf_store_relaxed(waiter, (uint32_t)RF_TELL_THREAD);
+        rf_fence_full(); /* F6 with F5 (tell): the engine sees that we sleep, or we its answer */
+        RF_STEP("wait for an answer: wish left");
+        word = rf_load_relaxed(&pool->words[cell]);
+        if (is_answered(word))
+            continue;
+        int64_t until = started + RF_SLICE_NS < deadline_ns ? started + RF_SLICE_NS : deadline_ns;
+        /* Another state of the same request: the kernel sees that, too, and returns at once. */
+        if (!rf_sleep_on_word(&pool->words[cell], word, until))
+            return RF_AGAIN;
+    }
+}
+
+uint32_t rf_answers_prepare(rf_ring *pool)
+{
+    return rf_prepare_wait(&pool->participants[rf_self(pool) - 1].answered, 1);
+}
+
+rf_status rf_answers_sleep(rf_ring *pool, uint32_t key, int64_t until_ns)
+{
+    int64_t slice = rf_now_ns() + RF_SLICE_NS;
+    rf_status status = rf_enter(pool);
+    if (status != RF_OK)
+        return status;
+    bool woken = rf_sleep(&pool->participants[rf_self(pool) - 1].answered, key,
+                          until_ns < slice ? until_ns : slice);
+    rf_look_after_the_dead(pool, rf_now_ns());
+    return woken ? RF_OK : RF_AGAIN;
+}
+
+void rf_answers_wake(rf_ring *pool)
+{
+    rf_notify(&pool->participants[rf_self(pool) - 1].answered, UINT32_MAX);
+}
+
+/* What the client asked with this cell is not wanted any more, or was read. */
+static void withdraw(rf_ring *pool, uint32_t cell, uint64_t epoch)
+{
+    for (int attempt = 0; attempt < MOST_ATTEMPTS; attempt++) {
+        uint64_t word = rf_load_relaxed(&pool->words[cell]);
+        if (rf_word_epoch(word) != epoch || word & (rf_word_state(word) == HELD ? GONE : 0))
+            return;
+        if (rf_word_state(word) == HELD) {
+            /* Acquire and release: it goes on with R12's chain for whoever holds the cell. */
+            if (rf_cas_acq_rel(&pool->words[cell], word, word | GONE)) {
+                RF_STEP("withdraw: held cell is not wanted");
+                return;
+            }
+        } else if (free_cell(pool, cell, word)) {
+            return;
+        }
+    }
+}
+
+void rf_withdraw(rf_lease *cells)
+{
+    for (uint32_t row = 0; row < cells->rows; row++)
+        withdraw(cells->ring, rf_lease_slot(cells, row), rf_word_epoch(cells->words[row]));
+}
+
+/* ---- The engine's side ---------------------------------------------------------------------- */
+
+void rf_pool_serve(rf_ring *pool, int serving)
+{
+    if (rf_enter(pool) == RF_OK)
+        rf_store_relaxed(&pool->participants[rf_self(pool) - 1].state,
+                         (uint32_t)(serving ? RF_SERVING : RF_PRESENT));
+}
+
+uint32_t rf_pool_engines(rf_ring *pool)
+{
+    uint32_t living = 0;
+    bool dead = false;
+    for (uint32_t owner = 1; owner <= pool->geometry.participants; owner++) {
+        if (rf_load_relaxed(&pool->participants[owner - 1].state) != RF_SERVING)
+            continue;
+        if (rf_participant_lives(pool, owner))
+            living++;
+        else
+            dead = true;
+    }
+    if (dead)
+        rf_recover(pool);
+    return living;
+}
+
+/* Whom to wake, behind answers: all of them are out before the first look. */
+static void tell(rf_ring *pool, uint32_t cell)
+{
+    uint32_t client;
+    switch (rf_load_relaxed(&record_of(pool, cell)->waiter)) {
+    case RF_TELL_THREAD: rf_wake_at_word(&pool->words[cell]); break;
+    case RF_TELL_CLIENT:
+        client = client_of(pool, cell);
+        if (client != RF_NO_OWNER)
+            rf_notify(&pool->participants[client - 1].answered, 1);
+        break;
+    default: break; /* it looks by itself */
+    }
+}
+
+/* HELD by us -> ANSWERED. False when nobody waited any more. */
+static bool hand_over(rf_ring *pool, const rf_held *held, rf_outcome outcome, int64_t now)
+{
+    rf_cell *record = record_of(pool, held->cell);
+    rf_store_relaxed(&record->answered_ns, now);
+    rf_store_relaxed(&record->outcome, (uint32_t)outcome);
+    RF_STEP("answer: written, still held");
+    uint64_t answered = rf_word(ANSWERED, client_of(pool, held->cell), rf_word_epoch(held->word));
+    /* R12 -> A12 (read_word): outputs, text and times are complete before the client sees them. */
+    if (rf_cas_release(&pool->words[held->cell], held->word, answered)) {
+        RF_STEP("answer: out, client not told");
+        return true;
+    }
+    /* The one change that others may make to a cell that we hold. */
+    free_cell(pool, held->cell, held->word | GONE);
+    return false;
+}
+
+/* ASKED -> HELD by us, or a dead engine's -> ours. */
+static bool hold_cell(rf_ring *pool, uint64_t link, rf_held *held)
+{
+    uint32_t cell = rf_link_slot(link), self = rf_self(pool);
+    if (cell >= pool->slot_count)
+        return false;
+    for (int attempt = 0; attempt < MOST_ATTEMPTS; attempt++) {
+        uint64_t word = rf_load_relaxed(&pool->words[cell]);
+        if ((rf_word_epoch(word) ^ link) & RF_LINK_EPOCH_MASK)
+            return false; /* withdrawn, and perhaps claimed anew */
+        if (rf_word_state(word) == HELD) {
+            /* Held by someone who lives: the request is there twice, and in good hands. */
+            uint32_t holder = rf_word_owner(word);
+            if (holder == self || rf_participant_lives(pool, holder))
+                return false;
+            if (word & GONE) {
+                free_cell(pool, cell, word);
+                return false;
+            }
+        } else if (rf_word_state(word) != ASKED) {
+            return false;
+        }
+        uint64_t ours = rf_word(HELD, self, rf_word_epoch(word));
+        /* Acquire and release: whoever recovers us sees who asked. */
+        if (rf_cas_acq_rel(&pool->words[cell], word, ours)) {
+            RF_STEP("hold: cell held");
+            *held = (rf_held){.word = ours, .cell = cell, .verdict = RF_RUN};
+            return true;
+        }
+    }
+    return false;
+}
+
+static rf_held hold_row(rf_ring *pool, const rf_lease *batch, uint32_t row, int64_t now)
+{
+    uint64_t link = rf_load_relaxed(&batch->ring->slots[rf_lease_slot(batch, row)].reply);
+    rf_held held = {.verdict = RF_RUN};
+    if (link == 0)
+        return held;
+    if (!hold_cell(pool, link, &held)) {
+        held.verdict = RF_WITHDRAWN;
+        return held;
+    }
+    rf_cell *record = record_of(pool, held.cell);
+    rf_store_relaxed(&record->held_ns, now);
+    if (now < rf_load_relaxed(&record->answer_by_ns))
+        return held;
+    rf_answer_without(pool, &held, 1, RF_LATE, NULL, 0);
+    return (rf_held){.verdict = RF_EXPIRED};
+}
+
+uint32_t rf_hold(rf_ring *pool, const rf_lease *batch, rf_held *held)
+{
+    uint32_t to_run = 0;
+    int64_t now = rf_now_ns();
+    bool entered = rf_enter(pool) == RF_OK; /* after a fork, as ourselves */
+    for (uint32_t row = 0; row < batch->rows; row++) {
+        held[row] = entered ? hold_row(pool, batch, row, now) : (rf_held){.verdict = RF_WITHDRAWN};
+        to_run += held[row].verdict == RF_RUN;
+    }
+    return to_run;
+}
+
+static void write_outputs(rf_ring *pool, uint32_t cell, uint32_t row, const void *const *outputs,
+                          const uint64_t *strides)
+{
+    for (uint32_t field = 0; field + 1 < pool->geometry.fields; field++) {
+        const rf_field *layout = &pool->geometry.field[field];
+        memcpy(pool->region[field] + cell * layout->stride_bytes,
+               (const uint8_t *)outputs[field] + row * strides[field], layout->sample_bytes);
+    }
+    RF_STEP("answer: outputs copied, not said");
+}
+
+static void write_text(rf_ring *pool, uint32_t cell, const char *text, uint32_t bytes)
+{
+    uint32_t last = pool->geometry.fields - 1;
+    const rf_field *layout = &pool->geometry.field[last];
+    if (bytes > layout->sample_bytes)
+        bytes = (uint32_t)layout->sample_bytes;
+    if (bytes)
+        memcpy(pool->region[last] + cell * layout->stride_bytes, text, bytes);
+    rf_store_relaxed(&record_of(pool, cell)->text_bytes, bytes);
+}
+
+/* Behind answers: whoever sleeps for one of them is woken. */
+static void tell_all(rf_ring *pool, const rf_held *held, uint32_t rows)
+{
+    rf_fence_full(); /* F5 with F6 (rf_cell_wait): we see who sleeps, or it sees our answer */
+    for (uint32_t row = 0; row < rows; row++)
+        if (held[row].word)
+            tell(pool, held[row].cell);
+}
+
+uint32_t rf_answer(rf_ring *pool, const rf_held *held, uint32_t rows, const void *const *outputs,
+                   const uint64_t *strides)
+{
+    uint32_t answered = 0;
+    int64_t now = rf_now_ns();
+    for (uint32_t row = 0; row < rows; row++) {
+        if (!held[row].word)
+            continue;
+        write_outputs(pool, held[row].cell, row, outputs, strides);
+        answered += hand_over(pool, &held[row], RF_OUTPUTS, now);
+    }
+    tell_all(pool, held, rows);
+    rf_count(pool, published, answered);
+    return answered;
+}
+
+uint32_t rf_answer_without(rf_ring *pool, const rf_held *held, uint32_t rows, rf_outcome outcome,
+                           const char *text, uint32_t text_bytes)
+{
+    uint32_t answered = 0;
+    int64_t now = rf_now_ns();
+    for (uint32_t row = 0; row < rows; row++) {
+        if (!held[row].word)
+            continue;
+        write_text(pool, held[row].cell, text, text_bytes);
+        answered += hand_over(pool, &held[row], outcome, now);
+    }
+    tell_all(pool, held, rows);
+    rf_count(pool, published, answered);
+    return answered;
+}
+
+void rf_let_go(rf_ring *pool, const rf_held *held, uint32_t rows)
+{
+    for (uint32_t row = 0; row < rows; row++) {
+        if (!held[row].word)
+            continue;
+        uint32_t cell = held[row].cell;
+        uint64_t asked = rf_word(ASKED, client_of(pool, cell), rf_word_epoch(held[row].word));
+        /* Acquire and release, as rf_hold. */
+        if (!rf_cas_acq_rel(&pool->words[cell], held[row].word, asked))
+            free_cell(pool, cell, held[row].word | GONE);
+        RF_STEP("let go: cell is asked again");
+    }
+}
+
+/* ---- The dead ------------------------------------------------------------------------------- */
+
+/* What a cell's word becomes when `dead` is dead; the word itself where that is no business of his. */
+static uint64_t without(const rf_ring *pool, uint32_t cell, uint64_t word, uint32_t dead)
+{
+    uint32_t owner = rf_word_owner(word), client = client_of(pool, cell);
+    uint64_t epoch = rf_word_epoch(word);
+    switch (rf_word_state(word)) {
+    case ASKED:
+    case ANSWERED: return owner == dead ? freed(word) : word;
+    case HELD:
+        if (owner != dead)
+            return client == dead ? word | GONE : word;
+        if (word & GONE || client == RF_NO_OWNER || client == dead)
+            return freed(word);
+        return pool->header->redeliver ? rf_word(ASKED, client, epoch)
+                                       : rf_word(ANSWERED, client, epoch) | GONE;
+    default: return word;
+    }
+}
+
+void rf_recover_cell(rf_ring *pool, uint32_t cell, uint32_t dead)
+{
+    for (;;) {
+        uint64_t word = rf_load_acquire(&pool->words[cell]); /* for `client`, behind rf_hold */
+        uint64_t next = without(pool, cell, word, dead);
+        if (next == word)
+            return;
+        /* Nothing but the word is written: whoever recovers late writes nothing. */
+        if (!rf_cas_acq_rel(&pool->words[cell], word, next))
+            continue; /* its engine, its client or another recoverer was faster */
+        RF_STEP("recover: cell of the dead undone, nobody told");
+        if (rf_word_state(next) == RF_STATE_FREE)
+            rf_notify(&pool->header->writable, 1);
+        rf_fence_full(); /* F5 with F6 (rf_cell_wait) */
+        tell(pool, cell);
+        rf_add_relaxed(&pool->header->departed.redelivered,
+                       (uint64_t)(rf_word_state(next) == ASKED));
+        return;
+    }
+}
