@@ -158,8 +158,9 @@ typedef struct rf_header {
     _Atomic uint32_t whole; /* 1 once everything else stands */
     uint64_t creator_pid;
     uint32_t redeliver;
-    uint32_t is_pool; /* its slots are reply cells (replies.c) */
-    uint64_t answers; /* of a pool: the inode of the ring whose requests are answered here */
+    uint32_t reserved;
+    uint64_t
+        answers; /* 0; or it is a pool of reply cells (replies.c), for the ring with this inode */
     _Alignas(RF_CACHE_PAIR) _Atomic uint32_t claim_cursor; /* where the next claim starts to look */
     _Alignas(RF_CACHE_PAIR) _Atomic uint32_t take_cursor;  /* where the next take starts to look */
     _Alignas(RF_CACHE_PAIR) _Atomic uint32_t finished;

@@ -61,7 +61,7 @@ static rf_status look(int fd, const rf_header *header, rf_segment_view *view)
         return RF_DAMAGED;
     view->geometry = checked;
     view->creator_pid = header->creator_pid;
-    view->answers = header->is_pool ? header->answers : 0;
+    view->answers = header->answers;
     view->participants = count_living(fd, &checked, status.st_dev, status.st_ino);
     return RF_OK;
 }

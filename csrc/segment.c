@@ -167,7 +167,6 @@ static void write_header(rf_ring *ring, const rf_options *options)
     header->layout_version = RF_LAYOUT_VERSION;
     header->creator_pid = (uint64_t)getpid();
     header->redeliver = options->redeliver;
-    header->is_pool = ring->is_pool;
     header->answers = options->answers;
     header->geometry = ring->geometry;
     for (uint32_t slot = 0; slot < ring->slot_count; slot++)
@@ -289,7 +288,7 @@ rf_status rf_ring_attach(int fd, rf_ring **out)
         status = map_segment(ring);
     if (status != RF_OK)
         return abandon(ring, status);
-    ring->is_pool = ring->header->is_pool != 0;
+    ring->is_pool = ring->header->answers != 0;
     RF_STEP("attach: mapped, not joined");
     /* A pool goes on without the engine that made it. */
     if (!ring->is_pool && (rf_load_relaxed(&ring->header->closed) || !rf_owner_lives(ring)))

@@ -47,7 +47,7 @@ cdef class RingBase:
                 rf_segment_discard(fd)
         self._learn()
 
-    def _attach(self, name, int fd):
+    def _attach(self, name, int fd, bint pool=False):
         """Map an existing segment and take the descriptor over. False while it is not whole yet."""
         cdef uint32_t version = rf_segment_version(fd)
         cdef rf_status status = rf_ring_attach(fd, &self.handle)
@@ -60,6 +60,10 @@ cdef class RingBase:
                 "Run the same version of RingFeed in every process.")
         if status != RF_OK:
             fail(self, status, 0, None)
+        if (rf_ring_answers(self.handle) != 0) != pool:
+            raise errors.LayoutMismatch(
+                f"ring {name!r} is no pool of replies." if pool else
+                f"ring {name!r} is damaged, or a pool of replies. Attach to the ring whose requests they answer.")
         self._learn()
         return True
 
