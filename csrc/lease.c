@@ -73,6 +73,11 @@ uint32_t rf_lease_rows(const rf_lease *lease)
     return lease->rows;
 }
 
+uint64_t rf_lease_link(const rf_lease *lease, uint32_t row)
+{
+    return rf_link(rf_lease_slot(lease, row), rf_word_epoch(lease->words[row]));
+}
+
 void *rf_lease_data(const rf_lease *lease, uint32_t field)
 {
     const rf_ring *ring = lease->ring;

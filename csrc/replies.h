@@ -41,6 +41,9 @@ typedef enum rf_waiter {
  * what is not begun at `answer_by_ns` (CLOCK_MONOTONIC, or RF_FOREVER). */
 RF_API uint64_t rf_cell_ask(rf_lease *cells, uint32_t row, int64_t answer_by_ns, rf_waiter waiter);
 
+/* Give all but the first rows of a lease on cells back. */
+RF_API void rf_cells_keep(rf_lease *cells, uint32_t rows);
+
 typedef struct rf_reply {
     rf_outcome outcome;
     uint32_t held;       /* pending, and an engine is at it */
@@ -90,8 +93,8 @@ RF_API uint32_t rf_hold(rf_ring *pool, const rf_lease *batch, rf_held *held);
 /* Write outputs into the cells and wake the clients. Row r of output f lies at
  * outputs[f] + r * strides[f]; it has the field's sample_bytes. Returns how many were answered: the others
  * were withdrawn meanwhile. */
-RF_API uint32_t rf_answer(rf_ring *pool, const rf_held *held, uint32_t rows,
-                          const void *const *outputs, const uint64_t *strides);
+RF_API uint32_t rf_answer_rows(rf_ring *pool, const rf_held *held, uint32_t rows,
+                               const void *const *outputs, const uint64_t *strides);
 
 /* Answer with an outcome that has no outputs, and with `text`, UTF-8, cut to what a cell holds. */
 RF_API uint32_t rf_answer_without(rf_ring *pool, const rf_held *held, uint32_t rows,

@@ -16,6 +16,7 @@ from .errors import (
     EngineDied,
     ItemError,
     LayoutMismatch,
+    ModelError,
     NoSpace,
     PreprocessError,
     RecordMismatch,
@@ -50,6 +51,7 @@ __all__ = [
     "ItemError",
     "LayoutMismatch",
     "MemoryOptionWarning",
+    "ModelError",
     "NoSpace",
     "Predictor",
     "PreprocessError",
@@ -72,7 +74,12 @@ __all__ = [
 ]
 
 # Modules that import TensorFlow are imported when first asked for: it costs 2 s and 600 MB.
-_LAZY = {"tf": (".tf", None), "Predictor": (".predictor", "Predictor")}
+_LAZY = {
+    "Client": (".client", "Client"),
+    "Engine": (".tf.engine", "Engine"),
+    "Predictor": (".predictor", "Predictor"),
+    "tf": (".tf", None),
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -24,6 +24,7 @@ from .record_spec import FieldsLike, RecordSpec
 
 MAX_SLOTS = 2**24
 MAX_PARTICIPANTS = 4095
+MAX_PRIORITIES = 8
 
 
 class MemoryOptionWarning(RuntimeWarning):
@@ -50,6 +51,8 @@ class Ring(_core.RingBase):
     memory: dict[str, str]
     """What the machine said to each memory option that was asked for: ``"granted"`` or why not."""
 
+    _lower: tuple[Ring, ...] = ()
+
     _finalizer: weakref.finalize[[str, int, int], Ring] | None = None
 
     def __init__(self, *arguments: object, **options: object) -> None:
@@ -68,6 +71,7 @@ class Ring(_core.RingBase):
         lock_memory: bool = False,
         numa_node: int | None = None,
         pin_memory: bool = False,
+        priorities: int = 1,
     ) -> Ring:
         """Create a ring and own it.
 
@@ -89,6 +93,9 @@ class Ring(_core.RingBase):
             A refusal is a `MemoryOptionWarning` and stands in `memory`.
         pin_memory : bool
             Page-lock the memory for copies to a GPU, in this process alone; see `pin`. A refusal, likewise.
+        priorities : int
+            Levels of urgency, up to 8. Each is a ring of its own, of as many slots, so that what is urgent never waits
+            for a slot behind what is not; see `levels`.
 
         Raises
         ------
@@ -111,10 +118,26 @@ class Ring(_core.RingBase):
         participants = _whole(participants, f"ring {name!r}: participants", 1, MAX_PARTICIPANTS)
         if numa_node is not None:
             numa_node = _whole(numa_node, f"ring {name!r}: numa_node", 0, 1023)
+        priorities = _whole(priorities, f"ring {name!r}: priorities", 1, MAX_PRIORITIES)
         options = (spec, slots, participants, bool(redeliver), bool(huge_pages), numa_node)
-        while (ring := cls._create_unless_condemned(name, *options)) is None:
-            pass
+        lower: list[Ring] = []
+        try:
+            # The first level comes last: who can attach to it finds the others.
+            for level in range(1, priorities):
+                lower.append(cls._create_level(_level_name(name, level), 0, *options))
+            ring = cls._create_level(name, priorities, *options)
+        except BaseException:
+            for made in lower:
+                made.__exit__(None, None, None)
+            raise
+        ring._lower = tuple(lower)
         return ring._ask_for_memory(huge_pages, lock_memory, numa_node, pin_memory)
+
+    @classmethod
+    def _create_level(cls, name: str, priorities: int, *options: Any) -> Ring:
+        while (ring := cls._create_unless_condemned(name, *options, 0, priorities)) is None:
+            pass
+        return ring
 
     @classmethod
     def _create_unless_condemned(cls, name: str, *options: Any) -> Ring | None:
@@ -185,7 +208,10 @@ class Ring(_core.RingBase):
     def _attach_if_whole(cls, name: str) -> Ring | None:
         descriptor = segment.open_existing(name)
         ring = cls.__new__(cls)
-        return ring if descriptor is not None and ring._attach(name, descriptor) else None
+        if descriptor is None or not ring._attach(name, descriptor):
+            return None
+        ring._lower = tuple(cls.attach(_level_name(name, level)) for level in range(1, ring._note()))
+        return ring
 
     @classmethod
     def attach_descriptor(cls, descriptor: int, name: str, *, pin_memory: bool = False) -> Ring:
@@ -281,6 +307,11 @@ class Ring(_core.RingBase):
             self.memory.pop("pin_memory", None)
 
     @property
+    def levels(self) -> tuple[Ring, ...]:
+        """The rings of each priority, the most urgent first: this one, and what `priorities` made beside it."""
+        return (self, *self._lower)
+
+    @property
     def pinned(self) -> bool:
         """Whether this handle has page-locked the memory for GPUs."""
         return _core.ring_is_pinned(self)
@@ -317,11 +348,31 @@ class Ring(_core.RingBase):
                 batch.release()
                 del batch
 
+    def close(self) -> None:
+        """Close this handle; closing it twice does no harm.
+
+        Threads that wait on it get `RingClosed`. Batches and arrays that are alive stay valid: the memory goes with the
+        last of them. When the owner closes, the ring is closed for everyone.
+        """
+        super().close()
+        for level in self._lower:
+            level.close()
+
+    def finish(self) -> None:
+        """Say that no more records come: takers drain what is there, then get `RingFinished`.
+
+        Claims under way may still be published. Any participant may say it, for all producers.
+        """
+        for level in self.levels:
+            super(Ring, level).finish()
+
     def unlink(self) -> None:
         """Remove the ring's name; whoever has it open goes on. Doing it twice does no harm."""
+        for level in self._lower:
+            level.unlink()
         if self._finalizer is not None:
             self._finalizer.detach()
-        segment.remove(self.name, self.descriptor)
+        _remove(self.name, self.descriptor)
 
     def __enter__(self) -> Ring:
         return self
@@ -341,6 +392,10 @@ class Ring(_core.RingBase):
     def __reduce__(self) -> tuple[Any, ...]:
         # A ring travels to another process as its name.
         return _attach_by_name, (self.name,)
+
+
+def _level_name(name: str, level: int) -> str:
+    return f"{name}.priority-{level}"
 
 
 def _attach_by_name(name: str) -> Ring:
@@ -390,7 +445,12 @@ def _explain_refusal(option: str, refusal: int, needed_bytes: int) -> str:
 def _end_of_owner(name: str, descriptor: int, process: int) -> None:
     # The handle goes after this, and its descriptor with it.
     if os.getpid() == process:  # not in a forked child
-        segment.remove(name, descriptor)
+        _remove(name, descriptor)
+
+
+def _remove(name: str, descriptor: int) -> None:
+    segment.remove(name, descriptor)
+    segment.remove_replies(name, segment.identity(descriptor)[1])
 
 
 def close_quietly(ring: Ring) -> None:

@@ -17,7 +17,7 @@ cdef class RingBase:
 
     # -- opening -----------------------------------------------------------------------------------
 
-    def _create(self, name, int fd, spec, slots, participants, redeliver, huge_pages, numa_node, answers=0):
+    def _create(self, name, int fd, spec, slots, participants, redeliver, huge_pages, numa_node, answers=0, note=0):
         """Make a ring of the empty object `fd` and take the descriptor over."""
         cdef rf_options options
         cdef rf_geometry *geometry = <rf_geometry *>calloc(1, sizeof(rf_geometry))
@@ -31,6 +31,7 @@ cdef class RingBase:
             options.participants = participants
             options.redeliver = redeliver
             options.answers = answers
+            options.note = note
             options.huge_pages = huge_pages
             options.numa_node = -1 if numa_node is None else numa_node
             fill_geometry(geometry, spec)
@@ -301,6 +302,11 @@ cdef class RingBase:
             found = rf_recover(handle)
         return found
 
+    @property
+    def ready(self):
+        """How many records wait to be taken."""
+        return rf_ring_ready(self.opened())
+
     def stats(self):
         """Return what is in the ring and what went through it.
 
@@ -377,6 +383,11 @@ cdef class RingBase:
         return RecordSpec.of([(<_Layout>layout).field for layout in self.layouts])
 
     @property
+    def redelivers(self):
+        """Do rows that a dead taker held become READY again?"""
+        return rf_ring_redelivers(self.opened()) != 0
+
+    @property
     def descriptor(self):
         """The segment's file descriptor: sent to another process, `Ring.attach_descriptor` takes it."""
         return rf_ring_descriptor(self.opened())
@@ -396,6 +407,15 @@ cdef class RingBase:
         with nogil:
             refused = rf_ring_lock_memory(handle)
         return refused
+
+    def _inode(self):
+        return rf_ring_inode(self.opened())
+
+    def _answers(self):
+        return rf_ring_answers(self.opened())
+
+    def _note(self):
+        return rf_ring_note(self.opened())
 
     def _numa_errno(self):
         return rf_ring_numa_errno(self.opened())

@@ -105,11 +105,11 @@ def fuse(
     if pad not in (None, PAD_WITH_RING):
         raise ValueError(f'pad {pad!r}: give "ring", or None for batches of as many rows as there are.')
     form = model_form(model)
-    structure = _default_structure(ring.spec, form) if structure is None else lists_to_tuples(structure)
+    structure = default_structure(ring.spec, form) if structure is None else lists_to_tuples(structure)
     element = Element.of(ring.spec, structure, ring.name)
     step = tf.function(form.step, jit_compile=True, autograph=False) if jit_compile else form.step
     if pad and batch_size > 1 and not allow_row_mixing:
-        _refuse_mixed_rows(form, step, element, batch_size)
+        refuse_mixed_rows(form, step, element, batch_size)
     timeout = None if timeout is None else seconds("timeout", timeout)
     options = {"min_rows": min_rows, "linger": seconds("linger", linger), "timeout": timeout}
     return FusedModel(ring, form, step, element, batch_size, options, pad is not None, with_tags)
@@ -122,7 +122,7 @@ def _rows(what: str, value: Any, ring: Ring) -> int:
     return rows
 
 
-def _default_structure(spec: RecordSpec, form: ModelForm) -> Any:
+def default_structure(spec: RecordSpec, form: ModelForm) -> Any:
     names = list(spec)
     if len(names) == 1:
         return names[0]
@@ -131,7 +131,7 @@ def _default_structure(spec: RecordSpec, form: ModelForm) -> Any:
     return {name: name for name in names}
 
 
-def _refuse_mixed_rows(form: ModelForm, step: Callable[[Any], Any], element: Element, rows: int) -> None:
+def refuse_mixed_rows(form: ModelForm, step: Callable[[Any], Any], element: Element, rows: int) -> None:
     specs = list(element.specs(rows, cut=False).values())
     call = tf.function(lambda *given: step(element.pack(given, cut=True)), input_signature=specs, autograph=False)
     if reason := why_rows_are_mixed(call, specs):
