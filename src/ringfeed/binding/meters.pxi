@@ -71,9 +71,10 @@ cdef class Meter:
         rf_meter_batch(
             self.meter, requests.batch.held().lease, requests.pool.cells.handle, requests.held, idle_since)
 
-    def answered(self, Requests requests not None):
+    def answered(self, Requests requests not None, uint32_t start, uint32_t stop):
         """Count how long requests took; before they are answered, since then the cells are their clients'."""
-        rf_meter_answers(self.meter, requests.pool.cells.handle, requests.held, requests.rows, rf_now_ns())
+        requests.check(start, stop)
+        rf_meter_answers(self.meter, requests.pool.cells.handle, requests.held + start, stop - start, rf_now_ns())
 
     def add(self, rf_stage stage, int64_t nanoseconds):
         """Count one time of `COPY`, `COMPUTE` or `REPLY`."""

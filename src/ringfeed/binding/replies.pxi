@@ -61,6 +61,8 @@ cdef class PoolBase:
 
     cdef readonly RingBase cells
     cdef readonly bint bare
+    cdef readonly uint64_t withdrawn
+    cdef readonly uint64_t expired
 
     def _open(self, RingBase cells not None, bint bare):
         """Take the opened segment over. With `bare` an answer is its only output, else a dict of all."""
@@ -218,7 +220,7 @@ cdef class PoolBase:
         cdef rf_ring *pool = self.cells.opened()
         cdef _Hold whole_batch = batch.held()
         cdef rf_lease *lease = whole_batch.lease
-        cdef uint32_t rows = rf_lease_rows(lease), first = 0, end
+        cdef uint32_t rows = rf_lease_rows(lease), first = 0, end, row
         cdef rf_held *held = <rf_held *>calloc(rows, sizeof(rf_held))
         cdef Requests requests
         cdef list found = []
@@ -233,6 +235,10 @@ cdef class PoolBase:
                 while end < rows and (held[end].verdict == RF_RUN) == (held[first].verdict == RF_RUN):
                     end += 1
                 rest = batch.split(end - first) if end < rows else None
+                if held[first].verdict != RF_RUN:
+                    for row in range(first, end):
+                        self.expired += held[row].verdict == RF_EXPIRED
+                        self.withdrawn += held[row].verdict == RF_WITHDRAWN
                 if held[first].verdict == RF_RUN:
                     found.append(make_requests(self, batch, copy_of(held + first, end - first)))
                 else:
@@ -359,6 +365,17 @@ cdef class Requests:
             self.pool.cells.opened(), self.held + start, stop - start, outcome, characters, len(encoded))
         self.settle(start, stop)
         return answered
+
+    @property
+    def unanswered(self):
+        """How many rows were not answered yet, counting those that want no answer."""
+        return self.left
+
+    def refuse_rest(self, text):
+        """Answer whatever was not answered yet with an error."""
+        if self.left:
+            self.refuse(RF_FAILED, text, 0, self.rows)
+            self.left = 0
 
     def let_go(self):
         """Let go of the cells that were not answered: they wait for whoever takes their records next."""
