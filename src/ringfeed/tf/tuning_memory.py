@@ -56,8 +56,18 @@ def fingerprint(model: Any) -> str:
 
 def _architecture(model: Any) -> Any:
     with contextlib.suppress(Exception):  # a class of one's own may have no config; its layers still count
-        return model.get_config()
+        return _without_code(model.get_config())
     return [(type(layer).__name__, layer.name) for layer in getattr(model, "layers", [])]
+
+
+def _without_code(config: Any) -> Any:
+    """Return a config without its lambdas: how Keras writes one differs from run to run."""
+    if isinstance(config, (list, tuple)):
+        return [_without_code(each) for each in config]
+    if not isinstance(config, dict):
+        return config
+    is_lambda = config.get("class_name") == "__lambda__"
+    return {key: _without_code(value) for key, value in config.items() if not (is_lambda and key == "config")}
 
 
 def _code_of(model: Any) -> Any:
