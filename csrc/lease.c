@@ -63,6 +63,11 @@ uint32_t rf_lease_references(const rf_lease *lease)
     return rf_load_relaxed(&((rf_lease *)lease)->references);
 }
 
+const rf_ring *rf_lease_ring(const rf_lease *lease)
+{
+    return lease->ring;
+}
+
 uint32_t rf_lease_first(const rf_lease *lease)
 {
     return lease->first;

@@ -275,6 +275,7 @@ RF_API void rf_lease_give_back(rf_lease *lease);
  * memory, or it is no batch of more rows that this reference holds alone. */
 RF_API rf_lease *rf_lease_split(rf_lease *batch, uint32_t rows);
 RF_API uint32_t rf_lease_references(const rf_lease *lease);
+RF_API const rf_ring *rf_lease_ring(const rf_lease *lease);
 RF_API uint32_t rf_lease_first(const rf_lease *lease);
 RF_API uint32_t rf_lease_rows(const rf_lease *lease);
 /* Which record a row is, for rf_record_is_gone. */
@@ -354,6 +355,13 @@ typedef struct rf_take_request {
  * the missing ones were in someone's hands.
  * RF_AGAIN, RF_EMPTY, RF_FINISHED, RF_CLOSED, RF_INVALID, RF_NO_MEMORY. */
 RF_API rf_status rf_take(rf_ring *ring, rf_take_request *request, rf_lease **lease);
+
+enum { RF_MOST_LEVELS = 8 };
+
+/* The same from the first of several rings that has records, the most urgent first. The deadline is for
+ * min_rows; the wait for more is on the ring that had them. Statuses as rf_take. */
+RF_API rf_status rf_take_first(rf_ring *const *rings, uint32_t count,
+                               const rf_take_request *request, rf_lease **lease);
 
 /* ---- The whole ring ------------------------------------------------------------------------- */
 

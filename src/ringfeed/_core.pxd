@@ -163,6 +163,7 @@ cdef extern from "ringfeed.h" nogil:
     void rf_lease_drop(rf_lease *lease)
     rf_lease *rf_lease_split(rf_lease *batch, uint32_t rows)
     uint32_t rf_lease_references(const rf_lease *lease)
+    const rf_ring *rf_lease_ring(const rf_lease *lease)
     uint32_t rf_lease_first(const rf_lease *lease)
     uint32_t rf_lease_rows(const rf_lease *lease)
     uint64_t rf_lease_link(const rf_lease *lease, uint32_t row)
@@ -186,6 +187,9 @@ cdef extern from "ringfeed.h" nogil:
     rf_status rf_put_request(
         rf_ring *ring, const void *const *sources, uint64_t tag, uint64_t reply, int64_t deadline_ns, uint64_t *link)
     rf_status rf_take(rf_ring *ring, rf_take_request *request, rf_lease **lease)
+    enum:
+        RF_MOST_LEVELS
+    rf_status rf_take_first(rf_ring *const *rings, uint32_t count, const rf_take_request *request, rf_lease **lease)
     void rf_finish(rf_ring *ring)
     uint32_t rf_recover(rf_ring *ring)
     uint32_t rf_ring_ready(const rf_ring *ring)

@@ -26,7 +26,9 @@ class BatchPolicy(Protocol):
     """
 
     @property
-    def max_batch_size(self) -> int: ...
+    def max_batch_size(self) -> int:
+        """Most rows in a batch."""
+        ...
 
     def take(self, ring: Ring, ceiling: int, while_waiting: Callable[[], bool]) -> Batch:
         """Take the next batch, waiting for it.
@@ -110,9 +112,10 @@ class Batching:
         most, linger = min(self.max_batch_size, ceiling), self.batch_timeout
         if self.preferred_batch_sizes:
             preferred = [size for size in self.preferred_batch_sizes if size <= most] or [most]
-            ready = bisect.bisect_right(preferred, ring.ready)
+            waiting = next((ready for level in ring.levels if (ready := level.ready)), 0)
+            ready = bisect.bisect_right(preferred, waiting)
             most, linger = (preferred[ready - 1], 0.0) if ready else (preferred[0], linger)
-        return ring.take(most, linger=linger, while_waiting=while_waiting)
+        return ring.take_urgent(most, linger=linger, while_waiting=while_waiting)
 
     def padded_size(self, rows: int) -> int:
         """Return the smallest allowed size that holds so many rows."""
@@ -163,7 +166,7 @@ class PuppetPolicy:
                 if not self._commands and while_waiting():
                     raise RingEmpty(f"ring {ring.name!r}: no batch was commanded.")
             rows = self._commands.pop(0)
-        return ring.take(rows, min_rows=rows, while_waiting=while_waiting)
+        return ring.take_urgent(rows, min_rows=rows, while_waiting=while_waiting)
 
     def padded_size(self, rows: int) -> int:
         """Return the smallest allowed size that holds so many rows."""

@@ -313,8 +313,8 @@ class Client:
         levels = self._ring.levels
         if not 0 <= priority < len(levels):
             raise ValueError(
-                f"ring {self.name!r}: priority {priority!r}: it has 0 (first) to {len(levels) - 1}. Create it with more "
-                "priorities."
+                f"ring {self.name!r}: priority {priority!r}: it has 0 (first) to {len(levels) - 1}. Create it with "
+                "more priorities."
             )
         return levels[priority]
 
@@ -352,8 +352,8 @@ class Client:
         while (waiting := ring.ready) >= settings.max_queue_size:
             if settings.rejects or time.monotonic() >= until:
                 raise RingFull(
-                    f"ring {ring.name!r}: {waiting} requests wait, and max_queue_size is {settings.max_queue_size}; the "
-                    "model is slower than its clients. Ask again later, or add engines."
+                    f"ring {ring.name!r}: {waiting} requests wait, and max_queue_size is {settings.max_queue_size}; "
+                    "the model is slower than its clients. Ask again later, or add engines."
                 )
             if not self._patient and not self._pool.engines():
                 raise EngineDied(f"ring {ring.name!r}: {waiting} requests wait, and no engine lives. Start one.")
@@ -376,7 +376,7 @@ class Client:
                 self._collector = Collector(pool, self._patient)
 
     def _reopen(self) -> bool:
-        """Where the ring was closed: has someone created it anew?"""
+        """Open the ring that someone created in place of one that was closed. Returns whether there is one."""
         with self._lock:
             if not self._owns_ring or self._closed or not self._ring.closed:
                 return False

@@ -153,8 +153,7 @@ class Collector:
             now = time.monotonic()
             if now - looked >= _LIFE_SECONDS:
                 looked = now
-                now_ns = time.monotonic_ns()
-                self._each(lambda pending: pending.check(self._patient, now_ns))
+                self._each(self._check)
             if self._pending:
                 idle_since = now
             elif now - idle_since >= _LINGER_SECONDS:
@@ -168,6 +167,9 @@ class Collector:
         error = RingClosed(f"ring {self._pool.cells.name!r}: the client was closed.")
         for pending in self._pending:
             pending.fail(error)
+
+    def _check(self, pending: Pending) -> None:
+        pending.check(self._patient, time.monotonic_ns())
 
     def _each(self, what: Callable[[Pending], Any]) -> bool:
         """Do something with each, and forget those that are done. Returns whether it came to something."""

@@ -124,8 +124,8 @@ class EngineStats:
             return f"the model waits {starved:.0%} of the time for producers: {self._more_producers(starved)}."
         if batching >= 0.1:
             return (
-                f"the model waits {batching:.0%} of the time for batches to grow: a shorter linger would answer sooner, "
-                "more producers would fill batches."
+                f"the model waits {batching:.0%} of the time for batches to grow: a shorter linger would answer "
+                "sooner, more producers would fill batches."
             )
         if replying >= 0.1:
             return f"writing answers takes {replying:.0%} of the time: return smaller outputs, or add an engine."

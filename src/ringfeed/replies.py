@@ -7,7 +7,6 @@ of one row each; it says which ring it is for, so that what an earlier ring of t
 from __future__ import annotations
 
 import time
-
 from dataclasses import dataclass
 
 from . import _core, segment
@@ -117,8 +116,8 @@ class ReplyPool(_core.PoolBase):
                 return pool
             if pool is not None and pool.engines():
                 raise LayoutMismatch(
-                    f"ring {ring.name!r}: a living engine answers with {pool.outputs!r} ({pool.settings}), this one would "
-                    f"with {wanted!r} ({settings}). "
+                    f"ring {ring.name!r}: a living engine answers with {pool.outputs!r} ({pool.settings}), this one "
+                    f"would with {wanted!r} ({settings}). "
                     "Stop that engine first, or serve this model from a ring of its own."
                 )
             if pool is not None:

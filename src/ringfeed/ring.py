@@ -13,7 +13,7 @@ import os
 import time
 import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
@@ -310,6 +310,26 @@ class Ring(_core.RingBase):
     def levels(self) -> tuple[Ring, ...]:
         """The rings of each priority, the most urgent first: this one, and what `priorities` made beside it."""
         return (self, *self._lower)
+
+    def take_urgent(
+        self,
+        max_rows: int,
+        *,
+        min_rows: int = 1,
+        timeout: float | None = None,
+        linger: float = 0.0,
+        while_waiting: Callable[[], object] | None = None,
+    ) -> Batch:
+        """Take from the most urgent of `levels` that has records; arguments, result and errors as for `take`.
+
+        Raises
+        ------
+        RingFinished, RingClosed
+            Of every level.
+        """
+        if not self._lower:
+            return self.take(max_rows, min_rows=min_rows, timeout=timeout, linger=linger, while_waiting=while_waiting)
+        return _core.take_first(self.levels, max_rows, min_rows, timeout, linger, while_waiting)
 
     @property
     def pinned(self) -> bool:

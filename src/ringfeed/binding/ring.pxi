@@ -422,3 +422,37 @@ cdef class RingBase:
 
     def _region_address(self, name):
         return <size_t>rf_ring_region(self.opened(), self.layout(name).index)
+
+
+def take_first(rings, max_rows, min_rows, timeout, linger, while_waiting):
+    """Take from the first of several rings that has records; arguments and errors as for `RingBase.take`."""
+    cdef rf_ring *handles[RF_MOST_LEVELS]
+    cdef RingBase ring, first = rings[0]
+    cdef uint32_t count = 0, i
+    cdef rf_take_request request
+    cdef rf_status status = RF_AGAIN
+    cdef Batch batch = Batch.__new__(Batch)
+    cdef _Hold hold = _Hold.__new__(_Hold)
+    for ring in rings:
+        handles[count] = ring.opened()
+        count += 1
+    memset(&request, 0, sizeof(request))
+    request.max_rows = min(
+        whole(max_rows, first.name, "max_rows", 1, INT64_MAX), <int64_t>rf_ring_geometry(handles[0]).slots)
+    request.min_rows = whole(min_rows, first.name, "min_rows", 1, request.max_rows)
+    request.linger_ns = <int64_t>(min(seconds_from(linger, first.name, "linger"), 1e9) * 1e9)
+    request.deadline_ns = deadline_ns(timeout, first.name)
+    while status == RF_AGAIN:
+        PyErr_CheckSignals()
+        with nogil:
+            status = rf_take_first(handles, count, &request, &hold.lease)
+        if status == RF_AGAIN and while_waiting is not None and while_waiting():
+            status = RF_EMPTY
+    if status != RF_OK:
+        fail(first, status, request.min_rows, timeout)
+    for i in range(count):
+        if rf_lease_ring(hold.lease) == handles[i]:
+            batch.ring = rings[i]
+    batch.hold = hold
+    batch.kind = RF_VIEW_ROWS
+    return batch

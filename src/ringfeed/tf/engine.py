@@ -1,6 +1,6 @@
 """The engine: takes batches of requests from a ring, runs the model, answers.
 
-It may not know how a request was made, nor how a batch is run (replica.py) or chosen (batching.py).
+It may not know how a request was made, how a batch is chosen (batching.py) or run (replica.py).
 """
 
 from __future__ import annotations
@@ -15,14 +15,25 @@ from typing import Any
 from .. import _core
 from ..batching import Batching, BatchPolicy
 from ..errors import RingClosed, RingEmpty, RingFeedError, RingFinished
+from ..metrics import EngineCollector, EngineStats, StageTimes
 from ..replies import PoolSettings, ReplyPool
 from ..ring import Ring
+from . import tuning, tuning_memory
+from .devices import grow_memory, replicas, resolve_devices
+from .elements import Element
 from .fused import default_structure, refuse_mixed_rows
+from .mirrored import mirrored_form
 from .model_forms import ModelForm, model_form
-from .replica import Replica
+from .precision import PrecisionReport, compare, with_precision
+from .replica import Answers, Replica, Sink
 from .structure import lists_to_tuples
+from .taking import seconds, whole
+from .tracing import BatchTracer
 
 DEFAULT_BATCH_SIZE = 32
+DEFAULT_LINGER_SECONDS = 0.002
+_RECOVERY_SECONDS = 0.2
+_WHEN_FULL = ("block", "reject")
 _log = logging.getLogger("ringfeed.engine")
 
 
@@ -30,25 +41,86 @@ class Engine:
     """Serves a model: takes requests from a ring as batches, and answers them.
 
     It runs in any process, in the background (`start`, or as a context manager) or in the foreground (`run`). Several
-    engines on one ring share the work. Records that were put without a client are run, too, and want no answer.
+    engines on one ring share the work: whoever is free takes the next batch. Records that were put without a client
+    are run, too, and want no answer.
 
     Parameters
     ----------
     ring : Ring
-        Owned or attached. It must have its name still: clients find the engine by it.
-    model : keras.Model, path, SavedModel folder, tf.function or callable
-        As for `ringfeed.tf.model.ModelRunner`. It gets whole batches and returns one row for each row.
-    batch_size : int
-        Most rows in a batch; also called `max_batch_size`.
+        Owned or attached. It must have its name still: clients find the engine by it. Its `levels` are taken in their
+        order: a batch is of one priority.
+    model : keras.Model, path, SavedModel folder, tf.function or callable; or a list of one for each device
+        As for `ringfeed.tf.model.ModelRunner`. It is given whole batches and returns one row for each row.
+    batch_size : int or "auto"
+        Most rows in a batch, 32 by default; also called `max_batch_size`. "auto" measures the model when the engine
+        starts and takes the smallest size within 5 % of the best throughput or, with `latency_target`, the largest
+        that keeps it.
     linger : float
-        Seconds that the first record of a batch waits for others; also called `batch_timeout`.
+        Seconds that the first record of a batch waits for others, 0.002 by default; also called `batch_timeout`.
+    max_batch_size, batch_timeout
+        TensorFlow Serving's words for `batch_size` and `linger`.
+    allowed_batch_sizes, preferred_batch_sizes : sequence of int, optional
+        As for `Batching`. Padding costs nothing: the model is shown the slots behind the batch, and what it returns for
+        them is dropped.
+    policy : BatchPolicy, optional
+        In place of all of these: which batches are taken, and when.
+    max_queue_size : int, optional
+        Most requests that wait in the ring; by default as many as it has slots. Clients that ask at the same moment may
+        pass it by as many as they are.
+    when_full : "block" or "reject"
+        Whether a client waits then, as long as its timeout, or gets `RingFull` at once.
+    devices : str or sequence of str, optional
+        Such as ["GPU:0", "GPU:1"]: a replica on each, in a thread of its own. By default the first GPU, else the CPU.
+    strategy : tf.distribute.Strategy, optional
+        Split each batch over the strategy's replicas, instead of `devices`; the model is made under its scope.
+    precision : str, optional
+        "mixed_float16", "bfloat16" or "int8": serve a smaller, faster copy of a Keras model.
+    samples : nest of arrays, optional
+        Inputs as the model takes them, on which the change by `precision` is measured and logged before serving;
+        then `precision_report` holds it.
+    jit_compile : bool
+        Compile the model with XLA. With `allowed_batch_sizes` all of them are compiled before serving.
+    structure : nest of str, optional
+        What the model is given, as for `ringfeed.tf.dataset`. By default the record's only field; of several, a dict
+        of those that the model names as its inputs, or of all.
+    allow_row_mixing : bool
+        Do not ask whether the model mixes rows before padding batches.
+    reply_cells : int, optional
+        Most requests under way at a time, of all clients; by default twice the ring's slots.
+    participants : int
+        Most engines and clients at a time.
+    latency_target : float, optional
+        Seconds that the model may take for a batch, for ``batch_size="auto"``.
+    remember : bool, str or path
+        Remember what "auto" measured, per model, record and device, in a folder (by default in the user's cache), and
+        do not measure again.
+
+    Attributes
+    ----------
+    meter : Meter
+        Histograms of all stages.
+    precision_report : PrecisionReport or None
+    measurements : Measurements or None
+        What "auto" measured.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Something does not fit the ring, the model or the machine; the message says what would.
+    RingNotFound, NoSpace, LayoutMismatch
+        From `start`: the ring has no name, there is no memory for the replies, another engine answers differently.
+
+    Examples
+    --------
+    >>> with ringfeed.Engine(ring, model, batch_size=64):
+    ...     scores = ringfeed.Client("cams").predict({"image": pixels})
     """
 
     def __init__(
         self,
         ring: Ring,
         model: Any,
-        batch_size: int | None = None,
+        batch_size: int | str | None = None,
         linger: float | None = None,
         *,
         max_batch_size: int | None = None,
@@ -58,71 +130,359 @@ class Engine:
         policy: BatchPolicy | None = None,
         max_queue_size: int | None = None,
         when_full: str = "block",
+        devices: str | Sequence[str] | None = None,
+        strategy: Any = None,
+        precision: str | None = None,
+        samples: Any = None,
+        jit_compile: bool = False,
         structure: Any = None,
+        allow_row_mixing: bool = False,
         reply_cells: int | None = None,
         participants: int = 512,
-        allow_row_mixing: bool = False,
-        jit_compile: bool = False,
+        latency_target: float | None = None,
+        remember: Any = False,
+        sink: Sink | None = None,
+        answers_for: Ring | None = None,
     ) -> None:
+        if not isinstance(ring, Ring):
+            raise TypeError(f"ring {ring!r:.80}: give a ringfeed.Ring. Ring.attach(name) opens one that exists.")
+        if when_full not in _WHEN_FULL:
+            raise ValueError(f'when_full={when_full!r}: give "block" or "reject".')
         self.ring = ring
-        self._form = model_form(model)
-        self.name = self._form.name
-        size = batch_size or max_batch_size or DEFAULT_BATCH_SIZE
-        wait = linger if linger is not None else 0.002 if batch_timeout is None else batch_timeout
-        self.policy = policy or Batching(min(size, ring.slots), wait, allowed_batch_sizes, preferred_batch_sizes)
-        self._pool_options = (reply_cells or 2 * ring.slots, participants)
-        self._settings = {"max_queue_size": max_queue_size or 0, "rejects": when_full == "reject"}
-        structure = default_structure(ring.spec, self._form) if structure is None else lists_to_tuples(structure)
         self.meter = _core.Meter()
-        self._replicas = [
-            Replica(
-                self._form,
-                ring.spec,
-                structure,
-                self.policy.padded_size,
-                self.policy.max_batch_size,
-                self.meter,
-                jit_compile=jit_compile,
-                ring_name=ring.name,
-            )
-        ]
+        self.precision_report: PrecisionReport | None = None
+        self.measurements: tuning.Measurements | None = None
+        self._sink = sink
+        self._answers_for = answers_for or ring
+        grow_memory()
+        forms = self._forms(model, devices, strategy, precision, samples, jit_compile)
+        self.name = forms[0][1].name
+        structure = default_structure(ring.spec, forms[0][1]) if structure is None else lists_to_tuples(structure)
+        self._element = Element.of(ring.spec, structure, ring.name)
+        self.policy: BatchPolicy = policy or self._batching(
+            _either("batch_size", batch_size, "max_batch_size", max_batch_size, DEFAULT_BATCH_SIZE),
+            _either("linger", linger, "batch_timeout", batch_timeout, DEFAULT_LINGER_SECONDS),
+            allowed_batch_sizes,
+            preferred_batch_sizes,
+        )
+        self._auto = batch_size == "auto", latency_target, remember, model, precision, jit_compile
+        self._compile_all = bool(jit_compile and allowed_batch_sizes)
+        self._sizes = allowed_batch_sizes
+        self._allow_row_mixing = allow_row_mixing
+        cells = 2 * ring.slots if reply_cells is None else whole("reply_cells", reply_cells, 1)
+        self._pool_options = cells, whole("participants", participants, 2)
+        self._settings = max_queue_size or 0, when_full == "reject"
+        tracer = BatchTracer(ring.name, self.name)
+        self._replicas = [self._replica(form, device, tracer) for device, form in forms]
         self._pool: ReplyPool | None = None
         self._threads: list[threading.Thread] = []
+        self._started = 0.0
         self._stopping = False
         self._draining = False
+        self._failures_logged = 0
+        self._recovered = 0.0
+
+    # -- what it is made of ------------------------------------------------------------------------
+
+    def _forms(
+        self, model: Any, devices: Any, strategy: Any, precision: str | None, samples: Any, jit_compile: bool
+    ) -> list[tuple[str, ModelForm]]:
+        if precision is not None:
+            smaller = with_precision(model, precision)
+            if samples is not None:
+                self.precision_report = compare(model, smaller, samples)
+                _log.info("ring %r: precision %s: %s", self.ring.name, precision, self.precision_report)
+            model = smaller
+        if strategy is not None:
+            if devices is not None:
+                raise ValueError("devices and strategy: give one of them; a strategy has devices of its own.")
+            return [(str(strategy.__class__.__name__), mirrored_form(model_form(model), strategy))]
+        places = resolve_devices(devices)
+        return list(zip(places, replicas(model, places, jit_compile=jit_compile), strict=True))
+
+    def _batching(self, size: Any, linger: Any, allowed: Any, preferred: Any) -> Batching:
+        most = self.ring.slots
+        if size == "auto":
+            size = min(max(allowed) if allowed else most, most)
+        size = whole("batch_size", size, 1)
+        for what, rows in [("batch_size", size), *(("allowed_batch_sizes", each) for each in allowed or ())]:
+            if rows > most:
+                raise ValueError(f"{what} {rows}: ring {self.ring.name!r} has only {most} slots.")
+        return Batching(size, seconds("linger", linger), allowed, preferred)
+
+    def _replica(self, form: ModelForm, device: str, tracer: BatchTracer) -> Replica:
+        return Replica(
+            form,
+            device,
+            self._element,
+            lambda rows: self.policy.padded_size(rows),
+            self.policy.max_batch_size,
+            self.meter,
+            tracer,
+            self._sink or Answers(),
+            self._note_failure,
+        )
+
+    # -- starting ----------------------------------------------------------------------------------
 
     def start(self) -> Engine:
-        outputs = self._replicas[0].warm_up(1)
-        settings = PoolSettings(outputs.bare, **self._settings)
-        self._pool = ReplyPool.make(self.ring, outputs.fields, *self._pool_options, settings)
+        """Warm the model up, and serve in the background.
+
+        Returns
+        -------
+        Engine
+            Itself.
+        """
+        if self._threads:
+            raise RingFeedError(f"engine of ring {self.ring.name!r} was started before. Make a new one.")
+        self._prepare()
+        self._started = time.monotonic()
+        for number, replica in enumerate(self._replicas):
+            name = f"ringfeed-engine-{self.ring.name}-{number}"
+            self._threads.append(threading.Thread(target=self._serve, args=(replica,), name=name, daemon=True))
+        assert self._pool is not None
         self._pool.serve(True)
-        for replica in self._replicas:
-            thread = threading.Thread(target=self._serve, args=(replica,), name=f"ringfeed-engine-{self.ring.name}", daemon=True)
+        for thread in self._threads:
             thread.start()
-            self._threads.append(thread)
+        devices = ", ".join(replica.device for replica in self._replicas)
+        _log.info("ring %r: serving model %r on %s, %s", self.ring.name, self.name, devices, self.policy)
         return self
 
+    def _prepare(self) -> None:
+        first = self._replicas[0]
+        self._refuse_mixed_rows()
+        if self._auto[0]:
+            self._choose_batch_size(first)
+        outputs = first.output_spec()
+        for replica in self._replicas:
+            for rows in self._sizes if self._compile_all and self._sizes else (1, self.policy.max_batch_size):
+                self._warm_up(replica, rows)
+        if self._sink is not None:
+            self._pool = self._join(self._answers_for)
+        else:
+            settings = PoolSettings(outputs.bare, *self._settings)
+            self._pool = ReplyPool.make(self._answers_for, outputs.fields, *self._pool_options, settings)
+
+    @staticmethod
+    def _join(ring: Ring) -> ReplyPool:
+        pool = ReplyPool.join(ring)
+        if pool is None:
+            raise RingFeedError(f"ring {ring.name!r} has no replies yet: start its last stage first.")
+        return pool
+
+    def _warm_up(self, replica: Replica, rows: int) -> None:
+        import tensorflow as tf
+
+        try:
+            replica.run_on_nothing(rows)
+        except tf.errors.ResourceExhaustedError:
+            replica.ceiling.lower(rows)
+            _log.warning("ring %r: %s has no memory for %d rows", self.ring.name, replica.device, rows)
+
+    def _refuse_mixed_rows(self) -> None:
+        padded = max(self._sizes) if self._sizes else 0
+        if padded > 1 and not self._allow_row_mixing:
+            refuse_mixed_rows(
+                self._replicas[0].form, self._replicas[0].form.step, self._element, padded, "allowed_batch_sizes"
+            )
+
+    def _choose_batch_size(self, replica: Replica) -> None:
+        _, target, remember, model, precision, jit_compile = self._auto
+        most = self.policy.max_batch_size
+        folder = None if remember in (True, False) else remember
+        inputs = list(self._element.specs(None, cut=True).values())
+        options = {"largest": most, "precision": precision, "jit_compile": jit_compile, "sizes": self._sizes}
+        key = tuning_memory.key_of(model, inputs, replica.device, **options) if remember else ""
+        measured = tuning_memory.recall(key, folder) if remember else None
+        if measured is None:
+            sizes = sorted(self._sizes) if self._sizes else tuning.sizes_up_to(most)
+            measured = tuning.measure(lambda rows: replica.run_on_nothing(rows), sizes)
+            if remember:
+                tuning_memory.remember(key, measured, folder)
+        self.measurements = measured
+        chosen = tuning.choose(measured, target)
+        if isinstance(self.policy, Batching):
+            preferred = [size for size in self.policy.preferred_batch_sizes or () if size <= chosen] or None
+            self.policy = Batching(chosen, self.policy.batch_timeout, self._sizes, preferred)
+        for each in self._replicas:
+            each.ceiling.rows = min(each.ceiling.rows, chosen)
+        _log.info("ring %r: batch_size=%d of (%s)", self.ring.name, chosen, measured)
+
+    # -- serving -----------------------------------------------------------------------------------
+
     def _serve(self, replica: Replica) -> None:
+        pool = self._pool
+        assert pool is not None
+        replica.waits_from_now()
         while not self._stopping:
             try:
-                batch = self.policy.take(self.ring, replica.ceiling.rows, lambda: self._stopping)
+                batch = self.policy.take(self.ring, replica.ceiling.rows, self._should_end)
+                for requests in pool.hold(batch):
+                    replica.serve(requests)
+                self._look_after_the_dead(pool)
             except RingEmpty:
-                continue
+                if self._draining:
+                    break
             except (RingFinished, RingClosed):
                 break
-            for requests in self._pool.hold(batch):
-                replica.serve(requests)
+            except Exception:
+                _log.exception("ring %r: a batch could not be served", self.ring.name)
+            finally:
+                batch = requests = None  # nothing is kept while it waits
+
+    def _should_end(self) -> bool:
+        """Look around while a replica waits."""
+        if self._pool is not None:
+            self._look_after_the_dead(self._pool)
+        return self._stopping or self._draining
+
+    def _look_after_the_dead(self, pool: ReplyPool) -> None:
+        """Take back, now and then, the cells of clients that died."""
+        now = time.monotonic()
+        if now - self._recovered >= _RECOVERY_SECONDS:
+            self._recovered = now
+            pool.cells.recover()
+
+    def _note_failure(self, error: Exception, rows: int) -> None:
+        self._failures_logged += 1
+        if self._failures_logged & (self._failures_logged - 1) == 0:  # the 1st, 2nd, 4th, 8th ...
+            _log.warning(
+                "ring %r: %d row answered with an error (%d so far): %s",
+                self.ring.name,
+                rows,
+                self._failures_logged,
+                error,
+            )
+
+    # -- ending ------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serve in the foreground, until the ring is finished or closed, or Ctrl-C ends it.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            After the batch under way was answered.
+        """
+        self.start()
+        try:
+            self.wait()
+        finally:
+            self.stop()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it serves no more: because the ring was finished, or it was drained or stopped.
+
+        Returns
+        -------
+        bool
+            False when `timeout` seconds were over before.
+        """
+        until = None if timeout is None else time.monotonic() + timeout
+        for thread in self._threads:
+            thread.join(None if until is None else max(until - time.monotonic(), 0.0))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """Answer what waits in the ring, then stop.
+
+        It ends when nothing waits: clients that go on asking keep it at work. `Ring.finish` ends those, too.
+
+        Returns
+        -------
+        bool
+            False when `timeout` seconds were over before; it goes on draining.
+        """
+        self._draining = True
+        drained = self.wait(timeout)
+        if drained:
+            self.stop()
+        return drained
 
     def stop(self) -> None:
+        """Answer the batches under way, then stop. Doing it twice does no harm.
+
+        What waits in the ring is left to other engines. Where there is none, clients get `EngineDied` within 100 ms.
+        """
         self._stopping = True
         for thread in self._threads:
             thread.join()
-        if self._pool is not None:
+        if self._pool is not None and not self._pool.cells.closed:
             self._pool.serve(False)
             self._pool.close()
+            _log.info("ring %r: stopped: %s", self.ring.name, self.stats().advice)
 
     def __enter__(self) -> Engine:
         return self.start()
 
-    def __exit__(self, kind, error, traceback) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         self.stop()
+
+    # -- seeing what happens -----------------------------------------------------------------------
+
+    @property
+    def running(self) -> bool:
+        """Whether it takes batches."""
+        return any(thread.is_alive() for thread in self._threads)
+
+    def stats(self) -> EngineStats:
+        """Return what it did since it was started; ``print(engine.stats())`` shows it as text."""
+        stages = {stage: StageTimes.of(*reading) for stage, reading in self.meter.read().items()}
+        starved, batching = self.meter.idle()
+        sizes: dict[int, int] = {}
+        for replica in self._replicas:
+            for rows, count in list(replica.batch_sizes.items()):
+                sizes[rows] = sizes.get(rows, 0) + count
+        return EngineStats(
+            ring=self.ring.name,
+            model=self.name,
+            devices=tuple(replica.device for replica in self._replicas),
+            uptime_seconds=time.monotonic() - self._started if self._started else 0.0,
+            rows=sum(rows * count for rows, count in sizes.items()),
+            batches=sum(sizes.values()),
+            failed=sum(replica.failed for replica in self._replicas),
+            expired=0 if self._pool is None else self._pool.expired,
+            withdrawn=0 if self._pool is None else self._pool.withdrawn,
+            batch_sizes=sizes,
+            stages=stages,
+            busy_seconds=stages["compute"].total_seconds + stages["copy"].total_seconds,
+            starved_seconds=starved / 1e9,
+            batching_seconds=batching / 1e9,
+            reply_seconds=stages["reply"].total_seconds,
+            ready=0 if self.ring.closed else sum(level.ready for level in self.ring.levels),
+            slots=0 if self.ring.closed else self.ring.slots,
+            producers=self.meter.producers(),
+            ceiling_rows=min(replica.ceiling.rows for replica in self._replicas),
+            out_of_memory=sum(replica.ceiling.lowered for replica in self._replicas),
+        )
+
+    def register_metrics(self, registry: Any = None) -> EngineCollector:
+        """Show its numbers to Prometheus.
+
+        Parameters
+        ----------
+        registry : prometheus_client.CollectorRegistry, optional
+            By default prometheus-client's own, which ``prometheus_client.start_http_server(port)`` serves.
+
+        Raises
+        ------
+        ModuleNotFoundError
+            The package prometheus-client is not installed: ``pip install ringfeed[metrics]``.
+        """
+        from prometheus_client import REGISTRY
+
+        collector = EngineCollector(self)
+        (REGISTRY if registry is None else registry).register(collector)
+        return collector
+
+    def __repr__(self) -> str:
+        state = "running" if self.running else "stopped" if self._stopping else "not started"
+        return f"<Engine of model {self.name!r} on ring {self.ring.name!r}, {state}>"
+
+
+def _either(name: str, value: Any, other_name: str, other: Any, default: Any) -> Any:
+    if value is not None and other is not None:
+        raise ValueError(f"{name}={value!r} and {other_name}={other!r}: they are two names of one thing; give one.")
+    return value if value is not None else other if other is not None else default

@@ -123,6 +123,7 @@ def _rows(what: str, value: Any, ring: Ring) -> int:
 
 
 def default_structure(spec: RecordSpec, form: ModelForm) -> Any:
+    """Return what a model is given of a record, where nobody says."""
     names = list(spec)
     if len(names) == 1:
         return names[0]
@@ -131,13 +132,16 @@ def default_structure(spec: RecordSpec, form: ModelForm) -> Any:
     return {name: name for name in names}
 
 
-def refuse_mixed_rows(form: ModelForm, step: Callable[[Any], Any], element: Element, rows: int) -> None:
+def refuse_mixed_rows(
+    form: ModelForm, step: Callable[[Any], Any], element: Element, rows: int, option: str = 'pad="ring"'
+) -> None:
+    """Raise where the model's results for a row depend on those beside it, which padding would let in."""
     specs = list(element.specs(rows, cut=False).values())
     call = tf.function(lambda *given: step(element.pack(given, cut=True)), input_signature=specs, autograph=False)
     if reason := why_rows_are_mixed(call, specs):
         raise ValueError(
-            f'model {form.name!r}: pad="ring" would let the slots beside a batch into its results, because the model '
-            f"mixes rows: {reason}. Leave pad out, or say allow_row_mixing=True if that is wanted."
+            f"model {form.name!r}: {option} would let the slots beside a batch into its results, because the model "
+            f"mixes rows: {reason}. Leave it out, or say allow_row_mixing=True if that is wanted."
         )
 
 

@@ -58,8 +58,8 @@ class OutputSpec:
                 raise ValueError(f"{what} is a {type(leaf).__name__}; a reply holds dense tensors. Make it one.")
             if leaf.shape.rank == 0 or leaf.shape[0] != rows:
                 raise ValueError(
-                    f"{what} has shape {tuple(leaf.shape)} for {rows} rows; an answer is made of rows. Return one row for "
-                    "each row of the inputs."
+                    f"{what} has shape {tuple(leaf.shape)} for {rows} rows; an answer is made of rows. Return one row "
+                    "for each row of the inputs."
                 )
             if 0 in leaf.shape[1:]:
                 raise ValueError(f"{what} has shape {tuple(leaf.shape)}: it is empty. Leave it out.")

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
+import numpy.typing as npt
 import tensorflow as tf
 
 from .. import _core
 from .._core import Batch, Requests
-from ..record_spec import RecordSpec
 from .elements import Element
 from .handover import as_tensor
 from .model_forms import ModelForm
 from .output_spec import OutputSpec, as_arrays
+from .tracing import BatchTracer
 
 _TEXT_CHARACTERS = 1000
 
@@ -44,6 +45,22 @@ class Ceiling:
         self.rows = max(min(self.rows, failed_rows // 2), 1)
 
 
+class Sink(Protocol):
+    """Where the outputs of rows go: into reply cells, or into the ring of the next stage."""
+
+    def deliver(self, requests: Requests, outputs: list[npt.NDArray[Any]], start: int, stop: int) -> None:
+        """Deliver the outputs of rows `start` to `stop`."""
+        ...
+
+
+class Answers:
+    """The sink of an engine that answers: each row's outputs go into the cell of its request."""
+
+    def deliver(self, requests: Requests, outputs: list[npt.NDArray[Any]], start: int, stop: int) -> None:
+        """Write them, and wake who waits."""
+        requests.answer(outputs, start, stop)
+
+
 class Replica:
     """A model on a device.
 
@@ -51,79 +68,91 @@ class Replica:
     ----------
     form : ModelForm
         Its step puts itself on the device.
-    spec : RecordSpec
-        The fields of a record.
-    structure : nest of str
-        What the model is given.
+    device : str
+        For traces and messages.
+    element : Element
+        What the model is given of a record.
     padded_size : callable
         From rows to the number of rows that the model is to be given.
     most_rows : int
+        Of a batch.
     meter : Meter
-    jit_compile : bool
+    tracer : BatchTracer
+    sink : Sink
+    when_failed : callable
+        Called with an exception and a number of rows.
 
     Attributes
     ----------
-    name : str
-        Of the model.
     ceiling : Ceiling
-    failures : int
+    failed : int
         Rows that were answered with an error.
+    batch_sizes : dict of int to int
+        How many batches had so many rows.
     """
 
     def __init__(
         self,
         form: ModelForm,
-        spec: RecordSpec,
-        structure: Any,
+        device: str,
+        element: Element,
         padded_size: Callable[[int], int],
         most_rows: int,
         meter: _core.Meter,
-        *,
-        jit_compile: bool = False,
-        ring_name: str,
+        tracer: BatchTracer,
+        sink: Sink,
+        when_failed: Callable[[Exception, int], None],
     ) -> None:
-        self.name = form.name
+        self.device = device
         self.ceiling = Ceiling(most_rows)
-        self.failures = 0
+        self.failed = 0
         self.batch_sizes: dict[int, int] = {}
-        self._form = form  # owns the model's variables
-        self._element = Element.of(spec, structure, ring_name)
+        self.form = form  # owns the model's variables
+        self._element = element
         self._padded_size = padded_size
         self._meter = meter
-        self._step = tf.function(form.step, jit_compile=True, autograph=False) if jit_compile else form.step
+        self._tracer = tracer
+        self._sink = sink
+        self._when_failed = when_failed
         self._function = self._trace()
-        self._outputs: OutputSpec | None = None
         self._idle_since = time.monotonic_ns()
 
     def _trace(self) -> Callable[..., Any]:
-        element = self._element
+        element, step = self._element, self.form.step
 
         def function(*given: Any) -> Any:
-            outputs = self._step(element.pack(given, cut=True))
+            outputs = step(element.pack(given, cut=True))
             with tf.device("/CPU:0"):  # with a GPU the copy goes into TensorFlow's pinned memory
                 return tf.nest.map_structure(tf.identity, outputs)
 
         specs = list(element.specs(None, cut=False).values())
-        concrete: Callable[..., Any] = tf.function(
-            function, input_signature=specs, autograph=False
-        ).get_concrete_function()
+        traced = tf.function(function, input_signature=specs, autograph=False)
+        concrete: Callable[..., Any] = traced.get_concrete_function()
         return concrete
 
-    # -- what it is --------------------------------------------------------------------------------
+    # -- outside of service ------------------------------------------------------------------------
 
-    def warm_up(self, rows: int) -> OutputSpec:
-        """Run the model on zeros, of the size that so many records make, and learn what it returns."""
-        rows = self._padded_size(rows)
-        outputs = self._function(*self._element.nothing(rows))
-        names = getattr(self._form.keras_model, "output_names", None)
-        self._outputs = OutputSpec.of(outputs, rows, self.name, names)
-        return self._outputs
+    def run_on_nothing(self, rows: int) -> Any:
+        """Run the model on zeros, of the size that so many rows make. Returns its outputs."""
+        return self._function(*self._element.nothing(self._padded_size(rows)))
 
-    def idle_from_now(self) -> None:
+    def output_spec(self) -> OutputSpec:
+        """Learn what the model returns. Warms it up, too.
+
+        Raises
+        ------
+        ValueError
+            The outputs are not rows of fixed shapes.
+        """
+        rows = self._padded_size(1)
+        names = getattr(self.form.keras_model, "output_names", None)
+        return OutputSpec.of(self.run_on_nothing(1), rows, self.form.name, names)
+
+    def waits_from_now(self) -> None:
         """Say that what comes now is waiting for a batch."""
         self._idle_since = time.monotonic_ns()
 
-    # -- running -----------------------------------------------------------------------------------
+    # -- in service --------------------------------------------------------------------------------
 
     def serve(self, requests: Requests) -> None:
         """Run a batch, answer its requests, release it.
@@ -131,24 +160,20 @@ class Replica:
         A batch that the device has too little memory for is halved and run again, down to single rows. One that fails
         otherwise is halved, too, until the error belongs to single rows: it reaches exactly those.
         """
-        self._meter.begin(requests, self._idle_since)
         parts = [(0, requests.rows)]
         try:
+            self._meter.begin(requests, self._idle_since)
             while parts:
                 start, stop = parts.pop()
                 if stop - start > self.ceiling.rows:
                     parts += _halves(start, stop)
                     continue
                 error = self._serve_rows(requests, start, stop)
-                if error is None:
-                    continue
-                if isinstance(error, tf.errors.ResourceExhaustedError):
-                    self.ceiling.lower(stop - start)
-                if stop - start > 1:
-                    parts += _halves(start, stop)
-                else:
-                    self.failures += 1
-                    requests.refuse(_core.FAILED, text_of(error), start, stop)
+                if error is not None:
+                    parts += self._after_failure(requests, start, stop, error)
+        except BaseException as error:
+            requests.refuse_rest(f"the engine failed: {text_of(error)}")
+            raise
         finally:
             requests.batch.release()
             self._idle_since = time.monotonic_ns()
@@ -159,17 +184,16 @@ class Replica:
         try:
             inputs = self._inputs(requests.batch, start, rows)
             ready = time.monotonic_ns()
-            outputs = self._function(*inputs)
-            arrays = as_arrays(outputs)
+            with self._tracer.batch(rows, self.device):
+                outputs = as_arrays(self._function(*inputs))
             ran = time.monotonic_ns()
             del inputs
-            self._meter.add(_core.COPY, ready - began)
-            self._meter.add(_core.COMPUTE, ran - ready)
-            if rows == requests.rows:
-                self._meter.answered(requests)
-            requests.answer(arrays, start, stop)
+            self._meter.answered(requests, start, stop)
+            self._sink.deliver(requests, outputs, start, stop)
         except Exception as error:
             return error
+        self._meter.add(_core.COPY, ready - began)
+        self._meter.add(_core.COMPUTE, ran - ready)
         self._meter.add(_core.REPLY, time.monotonic_ns() - ran)
         self.batch_sizes[rows] = self.batch_sizes.get(rows, 0) + 1
         return None
@@ -183,6 +207,17 @@ class Replica:
             as_tensor(batch.tags if field is None else batch.window(name, start, size))
             for name, field in self._element.fields.items()
         ]
+
+    def _after_failure(self, requests: Requests, start: int, stop: int, error: Exception) -> list[tuple[int, int]]:
+        """Return what is to be run again."""
+        if isinstance(error, tf.errors.ResourceExhaustedError):
+            self.ceiling.lower(stop - start)
+        if stop - start > 1:
+            return _halves(start, stop)
+        self.failed += 1
+        self._when_failed(error, stop - start)
+        requests.refuse(_core.FAILED, text_of(error), start, stop)
+        return []
 
 
 def _halves(start: int, stop: int) -> list[tuple[int, int]]:
