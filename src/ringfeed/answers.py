@@ -61,7 +61,7 @@ class RowsAnswer:
     def __init__(self, rows: int) -> None:
         self._rows = rows
         self._stored = 0
-        self._arrays: dict[str, npt.NDArray[Any]] | npt.NDArray[Any] | None = None
+        self._arrays: Any = None
 
     def store(self, start: int, reply: Reply) -> bool:
         """Copy the answers of a reply from row `start` on. Returns whether these were the last that were missing.
@@ -90,5 +90,5 @@ class RowsAnswer:
 
     @property
     def arrays(self) -> Any:
-        """The outputs, of shape (rows, *shape)."""
+        """The outputs, of shape (rows, *shape): an array, or a dict of them."""
         return self._arrays

@@ -21,7 +21,7 @@ STAGES = {
     "reply": "writing the answers of a batch",
     "total": "from asking to the answer (requests)",
 }
-_ENDS_SECONDS = [end / 1e9 for end in _core.BUCKET_ENDS_NS]
+_ENDS_SECONDS: list[float] = [end / 1e9 for end in _core.BUCKET_ENDS_NS]
 
 
 @dataclass(frozen=True)
@@ -185,6 +185,7 @@ class EngineCollector:
         """Yield the families of metrics, as prometheus-client asks for them at each scrape."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
+        family: Any
         stats = self._engine.stats()
         names, values = ["ring", "model"], [stats.ring, stats.model]
         for name, text, value in _counters(stats):

@@ -316,10 +316,7 @@ class Engine:
         replica.waits_from_now()
         while not self._stopping:
             try:
-                batch = self.policy.take(self.ring, replica.ceiling.rows, self._should_end)
-                for requests in pool.hold(batch):
-                    replica.serve(requests)
-                self._look_after_the_dead(pool)
+                self._serve_batch(replica, pool)
             except RingEmpty:
                 if self._draining:
                     break
@@ -327,8 +324,12 @@ class Engine:
                 break
             except Exception:
                 _log.exception("ring %r: a batch could not be served", self.ring.name)
-            finally:
-                batch = requests = None  # nothing is kept while it waits
+
+    def _serve_batch(self, replica: Replica, pool: ReplyPool) -> None:
+        # In a function of its own: nothing of a batch is kept while the next is waited for.
+        for requests in pool.hold(self.policy.take(self.ring, replica.ceiling.rows, self._should_end)):
+            replica.serve(requests)
+        self._look_after_the_dead(pool)
 
     def _should_end(self) -> bool:
         """Look around while a replica waits."""
