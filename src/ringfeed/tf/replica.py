@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from .. import _core
 from .._core import Batch, Requests
+from .direct_call import direct_call
 from .elements import Element
 from .handover import as_tensor
 from .model_forms import ModelForm
@@ -114,10 +115,11 @@ class Replica:
         self._tracer = tracer
         self._sink = sink
         self._when_failed = when_failed
-        self._function = self._trace()
+        self._concrete = self._trace()
+        self._call = direct_call(self._concrete)
         self._idle_since = time.monotonic_ns()
 
-    def _trace(self) -> Callable[..., Any]:
+    def _trace(self) -> Any:
         element, step = self._element, self.form.step
 
         def function(*given: Any) -> Any:
@@ -127,14 +129,13 @@ class Replica:
 
         specs = list(element.specs(None, cut=False).values())
         traced = tf.function(function, input_signature=specs, autograph=False)
-        concrete: Callable[..., Any] = traced.get_concrete_function()
-        return concrete
+        return traced.get_concrete_function()
 
     # -- outside of service ------------------------------------------------------------------------
 
     def run_on_nothing(self, rows: int) -> Any:
         """Run the model on zeros, of the size that so many rows make. Returns its outputs."""
-        return self._function(*self._element.nothing(self._padded_size(rows)))
+        return self._concrete(*self._element.nothing(self._padded_size(rows)))
 
     def output_spec(self) -> OutputSpec:
         """Learn what the model returns. Warms it up, too.
@@ -185,7 +186,7 @@ class Replica:
             inputs = self._inputs(requests.batch, start, rows)
             ready = time.monotonic_ns()
             with self._tracer.batch(rows, self.device):
-                outputs = as_arrays(self._function(*inputs))
+                outputs = as_arrays(self._call(*inputs))
             ran = time.monotonic_ns()
             del inputs
             self._meter.answered(requests, start, stop)
