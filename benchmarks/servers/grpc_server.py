@@ -38,7 +38,7 @@ READY_SECONDS = 30.0
 
 def missing() -> str | None:
     absent = [name for name in ("grpc", "tensorflow_serving") if importlib.util.find_spec(name) is None]
-    return f"{', '.join(absent)} not installed: pip install 'ringfeed[peers]'" if absent else None
+    return f"{', '.join(absent)} not installed: pip install '.[peers]'" if absent else None
 
 
 class GrpcConnection:

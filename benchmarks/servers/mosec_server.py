@@ -30,7 +30,7 @@ HOST = "127.0.0.1"
 
 
 def missing() -> str | None:
-    return None if importlib.util.find_spec("mosec") else "mosec not installed: pip install 'ringfeed[peers]'"
+    return None if importlib.util.find_spec("mosec") else "mosec not installed: pip install '.[peers]'"
 
 
 class MosecConnection:

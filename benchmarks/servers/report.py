@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from servers.contest import Figures
-from servers.interface import RINGFEED
+from servers.interface import MODEL_ALONE, RINGFEED
 
 P50_OF_GRPC, P50_OF_PIPE, TIMES_GRPC = 1 / 5, 1 / 2, 5.0
 
@@ -27,10 +27,11 @@ def throughput_ratio(figures: Mapping[str, Figures], way: str) -> float | None:
 
 def print_round_trips(title: str, figures: Mapping[str, Figures], missing: Mapping[str, str]) -> None:
     """Print each way's latency, who is missing, and how far the targets are met."""
-    print(f"\n\n{title}\n{'':28}{'p50':>12}{'p99':>12}   RingFeed's p50 is")
+    print(f"\n\n{title}\n{'':28}{'p50':>12}{'p99':>12}{'p50 - model':>14}   RingFeed's p50 is")
     for way, each in sorted(figures.items(), key=lambda item: item[1].latency_us(50)):
-        text = _text(p50_ratio(figures, way), "of it")
-        print(f"{way:28}{each.latency_us(50):9.0f} us{each.latency_us(99):9.0f} us   {text}")
+        around_us = [own - model for own, model in zip(each.p50_us, figures[MODEL_ALONE].p50_us, strict=True)]
+        latencies = f"{each.latency_us(50):9.0f} us{each.latency_us(99):9.0f} us{statistics.median(around_us):11.0f} us"
+        print(f"{way:28}{latencies}   {_text(p50_ratio(figures, way), 'of it')}")
     _print_missing(missing)
     for peer, target in (("gRPC", P50_OF_GRPC), ("Pipe", P50_OF_PIPE)):
         ways = [way for way in figures if way.startswith(peer)]

@@ -29,6 +29,7 @@ class ServerProcess:
         self._process = SPAWN.Process(target=_run, args=(theirs, serve, arguments), daemon=True)
         self._process.start()
         theirs.close()
+        self._serves = False
 
     def address(self) -> Any:
         """Wait until it serves and return what `serve` yielded. Called once."""
@@ -40,11 +41,13 @@ class ServerProcess:
             raise RuntimeError("a server's process ended before it served") from None
         if not succeeded:
             raise RuntimeError(f"a server did not start:\n{answer}")
+        self._serves = True
         return answer
 
     def close(self) -> None:
-        self._control.close()  # which it waits for
-        self._process.join(END_SECONDS)
+        self._control.close()  # which it waits for, once it serves
+        if self._serves:
+            self._process.join(END_SECONDS)
         end(self._process)
 
 
