@@ -14,14 +14,13 @@ does with `num_batch_threads` 1, `max_batch_size` 32 and `batch_timeout_micros` 
 from __future__ import annotations
 
 import importlib.util
+import os
 import queue
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -69,8 +68,7 @@ class GrpcServer:
 
     def __init__(self, model_name: str, client_count: int) -> None:
         self._client_count = client_count
-        self._folder = tempfile.TemporaryDirectory(prefix="ringfeed-bench-")
-        self._process = ServerProcess(serve, model_name, client_count, self._folder.name)
+        self._process = ServerProcess(serve, model_name, client_count)
 
     def connectors(self) -> dict[str, list[Connector]]:
         addresses = self._process.address()
@@ -78,11 +76,10 @@ class GrpcServer:
 
     def close(self) -> None:
         self._process.close()
-        self._folder.cleanup()
 
 
 @contextmanager
-def serve(model_name: str, client_count: int, folder: str) -> Iterator[dict[str, str]]:
+def serve(model_name: str, client_count: int) -> Iterator[dict[str, str]]:
     import grpc
     import tensorflow  # noqa: F401  # the whole of it, ahead of its messages
 
@@ -91,7 +88,7 @@ def serve(model_name: str, client_count: int, folder: str) -> Iterator[dict[str,
     with ExitStack() as stack:
         runners = {ONE_BY_ONE: lambda image: model([image])[0], BATCHING: stack.enter_context(batching(model))}
         for number, (way, run) in enumerate(runners.items()):
-            addresses[way] = f"unix:{Path(folder) / str(number)}"
+            addresses[way] = f"unix-abstract:ringfeed-bench-{os.getpid()}-{number}"  # one that leaves no file
             server = grpc.server(ThreadPoolExecutor(max_workers=client_count))
             add_service(server, run)
             server.add_insecure_port(addresses[way])
