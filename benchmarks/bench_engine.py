@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
+from pipelines.other_load import OtherLoad
 from servers.contest import Contest, Figures
 from servers.interface import MODEL_ALONE, SERVERS, WAYS
-from servers.report import p50_ratio, print_round_trips, print_throughput, throughput_ratio
+from servers.report import p50_ratio, print_other_load, print_round_trips, print_throughput, throughput_ratio
 
 CLIENTS = 16
 ROUND_TRIPS, ROUND_TRIP_ROUNDS = 200, 25  # of one client
@@ -37,16 +38,19 @@ class Arena:
 
     def round_trips(self) -> dict[str, Figures]:
         if "round trips" not in self._figures:
+            load = OtherLoad()
             figures = self.contest.compete(1, self.few(ROUND_TRIP_ROUNDS), self.few(ROUND_TRIPS), with_alone=True)
             print_round_trips(f"one client, model '{self.model_name}'", figures, self.contest.missing)
+            print_other_load(load)
             self._figures["round trips"] = figures
         return self._figures["round trips"]
 
     def many_clients(self) -> dict[str, Figures]:
         if "many clients" not in self._figures:
-            clients = len(self.contest.clients)
+            clients, load = len(self.contest.clients), OtherLoad()
             figures = self.contest.compete(clients, self.few(MANY_CLIENTS_ROUNDS), self.few(REQUESTS_EACH))
             print_throughput(f"{clients} clients, model '{self.model_name}'", figures, self.contest.missing)
+            print_other_load(load)
             self._figures["many clients"] = figures
         return self._figures["many clients"]
 

@@ -4,8 +4,8 @@ TensorFlow Serving itself is a C++ program that PyPI does not have. This one has
 `PredictResponse` from `tensorflow-serving-api`, the arrays as `tensor_content`, the method
 `/tensorflow.serving.PredictionService/Predict`) over an insecure Unix socket, as `tensorflow_model_server
 --grpc_socket_path` offers it. One process, a `ThreadPoolExecutor` with a thread per client; channels and stubs are
-used again for every request; unary calls, which in Python are faster than streams. TCP and `grpc.aio` were tried: no
-difference beyond the noise.
+used again for every request; unary calls, which in Python are faster than streams. TCP, `grpc.aio`,
+and larger HTTP/2 frames and windows were tried: no difference beyond the noise.
 
 Two ways: each request runs the model by itself, or one thread gathers what is there, as TensorFlow Serving's batching
 does with `num_batch_threads` 1, `max_batch_size` 32 and `batch_timeout_micros` 0. Both are services of one process.

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections.abc import Mapping, Sequence
 
+from pipelines.other_load import OtherLoad
 from servers.contest import Figures
 from servers.interface import MODEL_ALONE, RINGFEED
 
+OTHERS_AT_MOST = 0.05
 P50_OF_GRPC, P50_OF_PIPE, TIMES_GRPC = 1 / 5, 1 / 2, 5.0
 
 
@@ -52,6 +55,12 @@ def print_throughput(title: str, figures: Mapping[str, Figures], missing: Mappin
     if ways and RINGFEED in figures:
         best = max(ways, key=lambda way: statistics.median(figures[way].replies_per_second))
         print(f"target: at least {TIMES_GRPC:g} times {best}: {_text(throughput_ratio(figures, best))}")
+
+
+def print_other_load(load: OtherLoad) -> None:
+    """Say how busy others kept the machine, and so what the figures are worth."""
+    share = load.cores() / len(os.sched_getaffinity(0))
+    print(f"others took {share:.0%} of the cores{': not to be quoted' if share > OTHERS_AT_MOST else ''}")
 
 
 def _print_missing(missing: Mapping[str, str]) -> None:
