@@ -15,7 +15,9 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from .. import _core
-from .._core import Batch, Requests
+from .._core import Batch, Claim, Requests
+from ..errors import RingFull
+from ..ring import Ring
 from .direct_call import direct_call
 from .elements import Element
 from .handover import as_tensor
@@ -24,6 +26,11 @@ from .output_spec import OutputSpec, as_arrays
 from .tracing import BatchTracer
 
 _TEXT_CHARACTERS = 1000
+_LOOK_SECONDS = 0.05
+
+
+class Stopped(Exception):
+    """The engine is told to stop, and can not deliver what it has."""
 
 
 class Ceiling:
@@ -60,6 +67,46 @@ class Answers:
     def deliver(self, requests: Requests, outputs: list[npt.NDArray[Any]], start: int, stop: int) -> None:
         """Write them, and wake who waits."""
         requests.answer(outputs, start, stop)
+
+
+class Forward:
+    """The sink of a stage: outputs go into the slots of the next stage's ring, with the requests that they belong to.
+
+    Parameters
+    ----------
+    ring : Ring
+        Of the next stage.
+    should_end : callable
+        Asked while the next ring is full.
+    """
+
+    def __init__(self, ring: Ring, should_end: Callable[[], bool]) -> None:
+        self._ring = ring
+        self._names = list(ring.spec)
+        self._should_end = should_end
+
+    def deliver(self, requests: Requests, outputs: list[npt.NDArray[Any]], start: int, stop: int) -> None:
+        """Write them, and hand the requests on."""
+        done = start
+        while done < stop:
+            claim = self._claim(stop - done)
+            try:
+                offset = done - start
+                for name, array in zip(self._names, outputs, strict=True):
+                    claim[name] = array[offset : offset + claim.rows]
+                rows = claim.rows
+                requests.hand_on(claim, done)
+            finally:
+                claim.discard()
+            done += rows
+
+    def _claim(self, rows: int) -> Claim:
+        while True:
+            try:
+                return self._ring.claim(rows, timeout=_LOOK_SECONDS)
+            except RingFull:
+                if self._should_end():
+                    raise Stopped from None
 
 
 class Replica:
@@ -172,8 +219,10 @@ class Replica:
                 error = self._serve_rows(requests, start, stop)
                 if error is not None:
                     parts += self._after_failure(requests, start, stop, error)
+        except Stopped:
+            requests.refuse_rest(_core.STOPPED, "")
         except BaseException as error:
-            requests.refuse_rest(f"the engine failed: {text_of(error)}")
+            requests.refuse_rest(_core.FAILED, f"the engine failed: {text_of(error)}")
             raise
         finally:
             requests.batch.release()
@@ -191,6 +240,8 @@ class Replica:
             del inputs
             self._meter.answered(requests, start, stop)
             self._sink.deliver(requests, outputs, start, stop)
+        except Stopped:
+            raise
         except Exception as error:
             return error
         self._meter.add(_core.COPY, ready - began)
