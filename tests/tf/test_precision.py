@@ -152,6 +152,12 @@ def test_a_model_in_mixed_precision_can_be_had_in_float32(digits):
     np.testing.assert_array_equal(ModelRunner(back)(digits[1]), ModelRunner(digits[0])(digits[1]))
 
 
+def test_a_model_in_half_precision_is_quantized_from_float32(digits):
+    half = with_precision(digits[0], "mixed_float16")
+    quantized = with_precision(half, "int8")
+    assert accuracy(quantized, *digits[1:]) == pytest.approx(accuracy(half, *digits[1:]), abs=0.02)
+
+
 # ---- What can not be -----------------------------------------------------------------------------------
 
 

@@ -111,7 +111,7 @@ def _from_layers(model: Any, policy: str | None, keep: Collection[int]) -> Any:
     if getattr(model, "inputs", None) is None:
         return None
     # Keras' own copies of inputs would be neither optional nor sparse.
-    structure = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+    structure = model.inputs if isinstance(model, keras.Sequential) else model.input
     inputs = keras.tree.map_structure(_input_like, structure)
     copy = keras.models.clone_model(model, input_tensors=inputs, clone_function=make, recursive=True)
     return copy if type(copy) is type(model) else None

@@ -94,7 +94,8 @@ def _policy(layer: Any) -> str | None:
 
 
 def _quantized(model: Any) -> Any:
-    copy = clone(model)
+    # Keras quantizes no layer that computes in float16.
+    copy = clone(model, FLOAT32 if any(layer.compute_dtype == "float16" for layer in layers_of(model)) else None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # one for each layer that Keras does not quantize
         copy.quantize(INT8)
@@ -285,8 +286,17 @@ def _batches(samples: Any, rows: int) -> Iterator[Any]:
 
 
 def _named(outputs: Any) -> Iterator[tuple[str, npt.NDArray[Any]]]:
-    for path, array in keras.tree.flatten_with_path(outputs):
-        yield "output" + "".join(f"[{step!r}]" for step in path), array
+    names = tf.nest.flatten(_names(outputs, "output"))
+    yield from zip(names, tf.nest.flatten(outputs), strict=True)
+
+
+def _names(outputs: Any, name: str) -> Any:
+    """Return the nest of its leaves' names."""
+    if isinstance(outputs, dict):
+        return {key: _names(value, f"{name}[{key!r}]") for key, value in outputs.items()}
+    if isinstance(outputs, (list, tuple)):
+        return [_names(value, f"{name}[{number}]") for number, value in enumerate(outputs)]
+    return name
 
 
 def _change(name: str, before: npt.NDArray[Any], after: npt.NDArray[Any]) -> OutputChange:
