@@ -169,12 +169,17 @@ static inline void expect_service(hall *now)
     rf_lease_drop(cell);
 }
 
-static inline pid_t start_hall_helper(void (*helper)(void *))
+static void helping_engine(void *unused);
+
+static inline pid_t start_hall_helper(const hall *now, void (*helper)(void *))
 {
     atomic_store(&told->go, 0);
     atomic_store(&told->helper_ready, 0);
     pid_t pid = helper ? spawn(helper, NULL) : 0;
     await(&told->helper_ready, pid != 0);
+    /* An engine has said that it waits: so the victim passes the same steps each time. */
+    while (helper == helping_engine && !atomic_load(&now->ours.ring->header->readable.wanted))
+        rest();
     return pid;
 }
 
@@ -200,7 +205,7 @@ static inline bool play_hall(const hall_scene *scene, uint32_t step, uint32_t vi
     now.ours = create_desk_as(CELLS, CELLS, now.redeliver);
     if (scene->prepare)
         scene->prepare(&now);
-    pid_t helper = start_hall_helper(scene->helper), victim = spawn(hall_victim, &now);
+    pid_t helper = start_hall_helper(&now, scene->helper), victim = spawn(hall_victim, &now);
     bool reached = await_victim(victim), stands = reached && signal == SIGSTOP;
     is_gone(&now);
     atomic_store(&told->go, 1);

@@ -136,7 +136,7 @@ static inline void let_them_sleep(desk *own, const job *now)
     }
 }
 
-static inline void helping_engine(void *unused)
+static void helping_engine(void *unused)
 {
     (void)unused;
     desk own = attach_desk();
@@ -172,9 +172,9 @@ static inline void helping_client(rf_waiter waiter)
     desk own = attach_desk();
     rf_lease *cell = claim(own.pool, 1);
     ask_with(&own, cell, 0, 30, RF_FOREVER, waiter);
-    atomic_store(&told->helper_ready, 1);
     for (uint32_t slices = 0;;) {
         uint32_t key = rf_answers_prepare(own.pool);
+        atomic_store(&told->helper_ready, 1);
         if (look_at(cell, 0).outcome != RF_PENDING)
             break;
         int64_t until = in_ms(RF_SLICE_NS / NS_PER_MS);
