@@ -33,8 +33,9 @@ from .errors import (
     WorkerCrashed,
 )
 from .inventory import SegmentInfo, clean, list_segments
+from .memory_options import MemoryOptionWarning
 from .record_spec import Field, RecordSpec
-from .ring import MemoryOptionWarning, Ring
+from .ring import Ring
 from .version import VERSION
 
 if TYPE_CHECKING:
