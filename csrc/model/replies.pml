@@ -128,6 +128,9 @@ inline tell(c)
     (STATE(seen) == HELD -> (WORD_OWNER(seen) == dead -> OF_THE_HOLDER : OF_THE_CLIENT) \
                          : (STATE(seen) != FREE && WORD_OWNER(seen) == dead -> FREED(seen) : seen))
 
+/* A record is written by who claimed the cell, or holds it. */
+#define CHECK_RECORD(c) assert(WORD_OWNER(words[c]) == self)
+
 inline recover_cell(c)
 {
     do
@@ -151,9 +154,6 @@ inline recover_cell(c)
     od;
     seen = 0; next = 0; who = 0
 }
-/* A record is written by who claimed the cell, or holds it. */
-#define CHECK_RECORD(c) assert(WORD_OWNER(words[c]) == self)
-
 /* bury(), by read lock: nobody can become `dead` meanwhile. */
 inline bury()
 {
@@ -242,7 +242,7 @@ proctype client(byte self)
     :: CLAIM_AT(1)
     :: KILLED
     fi;
-    STEP(assert(WORD_OWNER(words[cell]) == self); clients[cell] = self; waiters[cell] = false);
+    STEP(CHECK_RECORD(cell); clients[cell] = self; waiters[cell] = false);
     if
     :: PUBLISH(cell, EPOCH(mine), self)
     :: KILLED
@@ -260,15 +260,6 @@ proctype client(byte self)
     fi;
 
 wait: /* rf_cell_wait */
-#ifdef WISH_AFTER_LOOK
-    if
-    :: atomic { IS_ANSWERED -> goto read }
-    :: atomic { !IS_ANSWERED -> seen = words[cell] }
-    :: KILLED
-    fi;
-    STEP(waiters[cell] = true);
-    STEP(at[self] = cell; asleep[self] = true);
-#else
     STEP(assert(EPOCH(words[cell]) == EPOCH(mine)); waiters[cell] = true);
     if
     :: atomic { IS_ANSWERED -> goto read }
@@ -283,11 +274,13 @@ wait: /* rf_cell_wait */
     :: KILLED
     fi;
     if /* the kernel compares and puts to sleep in one */
+#ifdef NO_COMPARE
+    :: atomic { at[self] = cell; asleep[self] = true }
+#endif
     :: atomic { words[cell] == seen -> at[self] = cell; asleep[self] = true }
     :: atomic { words[cell] != seen -> seen = 0; goto wait }
     :: KILLED
     fi;
-#endif
     if
     :: atomic { !asleep[self] -> seen = 0; goto wait }
     :: atomic { crashes > 0 && asleep[self] && (words[cell] != seen || DROPS && IS_GONE) -> /* a slice is over */
@@ -338,7 +331,7 @@ inline let_go()
     if
     :: atomic { words[cell] == held -> words[cell] = WORD(ASKED, clients[cell], EPOCH(held)) }
     :: atomic { words[cell] == (held | GONE) -> words[cell] = FREED(held) }
-    :: atomic { words[cell] != held && words[cell] != (held | GONE) -> assert(false) }
+    :: atomic { words[cell] != held && words[cell] != (held | GONE) -> assert(words[cell] == held) }
     :: KILLED
     fi
 }
@@ -389,7 +382,7 @@ hold: /* hold_cell */
        :: dead != self && pool_lock[dead] && (!again[row] || running[dead]) ->
 #endif
           if
-#ifdef NO_SECOND_LOOK
+#ifdef STALE_HOLDER
           :: goto release
 #else
           :: atomic { words[cell] == seen -> goto release }
@@ -462,7 +455,7 @@ answer:
     :: atomic { words[cell] == held -> words[cell] = WORD(ANSWERED, clients[cell], EPOCH(held));
                 answers[asked_by[row]]++; assert(answers[asked_by[row]] <= 1) }
     :: atomic { words[cell] == (held | GONE) -> words[cell] = FREED(held) }
-    :: atomic { words[cell] != held && words[cell] != (held | GONE) -> assert(false) }
+    :: atomic { words[cell] != held && words[cell] != (held | GONE) -> assert(words[cell] == held) }
     :: KILLED
     fi;
 #ifndef TELL_BEFORE_SWAP
