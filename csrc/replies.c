@@ -296,9 +296,11 @@ static bool holder_is_gone(rf_ring *pool, uint32_t cell, uint64_t word, int64_t 
     uint32_t holder = rf_word_owner(word);
     if (holder == rf_self(pool))
         return false;
+    RF_STEP("hold: cell found held by another");
     for (int64_t now; rf_participant_lives(pool, holder);) {
+        /* Still? The dead may have been buried since, and who lives have got their number. */
         if ((now = rf_now_ns()) >= until_ns)
-            return false;
+            return rf_load_relaxed(&pool->words[cell]) != word;
         RF_STEP("hold: waiting for who may be dying");
         rf_sleep_on_word(&pool->words[cell], word, now + NAP_NS);
         if (rf_load_relaxed(&pool->words[cell]) != word)

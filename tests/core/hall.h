@@ -35,8 +35,9 @@ typedef struct hall_scene {
     void (*prepare)(hall *);
     void (*operate)(hall *); /* by the victim; what is between watched = true and false */
     void (*helper)(void *);
-    bool drops;        /* rows of the dead are dropped */
-    bool needs_victim; /* what it holds is waited for, as long as it stands still */
+    void (*meanwhile)(hall *); /* by us, when the victim is gone */
+    bool drops;                /* rows of the dead are dropped */
+    bool needs_victim;         /* what it holds is waited for, as long as it stands still */
 } hall_scene;
 
 /* ---- Engines that keep books ---------------------------------------------------------------- */
@@ -209,6 +210,8 @@ static inline bool play_hall(const hall_scene *scene, uint32_t step, uint32_t vi
     bool reached = await_victim(victim), stands = reached && signal == SIGSTOP;
     is_gone(&now);
     atomic_store(&told->go, 1);
+    if (reached && scene->meanwhile)
+        scene->meanwhile(&now);
     expect_service(&now);
     if (!(stands && scene->needs_victim))
         get_answers(&now);

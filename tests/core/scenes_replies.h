@@ -88,8 +88,9 @@ static inline void operate_recover_cells(hall *now)
 static inline void operate_hold_again(hall *now)
 {
     job work;
-    if (!(work.batch = take(now->victim.ring, 1)))
-        return;
+    do
+        CHECK((work.batch = take(now->victim.ring, 1)) != NULL);
+    while (number_at(work.batch, 0) != 0); /* the rows of dead clients go with us */
     watched = true;
     rf_hold(now->victim.pool, work.batch, work.held);
     watched = false;
@@ -276,6 +277,17 @@ static inline void a_crowd(hall *now)
         now->crowd[i] = attach_pool();
 }
 
+/* Whoever finds a cell held by the dead, and then stands still for longer than it would have waited, must not
+ * take another, who has their number by then, for its holder. */
+static inline void another_has_their_number(hall *now)
+{
+    int64_t until = in_ms(2 * RF_SLICE_NS / NS_PER_MS + 5);
+    rf_recover(now->ours.pool);
+    now->crowd[0] = attach_pool();
+    while (armed_signal == SIGSTOP && rf_now_ns() < until)
+        rest();
+}
+
 /* A request that is there twice: one is held by us, the other was given back once. */
 static inline void ask_twice_and_hold(hall *now)
 {
@@ -315,7 +327,7 @@ HALL_SCENE(play_recovery, .prepare = the_dead, .operate = operate_recover_cells)
 HALL_SCENE(play_recovery_that_drops, .prepare = the_dead, .operate = operate_recover_cells,
            .drops = true)
 HALL_SCENE(play_holding_again, .prepare = the_dead_and_their_rows, .operate = operate_hold_again,
-           .needs_victim = true)
+           .meanwhile = another_has_their_number, .needs_victim = true)
 HALL_SCENE(play_holding_a_twin, .prepare = ask_twice_and_hold, .operate = operate_hold_again)
 HALL_SCENE(play_leaving, .prepare = ask_some, .operate = operate_leave_holding,
            .needs_victim = true)
