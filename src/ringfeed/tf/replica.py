@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
@@ -191,7 +192,7 @@ class Replica:
             self._meter.answered(requests, start, stop)
             self._sink.deliver(requests, outputs, start, stop)
         except Exception as error:
-            return error
+            return _without_frames(error)
         self._meter.add(_core.COPY, ready - began)
         self._meter.add(_core.COMPUTE, ran - ready)
         self._meter.add(_core.REPLY, time.monotonic_ns() - ran)
@@ -201,10 +202,10 @@ class Replica:
     def _inputs(self, batch: Batch, start: int, rows: int) -> list[Any]:
         """Return tensors over the ring's memory: of the batch, or of more rows, where the model wants more."""
         size = self._padded_size(rows)
-        if size == len(batch):
+        if start == 0 and size == len(batch):
             return self._element.hand_over(batch)
         return [
-            as_tensor(batch.tags if field is None else batch.window(name, start, size))
+            as_tensor(_window_of(batch.tags, start, size) if field is None else batch.window(name, start, size))
             for name, field in self._element.fields.items()
         ]
 
@@ -218,6 +219,23 @@ class Replica:
         self._when_failed(error, stop - start)
         requests.refuse(_core.FAILED, text_of(error), start, stop)
         return []
+
+
+def _without_frames(error: Exception) -> Exception:
+    """Return an error that does not keep what stood in the frames it came through: tensors, and so slots."""
+    each: BaseException | None = error
+    while each is not None:
+        each.__traceback__ = None
+        each = each.__cause__ or each.__context__
+    return error
+
+
+def _window_of(tags: npt.NDArray[Any], start: int, size: int) -> npt.NDArray[Any]:
+    """Return tags from `start` on, `size` of them; zeros behind the last."""
+    window = np.zeros(size, tags.dtype)
+    there = tags[start : start + size]
+    window[: len(there)] = there
+    return window
 
 
 def _halves(start: int, stop: int) -> list[tuple[int, int]]:
