@@ -389,6 +389,11 @@ uint32_t rf_answer_without(rf_ring *pool, const rf_held *held, uint32_t rows, rf
     return answered;
 }
 
+uint64_t rf_held_link(const rf_held *held)
+{
+    return held->word ? rf_link(held->cell, rf_word_epoch(held->word)) : 0;
+}
+
 void rf_let_go(rf_ring *pool, const rf_held *held, uint32_t rows)
 {
     for (uint32_t row = 0; row < rows; row++) {

@@ -100,6 +100,9 @@ RF_API uint32_t rf_answer_rows(rf_ring *pool, const rf_held *held, uint32_t rows
 RF_API uint32_t rf_answer_without(rf_ring *pool, const rf_held *held, uint32_t rows,
                                   rf_outcome outcome, const char *text, uint32_t text_bytes);
 
+/* How a request named the cell that is held; 0 where it wants no answer. */
+RF_API uint64_t rf_held_link(const rf_held *held);
+
 /* Let go of cells whose requests are given back or handed on: they are asked again. */
 RF_API void rf_let_go(rf_ring *pool, const rf_held *held, uint32_t rows);
 

@@ -45,6 +45,7 @@ cdef extern from "replies.h" nogil:
         rf_ring *pool, const rf_held *held, uint32_t rows, const void *const *outputs, const uint64_t *strides)
     uint32_t rf_answer_without(
         rf_ring *pool, const rf_held *held, uint32_t rows, rf_outcome outcome, const char *text, uint32_t text_bytes)
+    uint64_t rf_held_link(const rf_held *held)
     void rf_let_go(rf_ring *pool, const rf_held *held, uint32_t rows)
 
 PENDING, OUTPUTS, FAILED, LATE, STOPPED, ENGINE_DIED = (
@@ -371,11 +372,41 @@ cdef class Requests:
         """How many rows were not answered yet, counting those that want no answer."""
         return self.left
 
-    def refuse_rest(self, text):
-        """Answer whatever was not answered yet with an error."""
+    def refuse_rest(self, rf_outcome outcome, text):
+        """Answer whatever was not answered yet without outputs."""
         if self.left:
-            self.refuse(RF_FAILED, text, 0, self.rows)
+            self.refuse(outcome, text, 0, self.rows)
             self.left = 0
+
+    def hand_on(self, Claim claim not None, uint32_t start):
+        """Publish a claim on another ring as the same requests, from row `start` on: whoever takes it answers them.
+
+        The cells are let go first. Killed behind that, this engine leaves the requests in both rings; they are
+        answered once.
+        """
+        cdef _Hold slots = claim.held()
+        cdef rf_lease *batch = self.batch.held().lease
+        cdef uint32_t rows = rf_lease_rows(slots.lease), row
+        cdef uint64_t *links
+        cdef uint64_t *tags
+        cdef rf_status status
+        self.check(start, start + rows)
+        links = <uint64_t *>calloc(self.rows + rows, sizeof(uint64_t))
+        if links == NULL:
+            raise MemoryError()
+        try:
+            tags = links + rows
+            rf_lease_tags(batch, tags)
+            for row in range(rows):
+                links[row] = rf_held_link(&self.held[start + row])
+            rf_let_go(self.pool.cells.opened(), self.held + start, rows)
+            claim.end(slots, "published")
+            status = rf_publish_requests(slots.lease, rows, tags + start, links, False)
+        finally:
+            free(links)
+        self.settle(start, start + rows)
+        if status != RF_OK:
+            fail(claim.ring, status, 0, None)
 
     def let_go(self):
         """Let go of the cells that were not answered: they wait for whoever takes their records next."""

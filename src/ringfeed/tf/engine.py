@@ -25,8 +25,9 @@ from .elements import Element
 from .fused import default_structure, refuse_mixed_rows
 from .mirrored import mirrored_form
 from .model_forms import ModelForm, model_form
+from .output_spec import OutputSpec
 from .precision import PrecisionReport, compare, with_precision
-from .replica import Answers, Replica, Sink
+from .replica import Answers, Forward, Replica, Sink
 from .structure import lists_to_tuples
 from .taking import seconds, whole
 from .tracing import BatchTracer
@@ -34,6 +35,7 @@ from .tracing import BatchTracer
 DEFAULT_BATCH_SIZE = 32
 DEFAULT_LINGER_SECONDS = 0.002
 _RECOVERY_SECONDS = 0.2
+_LAST_STAGE_SECONDS = 60.0
 _WHEN_FULL = ("block", "reject")
 _MOST_QUEUED = 2**32 - 1
 _log = logging.getLogger("ringfeed.engine")
@@ -96,6 +98,11 @@ class Engine:
     remember : bool, str or path
         Remember what "auto" measured, per model, record and device, in a folder (by default in the user's cache), and
         do not measure again.
+    output : Ring, optional
+        Of the next stage: this engine is one of several, as `Pipeline` makes them. What the model returns goes into
+        that ring, with the requests.
+    answers_for : Ring, optional
+        Of a later stage: the ring into which clients put their requests.
 
     Attributes
     ----------
@@ -143,7 +150,7 @@ class Engine:
         participants: int = 512,
         latency_target: float | None = None,
         remember: Any = False,
-        sink: Sink | None = None,
+        output: Ring | None = None,
         answers_for: Ring | None = None,
     ) -> None:
         if not isinstance(ring, Ring):
@@ -157,8 +164,14 @@ class Engine:
         self._stopping = self._draining = False
         self.precision_report: PrecisionReport | None = None
         self.measurements: tuning.Measurements | None = None
-        self._sink = sink
+        self._output = output
         self._answers_for = answers_for or ring
+        if output is not None and not self._answers_for.redelivers:
+            raise ValueError(
+                f"ring {self._answers_for.name!r} drops what dead takers had (redeliver=False): its requests can not "
+                "be handed on. Create it with redeliver=True."
+            )
+        self._sink: Sink = Answers() if output is None else Forward(output, lambda: self._stopping)
         grow_memory()
         forms = self._forms(model, devices, strategy, precision, samples, jit_compile)
         self.name = forms[0][1].name
@@ -242,7 +255,7 @@ class Engine:
             self.policy.max_batch_size,
             self.meter,
             tracer,
-            self._sink or Answers(),
+            self._sink,
             self._note_failure,
         )
 
@@ -281,17 +294,33 @@ class Engine:
         for replica in self._replicas:
             for rows in self._sizes if self._compile_all and self._sizes else (1, self.policy.max_batch_size):
                 self._warm_up(replica, rows)
-        if self._sink is not None:
+        if self._output is not None:
+            self._check_output(outputs)
             self._pool = self._join(self._answers_for)
         else:
             settings = PoolSettings(outputs.bare, *self._settings)
             self._pool = ReplyPool.make(self._answers_for, outputs.fields, *self._pool_options, settings)
 
+    def _check_output(self, outputs: OutputSpec) -> None:
+        assert self._output is not None
+        wanted = self._output.spec
+        if list(outputs.fields.values()) != list(wanted.values()):
+            raise ValueError(
+                f"model {self.name!r} returns {outputs.fields!r}, and ring {self._output.name!r} of the next stage "
+                f"holds {wanted!r}. Create that ring for these outputs."
+            )
+
     @staticmethod
     def _join(ring: Ring) -> ReplyPool:
-        pool = ReplyPool.join(ring)
-        if pool is None:
-            raise RingFeedError(f"ring {ring.name!r} has no replies yet: start its last stage first.")
+        """Wait for the last stage, which makes the replies."""
+        until = time.monotonic() + _LAST_STAGE_SECONDS
+        while (pool := ReplyPool.join(ring)) is None:
+            if time.monotonic() >= until:
+                raise RingFeedError(
+                    f"ring {ring.name!r} has had no replies for {_LAST_STAGE_SECONDS:g} s: start the engine of its "
+                    "last stage, too."
+                )
+            time.sleep(0.01)
         return pool
 
     def _warm_up(self, replica: Replica, rows: int) -> None:

@@ -54,7 +54,8 @@ def fuse(
         Most rows in a call; at most the ring's slots.
     structure : nest of str, optional
         What the model is given, as for `ringfeed.tf.dataset`. By default the record's only field; of several, a dict
-        of those that the model names as its inputs, or of all.
+        of those that the model names as its inputs; for a model of as many inputs without names, all in their order;
+        else a dict of all.
     min_rows : int
         Wait for so many records, as `Ring.take` does.
     linger : float
@@ -129,6 +130,8 @@ def default_structure(spec: RecordSpec, form: ModelForm) -> Any:
         return names[0]
     if isinstance(form.input_specs, dict) and set(form.input_specs) <= set(names):
         names = list(form.input_specs)
+    elif isinstance(form.input_specs, (list, tuple)) and len(form.input_specs) == len(names):
+        return tuple(names)
     return {name: name for name in names}
 
 

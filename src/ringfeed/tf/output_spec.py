@@ -91,9 +91,9 @@ def _paths(nest: Any, prefix: str) -> list[str]:
     return [prefix]
 
 
-def as_arrays(outputs: Any) -> list[npt.NDArray[Any]]:
-    """Return the leaves of a model's outputs as arrays over their own memory, to be copied from at once."""
-    return [_view(leaf) for leaf in tf.nest.flatten(outputs)]
+def as_arrays(outputs: Sequence[Any]) -> list[npt.NDArray[Any]]:
+    """Return tensors as arrays over their own memory, to be copied from at once."""
+    return [_view(output) for output in outputs]
 
 
 def _view(tensor: Any) -> npt.NDArray[Any]:

@@ -16,7 +16,10 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from .. import _core
-from .._core import Batch, Requests
+from .._core import Batch, Claim, Requests
+from ..errors import RingFull
+from ..ring import Ring
+from .direct_call import direct_call
 from .elements import Element
 from .handover import as_tensor
 from .model_forms import ModelForm
@@ -24,6 +27,11 @@ from .output_spec import OutputSpec, as_arrays
 from .tracing import BatchTracer
 
 _TEXT_CHARACTERS = 1000
+_LOOK_SECONDS = 0.05
+
+
+class Stopped(Exception):
+    """The engine is told to stop, and can not deliver what it has."""
 
 
 class Ceiling:
@@ -60,6 +68,46 @@ class Answers:
     def deliver(self, requests: Requests, outputs: list[npt.NDArray[Any]], start: int, stop: int) -> None:
         """Write them, and wake who waits."""
         requests.answer(outputs, start, stop)
+
+
+class Forward:
+    """The sink of a stage: outputs go into the slots of the next stage's ring, with the requests that they belong to.
+
+    Parameters
+    ----------
+    ring : Ring
+        Of the next stage.
+    should_end : callable
+        Asked while the next ring is full.
+    """
+
+    def __init__(self, ring: Ring, should_end: Callable[[], bool]) -> None:
+        self._ring = ring
+        self._names = list(ring.spec)
+        self._should_end = should_end
+
+    def deliver(self, requests: Requests, outputs: list[npt.NDArray[Any]], start: int, stop: int) -> None:
+        """Write them, and hand the requests on."""
+        done = start
+        while done < stop:
+            claim = self._claim(stop - done)
+            try:
+                offset = done - start
+                for name, array in zip(self._names, outputs, strict=True):
+                    claim[name] = array[offset : offset + claim.rows]
+                rows = claim.rows
+                requests.hand_on(claim, done)
+            finally:
+                claim.discard()
+            done += rows
+
+    def _claim(self, rows: int) -> Claim:
+        while True:
+            try:
+                return self._ring.claim(rows, timeout=_LOOK_SECONDS)
+            except RingFull:
+                if self._should_end():
+                    raise Stopped from None
 
 
 class Replica:
@@ -115,10 +163,11 @@ class Replica:
         self._tracer = tracer
         self._sink = sink
         self._when_failed = when_failed
-        self._function = self._trace()
+        self._concrete = self._trace()
+        self._call = direct_call(self._concrete)
         self._idle_since = time.monotonic_ns()
 
-    def _trace(self) -> Callable[..., Any]:
+    def _trace(self) -> Any:
         element, step = self._element, self.form.step
 
         def function(*given: Any) -> Any:
@@ -128,14 +177,13 @@ class Replica:
 
         specs = list(element.specs(None, cut=False).values())
         traced = tf.function(function, input_signature=specs, autograph=False)
-        concrete: Callable[..., Any] = traced.get_concrete_function()
-        return concrete
+        return traced.get_concrete_function()
 
     # -- outside of service ------------------------------------------------------------------------
 
     def run_on_nothing(self, rows: int) -> Any:
         """Run the model on zeros, of the size that so many rows make. Returns its outputs."""
-        return self._function(*self._element.nothing(self._padded_size(rows)))
+        return self._concrete(*self._element.nothing(self._padded_size(rows)))
 
     def output_spec(self) -> OutputSpec:
         """Learn what the model returns. Warms it up, too.
@@ -172,8 +220,10 @@ class Replica:
                 error = self._serve_rows(requests, start, stop)
                 if error is not None:
                     parts += self._after_failure(requests, start, stop, error)
+        except Stopped:
+            requests.refuse_rest(_core.STOPPED, "")
         except BaseException as error:
-            requests.refuse_rest(f"the engine failed: {text_of(error)}")
+            requests.refuse_rest(_core.FAILED, f"the engine failed: {text_of(error)}")
             raise
         finally:
             requests.batch.release()
@@ -186,11 +236,13 @@ class Replica:
             inputs = self._inputs(requests.batch, start, rows)
             ready = time.monotonic_ns()
             with self._tracer.batch(rows, self.device):
-                outputs = as_arrays(self._function(*inputs))
+                outputs = as_arrays(self._call(*inputs))
             ran = time.monotonic_ns()
             del inputs
             self._meter.answered(requests, start, stop)
             self._sink.deliver(requests, outputs, start, stop)
+        except Stopped:
+            raise
         except Exception as error:
             return _without_frames(error)
         self._meter.add(_core.COPY, ready - began)
