@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from serving import first_number
 
 import ringfeed
-from serving import first_number
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 import tensorflow as tf
+from serving import first_number, rows_of, wait_until_free, x_of
 
 import ringfeed
-from serving import first_number, rows_of, wait_until_free, x_of
 from support import in_thread, record, states, wait_until
 
 
@@ -24,7 +24,7 @@ def test_an_answer_is_that_of_the_model(ring, serve, make_client):
         answer = client.predict({"x": x_of(number)}, timeout=10)
         assert (answer.shape, answer.dtype) == ((), np.int64)
         assert answer == number
-    wait_until_free(ring, client._pool)
+    wait_until_free(ring, client._session.pool)
 
 
 def test_a_ring_with_one_field_takes_the_field_alone(ring, serve, make_client):
@@ -38,7 +38,7 @@ def test_many_futures_are_answered_each_with_its_own(ring, serve, make_client):
     client = make_client(ring.name, max_in_flight=5)
     futures = [client.submit(x_of(number)) for number in range(300)]
     assert [future.result() for future in futures] == list(range(300))
-    wait_until_free(ring, client._pool)
+    wait_until_free(ring, client._session.pool)
 
 
 def test_threads_share_a_client(ring, serve, make_client):
@@ -83,7 +83,7 @@ def test_rows_come_back_as_rows_also_more_of_them_than_there_are_slots_and_cells
         assert answer.tolist() == list(range(count))
     assert client.submit(rows_of(range(50))).result().tolist() == list(range(50))
     assert asyncio.run(client.apredict(rows_of(range(50)))).tolist() == list(range(50))
-    wait_until_free(ring, client._pool)
+    wait_until_free(ring, client._session.pool)
 
 
 def test_records_of_plain_producers_are_run_and_want_no_answer(ring, serve, make_client):
@@ -94,7 +94,7 @@ def test_records_of_plain_producers_are_run_and_want_no_answer(ring, serve, make
         assert client.predict(x_of(number)) == number
     wait_until(lambda: engine.stats().rows == 60)
     assert engine.stats().stages["total"].count == 30
-    wait_until_free(ring, client._pool)
+    wait_until_free(ring, client._session.pool)
 
 
 # ---- Outputs -----------------------------------------------------------------------------------------
@@ -106,7 +106,9 @@ def test_keras_outputs_are_named_as_the_model_names_them_and_equal_a_direct_call
     keras.utils.set_random_seed(5)
     given = keras.Input((6,))
     hidden = keras.layers.Dense(4)(given)
-    model = keras.Model(given, [keras.layers.Dense(3, name="scores")(hidden), keras.layers.Dense(1, name="age")(hidden)])
+    model = keras.Model(
+        given, [keras.layers.Dense(3, name="scores")(hidden), keras.layers.Dense(1, name="age")(hidden)]
+    )
     ring = make_ring({"x": ((6,), "float32")}, slots=16)
     serve(ring, model)
     rows = np.random.default_rng(1).random((40, 6), np.float32)
@@ -184,7 +186,7 @@ def test_a_view_stays_as_it_is_while_others_are_answered_and_its_cell_is_free_wh
 ):
     serve(ring, lambda x: x[:, :8])
     client = make_client(ring.name, copy=False)
-    pool = client._pool
+    pool = client._session.pool
 
     def answer_to(number):
         if ask == "apredict":
@@ -216,7 +218,7 @@ def test_views_outlive_client_and_engine(ring, serve, make_client):
 def test_who_keeps_every_cell_is_told_so(ring, serve, make_client):
     serve(ring, reply_cells=1)
     client = make_client(ring.name, copy=False)
-    cells = client._pool.cells.slots
+    cells = client._session.pool.cells.slots
     kept = [client.predict(x_of(number)) for number in range(cells)]
     with pytest.raises(ringfeed.RingFull, match=f"every one of its {cells} reply cells is in use.*reply_cells"):
         client.predict(x_of(0), timeout=0.01)

@@ -400,7 +400,7 @@ class Engine:
                 replica.serve(requests)
         finally:
             for requests in held:  # that none is lost when something fails that should not
-                requests.refuse_rest("the engine failed before it came to the request")
+                requests.refuse_rest(_core.FAILED, "the engine failed before it came to the request")
         self._look_after_the_dead(pool)
 
     def _take(self, ceiling: int) -> _core.Batch:

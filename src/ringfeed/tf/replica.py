@@ -7,6 +7,7 @@ answered is delivered again.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -27,6 +28,8 @@ from .output_spec import OutputSpec, as_arrays
 from .tracing import BatchTracer
 
 _TEXT_CHARACTERS = 1000
+_GRAPH_ERROR = "Graph execution error:"
+_WHERE = re.compile(r'Detected at node|  File "|    |\s*$')
 _LOOK_SECONDS = 0.05
 
 
@@ -298,5 +301,11 @@ def _halves(start: int, stop: int) -> list[tuple[int, int]]:
 def text_of(error: BaseException) -> str:
     """Return what a client is told of an error."""
     message = getattr(error, "message", None) or str(error)
+    if message.startswith(_GRAPH_ERROR):  # where the model's code stands comes first there, and may fill all the room
+        lines = [line for line in message.removeprefix(_GRAPH_ERROR).splitlines() if line and not _WHERE.match(line)]
+        message = "\n".join(lines) or message
     text = f"{type(error).__name__}: {message}"
-    return text if len(text) <= _TEXT_CHARACTERS else f"{text[: _TEXT_CHARACTERS - 3]}..."
+    if len(text) <= _TEXT_CHARACTERS:
+        return text
+    half = _TEXT_CHARACTERS // 2  # the error's own words may come first or last
+    return f"{text[:half]} ... {text[5 - half :]}"
