@@ -34,7 +34,7 @@ LAYERS = [
     {"segment", "ctrl_c"},
     {"ring", "inventory"},
     {"worker_main", "workers", "feeder", "pipeline", "results", "sample_spec"},
-    {"replies", "answers", "collector", "client", "batching", "metrics"},
+    {"replies", "answers", "collector", "session", "client", "batching", "metrics"},
     {"tf"},
     {"predictor"},
     {"serving"},

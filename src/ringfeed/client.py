@@ -1,33 +1,31 @@
 """The client: requests into a ring, answers out of its reply cells.
 
-It may not know TensorFlow, nor what the engine does with a request. A thread that waits for one answer sleeps at its
-cell; answers to futures and coroutines are collected by one thread for all (collector.py).
+It may not know TensorFlow, nor what the engine does with a request, nor how one is put (session.py). A thread that
+waits for one answer sleeps at its cell; answers to futures and coroutines are collected by one thread for all
+(collector.py).
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
+import contextlib
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from ._core import Reply
 from .answers import answer_of
-from .collector import Collector, Pending
-from .errors import DeadlineExceeded, EngineDied, RecordMismatch, RingClosed, RingFull, RingNotFound
+from .collector import Pending
+from .errors import DeadlineExceeded, EngineDied, RingClosed, RingFull, RingNotFound
 from .replies import ReplyPool
 from .ring import Ring
+from .session import Session
 
 _FOREVER_NS = 2**63 - 1
-_ROOM_POLL_SECONDS = 0.0005
 
 
 class Client:
@@ -71,37 +69,31 @@ class Client:
     ) -> None:
         if if_engine_dies not in ("fail", "wait"):
             raise ValueError(f'if_engine_dies={if_engine_dies!r}: give "fail" or "wait".')
-        if max_in_flight < 1:
-            raise ValueError(f"max_in_flight={max_in_flight!r}: give a whole number of at least 1.")
+        if not isinstance(max_in_flight, int) or max_in_flight < 1:
+            kind = ValueError if isinstance(max_in_flight, int) else TypeError
+            raise kind(f"max_in_flight={max_in_flight!r}: give a whole number of at least 1.")
+        if not isinstance(ring, (str, Ring)):
+            raise TypeError(f"ring {ring!r:.80}: give a ring's name, or a ringfeed.Ring.")
+        self.name = ring if isinstance(ring, str) else ring.name
         self._patient = if_engine_dies == "wait"
         self._copy = copy
+        self._max_in_flight = max_in_flight
         self._owns_ring = isinstance(ring, str)
-        self.name = ring if isinstance(ring, str) else ring.name
         self._closed = False
-        self._in_flight = threading.BoundedSemaphore(max_in_flight)
-        self._lock = threading.Lock()
-        until = math.inf if timeout is None else time.monotonic() + timeout
-        self._ring = Ring.attach(ring, timeout=timeout) if isinstance(ring, str) else ring
+        until = _until_ns(timeout)
+        opened = Ring.attach(ring, timeout=timeout) if isinstance(ring, str) else ring
         try:
-            self._join(until)
+            self._session = Session(opened, _join(opened, until), self._patient)
         except BaseException:
             if self._owns_ring:
-                self._ring.close()
+                opened.close()
             raise
+        self._begin()
 
-    def _join(self, until: float) -> None:
-        """Open the pool of replies, which the first engine makes."""
-        while (pool := ReplyPool.join(self._ring)) is None:
-            if time.monotonic() >= until:
-                raise RingNotFound(
-                    f"ring {self.name!r} is there, but no engine has served it yet. Start one: "
-                    "ringfeed.Engine(ring, model).start(); or pass a longer timeout."
-                )
-            time.sleep(0.002)
-        self._pool = pool
+    def _begin(self) -> None:
         self._process = os.getpid()
-        self._collector = Collector(pool, self._patient)
-        self._fields = list(self._ring.spec.values())
+        self._lock = threading.Lock()
+        self._in_flight = threading.BoundedSemaphore(self._max_in_flight)
 
     # -- asking ------------------------------------------------------------------------------------
 
@@ -152,16 +144,13 @@ class Client:
         RingClosed, RingFinished
             The ring takes no more requests.
         """
-        until = _until_ns(timeout)
-        record, rows = self._record(inputs)
+        session, until = self._open_session(), _until_ns(timeout)
+        record, rows = session.record_of(inputs)
         if rows is not None:
-            return self._result_of_rows(record, rows, until, timeout, priority, tag)
-        reply = self._ask(record, priority, tag, until, timeout, told=False)
-        try:
+            return self._result_of_rows(session, record, rows, until, timeout, priority, tag)
+        with self._noting_deaths(session):
+            reply = session.ask(record, priority, tag, until, timeout, told=False)
             answered = reply.wait(until, self._patient)
-        except EngineDied:
-            self._look_for_another_engine()
-            raise
         if not answered:
             raise _too_late(reply)
         answer = answer_of(reply, copy=self._copy if copy is None else copy)
@@ -197,8 +186,9 @@ class Client:
         RecordMismatch, RingFull, RingClosed, RingFinished
             As for `predict`, where nothing could be asked.
         """
-        record, rows = self._record(inputs)
-        return self._submit(record, rows, _until_ns(timeout), timeout, priority, tag, copy)
+        session, until = self._open_session(), _until_ns(timeout)
+        record, rows = session.record_of(inputs)
+        return self._submit(session, record, rows, until, timeout, priority, tag, copy)
 
     async def apredict(
         self,
@@ -214,21 +204,22 @@ class Client:
         Parameters, result and errors are those of `predict`. The event loop is never blocked: where asking itself has
         to wait, a thread does that.
         """
-        until = _until_ns(timeout)
-        record, rows = self._record(inputs)
+        session, until = self._open_session(), _until_ns(timeout)
+        record, rows = session.record_of(inputs)
         try:
             if rows is not None:
                 raise RingFull  # rows may have to wait half way
-            future = self._submit(record, None, until, 0.0, priority, tag, copy)
+            future = self._submit(session, record, None, until, 0.0, priority, tag, copy)
         except RingFull:
-            if rows is None and (timeout == 0 or self._pool.settings.rejects):
+            if rows is None and (timeout == 0 or session.pool.settings.rejects):
                 raise
-            asked = record, rows, until, timeout, priority, tag, copy
-            future = await asyncio.get_running_loop().run_in_executor(None, self._submit, *asked)
-        return await asyncio.wrap_future(future)
+            asked = session, record, rows, until, timeout, priority, tag, copy
+            future = await _in_thread(self._submit, *asked)
+        return await _result_of(future)
 
     def _submit(
         self,
+        session: Session,
         record: Any,
         rows: int | None,
         until: int,
@@ -237,161 +228,70 @@ class Client:
         tag: int,
         copy: bool | None,
     ) -> Future[Any]:
-        if not self._in_flight.acquire(timeout=-1 if timeout is None else timeout):
-            raise RingFull(f"ring {self.name!r}: max_in_flight requests of this client are under way. Wait for some.")
+        in_flight = self._in_flight
+        if not in_flight.acquire(timeout=timeout):
+            raise RingFull(
+                f"ring {self.name!r}: {self._max_in_flight} requests of this client are under way, and max_in_flight "
+                "is no more. Wait for some, or raise it."
+            )
         pending = Pending(rows, until, self._copy if copy is None else copy)
-        pending.future.add_done_callback(lambda _: self._in_flight.release())
+        pending.future.add_done_callback(lambda _: in_flight.release())
+        pending.future.add_done_callback(lambda future: _note_death(session, future))
         try:
-            collector = self._collector_now()
             if rows is None:
-                pending.add(0, self._ask(record, priority, tag, until, timeout, told=True))
-                collector.follow(pending)
+                come = pending.add(0, session.ask(record, priority, tag, until, timeout, told=True))
+                session.collector.follow(pending)
+                if come:
+                    session.collector.wake()
                 return pending.future
-            collector.follow(pending)  # from now on: cells that are answered are emptied for those that wait
+            session.collector.follow(pending)  # from now on: cells that are answered are emptied for those that wait
             start = 0
             while start < rows and not pending.future.done():
-                reply = self._ask_rows(record, start, rows, priority, tag, until, timeout)
-                pending.add(start, reply)
+                reply = session.ask_rows(record, start, rows, priority, tag, until, timeout)
                 start += reply.rows
+                if pending.add(start - reply.rows, reply):
+                    session.collector.wake()
         except BaseException as error:
-            if rows is not None:
-                self._pool.wake()
             pending.fail(error)
-            pending.future.exception()
             raise
         return pending.future
 
     def _result_of_rows(
-        self, record: Any, rows: int, until: int, timeout: float | None, priority: int, tag: int
+        self, session: Session, record: Any, rows: int, until: int, timeout: float | None, priority: int, tag: int
     ) -> Any:
-        future = self._submit(record, rows, until, timeout, priority, tag, True)
+        future = self._submit(session, record, rows, until, timeout, priority, tag, True)
         try:
             return future.result()
-        except EngineDied:
-            self._look_for_another_engine()
-            raise
         finally:
             future.cancel()
 
-    # -- the pieces --------------------------------------------------------------------------------
+    # -- what it asks in ---------------------------------------------------------------------------
 
-    def _record(self, inputs: Any) -> tuple[Any, int | None]:
-        """Return the record; of rows a list of arrays, and how many there are."""
-        first = self._fields[0]
-        if not isinstance(inputs, Mapping):
-            if len(self._fields) != 1:
-                raise RecordMismatch(
-                    f"ring {self.name!r} has the fields {', '.join(self._ring.spec)}: give a dict of them, not "
-                    f"{type(inputs).__name__}."
-                )
-            inputs = {first.name: inputs}
-        if getattr(inputs.get(first.name), "ndim", None) != len(first.shape) + 1:
-            return inputs, None
-        return self._rows(inputs)
-
-    def _rows(self, inputs: Mapping[str, Any]) -> tuple[list[npt.NDArray[Any]], int]:
-        if set(inputs) != {field.name for field in self._fields}:
-            raise RecordMismatch(
-                f"ring {self.name!r}: the inputs have the fields {', '.join(map(str, inputs))}; the ring holds "
-                f"{', '.join(self._ring.spec)}. Give each of them once."
-            )
-        arrays = [np.asarray(inputs[field.name]) for field in self._fields]
-        rows = len(arrays[0])
-        for array, field in zip(arrays, self._fields, strict=True):
-            if array.shape != (rows, *field.shape) or array.dtype != field.dtype:
-                raise RecordMismatch(
-                    f"ring {self.name!r}, field {field.name!r}: {array.dtype.name}{list(array.shape)} are no {rows} "
-                    f"rows of {field}. Convert, or reshape them."
-                )
-        if rows == 0:
-            raise RecordMismatch(f"ring {self.name!r}: 0 rows were given; give at least one.")
-        return arrays, rows
-
-    def _level(self, priority: int) -> Ring:
+    def _open_session(self) -> Session:
         if self._closed:
             raise RingClosed(f"ring {self.name!r}: this client was closed. Make a new one.")
-        levels = self._ring.levels
-        if not 0 <= priority < len(levels):
-            raise ValueError(
-                f"ring {self.name!r}: priority {priority!r}: it has 0 (first) to {len(levels) - 1}. Create it with "
-                "more priorities."
-            )
-        return levels[priority]
-
-    def _ask(self, record: Any, priority: int, tag: int, until: int, timeout: float | None, *, told: bool) -> Reply:
-        ring = self._level(priority)
-        self._wait_for_room(ring, timeout)
-        try:
-            return self._pool.ask(ring, record, tag, until, timeout, told)
-        except RingClosed:
-            if not self._reopen():
-                raise
-        return self._pool.ask(self._level(priority), record, tag, until, timeout, told)
-
-    def _ask_rows(
-        self,
-        arrays: list[npt.NDArray[Any]],
-        start: int,
-        stop: int,
-        priority: int,
-        tag: int,
-        until: int,
-        timeout: float | None,
-    ) -> Reply:
-        ring = self._level(priority)
-        self._wait_for_room(ring, timeout)
-        most = max(min(ring.slots // 2, self._pool.cells.slots // 4), 1)
-        return self._pool.ask_rows(ring, arrays, start, min(stop, start + most), tag, until, timeout, True)
-
-    def _wait_for_room(self, ring: Ring, timeout: float | None) -> None:
-        """Hold to `max_queue_size`. Clients that ask at the same moment may pass it by as many as they are."""
-        settings = self._pool.settings
-        if not settings.max_queue_size:
-            return
-        until = math.inf if timeout is None else time.monotonic() + timeout
-        while (waiting := ring.ready) >= settings.max_queue_size:
-            if settings.rejects or time.monotonic() >= until:
-                raise RingFull(
-                    f"ring {ring.name!r}: {waiting} requests wait, and max_queue_size is {settings.max_queue_size}; "
-                    "the model is slower than its clients. Ask again later, or add engines."
+        if self._process != os.getpid():
+            self._begin()
+            self._session.renew_collector()
+        session = self._session
+        if not session.in_doubt and not session.ring.closed:
+            return session
+        with self._lock:
+            if self._session is session and (new := session.successor(self._owns_ring)) is not None:
+                self._session = new
+                session.end(
+                    EngineDied(f"ring {self.name!r}: its engine died, and another one began anew. Ask again.")
                 )
-            if not self._patient and not self._pool.engines():
-                raise EngineDied(f"ring {ring.name!r}: {waiting} requests wait, and no engine lives. Start one.")
-            time.sleep(_ROOM_POLL_SECONDS)
+            self._session.in_doubt = False
+            return self._session
 
-    def _collector_now(self) -> Collector:
-        if self._process != os.getpid():  # a forked child has none of its parent's threads
-            self._process = os.getpid()
-            self._collector = Collector(self._pool, self._patient)
-        return self._collector
-
-    def _look_for_another_engine(self) -> None:
-        """After an engine's death: another one may have made a pool anew."""
-        with self._lock:
-            if self._pool.is_current(self._ring):
-                return
-            pool = ReplyPool.join(self._ring)
-            if pool is not None:
-                self._pool = pool
-                self._collector = Collector(pool, self._patient)
-
-    def _reopen(self) -> bool:
-        """Open the ring that someone created in place of one that was closed. Returns whether there is one."""
-        with self._lock:
-            if not self._owns_ring or self._closed or not self._ring.closed:
-                return False
-            try:
-                ring = Ring.attach(self.name)
-                pool = ReplyPool.join(ring)
-            except (RingNotFound, RingClosed):
-                return False
-            if pool is None or ring.spec != self._ring.spec:
-                ring.close()
-                return False
-            self._ring.close()
-            self._ring, self._pool = ring, pool
-            self._collector = Collector(pool, self._patient)
-            return True
+    @contextlib.contextmanager
+    def _noting_deaths(self, session: Session) -> Iterator[None]:
+        try:
+            yield
+        except EngineDied:
+            session.in_doubt = True
+            raise
 
     # -- its end -----------------------------------------------------------------------------------
 
@@ -401,10 +301,8 @@ class Client:
             return
         self._closed = True
         if self._process == os.getpid():
-            self._collector.stop()
-        self._pool.close()
-        if self._owns_ring:
-            self._ring.close()
+            self._session.end(RingClosed(f"ring {self.name!r}: this client was closed. Make a new one."))
+        self._session.close(self._owns_ring)
 
     def __enter__(self) -> Client:
         return self
@@ -419,6 +317,57 @@ class Client:
 
     def __reduce__(self) -> tuple[Any, ...]:
         raise TypeError(f"a Client stays in its process: make one there, ringfeed.Client({self.name!r}).")
+
+
+def _join(ring: Ring, until_ns: int) -> ReplyPool:
+    """Open the pool of replies, which the first engine makes."""
+    while (pool := ReplyPool.join(ring)) is None:
+        if ring.closed:
+            raise RingClosed(f"ring {ring.name!r} is closed: by close() here, or its owner closed it or died.")
+        if time.monotonic_ns() >= until_ns:
+            raise RingNotFound(
+                f"ring {ring.name!r} is there, but no engine has served it yet. Start one: "
+                "ringfeed.Engine(ring, model).start(); or pass a longer timeout."
+            )
+        time.sleep(0.002)
+    return pool
+
+
+async def _in_thread(ask: Callable[..., Future[Any]], *arguments: Any) -> Future[Any]:
+    """Ask in a thread. Who is cancelled meanwhile wants no answer."""
+    asking = asyncio.get_running_loop().run_in_executor(None, ask, *arguments)
+    try:
+        return await asyncio.shield(asking)
+    except asyncio.CancelledError:
+        asking.add_done_callback(lambda asked: asked.cancelled() or asked.exception() or asked.result().cancel())
+        raise
+
+
+async def _result_of(future: Future[Any]) -> Any:
+    """Await a future. Nothing but the caller keeps its result, which may be a view; `asyncio.wrap_future` would."""
+    loop = asyncio.get_running_loop()
+    waiter: asyncio.Future[None] = loop.create_future()
+
+    def wake() -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    def tell(_: Future[Any]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop was closed
+            loop.call_soon_threadsafe(wake)
+
+    future.add_done_callback(tell)
+    try:
+        await waiter
+    except asyncio.CancelledError:
+        future.cancel()
+        raise
+    return future.result()
+
+
+def _note_death(session: Session, future: Future[Any]) -> None:
+    if not future.cancelled() and isinstance(future.exception(), EngineDied):
+        session.in_doubt = True
 
 
 def _until_ns(timeout: float | None) -> int:

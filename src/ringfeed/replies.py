@@ -60,6 +60,7 @@ class ReplyPool(_core.PoolBase):
 
     outputs: RecordSpec
     settings: PoolSettings
+    _ring: Ring
 
     @classmethod
     def join(cls, ring: Ring) -> ReplyPool | None:
@@ -74,7 +75,7 @@ class ReplyPool(_core.PoolBase):
                 return None  # in the making, or left by an earlier ring of that name
         except RingClosed:
             return None
-        return cls._of(cells)
+        return cls._of(cells, ring)
 
     @classmethod
     def make(cls, ring: Ring, outputs: FieldsLike, cells: int, participants: int, settings: PoolSettings) -> ReplyPool:
@@ -156,11 +157,12 @@ class ReplyPool(_core.PoolBase):
         except BaseException:
             segment.unlink_if(name, which)
             raise
-        return cls._of(made)
+        return cls._of(made, ring)
 
     @classmethod
-    def _of(cls, cells: _core.RingBase) -> ReplyPool:
+    def _of(cls, cells: _core.RingBase, ring: Ring) -> ReplyPool:
         pool = cls.__new__(cls)
+        pool._ring = ring
         fields = [field for field in cells.spec.values() if field.name != TEXT_FIELD]
         pool.settings = PoolSettings.of(cells._note())
         pool._open(cells, pool.settings.bare)
@@ -171,9 +173,17 @@ class ReplyPool(_core.PoolBase):
         """Tell whether its cells hold these outputs."""
         return list(self.outputs.values()) == list(outputs.values()) and self.settings == settings
 
-    def is_current(self, ring: Ring) -> bool:
+    def is_current(self) -> bool:
         """Tell whether it is still the one that the ring's name leads to."""
-        return segment.identity_of(segment.replies_name(ring.name)) == segment.identity(self.cells.descriptor)
+        return segment.identity_of(segment.replies_name(self._ring.name)) == segment.identity(self.cells.descriptor)
+
+    def ring_is_gone(self) -> bool:
+        """Tell whether the ring was closed by its owner, or lost it."""
+        return self._ring.closed or not _core.segment_is_owned(self._ring.descriptor)
+
+    def is_lost(self) -> bool:
+        """Tell whether no engine can come back to these cells: the ring is gone, or others took their place."""
+        return self.ring_is_gone() or not self.is_current()
 
     def close(self) -> None:
         """Close this handle; answers that are views stay valid."""

@@ -84,7 +84,7 @@ cdef class PoolBase:
 
     # -- the client's side -------------------------------------------------------------------------
 
-    def ask(self, RingBase ring not None, record, tag, answer_by, timeout, bint told):
+    def ask(self, RingBase ring not None, record, tag, answer_by, timeout, bint told, bint patient):
         """Claim a cell, put one record as a request, and return the `Reply` to come.
 
         Parameters
@@ -97,6 +97,13 @@ cdef class PoolBase:
             Seconds to wait for a free cell and a free slot.
         told : bool
             Whether `sleep` wakes up by the answer; else `Reply.wait` does.
+        patient : bool
+            Wait for room also while no engine lives that could make some.
+
+        Raises
+        ------
+        EngineDied
+            No engine lives, and there is no room.
         """
         cdef rf_ring *pool = self.cells.opened()
         cdef rf_ring *handle = ring.opened()
@@ -105,7 +112,7 @@ cdef class PoolBase:
         cdef int64_t deadline = deadline_ns(timeout, ring.name)
         cdef int64_t by = answer_by
         cdef object kept = ring.sources_of(record, sources)  # alive until it is copied
-        cdef Reply reply = self.new_reply(ring, 1, deadline, timeout)
+        cdef Reply reply = self.new_reply(ring, 1, deadline, timeout, patient)
         cdef uint64_t cell
         cdef rf_status status
         cell = rf_cell_ask(reply.hold.lease, 0, by, RF_TELL_CLIENT if told else RF_TELL_NOBODY)
@@ -120,11 +127,15 @@ cdef class PoolBase:
                 status = rf_put_request(handle, sources, bits, cell, deadline, &reply.links[0])
             if status == RF_FULL:
                 break
+            if status == RF_AGAIN:
+                self.look_for_engines(ring, patient)
         if status != RF_OK:
             fail(ring, status, 1, timeout)
         return reply
 
-    def ask_rows(self, RingBase ring not None, arrays, uint32_t start, uint32_t stop, tag, answer_by, timeout, bint told):
+    def ask_rows(
+            self, RingBase ring not None, arrays, uint32_t start, uint32_t stop, tag, answer_by, timeout, bint told,
+            bint patient):
         """As `ask`, for rows of arrays, as many as cells and slots lie free in a row: at least one.
 
         Parameters
@@ -136,8 +147,8 @@ cdef class PoolBase:
         """
         cdef int64_t deadline = deadline_ns(timeout, ring.name)
         cdef int64_t by = answer_by
-        cdef Reply reply = self.new_reply(ring, stop - start, deadline, timeout)
-        cdef Claim claim = ring.claim(reply.rows, timeout=timeout)
+        cdef Reply reply = self.new_reply(ring, stop - start, deadline, timeout, patient)
+        cdef Claim claim = self.claim_slots(ring, reply.rows, deadline, timeout, patient)
         cdef _Hold slots = claim.held()
         cdef uint32_t rows = rf_lease_rows(slots.lease), row
         cdef uint64_t *cells
@@ -163,7 +174,52 @@ cdef class PoolBase:
             fail(ring, status, 1, timeout)
         return reply
 
-    cdef Reply new_reply(self, RingBase ring, uint32_t rows, int64_t deadline, timeout):
+    cdef int look_for_engines(self, RingBase ring, bint patient) except -1:
+        """Raise when nobody will make room."""
+        if self.is_hopeless(patient):
+            raise errors.EngineDied(
+                f"ring {ring.name!r}: there is no room for the request, and no engine is left that could make some. "
+                "Start an engine and ask again, or make the client with if_engine_dies='wait'.")
+        return 0
+
+    cdef bint is_hopeless(self, bint patient) except -1:
+        """Is no engine left and, for the patient, will none come?"""
+        cdef rf_ring *pool = self.cells.opened()
+        cdef uint32_t engines
+        with nogil:
+            engines = rf_pool_engines(pool)
+        return engines == 0 and (not patient or self.is_lost())
+
+    def is_lost(self):
+        """Tell whether no engine can ever come back to these cells."""
+        return False
+
+    def has_died(self, bint patient):
+        """Tell whether no engine is left; for the `patient`, only where none can come back."""
+        return self.is_hopeless(patient)
+
+    cdef Claim claim_slots(self, RingBase ring, uint32_t rows, int64_t deadline, timeout, bint patient):
+        """As `Ring.claim`, but as long as an engine lives."""
+        cdef rf_ring *handle = ring.opened()
+        cdef Claim claim = Claim.__new__(Claim)
+        cdef _Hold hold = _Hold.__new__(_Hold)
+        cdef rf_status status = rf_claim(handle, rows, 0, &hold.lease)
+        while (status == RF_FULL and deadline != 0) or status == RF_AGAIN:
+            PyErr_CheckSignals()
+            with nogil:
+                status = rf_claim(handle, rows, deadline, &hold.lease)
+            if status == RF_FULL:
+                break
+            if status == RF_AGAIN:
+                self.look_for_engines(ring, patient)
+        if status != RF_OK:
+            fail(ring, status, 1, timeout)
+        claim.hold = hold
+        claim.ring = ring
+        claim.kind = RF_VIEW_ROWS
+        return claim
+
+    cdef Reply new_reply(self, RingBase ring, uint32_t rows, int64_t deadline, timeout, bint patient):
         cdef rf_ring *pool = self.cells.opened()
         cdef Reply reply = Reply.__new__(Reply)
         cdef _Hold hold = _Hold.__new__(_Hold)
@@ -174,6 +230,8 @@ cdef class PoolBase:
                 status = rf_claim(pool, rows, deadline, &hold.lease)
             if status == RF_FULL:
                 break
+            if status == RF_AGAIN:
+                self.look_for_engines(ring, patient)
         if status == RF_FULL:
             raise errors.RingFull(
                 f"ring {ring.name!r}: {'every' if timeout == 0 else f'after {timeout:g} s every'} one of its "
@@ -516,20 +574,27 @@ cdef class Reply:
         EngineDied
             No engine lives (unless `patient`), or the request was dropped with the engine that had taken it.
         """
-        cdef rf_ring *pool = self.pool.cells.opened()
         cdef rf_ring *ring = self.ring.opened()
-        cdef rf_reply reply
-        cdef uint32_t engines, row
-        cdef bint gone
+        cdef bint hopeless = self.pool.is_hopeless(patient)
         with nogil:
-            engines = rf_pool_engines(pool)
             rf_recover(ring)
-        if engines == 0 and not patient:
-            if self.done():
-                return
+        if hopeless:
+            self.give_up()
+        self.check_if_dropped()
+
+    def give_up(self):
+        """Raise `EngineDied` where rows are not answered: no engine is left."""
+        if not self.done():
             raise errors.EngineDied(
                 f"ring {self.ring.name!r}: no engine is left that could answer: it died or was stopped. The request is "
                 "withdrawn. Start an engine and ask again, or make the client with if_engine_dies='wait'.")
+
+    def check_if_dropped(self):
+        """Raise `EngineDied` where a row was dropped with the engine that had taken it (redeliver=False)."""
+        cdef rf_ring *ring = self.ring.opened()
+        cdef rf_reply reply
+        cdef uint32_t row
+        cdef bint gone
         if rf_ring_redelivers(ring):
             return
         for row in range(self.rows):

@@ -5,6 +5,7 @@ It may not know how a request was made, how a batch is chosen (batching.py) or r
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -36,6 +37,7 @@ DEFAULT_LINGER_SECONDS = 0.002
 _RECOVERY_SECONDS = 0.2
 _LAST_STAGE_SECONDS = 60.0
 _WHEN_FULL = ("block", "reject")
+_MOST_QUEUED = 2**32 - 1
 _log = logging.getLogger("ringfeed.engine")
 
 
@@ -156,7 +158,10 @@ class Engine:
         if when_full not in _WHEN_FULL:
             raise ValueError(f'when_full={when_full!r}: give "block" or "reject".')
         self.ring = ring
+        self.name = "?"
         self.meter = _core.Meter()
+        self._threads: list[threading.Thread] = []
+        self._stopping = self._draining = False
         self.precision_report: PrecisionReport | None = None
         self.measurements: tuning.Measurements | None = None
         self._output = output
@@ -172,26 +177,26 @@ class Engine:
         self.name = forms[0][1].name
         structure = default_structure(ring.spec, forms[0][1]) if structure is None else lists_to_tuples(structure)
         self._element = Element.of(ring.spec, structure, ring.name)
-        self.policy: BatchPolicy = policy or self._batching(
-            _either("batch_size", batch_size, "max_batch_size", max_batch_size, DEFAULT_BATCH_SIZE),
-            _either("linger", linger, "batch_timeout", batch_timeout, DEFAULT_LINGER_SECONDS),
-            allowed_batch_sizes,
-            preferred_batch_sizes,
-        )
-        self._auto = batch_size == "auto", latency_target, remember, model, precision, jit_compile
+        size = _either("batch_size", batch_size, "max_batch_size", max_batch_size)
+        wait = _either("linger", linger, "batch_timeout", batch_timeout)
+        if policy is not None:
+            self.policy: BatchPolicy = self._checked(policy, size, wait, allowed_batch_sizes, preferred_batch_sizes)
+        else:
+            self.policy = self._batching(size, wait, allowed_batch_sizes, preferred_batch_sizes)
+        self._auto = size == "auto", latency_target, remember, model, precision, jit_compile
         self._compile_all = bool(jit_compile and allowed_batch_sizes)
         self._sizes = allowed_batch_sizes
         self._allow_row_mixing = allow_row_mixing
         cells = 2 * ring.slots if reply_cells is None else whole("reply_cells", reply_cells, 1)
         self._pool_options = cells, whole("participants", participants, 2)
-        self._settings = max_queue_size or 0, when_full == "reject"
+        queue = 0 if max_queue_size is None else whole("max_queue_size", max_queue_size, 1)
+        self._settings = min(queue, _MOST_QUEUED), when_full == "reject"
         tracer = BatchTracer(ring.name, self.name)
         self._replicas = [self._replica(form, device, tracer) for device, form in forms]
         self._pool: ReplyPool | None = None
-        self._threads: list[threading.Thread] = []
         self._started = 0.0
-        self._stopping = False
-        self._draining = False
+        self._serving = 0
+        self._lock = threading.Lock()
         self._failures_logged = 0
         self._recovered = 0.0
 
@@ -213,14 +218,32 @@ class Engine:
         places = resolve_devices(devices)
         return list(zip(places, replicas(model, places, jit_compile=jit_compile), strict=True))
 
+    def _checked(self, policy: BatchPolicy, *others: Any) -> BatchPolicy:
+        if any(other is not None for other in others):
+            raise ValueError(
+                "policy is given, and batch sizes or linger beside it: the policy says all of that. Give it alone."
+            )
+        if policy.max_batch_size > self.ring.slots:
+            raise ValueError(
+                f"policy: max_batch_size {policy.max_batch_size}: ring {self.ring.name!r} has only {self.ring.slots} "
+                "slots. Lower it, or create the ring with more."
+            )
+        return policy
+
     def _batching(self, size: Any, linger: Any, allowed: Any, preferred: Any) -> Batching:
         most = self.ring.slots
-        if size == "auto":
-            size = min(max(allowed) if allowed else most, most)
+        if allowed is not None and not len(allowed):
+            raise ValueError("allowed_batch_sizes []: give one size at least.")
+        if size is None or size == "auto":
+            size = min(max(allowed) if allowed else most if size else DEFAULT_BATCH_SIZE, most)
+        linger = DEFAULT_LINGER_SECONDS if linger is None else linger
         size = whole("batch_size", size, 1)
         for what, rows in [("batch_size", size), *(("allowed_batch_sizes", each) for each in allowed or ())]:
             if rows > most:
-                raise ValueError(f"{what} {rows}: ring {self.ring.name!r} has only {most} slots.")
+                raise ValueError(
+                    f"{what} {rows}: ring {self.ring.name!r} has only {most} slots. Lower it, or create the ring with "
+                    "more."
+                )
         return Batching(size, seconds("linger", linger), allowed, preferred)
 
     def _replica(self, form: ModelForm, device: str, tracer: BatchTracer) -> Replica:
@@ -246,14 +269,15 @@ class Engine:
         Engine
             Itself.
         """
-        if self._threads:
-            raise RingFeedError(f"engine of ring {self.ring.name!r} was started before. Make a new one.")
+        if self._threads or self._stopping:
+            raise RingFeedError(f"engine of ring {self.ring.name!r} was started or stopped before. Make a new one.")
         self._prepare()
         self._started = time.monotonic()
         for number, replica in enumerate(self._replicas):
             name = f"ringfeed-engine-{self.ring.name}-{number}"
             self._threads.append(threading.Thread(target=self._serve, args=(replica,), name=name, daemon=True))
         assert self._pool is not None
+        self._serving = len(self._threads)
         self._pool.serve(True)
         for thread in self._threads:
             thread.start()
@@ -343,22 +367,50 @@ class Engine:
         pool = self._pool
         assert pool is not None
         replica.waits_from_now()
-        while not self._stopping:
-            try:
-                self._serve_batch(replica, pool)
-            except RingEmpty:
-                if self._draining:
-                    break
-            except (RingFinished, RingClosed):
-                break
-            except Exception:
-                _log.exception("ring %r: a batch could not be served", self.ring.name)
+        try:
+            while not self._stopping and self._serve_once(replica, pool):
+                pass
+        except BaseException:
+            _log.exception("ring %r: the thread that serves %s ends", self.ring.name, replica.device)
+        finally:
+            with self._lock:
+                self._serving -= 1
+                last = self._serving == 0
+            if last:  # clients must not wait for someone who is not there any more
+                with contextlib.suppress(RingClosed):
+                    pool.serve(False)
+
+    def _serve_once(self, replica: Replica, pool: ReplyPool) -> bool:
+        """Serve a batch. Returns whether more are to come."""
+        try:
+            self._serve_batch(replica, pool)
+        except RingEmpty:
+            return not self._draining
+        except (RingFinished, RingClosed):
+            return False
+        except Exception:
+            _log.exception("ring %r: a batch could not be served", self.ring.name)
+        return True
 
     def _serve_batch(self, replica: Replica, pool: ReplyPool) -> None:
         # In a function of its own: nothing of a batch is kept while the next is waited for.
-        for requests in pool.hold(self.policy.take(self.ring, replica.ceiling.rows, self._should_end)):
-            replica.serve(requests)
+        held = pool.hold(self._take(replica.ceiling.rows))
+        try:
+            for requests in held:
+                replica.serve(requests)
+        finally:
+            for requests in held:  # that none is lost when something fails that should not
+                requests.refuse_rest(_core.FAILED, "the engine failed before it came to the request")
         self._look_after_the_dead(pool)
+
+    def _take(self, ceiling: int) -> _core.Batch:
+        try:
+            return self.policy.take(self.ring, ceiling, self._should_end)
+        except RingEmpty:
+            if not self._draining or self._stopping:
+                raise
+            # What waited for a larger batch, or for a command.
+            return self.ring.take_urgent(min(self.policy.max_batch_size, ceiling), timeout=0)
 
     def _should_end(self) -> bool:
         """Look around while a replica waits."""
@@ -512,7 +564,7 @@ class Engine:
         return f"<Engine of model {self.name!r} on ring {self.ring.name!r}, {state}>"
 
 
-def _either(name: str, value: Any, other_name: str, other: Any, default: Any) -> Any:
+def _either(name: str, value: Any, other_name: str, other: Any) -> Any:
     if value is not None and other is not None:
         raise ValueError(f"{name}={value!r} and {other_name}={other!r}: they are two names of one thing; give one.")
-    return value if value is not None else other if other is not None else default
+    return other if value is None else value

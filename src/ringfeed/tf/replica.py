@@ -7,16 +7,19 @@ answered is delivered again.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
 from .. import _core
 from .._core import Batch, Claim, Requests
-from ..errors import RingFull
+from ..errors import RecordMismatch, RingFull
 from ..ring import Ring
 from .direct_call import direct_call
 from .elements import Element
@@ -26,6 +29,8 @@ from .output_spec import OutputSpec, as_arrays
 from .tracing import BatchTracer
 
 _TEXT_CHARACTERS = 1000
+_GRAPH_ERROR = "Graph execution error:"
+_WHERE = re.compile(r'Detected at node|  File "|    |\s*$')
 _LOOK_SECONDS = 0.05
 
 
@@ -208,17 +213,17 @@ class Replica:
         A batch that the device has too little memory for is halved and run again, down to single rows. One that fails
         otherwise is halved, too, until the error belongs to single rows: it reaches exactly those.
         """
-        parts = [(0, requests.rows)]
+        parts = [_Part(0, requests.rows)]
         try:
             self._meter.begin(requests, self._idle_since)
             while parts:
-                start, stop = parts.pop()
-                if stop - start > self.ceiling.rows:
-                    parts += _halves(start, stop)
+                part = parts.pop()
+                if part.rows > self.ceiling.rows:
+                    parts += part.halves(part.alone)
                     continue
-                error = self._serve_rows(requests, start, stop)
+                error = self._serve_part(requests, part)
                 if error is not None:
-                    parts += self._after_failure(requests, start, stop, error)
+                    parts += self._after_failure(requests, part, error)
         except Stopped:
             requests.refuse_rest(_core.STOPPED, "")
         except BaseException as error:
@@ -228,57 +233,104 @@ class Replica:
             requests.batch.release()
             self._idle_since = time.monotonic_ns()
 
-    def _serve_rows(self, requests: Requests, start: int, stop: int) -> Exception | None:
-        rows = stop - start
+    def _serve_part(self, requests: Requests, part: _Part) -> Exception | None:
+        rows, size = part.rows, self._padded_size(part.rows)
         began = time.monotonic_ns()
         try:
-            inputs = self._inputs(requests.batch, start, rows)
+            inputs = self._inputs(requests.batch, part, size)
             ready = time.monotonic_ns()
             with self._tracer.batch(rows, self.device):
                 outputs = as_arrays(self._call(*inputs))
             ran = time.monotonic_ns()
             del inputs
-            self._meter.answered(requests, start, stop)
-            self._sink.deliver(requests, outputs, start, stop)
+            for output in outputs:
+                if output.shape[:1] != (size,):
+                    raise RecordMismatch(f"the model returned {output.dtype.name}{list(output.shape)} for {size} rows.")
+            self._meter.answered(requests, part.start, part.stop)
+            self._sink.deliver(requests, outputs, part.start, part.stop)
         except Stopped:
             raise
         except Exception as error:
-            return error
+            return _without_frames(error)
         self._meter.add(_core.COPY, ready - began)
         self._meter.add(_core.COMPUTE, ran - ready)
         self._meter.add(_core.REPLY, time.monotonic_ns() - ran)
         self.batch_sizes[rows] = self.batch_sizes.get(rows, 0) + 1
         return None
 
-    def _inputs(self, batch: Batch, start: int, rows: int) -> list[Any]:
-        """Return tensors over the ring's memory: of the batch, or of more rows, where the model wants more."""
-        size = self._padded_size(rows)
-        if size == len(batch):
+    def _inputs(self, batch: Batch, part: _Part, size: int) -> list[Any]:
+        """Return tensors over the ring's memory: of the rows, or of more, where the model wants more."""
+        if part.alone and size > part.rows:
+            return [as_tensor(_repeated(array, part, size)) for array in self._element.arrays(batch)]
+        if part.start == 0 and size == len(batch):
             return self._element.hand_over(batch)
         return [
-            as_tensor(batch.tags if field is None else batch.window(name, start, size))
+            as_tensor(_window_of(batch.tags, part, size) if field is None else batch.window(name, part.start, size))
             for name, field in self._element.fields.items()
         ]
 
-    def _after_failure(self, requests: Requests, start: int, stop: int, error: Exception) -> list[tuple[int, int]]:
+    def _after_failure(self, requests: Requests, part: _Part, error: Exception) -> list[_Part]:
         """Return what is to be run again."""
-        if isinstance(error, tf.errors.ResourceExhaustedError):
-            self.ceiling.lower(stop - start)
-        if stop - start > 1:
-            return _halves(start, stop)
+        no_memory = isinstance(error, tf.errors.ResourceExhaustedError)
+        if no_memory:
+            self.ceiling.lower(part.rows)
+        if part.rows > 1:
+            return part.halves(part.alone or not no_memory)
+        if not part.alone and not no_memory and self._padded_size(1) > 1:  # perhaps over what lies beside
+            return [_Part(part.start, part.stop, alone=True)]
         self.failed += 1
-        self._when_failed(error, stop - start)
-        requests.refuse(_core.FAILED, text_of(error), start, stop)
+        self._when_failed(error, 1)
+        requests.refuse(_core.FAILED, text_of(error), part.start, part.stop)
         return []
 
 
-def _halves(start: int, stop: int) -> list[tuple[int, int]]:
-    middle = (start + stop) // 2
-    return [(middle, stop), (start, middle)]
+@dataclass(frozen=True)
+class _Part:
+    """Rows of a batch; `alone`: the model is to see no others with them."""
+
+    start: int
+    stop: int
+    alone: bool = False
+
+    @property
+    def rows(self) -> int:
+        return self.stop - self.start
+
+    def halves(self, alone: bool) -> list[_Part]:
+        middle = (self.start + self.stop) // 2
+        return [_Part(middle, self.stop, alone), _Part(self.start, middle, alone)]
+
+
+def _window_of(tags: npt.NDArray[Any], part: _Part, size: int) -> npt.NDArray[Any]:
+    """Return the tags of a part, and zeros behind the batch's last."""
+    window = np.zeros(size, tags.dtype)
+    there = tags[part.start : part.start + size]
+    window[: len(there)] = there
+    return window
+
+
+def _repeated(array: npt.NDArray[Any], part: _Part, size: int) -> npt.NDArray[Any]:
+    """Return the rows of a part, the last of them as often as it needs."""
+    return array[np.minimum(np.arange(part.start, part.start + size), part.stop - 1)]
+
+
+def _without_frames(error: Exception) -> Exception:
+    """Return an error that does not keep what stood in the frames it came through: tensors, and so slots."""
+    each: BaseException | None = error
+    while each is not None:
+        each.__traceback__ = None
+        each = each.__cause__ or each.__context__
+    return error
 
 
 def text_of(error: BaseException) -> str:
     """Return what a client is told of an error."""
     message = getattr(error, "message", None) or str(error)
+    if message.startswith(_GRAPH_ERROR):  # where the model's code stands comes first there, and may fill all the room
+        lines = [line for line in message.removeprefix(_GRAPH_ERROR).splitlines() if line and not _WHERE.match(line)]
+        message = "\n".join(lines) or message
     text = f"{type(error).__name__}: {message}"
-    return text if len(text) <= _TEXT_CHARACTERS else f"{text[: _TEXT_CHARACTERS - 3]}..."
+    if len(text) <= _TEXT_CHARACTERS:
+        return text
+    half = _TEXT_CHARACTERS // 2  # the error's own words may come first or last
+    return f"{text[:half]} ... {text[5 - half :]}"
