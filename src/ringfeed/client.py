@@ -279,9 +279,7 @@ class Client:
         with self._lock:
             if self._session is session and (new := session.successor(self._owns_ring)) is not None:
                 self._session = new
-                session.end(
-                    EngineDied(f"ring {self.name!r}: its engine died, and another one began anew. Ask again.")
-                )
+                session.end(EngineDied(f"ring {self.name!r}: its engine died, and another one began anew. Ask again."))
             self._session.in_doubt = False
             return self._session
 
