@@ -218,28 +218,67 @@ void rf_withdraw(rf_lease *cells)
 
 /* ---- The engine's side ---------------------------------------------------------------------- */
 
-void rf_pool_serve(rf_ring *pool, int serving)
+/* Where a stage stands in the table; RF_MOST_STAGES where the table is full. */
+static uint32_t place_of(rf_ring *pool, uint32_t stage)
 {
-    if (rf_enter(pool) == RF_OK)
-        rf_store_relaxed(&pool->participants[rf_self(pool) - 1].state,
-                         (uint32_t)(serving ? RF_SERVING : RF_PRESENT));
+    for (uint32_t place = 0; place < RF_MOST_STAGES; place++) {
+        uint32_t there = 0;
+        /* Relaxed: a stage is never taken out again, and whoever sees it late asks again. */
+        if (atomic_compare_exchange_strong_explicit(&pool->header->stages[place], &there, stage,
+                                                    memory_order_relaxed, memory_order_relaxed) ||
+            there == stage)
+            return place;
+    }
+    return RF_MOST_STAGES;
+}
+
+void rf_pool_serve(rf_ring *pool, uint32_t stage)
+{
+    stage &= UINT32_MAX >> RF_STATE_BITS;
+    if (rf_enter(pool) != RF_OK)
+        return;
+    if (stage)
+        place_of(pool, stage);
+    rf_store_relaxed(&pool->participants[rf_self(pool) - 1].state,
+                     stage ? stage << RF_STATE_BITS | RF_SERVING : (uint32_t)RF_PRESENT);
+}
+
+/* How many engines of each stage live. Returns how many in all. */
+static uint32_t count_engines(rf_ring *pool, uint32_t living[RF_MOST_STAGES + 1])
+{
+    uint32_t all = 0;
+    bool dead = false;
+    for (uint32_t owner = 1; owner <= pool->geometry.participants; owner++) {
+        uint32_t state = rf_load_relaxed(&pool->participants[owner - 1].state);
+        if ((state & ((1u << RF_STATE_BITS) - 1)) != RF_SERVING)
+            continue;
+        if (rf_participant_lives(pool, owner)) {
+            living[place_of(pool, state >> RF_STATE_BITS)]++;
+            all++;
+        } else {
+            dead = true;
+        }
+    }
+    if (dead)
+        rf_recover(pool);
+    return all;
 }
 
 uint32_t rf_pool_engines(rf_ring *pool)
 {
-    uint32_t living = 0;
-    bool dead = false;
-    for (uint32_t owner = 1; owner <= pool->geometry.participants; owner++) {
-        if (rf_load_relaxed(&pool->participants[owner - 1].state) != RF_SERVING)
-            continue;
-        if (rf_participant_lives(pool, owner))
-            living++;
-        else
-            dead = true;
-    }
-    if (dead)
-        rf_recover(pool);
-    return living;
+    uint32_t living[RF_MOST_STAGES + 1] = {0}, least = count_engines(pool, living);
+    for (uint32_t place = 0; place < RF_MOST_STAGES; place++)
+        if (rf_load_relaxed(&pool->header->stages[place]) && living[place] < least)
+            least = living[place];
+    return least;
+}
+
+void rf_pool_forget_stages(rf_ring *pool)
+{
+    uint32_t living[RF_MOST_STAGES + 1] = {0};
+    if (count_engines(pool, living) == 0)
+        for (uint32_t place = 0; place < RF_MOST_STAGES; place++)
+            rf_store_relaxed(&pool->header->stages[place], 0u);
 }
 
 /* Whom to wake, behind answers: all of them are out before the first look. */

@@ -67,13 +67,16 @@ RF_API rf_status rf_answers_sleep(rf_ring *pool, uint32_t key, int64_t until_ns)
 /* Wake that thread. */
 RF_API void rf_answers_wake(rf_ring *pool);
 
-/* Living engines; buries dead ones. */
+/* Living engines of the stage that has the fewest: 0 where requests would not be answered. Buries the dead. */
 RF_API uint32_t rf_pool_engines(rf_ring *pool);
 
 /* ---- The engine's side ---------------------------------------------------------------------- */
 
-/* Say that this participant answers, or no longer. */
-RF_API void rf_pool_serve(rf_ring *pool, int serving);
+/* Say that this participant answers, or no longer (0). `stage`, of 30 bits, tells apart the engines of a model
+ * that is cut into stages, all of which are needed; without stages it is the same for all. */
+RF_API void rf_pool_serve(rf_ring *pool, uint32_t stage);
+/* Where no engine lives, forget which stages there were: the next engines may serve a whole model. */
+RF_API void rf_pool_forget_stages(rf_ring *pool);
 
 typedef enum rf_verdict {
     RF_RUN = 0,   /* the model is to see the row */

@@ -168,5 +168,6 @@ def test_stages_in_two_processes_answer_and_outlive_a_kill_of_the_second(make_ri
         child.tell(names)
         assert child.told() == "serving"
         assert [float(future.result()[0]) for future in futures] == [2.0 * (number + 1) for number in range(20)]
-    child.tell("end")
-    child.result()
+        child.kill()
+        with ringfeed.Client(ring) as impatient, pytest.raises(ringfeed.EngineDied):
+            impatient.predict(np.float32([1]))
