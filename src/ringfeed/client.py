@@ -150,12 +150,12 @@ class Client:
             return self._result_of_rows(session, record, rows, until, timeout, priority, tag)
         with self._noting_deaths(session):
             reply = session.ask(record, priority, tag, until, timeout, told=False)
-            answered = reply.wait(until, self._patient)
-        if not answered:
-            raise _too_late(reply)
-        answer = answer_of(reply, copy=self._copy if copy is None else copy)
-        reply.withdraw()
-        return answer
+            try:
+                if not reply.wait(until, self._patient):
+                    raise _too_late(reply)
+                return answer_of(reply, copy=self._copy if copy is None else copy)
+            finally:
+                reply.withdraw()  # also where an error keeps this frame
 
     def submit(
         self,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+import traceback
 from typing import Any
 
 import numpy as np
 
 import ringfeed
-from support import states, wait_until
+from ringfeed.batching import PuppetPolicy
+from support import Child, states, wait_until
 
 
 def first_number(x: Any) -> Any:
@@ -34,3 +37,127 @@ def all_is_free(ring: ringfeed.Ring, pool: Any) -> bool:
 
 def wait_until_free(ring: ringfeed.Ring, pool: Any) -> None:
     wait_until(lambda: all_is_free(ring, pool))
+
+
+# ---- Models ------------------------------------------------------------------------------------------
+
+
+def plus_one(x: Any) -> Any:
+    return x[:, 0] + 1
+
+
+def two_outputs(x: Any) -> Any:
+    return {"number": x[:, 0], "twice": x[:, 0] * 2}
+
+
+class Logs:
+    """A model that writes each number that it is given into a file, and never answers 13 the first time it is run."""
+
+    def __init__(self, path: str, stuck: int | None = None) -> None:
+        self.path = path
+        self.stuck = stuck
+
+    def __call__(self, x: Any) -> Any:
+        import tensorflow as tf
+
+        def look(numbers: Any) -> Any:
+            given = [int(number) for number in numbers]
+            with open(self.path, "ab", buffering=0) as file:
+                file.write("".join(f"{number}\n" for number in given).encode())
+            while self.stuck in given:
+                time.sleep(0.01)
+            return numbers
+
+        return tf.ensure_shape(tf.py_function(look, [x[:, 0]], tf.int64), (None,))
+
+
+def logged(path: Any) -> list[int]:
+    """Return the numbers that `Logs` was given, without those of the warm-up."""
+    return [number for number in map(int, open(path).read().split()) if number]
+
+
+# ---- Engines in processes of their own ---------------------------------------------------------------
+
+
+def _run_engines(pipe: Any) -> None:
+    """Do as the test says: start an engine, stop it, and so on. TensorFlow is there before the first word."""
+    from ringfeed.tf.engine import Engine
+
+    engine = ring = None
+    pipe.tell("ready")
+    while (order := pipe.hear()) is not None:
+        what, given = order
+        try:
+            if what == "serve":
+                create = given.pop("create", None)
+                name, model = given.pop("name"), given.pop("model")
+                ring = ringfeed.Ring.attach(name) if create is None else ringfeed.Ring.create(name, **create)
+                puppet = given.pop("puppet", None)
+                if puppet is not None:
+                    given["policy"] = PuppetPolicy(puppet)
+                engine = Engine(ring, model, **given).start()
+                answer = None
+            elif what == "release":
+                answer = engine.policy.release(given)
+            elif what == "stop":
+                if engine is not None:
+                    engine.stop()
+                if ring is not None:
+                    ring.__exit__(None, None, None)
+                engine = ring = answer = None
+            else:
+                answer = getattr(engine, what)(*given)
+            pipe.tell(("done", answer))
+        except BaseException:
+            pipe.tell(("failed", traceback.format_exc()))
+
+
+class EngineProcess:
+    """An engine in a process of its own, which does as it is told. A process can serve one ring after the other."""
+
+    def __init__(self) -> None:
+        self.child = Child(_run_engines)
+        self._ready = False
+
+    def tell(self, what: str, given: Any = ()) -> None:
+        if not self._ready:
+            assert self.child.told() == "ready"
+            self._ready = True
+        self.child.tell((what, given))
+
+    def hear(self) -> Any:
+        outcome, answer = self.child.told()
+        assert outcome == "done", answer
+        return answer
+
+    def do(self, what: str, given: Any = ()) -> Any:
+        self.tell(what, given)
+        return self.hear()
+
+    def serve(self, ring: ringfeed.Ring | str, model: Any = first_number, **options: Any) -> EngineProcess:
+        name = ring if isinstance(ring, str) else ring.name
+        if "puppet" not in options:
+            options.setdefault("linger", 0.0)
+        self.do("serve", {"name": name, "model": model, **options})
+        return self
+
+    def stop(self) -> None:
+        self.do("stop")
+
+
+class Spares:
+    """Processes that have imported TensorFlow already, for whoever needs an engine."""
+
+    def __init__(self, count: int) -> None:
+        self._all = [EngineProcess() for _ in range(count)]
+        self._idle = list(self._all)
+
+    def take(self) -> EngineProcess:
+        return self._idle.pop(0)
+
+    def give(self, engine: EngineProcess) -> None:
+        self._idle.append(engine)
+
+    def end(self) -> None:
+        for engine in self._all:
+            engine.child.end()

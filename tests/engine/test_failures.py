@@ -171,8 +171,8 @@ def test_a_thread_that_ends_by_itself_is_logged_and_its_clients_are_told(ring, s
     engine._replicas[0].serve = exits
     with caplog.at_level(logging.ERROR), pytest.raises((ringfeed.EngineDied, ringfeed.ModelError)):
         client.predict(x_of(1), timeout=10)
-    assert f"ring '{ring.name}': the thread that serves CPU:0 ends" in caplog.text
     wait_until(lambda: not engine.running)
+    assert f"ring '{ring.name}': the thread that serves CPU:0 ends" in caplog.text
     with pytest.raises(ringfeed.EngineDied, match="no engine is left"):
         client.predict(x_of(1), timeout=10)
 
