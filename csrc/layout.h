@@ -158,9 +158,8 @@ typedef struct rf_header {
     _Atomic uint32_t whole; /* 1 once everything else stands */
     uint64_t creator_pid;
     uint32_t redeliver;
-    uint32_t reserved;
-    uint64_t
-        answers; /* 0; or it is a pool of reply cells (replies.c), for the ring with this inode */
+    uint64_t note;    /* of the creator's, for whoever attaches */
+    uint64_t answers; /* 0; or the inode of the ring for which this is a pool of reply cells */
     _Alignas(RF_CACHE_PAIR) _Atomic uint32_t claim_cursor; /* where the next claim starts to look */
     _Alignas(RF_CACHE_PAIR) _Atomic uint32_t take_cursor;  /* where the next take starts to look */
     _Alignas(RF_CACHE_PAIR) _Atomic uint32_t finished;

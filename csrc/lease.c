@@ -63,6 +63,11 @@ uint32_t rf_lease_references(const rf_lease *lease)
     return rf_load_relaxed(&((rf_lease *)lease)->references);
 }
 
+const rf_ring *rf_lease_ring(const rf_lease *lease)
+{
+    return lease->ring;
+}
+
 uint32_t rf_lease_first(const rf_lease *lease)
 {
     return lease->first;
@@ -71,6 +76,11 @@ uint32_t rf_lease_first(const rf_lease *lease)
 uint32_t rf_lease_rows(const rf_lease *lease)
 {
     return lease->rows;
+}
+
+uint64_t rf_lease_link(const rf_lease *lease, uint32_t row)
+{
+    return rf_link(rf_lease_slot(lease, row), rf_word_epoch(lease->words[row]));
 }
 
 void *rf_lease_data(const rf_lease *lease, uint32_t field)

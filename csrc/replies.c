@@ -7,7 +7,7 @@
  *     who        from                   to
  *     client     FREE(e)                ASKED(client, e)       rf_claim
  *     engine     ASKED(client, e)       HELD(engine, e)        rf_hold
- *     engine     HELD(engine, e)        ANSWERED(client, e)    rf_answer
+ *     engine     HELD(engine, e)        ANSWERED(client, e)    rf_answer_rows
  *     engine     HELD(engine, e)        ASKED(client, e)       rf_let_go
  *     client     ASKED, ANSWERED        FREE(e + 1)            rf_withdraw
  *     client     HELD                   HELD, not wanted       rf_withdraw; its engine frees it
@@ -203,6 +203,13 @@ static void withdraw(rf_ring *pool, uint32_t cell, uint64_t epoch)
     }
 }
 
+void rf_cells_keep(rf_lease *cells, uint32_t rows)
+{
+    for (uint32_t row = rows; row < cells->rows; row++)
+        withdraw(cells->ring, rf_lease_slot(cells, row), rf_word_epoch(cells->words[row]));
+    cells->rows = rows < cells->rows ? rows : cells->rows;
+}
+
 void rf_withdraw(rf_lease *cells)
 {
     for (uint32_t row = 0; row < cells->rows; row++)
@@ -394,8 +401,8 @@ static void tell_all(rf_ring *pool, const rf_held *held, uint32_t rows)
             tell(pool, held[row].cell);
 }
 
-uint32_t rf_answer(rf_ring *pool, const rf_held *held, uint32_t rows, const void *const *outputs,
-                   const uint64_t *strides)
+uint32_t rf_answer_rows(rf_ring *pool, const rf_held *held, uint32_t rows,
+                        const void *const *outputs, const uint64_t *strides)
 {
     uint32_t answered = 0;
     int64_t now = rf_now_ns();
@@ -424,6 +431,11 @@ uint32_t rf_answer_without(rf_ring *pool, const rf_held *held, uint32_t rows, rf
     tell_all(pool, held, rows);
     rf_count(pool, published, answered);
     return answered;
+}
+
+uint64_t rf_held_link(const rf_held *held)
+{
+    return held->word ? rf_link(held->cell, rf_word_epoch(held->word)) : 0;
 }
 
 void rf_let_go(rf_ring *pool, const rf_held *held, uint32_t rows)

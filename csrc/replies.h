@@ -42,6 +42,9 @@ typedef enum rf_waiter {
  * its parent's: a request with that wants no answer. */
 RF_API uint64_t rf_cell_ask(rf_lease *cells, uint32_t row, int64_t answer_by_ns, rf_waiter waiter);
 
+/* Give all but the first rows of a lease on cells back. */
+RF_API void rf_cells_keep(rf_lease *cells, uint32_t rows);
+
 typedef struct rf_reply {
     rf_outcome outcome;
     uint32_t held;       /* pending, and an engine is at it */
@@ -93,12 +96,15 @@ RF_API uint32_t rf_hold(rf_ring *pool, const rf_lease *batch, rf_held *held);
 /* Write outputs into the cells and wake the clients. Row r of output f lies at
  * outputs[f] + r * strides[f]; it has the field's sample_bytes. Returns how many were answered: the others
  * were withdrawn meanwhile. */
-RF_API uint32_t rf_answer(rf_ring *pool, const rf_held *held, uint32_t rows,
-                          const void *const *outputs, const uint64_t *strides);
+RF_API uint32_t rf_answer_rows(rf_ring *pool, const rf_held *held, uint32_t rows,
+                               const void *const *outputs, const uint64_t *strides);
 
 /* Answer with an outcome that has no outputs, and with `text`, UTF-8, cut to what a cell holds. */
 RF_API uint32_t rf_answer_without(rf_ring *pool, const rf_held *held, uint32_t rows,
                                   rf_outcome outcome, const char *text, uint32_t text_bytes);
+
+/* How a request named the cell that is held; 0 where it wants no answer. */
+RF_API uint64_t rf_held_link(const rf_held *held);
 
 /* Let go of cells whose requests are given back or handed on: they are asked again. Before that: whoever gets
  * the request while its cell is held drops it. Of what is still held when the handle goes, the same becomes as

@@ -88,6 +88,11 @@ rf_census rf_count_states(const rf_ring *ring)
     return now;
 }
 
+uint32_t rf_ring_ready(const rf_ring *ring)
+{
+    return rf_count_states(ring).ready;
+}
+
 static void add_counters(rf_counts *sum, rf_counters *from)
 {
     sum->published += rf_load_relaxed(&from->published);

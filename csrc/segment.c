@@ -167,6 +167,7 @@ static void write_header(rf_ring *ring, const rf_options *options)
     header->layout_version = RF_LAYOUT_VERSION;
     header->creator_pid = (uint64_t)getpid();
     header->redeliver = options->redeliver;
+    header->note = options->note;
     header->answers = options->answers;
     header->geometry = ring->geometry;
     for (uint32_t slot = 0; slot < ring->slot_count; slot++)
@@ -371,6 +372,11 @@ int rf_ring_is_finished(const rf_ring *ring)
 int rf_ring_redelivers(const rf_ring *ring)
 {
     return ring->header->redeliver != 0;
+}
+
+uint64_t rf_ring_note(const rf_ring *ring)
+{
+    return ring->header->note;
 }
 
 uint64_t rf_ring_answers(const rf_ring *ring)

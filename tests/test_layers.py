@@ -18,11 +18,23 @@ PACKAGE = ROOT / "src" / "ringfeed"
 
 # Lowest first. A module imports from layers below its own, or beside it where that closes no circle.
 LAYERS = [
-    {"version", "errors", "record_spec", "channel", "items", "nest", "progress", "pinning"},
+    {
+        "version",
+        "errors",
+        "record_spec",
+        "channel",
+        "items",
+        "nest",
+        "progress",
+        "pinning",
+        "arguments",
+        "memory_options",
+    },
     {"_core"},
     {"segment", "ctrl_c"},
     {"ring", "inventory"},
     {"worker_main", "workers", "feeder", "pipeline", "results", "sample_spec"},
+    {"replies", "answers", "collector", "session", "client", "batching", "metrics"},
     {"tf"},
     {"predictor"},
     {"serving"},

@@ -115,6 +115,7 @@ typedef struct rf_options {
     uint32_t redeliver;  /* rows of a dead taker: 1 become READY again, 0 are dropped and counted */
     uint32_t huge_pages; /* lay regions out on 2 MiB pages and ask for them */
     int32_t numa_node;   /* bind the memory to this node; -1 for none */
+    uint64_t note;       /* a number of the creator's own that others can read */
     uint64_t answers; /* 0 for a ring; else make a pool of reply cells (replies.h) for the ring with
                          this inode: the last field holds the text of errors */
 } rf_options;
@@ -199,6 +200,7 @@ RF_API int rf_ring_is_finished(const rf_ring *ring);
 RF_API int rf_ring_redelivers(const rf_ring *ring);
 /* Of a reply pool: the inode of its ring; 0 of a ring. */
 RF_API uint64_t rf_ring_answers(const rf_ring *ring);
+RF_API uint64_t rf_ring_note(const rf_ring *ring); /* rf_options.note */
 /* The inode of the handle's own segment. */
 RF_API uint64_t rf_ring_inode(const rf_ring *ring);
 RF_API uint64_t rf_ring_creator_pid(const rf_ring *ring);
@@ -273,8 +275,11 @@ RF_API void rf_lease_give_back(rf_lease *lease);
  * memory, or it is no batch of more rows that this reference holds alone. */
 RF_API rf_lease *rf_lease_split(rf_lease *batch, uint32_t rows);
 RF_API uint32_t rf_lease_references(const rf_lease *lease);
+RF_API const rf_ring *rf_lease_ring(const rf_lease *lease);
 RF_API uint32_t rf_lease_first(const rf_lease *lease);
 RF_API uint32_t rf_lease_rows(const rf_lease *lease);
+/* Which record a row is, for rf_record_is_gone. */
+RF_API uint64_t rf_lease_link(const rf_lease *lease, uint32_t row);
 /* Address of the lease's first sample of a field. */
 RF_API void *rf_lease_data(const rf_lease *lease, uint32_t field);
 
@@ -351,6 +356,13 @@ typedef struct rf_take_request {
  * RF_AGAIN, RF_EMPTY, RF_FINISHED, RF_CLOSED, RF_INVALID, RF_NO_MEMORY. */
 RF_API rf_status rf_take(rf_ring *ring, rf_take_request *request, rf_lease **lease);
 
+enum { RF_MOST_LEVELS = 8 };
+
+/* The same from the first of several rings that has records, the most urgent first. The deadline is for
+ * min_rows; the wait for more is on the ring that had them. Statuses as rf_take. */
+RF_API rf_status rf_take_first(rf_ring *const *rings, uint32_t count,
+                               const rf_take_request *request, rf_lease **lease);
+
 /* ---- The whole ring ------------------------------------------------------------------------- */
 
 /* No more records: claims fail from now on, takers drain what was claimed before, then stop. */
@@ -358,6 +370,9 @@ RF_API void rf_finish(rf_ring *ring);
 
 /* Give back what dead participants held. Returns how many participants were found dead. */
 RF_API uint32_t rf_recover(rf_ring *ring);
+
+/* How many records are READY. */
+RF_API uint32_t rf_ring_ready(const rf_ring *ring);
 
 typedef struct rf_counts {
     uint64_t published;

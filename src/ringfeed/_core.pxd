@@ -55,6 +55,7 @@ cdef extern from "ringfeed.h" nogil:
         uint32_t redeliver
         uint32_t huge_pages
         int32_t numa_node
+        uint64_t note
         uint64_t answers
 
     ctypedef struct rf_record:
@@ -127,6 +128,7 @@ cdef extern from "ringfeed.h" nogil:
     int rf_ring_is_closed(const rf_ring *ring)
     int rf_ring_is_finished(const rf_ring *ring)
     int rf_ring_redelivers(const rf_ring *ring)
+    uint64_t rf_ring_note(const rf_ring *ring)
     uint64_t rf_ring_answers(const rf_ring *ring)
     uint64_t rf_ring_inode(const rf_ring *ring)
     uint64_t rf_ring_creator_pid(const rf_ring *ring)
@@ -161,8 +163,10 @@ cdef extern from "ringfeed.h" nogil:
     void rf_lease_drop(rf_lease *lease)
     rf_lease *rf_lease_split(rf_lease *batch, uint32_t rows)
     uint32_t rf_lease_references(const rf_lease *lease)
+    const rf_ring *rf_lease_ring(const rf_lease *lease)
     uint32_t rf_lease_first(const rf_lease *lease)
     uint32_t rf_lease_rows(const rf_lease *lease)
+    uint64_t rf_lease_link(const rf_lease *lease, uint32_t row)
     void *rf_lease_data(const rf_lease *lease, uint32_t field)
     void rf_lease_records(const rf_lease *lease, rf_record *records)
     void rf_lease_tags(const rf_lease *lease, uint64_t *tags)
@@ -183,7 +187,11 @@ cdef extern from "ringfeed.h" nogil:
     rf_status rf_put_request(
         rf_ring *ring, const void *const *sources, uint64_t tag, uint64_t reply, int64_t deadline_ns, uint64_t *link)
     rf_status rf_take(rf_ring *ring, rf_take_request *request, rf_lease **lease)
+    enum:
+        RF_MOST_LEVELS
+    rf_status rf_take_first(rf_ring *const *rings, uint32_t count, const rf_take_request *request, rf_lease **lease)
     void rf_finish(rf_ring *ring)
     uint32_t rf_recover(rf_ring *ring)
+    uint32_t rf_ring_ready(const rf_ring *ring)
     void rf_ring_stats(rf_ring *ring, rf_stats *stats)
     int64_t rf_now_ns()

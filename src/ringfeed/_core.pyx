@@ -14,7 +14,7 @@ from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid, PyCapsul
 from libc.errno cimport errno
 from libc.stdint cimport INT64_MAX
 from libc.stdlib cimport calloc, free
-from libc.string cimport memset, strncpy
+from libc.string cimport memcpy, memset, strncpy
 
 cimport cython
 cimport numpy as cnp
@@ -68,3 +68,5 @@ include "binding/ring.pxi"
 include "binding/pins.pxi"
 include "binding/interrupts.pxi"
 include "binding/feeds.pxi"
+include "binding/replies.pxi"
+include "binding/meters.pxi"

@@ -60,6 +60,10 @@ class DeadlineExceeded(RingFeedError):
     """A request's deadline passed before the model had seen it."""
 
 
+class ModelError(RingFeedError):
+    """The model raised over a request, or gave something that its reply can not hold; the message carries the text."""
+
+
 class ItemError(RingFeedError):
     """An item could not be turned into a record.
 

@@ -40,6 +40,8 @@ class SegmentInfo:
         process by now.
     participants : int or None
         Processes (attachments) that are alive, the owner's among them.
+    answers : int or None
+        Of a pool of reply cells: the inode of the ring whose requests are answered there. None for a ring.
     """
 
     name: str
@@ -50,6 +52,7 @@ class SegmentInfo:
     spec: RecordSpec | None = None
     creator_pid: int | None = None
     participants: int | None = None
+    answers: int | None = None
 
 
 def list_segments(pattern: str = "*") -> list[SegmentInfo]:
@@ -162,12 +165,12 @@ def _look(name: str, descriptor: int) -> tuple[SegmentInfo, bool]:
     outside = name, owner_alive, _held_bytes(status), _age_seconds(status)
     if told is None:
         return SegmentInfo(*outside), is_ours
-    slots, fields, creator_pid, participants = told
+    slots, fields, creator_pid, participants, answers = told
     try:
         spec = RecordSpec.of(fields)
     except (TypeError, ValueError):  # names or shapes that only a broken peer writes
         return SegmentInfo(*outside), is_ours
-    return SegmentInfo(*outside, slots, spec, creator_pid, participants), is_ours
+    return SegmentInfo(*outside, slots, spec, creator_pid, participants, answers or None), is_ours
 
 
 def _remove_if_dead(name: str, dry_run: bool) -> SegmentInfo | None:
@@ -180,6 +183,8 @@ def _remove_if_dead(name: str, dry_run: bool) -> SegmentInfo | None:
     try:
         info, is_ours = _look(name, descriptor)
         if info.owner_alive or not is_ours or segment.may_be_in_the_making(descriptor):
+            return None
+        if info.answers is not None and segment.serves_a_living_ring(name, info.answers):
             return None
         # The look is old by now; the removal itself looks once more, under the lock that makes it last.
         if dry_run or _core.remove_segment(descriptor, segment.path_of(name), spare_the_living=True):

@@ -7,27 +7,24 @@ hot are in `_core`.
 from __future__ import annotations
 
 import contextlib
-import math
-import operator
 import os
 import time
 import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
 from . import _core, pinning, segment
 from ._core import Batch
+from .arguments import seconds, whole
 from .errors import LayoutMismatch, RingClosed, RingFinished, RingNotFound
+from .memory_options import MemoryOptionWarning, explain_refusal
 from .record_spec import FieldsLike, RecordSpec
 
 MAX_SLOTS = 2**24
 MAX_PARTICIPANTS = 4095
-
-
-class MemoryOptionWarning(RuntimeWarning):
-    """The machine refused a memory option; the ring works without it."""
+MAX_PRIORITIES = 8
 
 
 class Ring(_core.RingBase):
@@ -50,6 +47,8 @@ class Ring(_core.RingBase):
     memory: dict[str, str]
     """What the machine said to each memory option that was asked for: ``"granted"`` or why not."""
 
+    _lower: tuple[Ring, ...] = ()
+
     _finalizer: weakref.finalize[[str, int, int], Ring] | None = None
 
     def __init__(self, *arguments: object, **options: object) -> None:
@@ -68,6 +67,7 @@ class Ring(_core.RingBase):
         lock_memory: bool = False,
         numa_node: int | None = None,
         pin_memory: bool = False,
+        priorities: int = 1,
     ) -> Ring:
         """Create a ring and own it.
 
@@ -89,6 +89,9 @@ class Ring(_core.RingBase):
             A refusal is a `MemoryOptionWarning` and stands in `memory`.
         pin_memory : bool
             Page-lock the memory for copies to a GPU, in this process alone; see `pin`. A refusal, likewise.
+        priorities : int
+            Levels of urgency, up to 8. Each is a ring of its own, of as many slots, so that what is urgent never waits
+            for a slot behind what is not; see `levels`.
 
         Raises
         ------
@@ -107,14 +110,30 @@ class Ring(_core.RingBase):
         except (TypeError, ValueError) as error:
             kind = TypeError if isinstance(error, TypeError) else ValueError
             raise kind(f"ring {name!r}: {error}") from None
-        slots = _whole(slots, f"ring {name!r}: slots", 1, MAX_SLOTS)
-        participants = _whole(participants, f"ring {name!r}: participants", 1, MAX_PARTICIPANTS)
+        slots = whole(slots, f"ring {name!r}: slots", 1, MAX_SLOTS)
+        participants = whole(participants, f"ring {name!r}: participants", 1, MAX_PARTICIPANTS)
         if numa_node is not None:
-            numa_node = _whole(numa_node, f"ring {name!r}: numa_node", 0, 1023)
+            numa_node = whole(numa_node, f"ring {name!r}: numa_node", 0, 1023)
+        priorities = whole(priorities, f"ring {name!r}: priorities", 1, MAX_PRIORITIES)
         options = (spec, slots, participants, bool(redeliver), bool(huge_pages), numa_node)
-        while (ring := cls._create_unless_condemned(name, *options)) is None:
-            pass
+        lower: list[Ring] = []
+        try:
+            # The first level comes last: who can attach to it finds the others.
+            for level in range(1, priorities):
+                lower.append(cls._create_level(_level_name(name, level), 0, *options))
+            ring = cls._create_level(name, priorities, *options)
+        except BaseException:
+            for made in lower:
+                made.__exit__(None, None, None)
+            raise
+        ring._lower = tuple(lower)
         return ring._ask_for_memory(huge_pages, lock_memory, numa_node, pin_memory)
+
+    @classmethod
+    def _create_level(cls, name: str, priorities: int, *options: Any) -> Ring:
+        while (ring := cls._create_unless_condemned(name, *options, 0, priorities)) is None:
+            pass
+        return ring
 
     @classmethod
     def _create_unless_condemned(cls, name: str, *options: Any) -> Ring | None:
@@ -157,7 +176,7 @@ class Ring(_core.RingBase):
             The segment is no ring, is damaged, or is of another layout version.
         """
         segment.check_name(name)
-        deadline = time.monotonic() + _seconds(timeout, f"ring {name!r}: timeout")
+        deadline = time.monotonic() + seconds(timeout, f"ring {name!r}: timeout")
         making_until = time.monotonic() + segment.MAKING_SECONDS
         gone: segment.Identity | None = None
         why_gone: RingClosed | None = None
@@ -165,7 +184,7 @@ class Ring(_core.RingBase):
             found = segment.identity_of(name)
             if found != gone:
                 try:
-                    ring = cls._attach_if_whole(name)
+                    ring = cls._attach_ifwhole(name)
                     if ring is not None:
                         return ring._ask_for_memory(pin_memory=pin_memory)
                 except RingClosed as error:
@@ -182,10 +201,13 @@ class Ring(_core.RingBase):
             time.sleep(0.002)
 
     @classmethod
-    def _attach_if_whole(cls, name: str) -> Ring | None:
+    def _attach_ifwhole(cls, name: str) -> Ring | None:
         descriptor = segment.open_existing(name)
         ring = cls.__new__(cls)
-        return ring if descriptor is not None and ring._attach(name, descriptor) else None
+        if descriptor is None or not ring._attach(name, descriptor):
+            return None
+        ring._lower = tuple(cls.attach(_level_name(name, level)) for level in range(1, ring._note()))
+        return ring
 
     @classmethod
     def attach_descriptor(cls, descriptor: int, name: str, *, pin_memory: bool = False) -> Ring:
@@ -206,7 +228,7 @@ class Ring(_core.RingBase):
             As for `attach`.
         """
         segment.check_name(name)
-        descriptor = _whole(descriptor, f"ring {name!r}: descriptor", 0, 2**31 - 1)
+        descriptor = whole(descriptor, f"ring {name!r}: descriptor", 0, 2**31 - 1)
         try:
             segment.identity(descriptor)
         except OSError as error:
@@ -234,7 +256,7 @@ class Ring(_core.RingBase):
         if lock_memory:
             answers["lock_memory"] = self._lock_memory()
         for option, refusal in answers.items():
-            self.memory[option] = _explain_refusal(option, refusal, self.segment_bytes) if refusal else "granted"
+            self.memory[option] = explain_refusal(option, refusal, self.segment_bytes) if refusal else "granted"
         if pin_memory:  # last: from then on the pages stay where they are
             self.pin()
         for option, answer in self.memory.items():
@@ -281,6 +303,31 @@ class Ring(_core.RingBase):
             self.memory.pop("pin_memory", None)
 
     @property
+    def levels(self) -> tuple[Ring, ...]:
+        """The rings of each priority, the most urgent first: this one, and what `priorities` made beside it."""
+        return (self, *self._lower)
+
+    def take_urgent(
+        self,
+        max_rows: int,
+        *,
+        min_rows: int = 1,
+        timeout: float | None = None,
+        linger: float = 0.0,
+        while_waiting: Callable[[], object] | None = None,
+    ) -> Batch:
+        """Take from the most urgent of `levels` that has records; arguments, result and errors as for `take`.
+
+        Raises
+        ------
+        RingFinished, RingClosed
+            Of every level.
+        """
+        if not self._lower:
+            return self.take(max_rows, min_rows=min_rows, timeout=timeout, linger=linger, while_waiting=while_waiting)
+        return _core.take_first(self.levels, max_rows, min_rows, timeout, linger, while_waiting)
+
+    @property
     def pinned(self) -> bool:
         """Whether this handle has page-locked the memory for GPUs."""
         return _core.ring_is_pinned(self)
@@ -317,11 +364,31 @@ class Ring(_core.RingBase):
                 batch.release()
                 del batch
 
+    def close(self) -> None:
+        """Close this handle; closing it twice does no harm.
+
+        Threads that wait on it get `RingClosed`. Batches and arrays that are alive stay valid: the memory goes with the
+        last of them. When the owner closes, the ring is closed for everyone.
+        """
+        super().close()
+        for level in self._lower:
+            level.close()
+
+    def finish(self) -> None:
+        """Say that no more records come: takers drain what is there, then get `RingFinished`.
+
+        Claims under way may still be published. Any participant may say it, for all producers.
+        """
+        for level in self.levels:
+            super(Ring, level).finish()
+
     def unlink(self) -> None:
         """Remove the ring's name; whoever has it open goes on. Doing it twice does no harm."""
+        for level in self._lower:
+            level.unlink()
         if self._finalizer is not None:
             self._finalizer.detach()
-        segment.remove(self.name, self.descriptor)
+        _remove(self.name, self.descriptor)
 
     def __enter__(self) -> Ring:
         return self
@@ -343,54 +410,26 @@ class Ring(_core.RingBase):
         return _attach_by_name, (self.name,)
 
 
+def _level_name(name: str, level: int) -> str:
+    return f"{name}.priority-{level}"
+
+
 def _attach_by_name(name: str) -> Ring:
     return Ring.attach(name)
 
 
-# ---- Arguments ---------------------------------------------------------------------------------------
-
-
-def _whole(value: Any, what: str, least: int, most: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{what} {value!r:.80}: give a whole number from {least} to {most}.") from None
-    if not least <= number <= most:
-        raise ValueError(f"{what} {value!r:.80}: give a whole number from {least} to {most}.")
-    return number
-
-
-def _seconds(timeout: Any, what: str) -> float:
-    if timeout is None:
-        return math.inf
-    try:
-        seconds = float(0.0 + timeout)  # the sum takes no text
-    except (TypeError, OverflowError):
-        raise TypeError(f"{what} {timeout!r:.80}: give seconds, 0 or more, or None to wait for ever.") from None
-    if not seconds >= 0:
-        raise ValueError(f"{what} {timeout!r:.80}: give seconds, 0 or more, or None to wait for ever.")
-    return seconds
-
-
-# ---- Ends and refusals -------------------------------------------------------------------------------
-
-
-def _explain_refusal(option: str, refusal: int, needed_bytes: int) -> str:
-    said = os.strerror(refusal)
-    if option == "lock_memory":
-        return (
-            f"refused ({said}): {needed_bytes} bytes pass the limit of locked memory. "
-            "Raise it with ulimit -l or CAP_IPC_LOCK."
-        )
-    if option == "huge_pages":
-        return f"refused ({said}): set /sys/kernel/mm/transparent_hugepage/shmem_enabled to 'advise' or 'always'."
-    return f"refused ({said}): the machine has no such NUMA node, or does not let this process bind to it."
+# ---- Ends -------------------------------------------------------------------------------
 
 
 def _end_of_owner(name: str, descriptor: int, process: int) -> None:
     # The handle goes after this, and its descriptor with it.
     if os.getpid() == process:  # not in a forked child
-        segment.remove(name, descriptor)
+        _remove(name, descriptor)
+
+
+def _remove(name: str, descriptor: int) -> None:
+    segment.remove(name, descriptor)
+    segment.remove_replies(name, segment.identity(descriptor)[1])
 
 
 def close_quietly(ring: Ring) -> None:

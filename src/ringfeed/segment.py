@@ -22,6 +22,8 @@ from .record_spec import segment_name
 MAKING_SECONDS = 2.0
 """How long a segment may be half-made before it counts as left behind."""
 
+REPLIES_SUFFIX = ".replies"
+
 Identity: TypeAlias = "tuple[int, int]"
 """Device and inode: what tells a segment from another one of the same name."""
 
@@ -168,6 +170,37 @@ def remove(name: str, descriptor: int) -> None:
             if time.monotonic() > deadline:
                 return
             time.sleep(0.001)
+
+
+def replies_name(ring_name: str) -> str:
+    """Return the name of the pool in which the requests of a ring are answered."""
+    return ring_name + REPLIES_SUFFIX
+
+
+def remove_replies(ring_name: str, ring_inode: int) -> None:
+    """Remove the pool of a ring that goes; its maker may be alive."""
+    name = replies_name(ring_name)
+    descriptor = open_existing(name)
+    if descriptor is None:
+        return
+    try:
+        told = _core.look_at_segment(descriptor)[1]
+        if told is not None and told[-1] == ring_inode:
+            remove(name, descriptor)
+    finally:
+        _core.discard_segment(descriptor)
+
+
+def serves_a_living_ring(name: str, ring_inode: int) -> bool:
+    """Tell whether the ring whose pool has this name is there, and alive: the maker of the pool may be dead."""
+    ring_name = name.removesuffix(REPLIES_SUFFIX)
+    descriptor = open_existing(ring_name)
+    if descriptor is None:
+        return False
+    try:
+        return identity(descriptor)[1] == ring_inode and _core.segment_is_owned(descriptor)
+    finally:
+        _core.discard_segment(descriptor)
 
 
 def unlink_if(name: str, which: Identity) -> None:

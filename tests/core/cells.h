@@ -154,7 +154,7 @@ static inline uint32_t answer_rows(desk *own, const rf_lease *batch, const rf_he
         memcpy(outputs[row], &answer, sizeof answer);
         memcpy(outputs[row] + SAMPLE_BYTES - sizeof answer, &answer, sizeof answer);
     }
-    return rf_answer(own->pool, held, rows, fields, strides);
+    return rf_answer_rows(own->pool, held, rows, fields, strides);
 }
 
 static inline uint32_t answer_job(desk *own, job *now)

@@ -182,7 +182,7 @@ static void answer_each(desk *own, const job *now, uint32_t from, const rf_lease
         memcpy(sample, &answer, sizeof answer);
         memcpy(sample + SAMPLE_BYTES - sizeof answer, &answer, sizeof answer);
         if (random_below(8))
-            done = rf_answer(own->pool, held, 1, outputs, strides);
+            done = rf_answer_rows(own->pool, held, 1, outputs, strides);
         else
             done = rf_answer_without(own->pool, held, 1, RF_FAILED, (char *)&number, sizeof number);
         if (done)

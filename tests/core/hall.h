@@ -54,7 +54,7 @@ static inline void answer_row_by_row(desk *own, job *now)
         outputs[0] = sample;
         memcpy(sample, &answer, sizeof answer);
         memcpy(sample + SAMPLE_BYTES - sizeof answer, &answer, sizeof answer);
-        uint32_t answered = rf_answer(own->pool, &now->held[row], 1, outputs, strides);
+        uint32_t answered = rf_answer_rows(own->pool, &now->held[row], 1, outputs, strides);
         CHECK(atomic_fetch_add(&told->answers[number], answered) + answered <= 1);
     }
     rf_lease_drop(now->batch);

@@ -22,6 +22,7 @@ cdef class _Layout:
     cdef uint32_t index
     cdef int rank
     cdef int64_t stride_bytes
+    cdef bint is_padded
     # Axis 0 is the batch's.
     cdef cnp.npy_intp shape[RF_MAX_RANK + 1]
     cdef cnp.npy_intp strides[RF_MAX_RANK + 1]
@@ -52,6 +53,40 @@ cdef class _Layout:
                 cnp.ndarray, self.dtype, self.rank + 1, shape, self.strides, data, cnp.NPY_ARRAY_WRITEABLE, None)
         cnp.set_array_base(array, hold)
         return array
+
+    cdef object window(self, _Hold hold, rf_ring *ring, uint32_t first, uint32_t rows):
+        """Dense rows from one of the lease's on, which may pass its end."""
+        cdef cnp.npy_intp shape[RF_MAX_RANK + 1]
+        cdef int rank = self.rank + 1, axis
+        cdef uint32_t slot = (rf_lease_first(hold.lease) + first) % rf_ring_geometry(ring).slots
+        cdef char *data = <char *>rf_ring_region(ring, self.index) + slot * self.stride_bytes
+        cdef object array
+        for axis in range(rank):
+            shape[axis] = self.shape[axis]
+        if self.is_padded:
+            rank = 2
+            shape[1] = self.stride_bytes // self.dtype.itemsize
+        shape[0] = rows
+        Py_INCREF(self.dtype)
+        array = PyArray_NewFromDescr(
+            cnp.ndarray, self.dtype, rank, shape, NULL, data, cnp.NPY_ARRAY_WRITEABLE, None)
+        cnp.set_array_base(array, hold)
+        return array
+
+    cdef bint fits_rows(self, cnp.ndarray array, uint32_t rows) noexcept:
+        """Has it at least so many rows, each a dense sample of the very dtype?"""
+        cdef int axis
+        cdef cnp.npy_intp step = cnp.PyArray_ITEMSIZE(array)
+        if cnp.PyArray_NDIM(array) != self.rank + 1 or cnp.PyArray_DIM(array, 0) < rows:
+            return False
+        for axis in range(self.rank, 0, -1):
+            if cnp.PyArray_DIM(array, axis) != self.shape[axis] or (
+                    cnp.PyArray_STRIDE(array, axis) != step and self.shape[axis] != 1):
+                return False
+            step *= self.shape[axis]
+        if cnp.PyArray_STRIDE(array, 0) < 0:
+            return False
+        return <void *>cnp.PyArray_DESCR(array) == <void *>self.dtype or (<object>array).dtype == self.dtype
 
     cdef bint fits(self, cnp.ndarray array) noexcept:
         """Is it one sample, of the very dtype, dense?"""
@@ -102,6 +137,7 @@ cdef _Layout make_layout(rf_field *described, uint32_t index):
     layout.number_rank = NUMBER_RANKS.get((<object>layout.dtype).kind, 2)  # bfloat16 is no kind of its own
     layout.rank = described.rank
     layout.stride_bytes = described.stride_bytes
+    layout.is_padded = described.stride_bytes != described.sample_bytes
     layout.strides[0] = described.stride_bytes
     cdef cnp.npy_intp step = layout.dtype.itemsize
     for axis in range(layout.rank, 0, -1):

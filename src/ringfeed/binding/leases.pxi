@@ -262,6 +262,59 @@ cdef class Batch(_Rows):
         rf_lease_tags(hold.lease, <uint64_t *>cnp.PyArray_DATA(tags))
         return tags
 
+    def split(self, rows):
+        """Cut the batch in two, before anyone has looked at it: it keeps its first rows, the others are returned.
+
+        Parameters
+        ----------
+        rows : int
+            That it keeps: at least 1, less than it has.
+
+        Raises
+        ------
+        RingFeedError
+            An array over the batch is alive.
+        """
+        cdef _Hold hold = self.held()
+        cdef _Hold rest = _Hold.__new__(_Hold)
+        cdef Batch batch = Batch.__new__(Batch)
+        cdef uint32_t kept = whole(rows, self.ring.name, "rows to keep", 1, rf_lease_rows(hold.lease) - 1)
+        if Py_REFCNT(<PyObject *>hold) <= 2:  # the batch's own and this one
+            rest.lease = rf_lease_split(hold.lease, kept)
+        if rest.lease == NULL:
+            raise errors.RingFeedError(
+                f"ring {self.ring.name!r}: a batch can not be split while arrays over it are alive. Split it first.")
+        batch.hold = rest
+        batch.ring = self.ring
+        batch.kind = self.kind
+        return batch
+
+    def window(self, name, start, rows):
+        """Return a dense view of rows from one of the batch's on, which may pass its end.
+
+        What lies behind the batch's last row may be half-written, or of other records. It is for models that want a
+        certain number of rows: the results of those behind are dropped.
+
+        Parameters
+        ----------
+        name : str
+            A field.
+        start : int
+            A row of the batch.
+        rows : int
+            At most the ring's slots.
+
+        Returns
+        -------
+        numpy.ndarray
+            Of shape (rows, *field shape), or (rows, stride in elements) where samples are padded.
+        """
+        cdef _Hold hold = self.held()
+        cdef _Layout layout = self.ring.layout(name)
+        cdef uint32_t first = whole(start, self.ring.name, "start", 0, rf_lease_rows(hold.lease) - 1)
+        cdef uint32_t slots = rf_ring_geometry(self.ring.handle).slots
+        return layout.window(hold, self.ring.handle, first, whole(rows, self.ring.name, "rows", 1, slots))
+
     def release(self):
         """Let go of the slots. They are recycled at once, or with the last array over them.
 

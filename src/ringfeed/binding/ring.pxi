@@ -17,7 +17,7 @@ cdef class RingBase:
 
     # -- opening -----------------------------------------------------------------------------------
 
-    def _create(self, name, int fd, spec, slots, participants, redeliver, huge_pages, numa_node, answers=0):
+    def _create(self, name, int fd, spec, slots, participants, redeliver, huge_pages, numa_node, answers=0, note=0):
         """Make a ring of the empty object `fd` and take the descriptor over."""
         cdef rf_options options
         cdef rf_geometry *geometry = <rf_geometry *>calloc(1, sizeof(rf_geometry))
@@ -31,6 +31,7 @@ cdef class RingBase:
             options.participants = participants
             options.redeliver = redeliver
             options.answers = answers
+            options.note = note
             options.huge_pages = huge_pages
             options.numa_node = -1 if numa_node is None else numa_node
             fill_geometry(geometry, spec)
@@ -301,6 +302,11 @@ cdef class RingBase:
             found = rf_recover(handle)
         return found
 
+    @property
+    def ready(self):
+        """How many records wait to be taken."""
+        return rf_ring_ready(self.opened())
+
     def stats(self):
         """Return what is in the ring and what went through it.
 
@@ -377,6 +383,11 @@ cdef class RingBase:
         return RecordSpec.of([(<_Layout>layout).field for layout in self.layouts])
 
     @property
+    def redelivers(self):
+        """Do rows that a dead taker held become READY again?"""
+        return rf_ring_redelivers(self.opened()) != 0
+
+    @property
     def descriptor(self):
         """The segment's file descriptor: sent to another process, `Ring.attach_descriptor` takes it."""
         return rf_ring_descriptor(self.opened())
@@ -397,8 +408,51 @@ cdef class RingBase:
             refused = rf_ring_lock_memory(handle)
         return refused
 
+    def _inode(self):
+        return rf_ring_inode(self.opened())
+
+    def _answers(self):
+        return rf_ring_answers(self.opened())
+
+    def _note(self):
+        return rf_ring_note(self.opened())
+
     def _numa_errno(self):
         return rf_ring_numa_errno(self.opened())
 
     def _region_address(self, name):
         return <size_t>rf_ring_region(self.opened(), self.layout(name).index)
+
+
+def take_first(rings, max_rows, min_rows, timeout, linger, while_waiting):
+    """Take from the first of several rings that has records; arguments and errors as for `RingBase.take`."""
+    cdef rf_ring *handles[RF_MOST_LEVELS]
+    cdef RingBase ring, first = rings[0]
+    cdef uint32_t count = 0, i
+    cdef rf_take_request request
+    cdef rf_status status = RF_AGAIN
+    cdef Batch batch = Batch.__new__(Batch)
+    cdef _Hold hold = _Hold.__new__(_Hold)
+    for ring in rings:
+        handles[count] = ring.opened()
+        count += 1
+    memset(&request, 0, sizeof(request))
+    request.max_rows = min(
+        whole(max_rows, first.name, "max_rows", 1, INT64_MAX), <int64_t>rf_ring_geometry(handles[0]).slots)
+    request.min_rows = whole(min_rows, first.name, "min_rows", 1, request.max_rows)
+    request.linger_ns = <int64_t>(min(seconds_from(linger, first.name, "linger"), 1e9) * 1e9)
+    request.deadline_ns = deadline_ns(timeout, first.name)
+    while status == RF_AGAIN:
+        PyErr_CheckSignals()
+        with nogil:
+            status = rf_take_first(handles, count, &request, &hold.lease)
+        if status == RF_AGAIN and while_waiting is not None and while_waiting():
+            status = RF_EMPTY
+    if status != RF_OK:
+        fail(first, status, request.min_rows, timeout)
+    for i in range(count):
+        if rf_lease_ring(hold.lease) == handles[i]:
+            batch.ring = rings[i]
+    batch.hold = hold
+    batch.kind = RF_VIEW_ROWS
+    return batch

@@ -25,7 +25,7 @@ def remove_segment(int fd, path, bint spare_the_living):
 
 
 def look_at_segment(int fd):
-    """Return (is it RingFeed's, what it tells as a ring: slots, fields, creator, participants alive; or None)."""
+    """Return (is it RingFeed's, what it tells as a ring: slots, fields, creator, participants alive, inode of the ring it answers or 0; or None)."""
     cdef rf_segment_view *view = <rf_segment_view *>calloc(1, sizeof(rf_segment_view))
     cdef rf_status status
     if view == NULL:
@@ -39,7 +39,7 @@ def look_at_segment(int fd):
         if status != RF_OK:
             return status != RF_NOT_A_RING, None
         fields = [make_layout(&view.geometry.field[index], index).field for index in range(view.geometry.fields)]
-        return True, (view.geometry.slots, fields, view.creator_pid, view.participants)
+        return True, (view.geometry.slots, fields, view.creator_pid, view.participants, view.answers)
     finally:
         free(view)
 

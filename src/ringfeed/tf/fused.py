@@ -54,7 +54,8 @@ def fuse(
         Most rows in a call; at most the ring's slots.
     structure : nest of str, optional
         What the model is given, as for `ringfeed.tf.dataset`. By default the record's only field; of several, a dict
-        of those that the model names as its inputs, or of all.
+        of those that the model names as its inputs; for a model of as many inputs without names, all in their order;
+        else a dict of all.
     min_rows : int
         Wait for so many records, as `Ring.take` does.
     linger : float
@@ -105,11 +106,11 @@ def fuse(
     if pad not in (None, PAD_WITH_RING):
         raise ValueError(f'pad {pad!r}: give "ring", or None for batches of as many rows as there are.')
     form = model_form(model)
-    structure = _default_structure(ring.spec, form) if structure is None else lists_to_tuples(structure)
+    structure = default_structure(ring.spec, form) if structure is None else lists_to_tuples(structure)
     element = Element.of(ring.spec, structure, ring.name)
     step = tf.function(form.step, jit_compile=True, autograph=False) if jit_compile else form.step
     if pad and batch_size > 1 and not allow_row_mixing:
-        _refuse_mixed_rows(form, step, element, batch_size)
+        refuse_mixed_rows(form, step, element, batch_size)
     timeout = None if timeout is None else seconds("timeout", timeout)
     options = {"min_rows": min_rows, "linger": seconds("linger", linger), "timeout": timeout}
     return FusedModel(ring, form, step, element, batch_size, options, pad is not None, with_tags)
@@ -122,22 +123,30 @@ def _rows(what: str, value: Any, ring: Ring) -> int:
     return rows
 
 
-def _default_structure(spec: RecordSpec, form: ModelForm) -> Any:
+def default_structure(spec: RecordSpec, form: ModelForm) -> Any:
+    """Return what a model is given of a record, where nobody says."""
     names = list(spec)
+    if isinstance(form.input_specs, dict) and set(form.input_specs) <= set(names):
+        return {name: name for name in form.input_specs}
+    if isinstance(form.input_specs, dict) and len(form.input_specs) == len(names) == 1:
+        return {next(iter(form.input_specs)): names[0]}
     if len(names) == 1:
         return names[0]
-    if isinstance(form.input_specs, dict) and set(form.input_specs) <= set(names):
-        names = list(form.input_specs)
+    if isinstance(form.input_specs, (list, tuple)) and len(form.input_specs) == len(names):
+        return tuple(names)
     return {name: name for name in names}
 
 
-def _refuse_mixed_rows(form: ModelForm, step: Callable[[Any], Any], element: Element, rows: int) -> None:
+def refuse_mixed_rows(
+    form: ModelForm, step: Callable[[Any], Any], element: Element, rows: int, option: str = 'pad="ring"'
+) -> None:
+    """Raise where the model's results for a row depend on those beside it, which padding would let in."""
     specs = list(element.specs(rows, cut=False).values())
     call = tf.function(lambda *given: step(element.pack(given, cut=True)), input_signature=specs, autograph=False)
     if reason := why_rows_are_mixed(call, specs):
         raise ValueError(
-            f'model {form.name!r}: pad="ring" would let the slots beside a batch into its results, because the model '
-            f"mixes rows: {reason}. Leave pad out, or say allow_row_mixing=True if that is wanted."
+            f"model {form.name!r}: {option} would let the slots beside a batch into its results, because the model "
+            f"mixes rows: {reason}. Leave it out, or say allow_row_mixing=True if that is wanted."
         )
 
 

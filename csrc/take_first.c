@@ -1,0 +1,97 @@
+/*
+ * Taking from several rings, the most urgent first. What a take is stands in take.c.
+ *
+ * It waits for all of them at once (futex_waitv, Linux 5.16). On an older kernel it sleeps on the first, for a
+ * millisecond at a time: the others are then seen as late as that.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "handle.h"
+
+#ifndef SYS_futex_waitv
+#define SYS_futex_waitv 449 /* on every architecture */
+#endif
+enum { FUTEX_OF_32_BITS = 2 };
+#define OLD_KERNEL_NS INT64_C(1000000)
+
+/* struct futex_waitv of linux/futex.h, which older headers lack. */
+typedef struct waited {
+    uint64_t value;
+    uint64_t address;
+    uint32_t flags;
+    uint32_t reserved;
+} waited;
+
+/* Sleep until one of the events moves. True: worth looking again; false: a signal came. */
+static bool sleep_on_all(rf_ring *const *rings, const uint32_t *keys, uint32_t count,
+                         int64_t until_ns)
+{
+    struct timespec until = {.tv_sec = until_ns / 1000000000, .tv_nsec = until_ns % 1000000000};
+    waited waits[RF_MOST_LEVELS];
+    for (uint32_t i = 0; i < count; i++)
+        waits[i] = (waited){.value = keys[i],
+                            .address = (uint64_t)(uintptr_t)&rings[i]->header->readable.sequence,
+                            .flags = FUTEX_OF_32_BITS};
+    if (syscall(SYS_futex_waitv, waits, count, 0u, &until, CLOCK_MONOTONIC) != -1)
+        return true;
+    if (errno != ENOSYS)
+        return errno != EINTR;
+    int64_t soon = rf_now_ns() + OLD_KERNEL_NS;
+    return rf_sleep(&rings[0]->header->readable, keys[0], soon < until_ns ? soon : until_ns);
+}
+
+/* One look at each, in their order. RF_EMPTY: nothing is ready, and something may still come. */
+static rf_status look_at_each(rf_ring *const *rings, uint32_t count, const rf_take_request *request,
+                              rf_lease **lease)
+{
+    rf_status over = RF_FINISHED;
+    bool may_come = false;
+    for (uint32_t i = 0; i < count; i++) {
+        bool open = rf_still_open(rings[i]) == RF_OK;
+        if (open && rf_ring_ready(rings[i]) < request->min_rows) {
+            may_come = true;
+            continue;
+        }
+        /* It waits for more here and nowhere else; of an ended ring, for nothing. */
+        rf_take_request one = *request;
+        one.deadline_ns = request->linger_ns ? rf_now_ns() + request->linger_ns : 0;
+        rf_status status = rf_take(rings[i], &one, lease);
+        if (status == RF_EMPTY || status == RF_AGAIN)
+            may_come = true;
+        else if (status != RF_FINISHED && status != RF_CLOSED)
+            return status;
+        else
+            over = status;
+    }
+    return may_come ? RF_EMPTY : over;
+}
+
+rf_status rf_take_first(rf_ring *const *rings, uint32_t count, const rf_take_request *request,
+                        rf_lease **lease)
+{
+    *lease = NULL;
+    if (count == 0 || count > RF_MOST_LEVELS)
+        return RF_INVALID;
+    int64_t slice = rf_now_ns() + RF_SLICE_NS;
+    int64_t until = request->deadline_ns < slice ? request->deadline_ns : slice;
+    uint32_t keys[RF_MOST_LEVELS];
+    rf_status status;
+    while ((status = look_at_each(rings, count, request, lease)) == RF_EMPTY) {
+        int64_t now = rf_now_ns();
+        for (uint32_t i = 0; i < count; i++)
+            rf_look_after_the_dead(rings[i], now);
+        if (now >= until)
+            return now >= request->deadline_ns ? RF_EMPTY : RF_AGAIN;
+        for (uint32_t i = 0; i < count; i++)
+            keys[i] = rf_prepare_wait(&rings[i]->header->readable, request->min_rows);
+        if ((status = look_at_each(rings, count, request, lease)) != RF_EMPTY)
+            break;
+        if (!sleep_on_all(rings, keys, count, until))
+            return RF_AGAIN;
+    }
+    return status;
+}

@@ -1,0 +1,253 @@
+"""What an engine did, in numbers and in one sentence, and for Prometheus.
+
+It may not know TensorFlow, nor how the numbers came about: it reads meters and counters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from . import _core
+
+STAGES = {
+    "slot": "waiting for a slot (requests)",
+    "preprocess": "from claim to publish, where the sample is written",
+    "queue": "waiting in the ring until taken into a batch",
+    "copy": "making a batch ready for the model",
+    "compute": "the model",
+    "reply": "writing the answers of a batch",
+    "total": "from asking to the answer (requests)",
+}
+_ENDS_SECONDS: list[float] = [end / 1e9 for end in _core.BUCKET_ENDS_NS]
+
+
+@dataclass(frozen=True)
+class StageTimes:
+    """How long one stage took.
+
+    Attributes
+    ----------
+    count : int
+    total_seconds, mean_seconds : float
+    p50_seconds, p90_seconds, p99_seconds : float
+        At most a quarter too large: the end of the histogram's bucket.
+    """
+
+    count: int
+    total_seconds: float
+    mean_seconds: float
+    p50_seconds: float
+    p90_seconds: float
+    p99_seconds: float
+
+    @classmethod
+    def of(cls, count: int, sum_ns: int, buckets: Sequence[int]) -> StageTimes:
+        """Read a meter's histogram."""
+        total = sum_ns / 1e9
+        quantiles = (_quantile(buckets, share) for share in (0.5, 0.9, 0.99))
+        return cls(count, total, total / count if count else 0.0, *quantiles)
+
+
+def _quantile(buckets: Sequence[int], share: float) -> float:
+    wanted, seen = share * sum(buckets), 0
+    for count, end in zip(buckets, _ENDS_SECONDS, strict=True):
+        seen += count
+        if seen >= wanted and count:
+            return end
+    return 0.0
+
+
+@dataclass(frozen=True)
+class EngineStats:
+    """What an engine did since it was started.
+
+    Attributes
+    ----------
+    ring, model : str
+    devices : tuple of str
+    uptime_seconds : float
+    rows, batches : int
+        That the model has seen.
+    failed, expired, withdrawn : int
+        Rows that were answered with an error; whose deadline had passed; that nobody waited for any more.
+    batch_sizes : dict of int to int
+        How many batches had so many rows.
+    stages : dict of str to StageTimes
+        By the names of `ringfeed.metrics.STAGES`.
+    busy_seconds, starved_seconds, batching_seconds, reply_seconds : float
+        Of all devices together: running the model; waiting while nothing was ready; waiting for a batch to grow;
+        writing answers.
+    ready, slots : int
+        Records that wait now, and how many can.
+    producers : int
+        Processes that records came from.
+    ceiling_rows : int
+        Most rows that every device has memory for, as far as is known.
+    out_of_memory : int
+        How often a device had too little memory for a batch.
+    """
+
+    ring: str
+    model: str
+    devices: tuple[str, ...]
+    uptime_seconds: float
+    rows: int
+    batches: int
+    failed: int
+    expired: int
+    withdrawn: int
+    batch_sizes: dict[int, int]
+    stages: dict[str, StageTimes]
+    busy_seconds: float
+    starved_seconds: float
+    batching_seconds: float
+    reply_seconds: float
+    ready: int
+    slots: int
+    producers: int
+    ceiling_rows: int
+    out_of_memory: int
+
+    @property
+    def advice(self) -> str:
+        """What to change, in a sentence."""
+        device_seconds = self.busy_seconds + self.starved_seconds + self.batching_seconds + self.reply_seconds
+        if not self.batches or device_seconds <= 0:
+            return f"the model of ring {self.ring!r} has seen no record yet."
+        starved = self.starved_seconds / device_seconds
+        batching = self.batching_seconds / device_seconds
+        replying = self.reply_seconds / device_seconds
+        if starved >= 0.1:
+            return f"the model waits {starved:.0%} of the time for producers: {self._more_producers(starved)}."
+        if batching >= 0.1:
+            return (
+                f"the model waits {batching:.0%} of the time for batches to grow: a shorter linger would answer "
+                "sooner, more producers would fill batches."
+            )
+        if replying >= 0.1:
+            return f"writing answers takes {replying:.0%} of the time: return smaller outputs, or add an engine."
+        busy = f"the model is busy {self.busy_seconds / device_seconds:.0%} of the time"
+        if self.ready >= self.slots * 0.5:
+            return f"{busy} and {self.ready} of {self.slots} slots wait for it: add a device or an engine."
+        return f"{busy}: producers and model keep step."
+
+    def _more_producers(self, starved: float) -> str:
+        # n producers keep the model busy for 1 - starved of the time; so n / (1 - starved) would for all of it.
+        if starved > 0.99:
+            return "nearly nothing comes"
+        more = math.ceil(self.producers * starved / (1 - starved))
+        return f"add about {more} {'worker' if more == 1 else 'workers'}"
+
+    def __str__(self) -> str:
+        lines = [
+            f"engine of model {self.model!r} on ring {self.ring!r}: {self.rows} rows in {self.batches} batches, "
+            f"{self.failed} failed, {self.expired} expired, {self.withdrawn} withdrawn"
+        ]
+        for name, times in self.stages.items():
+            lines.append(
+                f"  {name:<10} {times.count:>9} times, mean {1e3 * times.mean_seconds:9.3f} ms, "
+                f"p50 {1e3 * times.p50_seconds:9.3f}, p99 {1e3 * times.p99_seconds:9.3f}   {STAGES[name]}"
+            )
+        return "\n".join([*lines, f"  {self.advice}"])
+
+
+def idle_shares(stats: EngineStats) -> dict[str, float]:
+    """Return which share of its time a device spends on what: busy, starved, batching, replies."""
+    parts = {
+        "busy": stats.busy_seconds,
+        "starved": stats.starved_seconds,
+        "batching": stats.batching_seconds,
+        "replies": stats.reply_seconds,
+    }
+    total = sum(parts.values())
+    return {name: seconds / total if total else 0.0 for name, seconds in parts.items()}
+
+
+# ---- Prometheus ------------------------------------------------------------------------------------------
+
+
+class EngineCollector:
+    """An engine's numbers for prometheus-client; made by `Engine.register_metrics`.
+
+    Parameters
+    ----------
+    engine : Engine
+        Anything with ``stats()`` and ``meter``.
+    """
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+
+    def collect(self) -> Iterator[Any]:
+        """Yield the families of metrics, as prometheus-client asks for them at each scrape."""
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
+        family: Any
+        stats = self._engine.stats()
+        names, values = ["ring", "model"], [stats.ring, stats.model]
+        for name, text, value in _counters(stats):
+            family = CounterMetricFamily(f"ringfeed_engine_{name}", text, labels=names)
+            family.add_metric(values, value)
+            yield family
+        for name, text, value in _gauges(stats):
+            family = GaugeMetricFamily(f"ringfeed_engine_{name}", text, labels=names)
+            family.add_metric(values, value)
+            yield family
+        seconds = CounterMetricFamily(
+            "ringfeed_engine_device_seconds", "Time of the devices, by what they did.", labels=[*names, "state"]
+        )
+        for state, value in _device_seconds(stats):
+            seconds.add_metric([*values, state], value)
+        yield seconds
+        family = HistogramMetricFamily(
+            "ringfeed_engine_stage_seconds", "Time of each stage, of a row or of a batch.", labels=[*names, "stage"]
+        )
+        for stage, (count, sum_ns, buckets) in self._engine.meter.read().items():
+            family.add_metric([*values, stage], _cumulative(buckets, count), sum_ns / 1e9)
+        yield family
+        sizes = HistogramMetricFamily("ringfeed_engine_batch_rows", "Rows of the batches.", labels=names)
+        sizes.add_metric(values, _cumulative_sizes(stats.batch_sizes), sum(n * c for n, c in stats.batch_sizes.items()))
+        yield sizes
+
+
+def _counters(stats: EngineStats) -> Iterable[tuple[str, str, float]]:
+    yield "rows", "Rows that the model has seen.", stats.rows
+    yield "batches", "Batches that the model has seen.", stats.batches
+    yield "failed_rows", "Rows that were answered with an error.", stats.failed
+    yield "expired_rows", "Rows whose deadline had passed before the model saw them.", stats.expired
+    yield "withdrawn_rows", "Rows that nobody waited for any more.", stats.withdrawn
+    yield "out_of_memory", "Batches that a device had too little memory for.", stats.out_of_memory
+
+
+def _gauges(stats: EngineStats) -> Iterable[tuple[str, str, float]]:
+    yield "ready_rows", "Records that wait in the ring.", stats.ready
+    yield "ring_fill_ratio", "Share of the ring's slots that wait to be taken.", stats.ready / stats.slots
+    yield "ceiling_rows", "Most rows that every device has memory for, as far as is known.", stats.ceiling_rows
+    yield "producers", "Processes that records came from.", stats.producers
+
+
+def _device_seconds(stats: EngineStats) -> Iterable[tuple[str, float]]:
+    yield "busy", stats.busy_seconds
+    yield "starved", stats.starved_seconds
+    yield "batching", stats.batching_seconds
+    yield "replies", stats.reply_seconds
+
+
+def _cumulative(buckets: Sequence[int], count: int) -> list[tuple[str, float]]:
+    """Return Prometheus' buckets: one for each power of two from about a microsecond to about a minute."""
+    found, seen = [], 0
+    for number, (rows, end) in enumerate(zip(buckets, _core.BUCKET_ENDS_NS, strict=True)):
+        seen += rows
+        if number % 4 == 3 and 2**10 <= end <= 2**36:
+            found.append((repr(end / 1e9), float(seen)))
+    return [*found, ("+Inf", float(count))]
+
+
+def _cumulative_sizes(sizes: dict[int, int]) -> list[tuple[str, float]]:
+    largest = max(sizes, default=1)
+    ends = [2**power for power in range(max(largest - 1, 0).bit_length() + 1)]
+    found = [(str(float(end)), float(sum(count for rows, count in sizes.items() if rows <= end))) for end in ends]
+    return [*found, ("+Inf", float(sum(sizes.values())))]

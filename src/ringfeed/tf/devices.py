@@ -1,0 +1,295 @@
+"""Which device a model runs on, and one copy of it for each of several.
+
+It may not know of rings, engines or batches.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import tensorflow as tf
+
+from .model_forms import ModelForm, model_form
+
+_NAME = re.compile(r"(?:/job:localhost/replica:0/task:0)?/?(?:device:)?([A-Za-z_]+)(?::(\d+))?")
+_GROWTH_VARIABLE = "TF_FORCE_GPU_ALLOW_GROWTH"
+_COPIED = "only Keras models and paths are copied"
+_MEND = "Give a list of one model per device, each made under `with tf.device(...)`."
+
+
+def resolve_devices(names: str | Sequence[str] | None = None) -> list[str]:
+    """Return the devices that are meant, in short names.
+
+    Parameters
+    ----------
+    names : str or sequence of str, optional
+        Such as "GPU:0", "/CPU:1", "gpu" (the first), or TensorFlow's full names. One may be named twice: two replicas
+        on one device. By default the first GPU; without one, the CPU.
+
+    Returns
+    -------
+    list of str
+        As in ["GPU:0", "GPU:1"], which ``tf.device`` takes.
+
+    Raises
+    ------
+    ValueError
+        There is no such device, or no name is given; the message names those that there are.
+
+    Notes
+    -----
+    This initialises TensorFlow's devices: `grow_memory` and ``tf.config.set_logical_device_configuration`` come before.
+    """
+    there = [str(_short(device.name)) for device in tf.config.list_logical_devices()]
+    if names is None:
+        return [next((name for name in there if name.startswith("GPU:")), "CPU:0")]
+    asked = [names] if isinstance(names, str) else list(names)
+    if not asked:
+        raise ValueError("devices []: name at least one, or give None for the first GPU, else the CPU.")
+    return [_found(name, there) for name in asked]
+
+
+def _found(name: Any, there: list[str]) -> str:
+    short = _short(name) if isinstance(name, str) else None
+    if short is not None and short in there:
+        return short
+    raise ValueError(
+        f"device {name!r}: there is no such device. TensorFlow has {', '.join(there)}, as "
+        "tf.config.list_logical_devices() shows. A GPU that is missing is hidden by CUDA_VISIBLE_DEVICES, or its "
+        "driver does not load. tf.config.set_logical_device_configuration() makes several devices of one, before "
+        "TensorFlow is first used."
+    )
+
+
+def _short(name: str) -> str | None:
+    match = _NAME.fullmatch(name)
+    return f"{match[1].upper()}:{match[2] or 0}" if match else None
+
+
+def grow_memory() -> None:
+    """Let TensorFlow take each GPU's memory as it needs it, so that several processes share a GPU.
+
+    By default the first process takes nearly all of it. Does nothing without a GPU, or where the environment says
+    ``TF_FORCE_GPU_ALLOW_GROWTH=true``.
+
+    Warns
+    -----
+    RuntimeWarning
+        TensorFlow has been used already, or the GPU is split into logical devices: then nothing can be changed.
+    """
+    if os.environ.get(_GROWTH_VARIABLE, "").lower() == "true":
+        return
+    for gpu in tf.config.list_physical_devices("GPU"):
+        try:
+            if not tf.config.experimental.get_memory_growth(gpu):
+                tf.config.experimental.set_memory_growth(gpu, True)
+        except (RuntimeError, ValueError) as error:
+            warnings.warn(
+                f"{gpu.name.removeprefix('/physical_device:')}: memory growth is off and can not be switched on "
+                f"any more ({error}), so this process takes nearly all of its memory and others get none. Call "
+                "ringfeed.tf.devices.grow_memory() before TensorFlow is first used, "
+                f"or set {_GROWTH_VARIABLE}=true in the environment.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+
+def replicas(model: Any, devices: str | Sequence[str] | None = None, *, jit_compile: bool = False) -> list[ModelForm]:
+    """Return a model as one function per device, with its variables and operations on that device.
+
+    Parameters
+    ----------
+    model : keras.Model, path, SavedModel folder, tf.function, callable or ModelForm; or a list or tuple of them
+        - A Keras model is copied with its weights to each device but the one where they are; there it is used as it is.
+        - The path of a file or a folder is loaded once per device.
+        - A callable or tf.function without variables runs on any device.
+        - Of a list there must be one for each device.
+    devices : str or sequence of str, optional
+        As for `resolve_devices`. Replicas on the same device share their weights.
+    jit_compile : bool
+        Compile each with XLA, on its device. `ringfeed.tf.model.ModelRunner` is then not to do so again: XLA takes no
+        device from inside what it compiles.
+
+    Returns
+    -------
+    list of ModelForm
+        In the order of the devices.
+
+    Raises
+    ------
+    ValueError
+        There is no such device; a list is of another length; or the model can not be on several devices. A function
+        may show only when it is traced that it uses variables.
+
+    Warns
+    -----
+    RuntimeWarning
+        The only device is not the one where the model's variables are, and the model can not be copied.
+
+    Notes
+    -----
+    A model whose variables are on another device than its operations gives right results, but each call copies every
+    weight from one to the other, and compiled by XLA it fails ("Trying to access resource ... located in device").
+    """
+    places = resolve_devices(devices)
+    if isinstance(model, (list, tuple)):
+        if len(model) != len(places):
+            raise ValueError(
+                f"{len(model)} models for {len(places)} devices ({', '.join(places)}): give one model per device."
+            )
+        forms = [_form_at(each, place, alone=True) for each, place in zip(model, places, strict=True)]
+    else:
+        alone = len(set(places)) == 1
+        of_place = {place: _form_at(model, place, alone) for place in dict.fromkeys(places)}
+        forms = [of_place[place] for place in places]
+    return [_bound(form, place, jit_compile) for form, place in zip(forms, places, strict=True)]
+
+
+def _form_at(model: Any, place: str, alone: bool) -> ModelForm:
+    """Return the form of a model whose variables are at a place; `alone` says that it is asked for no other place."""
+    if isinstance(model, (str, os.PathLike)):
+        with tf.device(place):
+            return model_form(model)
+    form = model_form(model)
+    if not alone and not getattr(form.keras_model, "built", True):
+        raise ValueError(
+            f"model {form.name!r} is not built, so it has no weights that could be the same on each device; "
+            "call it on a batch first."
+        )
+    variables = _variables_of(form, model)
+    places = _places_of(variables)
+    if not variables or places == {place}:
+        return _checked(form, place, alone) if form.keras_model is None else form
+    reason = _COPIED
+    if _is_keras(form.keras_model):
+        from .cloning import clone  # only here: a callable needs no Keras
+
+        try:
+            with tf.device(place):
+                return model_form(clone(form.keras_model))
+        except ValueError as error:
+            reason = str(error)
+    if not alone:
+        raise _not_replicated(form.name, places, place, reason)
+    _warn_of_distance(form.name, places, place, reason)
+    return form
+
+
+def _is_keras(model: Any) -> bool:
+    if model is None:
+        return False
+    import keras
+
+    return isinstance(model, keras.Model)
+
+
+def _bound(form: ModelForm, place: str, jit_compile: bool) -> ModelForm:
+    """Bind what a form does to a device."""
+    inner = tf.function(form.step, jit_compile=True, autograph=False) if jit_compile else form.step
+
+    def on_device(step: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def bound(data: Any) -> Any:
+            with tf.device(place):
+                return step(data)
+
+        return bound
+
+    eager = None if form.eager_step is None else on_device(form.eager_step)
+    return replace(form, step=on_device(inner), eager_step=eager)
+
+
+# ---- Where variables are -----------------------------------------------------------------------------
+
+
+def _places_of(variables: Sequence[Any]) -> set[str]:
+    """Return the devices of the variables that count: GPUs have no kernels for some of the others."""
+    floats = [variable for variable in variables if tf.as_dtype(variable.dtype).is_floating]
+    return {str(_short(_device_of(variable))) for variable in floats or variables}
+
+
+def _device_of(variable: Any) -> str:
+    return str(getattr(variable, "value", variable).device if hasattr(variable, "path") else variable.device)
+
+
+def _variables_of(form: ModelForm, model: Any) -> list[Any]:
+    """Return the variables that a model is seen to use, those of a function through what it closes over."""
+    if form.keras_model is not None:
+        return list(form.keras_model.weights)
+    owners = [model, *(form.owner if isinstance(form.owner, tuple) else ())]
+    return [variable for owner in owners for variable in _variables_in(owner)]
+
+
+def _variables_in(owner: Any) -> Iterator[Any]:
+    for each in (owner, *_closed_over(owner)):
+        if isinstance(each, tf.Variable):
+            yield each
+            continue
+        found = getattr(each, "variables", None)
+        if isinstance(found, (list, tuple)) and not inspect.ismodule(each):
+            yield from (variable for variable in found if hasattr(variable, "dtype"))
+
+
+def _closed_over(function: Any) -> Iterator[Any]:
+    function = getattr(function, "python_function", function)
+    function = getattr(function, "func", function)  # functools.partial
+    yield getattr(function, "__self__", None)
+    if inspect.ismethod(function):
+        function = function.__func__
+    if inspect.isfunction(function):
+        used = inspect.getclosurevars(function)
+        yield from (*used.nonlocals.values(), *used.globals.values())
+
+
+def _checked(form: ModelForm, place: str, alone: bool) -> ModelForm:
+    """Look, when a function is traced, for variables elsewhere: only then is it known which it uses."""
+    refused: list[ValueError] = []
+
+    def step(data: Any) -> Any:
+        outputs = form.step(data)
+        elsewhere = _captured_places() - {place}
+        if elsewhere and alone:
+            _warn_of_distance(form.name, elsewhere, place, _COPIED)
+        elif elsewhere:
+            refused.append(_not_replicated(form.name, elsewhere, place, _COPIED))
+            raise refused[0]
+        return outputs
+
+    def eager_step(data: Any) -> Any:
+        if refused:  # what can not be traced is run eagerly; this could be, and was refused
+            raise refused[0]
+        assert form.eager_step is not None
+        return form.eager_step(data)
+
+    return replace(form, step=step, eager_step=None if form.eager_step is None else eager_step)
+
+
+def _captured_places() -> set[str]:
+    """Return where the variables of floats are that the function which is being traced has used so far."""
+    graph = tf.compat.v1.get_default_graph() if tf.inside_function() else None
+    places = set()
+    for capture in getattr(graph, "external_captures", ()):
+        known = getattr(getattr(capture, "_handle_data", None), "shape_and_type", ())  # a table has none
+        if any(tf.as_dtype(each.dtype).is_floating for each in known):
+            places.add(str(_short(capture.device)))
+    return places
+
+
+def _not_replicated(name: str, places: set[str], place: str, reason: str) -> ValueError:
+    where = ", ".join(sorted(places))
+    return ValueError(f"model {name!r} can not be put on {place}: its variables are on {where} ({reason}). {_MEND}")
+
+
+def _warn_of_distance(name: str, places: set[str], place: str, reason: str) -> None:
+    where = ", ".join(sorted(places))
+    warnings.warn(
+        f"model {name!r} runs on {place}, but its variables are on {where}, and every call copies them from there "
+        f"({reason}); XLA refuses. Make the model under `with tf.device({place!r})`.",
+        RuntimeWarning,
+        stacklevel=5,
+    )

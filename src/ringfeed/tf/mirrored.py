@@ -1,0 +1,62 @@
+"""A model whose batches are split over the replicas of a `tf.distribute.Strategy`.
+
+It may not know of rings or engines.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import tensorflow as tf
+
+from .model_forms import ModelForm
+
+
+def mirrored_form(form: ModelForm, strategy: Any) -> ModelForm:
+    """Return a model as a function that runs a part of each batch on each of the strategy's replicas.
+
+    Parameters
+    ----------
+    form : ModelForm
+        Of a model that was made under ``strategy.scope()``.
+    strategy : tf.distribute.Strategy
+        Whose replicas are in this process: MirroredStrategy, OneDeviceStrategy.
+
+    Returns
+    -------
+    ModelForm
+        Its outputs are those of the whole batch, in its order.
+
+    Raises
+    ------
+    TypeError
+        `strategy` is none.
+    """
+    if not hasattr(strategy, "experimental_local_results"):
+        raise TypeError(
+            f"strategy {strategy!r:.80}: give a tf.distribute.Strategy, such as tf.distribute.MirroredStrategy()."
+        )
+    parts = int(strategy.num_replicas_in_sync)
+
+    def run_part(data: Any) -> Any:
+        number = tf.distribute.get_replica_context().replica_id_in_sync_group
+        rows = tf.shape(tf.nest.flatten(data)[0])[0]
+        start, stop = rows * number // parts, rows * (number + 1) // parts
+        # Not every model takes no rows at all: a replica that would get none runs one, and forgets it.
+        first = tf.minimum(start, rows - 1)
+        part = tf.nest.map_structure(lambda whole: whole[first : tf.maximum(stop, first + 1)], data)
+        return tf.nest.map_structure(lambda output: output[: stop - start], form.step(part))
+
+    def step(data: Any) -> Any:
+        of_replicas = strategy.run(run_part, args=(data,))
+
+        def joined(output: Any) -> Any:
+            return tf.concat(strategy.experimental_local_results(output), axis=0)
+
+        first = strategy.experimental_local_results(of_replicas)
+        if parts == 1:
+            return first[0]
+        return tf.nest.map_structure(joined, of_replicas)
+
+    return replace(form, step=step, eager_step=None)

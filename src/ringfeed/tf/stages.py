@@ -1,0 +1,266 @@
+"""A model in parts on several devices, joined by rings, with several batches under way at a time.
+
+It may not know how a stage runs: each is an engine, which hands its requests on to the next.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import tensorflow as tf
+
+from ..client import Client
+from ..errors import RingFeedError
+from ..metrics import EngineStats
+from ..ring import Ring
+from .devices import replicas, resolve_devices
+from .elements import Element
+from .engine import Engine
+from .fused import default_structure
+from .model_forms import ModelForm
+from .output_spec import OutputSpec
+from .structure import lists_to_tuples
+
+DEFAULT_SLOTS = 256
+_MOST_STAGES = 16
+
+
+@dataclass(frozen=True)
+class _Stage:
+    number: int
+    model: Any
+    forms: list[ModelForm]
+    places: Any
+    batch_size: Any
+    linger: Any
+
+    @property
+    def form(self) -> ModelForm:
+        return self.forms[0]
+
+    def engine(self, source: Ring, target: Ring | None, first: Ring, structure: Any, options: dict[str, Any]) -> Engine:
+        return Engine(
+            source,
+            self.forms if len(self.forms) > 1 else self.model,
+            self.batch_size,
+            self.linger,
+            devices=resolve_devices(self.places),
+            output=target,
+            answers_for=first,
+            structure=structure,
+            **options,
+        )
+
+
+class Pipeline:
+    """Serves a model that is cut into stages, each on devices of its own.
+
+    A batch of one stage need not be a batch of the next: between them lie rings, so each stage takes what is ready, and
+    all of them work at the same time. Stages with several devices are replicated; whoever is free takes the next batch.
+
+    Parameters
+    ----------
+    stages : sequence of models
+        Each takes what the one before returns: as `split_model` makes them, or any models as `Engine` takes them.
+    devices : sequence of (str or sequence of str), optional
+        For each stage its device, or devices. By default each gets the default device.
+    ring : Ring, optional
+        Into which clients put their requests; else the pipeline makes one, for the inputs that the first stage says it
+        has.
+    batch_size, linger : int, float
+        As for `Engine`, for every stage; or a sequence of one for each.
+    slots : int, optional
+        Of the rings between stages, and of the first one where the pipeline makes it; by default those of `ring`.
+    structure : nest of str, optional
+        What the first stage is given of a record, as for `Engine`.
+    options
+        Further options of `Engine`, for every stage.
+
+    Attributes
+    ----------
+    ring : Ring
+        The first one.
+    engines : list of Engine
+        Of the stages, in their order.
+
+    Raises
+    ------
+    ValueError, TypeError
+        The stages do not fit each other, the devices or the ring.
+
+    Notes
+    -----
+    Across processes each stage is an engine of its own: ``Engine(ring, stage_1, output=ring_2)`` in one process, and
+    ``Engine(ring_2, stage_2, answers_for=ring)`` in another.
+
+    Examples
+    --------
+    >>> stages = ringfeed.tf.split_model(model, at=["block_6_add"])
+    >>> with ringfeed.tf.Pipeline(stages, devices=["GPU:0", "GPU:1"]) as pipeline:
+    ...     scores = pipeline.predict(images)
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[Any],
+        *,
+        devices: Sequence[str | Sequence[str]] | None = None,
+        ring: Ring | None = None,
+        batch_size: int | Sequence[int] | None = None,
+        linger: float | Sequence[float] = 0.0,
+        slots: int | None = None,
+        structure: Any = None,
+        **options: Any,
+    ) -> None:
+        models = list(stages)
+        if not 1 <= len(models) <= _MOST_STAGES:
+            raise ValueError(f"{len(models)} stages: give 1 to {_MOST_STAGES} models.")
+        places = _one_each("devices", devices, len(models))
+        sizes = _one_each("batch_size", batch_size, len(models))
+        lingers = _one_each("linger", linger, len(models))
+        self._stages = [
+            _Stage(number, model, replicas(model, place), place, size, wait)
+            for number, (model, place, size, wait) in enumerate(zip(models, places, sizes, lingers, strict=True))
+        ]
+        self._rings: list[Ring] = []
+        self._client: Client | None = None
+        self.engines: list[Engine] = []
+        try:
+            self.ring = self._own_ring(slots) if ring is None else ring
+            self._make_engines(slots or self.ring.slots, structure, options)
+        except BaseException:
+            self._close_rings()
+            raise
+
+    def _own_ring(self, slots: int | None) -> Ring:
+        return self._own(Ring.create(None, _fields_of(self._stages[0].form), slots or DEFAULT_SLOTS))
+
+    def _make_engines(self, slots: int, structure: Any, options: dict[str, Any]) -> None:
+        source = self.ring
+        for stage in self._stages:
+            target = None
+            try:
+                given = default_structure(source.spec, stage.form) if structure is None else structure
+                if stage is not self._stages[-1]:
+                    fields = _outputs_of(stage.form, source, given).fields
+                    name = f"{self.ring.name}.stage-{stage.number + 1}"
+                    target = self._own(Ring.create(name, fields, slots))
+                self.engines.append(stage.engine(source, target, self.ring, given, options))
+            except RingFeedError:
+                raise
+            except Exception as error:
+                if stage.number == 0:
+                    raise
+                raise ValueError(
+                    f"stage {stage.number} of the pipeline, model {stage.form.name!r}, can not take what the stage "
+                    f"before returns, {source.spec!r}: {error}"
+                ) from error
+            source, structure = target or source, None
+
+    def _own(self, ring: Ring) -> Ring:
+        self._rings.append(ring)
+        return ring
+
+    def start(self) -> Pipeline:
+        """Start every stage, the last one first: it makes the replies."""
+        try:
+            for engine in reversed(self.engines):
+                engine.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def predict(self, inputs: Any, **options: Any) -> Any:
+        """Ask and wait; arguments, result and errors are those of `Client.predict`."""
+        if self._client is None:
+            self._client = Client(self.ring)
+        return self._client.predict(inputs, **options)
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """Answer what is under way, stage by stage, then stop.
+
+        Returns
+        -------
+        bool
+            False when `timeout` seconds were over before.
+        """
+        until = None if timeout is None else time.monotonic() + timeout
+        for engine in self.engines:
+            if not engine.drain(None if until is None else max(until - time.monotonic(), 0.0)):
+                return False
+        self.stop()
+        return True
+
+    def stop(self) -> None:
+        """Answer the batches that the last stage has in hand, and stop every stage. Doing it twice does no harm."""
+        if self._client is not None:
+            self._client.close()
+        for engine in self.engines:
+            engine.stop()
+        self._close_rings()
+
+    def _close_rings(self) -> None:
+        for ring in reversed(self._rings):
+            ring.__exit__(None, None, None)
+        self._rings.clear()
+
+    def stats(self) -> list[EngineStats]:
+        """Return what each stage did."""
+        return [engine.stats() for engine in self.engines]
+
+    def __enter__(self) -> Pipeline:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        return f"<Pipeline of {len(self.engines)} stages on ring {self.ring.name!r}>"
+
+
+def _one_each(name: str, value: Any, stages: int) -> list[Any]:
+    """Return one value for each stage."""
+    if value is None or isinstance(value, (int, float)):
+        return [value] * stages
+    if isinstance(value, str) or len(value) != stages:
+        raise ValueError(f"{name} {value!r}: there are {stages} stages; give one for each.")
+    return list(value)
+
+
+def _fields_of(form: ModelForm) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Return the record that a model says it takes."""
+    if form.input_specs is None:
+        raise ValueError(
+            f"model {form.name!r} does not say what it takes: create a ring for its inputs and give it as ring=."
+        )
+    specs = form.input_specs
+    if not tf.nest.is_nested(specs) or _is_spec(specs):
+        specs = {"input": specs}
+    elif not isinstance(specs, dict):
+        specs = {f"input_{number}": spec for number, spec in enumerate(specs)}
+    for name, (shape, _) in specs.items():
+        if None in shape:
+            raise ValueError(
+                f"model {form.name!r}: input {name!r} has shape {shape}, of which an axis is free: create a ring for "
+                "the shape that you have and give it as ring=."
+            )
+    return dict(specs)
+
+
+def _is_spec(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], str)
+
+
+def _outputs_of(form: ModelForm, ring: Ring, structure: Any) -> OutputSpec:
+    """Learn what a stage returns, by running it on a row of zeros."""
+    structure = default_structure(ring.spec, form) if structure is None else lists_to_tuples(structure)
+    element = Element.of(ring.spec, structure, ring.name)
+    outputs = form.step(element.pack(element.nothing(1), cut=True))
+    return OutputSpec.of(outputs, 1, form.name, getattr(form.keras_model, "output_names", None))

@@ -1,0 +1,213 @@
+"""How large a batch is best: measured once per model and device, then remembered.
+
+It may not know of rings, engines or how a model is run: it calls what it is given with a number of rows.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+_NEAR_BEST = 0.95
+"""A batch size whose throughput is at least this part of the best is as good, and waits for fewer rows."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one batch size gave.
+
+    Attributes
+    ----------
+    batch_size : int
+        Rows in a batch.
+    seconds_per_batch : float
+        The median over the rounds.
+    rows_per_second : float
+        ``batch_size / seconds_per_batch``.
+    """
+
+    batch_size: int
+    seconds_per_batch: float
+    rows_per_second: float
+
+    def __str__(self) -> str:
+        milliseconds = self.seconds_per_batch * 1e3
+        return f"{self.batch_size} rows: {milliseconds:.3g} ms, {self.rows_per_second:.4g} rows/s"
+
+
+class Measurements(list[Measurement]):
+    """The measurements in the order of their sizes.
+
+    Attributes
+    ----------
+    ceiling : int or None
+        The smallest size for which the device had too little memory; None where that did not happen.
+    untried : list of int
+        Sizes that were left out: the time was used up, or a smaller one had too little memory already.
+    """
+
+    def __init__(self, measured: Iterable[Measurement] = (), ceiling: int | None = None, untried: Any = ()) -> None:
+        super().__init__(measured)
+        self.ceiling = ceiling
+        self.untried: list[int] = list(untried)
+
+    def __str__(self) -> str:
+        lines = [str(each) for each in self]
+        if self.ceiling is not None:
+            lines.append(f"{self.ceiling} rows: out of memory")
+        return "; ".join(lines)
+
+
+def sizes_up_to(largest: int) -> list[int]:
+    """Return the batch sizes to try: 1, 2, 4, ... and the largest itself.
+
+    Raises
+    ------
+    ValueError
+        The largest is less than 1.
+    """
+    if largest < 1:
+        raise ValueError(f"largest batch {largest}: give at least 1 row.")
+    powers = itertools.takewhile(lambda size: size < largest, (2**power for power in itertools.count()))
+    return [*powers, largest]
+
+
+def measure(
+    run: Callable[[int], Any],
+    sizes: int | Iterable[int],
+    *,
+    warmup: int = 2,
+    rounds: int | None = None,
+    seconds: float = 0.25,
+    budget_seconds: float = 30.0,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Measurements:
+    """Time a model at batches of growing size.
+
+    Parameters
+    ----------
+    run : callable
+        ``run(size)`` runs the model on a batch of `size` rows and returns when the outputs are there.
+    sizes : int or iterable of int
+        The largest size, for 1, 2, 4, ... and itself; or the sizes.
+    warmup : int
+        Calls of each size that are not counted: the first one traces, allocates and chooses kernels.
+    rounds : int, optional
+        Calls of each size that are counted; by default as many as fit into `seconds`, at least 3.
+    seconds : float
+        Seconds for each size, where `rounds` is not given.
+    budget_seconds : float
+        Seconds for all sizes together, warm-up included. No size and no round is begun after that, but one size is
+        always measured.
+    clock : callable
+        Returns seconds, as ``time.perf_counter``.
+
+    Returns
+    -------
+    Measurements
+        A list of `Measurement`, by size. Sizes above one for which memory did not suffice
+        (``tf.errors.ResourceExhaustedError``) are not tried: see its `ceiling` and `untried`.
+
+    Raises
+    ------
+    ValueError
+        There is no size to try, or a number is out of its range.
+    tf.errors.ResourceExhaustedError
+        Memory does not suffice for the smallest size.
+    """
+    ordered = sizes_up_to(sizes) if isinstance(sizes, int) else sorted(set(sizes))
+    if not ordered or ordered[0] < 1:
+        raise ValueError(f"sizes {ordered}: give the rows of one batch at least, each 1 or more.")
+    if warmup < 0 or (rounds is not None and rounds < 1):
+        raise ValueError(f"warmup {warmup}, rounds {rounds}: give 0 or more, and 1 or more.")
+    deadline = clock() + budget_seconds
+    measured = Measurements()
+    for number, size in enumerate(ordered):
+        if measured and clock() >= deadline:
+            measured.untried = ordered[number:]
+            break
+        try:
+            for _ in range(warmup):
+                run(size)
+            times = list(_rounds(run, size, rounds, seconds, deadline, clock))
+        except tf.errors.ResourceExhaustedError:
+            if not measured:
+                raise
+            measured.ceiling, measured.untried = size, ordered[number + 1 :]
+            break
+        median = max(statistics.median(times), 1e-9)  # a clock may stand still for a run that does nothing
+        measured.append(Measurement(size, median, size / median))
+    return measured
+
+
+def _rounds(
+    run: Callable[[int], Any],
+    size: int,
+    rounds: int | None,
+    seconds: float,
+    deadline: float,
+    clock: Callable[[], float],
+) -> Iterator[float]:
+    first = clock()
+    for number in itertools.count(1):
+        start = clock()
+        run(size)
+        end = clock()
+        yield end - start
+        enough = number >= rounds if rounds is not None else number >= 3 and end - first >= seconds
+        if enough or end >= deadline:
+            return
+
+
+def choose(measurements: Iterable[Measurement], latency_target: float | None = None) -> int:
+    """Choose a batch size.
+
+    Parameters
+    ----------
+    measurements : iterable of Measurement
+    latency_target : float, optional
+        Seconds that one batch may take.
+
+    Returns
+    -------
+    int
+        The smallest size whose throughput is within 5 % of the best: fewer rows to wait for. With a target, the largest
+        size that keeps it; if none does, the smallest.
+
+    Raises
+    ------
+    ValueError
+        There are no measurements, or the target is not above 0.
+
+    Warns
+    -----
+    RuntimeWarning
+        No size keeps the target.
+    """
+    ordered = sorted(measurements, key=lambda each: each.batch_size)
+    if not ordered:
+        raise ValueError("no measurements: measure one batch size at least.")
+    if latency_target is None:
+        best = max(each.rows_per_second for each in ordered)
+        return next(each.batch_size for each in ordered if each.rows_per_second >= _NEAR_BEST * best)
+    if not latency_target > 0:
+        raise ValueError(f"latency_target {latency_target}: give seconds above 0, or None for the best throughput.")
+    kept = [each.batch_size for each in ordered if each.seconds_per_batch <= latency_target]
+    if kept:
+        return kept[-1]
+    smallest = ordered[0]
+    warnings.warn(
+        f"latency_target {latency_target * 1e3:.3g} ms: no batch size keeps it; the smallest, "
+        f"{smallest.batch_size}, takes {smallest.seconds_per_batch * 1e3:.3g} ms. It is used all the same. "
+        "Allow more, or give a smaller or faster model.",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    return smallest.batch_size

@@ -1,0 +1,41 @@
+"""Engines and clients that are gone after their test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from serving import first_number
+
+import ringfeed
+
+
+@pytest.fixture
+def make_client(make_ring: Any) -> Iterator[Callable[..., ringfeed.Client]]:
+    """Return a function that makes clients of a ring, given as it is or by its name; they are closed at the end."""
+    made: list[ringfeed.Client] = []
+
+    def make(ring: ringfeed.Ring | str, **options: Any) -> ringfeed.Client:
+        made.append(ringfeed.Client(ring, **options))
+        return made[-1]
+
+    yield make
+    for client in made:
+        client.close()
+
+
+@pytest.fixture
+def serve(make_ring: Any) -> Iterator[Callable[..., ringfeed.Engine]]:
+    """Return a function that starts an engine in this process; it is stopped at the end."""
+    started: list[ringfeed.Engine] = []
+
+    def start(ring: ringfeed.Ring, model: Any = first_number, **options: Any) -> ringfeed.Engine:
+        if "policy" not in options and "linger" not in options and "batch_timeout" not in options:
+            options["linger"] = 0.0
+        started.append(ringfeed.Engine(ring, model, **options))
+        return started[-1].start()
+
+    yield start
+    for engine in started:
+        engine.stop()
