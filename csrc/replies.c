@@ -205,6 +205,8 @@ static void withdraw(rf_ring *pool, uint32_t cell, uint64_t epoch)
 
 void rf_cells_keep(rf_lease *cells, uint32_t rows)
 {
+    if (cells->generation != rf_load_relaxed(&rf_fork_generation))
+        return; /* in a forked child the cells are its parent's */
     for (uint32_t row = rows; row < cells->rows; row++)
         withdraw(cells->ring, rf_lease_slot(cells, row), rf_word_epoch(cells->words[row]));
     cells->rows = rows < cells->rows ? rows : cells->rows;

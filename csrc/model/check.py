@@ -185,9 +185,7 @@ CONFIGURATIONS += [
     Configuration(
         "cells: the same, twice and handed on, a crash", CELLS_1 | {"TWICE": 1, "HAND_ONS": 1}, model=REPLIES
     ),
-    Configuration(
-        "cells: 2 clients, 2 engines, a crash, a request handed on", CELLS | {"HAND_ONS": 1}, long=True, model=REPLIES
-    ),
+    Configuration("cells: 2 clients, 2 engines, a crash, a request handed on", CELLS | {"HAND_ONS": 1}, model=REPLIES),
 ]
 
 MUTATIONS += [

@@ -338,7 +338,7 @@ static void play_phase(uint32_t phase, uint64_t kills)
     memset(shared, 0, sizeof *shared);
     memset(workers, 0, sizeof workers);
     redeliver = phase % 2 == 0;
-    uint32_t cells = 2 + random_below(10), slots = 4 + random_below(12);
+    uint32_t cells = ROWS + random_below(9), slots = 4 + random_below(12);
     desk own = create_desk_as(slots, cells, redeliver);
     for (uint32_t i = 0; i < WORKERS; i++)
         go_on(i);

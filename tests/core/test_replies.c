@@ -87,6 +87,11 @@ static void test_published_in_rows(void)
     expect_answer(cells, 0, 20);
     CHECK_EQUAL(look_at(cells, 1).outcome, RF_PENDING);
     expect_answer(cells, 2, 22);
+    rf_cells_keep(cells, 1);
+    CHECK_EQUAL(rf_lease_rows(cells), 1);
+    expect_answer(cells, 0, 20);
+    rf_lease *others = claim(own.pool, 2);
+    rf_lease_drop(others);
     rf_lease_drop(cells);
     put(own.ring, 5); /* nor does a plain record */
     CHECK_EQUAL(serve(&own, 1), 1);

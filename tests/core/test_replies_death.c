@@ -298,6 +298,7 @@ static void in_the_child(void *argument)
         CHECK_EQUAL(again.held[0].verdict, RF_WITHDRAWN);
     }
     rf_answers_prepare(was->own.pool);
+    rf_cells_keep(was->asked, 0);
     rf_lease_drop(was->asked);
     rf_lease_drop(was->held);
     rf_lease *cell = ask(&was->own, 6); /* as itself it may do what anyone may */
