@@ -264,7 +264,10 @@ rf_status rf_put_request(rf_ring *ring, const void *const *sources, uint64_t tag
 int rf_record_is_gone(const rf_ring *ring, uint64_t link)
 {
     uint32_t slot = rf_link_slot(link);
-    /* Acquire: who released the slot had held the request's cell before (rf_hold). */
-    return slot >= ring->slot_count ||
-           ((rf_word_epoch(rf_load_acquire(&ring->words[slot])) ^ link) & RF_LINK_EPOCH_MASK) != 0;
+    if (slot >= ring->slot_count)
+        return 1;
+    /* A2 <- R2 (release_rows): who released the slot had held the request's cell before (rf_hold). */
+    uint64_t word = rf_load_acquire(&ring->words[slot]);
+    return rf_word_state(word) == RF_STATE_PINNED ||
+           ((rf_word_epoch(word) ^ link) & RF_LINK_EPOCH_MASK) != 0;
 }

@@ -172,7 +172,7 @@ bool rf_participant_lives(rf_ring *ring, uint32_t owner);
 
 /* ---- replies.c ------------------------------------------------------------------------------ */
 
-/* Undo what a dead participant was doing with a cell. The counter of what it did, or NULL. */
+/* Undo what a participant that is dead, or leaves, was doing with a cell. */
 void rf_recover_cell(rf_ring *pool, uint32_t cell, uint32_t dead);
 /* The lease on cells ends: what was not answered is not wanted any more. */
 void rf_withdraw(rf_lease *cells);

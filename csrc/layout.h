@@ -142,7 +142,9 @@ typedef struct rf_counters {
     _Atomic uint64_t claim_wait_ns, take_wait_ns;
 } rf_counters;
 
-enum { RF_ABSENT = 0, RF_PRESENT = 1, RF_SERVING = 2 /* an engine, in a reply pool */ };
+/* What an entry of the participant table says; of an engine, the stage that it serves is in the upper bits. */
+enum { RF_ABSENT = 0, RF_PRESENT = 1, RF_SERVING = 2, RF_STATE_BITS = 2 };
+enum { RF_MOST_STAGES = 16 };
 
 /* Alive is who holds the record lock of its entry (liveness.c), whatever this says. */
 typedef struct rf_participant {
@@ -164,8 +166,10 @@ typedef struct rf_header {
     _Alignas(RF_CACHE_PAIR) _Atomic uint32_t take_cursor;  /* where the next take starts to look */
     _Alignas(RF_CACHE_PAIR) _Atomic uint32_t finished;
     _Atomic uint32_t closed;
-    _Alignas(RF_CACHE_PAIR) rf_event readable;    /* takers wait here for READY */
-    _Alignas(RF_CACHE_PAIR) rf_event writable;    /* producers wait here for FREE */
+    _Alignas(RF_CACHE_PAIR) rf_event readable; /* takers wait here for READY */
+    _Alignas(RF_CACHE_PAIR) rf_event writable; /* producers wait here for FREE */
+    /* Of a pool: the stages that ever had an engine, each 0 or what rf_pool_serve was given. */
+    _Alignas(RF_CACHE_PAIR) _Atomic uint32_t stages[RF_MOST_STAGES];
     _Alignas(RF_CACHE_PAIR) rf_counters departed; /* counters of participants that left */
     _Alignas(RF_CACHE_PAIR) rf_geometry geometry;
 } rf_header;

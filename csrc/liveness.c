@@ -204,7 +204,8 @@ static void clear_entry(rf_ring *ring, uint32_t owner)
         fold(from + i, into + i);
     RF_STEP("entry: counters folded, entry not cleared");
     rf_store_relaxed(&entry->pid, 0u);
-    rf_store_relaxed(&entry->state, RF_ABSENT);
+    /* R13 -> A13 (rf_recover): who finds nobody to bury finds given back what they held. */
+    rf_store_release(&entry->state, RF_ABSENT);
     RF_STEP("entry: cleared, lock held");
 }
 
@@ -283,16 +284,19 @@ static bool lock_entry(rf_ring *ring, uint32_t owner, bool of_the_dead, short ty
     return false;
 }
 
-/* With the mutex held: an entry of our own, locked; 0 when every entry is in use. */
+/* With the mutex held: an entry of our own, locked; 0 when every entry is in use. The dead are buried
+ * under a read lock here, too: under a write lock, and should we stand still, they would pass for living. */
 static uint32_t find_entry(rf_ring *ring)
 {
     for (uint32_t owner = 1; owner <= ring->geometry.participants; owner++)
         if (lock_entry(ring, owner, false, F_WRLCK))
             return owner;
     for (uint32_t owner = 1; owner <= ring->geometry.participants; owner++)
-        if (lock_entry(ring, owner, true, F_WRLCK)) {
+        if (lock_entry(ring, owner, true, F_RDLCK)) {
             bury(ring, owner);
-            return owner;
+            set_lock(ring->fd, participant_byte(owner), F_UNLCK);
+            if (lock_entry(ring, owner, false, F_WRLCK))
+                return owner;
         }
     return 0;
 }
@@ -332,6 +336,9 @@ void rf_leave(rf_ring *ring)
     if (!is_current(ring))
         return; /* we are a forked child that never joined: the entry is our parent's */
     pthread_mutex_lock(&list_mutex);
+    /* An engine may not have answered; a lease would have kept the handle. */
+    for (uint32_t slot = 0; ring->is_pool && slot < ring->slot_count; slot++)
+        rf_recover_cell(ring, slot, rf_self(ring));
     clear_entry(ring, rf_self(ring));
     set_lock(ring->fd, participant_byte(rf_self(ring)), F_UNLCK);
     RF_STEP("leave: lock dropped");
@@ -346,7 +353,7 @@ uint32_t rf_recover(rf_ring *ring)
     if (rf_enter(ring) != RF_OK)
         return 0;
     for (uint32_t owner = 1; owner <= ring->geometry.participants; owner++) {
-        if (rf_load_relaxed(&ring->participants[owner - 1].state) == RF_ABSENT ||
+        if (rf_load_acquire(&ring->participants[owner - 1].state) == RF_ABSENT || /* A13 <- R13 */
             owner == rf_self(ring) ||
             locked_elsewhere(ring->fd, participant_byte(owner), F_RDLCK) != 0)
             continue;

@@ -7,7 +7,6 @@
  *     who        from                   to
  *     client     FREE(e)                ASKED(client, e)       rf_claim
  *     engine     ASKED(client, e)       HELD(engine, e)        rf_hold
- *     engine     HELD(dead, e)          HELD(engine, e)        rf_hold: the request was delivered again
  *     engine     HELD(engine, e)        ANSWERED(client, e)    rf_answer_rows
  *     engine     HELD(engine, e)        ASKED(client, e)       rf_let_go
  *     client     ASKED, ANSWERED        FREE(e + 1)            rf_withdraw
@@ -17,6 +16,9 @@
  * An engine writes into a cell only while it holds it, and nobody claims a cell that is held: so a late
  * engine never writes into another request's cell. A request that is there twice (its engine died
  * between handing it on and releasing it) is held, and answered, once: the epoch says so.
+ *
+ * Nobody takes a cell from the dead but by burying them, for that keeps their entry from being used
+ * again: a word that was seen held by the dead may else be, in the same request, one of the living.
  */
 #include "replies.h"
 
@@ -33,6 +35,7 @@
 enum {
     MOST_ATTEMPTS = 64 /* a word of one request changes a few times; of a garbled one, for ever */
 };
+#define NAP_NS INT64_C(1000000)
 
 static rf_cell *record_of(const rf_ring *pool, uint32_t cell)
 {
@@ -67,10 +70,15 @@ uint64_t rf_cell_ask(rf_lease *cells, uint32_t row, int64_t answer_by_ns, rf_wai
 {
     uint32_t cell = rf_lease_slot(cells, row);
     rf_cell *record = record_of(cells->ring, cell);
+    if (cells->generation != rf_load_relaxed(&rf_fork_generation))
+        return 0; /* in a forked child the cell is its parent's */
     /* The request that names the cell is published behind this: R1 brings it to the engine. */
     rf_store_relaxed(&record->client, rf_word_owner(cells->words[row]));
     rf_store_relaxed(&record->answer_by_ns, answer_by_ns);
     rf_store_relaxed(&record->asked_ns, rf_now_ns());
+    rf_store_relaxed(&record->held_ns, 0);
+    rf_store_relaxed(&record->answered_ns, 0);
+    rf_store_relaxed(&record->text_bytes, 0u);
     rf_store_relaxed(&record->outcome, (uint32_t)RF_PENDING);
     rf_store_relaxed(&record->waiter, (uint32_t)waiter);
     RF_STEP("ask: record written, no request yet");
@@ -106,13 +114,16 @@ rf_status rf_cell_look(const rf_lease *cells, uint32_t row, rf_reply *reply)
     if (!is_answered(word))
         return RF_OK;
     reply->held_ns = rf_load_relaxed(&record->held_ns);
+    if (word & GONE) { /* what else the record says, its engine died over */
+        reply->outcome = RF_ENGINE_DIED;
+        return RF_OK;
+    }
     reply->answered_ns = rf_load_relaxed(&record->answered_ns);
     uint32_t outcome = rf_load_relaxed(&record->outcome),
              bytes = rf_load_relaxed(&record->text_bytes);
     uint64_t most = pool->geometry.field[pool->geometry.fields - 1].sample_bytes;
-    reply->outcome = word & GONE                                     ? RF_ENGINE_DIED
-                     : outcome > RF_PENDING && outcome < RF_OUTCOMES ? (rf_outcome)outcome
-                                                                     : RF_FAILED;
+    reply->outcome =
+        outcome > RF_PENDING && outcome < RF_OUTCOMES ? (rf_outcome)outcome : RF_FAILED;
     reply->text_bytes = reply->outcome == RF_OUTPUTS ? 0 : bytes < most ? bytes : (uint32_t)most;
     return RF_OK;
 }
@@ -137,7 +148,7 @@ rf_status rf_cell_wait(rf_lease *cells, uint32_t row, int64_t deadline_ns)
             return status;
         if (turn == 0 && rf_spin(&pool->take_spin, &pool->words[cell], ANSWERED))
             continue;
-        rf_store_relaxed(waiter, (uint32_t)RF_TELL_THREAD);
+        rf_store_relaxed(waiter, rf_load_relaxed(waiter) | (uint32_t)RF_TELL_THREAD);
         rf_fence_full(); /* F6 with F5 (tell): the engine sees that we sleep, or we its answer */
         RF_STEP("wait for an answer: wish left");
         word = rf_load_relaxed(&pool->words[cell]);
@@ -152,6 +163,7 @@ rf_status rf_cell_wait(rf_lease *cells, uint32_t row, int64_t deadline_ns)
 
 uint32_t rf_answers_prepare(rf_ring *pool)
 {
+    (void)rf_enter(pool); /* after a fork, as ourselves; rf_answers_sleep says what is wrong */
     return rf_prepare_wait(&pool->participants[rf_self(pool) - 1].answered, 1);
 }
 
@@ -193,6 +205,8 @@ static void withdraw(rf_ring *pool, uint32_t cell, uint64_t epoch)
 
 void rf_cells_keep(rf_lease *cells, uint32_t rows)
 {
+    if (cells->generation != rf_load_relaxed(&rf_fork_generation))
+        return; /* in a forked child the cells are its parent's */
     for (uint32_t row = rows; row < cells->rows; row++)
         withdraw(cells->ring, rf_lease_slot(cells, row), rf_word_epoch(cells->words[row]));
     cells->rows = rows < cells->rows ? rows : cells->rows;
@@ -206,43 +220,95 @@ void rf_withdraw(rf_lease *cells)
 
 /* ---- The engine's side ---------------------------------------------------------------------- */
 
-void rf_pool_serve(rf_ring *pool, int serving)
+/* Where a stage stands in the table; RF_MOST_STAGES where the table is full. */
+static uint32_t place_of(rf_ring *pool, uint32_t stage)
 {
-    if (rf_enter(pool) == RF_OK)
-        rf_store_relaxed(&pool->participants[rf_self(pool) - 1].state,
-                         (uint32_t)(serving ? RF_SERVING : RF_PRESENT));
+    for (uint32_t place = 0; place < RF_MOST_STAGES; place++) {
+        uint32_t there = 0;
+        /* Relaxed: a stage is never taken out again, and whoever sees it late asks again. */
+        if (atomic_compare_exchange_strong_explicit(&pool->header->stages[place], &there, stage,
+                                                    memory_order_relaxed, memory_order_relaxed) ||
+            there == stage)
+            return place;
+    }
+    return RF_MOST_STAGES;
+}
+
+void rf_pool_serve(rf_ring *pool, uint32_t stage)
+{
+    stage &= UINT32_MAX >> RF_STATE_BITS;
+    if (rf_enter(pool) != RF_OK)
+        return;
+    if (stage)
+        place_of(pool, stage);
+    rf_store_relaxed(&pool->participants[rf_self(pool) - 1].state,
+                     stage ? stage << RF_STATE_BITS | RF_SERVING : (uint32_t)RF_PRESENT);
+}
+
+/* How many engines of each stage live. Returns how many in all. */
+static uint32_t count_engines(rf_ring *pool, uint32_t living[RF_MOST_STAGES + 1])
+{
+    uint32_t all = 0;
+    bool dead = false;
+    for (uint32_t owner = 1; owner <= pool->geometry.participants; owner++) {
+        uint32_t state = rf_load_relaxed(&pool->participants[owner - 1].state);
+        if ((state & ((1u << RF_STATE_BITS) - 1)) != RF_SERVING)
+            continue;
+        if (rf_participant_lives(pool, owner)) {
+            living[place_of(pool, state >> RF_STATE_BITS)]++;
+            all++;
+        } else {
+            dead = true;
+        }
+    }
+    if (dead)
+        rf_recover(pool);
+    return all;
 }
 
 uint32_t rf_pool_engines(rf_ring *pool)
 {
-    uint32_t living = 0;
-    bool dead = false;
-    for (uint32_t owner = 1; owner <= pool->geometry.participants; owner++) {
-        if (rf_load_relaxed(&pool->participants[owner - 1].state) != RF_SERVING)
-            continue;
-        if (rf_participant_lives(pool, owner))
-            living++;
-        else
-            dead = true;
-    }
-    if (dead)
-        rf_recover(pool);
-    return living;
+    uint32_t living[RF_MOST_STAGES + 1] = {0}, least = count_engines(pool, living);
+    for (uint32_t place = 0; place < RF_MOST_STAGES; place++)
+        if (rf_load_relaxed(&pool->header->stages[place]) && living[place] < least)
+            least = living[place];
+    return least;
+}
+
+void rf_pool_forget_stages(rf_ring *pool)
+{
+    uint32_t living[RF_MOST_STAGES + 1] = {0};
+    if (count_engines(pool, living) == 0)
+        for (uint32_t place = 0; place < RF_MOST_STAGES; place++)
+            rf_store_relaxed(&pool->header->stages[place], 0u);
 }
 
 /* Whom to wake, behind answers: all of them are out before the first look. */
 static void tell(rf_ring *pool, uint32_t cell)
 {
-    uint32_t client;
-    switch (rf_load_relaxed(&record_of(pool, cell)->waiter)) {
-    case RF_TELL_THREAD: rf_wake_at_word(&pool->words[cell]); break;
-    case RF_TELL_CLIENT:
-        client = client_of(pool, cell);
-        if (client != RF_NO_OWNER)
-            rf_notify(&pool->participants[client - 1].answered, 1);
-        break;
-    default: break; /* it looks by itself */
-    }
+    uint32_t waiter = rf_load_relaxed(&record_of(pool, cell)->waiter),
+             client = client_of(pool, cell);
+    if (waiter & RF_TELL_THREAD)
+        rf_wake_at_word(&pool->words[cell]);
+    if (waiter & RF_TELL_CLIENT && client != RF_NO_OWNER)
+        rf_notify(&pool->participants[client - 1].answered, 1);
+}
+
+/* What a forked child has of its parent's is not its own to answer. */
+static bool is_ours(const rf_ring *pool, const rf_held *held)
+{
+    /* A7 <- R7 (rf_join), as rf_enter; but what is held may be answered while the handle is closing. */
+    return held->word &&
+           rf_load_acquire(&((rf_ring *)pool)->generation) ==
+               rf_load_relaxed(&rf_fork_generation) &&
+           rf_word_owner(held->word) == rf_self(pool);
+}
+
+/* May we write there? Who was found dead, or has let go, may not; what slips in between this look and the
+ * swap is caught by that, and the cell is garbled at most. */
+static bool is_held(const rf_ring *pool, const rf_held *held)
+{
+    return is_ours(pool, held) && (rf_load_relaxed(&pool->words[held->cell]) & ~GONE) == held->word;
 }
 
 /* HELD by us -> ANSWERED. False when nobody waited any more. */
@@ -263,8 +329,30 @@ static bool hand_over(rf_ring *pool, const rf_held *held, rf_outcome outcome, in
     return false;
 }
 
-/* ASKED -> HELD by us, or a dead engine's -> ours. */
-static bool hold_cell(rf_ring *pool, uint64_t link, rf_held *held)
+/* A cell is held by another. True: not any more, look again. Who lives has the request in good hands,
+ * for it is there twice. But the taker of a row that comes again may be on its way out: the kernel drops the
+ * locks of the dying file by file, the ring's perhaps before the pool's. So for its cell we wait. */
+static bool holder_is_gone(rf_ring *pool, uint32_t cell, uint64_t word, int64_t until_ns)
+{
+    uint32_t holder = rf_word_owner(word);
+    if (holder == rf_self(pool))
+        return false;
+    RF_STEP("hold: cell found held by another");
+    for (int64_t now; rf_participant_lives(pool, holder);) {
+        /* Still? The dead may have been buried since, and who lives have got their number. */
+        if ((now = rf_now_ns()) >= until_ns)
+            return rf_load_relaxed(&pool->words[cell]) != word;
+        RF_STEP("hold: waiting for who may be dying");
+        rf_sleep_on_word(&pool->words[cell], word, now + NAP_NS);
+        if (rf_load_relaxed(&pool->words[cell]) != word)
+            return true;
+    }
+    rf_recover(pool);
+    return rf_load_relaxed(&pool->words[cell]) != word;
+}
+
+/* ASKED -> HELD by us. */
+static bool hold_cell(rf_ring *pool, uint64_t link, int64_t until_ns, rf_held *held)
 {
     uint32_t cell = rf_link_slot(link), self = rf_self(pool);
     if (cell >= pool->slot_count)
@@ -273,18 +361,10 @@ static bool hold_cell(rf_ring *pool, uint64_t link, rf_held *held)
         uint64_t word = rf_load_relaxed(&pool->words[cell]);
         if ((rf_word_epoch(word) ^ link) & RF_LINK_EPOCH_MASK)
             return false; /* withdrawn, and perhaps claimed anew */
-        if (rf_word_state(word) == HELD) {
-            /* Held by someone who lives: the request is there twice, and in good hands. */
-            uint32_t holder = rf_word_owner(word);
-            if (holder == self || rf_participant_lives(pool, holder))
-                return false;
-            if (word & GONE) {
-                free_cell(pool, cell, word);
-                return false;
-            }
-        } else if (rf_word_state(word) != ASKED) {
+        if (rf_word_state(word) == HELD && holder_is_gone(pool, cell, word, until_ns))
+            continue;
+        if (rf_word_state(word) != ASKED)
             return false;
-        }
         uint64_t ours = rf_word(HELD, self, rf_word_epoch(word));
         /* Acquire and release: whoever recovers us sees who asked. */
         if (rf_cas_acq_rel(&pool->words[cell], word, ours)) {
@@ -298,11 +378,13 @@ static bool hold_cell(rf_ring *pool, uint64_t link, rf_held *held)
 
 static rf_held hold_row(rf_ring *pool, const rf_lease *batch, uint32_t row, int64_t now)
 {
-    uint64_t link = rf_load_relaxed(&batch->ring->slots[rf_lease_slot(batch, row)].reply);
+    rf_slot *request = &batch->ring->slots[rf_lease_slot(batch, row)];
+    uint64_t link = rf_load_relaxed(&request->reply);
+    bool again = rf_load_relaxed(&request->deliveries) > 1;
     rf_held held = {.verdict = RF_RUN};
     if (link == 0)
         return held;
-    if (!hold_cell(pool, link, &held)) {
+    if (!hold_cell(pool, link, again ? now + 2 * RF_SLICE_NS : 0, &held)) {
         held.verdict = RF_WITHDRAWN;
         return held;
     }
@@ -318,7 +400,9 @@ uint32_t rf_hold(rf_ring *pool, const rf_lease *batch, rf_held *held)
 {
     uint32_t to_run = 0;
     int64_t now = rf_now_ns();
-    bool entered = rf_enter(pool) == RF_OK; /* after a fork, as ourselves */
+    /* After a fork as ourselves, but not for rows that are our parent's. */
+    bool entered =
+        rf_enter(pool) == RF_OK && batch->generation == rf_load_relaxed(&rf_fork_generation);
     for (uint32_t row = 0; row < batch->rows; row++) {
         held[row] = entered ? hold_row(pool, batch, row, now) : (rf_held){.verdict = RF_WITHDRAWN};
         to_run += held[row].verdict == RF_RUN;
@@ -341,8 +425,9 @@ static void write_text(rf_ring *pool, uint32_t cell, const char *text, uint32_t 
 {
     uint32_t last = pool->geometry.fields - 1;
     const rf_field *layout = &pool->geometry.field[last];
-    if (bytes > layout->sample_bytes)
-        bytes = (uint32_t)layout->sample_bytes;
+    if (bytes > layout->sample_bytes) /* not within a character: those go on with 10xxxxxx */
+        for (bytes = (uint32_t)layout->sample_bytes; bytes && (text[bytes] & 0xc0) == 0x80;)
+            bytes--;
     if (bytes)
         memcpy(pool->region[last] + cell * layout->stride_bytes, text, bytes);
     rf_store_relaxed(&record_of(pool, cell)->text_bytes, bytes);
@@ -353,7 +438,7 @@ static void tell_all(rf_ring *pool, const rf_held *held, uint32_t rows)
 {
     rf_fence_full(); /* F5 with F6 (rf_cell_wait): we see who sleeps, or it sees our answer */
     for (uint32_t row = 0; row < rows; row++)
-        if (held[row].word)
+        if (is_ours(pool, &held[row]))
             tell(pool, held[row].cell);
 }
 
@@ -363,7 +448,7 @@ uint32_t rf_answer_rows(rf_ring *pool, const rf_held *held, uint32_t rows,
     uint32_t answered = 0;
     int64_t now = rf_now_ns();
     for (uint32_t row = 0; row < rows; row++) {
-        if (!held[row].word)
+        if (!is_held(pool, &held[row]))
             continue;
         write_outputs(pool, held[row].cell, row, outputs, strides);
         answered += hand_over(pool, &held[row], RF_OUTPUTS, now);
@@ -379,7 +464,7 @@ uint32_t rf_answer_without(rf_ring *pool, const rf_held *held, uint32_t rows, rf
     uint32_t answered = 0;
     int64_t now = rf_now_ns();
     for (uint32_t row = 0; row < rows; row++) {
-        if (!held[row].word)
+        if (!is_held(pool, &held[row]))
             continue;
         write_text(pool, held[row].cell, text, text_bytes);
         answered += hand_over(pool, &held[row], outcome, now);
@@ -397,7 +482,7 @@ uint64_t rf_held_link(const rf_held *held)
 void rf_let_go(rf_ring *pool, const rf_held *held, uint32_t rows)
 {
     for (uint32_t row = 0; row < rows; row++) {
-        if (!held[row].word)
+        if (!is_ours(pool, &held[row]))
             continue;
         uint32_t cell = held[row].cell;
         uint64_t asked = rf_word(ASKED, client_of(pool, cell), rf_word_epoch(held[row].word));
@@ -431,7 +516,7 @@ static uint64_t without(const rf_ring *pool, uint32_t cell, uint64_t word, uint3
 
 void rf_recover_cell(rf_ring *pool, uint32_t cell, uint32_t dead)
 {
-    for (;;) {
+    for (int attempt = 0; attempt < MOST_ATTEMPTS; attempt++) {
         uint64_t word = rf_load_acquire(&pool->words[cell]); /* for `client`, behind rf_hold */
         uint64_t next = without(pool, cell, word, dead);
         if (next == word)

@@ -33,12 +33,13 @@ typedef enum rf_outcome {
 /* How a client wants to hear of an answer. */
 typedef enum rf_waiter {
     RF_TELL_NOBODY = 0, /* rf_cell_wait says so itself when it goes to sleep */
-    RF_TELL_THREAD,     /* the thread that sleeps at the cell */
-    RF_TELL_CLIENT,     /* whoever sleeps in rf_answers_sleep */
+    RF_TELL_THREAD = 1, /* the thread that sleeps at the cell */
+    RF_TELL_CLIENT = 2, /* whoever sleeps in rf_answers_sleep; both may */
 } rf_waiter;
 
 /* Say what is asked with a claimed cell; returns how the request names the cell. The model need not see
- * what is not begun at `answer_by_ns` (CLOCK_MONOTONIC, or RF_FOREVER). */
+ * what is not begun at `answer_by_ns` (CLOCK_MONOTONIC, or RF_FOREVER). 0 in a forked child, for the cell is
+ * its parent's: a request with that wants no answer. */
 RF_API uint64_t rf_cell_ask(rf_lease *cells, uint32_t row, int64_t answer_by_ns, rf_waiter waiter);
 
 /* Give all but the first rows of a lease on cells back. */
@@ -66,13 +67,16 @@ RF_API rf_status rf_answers_sleep(rf_ring *pool, uint32_t key, int64_t until_ns)
 /* Wake that thread. */
 RF_API void rf_answers_wake(rf_ring *pool);
 
-/* Living engines; buries dead ones. */
+/* Living engines of the stage that has the fewest: 0 where requests would not be answered. Buries the dead. */
 RF_API uint32_t rf_pool_engines(rf_ring *pool);
 
 /* ---- The engine's side ---------------------------------------------------------------------- */
 
-/* Say that this participant answers, or no longer. */
-RF_API void rf_pool_serve(rf_ring *pool, int serving);
+/* Say that this participant answers, or no longer (0). `stage`, of 30 bits, tells apart the engines of a model
+ * that is cut into stages, all of which are needed; without stages it is the same for all. */
+RF_API void rf_pool_serve(rf_ring *pool, uint32_t stage);
+/* Where no engine lives, forget which stages there were: the next engines may serve a whole model. */
+RF_API void rf_pool_forget_stages(rf_ring *pool);
 
 typedef enum rf_verdict {
     RF_RUN = 0,   /* the model is to see the row */
@@ -87,7 +91,9 @@ typedef struct rf_held {
     uint32_t verdict;
 } rf_held;
 
-/* Hold the cells of a batch's rows. Returns how many rows the model is to see. */
+/* Hold the cells of a batch's rows. Returns how many rows the model is to see. A row that was delivered before
+ * and whose cell another holds may be the row of a process that is dying just now: that is waited for, up to
+ * two slices for all. With the handle closed all rows are RF_WITHDRAWN: give them back. */
 RF_API uint32_t rf_hold(rf_ring *pool, const rf_lease *batch, rf_held *held);
 
 /* Write outputs into the cells and wake the clients. Row r of output f lies at
@@ -103,7 +109,9 @@ RF_API uint32_t rf_answer_without(rf_ring *pool, const rf_held *held, uint32_t r
 /* How a request named the cell that is held; 0 where it wants no answer. */
 RF_API uint64_t rf_held_link(const rf_held *held);
 
-/* Let go of cells whose requests are given back or handed on: they are asked again. */
+/* Let go of cells whose requests are given back or handed on: they are asked again. Before that: whoever gets
+ * the request while its cell is held drops it. Of what is still held when the handle goes, the same becomes as
+ * of a dead engine's. */
 RF_API void rf_let_go(rf_ring *pool, const rf_held *held, uint32_t rows);
 
 #endif

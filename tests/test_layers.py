@@ -18,7 +18,18 @@ PACKAGE = ROOT / "src" / "ringfeed"
 
 # Lowest first. A module imports from layers below its own, or beside it where that closes no circle.
 LAYERS = [
-    {"version", "errors", "record_spec", "channel", "items", "nest", "progress", "pinning"},
+    {
+        "version",
+        "errors",
+        "record_spec",
+        "channel",
+        "items",
+        "nest",
+        "progress",
+        "pinning",
+        "arguments",
+        "memory_options",
+    },
     {"_core"},
     {"segment", "ctrl_c"},
     {"ring", "inventory"},

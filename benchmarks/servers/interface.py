@@ -68,9 +68,10 @@ RINGFEED = "RingFeed"
 SERVERS = (
     Entry("servers.ringfeed_engine", "RingFeedEngine", (RINGFEED,)),
     Entry("servers.pipe_server", "PipeServer", ("Pipe, send_bytes", "Pipe, send")),
+    Entry("servers.pipe_server", "DirectPipeServer", ("RingFeed's call by Pipe",), optional=True),
     Entry("servers.grpc_server", "GrpcServer", ("gRPC", "gRPC, batching")),
     Entry("servers.mosec_server", "MosecServer", ("mosec",)),
     Entry("servers.mosec_server", "BatchingMosecServer", ("mosec, batching",), optional=True),
 )
-MODEL_ALONE = "the model alone, no server"  # what nobody can go below
+MODEL_ALONE = "the model alone, no server"  # called as everyone but RingFeed calls it
 WAYS = tuple(way for entry in SERVERS for way in entry.ways)

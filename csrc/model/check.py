@@ -31,6 +31,7 @@ class Search:
     sets: dict[str, int]
     smoke: bool = False
     long: bool = False
+    model: str = "ring.pml"
 
 
 class Configuration(Search):
@@ -57,6 +58,7 @@ class Mutation:
     sets: dict[str, int]
     smoke: bool = False
     long: bool = False
+    model: str = "ring.pml"
 
 
 ALL = {"PRODUCERS": 2, "TAKERS": 2}
@@ -165,6 +167,57 @@ MUTATIONS = [
     Mutation("BURIED_IN_SILENCE", "recovery does not notify", WAITING_2_AND_CRASH),
 ]
 
+CELLS = {"CLIENTS": 2, "CELLS": 1, "CRASHES": 1}
+CELLS_1 = CELLS | {"CLIENTS": 1}
+CELLS_CALM = CELLS | {"CRASHES": 0}
+REPLIES = "replies.pml"
+
+CONFIGURATIONS += [
+    Configuration("cells: 2 clients, 2 engines, 1 cell", CELLS_CALM, smoke=True, model=REPLIES),
+    Configuration("cells: 2 clients, 2 engines, 2 cells", CELLS_CALM | {"CELLS": 2}, model=REPLIES),
+    Configuration("cells: 2 clients, 2 engines, 1 cell, a crash", CELLS, model=REPLIES),
+    Configuration("cells: the same, rows of the dead dropped", CELLS | {"DROPS": 1}, model=REPLIES),
+    Configuration("cells: 1 client, 2 engines, two crashes", CELLS_1 | {"CRASHES": 2}, smoke=True, model=REPLIES),
+    Configuration(
+        "cells: the same, a request handed on or given back", CELLS_1 | {"CRASHES": 2, "HAND_ONS": 1}, model=REPLIES
+    ),
+    Configuration("cells: the same, the request twice", CELLS_1 | {"CRASHES": 2, "TWICE": 1}, model=REPLIES),
+    Configuration(
+        "cells: the same, twice and handed on, a crash", CELLS_1 | {"TWICE": 1, "HAND_ONS": 1}, model=REPLIES
+    ),
+    Configuration("cells: 2 clients, 2 engines, a crash, a request handed on", CELLS | {"HAND_ONS": 1}, model=REPLIES),
+]
+
+MUTATIONS += [
+    Mutation("FREE_HELD", "a client that withdraws frees a held cell", CELLS_CALM, smoke=True, model=REPLIES),
+    Mutation("NO_EPOCH_CHECK", "an engine holds a cell whatever its epoch", CELLS_CALM, smoke=True, model=REPLIES),
+    Mutation("TELL_BEFORE_SWAP", "F5: who sleeps is looked for before the answer is out", CELLS_CALM, model=REPLIES),
+    Mutation("NO_COMPARE", "a client falls asleep whatever the word is by then", CELLS_CALM, model=REPLIES),
+    Mutation(
+        "STEAL_FROM_THE_LIVING", "an engine takes a cell that another holds", CELLS_1 | {"TWICE": 1}, model=REPLIES
+    ),
+    Mutation(
+        "STEAL_FROM_THE_DEAD",
+        "an engine takes a dead one's cell and does not bury it",
+        CELLS_1 | {"TWICE": 1},
+        smoke=True,
+        model=REPLIES,
+    ),
+    Mutation("JOIN_BEFORE_BURIAL", "who joins buries the dead under a write lock", CELLS_1, model=REPLIES),
+    Mutation("NO_PATIENCE", "a dying process's cell is taken for one in good hands", CELLS_1, model=REPLIES),
+    Mutation("STALE_HOLDER", "a holder is found to live, the word is not looked at again", CELLS_1, model=REPLIES),
+    Mutation("RECOVERER_WRITES", "recovery writes a cell's record", CELLS_1, model=REPLIES),
+    Mutation("HELD_FORGOTTEN", "recovery leaves a dead engine's cells as they are", CELLS_1, model=REPLIES),
+    Mutation("NOT_WANTED_FORGOTTEN", "recovery leaves a dead client's held cells as they are", CELLS_1, model=REPLIES),
+    Mutation("RELEASE_EARLY", "an engine releases the row before it answers", CELLS_1, model=REPLIES),
+    Mutation(
+        "LET_GO_LATE",
+        "a request is handed on before its cell is let go of",
+        CELLS_1 | {"CRASHES": 0, "HAND_ONS": 1},
+        model=REPLIES,
+    ),
+]
+
 
 # ---- spin -------------------------------------------------------------------------------------
 
@@ -238,6 +291,7 @@ def check(
     sets: dict[str, int],
     mutation: str = "",
     *,
+    model: str = "ring.pml",
     symmetry: bool = True,
     orbits: bool = False,
     bitstate: bool = False,
@@ -252,7 +306,7 @@ def check(
             sys.exit(f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
 
     defines = [f"-D{name}={value}" for name, value in sets.items()] + ([f"-D{mutation}"] if mutation else [])
-    must(["cpp", "-P", *defines, MODEL / "ring.pml", folder / "model.pml"])
+    must(["cpp", "-P", *defines, MODEL / model, folder / "model.pml"])
     must([spin, "-a", "model.pml"])
     if sets.get("SYMMETRY") and symmetry:
         with_symmetry(folder)
@@ -284,6 +338,12 @@ def property_of(error: str) -> str:
     """Return the property in words, by the assertion that spin shows."""
     for sign, words in (
         ("invalid end state", "no deadlock"),
+        ("done", "no lost request, no lost wake-up"),
+        ("answers", "answered once"),
+        ("==held", "a held cell is its engine's alone"),
+        ("==self", "a record is its owner's alone"),
+        ("outputs", "nothing torn, nothing of another's"),
+        ("writer", "nothing torn"),
         ("assertion violated 0", "no lost wake-up"),
         ("payload", "nothing torn, doubled or out of order"),
         ("under_way", "no lost record"),
@@ -324,7 +384,7 @@ def main() -> int:
 
     failed = checked = 0
     for configuration in filter(wanted, CONFIGURATIONS):
-        result = check(spin, BUILD / "pan", configuration.sets)
+        result = check(spin, BUILD / "pan", configuration.sets, model=configuration.model)
         holds = result.complete and not result.error
         failed += not holds
         checked += 1
@@ -344,7 +404,7 @@ def main() -> int:
         ended = "ran to its end" if result.complete else f"ended after {BITSTATE_MINUTES} minutes"
         show(large.name, result, f"{verdict} {ended}, hash factor {result.hash_factor:.1f}")
     for mutation in filter(wanted, MUTATIONS):
-        result = check(spin, BUILD / "pan", mutation.sets, mutation.name)
+        result = check(spin, BUILD / "pan", mutation.sets, mutation.name, model=mutation.model)
         failed += not result.error
         checked += 1
         verdict = f"caught: {property_of(result.error)}" if result.error else "FAILED: not caught"

@@ -1,8 +1,9 @@
 """RingFeed: tensors from many processes into one model, without a copy, a pickle or a lock.
 
-`Ring` is the ring in shared memory, for any loop of your own. `ringfeed.tf` feeds TensorFlow from
-it, `Predictor` is a drop-in for ``keras.Model.predict`` with worker processes. Importing this
-package does not import TensorFlow; `ringfeed.tf` and `Predictor` do when they are first used.
+`Ring` is the ring in shared memory, for any loop of your own. `ringfeed.tf` feeds TensorFlow from it, `Engine` serves a
+model to any number of `Client`s, `Pipeline` one that is cut into stages, `Predictor` is a drop-in for
+``keras.Model.predict`` with worker processes. Importing this package does not import TensorFlow; `Engine`, `Pipeline`,
+`Predictor` and `ringfeed.tf` do when they are first used.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from ._core import Batch, Claim, DLPackView
+from .batching import Batching, BatchPolicy, PuppetPolicy
 from .errors import (
     DeadlineExceeded,
     EngineDied,
@@ -31,21 +33,30 @@ from .errors import (
     WorkerCrashed,
 )
 from .inventory import SegmentInfo, clean, list_segments
+from .memory_options import MemoryOptionWarning
 from .record_spec import Field, RecordSpec
-from .ring import MemoryOptionWarning, Ring
+from .ring import Ring
 from .version import VERSION
 
 if TYPE_CHECKING:
     from . import tf as tf
+    from .client import Client as Client
     from .predictor import Predictor as Predictor
+    from .tf.engine import Engine as Engine
+    from .tf.partition import split_model as split_model
+    from .tf.stages import Pipeline as Pipeline
 
 __version__ = VERSION
 
 __all__ = [
     "Batch",
+    "BatchPolicy",
+    "Batching",
     "Claim",
+    "Client",
     "DLPackView",
     "DeadlineExceeded",
+    "Engine",
     "EngineDied",
     "Field",
     "ItemError",
@@ -53,8 +64,10 @@ __all__ = [
     "MemoryOptionWarning",
     "ModelError",
     "NoSpace",
+    "Pipeline",
     "Predictor",
     "PreprocessError",
+    "PuppetPolicy",
     "RecordMismatch",
     "RecordSpec",
     "Ring",
@@ -70,6 +83,7 @@ __all__ = [
     "WorkerCrashed",
     "clean",
     "list_segments",
+    "split_model",
     "tf",
 ]
 
@@ -77,7 +91,9 @@ __all__ = [
 _LAZY = {
     "Client": (".client", "Client"),
     "Engine": (".tf.engine", "Engine"),
+    "Pipeline": (".tf.stages", "Pipeline"),
     "Predictor": (".predictor", "Predictor"),
+    "split_model": (".tf.partition", "split_model"),
     "tf": (".tf", None),
 }
 

@@ -114,6 +114,7 @@ class ReplyPool(_core.PoolBase):
                 )
             pool = cls.join(ring)
             if pool is not None and pool.fits(wanted, settings):
+                pool.forget_stages()
                 return pool
             if pool is not None and pool.engines():
                 raise LayoutMismatch(

@@ -7,8 +7,6 @@ hot are in `_core`.
 from __future__ import annotations
 
 import contextlib
-import math
-import operator
 import os
 import time
 import warnings
@@ -19,16 +17,14 @@ from typing import Any
 
 from . import _core, pinning, segment
 from ._core import Batch
+from .arguments import seconds, whole
 from .errors import LayoutMismatch, RingClosed, RingFinished, RingNotFound
+from .memory_options import MemoryOptionWarning, explain_refusal
 from .record_spec import FieldsLike, RecordSpec
 
 MAX_SLOTS = 2**24
 MAX_PARTICIPANTS = 4095
 MAX_PRIORITIES = 8
-
-
-class MemoryOptionWarning(RuntimeWarning):
-    """The machine refused a memory option; the ring works without it."""
 
 
 class Ring(_core.RingBase):
@@ -114,11 +110,11 @@ class Ring(_core.RingBase):
         except (TypeError, ValueError) as error:
             kind = TypeError if isinstance(error, TypeError) else ValueError
             raise kind(f"ring {name!r}: {error}") from None
-        slots = _whole(slots, f"ring {name!r}: slots", 1, MAX_SLOTS)
-        participants = _whole(participants, f"ring {name!r}: participants", 1, MAX_PARTICIPANTS)
+        slots = whole(slots, f"ring {name!r}: slots", 1, MAX_SLOTS)
+        participants = whole(participants, f"ring {name!r}: participants", 1, MAX_PARTICIPANTS)
         if numa_node is not None:
-            numa_node = _whole(numa_node, f"ring {name!r}: numa_node", 0, 1023)
-        priorities = _whole(priorities, f"ring {name!r}: priorities", 1, MAX_PRIORITIES)
+            numa_node = whole(numa_node, f"ring {name!r}: numa_node", 0, 1023)
+        priorities = whole(priorities, f"ring {name!r}: priorities", 1, MAX_PRIORITIES)
         options = (spec, slots, participants, bool(redeliver), bool(huge_pages), numa_node)
         lower: list[Ring] = []
         try:
@@ -180,7 +176,7 @@ class Ring(_core.RingBase):
             The segment is no ring, is damaged, or is of another layout version.
         """
         segment.check_name(name)
-        deadline = time.monotonic() + _seconds(timeout, f"ring {name!r}: timeout")
+        deadline = time.monotonic() + seconds(timeout, f"ring {name!r}: timeout")
         making_until = time.monotonic() + segment.MAKING_SECONDS
         gone: segment.Identity | None = None
         why_gone: RingClosed | None = None
@@ -188,7 +184,7 @@ class Ring(_core.RingBase):
             found = segment.identity_of(name)
             if found != gone:
                 try:
-                    ring = cls._attach_if_whole(name)
+                    ring = cls._attach_ifwhole(name)
                     if ring is not None:
                         return ring._ask_for_memory(pin_memory=pin_memory)
                 except RingClosed as error:
@@ -205,7 +201,7 @@ class Ring(_core.RingBase):
             time.sleep(0.002)
 
     @classmethod
-    def _attach_if_whole(cls, name: str) -> Ring | None:
+    def _attach_ifwhole(cls, name: str) -> Ring | None:
         descriptor = segment.open_existing(name)
         ring = cls.__new__(cls)
         if descriptor is None or not ring._attach(name, descriptor):
@@ -232,7 +228,7 @@ class Ring(_core.RingBase):
             As for `attach`.
         """
         segment.check_name(name)
-        descriptor = _whole(descriptor, f"ring {name!r}: descriptor", 0, 2**31 - 1)
+        descriptor = whole(descriptor, f"ring {name!r}: descriptor", 0, 2**31 - 1)
         try:
             segment.identity(descriptor)
         except OSError as error:
@@ -260,7 +256,7 @@ class Ring(_core.RingBase):
         if lock_memory:
             answers["lock_memory"] = self._lock_memory()
         for option, refusal in answers.items():
-            self.memory[option] = _explain_refusal(option, refusal, self.segment_bytes) if refusal else "granted"
+            self.memory[option] = explain_refusal(option, refusal, self.segment_bytes) if refusal else "granted"
         if pin_memory:  # last: from then on the pages stay where they are
             self.pin()
         for option, answer in self.memory.items():
@@ -422,44 +418,7 @@ def _attach_by_name(name: str) -> Ring:
     return Ring.attach(name)
 
 
-# ---- Arguments ---------------------------------------------------------------------------------------
-
-
-def _whole(value: Any, what: str, least: int, most: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{what} {value!r:.80}: give a whole number from {least} to {most}.") from None
-    if not least <= number <= most:
-        raise ValueError(f"{what} {value!r:.80}: give a whole number from {least} to {most}.")
-    return number
-
-
-def _seconds(timeout: Any, what: str) -> float:
-    if timeout is None:
-        return math.inf
-    try:
-        seconds = float(0.0 + timeout)  # the sum takes no text
-    except (TypeError, OverflowError):
-        raise TypeError(f"{what} {timeout!r:.80}: give seconds, 0 or more, or None to wait for ever.") from None
-    if not seconds >= 0:
-        raise ValueError(f"{what} {timeout!r:.80}: give seconds, 0 or more, or None to wait for ever.")
-    return seconds
-
-
-# ---- Ends and refusals -------------------------------------------------------------------------------
-
-
-def _explain_refusal(option: str, refusal: int, needed_bytes: int) -> str:
-    said = os.strerror(refusal)
-    if option == "lock_memory":
-        return (
-            f"refused ({said}): {needed_bytes} bytes pass the limit of locked memory. "
-            "Raise it with ulimit -l or CAP_IPC_LOCK."
-        )
-    if option == "huge_pages":
-        return f"refused ({said}): set /sys/kernel/mm/transparent_hugepage/shmem_enabled to 'advise' or 'always'."
-    return f"refused ({said}): the machine has no such NUMA node, or does not let this process bind to it."
+# ---- Ends -------------------------------------------------------------------------------
 
 
 def _end_of_owner(name: str, descriptor: int, process: int) -> None:

@@ -1,6 +1,7 @@
 /*
  * A hostile process writes into the segment, as many numbers as the first argument says, while
- * honest ones claim, publish, take, recover, attach and die. Nobody may crash, read out of bounds
+ * honest ones claim, publish, take, recover, attach and die; in every third round also into a pool of reply cells,
+ * while honest ones ask, hold and answer. Nobody may crash, read out of bounds
  * (built under ASan and UBSan), or wait for longer than it asked.
  *
  * The hostile one makes a burst of writes, then lets the honest ones do something: what counts is
@@ -9,7 +10,7 @@
  *
  *     fuzz 10000000 [seed]
  */
-#include "garble.h"
+#include "garble_cells.h"
 
 enum { HONEST = 3, BURST = 8, SLACK_SECONDS = 20 };
 
@@ -27,6 +28,7 @@ typedef struct arena {
     _Atomic uint64_t mutations, wanted;
     _Atomic uint32_t present;
     uint64_t seed;
+    bool with_cells;
 } arena;
 
 /* Rings whose tables and regions are of different kinds: one slot, few, many; wide and narrow. */
@@ -56,37 +58,48 @@ static int64_t thread_cpu_ns(void)
 static void hostile_process(void *unused)
 {
     (void)unused;
-    garbler own;
-    rf_ring *ring = attach_ring();
-    begin_garbling(&own, ring);
+    cell_garbler own = {0};
+    desk at = {attach_ring(), shared->with_cells ? attach_pool() : NULL};
+    begin_garbling(&own.ring, at.ring);
+    if (at.pool)
+        begin_garbling(&own.pool, at.pool);
     seed(shared->seed);
     atomic_fetch_add(&shared->present, 1);
     await(&shared->present, HONEST + 1);
     while (atomic_load(&shared->mutations) < atomic_load(&shared->wanted)) {
         uint64_t written = 0, seen = done_by_all();
         for (uint32_t burst = 1 + random_below(BURST); burst > 0; burst--)
-            written += garble(&own);
+            written += at.pool ? garble_cells(&own) : garble(&own.ring);
         atomic_fetch_add(&shared->mutations, written);
         while (done_by_all() == seen)
             sched_yield();
     }
-    restore_header(&own);
-    close_ring(ring);
+    restore_header(&own.ring);
+    close_ring(at.ring);
+    if (!at.pool)
+        return;
+    restore_header(&own.pool);
+    close_ring(at.pool);
 }
 
 static void honest_process(void *index)
 {
     pulse *own = &shared->pulses[(uintptr_t)index];
-    honest self = {.ring = attach_ring()};
+    bool cells = shared->with_cells;
+    honest self = {.ring = cells ? NULL : attach_ring()};
+    servant other = {.at = cells ? attach_desk() : (desk){NULL, NULL}};
     seed(shared->seed * 1000 + (uintptr_t)index);
     atomic_fetch_add(&shared->present, 1);
     await(&shared->present, HONEST + 1);
     while (atomic_load(&shared->mutations) < atomic_load(&shared->wanted)) {
-        uint32_t act = choose_act();
+        uint32_t act = cells ? choose_cell_act() : choose_act();
         int64_t since = rf_now_ns(), cpu = thread_cpu_ns();
         atomic_store(&own->act, act);
         atomic_store(&own->since_ns, since);
-        behave(&self, act);
+        if (cells)
+            behave_at_cells(&other, act);
+        else
+            behave(&self, act);
         atomic_store(&own->since_ns, 0);
         int64_t took = rf_now_ns() - since, used = thread_cpu_ns() - cpu;
         if (used > atomic_load(&own->most_cpu_ns))
@@ -95,20 +108,29 @@ static void honest_process(void *index)
             atomic_store(&own->longest_ns, took);
             atomic_store(&own->longest_act, act);
         }
-        atomic_store(&own->granted, self.granted);
+        atomic_store(&own->granted, self.granted + other.granted);
         atomic_fetch_add(&own->done, 1);
     }
-    stop_behaving(&self);
+    if (cells)
+        stop_behaving_at_cells(&other);
+    else
+        stop_behaving(&self);
 }
 
 /* ---- Watching ------------------------------------------------------------------------------- */
+
+static const char *name_of(uint32_t act, bool with_cells)
+{
+    return with_cells ? cell_acts[act] : acts[act];
+}
 
 static void look_at_pulses(void)
 {
     for (int i = 0; i < HONEST; i++) {
         int64_t since = atomic_load(&shared->pulses[i].since_ns);
         if (since && rf_now_ns() - since > SLACK_SECONDS * 1000 * NS_PER_MS) {
-            dprintf(1, "    %s does not come back\n", acts[atomic_load(&shared->pulses[i].act)]);
+            dprintf(1, "    %s does not come back\n",
+                    name_of(atomic_load(&shared->pulses[i].act), shared->with_cells));
             CHECK(!"a call outlived its timeout");
         }
     }
@@ -152,12 +174,18 @@ static void play_round(uint64_t round, uint64_t mutations)
     pid_t pids[HONEST + 1];
     memset(shared, 0, sizeof *shared);
     shared->seed = first_seed + round;
-    atomic_store(&shared->wanted, mutations);
-    rf_ring *ring = create_shape(round % COUNT(shapes));
+    shared->with_cells = round % 3 == 2;
+    atomic_store(&shared->wanted, shared->with_cells ? mutations / 4 : mutations);
+    rf_ring *ring = shared->with_cells ? create_ring(16) : create_shape(round % COUNT(shapes));
+    rf_ring *pool = shared->with_cells ? create_pool(ring, 8, (uint32_t)(round & 1)) : NULL;
     for (uintptr_t i = 0; i < HONEST; i++)
         pids[i] = spawn(honest_process, (void *)i);
     pids[HONEST] = spawn(hostile_process, NULL);
     watch(pids, COUNT(pids));
+    if (pool) {
+        close_ring(pool);
+        shm_unlink(segment_name(POOL));
+    }
     close_ring(ring);
     shm_unlink(segment_name(0));
 }
@@ -166,7 +194,7 @@ static void fuzz(void)
 {
     uint64_t per_round = total_mutations / 12 + 1, mutations = 0, calls = 0, granted = 0;
     int64_t began = rf_now_ns(), longest = 0, most_cpu = 0;
-    uint32_t longest_act = 0;
+    const char *longest_act = "none";
     alarm(0); /* the watchdog of the runner would not wait for so many; ours does */
     shared = shared_memory(sizeof *shared);
     for (uint64_t round = 0; mutations < total_mutations; round++) {
@@ -180,7 +208,7 @@ static void fuzz(void)
                 most_cpu = atomic_load(&one->most_cpu_ns);
             if (atomic_load(&one->longest_ns) > longest) {
                 longest = atomic_load(&one->longest_ns);
-                longest_act = atomic_load(&one->longest_act);
+                longest_act = name_of(atomic_load(&one->longest_act), shared->with_cells);
             }
         }
     }
@@ -190,7 +218,7 @@ static void fuzz(void)
     printf("    %.0f honest calls, of which %.0f got what they asked for\n", (double)calls,
            (double)granted);
     printf("    the longest call, %s, took %.0f ms; the busiest used %.0f ms of a processor\n",
-           acts[longest_act], (double)longest / NS_PER_MS, (double)most_cpu / NS_PER_MS);
+           longest_act, (double)longest / NS_PER_MS, (double)most_cpu / NS_PER_MS);
 }
 
 static const test tests[] = {

@@ -5,7 +5,7 @@
  */
 #include <sched.h>
 
-#include "check.h"
+#include "cells.h"
 
 enum { THREADS = 2, RECORDS = SANITIZED ? 4000 : 40000, WORDS = 8 };
 
@@ -137,9 +137,52 @@ static void test_shared_lease(void)
     close_ring(ring);
 }
 
+/* ---- Requests and answers ------------------------------------------------------------------- */
+
+enum { REQUESTS = SANITIZED ? 1000 : 10000 };
+
+static void *ask_and_read(void *own)
+{
+    for (uint64_t number = 0; number < REQUESTS; number++) {
+        rf_lease *cell = ask(own, number);
+        while (look_at(cell, 0).outcome == RF_PENDING)
+            sched_yield();
+        expect_answer(cell, 0, number);
+        rf_lease_drop(cell);
+    }
+    rf_finish(((desk *)own)->ring);
+    return NULL;
+}
+
+static void *take_and_answer(void *argument)
+{
+    desk *own = argument;
+    rf_status status;
+    job now;
+    while ((status = take_one(own->ring, &now.batch)) != RF_FINISHED)
+        if (status == RF_OK) {
+            CHECK_EQUAL(rf_hold(own->pool, now.batch, now.held), 1);
+            CHECK_EQUAL(answer_job(own, &now), 1);
+        }
+    return NULL;
+}
+
+static void test_answers(void)
+{
+    desk own = create_desk(3, 2);
+    pthread_t client = start_thread(ask_and_read, &own),
+              engine = start_thread(take_and_answer, &own);
+    join_thread(client);
+    join_thread(engine);
+    expect_all_free(own.pool);
+    close_desk(&own);
+}
+
 static const test tests[] = {
     {"a payload is whole when a taker sees it, and read when a producer writes there again",
      test_payload},
+    {"an answer is whole when its client sees it, and read when an engine writes there again",
+     test_answers},
     {"slots that two threads hold go back when both have read them", test_shared_lease},
 };
 

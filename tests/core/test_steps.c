@@ -7,6 +7,7 @@
  * lost or doubled, what comes late or again says so, and every slot is free. A step that no scene
  * passes fails the test: whoever names a new one has to show it here.
  */
+#include "scenes_replies.h"
 #include "steps_owner.h"
 
 typedef struct scene {
@@ -321,6 +322,19 @@ static const scene scenes[] = {
     {"an owner that closes", .play = play_closing_owner},
     {"noticing that the owner is dead", .play = play_killed_owner},
     {"creating a ring", .play = play_create},
+    {"a client that asks, waits and withdraws", .play = play_client},
+    {"a client that withdraws what is held", .play = play_withdrawal},
+    {"an engine beside a client that sleeps at its cell", .play = play_engine},
+    {"an engine whose rows are dropped with it", .play = play_engine_that_drops},
+    {"an engine that fails, beside a client that sleeps for all", .play = play_failing_engine},
+    {"an engine that gives requests back", .play = play_giving_back},
+    {"an engine that hands a request on", .play = play_handing_on},
+    {"an engine that leaves with cells held", .play = play_leaving},
+    {"a recovery of cells", .play = play_recovery},
+    {"a recovery of cells, rows dropped", .play = play_recovery_that_drops},
+    {"holding what a dead one held", .play = play_holding_again},
+    {"holding what another holds", .play = play_holding_a_twin},
+    {"joining a pool that is crowded by a dead one", .play = play_joining_a_crowd},
 };
 
 static bool play(uint32_t step, uint32_t visit, int signal)

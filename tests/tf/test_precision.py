@@ -139,6 +139,22 @@ def test_a_subclassed_model_that_says_what_it_is_made_of_can_be_changed(precisio
     assert keras.config.dtype_policy().name == "float32"
 
 
+@pytest.mark.parametrize("precision", [*HALF, "int8"])
+def test_layers_of_layers_are_changed_as_well(precision):
+    keras.utils.set_random_seed(2)
+    x = keras.Input((9, 4))
+    y = keras.layers.Bidirectional(keras.layers.LSTM(3, return_sequences=True))(x)
+    y = keras.layers.MultiHeadAttention(2, 3)(y, y)
+    y = keras.layers.TimeDistributed(keras.layers.Dense(3))(y)
+    model = keras.Model(x, keras.layers.Dense(2)(y))
+    other = with_precision(model, precision)
+    rows = np.random.default_rng(1).random((70, 9, 4), np.float32)
+    (change,) = compare(model, other, rows).outputs
+    assert 0 < change.max_absolute < 0.1
+    if precision == "bfloat16":
+        assert weight_bytes(other) < 0.55 * weight_bytes(model)
+
+
 def test_a_model_of_its_last_layer_only_is_changed_all_the_same():
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(2)])
     other = with_precision(model, "bfloat16")
@@ -150,6 +166,12 @@ def test_a_model_in_mixed_precision_can_be_had_in_float32(digits):
     mixed = with_precision(digits[0], "mixed_bfloat16")
     back = with_precision(mixed, "float32")
     np.testing.assert_array_equal(ModelRunner(back)(digits[1]), ModelRunner(digits[0])(digits[1]))
+
+
+def test_a_model_in_half_precision_is_quantized_from_float32(digits):
+    half = with_precision(digits[0], "mixed_float16")
+    quantized = with_precision(half, "int8")
+    assert accuracy(quantized, *digits[1:]) == pytest.approx(accuracy(half, *digits[1:]), abs=0.02)
 
 
 # ---- What can not be -----------------------------------------------------------------------------------

@@ -27,7 +27,8 @@ cdef extern from "replies.h" nogil:
     rf_status rf_answers_sleep(rf_ring *pool, uint32_t key, int64_t until_ns)
     void rf_answers_wake(rf_ring *pool)
     uint32_t rf_pool_engines(rf_ring *pool)
-    void rf_pool_serve(rf_ring *pool, int serving)
+    void rf_pool_serve(rf_ring *pool, uint32_t stage)
+    void rf_pool_forget_stages(rf_ring *pool)
     int rf_record_is_gone(const rf_ring *ring, uint64_t link)
 
     ctypedef enum rf_verdict:
@@ -71,16 +72,26 @@ cdef class PoolBase:
         self.bare = bare
 
     def engines(self):
-        """Return how many engines live that answer here; what dead ones held goes back."""
+        """Return how many engines live that answer here, of the stage that has the fewest; what dead ones held goes back."""
         cdef rf_ring *pool = self.cells.opened()
         cdef uint32_t living
         with nogil:
             living = rf_pool_engines(pool)
         return living
 
-    def serve(self, bint serving):
-        """Say that this participant answers requests, or no longer."""
-        rf_pool_serve(self.cells.opened(), serving)
+    def serve(self, RingBase ring):
+        """Say that this participant takes requests from a ring, or no longer (None).
+
+        The rings of a model that is cut into stages are all needed; that each has an engine, `engines` looks.
+        """
+        cdef uint32_t stage = 0
+        if ring is not None:
+            stage = <uint32_t>(rf_ring_inode(ring.opened()) & 0x3fffffff) or 1
+        rf_pool_serve(self.cells.opened(), stage)
+
+    def forget_stages(self):
+        """Where no engine lives, forget which stages there were."""
+        rf_pool_forget_stages(self.cells.opened())
 
     # -- the client's side -------------------------------------------------------------------------
 

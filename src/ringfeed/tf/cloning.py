@@ -110,9 +110,11 @@ def _from_layers(model: Any, policy: str | None, keep: Collection[int]) -> Any:
 
     if getattr(model, "inputs", None) is None:
         return None
-    # Keras' own copies of inputs would be neither optional nor sparse.
-    structure = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
-    inputs = keras.tree.map_structure(_input_like, structure)
+    inputs = None
+    if not isinstance(model, keras.Sequential):  # Keras' own copies of inputs would be neither optional nor sparse
+        inputs = keras.tree.map_structure(_input_like, model.input)
+    elif model.inputs[0].sparse:
+        return None
     copy = keras.models.clone_model(model, input_tensors=inputs, clone_function=make, recursive=True)
     return copy if type(copy) is type(model) else None
 
@@ -160,7 +162,12 @@ def _with_policy(config: Any, policy: str | None) -> Any:
         return config
     if config.get("class_name") == "DTypePolicy" and _is_float(_compute_dtype(config)):
         return {**config, "config": {**config["config"], "name": policy}}
-    return {key: _with_policy(value, policy) for key, value in config.items()}
+    # Weights are overwritten, and not every initializer knows every dtype: Orthogonal, of LSTM, knows no bfloat16.
+    zeros = keras.initializers.serialize(keras.initializers.Zeros())
+    return {
+        key: zeros if key.endswith("_initializer") and isinstance(value, dict) else _with_policy(value, policy)
+        for key, value in config.items()
+    }
 
 
 def _compute_dtype(config: dict[str, Any]) -> str | None:

@@ -278,7 +278,7 @@ class Engine:
             self._threads.append(threading.Thread(target=self._serve, args=(replica,), name=name, daemon=True))
         assert self._pool is not None
         self._serving = len(self._threads)
-        self._pool.serve(True)
+        self._pool.serve(self.ring)
         for thread in self._threads:
             thread.start()
         devices = ", ".join(replica.device for replica in self._replicas)
@@ -378,7 +378,7 @@ class Engine:
                 last = self._serving == 0
             if last:  # clients must not wait for someone who is not there any more
                 with contextlib.suppress(RingClosed):
-                    pool.serve(False)
+                    pool.serve(None)
 
     def _serve_once(self, replica: Replica, pool: ReplyPool) -> bool:
         """Serve a batch. Returns whether more are to come."""
@@ -490,7 +490,7 @@ class Engine:
         for thread in self._threads:
             thread.join()
         if self._pool is not None and not self._pool.cells.closed:
-            self._pool.serve(False)
+            self._pool.serve(None)
             self._pool.close()
             _log.info("ring %r: stopped: %s", self.ring.name, self.stats().advice)
 

@@ -126,11 +126,13 @@ def _rows(what: str, value: Any, ring: Ring) -> int:
 def default_structure(spec: RecordSpec, form: ModelForm) -> Any:
     """Return what a model is given of a record, where nobody says."""
     names = list(spec)
+    if isinstance(form.input_specs, dict) and set(form.input_specs) <= set(names):
+        return {name: name for name in form.input_specs}
+    if isinstance(form.input_specs, dict) and len(form.input_specs) == len(names) == 1:
+        return {next(iter(form.input_specs)): names[0]}
     if len(names) == 1:
         return names[0]
-    if isinstance(form.input_specs, dict) and set(form.input_specs) <= set(names):
-        names = list(form.input_specs)
-    elif isinstance(form.input_specs, (list, tuple)) and len(form.input_specs) == len(names):
+    if isinstance(form.input_specs, (list, tuple)) and len(form.input_specs) == len(names):
         return tuple(names)
     return {name: name for name in names}
 

@@ -41,12 +41,12 @@ def mirrored_form(form: ModelForm, strategy: Any) -> ModelForm:
 
     def run_part(data: Any) -> Any:
         number = tf.distribute.get_replica_context().replica_id_in_sync_group
-
-        def cut(whole: Any) -> Any:
-            rows = tf.shape(whole)[0]
-            return whole[rows * number // parts : rows * (number + 1) // parts]
-
-        return form.step(tf.nest.map_structure(cut, data))
+        rows = tf.shape(tf.nest.flatten(data)[0])[0]
+        start, stop = rows * number // parts, rows * (number + 1) // parts
+        # Not every model takes no rows at all: a replica that would get none runs one, and forgets it.
+        first = tf.minimum(start, rows - 1)
+        part = tf.nest.map_structure(lambda whole: whole[first : tf.maximum(stop, first + 1)], data)
+        return tf.nest.map_structure(lambda output: output[: stop - start], form.step(part))
 
     def step(data: Any) -> Any:
         of_replicas = strategy.run(run_part, args=(data,))

@@ -6,8 +6,8 @@ the model decides.
 
 from __future__ import annotations
 
+import contextlib
 import math
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -40,7 +40,7 @@ def with_precision(model: Any, precision: str | None = None) -> Any:
           call: of use on GPUs with tensor cores.
         - "bfloat16": weights, too, in half the memory.
         - "int8": Keras' ``quantize("int8")``: the weights of Dense, EinsumDense and Embedding layers in a quarter of
-          the memory; other layers stay in float32.
+          the memory. Other layers stay in float32, and so do those inside wrappers as TimeDistributed.
 
     Returns
     -------
@@ -94,10 +94,16 @@ def _policy(layer: Any) -> str | None:
 
 
 def _quantized(model: Any) -> Any:
-    copy = clone(model)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # one for each layer that Keras does not quantize
-        copy.quantize(INT8)
+    # Keras quantizes no layer that computes in float16.
+    copy = clone(model, FLOAT32 if any(layer.compute_dtype == "float16" for layer in layers_of(model)) else None)
+    layers = layers_of(copy)
+    # Keras quantizes the Dense of a TimeDistributed, too, but then computes something else (3.6 and 3.15),
+    # and a SpectralNormalization writes to its layer's weights.
+    wrapped = {id(inner) for layer in layers if isinstance(layer, keras.layers.Wrapper) for inner in layers_of(layer)}
+    for layer in layers:
+        if id(layer) not in wrapped and len(layers_of(layer)) == 1:
+            with contextlib.suppress(NotImplementedError, AttributeError):  # as Keras' Model.quantize does
+                layer.quantize(INT8)
     if not any(getattr(layer, "quantization_mode", None) for layer in layers_of(copy)):
         raise ValueError(
             f"model {model.name!r}: Keras quantizes only Dense, EinsumDense and Embedding layers, and there is none. "
@@ -285,8 +291,17 @@ def _batches(samples: Any, rows: int) -> Iterator[Any]:
 
 
 def _named(outputs: Any) -> Iterator[tuple[str, npt.NDArray[Any]]]:
-    for path, array in keras.tree.flatten_with_path(outputs):
-        yield "output" + "".join(f"[{step!r}]" for step in path), array
+    names = tf.nest.flatten(_names(outputs, "output"))
+    yield from zip(names, tf.nest.flatten(outputs), strict=True)
+
+
+def _names(outputs: Any, name: str) -> Any:
+    """Return the nest of its leaves' names."""
+    if isinstance(outputs, dict):
+        return {key: _names(value, f"{name}[{key!r}]") for key, value in outputs.items()}
+    if isinstance(outputs, (list, tuple)):
+        return [_names(value, f"{name}[{number}]") for number, value in enumerate(outputs)]
+    return name
 
 
 def _change(name: str, before: npt.NDArray[Any], after: npt.NDArray[Any]) -> OutputChange:

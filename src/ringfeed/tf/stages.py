@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 import tensorflow as tf
 
 from ..client import Client
+from ..errors import RingFeedError
 from ..metrics import EngineStats
 from ..ring import Ring
 from .devices import replicas, resolve_devices
@@ -21,9 +23,37 @@ from .engine import Engine
 from .fused import default_structure
 from .model_forms import ModelForm
 from .output_spec import OutputSpec
+from .structure import lists_to_tuples
 
 DEFAULT_SLOTS = 256
 _MOST_STAGES = 16
+
+
+@dataclass(frozen=True)
+class _Stage:
+    number: int
+    model: Any
+    forms: list[ModelForm]
+    places: Any
+    batch_size: Any
+    linger: Any
+
+    @property
+    def form(self) -> ModelForm:
+        return self.forms[0]
+
+    def engine(self, source: Ring, target: Ring | None, first: Ring, structure: Any, options: dict[str, Any]) -> Engine:
+        return Engine(
+            source,
+            self.forms if len(self.forms) > 1 else self.model,
+            self.batch_size,
+            self.linger,
+            devices=resolve_devices(self.places),
+            output=target,
+            answers_for=first,
+            structure=structure,
+            **options,
+        )
 
 
 class Pipeline:
@@ -45,6 +75,8 @@ class Pipeline:
         As for `Engine`, for every stage; or a sequence of one for each.
     slots : int, optional
         Of the rings between stages, and of the first one where the pipeline makes it; by default those of `ring`.
+    structure : nest of str, optional
+        What the first stage is given of a record, as for `Engine`.
     options
         Further options of `Engine`, for every stage.
 
@@ -81,6 +113,7 @@ class Pipeline:
         batch_size: int | Sequence[int] | None = None,
         linger: float | Sequence[float] = 0.0,
         slots: int | None = None,
+        structure: Any = None,
         **options: Any,
     ) -> None:
         models = list(stages)
@@ -89,36 +122,44 @@ class Pipeline:
         places = _one_each("devices", devices, len(models))
         sizes = _one_each("batch_size", batch_size, len(models))
         lingers = _one_each("linger", linger, len(models))
-        forms = [replicas(model, place) for model, place in zip(models, places, strict=True)]
+        self._stages = [
+            _Stage(number, model, replicas(model, place), place, size, wait)
+            for number, (model, place, size, wait) in enumerate(zip(models, places, sizes, lingers, strict=True))
+        ]
         self._rings: list[Ring] = []
         self._client: Client | None = None
+        self.engines: list[Engine] = []
         try:
-            self.ring = (
-                self._own(Ring.create(None, _fields_of(forms[0][0]), slots or DEFAULT_SLOTS)) if ring is None else ring
-            )
-            self.engines: list[Engine] = []
-            source = self.ring
-            for number, model in enumerate(models):
-                target = None
-                if number + 1 < len(models):
-                    name = f"{self.ring.name}.stage-{number + 1}"
-                    fields = _outputs_of(forms[number][0], source).fields
-                    target = self._own(Ring.create(name, fields, slots or self.ring.slots))
-                engine = Engine(
-                    source,
-                    [*forms[number]] if len(forms[number]) > 1 else model,
-                    sizes[number],
-                    lingers[number],
-                    devices=resolve_devices(places[number]),
-                    output=target,
-                    answers_for=self.ring,
-                    **options,
-                )
-                self.engines.append(engine)
-                source = target or source
+            self.ring = self._own_ring(slots) if ring is None else ring
+            self._make_engines(slots or self.ring.slots, structure, options)
         except BaseException:
             self._close_rings()
             raise
+
+    def _own_ring(self, slots: int | None) -> Ring:
+        return self._own(Ring.create(None, _fields_of(self._stages[0].form), slots or DEFAULT_SLOTS))
+
+    def _make_engines(self, slots: int, structure: Any, options: dict[str, Any]) -> None:
+        source = self.ring
+        for stage in self._stages:
+            target = None
+            try:
+                given = default_structure(source.spec, stage.form) if structure is None else structure
+                if stage is not self._stages[-1]:
+                    fields = _outputs_of(stage.form, source, given).fields
+                    name = f"{self.ring.name}.stage-{stage.number + 1}"
+                    target = self._own(Ring.create(name, fields, slots))
+                self.engines.append(stage.engine(source, target, self.ring, given, options))
+            except RingFeedError:
+                raise
+            except Exception as error:
+                if stage.number == 0:
+                    raise
+                raise ValueError(
+                    f"stage {stage.number} of the pipeline, model {stage.form.name!r}, can not take what the stage "
+                    f"before returns, {source.spec!r}: {error}"
+                ) from error
+            source, structure = target or source, None
 
     def _own(self, ring: Ring) -> Ring:
         self._rings.append(ring)
@@ -217,8 +258,9 @@ def _is_spec(value: Any) -> bool:
     return isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], str)
 
 
-def _outputs_of(form: ModelForm, ring: Ring) -> OutputSpec:
+def _outputs_of(form: ModelForm, ring: Ring, structure: Any) -> OutputSpec:
     """Learn what a stage returns, by running it on a row of zeros."""
-    element = Element.of(ring.spec, default_structure(ring.spec, form), ring.name)
+    structure = default_structure(ring.spec, form) if structure is None else lists_to_tuples(structure)
+    element = Element.of(ring.spec, structure, ring.name)
     outputs = form.step(element.pack(element.nothing(1), cut=True))
     return OutputSpec.of(outputs, 1, form.name, getattr(form.keras_model, "output_names", None))

@@ -1,0 +1,177 @@
+/*
+ * Requests and answers, for the tests of reply cells: a ring and its pool, clients and engines.
+ *
+ * A request is a number; its answer is another, written at both ends of a sample that fills a page: one that is
+ * torn shows.
+ */
+#ifndef RF_CELLS_H
+#define RF_CELLS_H
+
+#include "check.h"
+#include "replies.h"
+
+enum { POOL = 1 /* the number of its segment */, HELD_ROWS = 16 };
+
+/* One participant of both. */
+typedef struct desk {
+    rf_ring *ring, *pool;
+} desk;
+
+static inline rf_ring *create_pool(const rf_ring *ring, uint32_t cells, uint32_t redeliver)
+{
+    uint64_t sample_bytes = SAMPLE_BYTES;
+    rf_geometry *geometry = geometry_of(RF_UINT8, 1, &sample_bytes);
+    rf_options options = options_for(cells);
+    rf_ring *pool;
+    options.redeliver = redeliver;
+    options.answers = rf_ring_inode(ring);
+    geometry->fields = 2;
+    geometry->field[1] = geometry->field[0];
+    snprintf(geometry->field[1].name, sizeof geometry->field[1].name, "error");
+    CHECK_EQUAL(rf_plan(&options, geometry), RF_OK);
+    CHECK_EQUAL(rf_ring_create(create_segment(POOL), &options, geometry, &pool), RF_OK);
+    CHECK_EQUAL(rf_ring_geometry(pool)->slots, cells);
+    free(geometry);
+    return pool;
+}
+
+static inline rf_ring *attach_pool(void)
+{
+    rf_ring *pool;
+    CHECK_EQUAL(rf_ring_attach(open_segment(POOL), &pool), RF_OK);
+    return pool;
+}
+
+static inline desk create_desk_as(uint32_t slots, uint32_t cells, uint32_t redeliver)
+{
+    rf_options options = options_for(slots);
+    options.redeliver = redeliver;
+    rf_ring *ring = create_ring_as(&options, SAMPLE_BYTES);
+    return (desk){ring, create_pool(ring, cells, redeliver)};
+}
+
+static inline desk create_desk(uint32_t slots, uint32_t cells)
+{
+    return create_desk_as(slots, cells, 1);
+}
+
+static inline desk attach_desk(void)
+{
+    return (desk){attach_ring(), attach_pool()};
+}
+
+static inline void close_desk(desk *own)
+{
+    close_ring(own->pool);
+    close_ring(own->ring);
+}
+
+/* ---- Clients -------------------------------------------------------------------------------- */
+
+static inline uint64_t answer_to(uint64_t number)
+{
+    return number * 3 + 1;
+}
+
+/* Ask with a cell that was claimed; the name of the request's record. */
+static inline uint64_t ask_with(desk *own, rf_lease *cell, uint32_t row, uint64_t number,
+                                int64_t answer_by_ns, rf_waiter waiter)
+{
+    _Alignas(64) uint8_t sample[SAMPLE_BYTES] = {0};
+    const void *sources[1] = {sample};
+    uint64_t link = 0, reply = rf_cell_ask(cell, row, answer_by_ns, waiter);
+    memcpy(sample, &number, sizeof number);
+    CHECK(reply != 0);
+    CHECK_EQUAL(rf_put_request(own->ring, sources, number, reply, 0, &link), RF_OK);
+    CHECK(link != 0);
+    return link;
+}
+
+static inline rf_lease *ask(desk *own, uint64_t number)
+{
+    rf_lease *cell = claim(own->pool, 1);
+    ask_with(own, cell, 0, number, RF_FOREVER, RF_TELL_NOBODY);
+    return cell;
+}
+
+static inline rf_reply look_at(const rf_lease *cells, uint32_t row)
+{
+    rf_reply reply;
+    CHECK_EQUAL(rf_cell_look(cells, row, &reply), RF_OK);
+    return reply;
+}
+
+static inline rf_status wait_until(rf_lease *cells, uint32_t row, int64_t deadline)
+{
+    rf_status status;
+    while ((status = rf_cell_wait(cells, row, deadline)) == RF_AGAIN)
+        ;
+    return status;
+}
+
+static inline const char *text_of(const rf_lease *cells, uint32_t row)
+{
+    return (char *)rf_lease_data(cells, 1) + row * (uint64_t)SAMPLE_BYTES;
+}
+
+/* The cell holds the answer to that request, and whole. */
+static inline void expect_answer(const rf_lease *cells, uint32_t row, uint64_t number)
+{
+    uint64_t ends[2];
+    const char *sample = (char *)rf_lease_data(cells, 0) + row * (uint64_t)SAMPLE_BYTES;
+    CHECK_EQUAL(look_at(cells, row).outcome, RF_OUTPUTS);
+    memcpy(&ends[0], sample, sizeof ends[0]);
+    memcpy(&ends[1], sample + SAMPLE_BYTES - sizeof ends[1], sizeof ends[1]);
+    CHECK_EQUAL(ends[0], answer_to(number));
+    CHECK_EQUAL(ends[1], answer_to(number));
+}
+
+/* ---- Engines -------------------------------------------------------------------------------- */
+
+/* What an engine has taken, and the cells that it holds for it. */
+typedef struct job {
+    rf_lease *batch;
+    uint32_t to_run;
+    rf_held held[HELD_ROWS];
+} job;
+
+static inline bool take_job(desk *own, uint32_t rows, job *now)
+{
+    now->batch = take(own->ring, rows);
+    now->to_run = now->batch ? rf_hold(own->pool, now->batch, now->held) : 0;
+    return now->batch != NULL;
+}
+
+/* Answer rows of a batch; `held` and the answers begin with its row `from`. */
+static inline uint32_t answer_rows(desk *own, const rf_lease *batch, const rf_held *held,
+                                   uint32_t rows)
+{
+    static _Thread_local uint8_t outputs[HELD_ROWS][SAMPLE_BYTES];
+    const void *fields[1] = {outputs};
+    const uint64_t strides[1] = {SAMPLE_BYTES};
+    for (uint32_t row = 0; row < rows; row++) {
+        uint64_t answer = answer_to(number_at(batch, row));
+        memcpy(outputs[row], &answer, sizeof answer);
+        memcpy(outputs[row] + SAMPLE_BYTES - sizeof answer, &answer, sizeof answer);
+    }
+    return rf_answer_rows(own->pool, held, rows, fields, strides);
+}
+
+static inline uint32_t answer_job(desk *own, job *now)
+{
+    uint32_t answered = answer_rows(own, now->batch, now->held, rf_lease_rows(now->batch));
+    rf_lease_drop(now->batch);
+    return answered;
+}
+
+/* Take what is there, and answer it. How many rows the model saw. */
+static inline uint32_t serve(desk *own, uint32_t rows)
+{
+    job now;
+    if (!take_job(own, rows, &now))
+        return 0;
+    answer_job(own, &now);
+    return now.to_run;
+}
+
+#endif

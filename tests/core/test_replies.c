@@ -1,0 +1,392 @@
+/* Reply cells: asked, held, answered, withdrawn; who waits is woken, who is late is told. */
+#include "cells.h"
+
+/* ---- One request ---------------------------------------------------------------------------- */
+
+static void test_round_trip(void)
+{
+    desk client = create_desk(4, 3), engine = attach_desk();
+    job now;
+    int64_t before = rf_now_ns();
+    rf_lease *cell = ask(&client, 7);
+    rf_reply reply = look_at(cell, 0);
+    CHECK(reply.outcome == RF_PENDING && !reply.held);
+    CHECK(reply.asked_ns >= before && reply.held_ns == 0 && reply.answered_ns == 0);
+    CHECK(take_job(&engine, 4, &now));
+    CHECK_EQUAL(now.to_run, 1);
+    reply = look_at(cell, 0);
+    CHECK(reply.outcome == RF_PENDING && reply.held);
+    CHECK_EQUAL(answer_job(&engine, &now), 1);
+    reply = look_at(cell, 0);
+    CHECK(reply.asked_ns <= reply.held_ns && reply.held_ns <= reply.answered_ns);
+    CHECK_EQUAL(wait_until(cell, 0, 0), RF_OK);
+    expect_answer(cell, 0, 7);
+    CHECK_EQUAL(state_of(client.pool, rf_lease_first(cell)), RF_STATE_READY);
+    rf_lease_drop(cell);
+    expect_all_free(client.pool);
+    expect_all_free(client.ring);
+    rf_stats stats;
+    rf_ring_stats(client.pool, &stats);
+    CHECK_EQUAL(stats.counts.published, 1);
+    close_desk(&engine);
+    close_desk(&client);
+}
+
+/* A client has as many requests under way as it has cells, and no more. */
+static void test_as_many_as_cells(void)
+{
+    desk own = create_desk(8, 2);
+    rf_lease *first = ask(&own, 1), *second = ask(&own, 2), *third;
+    CHECK_EQUAL(rf_claim(own.pool, 1, 0, &third), RF_FULL);
+    rf_lease_drop(first);
+    third = ask(&own, 3);
+    CHECK_EQUAL(serve(&own, 8), 2); /* the first is in the ring yet, but nobody waits for it */
+    expect_answer(second, 0, 2);
+    expect_answer(third, 0, 3);
+    rf_lease_drop(second);
+    rf_lease_drop(third);
+    expect_all_free(own.pool);
+    close_desk(&own);
+}
+
+static void test_several_rows(void)
+{
+    desk own = create_desk(8, 5);
+    rf_lease_drop(claim(own.pool, 3)); /* so that the next one passes the pool's end */
+    rf_lease *cells = claim(own.pool, 4);
+    CHECK_EQUAL(rf_lease_rows(cells), 4);
+    for (uint32_t row = 0; row < 3; row++)
+        ask_with(&own, cells, row, 10 + row, RF_FOREVER, RF_TELL_NOBODY);
+    CHECK_EQUAL(serve(&own, 2), 2);
+    expect_answer(cells, 1, 11);
+    CHECK_EQUAL(look_at(cells, 2).outcome, RF_PENDING);
+    CHECK_EQUAL(serve(&own, 2), 1);
+    for (uint32_t row = 0; row < 3; row++)
+        expect_answer(cells, row, 10 + row);
+    CHECK_EQUAL(wait_until(cells, 3, in_ms(1)), RF_EMPTY); /* asked nothing */
+    rf_lease_drop(cells);
+    expect_all_free(own.pool);
+    close_desk(&own);
+}
+
+static void test_published_in_rows(void)
+{
+    desk own = create_desk(4, 3);
+    rf_lease *cells = claim(own.pool, 3), *rows = claim(own.ring, 3);
+    uint64_t replies[3] = {rf_cell_ask(cells, 0, RF_FOREVER, RF_TELL_NOBODY), 0,
+                           rf_cell_ask(cells, 2, RF_FOREVER, RF_TELL_NOBODY)};
+    job now;
+    for (uint32_t row = 0; row < 3; row++)
+        set_number(rows, row, 20 + row);
+    CHECK_EQUAL(rf_publish_requests(rows, 3, NULL, replies, 0), RF_OK);
+    rf_lease_drop(rows);
+    CHECK(take_job(&own, 4, &now));
+    CHECK_EQUAL(now.to_run, 3); /* the model sees also what wants no answer */
+    CHECK(now.held[1].verdict == RF_RUN && now.held[1].word == 0);
+    CHECK_EQUAL(answer_job(&own, &now), 2);
+    expect_answer(cells, 0, 20);
+    CHECK_EQUAL(look_at(cells, 1).outcome, RF_PENDING);
+    expect_answer(cells, 2, 22);
+    rf_cells_keep(cells, 1);
+    CHECK_EQUAL(rf_lease_rows(cells), 1);
+    expect_answer(cells, 0, 20);
+    rf_lease *others = claim(own.pool, 2);
+    rf_lease_drop(others);
+    rf_lease_drop(cells);
+    put(own.ring, 5); /* nor does a plain record */
+    CHECK_EQUAL(serve(&own, 1), 1);
+    expect_all_free(own.pool);
+    close_desk(&own);
+}
+
+/* An engine cuts a batch, and answers each part when it is done. */
+static void test_split_batch(void)
+{
+    desk own = create_desk(8, 4);
+    rf_lease *cells[4];
+    job now;
+    for (uint64_t i = 0; i < 4; i++)
+        cells[i] = ask(&own, i);
+    CHECK(take_job(&own, 4, &now));
+    rf_lease *rest = rf_lease_split(now.batch, 1);
+    CHECK(rest && rf_lease_rows(now.batch) == 1 && rf_lease_rows(rest) == 3);
+    CHECK_EQUAL(answer_rows(&own, rest, now.held + 1, 3), 3);
+    rf_lease_drop(rest);
+    CHECK_EQUAL(look_at(cells[0], 0).held, 1);
+    rf_let_go(own.pool, now.held, 1); /* and gives the first back */
+    rf_lease_give_back(now.batch);
+    rf_lease_drop(now.batch);
+    CHECK_EQUAL(look_at(cells[0], 0).held, 0);
+    CHECK_EQUAL(serve(&own, 4), 1);
+    for (uint64_t i = 0; i < 4; i++) {
+        expect_answer(cells[i], 0, i);
+        rf_lease_drop(cells[i]);
+    }
+    expect_all_free(own.pool);
+    close_desk(&own);
+}
+
+/* ---- Withdrawn ------------------------------------------------------------------------------ */
+
+static void test_withdrawn_before_taken(void)
+{
+    desk own = create_desk(4, 2);
+    job now;
+    rf_lease_drop(ask(&own, 1));
+    expect_all_free(own.pool);
+    rf_lease *next[2] = {ask(&own, 2), ask(&own, 3)}; /* one of them in the same cell */
+    CHECK(take_job(&own, 1, &now));
+    CHECK(now.to_run == 0 && now.held[0].verdict == RF_WITHDRAWN && now.held[0].word == 0);
+    CHECK_EQUAL(answer_job(&own, &now), 0);
+    CHECK_EQUAL(serve(&own, 4), 2);
+    for (int i = 0; i < 2; i++) {
+        expect_answer(next[i], 0, 2 + (uint64_t)i);
+        rf_lease_drop(next[i]);
+    }
+    expect_all_free(own.pool);
+    close_desk(&own);
+}
+
+/* Whoever holds a cell that nobody waits for frees it: by an answer, by letting go, by its death. */
+static void test_withdrawn_while_held(void)
+{
+    desk own = create_desk(4, 1);
+    rf_lease *none;
+    job now;
+    for (int way = 0; way < 3; way++) {
+        rf_lease *cell = ask(&own, 1);
+        CHECK(take_job(&own, 1, &now));
+        rf_lease_drop(cell);
+        CHECK_EQUAL(rf_claim(own.pool, 1, 0, &none), RF_FULL); /* an engine may be writing there */
+        if (way == 0)
+            CHECK_EQUAL(answer_rows(&own, now.batch, now.held, 1), 0);
+        else if (way == 1)
+            CHECK_EQUAL(rf_answer_without(own.pool, now.held, 1, RF_FAILED, "no", 2), 0);
+        else
+            rf_let_go(own.pool, now.held, 1);
+        rf_lease_drop(now.batch);
+        expect_all_free(own.pool);
+    }
+    close_desk(&own);
+}
+
+static void test_withdrawn_when_answered(void)
+{
+    desk own = create_desk(4, 1);
+    rf_lease *cell = ask(&own, 1);
+    serve(&own, 1);
+    rf_lease_retain(cell);
+    rf_lease_drop(cell);
+    expect_answer(cell, 0, 1); /* someone still reads it */
+    rf_lease_drop(cell);
+    expect_all_free(own.pool);
+    rf_lease_drop(claim(own.pool, 1)); /* and one that asked nothing */
+    expect_all_free(own.pool);
+    close_desk(&own);
+}
+
+/* ---- Without outputs ------------------------------------------------------------------------ */
+
+static void test_expired(void)
+{
+    desk own = create_desk(4, 3);
+    rf_lease *cells = claim(own.pool, 3);
+    job now;
+    ask_with(&own, cells, 0, 1, rf_now_ns() - 1, RF_TELL_NOBODY);
+    ask_with(&own, cells, 1, 2, in_ms(60000), RF_TELL_NOBODY);
+    CHECK(take_job(&own, 4, &now));
+    CHECK_EQUAL(now.to_run, 1);
+    CHECK(now.held[0].verdict == RF_EXPIRED && now.held[1].verdict == RF_RUN);
+    CHECK_EQUAL(look_at(cells, 0).outcome, RF_LATE);
+    CHECK_EQUAL(look_at(cells, 0).text_bytes, 0);
+    CHECK_EQUAL(answer_job(&own, &now), 1);
+    CHECK_EQUAL(look_at(cells, 0).outcome, RF_LATE); /* it stays so */
+    expect_answer(cells, 1, 2);
+    rf_lease_drop(cells);
+    expect_all_free(own.pool);
+    close_desk(&own);
+}
+
+/* An error's text is cut to what a cell holds, and not within a character. */
+static void test_text(void)
+{
+    static char text[SAMPLE_BYTES + 8];
+    const struct {
+        uint32_t bytes, kept;
+        size_t character; /* where one of three bytes begins */
+    } cases[] = {{0, 0, 0},
+                 {5, 5, 0},
+                 {SAMPLE_BYTES, SAMPLE_BYTES, SAMPLE_BYTES - 3},
+                 {SAMPLE_BYTES + 1, SAMPLE_BYTES - 2, SAMPLE_BYTES - 2},
+                 {SAMPLE_BYTES + 4, SAMPLE_BYTES, SAMPLE_BYTES - 3},
+                 {SAMPLE_BYTES + 8, SAMPLE_BYTES - 1, SAMPLE_BYTES - 1},
+                 {UINT32_MAX, SAMPLE_BYTES, SAMPLE_BYTES}};
+    desk own = create_desk(4, 1);
+    job now;
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        rf_lease *cell = ask(&own, 1);
+        memset(text, 'a', sizeof text);
+        memcpy(text + cases[i].character, "\xe2\x82\xac", 3);
+        CHECK(take_job(&own, 1, &now));
+        CHECK_EQUAL(rf_answer_without(own.pool, now.held, 1, RF_FAILED, text, cases[i].bytes), 1);
+        rf_lease_drop(now.batch);
+        rf_reply reply = look_at(cell, 0);
+        CHECK_EQUAL(reply.outcome, RF_FAILED);
+        CHECK_EQUAL(reply.text_bytes, cases[i].kept);
+        CHECK(memcmp(text_of(cell, 0), text, reply.text_bytes) == 0);
+        rf_lease_drop(cell);
+    }
+    rf_lease *cell = ask(&own, 2);
+    serve(&own, 1);
+    CHECK_EQUAL(look_at(cell, 0).text_bytes, 0); /* nothing is left of the last one */
+    rf_lease_drop(cell);
+    close_desk(&own);
+}
+
+/* ---- Twice ---------------------------------------------------------------------------------- */
+
+/* The same request in the ring twice: as after a death between handing it on and releasing it. */
+static void ask_twice(desk *own, rf_lease *cell, uint64_t number)
+{
+    _Alignas(64) uint8_t sample[SAMPLE_BYTES] = {0};
+    const void *sources[1] = {sample};
+    uint64_t reply = rf_cell_ask(cell, 0, RF_FOREVER, RF_TELL_NOBODY);
+    memcpy(sample, &number, sizeof number);
+    for (int i = 0; i < 2; i++)
+        CHECK_EQUAL(rf_put_request(own->ring, sources, number, reply, 0, NULL), RF_OK);
+}
+
+static void test_held_once(void)
+{
+    desk own = create_desk(4, 1), other = attach_desk();
+    job mine, twin;
+    for (int way = 0; way < 3; way++) {
+        rf_lease *cell = claim(own.pool, 1);
+        ask_twice(&own, cell, 9);
+        CHECK(take_job(&own, 1, &mine) && mine.to_run == 1);
+        if (way == 1)
+            answer_job(&own, &mine);
+        CHECK(take_job(way == 2 ? &own : &other, 1, &twin));
+        CHECK(twin.to_run == 0 && twin.held[0].verdict == RF_WITHDRAWN);
+        CHECK_EQUAL(answer_job(&own, &twin), 0);
+        if (way != 1)
+            CHECK_EQUAL(answer_job(&own, &mine), 1);
+        expect_answer(cell, 0, 9);
+        rf_lease_drop(cell);
+        expect_all_free(own.pool);
+    }
+    close_desk(&other);
+    close_desk(&own);
+}
+
+/* Handed on and not released: whoever comes first answers, in either ring. */
+static void test_handed_on(void)
+{
+    desk own = create_desk(4, 1), other = attach_desk();
+    job first, second;
+    rf_lease *cell = ask(&own, 4);
+    CHECK(take_job(&own, 1, &first) && first.to_run == 1);
+    uint64_t link = atomic_load(&own.ring->slots[rf_lease_first(first.batch)].reply);
+    rf_let_go(own.pool, first.held, 1);
+    rf_lease *next = claim(own.ring, 1);
+    set_number(next, 0, 4);
+    CHECK_EQUAL(rf_publish_requests(next, 1, NULL, &link, 0), RF_OK);
+    rf_lease_drop(next);
+    CHECK(take_job(&other, 1, &second) && second.to_run == 1);
+    CHECK_EQUAL(answer_rows(&own, first.batch, first.held, 1),
+                0); /* what it let go is not its own */
+    CHECK_EQUAL(look_at(cell, 0).outcome, RF_PENDING);
+    CHECK_EQUAL(answer_job(&other, &second), 1);
+    rf_lease_drop(first.batch);
+    expect_answer(cell, 0, 4);
+    rf_lease_drop(cell);
+    expect_all_free(own.pool);
+    expect_all_free(own.ring);
+    close_desk(&other);
+    close_desk(&own);
+}
+
+/* ---- What is refused ------------------------------------------------------------------------ */
+
+static void test_pools_carry_no_records(void)
+{
+    desk own = create_desk(4, 2);
+    uint8_t sample[SAMPLE_BYTES] = {0};
+    const void *sources[2] = {sample, sample};
+    rf_lease *lease, *cells = claim(own.pool, 1);
+    CHECK_EQUAL(rf_take(own.pool, &(rf_take_request){.max_rows = 1, .min_rows = 1}, &lease),
+                RF_INVALID);
+    CHECK_EQUAL(rf_put(own.pool, sources, 0, 0), RF_INVALID);
+    CHECK_EQUAL(rf_publish(cells, 1, NULL, 0), RF_INVALID);
+    CHECK(rf_lease_split(cells, 1) == NULL);
+    rf_lease_drop(cells);
+    expect_all_free(own.pool);
+    CHECK_EQUAL(rf_ring_answers(own.pool), rf_ring_inode(own.ring));
+    CHECK_EQUAL(rf_ring_answers(own.ring), 0);
+    close_desk(&own);
+}
+
+/* A record is gone when its slot went on, also while its producer still has a view of it. */
+static void test_gone(void)
+{
+    desk own = create_desk(2, 1);
+    rf_lease *cell = claim(own.pool, 1);
+    uint64_t link = ask_with(&own, cell, 0, 1, RF_FOREVER, RF_TELL_NOBODY);
+    job now;
+    CHECK(!rf_record_is_gone(own.ring, link));
+    CHECK(take_job(&own, 1, &now));
+    CHECK(!rf_record_is_gone(own.ring, link));
+    answer_job(&own, &now);
+    CHECK(rf_record_is_gone(own.ring, link));
+    CHECK(rf_record_is_gone(own.ring, UINT64_MAX));
+    rf_lease_drop(cell);
+    rf_lease *pinned = claim(own.ring, 1);
+    link = rf_link(rf_lease_first(pinned), rf_word_epoch(pinned->words[0]));
+    CHECK_EQUAL(rf_publish(pinned, 1, NULL, 1), RF_OK);
+    rf_lease_drop(take(own.ring, 1));
+    CHECK_EQUAL(state_of(own.ring, rf_lease_first(pinned)), RF_STATE_PINNED);
+    CHECK(rf_record_is_gone(own.ring, link));
+    rf_lease_drop(pinned);
+    close_desk(&own);
+}
+
+static void test_closed_handles(void)
+{
+    desk own = create_desk(4, 2), client = attach_desk();
+    rf_lease *answered = ask(&client, 1), *pending = ask(&client, 2);
+    CHECK_EQUAL(serve(&own, 1), 1);
+    rf_ring_close(client.pool);
+    CHECK_EQUAL(wait_until(answered, 0, RF_FOREVER), RF_OK);
+    expect_answer(answered, 0, 1); /* the memory is there as long as the lease */
+    CHECK_EQUAL(wait_until(pending, 0, RF_FOREVER), RF_CLOSED);
+    CHECK_EQUAL(rf_answers_sleep(client.pool, rf_answers_prepare(client.pool), RF_FOREVER),
+                RF_CLOSED);
+    rf_ring_drop(client.pool);
+    CHECK_EQUAL(look_at(pending, 0).outcome, RF_PENDING);
+    rf_lease_drop(answered);
+    rf_lease_drop(pending);
+    expect_all_free(own.pool);
+    close_ring(client.ring);
+    close_desk(&own);
+}
+
+static const test tests[] = {
+    {"a request is asked, held and answered, and its cell is free again", test_round_trip},
+    {"a client has as many requests under way as it has cells", test_as_many_as_cells},
+    {"several rows have a cell each, also over the pool's end", test_several_rows},
+    {"rows that want no answer go beside those that do", test_published_in_rows},
+    {"a batch is cut, and each part answered by itself or given back", test_split_batch},
+    {"a request that is withdrawn early is passed over, whoever has its cell by then",
+     test_withdrawn_before_taken},
+    {"a held cell that is withdrawn is freed by who holds it", test_withdrawn_while_held},
+    {"an answered cell is there until its last reference goes", test_withdrawn_when_answered},
+    {"a request whose time is over is answered, and the model spared", test_expired},
+    {"an error's text is cut to a cell, and not within a character", test_text},
+    {"a request that is there twice is held by one, and answered once", test_held_once},
+    {"who has handed a request on answers it no more", test_handed_on},
+    {"a pool takes and publishes nothing", test_pools_carry_no_records},
+    {"a record is gone when it was released", test_gone},
+    {"answers are read after the handle was closed, and none is waited for", test_closed_handles},
+};
+
+MAIN(tests)
