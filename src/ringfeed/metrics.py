@@ -6,9 +6,12 @@ It may not know TensorFlow, nor how the numbers came about: it reads meters and 
 from __future__ import annotations
 
 import math
+import threading
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 from . import _core
 
@@ -170,47 +173,77 @@ def idle_shares(stats: EngineStats) -> dict[str, float]:
 
 
 class EngineCollector:
-    """An engine's numbers for prometheus-client; made by `Engine.register_metrics`.
+    """The numbers of engines for prometheus-client: one for each registry; made by `Engine.register_metrics`.
 
-    Parameters
-    ----------
-    engine : Engine
-        Anything with ``stats()`` and ``meter``.
+    It keeps no engine alive; of one that is gone nothing is shown any more.
     """
 
-    def __init__(self, engine: Any) -> None:
-        self._engine = engine
+    _of_registry: ClassVar[WeakKeyDictionary[Any, EngineCollector]] = WeakKeyDictionary()
+    _lock: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(self) -> None:
+        self._engines: list[weakref.ref[Any]] = []
+
+    @classmethod
+    def show(cls, engine: Any, registry: Any) -> EngineCollector:
+        """Show an engine, anything with ``stats()`` and ``meter``, in a registry. Showing it twice does no harm."""
+        with cls._lock:
+            collector = cls._of_registry.get(registry)
+            if collector is None:
+                collector = cls()
+                registry.register(collector)
+                cls._of_registry[registry] = collector
+            if engine not in collector._living():
+                collector._engines.append(weakref.ref(engine))
+        return collector
+
+    def _living(self) -> list[Any]:
+        return [engine for reference in self._engines if (engine := reference()) is not None]
+
+    def describe(self) -> Iterable[Any]:
+        """Return nothing: which engines there are is seen at each scrape."""
+        return []
 
     def collect(self) -> Iterator[Any]:
         """Yield the families of metrics, as prometheus-client asks for them at each scrape."""
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+        families: dict[str, Any] = {}
+        for engine in self._living():
+            stats = engine.stats()
+            _add_numbers(families, stats)
+            _add_histograms(families, stats, engine.meter.read())
+        yield from families.values()
 
-        family: Any
-        stats = self._engine.stats()
-        names, values = ["ring", "model"], [stats.ring, stats.model]
-        for name, text, value in _counters(stats):
-            family = CounterMetricFamily(f"ringfeed_engine_{name}", text, labels=names)
-            family.add_metric(values, value)
-            yield family
-        for name, text, value in _gauges(stats):
-            family = GaugeMetricFamily(f"ringfeed_engine_{name}", text, labels=names)
-            family.add_metric(values, value)
-            yield family
-        seconds = CounterMetricFamily(
-            "ringfeed_engine_device_seconds", "Time of the devices, by what they did.", labels=[*names, "state"]
-        )
-        for state, value in _device_seconds(stats):
-            seconds.add_metric([*values, state], value)
-        yield seconds
-        family = HistogramMetricFamily(
-            "ringfeed_engine_stage_seconds", "Time of each stage, of a row or of a batch.", labels=[*names, "stage"]
-        )
-        for stage, (count, sum_ns, buckets) in self._engine.meter.read().items():
-            family.add_metric([*values, stage], _cumulative(buckets, count), sum_ns / 1e9)
-        yield family
-        sizes = HistogramMetricFamily("ringfeed_engine_batch_rows", "Rows of the batches.", labels=names)
-        sizes.add_metric(values, _cumulative_sizes(stats.batch_sizes), sum(n * c for n, c in stats.batch_sizes.items()))
-        yield sizes
+
+def _add_numbers(families: dict[str, Any], stats: EngineStats) -> None:
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+    values = [stats.ring, stats.model]
+    for kind, numbers in ((CounterMetricFamily, _counters(stats)), (GaugeMetricFamily, _gauges(stats))):
+        for name, text, value in numbers:
+            _family(families, kind, name, text).add_metric(values, value)
+    seconds = _family(
+        families, CounterMetricFamily, "device_seconds", "Time of the devices, by what they did.", "state"
+    )
+    for state, value in _device_seconds(stats):
+        seconds.add_metric([*values, state], value)
+
+
+def _add_histograms(families: dict[str, Any], stats: EngineStats, stages: dict[str, Any]) -> None:
+    from prometheus_client.core import HistogramMetricFamily
+
+    values = [stats.ring, stats.model]
+    text = "Time of each stage, of a row or of a batch."
+    times = _family(families, HistogramMetricFamily, "stage_seconds", text, "stage")
+    for stage, (count, sum_ns, buckets) in stages.items():
+        times.add_metric([*values, stage], _cumulative(buckets, count), sum_ns / 1e9)
+    sizes = _family(families, HistogramMetricFamily, "batch_rows", "Rows of the batches.")
+    sizes.add_metric(values, _cumulative_sizes(stats.batch_sizes), sum(n * c for n, c in stats.batch_sizes.items()))
+
+
+def _family(families: dict[str, Any], kind: Any, name: str, text: str, *labels: str) -> Any:
+    if name not in families:
+        families[name] = kind(f"ringfeed_engine_{name}", text, labels=["ring", "model", *labels])
+    return families[name]
 
 
 def _counters(stats: EngineStats) -> Iterable[tuple[str, str, float]]:
@@ -224,7 +257,7 @@ def _counters(stats: EngineStats) -> Iterable[tuple[str, str, float]]:
 
 def _gauges(stats: EngineStats) -> Iterable[tuple[str, str, float]]:
     yield "ready_rows", "Records that wait in the ring.", stats.ready
-    yield "ring_fill_ratio", "Share of the ring's slots that wait to be taken.", stats.ready / stats.slots
+    yield "ring_fill_ratio", "Share of the ring's slots that wait to be taken.", stats.ready / max(stats.slots, 1)
     yield "ceiling_rows", "Most rows that every device has memory for, as far as is known.", stats.ceiling_rows
     yield "producers", "Processes that records came from.", stats.producers
 

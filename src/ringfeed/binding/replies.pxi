@@ -299,6 +299,7 @@ cdef class PoolBase:
         if rf_hold(pool, lease, held) == rows:
             found.append(make_requests(self, batch, held))
             return found
+        whole_batch = None  # a batch that someone looks at can not be split
         try:
             while first < rows:
                 end = first + 1
@@ -314,6 +315,11 @@ cdef class PoolBase:
                 else:
                     batch.release()
                 batch, first = rest, end
+        except BaseException:
+            for requests in found:
+                requests.refuse_rest(RF_FAILED, "the engine failed")
+            rf_answer_without(pool, held + first, rows - first, RF_FAILED, b"the engine failed", 17)
+            raise
         finally:
             free(held)
         return found

@@ -555,9 +555,7 @@ class Engine:
         """
         from prometheus_client import REGISTRY
 
-        collector = EngineCollector(self)
-        (REGISTRY if registry is None else registry).register(collector)
-        return collector
+        return EngineCollector.show(self, REGISTRY if registry is None else registry)
 
     def __repr__(self) -> str:
         state = "running" if self.running else "stopped" if self._stopping else "not started"
