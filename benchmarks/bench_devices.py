@@ -12,7 +12,7 @@ import random
 import statistics
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -39,16 +39,16 @@ class Ways:
         rings = {way: stack.enter_context(ringfeed.Ring.create(None, FIELDS, SLOTS)) for way in WAYS}
         names = {way: ring.name for way, ring in rings.items()}
         self._orders: list[Connection] = []
-        processes = [self._process(stack, each) for each in (names, {PROCESSES: names[PROCESSES]})]
+        processes = [self._process(stack, rows, each) for each in (names, {PROCESSES: names[PROCESSES]})]
         self._pictures = pictures(rows)
         for process in processes:
             process.address()
         self._clients = {way: stack.enter_context(ringfeed.Client(ring)) for way, ring in rings.items()}
         self.rows_per_second: dict[str, list[float]] = {way: [] for way in [ALONE, *WAYS]}
 
-    def _process(self, stack: ExitStack, rings: dict[str, str]) -> ServerProcess:
+    def _process(self, stack: ExitStack, rows: int, rings: dict[str, str]) -> ServerProcess:
         orders, theirs = SPAWN.Pipe()
-        process = ServerProcess(engines.serve, rings, BATCH_SIZE, theirs)
+        process = ServerProcess(engines.serve, rings, rows, BATCH_SIZE, theirs)
         stack.callback(process.close)
         theirs.close()
         self._orders.append(orders)
@@ -57,7 +57,7 @@ class Ways:
     def answers(self, way: str) -> tuple[np.ndarray, float]:
         """Return the answers to all pictures, and the seconds that they took."""
         if way == ALONE:
-            return self._order(self._orders[0], ALONE, self._pictures)
+            return self._order(self._orders[0], ALONE)
         started = time.perf_counter()
         answers = self._clients[way].predict(self._pictures)
         return answers, time.perf_counter() - started
@@ -75,38 +75,37 @@ class Ways:
     def stats(self, way: str) -> list[Any]:
         """Return the figures of each engine of a way."""
         orders = self._orders if way == PROCESSES else self._orders[:1]
-        return [stats for each in orders for stats in self._order(each, way, None)]
+        return [stats for each in orders for stats in self._order(each, way)]
 
     @staticmethod
-    def _order(orders: Connection, way: str, data: Any) -> Any:
-        orders.send((way, data))
+    def _order(orders: Connection, way: str) -> Any:
+        orders.send(way)
         if not orders.poll(START_SECONDS):
             raise RuntimeError(f"no answer within {START_SECONDS:g} s")
         return orders.recv()
 
     def shares(self, way: str) -> list[float]:
-        """Return what part of the rows each device has run; of stages and parts of batches, of the time."""
-        if way in (ONE, ALONE):
-            return [1.0]
-        if way == MIRRORED:
-            return [0.5, 0.5]
+        """Return what part of the rows each device has run; of the stages of a pipeline, of the time."""
+        engines = self.stats(way)
         if way == PIPELINE:
-            done = [stage.busy_seconds for stage in self.stats(way)]
+            done = [stage.busy_seconds for stage in engines]
         else:
-            done = [rows for stats in self.stats(way) for rows in stats.device_rows]
+            done = [rows for stats in engines for rows in stats.device_rows]
         return [each / sum(done) for each in done]
 
-
-@contextmanager
-def serving(rows: int) -> Iterator[Ways]:
-    with ExitStack() as stack:
-        yield Ways(stack, rows)
+    def shares_as_text(self, way: str) -> str:
+        if way in (ONE, ALONE):
+            return ""
+        if way == MIRRORED:  # nothing that could be measured
+            return "half of each batch"
+        return " / ".join(f"{share:.1%}" for share in self.shares(way)) + (" of the time" if way == PIPELINE else "")
 
 
 @pytest.fixture(scope="module")
 def ways(request: pytest.FixtureRequest) -> Iterator[Ways]:
     quick = request.config.getoption("benchmark_disable")
-    with serving(2 * BATCH_SIZE if quick else ROWS) as made:
+    with ExitStack() as stack:
+        made = Ways(stack, 2 * BATCH_SIZE if quick else ROWS)
         load = OtherLoad()
         made.race(1 if quick else ROUNDS)
         print_table(made, load)
@@ -115,12 +114,10 @@ def ways(request: pytest.FixtureRequest) -> Iterator[Ways]:
 
 def print_table(ways: Ways, load: OtherLoad) -> None:
     """Print it as Markdown: docs/devices.md has it."""
-    print(
-        f"\n\n| {BATCH_SIZE} rows a batch | rows/s | beside one device | share of the two devices |\n|---|---|---|---|"
-    )
+    print(f"\n\n| {BATCH_SIZE} rows a batch | rows/s | beside one device | share of each device |\n|---|---|---|---|")
     for way, measured in ways.rows_per_second.items():
         ratios = [own / one for own, one in zip(measured, ways.rows_per_second[ONE], strict=True)]
-        shares = " / ".join(f"{share:.1%}" for share in ways.shares(way))
+        shares = ways.shares_as_text(way)
         print(f"| {way} | {statistics.median(measured):,.0f} | {statistics.median(ratios):.2f} | {shares} |")
     first, second = ways.shares(REPLICAS)
     print(f"two replicas differ by {abs(first - second):.1%} of the rows (target: 5 %)")
@@ -133,5 +130,5 @@ def bench_devices(benchmark: Any, ways: Ways, way: str) -> None:
     benchmark.pedantic(ways.answers, (way,), rounds=3)
     benchmark.extra_info |= {
         "rows_per_second": statistics.median(ways.rows_per_second[way]),
-        "shares": ways.shares(way),
+        "shares": ways.shares_as_text(way),
     }

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from devices.model import CUT_BEHIND, build
+from devices.model import CUT_BEHIND, build, pictures
 
 DEVICES = ["CPU:0", "CPU:1"]
 ONE = "one device"
@@ -27,7 +27,7 @@ ALONE = "the model alone, called in a loop"
 
 
 @contextmanager
-def serve(rings: dict[str, str], batch_size: int, orders: Connection) -> Iterator[None]:
+def serve(rings: dict[str, str], rows: int, batch_size: int, orders: Connection) -> Iterator[None]:
     """Serve the ways whose rings are named; answer orders about them in a thread."""
     with ExitStack() as stack:
         tf = _two_devices()
@@ -35,7 +35,7 @@ def serve(rings: dict[str, str], batch_size: int, orders: Connection) -> Iterato
         engines: dict[str, list[Any]] = {}
         for way, name in rings.items():
             engines[way] = stack.enter_context(_served(way, name, model, batch_size, tf))
-        alone = _called_in_a_loop(model, batch_size, tf)
+        alone = _called_in_a_loop(model, rows, batch_size, tf)
         threading.Thread(target=_listen, args=(orders, engines, alone), daemon=True).start()
         yield
 
@@ -74,24 +74,25 @@ def _served(way: str, ring_name: str, model: Any, batch_size: int, tf: Any) -> I
             yield [engine]
 
 
-def _listen(orders: Connection, engines: dict[str, list[Any]], alone: Callable[..., Any]) -> None:
+def _listen(orders: Connection, engines: dict[str, list[Any]], alone: Callable[[], Any]) -> None:
     """Tell what the engines of a way have done; or run the model alone."""
     try:
         while True:
-            way, pictures = orders.recv()
-            orders.send(alone(pictures) if way == ALONE else [engine.stats() for engine in engines[way]])
+            way = orders.recv()
+            orders.send(alone() if way == ALONE else [engine.stats() for engine in engines[way]])
     except (EOFError, OSError):
         return
 
 
-def _called_in_a_loop(model: Any, batch_size: int, tf: Any) -> Callable[..., tuple[np.ndarray, float]]:
-    """Return a function from pictures to the model's answers and the seconds that they took."""
-    call = tf.function(model, reduce_retracing=True)
+def _called_in_a_loop(model: Any, rows: int, batch_size: int, tf: Any) -> Callable[[], tuple[np.ndarray, float]]:
+    """Return a function that returns the model's answers to the pictures, and the seconds that they took."""
+    data = pictures(rows)
+    signature = [tf.TensorSpec((None, *data.shape[1:]), data.dtype)]
+    call = tf.function(model, input_signature=signature).get_concrete_function()
 
-    def run(pictures: np.ndarray) -> tuple[np.ndarray, float]:
-        call(pictures[:batch_size])
+    def run() -> tuple[np.ndarray, float]:
         started = time.perf_counter()
-        parts = [call(pictures[at : at + batch_size]).numpy() for at in range(0, len(pictures), batch_size)]
+        parts = [call(tf.constant(data[at : at + batch_size])).numpy() for at in range(0, rows, batch_size)]
         return np.concatenate(parts), time.perf_counter() - started
 
     return run

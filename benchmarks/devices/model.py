@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,10 @@ def build() -> Any:
     convolution = {"padding": "same", "activation": "relu"}
     layers = [
         keras.Input((SIDE, SIDE, 3), name="picture"),
-        keras.layers.Conv2D(24, 3, name="first", **convolution),
-        keras.layers.Conv2D(24, 3, strides=2, name="second", **convolution),
-        keras.layers.Conv2D(48, 3, name="third", **convolution),
-        keras.layers.Conv2D(24, 3, name="fourth", **convolution),
+        keras.layers.Conv2D(32, 3, name="first", **convolution),
+        keras.layers.Conv2D(32, 3, strides=2, name="second", **convolution),
+        keras.layers.Conv2D(32, 3, name="third", **convolution),
+        keras.layers.Conv2D(16, 3, name="fourth", **convolution),
         keras.layers.GlobalAveragePooling2D(),
         keras.layers.Dense(CLASSES, "softmax", name="classes"),
     ]
@@ -33,7 +34,8 @@ def build() -> Any:
 def pictures(rows: int) -> np.ndarray:
     """Return parts of scikit-image's astronaut."""
     import skimage
+    from PIL import Image
 
-    astronaut = skimage.data.astronaut().astype("float32") / 255
+    astronaut = np.asarray(Image.open(Path(skimage.__file__).parent / "data" / "astronaut.png"), "float32") / 255
     corners = np.random.default_rng(7).integers(0, astronaut.shape[0] - SIDE, (rows, 2))
     return np.stack([astronaut[top : top + SIDE, left : left + SIDE] for top, left in corners])
