@@ -161,6 +161,7 @@ cdef extern from "ringfeed.h" nogil:
 
     void rf_lease_retain(rf_lease *lease)
     void rf_lease_drop(rf_lease *lease)
+    void rf_lease_give_back(rf_lease *lease)
     rf_lease *rf_lease_split(rf_lease *batch, uint32_t rows)
     uint32_t rf_lease_references(const rf_lease *lease)
     const rf_ring *rf_lease_ring(const rf_lease *lease)

@@ -9,11 +9,15 @@ import bisect
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from ._core import Batch
+from .arguments import seconds, whole
 from .errors import RingEmpty
-from .ring import Ring
+from .ring import MAX_SLOTS, Ring
+
+DEFAULT_BATCH_SIZE = 32
+DEFAULT_LINGER_SECONDS = 0.002
 
 
 class BatchPolicy(Protocol):
@@ -122,6 +126,11 @@ class Batching:
         sizes = self.allowed_batch_sizes
         return sizes[bisect.bisect_left(sizes, rows)] if sizes else rows
 
+    def limited_to(self, rows: int) -> Batching:
+        """Return the same policy with batches of at most so many rows."""
+        preferred = [size for size in self.preferred_batch_sizes or () if size <= rows] or None
+        return Batching(rows, self.batch_timeout, self.allowed_batch_sizes, preferred)
+
 
 class PuppetPolicy:
     """Batches on command, without a clock: for tests.
@@ -171,3 +180,46 @@ class PuppetPolicy:
     def padded_size(self, rows: int) -> int:
         """Return the smallest allowed size that holds so many rows."""
         return self._sizes.padded_size(rows)
+
+
+# ---- What an engine's arguments say ------------------------------------------------------------------
+
+
+def either(name: str, value: Any, other_name: str, other: Any) -> Any:
+    """Return the one of two names of one thing that was given."""
+    if value is not None and other is not None:
+        raise ValueError(f"{name}={value!r} and {other_name}={other!r}: they are two names of one thing; give one.")
+    return other if value is None else value
+
+
+def policy_for(
+    ring: Ring, policy: BatchPolicy | None, size: Any, linger: Any, allowed: Any, preferred: Any
+) -> BatchPolicy:
+    """Return the policy given, or that of the sizes given; checked against the ring."""
+    if policy is None:
+        return _batching(ring, size, linger, allowed, preferred)
+    if any(other is not None for other in (size, linger, allowed, preferred)):
+        raise ValueError(
+            "policy is given, and batch sizes or linger beside it: the policy says all of that. Give it alone."
+        )
+    _check_rows("policy: max_batch_size", policy.max_batch_size, ring)
+    return policy
+
+
+def _batching(ring: Ring, size: Any, linger: Any, allowed: Any, preferred: Any) -> Batching:
+    if allowed is not None and not len(allowed):
+        raise ValueError("allowed_batch_sizes []: give one size at least.")
+    if size is None or size == "auto":
+        size = min(max(allowed) if allowed else ring.slots if size else DEFAULT_BATCH_SIZE, ring.slots)
+    _check_rows("batch_size", size, ring)
+    for each in allowed or ():
+        _check_rows("allowed_batch_sizes", each, ring)
+    wait = seconds(DEFAULT_LINGER_SECONDS if linger is None else linger, f"ring {ring.name!r}: linger")
+    return Batching(size, wait, allowed, preferred)
+
+
+def _check_rows(what: str, rows: Any, ring: Ring) -> None:
+    if whole(rows, what, 1, MAX_SLOTS) > ring.slots:
+        raise ValueError(
+            f"{what} {rows}: ring {ring.name!r} has only {ring.slots} slots. Lower it, or create the ring with more."
+        )

@@ -20,7 +20,7 @@ from typing import Any
 from ._core import Reply
 from .answers import answer_of
 from .collector import Pending
-from .errors import DeadlineExceeded, EngineDied, RingClosed, RingFull, RingNotFound
+from .errors import DeadlineExceeded, EngineDied, RingClosed, RingFull
 from .replies import ReplyPool
 from .ring import Ring
 from .session import Session
@@ -83,7 +83,8 @@ class Client:
         until = _until_ns(timeout)
         opened = Ring.attach(ring, timeout=timeout) if isinstance(ring, str) else ring
         try:
-            self._session = Session(opened, _join(opened, until), self._patient)
+            left = max(until - time.monotonic_ns(), 0) / 1e9
+            self._session = Session(opened, ReplyPool.wait_for(opened, left), self._patient)
         except BaseException:
             if self._owns_ring:
                 opened.close()
@@ -315,20 +316,6 @@ class Client:
 
     def __reduce__(self) -> tuple[Any, ...]:
         raise TypeError(f"a Client stays in its process: make one there, ringfeed.Client({self.name!r}).")
-
-
-def _join(ring: Ring, until_ns: int) -> ReplyPool:
-    """Open the pool of replies, which the first engine makes."""
-    while (pool := ReplyPool.join(ring)) is None:
-        if ring.closed:
-            raise RingClosed(f"ring {ring.name!r} is closed: by close() here, or its owner closed it or died.")
-        if time.monotonic_ns() >= until_ns:
-            raise RingNotFound(
-                f"ring {ring.name!r} is there, but no engine has served it yet. Start one: "
-                "ringfeed.Engine(ring, model).start(); or pass a longer timeout."
-            )
-        time.sleep(0.002)
-    return pool
 
 
 async def _in_thread(ask: Callable[..., Future[Any]], *arguments: Any) -> Future[Any]:

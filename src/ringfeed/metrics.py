@@ -117,6 +117,35 @@ class EngineStats:
     ceiling_rows: int
     out_of_memory: int
 
+    @classmethod
+    def of(cls, ring: Any, model: str, meter: _core.Meter, replicas: Sequence[Any], **more: Any) -> EngineStats:
+        """Read an engine's ring, meter and replicas; `more` are the fields that these do not tell."""
+        stages = {stage: StageTimes.of(*reading) for stage, reading in meter.read().items()}
+        starved, batching = meter.idle()
+        sizes = [dict(replica.batch_sizes) for replica in replicas]
+        batch_sizes = {rows: sum(each.get(rows, 0) for each in sizes) for each in sizes for rows in each}
+        return cls(
+            ring=ring.name,
+            model=model,
+            devices=tuple(replica.device for replica in replicas),
+            device_rows=tuple(sum(rows * count for rows, count in each.items()) for each in sizes),
+            rows=sum(rows * count for rows, count in batch_sizes.items()),
+            batches=sum(batch_sizes.values()),
+            failed=sum(replica.failed for replica in replicas),
+            batch_sizes=dict(sorted(batch_sizes.items())),
+            stages=stages,
+            busy_seconds=stages["compute"].total_seconds + stages["copy"].total_seconds,
+            starved_seconds=starved / 1e9,
+            batching_seconds=batching / 1e9,
+            reply_seconds=stages["reply"].total_seconds,
+            ready=0 if ring.closed else sum(level.ready for level in ring.levels),
+            slots=0 if ring.closed else ring.slots,
+            producers=meter.producers(),
+            ceiling_rows=min(replica.ceiling.rows for replica in replicas),
+            out_of_memory=sum(replica.ceiling.lowered for replica in replicas),
+            **more,
+        )
+
     @property
     def advice(self) -> str:
         """What to change, in a sentence."""

@@ -78,6 +78,29 @@ class ReplyPool(_core.PoolBase):
         return cls._of(cells, ring)
 
     @classmethod
+    def wait_for(cls, ring: Ring, wait_seconds: float) -> ReplyPool:
+        """Open the ring's pool, as soon as its engine has made it.
+
+        Raises
+        ------
+        RingNotFound
+            That has not happened within so many seconds.
+        RingClosed
+            The ring is closed.
+        """
+        until = time.monotonic() + wait_seconds
+        while (pool := cls.join(ring)) is None:
+            if ring.closed:
+                raise RingClosed(f"ring {ring.name!r} is closed: by close() here, or its owner closed it or died.")
+            if time.monotonic() >= until:
+                raise RingNotFound(
+                    f"ring {ring.name!r} is there, but no engine has served it yet (its last stage, where it has "
+                    "several). Start one: ringfeed.Engine(ring, model).start(); or wait longer."
+                )
+            time.sleep(0.002)
+        return pool
+
+    @classmethod
     def make(cls, ring: Ring, outputs: FieldsLike, cells: int, participants: int, settings: PoolSettings) -> ReplyPool:
         """Make the ring's pool, or open the one that another engine made.
 

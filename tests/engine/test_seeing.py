@@ -65,7 +65,7 @@ def test_an_engine_that_has_seen_nothing_has_numbers_too(ring):
 def stats_of(busy=0.0, starved=0.0, batching=0.0, reply=0.0, ready=0, producers=8):
     nothing = StageTimes(0, 0.0, 0.0, 0.0, 0.0, 0.0)
     return EngineStats(
-        "cams", "m", ("CPU:0",), 1.0, 1, 1, 0, 0, 0, {1: 1}, dict.fromkeys(STAGES, nothing),
+        "cams", "m", ("CPU:0",), (1,), 1.0, 1, 1, 0, 0, 0, {1: 1}, dict.fromkeys(STAGES, nothing),
         busy, starved, batching, reply, ready, 100, producers, 32, 0,
     )  # fmt: skip
 

@@ -140,6 +140,8 @@ def test_requests_that_are_dropped_unanswered_are_asked_again(ring):
     assert reply.started()
     del requests
     assert not reply.started()
+    engine.hold(ring.take(8, timeout=1))[0].answer([np.float32([[1, 2]])], 0, 1)
+    assert reply.done()
 
 
 def test_a_view_of_an_answer_keeps_its_cell(ring):

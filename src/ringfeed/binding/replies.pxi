@@ -290,13 +290,15 @@ cdef class PoolBase:
         cdef rf_ring *pool = self.cells.opened()
         cdef _Hold whole_batch = batch.held()
         cdef rf_lease *lease = whole_batch.lease
-        cdef uint32_t rows = rf_lease_rows(lease), first = 0, end, row
+        cdef uint32_t rows = rf_lease_rows(lease), first = 0, end, row, running
         cdef rf_held *held = <rf_held *>calloc(rows, sizeof(rf_held))
         cdef Requests requests
         cdef list found = []
         if held == NULL:
             raise MemoryError()
-        if rf_hold(pool, lease, held) == rows:
+        with nogil:  # a record that comes again may have to wait until its dying engine is dead
+            running = rf_hold(pool, lease, held)
+        if running == rows:
             found.append(make_requests(self, batch, held))
             return found
         whole_batch = None  # a batch that someone looks at can not be split
@@ -363,6 +365,8 @@ cdef class Requests:
         if self.held != NULL:
             if self.left:
                 rf_let_go(self.pool.cells.handle, self.held, self.rows)
+                if self.batch is not None and self.batch.hold is not None:
+                    rf_lease_give_back(self.batch.hold.lease)
             free(self.held)
 
     def __len__(self):

@@ -14,22 +14,22 @@ from types import TracebackType
 from typing import Any
 
 from .. import _core
-from ..batching import Batching, BatchPolicy
+from ..batching import Batching, BatchPolicy, either, policy_for
 from ..errors import RingClosed, RingEmpty, RingFeedError, RingFinished
-from ..metrics import EngineCollector, EngineStats, StageTimes
+from ..metrics import EngineCollector, EngineStats
 from ..replies import PoolSettings, ReplyPool
 from ..ring import Ring
-from . import tuning, tuning_memory
-from .devices import grow_memory, replicas, resolve_devices
+from . import tuning
+from .auto_batch import AutoBatch
+from .devices import grow_memory
 from .elements import Element
 from .fused import default_structure, refuse_mixed_rows
-from .mirrored import mirrored_form
-from .model_forms import ModelForm, model_form
-from .output_spec import OutputSpec
-from .precision import PrecisionReport, compare, with_precision
+from .model_forms import ModelForm
+from .placement import placed
+from .precision import PrecisionReport
 from .replica import Answers, Forward, Replica, Sink
 from .structure import lists_to_tuples
-from .taking import seconds, whole
+from .taking import whole
 from .tracing import BatchTracer
 
 DEFAULT_BATCH_SIZE = 32
@@ -173,17 +173,17 @@ class Engine:
             )
         self._sink: Sink = Answers() if output is None else Forward(output, lambda: self._stopping)
         grow_memory()
-        forms = self._forms(model, devices, strategy, precision, samples, jit_compile)
+        forms, self.precision_report = placed(model, devices, strategy, precision, samples, jit_compile)
+        if self.precision_report is not None:
+            _log.info("ring %r: precision %s: %s", ring.name, precision, self.precision_report)
         self.name = forms[0][1].name
         structure = default_structure(ring.spec, forms[0][1]) if structure is None else lists_to_tuples(structure)
         self._element = Element.of(ring.spec, structure, ring.name)
-        size = _either("batch_size", batch_size, "max_batch_size", max_batch_size)
-        wait = _either("linger", linger, "batch_timeout", batch_timeout)
-        if policy is not None:
-            self.policy: BatchPolicy = self._checked(policy, size, wait, allowed_batch_sizes, preferred_batch_sizes)
-        else:
-            self.policy = self._batching(size, wait, allowed_batch_sizes, preferred_batch_sizes)
-        self._auto = size == "auto", latency_target, remember, model, precision, jit_compile
+        size = either("batch_size", batch_size, "max_batch_size", max_batch_size)
+        wait = either("linger", linger, "batch_timeout", batch_timeout)
+        self.policy = policy_for(ring, policy, size, wait, allowed_batch_sizes, preferred_batch_sizes)
+        key = {"model": model, "precision": precision, "jit_compile": jit_compile}
+        self._auto = AutoBatch(latency_target, remember, key) if size == "auto" else None
         self._compile_all = bool(jit_compile and allowed_batch_sizes)
         self._sizes = allowed_batch_sizes
         self._allow_row_mixing = allow_row_mixing
@@ -201,50 +201,6 @@ class Engine:
         self._recovered = 0.0
 
     # -- what it is made of ------------------------------------------------------------------------
-
-    def _forms(
-        self, model: Any, devices: Any, strategy: Any, precision: str | None, samples: Any, jit_compile: bool
-    ) -> list[tuple[str, ModelForm]]:
-        if precision is not None:
-            smaller = with_precision(model, precision)
-            if samples is not None:
-                self.precision_report = compare(model, smaller, samples)
-                _log.info("ring %r: precision %s: %s", self.ring.name, precision, self.precision_report)
-            model = smaller
-        if strategy is not None:
-            if devices is not None:
-                raise ValueError("devices and strategy: give one of them; a strategy has devices of its own.")
-            return [(str(strategy.__class__.__name__), mirrored_form(model_form(model), strategy))]
-        places = resolve_devices(devices)
-        return list(zip(places, replicas(model, places, jit_compile=jit_compile), strict=True))
-
-    def _checked(self, policy: BatchPolicy, *others: Any) -> BatchPolicy:
-        if any(other is not None for other in others):
-            raise ValueError(
-                "policy is given, and batch sizes or linger beside it: the policy says all of that. Give it alone."
-            )
-        if policy.max_batch_size > self.ring.slots:
-            raise ValueError(
-                f"policy: max_batch_size {policy.max_batch_size}: ring {self.ring.name!r} has only {self.ring.slots} "
-                "slots. Lower it, or create the ring with more."
-            )
-        return policy
-
-    def _batching(self, size: Any, linger: Any, allowed: Any, preferred: Any) -> Batching:
-        most = self.ring.slots
-        if allowed is not None and not len(allowed):
-            raise ValueError("allowed_batch_sizes []: give one size at least.")
-        if size is None or size == "auto":
-            size = min(max(allowed) if allowed else most if size else DEFAULT_BATCH_SIZE, most)
-        linger = DEFAULT_LINGER_SECONDS if linger is None else linger
-        size = whole("batch_size", size, 1)
-        for what, rows in [("batch_size", size), *(("allowed_batch_sizes", each) for each in allowed or ())]:
-            if rows > most:
-                raise ValueError(
-                    f"{what} {rows}: ring {self.ring.name!r} has only {most} slots. Lower it, or create the ring with "
-                    "more."
-                )
-        return Batching(size, seconds("linger", linger), allowed, preferred)
 
     def _replica(self, form: ModelForm, device: str, tracer: BatchTracer) -> Replica:
         return Replica(
@@ -288,40 +244,18 @@ class Engine:
     def _prepare(self) -> None:
         first = self._replicas[0]
         self._refuse_mixed_rows()
-        if self._auto[0]:
-            self._choose_batch_size(first)
+        if self._auto is not None:
+            self._choose_batch_size(first, self._auto)
         outputs = first.output_spec()
         for replica in self._replicas:
             for rows in self._sizes if self._compile_all and self._sizes else (1, self.policy.max_batch_size):
                 self._warm_up(replica, rows)
         if self._output is not None:
-            self._check_output(outputs)
-            self._pool = self._join(self._answers_for)
+            self._sink.check(outputs.fields, self.name)
+            self._pool = ReplyPool.wait_for(self._answers_for, _LAST_STAGE_SECONDS)
         else:
             settings = PoolSettings(outputs.bare, *self._settings)
             self._pool = ReplyPool.make(self._answers_for, outputs.fields, *self._pool_options, settings)
-
-    def _check_output(self, outputs: OutputSpec) -> None:
-        assert self._output is not None
-        wanted = self._output.spec
-        if list(outputs.fields.values()) != list(wanted.values()):
-            raise ValueError(
-                f"model {self.name!r} returns {outputs.fields!r}, and ring {self._output.name!r} of the next stage "
-                f"holds {wanted!r}. Create that ring for these outputs."
-            )
-
-    @staticmethod
-    def _join(ring: Ring) -> ReplyPool:
-        """Wait for the last stage, which makes the replies."""
-        until = time.monotonic() + _LAST_STAGE_SECONDS
-        while (pool := ReplyPool.join(ring)) is None:
-            if time.monotonic() >= until:
-                raise RingFeedError(
-                    f"ring {ring.name!r} has had no replies for {_LAST_STAGE_SECONDS:g} s: start the engine of its "
-                    "last stage, too."
-                )
-            time.sleep(0.01)
-        return pool
 
     def _warm_up(self, replica: Replica, rows: int) -> None:
         import tensorflow as tf
@@ -339,27 +273,13 @@ class Engine:
                 self._replicas[0].form, self._replicas[0].form.step, self._element, padded, "allowed_batch_sizes"
             )
 
-    def _choose_batch_size(self, replica: Replica) -> None:
-        _, target, remember, model, precision, jit_compile = self._auto
-        most = self.policy.max_batch_size
-        folder = None if remember in (True, False) else remember
-        inputs = list(self._element.specs(None, cut=True).values())
-        options = {"largest": most, "precision": precision, "jit_compile": jit_compile, "sizes": self._sizes}
-        key = tuning_memory.key_of(model, inputs, replica.device, **options) if remember else ""
-        measured = tuning_memory.recall(key, folder) if remember else None
-        if measured is None:
-            sizes = sorted(self._sizes) if self._sizes else tuning.sizes_up_to(most)
-            measured = tuning.measure(lambda rows: replica.run_on_nothing(rows), sizes)
-            if remember:
-                tuning_memory.remember(key, measured, folder)
-        self.measurements = measured
-        chosen = tuning.choose(measured, target)
+    def _choose_batch_size(self, replica: Replica, auto: AutoBatch) -> None:
+        self.measurements, chosen = auto.choose(replica, self._element, self.policy.max_batch_size, self._sizes)
         if isinstance(self.policy, Batching):
-            preferred = [size for size in self.policy.preferred_batch_sizes or () if size <= chosen] or None
-            self.policy = Batching(chosen, self.policy.batch_timeout, self._sizes, preferred)
+            self.policy = self.policy.limited_to(chosen)
         for each in self._replicas:
             each.ceiling.rows = min(each.ceiling.rows, chosen)
-        _log.info("ring %r: batch_size=%d of (%s)", self.ring.name, chosen, measured)
+        _log.info("ring %r: batch_size=%d of (%s)", self.ring.name, chosen, self.measurements)
 
     # -- serving -----------------------------------------------------------------------------------
 
@@ -511,36 +431,14 @@ class Engine:
 
     def stats(self) -> EngineStats:
         """Return what it did since it was started; ``print(engine.stats())`` shows it as text."""
-        stages = {stage: StageTimes.of(*reading) for stage, reading in self.meter.read().items()}
-        starved, batching = self.meter.idle()
-        sizes: dict[int, int] = {}
-        device_rows = [0] * len(self._replicas)
-        for number, replica in enumerate(self._replicas):
-            for rows, count in list(replica.batch_sizes.items()):
-                sizes[rows] = sizes.get(rows, 0) + count
-                device_rows[number] += rows * count
-        return EngineStats(
-            ring=self.ring.name,
-            model=self.name,
-            devices=tuple(replica.device for replica in self._replicas),
-            device_rows=tuple(device_rows),
+        return EngineStats.of(
+            self.ring,
+            self.name,
+            self.meter,
+            self._replicas,
             uptime_seconds=time.monotonic() - self._started if self._started else 0.0,
-            rows=sum(device_rows),
-            batches=sum(sizes.values()),
-            failed=sum(replica.failed for replica in self._replicas),
             expired=0 if self._pool is None else self._pool.expired,
             withdrawn=0 if self._pool is None else self._pool.withdrawn,
-            batch_sizes=sizes,
-            stages=stages,
-            busy_seconds=stages["compute"].total_seconds + stages["copy"].total_seconds,
-            starved_seconds=starved / 1e9,
-            batching_seconds=batching / 1e9,
-            reply_seconds=stages["reply"].total_seconds,
-            ready=0 if self.ring.closed else sum(level.ready for level in self.ring.levels),
-            slots=0 if self.ring.closed else self.ring.slots,
-            producers=self.meter.producers(),
-            ceiling_rows=min(replica.ceiling.rows for replica in self._replicas),
-            out_of_memory=sum(replica.ceiling.lowered for replica in self._replicas),
         )
 
     def register_metrics(self, registry: Any = None) -> EngineCollector:
@@ -563,9 +461,3 @@ class Engine:
     def __repr__(self) -> str:
         state = "running" if self.running else "stopped" if self._stopping else "not started"
         return f"<Engine of model {self.name!r} on ring {self.ring.name!r}, {state}>"
-
-
-def _either(name: str, value: Any, other_name: str, other: Any) -> Any:
-    if value is not None and other is not None:
-        raise ValueError(f"{name}={value!r} and {other_name}={other!r}: they are two names of one thing; give one.")
-    return other if value is None else value

@@ -20,6 +20,7 @@ import tensorflow as tf
 from .. import _core
 from .._core import Batch, Claim, Requests
 from ..errors import RecordMismatch, RingFull
+from ..record_spec import RecordSpec
 from ..ring import Ring
 from .direct_call import direct_call
 from .elements import Element
@@ -65,6 +66,10 @@ class Sink(Protocol):
         """Deliver the outputs of rows `start` to `stop`."""
         ...
 
+    def check(self, outputs: RecordSpec, model_name: str) -> None:
+        """Raise ValueError where a model's outputs do not fit."""
+        ...
+
 
 class Answers:
     """The sink of an engine that answers: each row's outputs go into the cell of its request."""
@@ -72,6 +77,9 @@ class Answers:
     def deliver(self, requests: Requests, outputs: list[npt.NDArray[Any]], start: int, stop: int) -> None:
         """Write them, and wake who waits."""
         requests.answer(outputs, start, stop)
+
+    def check(self, outputs: RecordSpec, model_name: str) -> None:
+        """Do nothing: the cells are made for the outputs."""
 
 
 class Forward:
@@ -104,6 +112,14 @@ class Forward:
             finally:
                 claim.discard()
             done += rows
+
+    def check(self, outputs: RecordSpec, model_name: str) -> None:
+        """Raise where the ring of the next stage is not for these outputs."""
+        if list(outputs.values()) != list(self._ring.spec.values()):
+            raise ValueError(
+                f"model {model_name!r} returns {outputs!r}, and ring {self._ring.name!r} of the next stage holds "
+                f"{self._ring.spec!r}. Create that ring for these outputs."
+            )
 
     def _claim(self, rows: int) -> Claim:
         while True:
