@@ -237,7 +237,7 @@ class Client:
         tag: int,
         copy: bool | None,
     ) -> Future[Any]:
-        if not self._in_flight.acquire(timeout=-1 if timeout is None else timeout):
+        if not self._in_flight.acquire(timeout=timeout):
             raise RingFull(f"ring {self.name!r}: max_in_flight requests of this client are under way. Wait for some.")
         pending = Pending(rows, until, self._copy if copy is None else copy)
         pending.future.add_done_callback(lambda _: self._in_flight.release())
