@@ -119,6 +119,19 @@ def test_keras_outputs_are_named_as_the_model_names_them_and_equal_a_direct_call
         np.testing.assert_allclose(answer[name], output, rtol=1e-5, atol=1e-6)
 
 
+def test_two_outputs_of_one_layer_are_told_apart(make_ring, serve, make_client):
+    given = keras.Input((6,))
+    shared = keras.layers.Dense(3, name="shared")
+    model = keras.Model(given, [shared(given), shared(given * 2)])
+    ring = make_ring({"x": ((6,), "float32")}, slots=16)
+    serve(ring, model)
+    row = np.arange(6, dtype=np.float32)
+    answer = make_client(ring.name).predict(row)
+    assert len(answer) == 2
+    for mine, theirs in zip(answer.values(), model(row[None]), strict=True):
+        np.testing.assert_allclose(mine, theirs[0], rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("model", "names"),
     [

@@ -223,10 +223,11 @@ class Engine:
             raise ValueError(
                 "policy is given, and batch sizes or linger beside it: the policy says all of that. Give it alone."
             )
-        if policy.max_batch_size > self.ring.slots:
+        rows = max(policy.max_batch_size, policy.padded_size(policy.max_batch_size))
+        if rows > self.ring.slots:
             raise ValueError(
-                f"policy: max_batch_size {policy.max_batch_size}: ring {self.ring.name!r} has only {self.ring.slots} "
-                "slots. Lower it, or create the ring with more."
+                f"policy: batches of up to {rows} rows: ring {self.ring.name!r} has only {self.ring.slots} slots. "
+                "Lower max_batch_size or the allowed sizes, or create the ring with more slots."
             )
         return policy
 
@@ -333,8 +334,11 @@ class Engine:
             _log.warning("ring %r: %s has no memory for %d rows", self.ring.name, replica.device, rows)
 
     def _refuse_mixed_rows(self) -> None:
-        padded = max(self._sizes) if self._sizes else 0
-        if padded > 1 and not self._allow_row_mixing:
+        most = self.policy.max_batch_size
+        padded = max(
+            (size for rows in range(1, most + 1) if (size := self.policy.padded_size(rows)) != rows), default=0
+        )
+        if padded and not self._allow_row_mixing:
             refuse_mixed_rows(
                 self._replicas[0].form, self._replicas[0].form.step, self._element, padded, "allowed_batch_sizes"
             )
