@@ -71,6 +71,8 @@ class EngineStats:
     ----------
     ring, model : str
     devices : tuple of str
+    device_rows : tuple of int
+        Rows that each of them has run, in their order.
     uptime_seconds : float
     rows, batches : int
         That the model has seen.
@@ -96,6 +98,7 @@ class EngineStats:
     ring: str
     model: str
     devices: tuple[str, ...]
+    device_rows: tuple[int, ...]
     uptime_seconds: float
     rows: int
     batches: int

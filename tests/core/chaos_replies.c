@@ -135,9 +135,15 @@ static void ask_and_wait(desk *own, uint64_t lane)
         asked[row].waiter = (rf_waiter)random_below(3);
         uint64_t reply = rf_cell_ask(cells, row, until, asked[row].waiter);
         put_request(own, asked[row].number, reply, &asked[row].link);
+        /* As one that was handed on by who died then; which of the two is seen to be gone says nothing. */
+        if (redeliver && random_below(16) == 0)
+            put_request(own, asked[row].number, reply, &asked[row].link);
     }
-    if (withdraws)
+    if (withdraws) {
         atomic_fetch_add(&shared->withdrawn, rows);
+        for (uint32_t naps = random_below(4); naps > 0; naps--)
+            rest(); /* some are held by then */
+    }
     for (uint32_t row = 0; row < rows && !withdraws; row++) {
         int64_t patience = in_ms(LOST_SECONDS * 1000);
         while (wait_for_one(own, cells, row, &asked[row]))

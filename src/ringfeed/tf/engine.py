@@ -518,15 +518,18 @@ class Engine:
         stages = {stage: StageTimes.of(*reading) for stage, reading in self.meter.read().items()}
         starved, batching = self.meter.idle()
         sizes: dict[int, int] = {}
-        for replica in self._replicas:
+        device_rows = [0] * len(self._replicas)
+        for number, replica in enumerate(self._replicas):
             for rows, count in list(replica.batch_sizes.items()):
                 sizes[rows] = sizes.get(rows, 0) + count
+                device_rows[number] += rows * count
         return EngineStats(
             ring=self.ring.name,
             model=self.name,
             devices=tuple(replica.device for replica in self._replicas),
+            device_rows=tuple(device_rows),
             uptime_seconds=time.monotonic() - self._started if self._started else 0.0,
-            rows=sum(rows * count for rows, count in sizes.items()),
+            rows=sum(device_rows),
             batches=sum(sizes.values()),
             failed=sum(replica.failed for replica in self._replicas),
             expired=0 if self._pool is None else self._pool.expired,
