@@ -202,7 +202,12 @@ def policy_for(
         raise ValueError(
             "policy is given, and batch sizes or linger beside it: the policy says all of that. Give it alone."
         )
-    _check_rows("policy: max_batch_size", policy.max_batch_size, ring)
+    rows = max(policy.max_batch_size, policy.padded_size(policy.max_batch_size))
+    if rows > ring.slots:
+        raise ValueError(
+            f"policy: batches of up to {rows} rows: ring {ring.name!r} has only {ring.slots} slots. Lower max_batch_size "
+            "or the allowed sizes, or create the ring with more slots."
+        )
     return policy
 
 

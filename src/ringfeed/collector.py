@@ -17,7 +17,7 @@ from .answers import RowsAnswer, answer_of
 from .errors import DeadlineExceeded, RingClosed
 from .replies import ReplyPool
 
-_LIFE_SECONDS = 0.05
+_LIFE_SECONDS = 0.025
 """How often it looks whether an engine is left that can answer."""
 
 _LINGER_SECONDS = 0.5

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from serving import first_number
+from serving import Seen, first_number
 
 import ringfeed
+from ringfeed.batching import PuppetPolicy
 
 
 @pytest.fixture
@@ -39,3 +40,12 @@ def serve(make_ring: Any) -> Iterator[Callable[..., ringfeed.Engine]]:
     yield start
     for engine in started:
         engine.stop()
+
+
+@pytest.fixture
+def puppet(ring: Any, serve: Any, make_client: Any) -> Any:
+    """Return an engine that takes batches on command, its client, and what its model has seen."""
+    seen, policy = Seen(), PuppetPolicy(8)
+    engine = serve(ring, seen, policy=policy)
+    seen.forget()
+    return engine, policy, make_client(ring.name), seen

@@ -199,7 +199,7 @@ def test_in_the_foreground_it_serves_until_ctrl_c_or_the_ring_is_finished(ring_n
         ({"allowed_batch_sizes": []}, "allowed_batch_sizes []: give one size at least"),
         ({"batch_size": 8, "allowed_batch_sizes": [4]}, "more than the largest of allowed_batch_sizes"),
         ({"policy": PuppetPolicy(8), "batch_size": 4}, "policy is given, and batch sizes or linger beside it"),
-        ({"policy": PuppetPolicy(16)}, "policy: max_batch_size 16: ring 'NAME' has only 8 slots"),
+        ({"policy": PuppetPolicy(16)}, "policy: batches of up to 16 rows: ring 'NAME' has only 8 slots"),
         ({"when_full": "drop"}, 'when_full=\'drop\': give "block" or "reject"'),
         ({"max_queue_size": -1}, "max_queue_size -1: give a whole number of at least 1"),
         ({"reply_cells": 0}, "reply_cells 0: give a whole number of at least 1"),

@@ -11,6 +11,7 @@ import pytest
 from serving import Logs, Spares, first_number, logged, rows_of, two_outputs, wait_until_free, x_of
 
 import ringfeed
+from ringfeed.batching import PuppetPolicy
 from support import in_thread, numbers, record, states, wait_until
 
 PROCESSES = 6
@@ -268,3 +269,19 @@ def test_a_living_engine_that_answers_otherwise_is_no_peer(ring, serve):
     serve(ring)
     with pytest.raises(ringfeed.LayoutMismatch, match="a living engine answers with"):
         serve(ring, two_outputs)
+
+
+ALIKE = "the cells of a new pool begin at the epochs of the old one, so that old requests name new cells"
+
+
+@pytest.mark.xfail(reason=ALIKE, strict=True)
+def test_what_was_asked_of_an_engine_that_is_gone_is_no_answer_to_what_is_asked_of_the_next(ring, serve, make_client):
+    first = serve(ring, policy=PuppetPolicy(8))
+    old = make_client(ring.name).submit(x_of(3))
+    first.stop()
+    assert isinstance(old.exception(), ringfeed.EngineDied)
+    policy = PuppetPolicy(8)
+    serve(ring, two_outputs, policy=policy)
+    new = make_client(ring.name).submit(x_of(7))
+    policy.release(2)
+    assert new.result() == {"number": 7, "twice": 14}

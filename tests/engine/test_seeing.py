@@ -217,4 +217,5 @@ def test_the_log_names_the_ring_at_start_and_end(ring, serve, make_client, caplo
         assert np.asarray(make_client(ring.name).predict(x_of(1))) == 1
         engine.stop()
     assert caplog.messages[0].startswith(f"ring '{ring.name}': serving model 'first_number' on CPU:0")
-    assert caplog.messages[-1].startswith(f"ring '{ring.name}': stopped: the model")
+    assert caplog.messages[-1].startswith(f"ring '{ring.name}': stopped: ")
+    assert caplog.messages[-1].endswith(engine.stats().advice)

@@ -54,6 +54,8 @@ PENDING, OUTPUTS, FAILED, LATE, STOPPED, ENGINE_DIED = (
 
 TEXT_BYTES = 1024
 
+cdef int64_t LIFE_NS = 25_000_000  # between two looks whether an engine lives; a large process takes long to die
+
 
 cdef class PoolBase:
     """A pool of reply cells that is open in this process; `ringfeed.replies.ReplyPool` adds names and opening.
@@ -572,17 +574,19 @@ cdef class Reply:
         """
         cdef _Hold hold = self.held()
         cdef rf_status status
+        cdef int64_t look
         cdef uint32_t row = self.rows
         while row > 0:  # the last first: the others are then answered, mostly
             with nogil:
-                status = rf_cell_wait(hold.lease, row - 1, until)
+                look = rf_now_ns() + LIFE_NS
+                status = rf_cell_wait(hold.lease, row - 1, min(until, look))
             if status == RF_OK:
                 row -= 1
-            elif status == RF_AGAIN:
+            elif status == RF_EMPTY and until <= look:
+                return False
+            elif status == RF_AGAIN or status == RF_EMPTY:
                 PyErr_CheckSignals()
                 self.check_for_life(patient)
-            elif status == RF_EMPTY:
-                return False
             else:
                 fail(self.ring, status, 0, None)
         return True

@@ -267,8 +267,11 @@ class Engine:
             _log.warning("ring %r: %s has no memory for %d rows", self.ring.name, replica.device, rows)
 
     def _refuse_mixed_rows(self) -> None:
-        padded = max(self._sizes) if self._sizes else 0
-        if padded > 1 and not self._allow_row_mixing:
+        most = self.policy.max_batch_size
+        padded = max(
+            (size for rows in range(1, most + 1) if (size := self.policy.padded_size(rows)) != rows), default=0
+        )
+        if padded and not self._allow_row_mixing:
             refuse_mixed_rows(
                 self._replicas[0].form, self._replicas[0].form.step, self._element, padded, "allowed_batch_sizes"
             )

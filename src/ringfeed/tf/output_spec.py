@@ -50,7 +50,11 @@ class OutputSpec:
             An output is not a dense tensor with an axis of rows, or has elements that a reply can not hold.
         """
         leaves = tf.nest.flatten(outputs)
+        if not leaves:
+            raise ValueError(f"model {model_name!r} returns nothing; an answer is made of rows.")
         names = _names(outputs, leaves, keras_names)
+        if len(set(names)) != len(names):
+            raise ValueError(f"model {model_name!r}: several outputs have one name, of {names}. Rename some.")
         fields = {}
         for name, leaf in zip(names, leaves, strict=True):
             what = f"model {model_name!r}: output {name!r}"
@@ -71,7 +75,8 @@ class OutputSpec:
 
 
 def _names(outputs: Any, leaves: Sequence[Any], keras_names: Sequence[str] | None) -> list[str]:
-    if isinstance(outputs, dict) or not keras_names or len(keras_names) != len(leaves):
+    # A layer that is used twice gives two outputs of one name.
+    if isinstance(outputs, dict) or not keras_names or len(set(keras_names)) != len(leaves):
         if not tf.nest.is_nested(outputs):
             return ["output"]
         paths = _paths(outputs, "")

@@ -1,0 +1,114 @@
+"""Requests that never reach the model: their time is over, or nobody waits for them any more."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from serving import rows_of, wait_until_free, x_of
+
+import ringfeed
+from support import in_thread, record, wait_until
+
+
+def test_a_request_whose_time_is_over_is_answered_so_and_never_run(ring, puppet):
+    engine, policy, client, seen = puppet
+    late = [client.submit(x_of(1), timeout=0.01), client.submit(x_of(2))]
+    with pytest.raises(ringfeed.DeadlineExceeded, match="no answer within the timeout"):
+        late[0].result()
+    with pytest.raises(ringfeed.DeadlineExceeded, match="had not begun"):
+        client.predict(x_of(3), timeout=0.01)
+    policy.release(3)
+    assert late[1].result() == 2
+    assert seen.batches == [[2]]
+    assert engine.stats().withdrawn == 2
+    wait_until_free(ring, client._session.pool)
+
+
+def test_the_engine_answers_what_is_late_when_it_takes_it(ring, puppet):
+    engine, policy, client, seen = puppet
+    pool = client._session.pool
+    reply = pool.ask(ring, record(1), 0, time.monotonic_ns(), None, False, False)
+    policy.release(1)
+    assert reply.wait(2**63 - 1, False)
+    assert reply.outcome(0)[0] == ringfeed._core.LATE
+    assert seen.batches == []
+    wait_until(lambda: engine.stats().expired == 1)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2, 3])
+def test_a_future_that_is_cancelled_never_reaches_the_model(ring, puppet, place):
+    engine, policy, client, seen = puppet
+    futures = [client.submit(x_of(number)) for number in range(4)]
+    assert futures[place].cancel()
+    policy.release(4)
+    left = [number for number in range(4) if number != place]
+    assert [futures[number].result() for number in left] == left
+    assert seen.rows() == left
+    assert engine.stats().withdrawn == 1
+    wait_until_free(ring, client._session.pool)
+
+
+def test_a_task_that_is_cancelled_never_reaches_the_model(ring, puppet):
+    _, policy, client, seen = puppet
+
+    async def ask_and_cancel():
+        tasks = [asyncio.create_task(client.apredict(x_of(number))) for number in range(4)]
+        while ring.ready < 4:
+            await asyncio.sleep(0)
+        tasks[1].cancel()
+        await asyncio.wait([tasks[1]])
+        policy.release(4)
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    answers = asyncio.run(ask_and_cancel())
+    assert isinstance(answers.pop(1), asyncio.CancelledError)
+    assert answers == [0, 2, 3]
+    assert 1 not in seen.rows()
+    wait_until_free(ring, client._session.pool)
+
+
+def test_a_task_that_is_cancelled_while_it_waits_for_room_never_reaches_the_model(ring, puppet, make_client):
+    _, policy, client, seen = puppet
+    narrow = make_client(ring.name, max_in_flight=1)
+    first = narrow.submit(x_of(1))
+
+    async def ask_and_cancel():
+        task = asyncio.create_task(narrow.apredict(x_of(2)))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        policy.release(1)
+        await asyncio.wrap_future(first)
+
+    asyncio.run(ask_and_cancel())
+    with in_thread(client.predict, x_of(3)) as last:
+        wait_until(lambda: last.done() or (ring.ready and policy.release(1)))
+        assert last.result() == 3
+    wait_until_free(ring, client._session.pool)
+    assert 2 not in seen.rows()
+
+
+def test_what_is_cancelled_while_the_model_has_it_is_dropped(ring, puppet):
+    _, policy, client, seen = puppet
+    seen.may_go_on.clear()
+    futures = [client.submit(x_of(number)) for number in range(2)]
+    policy.release(2)
+    wait_until(lambda: seen.batches)
+    assert futures[0].cancel()
+    seen.may_go_on.set()
+    assert futures[1].result() == 1
+    wait_until_free(ring, client._session.pool)
+
+
+def test_rows_that_are_cancelled_go_all_together(ring, puppet):
+    _, policy, client, seen = puppet
+    future = client.submit(rows_of(range(4)))
+    assert future.cancel()
+    with in_thread(client.predict, x_of(9)) as last:
+        wait_until(lambda: ring.ready == 5)
+        policy.release(5)
+        assert last.result() == 9
+    assert seen.batches == [[9]]
+    wait_until_free(ring, client._session.pool)
