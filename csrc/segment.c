@@ -170,8 +170,11 @@ static void write_header(rf_ring *ring, const rf_options *options)
     header->note = options->note;
     header->answers = options->answers;
     header->geometry = ring->geometry;
+    /* A pool may take the place of another one, whose requests are still in the ring: the microseconds
+     * since the machine started are later than any epoch that the other one's cells have come to. */
+    uint64_t epoch = ring->is_pool ? (uint64_t)rf_now_ns() / 1000 + 1 : 1;
     for (uint32_t slot = 0; slot < ring->slot_count; slot++)
-        rf_store_relaxed(&ring->words[slot], rf_word(RF_STATE_FREE, RF_NO_OWNER, 1));
+        rf_store_relaxed(&ring->words[slot], rf_word(RF_STATE_FREE, RF_NO_OWNER, epoch));
     RF_STEP("create: header written, not whole");
     /* R4 -> A4 (read_header): who sees `whole` sees the segment whole. */
     rf_store_release(&header->whole, 1u);

@@ -44,23 +44,40 @@ static bool sleep_on_all(rf_ring *const *rings, const uint32_t *keys, uint32_t c
     return rf_sleep(&rings[0]->header->readable, keys[0], soon < until_ns ? soon : until_ns);
 }
 
+/* Take from one of the rings, waiting for more there and nowhere else; of an ended ring, for nothing. */
+static rf_status take_from(rf_ring *const *rings, uint32_t level, rf_take_request *request,
+                           rf_lease **lease)
+{
+    rf_take_request one = *request;
+    if (request->lingers_at != level + 1) {
+        one.linger_until_ns = 0;
+        one.enough_since_ns = 0;
+    }
+    one.deadline_ns = one.linger_until_ns ? one.linger_until_ns
+                      : one.linger_ns     ? rf_now_ns() + one.linger_ns
+                                          : 0;
+    rf_status status = rf_take(rings[level], &one, lease);
+    /* A slice is over: the wait goes on where it stands. */
+    request->lingers_at = status == RF_AGAIN ? level + 1 : 0;
+    request->linger_until_ns = one.linger_until_ns;
+    request->enough_since_ns = one.enough_since_ns;
+    return status;
+}
+
 /* One look at each, in their order. RF_EMPTY: nothing is ready, and something may still come. */
-static rf_status look_at_each(rf_ring *const *rings, uint32_t count, const rf_take_request *request,
+static rf_status look_at_each(rf_ring *const *rings, uint32_t count, rf_take_request *request,
                               rf_lease **lease)
 {
     rf_status over = RF_FINISHED;
     bool may_come = false;
-    for (uint32_t i = 0; i < count; i++) {
-        bool open = rf_still_open(rings[i]) == RF_OK;
-        if (open && rf_ring_ready(rings[i]) < request->min_rows) {
+    for (uint32_t level = 0; level < count; level++) {
+        bool open = rf_still_open(rings[level]) == RF_OK;
+        if (open && rf_ring_ready(rings[level]) < request->min_rows) {
             may_come = true;
             continue;
         }
-        /* It waits for more here and nowhere else; of an ended ring, for nothing. */
-        rf_take_request one = *request;
-        one.deadline_ns = request->linger_ns ? rf_now_ns() + request->linger_ns : 0;
-        rf_status status = rf_take(rings[i], &one, lease);
-        if (status == RF_EMPTY || status == RF_AGAIN)
+        rf_status status = take_from(rings, level, request, lease);
+        if (status == RF_EMPTY)
             may_come = true;
         else if (status != RF_FINISHED && status != RF_CLOSED)
             return status;
@@ -70,7 +87,7 @@ static rf_status look_at_each(rf_ring *const *rings, uint32_t count, const rf_ta
     return may_come ? RF_EMPTY : over;
 }
 
-rf_status rf_take_first(rf_ring *const *rings, uint32_t count, const rf_take_request *request,
+rf_status rf_take_first(rf_ring *const *rings, uint32_t count, rf_take_request *request,
                         rf_lease **lease)
 {
     *lease = NULL;

@@ -345,6 +345,7 @@ typedef struct rf_take_request {
     /* Kept from call to call; zero at first. */
     int64_t linger_until_ns;
     int64_t enough_since_ns;
+    uint32_t lingers_at; /* rf_take_first: of which ring these are, counted from 1 */
 } rf_take_request;
 
 /* Take the oldest run of published records, at most max_rows of them.
@@ -360,8 +361,8 @@ enum { RF_MOST_LEVELS = 8 };
 
 /* The same from the first of several rings that has records, the most urgent first. The deadline is for
  * min_rows; the wait for more is on the ring that had them. Statuses as rf_take. */
-RF_API rf_status rf_take_first(rf_ring *const *rings, uint32_t count,
-                               const rf_take_request *request, rf_lease **lease);
+RF_API rf_status rf_take_first(rf_ring *const *rings, uint32_t count, rf_take_request *request,
+                               rf_lease **lease);
 
 /* ---- The whole ring ------------------------------------------------------------------------- */
 

@@ -74,6 +74,7 @@ cdef extern from "ringfeed.h" nogil:
         int64_t linger_ns
         int64_t linger_until_ns
         int64_t enough_since_ns
+        uint32_t lingers_at
 
     ctypedef struct rf_counts:
         uint64_t published
@@ -190,7 +191,7 @@ cdef extern from "ringfeed.h" nogil:
     rf_status rf_take(rf_ring *ring, rf_take_request *request, rf_lease **lease)
     enum:
         RF_MOST_LEVELS
-    rf_status rf_take_first(rf_ring *const *rings, uint32_t count, const rf_take_request *request, rf_lease **lease)
+    rf_status rf_take_first(rf_ring *const *rings, uint32_t count, rf_take_request *request, rf_lease **lease)
     void rf_finish(rf_ring *ring)
     uint32_t rf_recover(rf_ring *ring)
     uint32_t rf_ring_ready(const rf_ring *ring)

@@ -205,8 +205,8 @@ def policy_for(
     rows = max(policy.max_batch_size, policy.padded_size(policy.max_batch_size))
     if rows > ring.slots:
         raise ValueError(
-            f"policy: batches of up to {rows} rows: ring {ring.name!r} has only {ring.slots} slots. Lower max_batch_size "
-            "or the allowed sizes, or create the ring with more slots."
+            f"policy: batches of up to {rows} rows: ring {ring.name!r} has only {ring.slots} slots. Lower "
+            "max_batch_size or the allowed sizes, or create the ring with more slots."
         )
     return policy
 

@@ -52,10 +52,7 @@ def test_a_batch_waits_for_more_as_long_as_it_may(make_ring, serve, make_client,
     assert seen.batches == [[0, 1, 2, 3]]
 
 
-ENDLESS = "rf_take_first begins its linger anew after each slice of 50 ms, so a longer one never ends"
-
-
-@pytest.mark.parametrize("priorities", [1, pytest.param(2, marks=pytest.mark.xfail(reason=ENDLESS, strict=True))])
+@pytest.mark.parametrize("priorities", [1, 2])
 def test_a_batch_does_not_wait_for_longer_than_that(make_ring, serve, make_client, priorities):
     ring = make_ring(slots=8, priorities=priorities)
     serve(ring, batch_size=8, linger=0.2)

@@ -190,10 +190,10 @@ def test_in_the_foreground_it_serves_until_ctrl_c_or_the_ring_is_finished(ring_n
     [
         ({"ring": "cams"}, "ring 'cams': give a ringfeed.Ring. Ring.attach(name) opens one"),
         ({"model": 3}, "a model can not be made of 'int'"),
-        ({"batch_size": 0}, "batch_size 0: give a whole number of at least 1"),
+        ({"batch_size": 0}, "batch_size 0: give a whole number from 1"),
         ({"batch_size": 9}, "batch_size 9: ring 'NAME' has only 8 slots"),
         ({"batch_size": 2, "max_batch_size": 2}, "two names of one thing"),
-        ({"linger": -1}, "linger -1: give seconds of at least 0"),
+        ({"linger": -1}, "linger -1: give seconds, 0 or more"),
         ({"linger": 0.1, "batch_timeout": 0.1}, "two names of one thing"),
         ({"allowed_batch_sizes": [16]}, "allowed_batch_sizes 16: ring 'NAME' has only 8 slots"),
         ({"allowed_batch_sizes": []}, "allowed_batch_sizes []: give one size at least"),

@@ -271,10 +271,6 @@ def test_a_living_engine_that_answers_otherwise_is_no_peer(ring, serve):
         serve(ring, two_outputs)
 
 
-ALIKE = "the cells of a new pool begin at the epochs of the old one, so that old requests name new cells"
-
-
-@pytest.mark.xfail(reason=ALIKE, strict=True)
 def test_what_was_asked_of_an_engine_that_is_gone_is_no_answer_to_what_is_asked_of_the_next(ring, serve, make_client):
     first = serve(ring, policy=PuppetPolicy(8))
     old = make_client(ring.name).submit(x_of(3))
