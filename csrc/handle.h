@@ -170,7 +170,7 @@ bool rf_we_are(dev_t device, ino_t inode, uint32_t owner);
 /* Is that participant a living process's? Also one of this process's handles. */
 bool rf_participant_lives(rf_ring *ring, uint32_t owner);
 
-/* ---- replies.c ------------------------------------------------------------------------------ */
+/* ---- replies.c, answering.c ----------------------------------------------------------------- */
 
 /* Undo what a participant that is dead, or leaves, was doing with a cell. */
 void rf_recover_cell(rf_ring *pool, uint32_t cell, uint32_t dead);

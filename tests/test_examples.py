@@ -101,7 +101,8 @@ def test_the_demo_runs_all_pipelines_and_they_agree(tmp_path: Path) -> None:
 def test_every_example_of_the_readme_stands_in_a_file() -> None:
     files = {path.name: path.read_text() for path in EXAMPLES.glob("*.py")}
     blocks = re.findall(r"\(\[?examples/(\w+\.py)\]?\(?[^\n]*\n\n```python\n(.*?)```", README, re.DOTALL)
-    assert {name for name, _ in blocks} == {"predictor.py", "custom_loop.py", "tf_data.py", "fused.py"}
+    shown = {"predictor.py", "custom_loop.py", "tf_data.py", "fused.py", "many_clients.py"}
+    assert {name for name, _ in blocks} == shown
     assert README.count("```python") == len(blocks)
     for name, block in blocks:
         assert block in files[name], f"the README's example is not what {name} says"

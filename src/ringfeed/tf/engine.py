@@ -98,6 +98,9 @@ class Engine:
     remember : bool, str or path
         Remember what "auto" measured, per model, record and device, in a folder (by default in the user's cache), and
         do not measure again.
+    pin_memory : bool, optional
+        Page-lock the ring for copies to a GPU, as `Ring.pin` does; by default where a device is one. A refusal
+        stands in the ring's `memory`.
     output : Ring, optional
         Of the next stage: this engine is one of several, as `Pipeline` makes them. What the model returns goes into
         that ring, with the requests.
@@ -150,6 +153,7 @@ class Engine:
         participants: int = 512,
         latency_target: float | None = None,
         remember: Any = False,
+        pin_memory: bool | None = None,
         output: Ring | None = None,
         answers_for: Ring | None = None,
     ) -> None:
@@ -193,6 +197,9 @@ class Engine:
         self._settings = min(queue, _MOST_QUEUED), when_full == "reject"
         tracer = BatchTracer(ring.name, self.name)
         self._replicas = [self._replica(form, device, tracer) for device, form in forms]
+        on_gpu = any(device.startswith("GPU") for device, _ in forms)
+        self._pins = on_gpu if pin_memory is None else bool(pin_memory)
+        self._pinned: list[Ring] = []
         self._pool: ReplyPool | None = None
         self._started = 0.0
         self._serving = 0
@@ -228,6 +235,8 @@ class Engine:
         if self._threads or self._stopping:
             raise RingFeedError(f"engine of ring {self.ring.name!r} was started or stopped before. Make a new one.")
         self._prepare()
+        if self._pins:  # before batches are taken
+            self._pinned = [level for level in self.ring.levels if level.pin()]
         self._started = time.monotonic()
         for number, replica in enumerate(self._replicas):
             name = f"ringfeed-engine-{self.ring.name}-{number}"
@@ -415,6 +424,8 @@ class Engine:
         if self._pool is not None and not self._pool.cells.closed:
             self._pool.serve(None)
             self._pool.close()
+            for level in self._pinned:
+                level.unpin()
             _log.info("ring %r: stopped: %s", self.ring.name, self.stats().advice)
 
     def __enter__(self) -> Engine:
