@@ -219,3 +219,17 @@ def test_the_log_names_the_ring_at_start_and_end(ring, serve, make_client, caplo
     assert caplog.messages[0].startswith(f"ring '{ring.name}': serving model 'first_number' on CPU:0")
     assert caplog.messages[-1].startswith(f"ring '{ring.name}': stopped: ")
     assert caplog.messages[-1].endswith(engine.stats().advice)
+
+
+def test_batches_are_marked_for_tensorflows_profiler(ring, serve, make_client, tmp_path):
+    serve(ring)
+    client = make_client(ring.name)
+    client.predict(x_of(1))
+    tf.profiler.experimental.start(str(tmp_path))
+    try:
+        client.predict(x_of(2))
+    finally:
+        tf.profiler.experimental.stop()
+    traces = [path.read_bytes() for path in tmp_path.rglob("*.xplane.pb")]
+    assert traces
+    assert any(b"ringfeed.batch" in trace for trace in traces)

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import _core
 from ..batching import Batching, BatchPolicy, either, policy_for
@@ -26,7 +26,6 @@ from .elements import Element
 from .fused import default_structure, refuse_mixed_rows
 from .model_forms import ModelForm
 from .placement import placed
-from .precision import PrecisionReport
 from .replica import Answers, Forward, Replica, Sink
 from .structure import lists_to_tuples
 from .taking import whole
@@ -34,6 +33,9 @@ from .tracing import BatchTracer
 
 DEFAULT_BATCH_SIZE = 32
 DEFAULT_LINGER_SECONDS = 0.002
+if TYPE_CHECKING:
+    from .precision import PrecisionReport
+
 _RECOVERY_SECONDS = 0.2
 _LAST_STAGE_SECONDS = 60.0
 _WHEN_FULL = ("block", "reject")

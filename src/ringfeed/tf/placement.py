@@ -5,12 +5,14 @@ It may not know of rings, engines or batches.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .devices import replicas, resolve_devices
 from .mirrored import mirrored_form
 from .model_forms import ModelForm, model_form
-from .precision import PrecisionReport, compare, with_precision
+
+if TYPE_CHECKING:
+    from .precision import PrecisionReport
 
 
 def placed(
@@ -19,6 +21,8 @@ def placed(
     """Return a model as (device, form) for each device, and what its precision changed; see `Engine`."""
     report = None
     if precision is not None:
+        from .precision import compare, with_precision  # it needs Keras, which takes its time
+
         smaller = with_precision(model, precision)
         if samples is not None:
             report = compare(model, smaller, samples)
