@@ -67,10 +67,15 @@ uint32_t rf_pool_engines(rf_ring *pool)
     return least;
 }
 
-void rf_pool_forget_stages(rf_ring *pool)
+uint32_t rf_pool_all_engines(rf_ring *pool)
 {
     uint32_t living[RF_MOST_STAGES + 1] = {0};
-    if (count_engines(pool, living) == 0)
+    return count_engines(pool, living);
+}
+
+void rf_pool_forget_stages(rf_ring *pool)
+{
+    if (rf_pool_all_engines(pool) == 0)
         for (uint32_t place = 0; place < RF_MOST_STAGES; place++)
             rf_store_relaxed(&pool->header->stages[place], 0u);
 }

@@ -75,6 +75,8 @@ RF_API uint32_t rf_pool_engines(rf_ring *pool);
 /* Say that this participant answers, or no longer (0). `stage`, of 30 bits, tells apart the engines of a model
  * that is cut into stages, all of which are needed; without stages it is the same for all. */
 RF_API void rf_pool_serve(rf_ring *pool, uint32_t stage);
+/* Living engines of all stages together. Buries the dead. */
+RF_API uint32_t rf_pool_all_engines(rf_ring *pool);
 /* Where no engine lives, forget which stages there were: the next engines may serve a whole model. */
 RF_API void rf_pool_forget_stages(rf_ring *pool);
 

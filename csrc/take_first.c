@@ -38,8 +38,9 @@ static bool sleep_on_all(rf_ring *const *rings, const uint32_t *keys, uint32_t c
                             .flags = FUTEX_OF_32_BITS};
     if (syscall(SYS_futex_waitv, waits, count, 0u, &until, CLOCK_MONOTONIC) != -1)
         return true;
-    if (errno != ENOSYS)
+    if (errno == EAGAIN || errno == ETIMEDOUT || errno == EINTR)
         return errno != EINTR;
+    /* An older kernel, or a container whose filter does not know the call. */
     int64_t soon = rf_now_ns() + OLD_KERNEL_NS;
     return rf_sleep(&rings[0]->header->readable, keys[0], soon < until_ns ? soon : until_ns);
 }

@@ -20,7 +20,7 @@ from typing import Any
 from ._core import Reply
 from .answers import answer_of
 from .collector import Pending
-from .errors import DeadlineExceeded, EngineDied, RingClosed, RingFull
+from .errors import DeadlineExceeded, EngineDied, RingClosed, RingFeedError, RingFull
 from .replies import ReplyPool
 from .ring import Ring
 from .session import Session
@@ -230,10 +230,11 @@ class Client:
         copy: bool | None,
     ) -> Future[Any]:
         in_flight = self._in_flight
-        if not in_flight.acquire(timeout=timeout):
+        # In a callback this is the thread that would have to make room.
+        if not in_flight.acquire(timeout=0 if session.collector.is_calling else timeout):
             raise RingFull(
                 f"ring {self.name!r}: {self._max_in_flight} requests of this client are under way, and max_in_flight "
-                "is no more. Wait for some, or raise it."
+                "is no more. Wait for some (not in a future's callback), or raise it."
             )
         pending = Pending(rows, until, self._copy if copy is None else copy)
         pending.future.add_done_callback(lambda _: in_flight.release())
@@ -260,6 +261,11 @@ class Client:
     def _result_of_rows(
         self, session: Session, record: Any, rows: int, until: int, timeout: float | None, priority: int, tag: int
     ) -> Any:
+        if session.collector.is_calling:
+            raise RingFeedError(
+                f"ring {self.name!r}: predict of rows in a future's callback would wait for the thread that it is in. "
+                "Use submit there."
+            )
         future = self._submit(session, record, rows, until, timeout, priority, tag, True)
         try:
             return future.result()
@@ -277,12 +283,15 @@ class Client:
         session = self._session
         if not session.in_doubt and not session.ring.closed:
             return session
+        new = None
         with self._lock:
             if self._session is session and (new := session.successor(self._owns_ring)) is not None:
                 self._session = new
-                session.end(EngineDied(f"ring {self.name!r}: its engine died, and another one began anew. Ask again."))
             self._session.in_doubt = False
-            return self._session
+            current = self._session
+        if new is not None:  # not under the lock: it waits for a thread that may be on its way here
+            session.end(EngineDied(f"ring {self.name!r}: its engine died, and another one began anew. Ask again."))
+        return current
 
     @contextlib.contextmanager
     def _noting_deaths(self, session: Session) -> Iterator[None]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from ._core import Reply
 from .answers import RowsAnswer, answer_of
-from .errors import DeadlineExceeded, RingClosed
+from .errors import DeadlineExceeded, RingClosed, RingFeedError
 from .replies import ReplyPool
 
 _LIFE_SECONDS = 0.025
@@ -59,7 +59,10 @@ class Pending:
         if self.future.done():  # cancelled, or failed meanwhile
             self.withdraw()
             return False
-        return reply.done()
+        try:
+            return reply.done()
+        except RingFeedError:  # the collector has taken it meanwhile
+            return False
 
     @property
     def replies(self) -> list[Reply]:
@@ -184,6 +187,11 @@ class Collector:
             left, self._pending = self._pending, []
         for pending in left:
             pending.fail(self._stopping or error)
+
+    @property
+    def is_calling(self) -> bool:
+        """Whether the caller is the collecting thread itself: in a callback of a future."""
+        return self._thread is threading.current_thread()
 
     def _collect_until_idle(self) -> None:
         looked = idle_since = time.monotonic()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -122,6 +123,9 @@ class EngineStats:
         """Read an engine's ring, meter and replicas; `more` are the fields that these do not tell."""
         stages = {stage: StageTimes.of(*reading) for stage, reading in meter.read().items()}
         starved, batching = meter.idle()
+        now = time.monotonic_ns()
+        # Waits that are not over yet: what they were for is known when a batch comes.
+        starved += sum(now - since for replica in replicas if (since := replica.waiting_since) is not None)
         sizes = [dict(replica.batch_sizes) for replica in replicas]
         batch_sizes = {rows: sum(each.get(rows, 0) for each in sizes) for each in sizes for rows in each}
         return cls(
@@ -239,17 +243,20 @@ class EngineCollector:
     def collect(self) -> Iterator[Any]:
         """Yield the families of metrics, as prometheus-client asks for them at each scrape."""
         families: dict[str, Any] = {}
-        for engine in self._living():
+        for number, reference in enumerate(self._engines):
+            engine = reference()
+            if engine is None:
+                continue
             stats = engine.stats()
-            _add_numbers(families, stats)
-            _add_histograms(families, stats, engine.meter.read())
+            _add_numbers(families, stats, str(number))
+            _add_histograms(families, stats, engine.meter.read(), str(number))
         yield from families.values()
 
 
-def _add_numbers(families: dict[str, Any], stats: EngineStats) -> None:
+def _add_numbers(families: dict[str, Any], stats: EngineStats, number: str) -> None:
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-    values = [stats.ring, stats.model]
+    values = [stats.ring, stats.model, number]
     for kind, numbers in ((CounterMetricFamily, _counters(stats)), (GaugeMetricFamily, _gauges(stats))):
         for name, text, value in numbers:
             _family(families, kind, name, text).add_metric(values, value)
@@ -260,10 +267,10 @@ def _add_numbers(families: dict[str, Any], stats: EngineStats) -> None:
         seconds.add_metric([*values, state], value)
 
 
-def _add_histograms(families: dict[str, Any], stats: EngineStats, stages: dict[str, Any]) -> None:
+def _add_histograms(families: dict[str, Any], stats: EngineStats, stages: dict[str, Any], number: str) -> None:
     from prometheus_client.core import HistogramMetricFamily
 
-    values = [stats.ring, stats.model]
+    values = [stats.ring, stats.model, number]
     text = "Time of each stage, of a row or of a batch."
     times = _family(families, HistogramMetricFamily, "stage_seconds", text, "stage")
     for stage, (count, sum_ns, buckets) in stages.items():
@@ -274,7 +281,7 @@ def _add_histograms(families: dict[str, Any], stats: EngineStats, stages: dict[s
 
 def _family(families: dict[str, Any], kind: Any, name: str, text: str, *labels: str) -> Any:
     if name not in families:
-        families[name] = kind(f"ringfeed_engine_{name}", text, labels=["ring", "model", *labels])
+        families[name] = kind(f"ringfeed_engine_{name}", text, labels=["ring", "model", "engine", *labels])
     return families[name]
 
 

@@ -139,7 +139,7 @@ class ReplyPool(_core.PoolBase):
             if pool is not None and pool.fits(wanted, settings):
                 pool.forget_stages()
                 return pool
-            if pool is not None and pool.engines():
+            if pool is not None and pool.any_engines():
                 raise LayoutMismatch(
                     f"ring {ring.name!r}: a living engine answers with {pool.outputs!r} ({pool.settings}), this one "
                     f"would with {wanted!r} ({settings}). "
@@ -200,6 +200,11 @@ class ReplyPool(_core.PoolBase):
     def is_current(self) -> bool:
         """Tell whether it is still the one that the ring's name leads to."""
         return segment.identity_of(segment.replies_name(self._ring.name)) == segment.identity(self.cells.descriptor)
+
+    def was_replaced(self) -> bool:
+        """Tell whether the ring's name leads to another pool; one whose name was only removed goes on."""
+        there = segment.identity_of(segment.replies_name(self._ring.name))
+        return there is not None and there != segment.identity(self.cells.descriptor)
 
     def ring_is_gone(self) -> bool:
         """Tell whether the ring was closed by its owner, or lost it."""

@@ -103,8 +103,10 @@ class Session:
     def ask(self, record: Any, priority: int, tag: int, until: int, timeout: float | None, *, told: bool) -> Reply:
         """Ask for one record; arguments as for `ReplyPool.ask`."""
         ring = self._level(priority)
-        self._wait_for_room(ring, timeout, self.pool.settings.rejects)
-        return self.pool.ask(ring, record, tag, until, timeout, told, self._patient)
+        rejects = self.pool.settings.rejects
+        self._wait_for_room(ring, _left(until, timeout), rejects)
+        wait = 0.0 if rejects else _left(until, timeout)
+        return self.pool.ask(ring, record, tag, until, wait, told, self._patient)
 
     def ask_rows(
         self,
@@ -119,10 +121,12 @@ class Session:
         """Ask for rows from `start` on, as many as there is room for, and at least one."""
         ring = self._level(priority)
         # Of rows that were asked for together the first are rejected, or all of them come in.
-        room = self._wait_for_room(ring, timeout, self.pool.settings.rejects and start == 0)
+        rejects = self.pool.settings.rejects and start == 0
+        room = self._wait_for_room(ring, _left(until, timeout), rejects)
         most = max(min(ring.slots // 2, self.pool.cells.slots // 4, room), 1)
         stop = min(stop, start + most)
-        return self.pool.ask_rows(ring, arrays, start, stop, tag, until, timeout, True, self._patient)
+        wait = 0.0 if rejects else _left(until, timeout)
+        return self.pool.ask_rows(ring, arrays, start, stop, tag, until, wait, True, self._patient)
 
     def _wait_for_room(self, ring: Ring, timeout: float | None, rejects: bool) -> int:
         """Hold to `max_queue_size`. Clients that ask at the same moment may pass it by as many as they are.
@@ -183,3 +187,10 @@ class Session:
         self.pool.close()
         if with_ring:
             self.ring.close()
+
+
+def _left(until_ns: int, timeout: float | None) -> float | None:
+    """Return how much of a timeout is left: one request waits for several things, one after the other."""
+    if not timeout:
+        return timeout
+    return min(max((until_ns - time.monotonic_ns()) / 1e9, 0.0), timeout)

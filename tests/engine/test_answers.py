@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+from concurrent.futures import Future
 
 import keras
 import ml_dtypes
@@ -253,3 +254,23 @@ def test_asking_from_a_callback_of_a_future_does_not_stop_the_collector(ring, se
     assert seen == list(range(20))
     assert first_number(rows_of([4]))[0] == 4
     assert states(ring) == {"free": 8}
+
+
+def test_in_a_callback_nothing_waits_for_the_thread_that_it_is_in(ring, serve, make_client):
+    serve(ring)
+    client = make_client(ring.name, max_in_flight=1)
+    raised: Future = Future()
+
+    def ask_on(_):
+        errors = []
+        for ask in (lambda: client.predict(np.zeros((3, 512), np.int64)), lambda: client.submit(x_of(1))):
+            try:
+                ask()
+            except ringfeed.RingFeedError as error:
+                errors.append(type(error))
+            else:
+                errors.append(None)
+        raised.set_result(errors)
+
+    client.submit(x_of(1)).add_done_callback(ask_on)
+    assert raised.result(timeout=30)[0] is ringfeed.RingFeedError

@@ -265,3 +265,15 @@ def test_auto_keeps_a_latency_target_and_to_the_allowed_sizes(ring, serve):
     )
     assert [each.batch_size for each in engine.measurements] == [2, 4, 8]
     assert engine.policy.max_batch_size in (2, 4)
+
+
+def test_an_engine_that_rejects_does_so_also_when_every_slot_is_taken(make_ring, serve, make_client):
+    ring = make_ring(slots=8)
+    policy = PuppetPolicy(8)
+    serve(ring, policy=policy, when_full="reject")
+    client = make_client(ring.name)
+    futures = [client.submit(x_of(number)) for number in range(8)]
+    with pytest.raises(ringfeed.RingFull):
+        client.predict(x_of(9))
+    policy.release(8)
+    assert [int(future.result()) for future in futures] == list(range(8))

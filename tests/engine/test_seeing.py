@@ -104,7 +104,7 @@ def test_prometheus_shows_what_stats_says(ring, serve, make_client):
     assert make_client(ring.name).predict(rows_of(range(20))).tolist() == list(range(20))
     stats = served(engine, 20)
     found = scraped(registry)
-    labels = {"ring": ring.name, "model": "first_number"}
+    labels = {"ring": ring.name, "model": "first_number", "engine": "0"}
 
     def value(name, **more):
         return found[f"ringfeed_engine_{name}", frozenset((labels | more).items())]
@@ -132,11 +132,13 @@ def test_prometheus_shows_what_stats_says(ring, serve, make_client):
 def test_several_engines_show_themselves_in_one_registry_and_go_from_it(make_ring, serve):
     registry = prometheus_client.CollectorRegistry(auto_describe=True)
     rings = [make_ring(), make_ring()]
-    engines = [ringfeed.Engine(ring, first_number) for ring in rings]
+    engines = [ringfeed.Engine(ring, first_number) for ring in (*rings, rings[0])]
     for engine in [*engines, engines[0]]:
         engine.register_metrics(registry)
     shown = {dict(labels)["ring"] for _, labels in scraped(registry)}
     assert shown == {ring.name for ring in rings}
+    of_engines = {dict(labels)["engine"] for _, labels in scraped(registry)}
+    assert len(of_engines) == 3, "engines of one ring are told apart"
     del engines[1], engine
     gc.collect()
     assert {dict(labels)["ring"] for _, labels in scraped(registry)} == {rings[0].name}
@@ -152,7 +154,7 @@ def test_a_scrape_over_http_works_and_goes_on_after_the_ring_is_closed(make_ring
         engine.stop()
         ring.close()
         with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/metrics") as answer:
-            assert f'ringfeed_engine_ring_fill_ratio{{model="first_number",ring="{ring.name}"}} 0.0' in (
+            assert f'ringfeed_engine_ring_fill_ratio{{engine="0",model="first_number",ring="{ring.name}"}} 0.0' in (
                 answer.read().decode()
             )
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import keras
@@ -101,6 +102,34 @@ def test_tags_and_records_that_want_no_answer_go_through_all_stages(make_ring: A
     with ringfeed.Pipeline([one_more, twice], ring=ring, structure="x") as pipeline:
         ring.put({"x": np.float32([3])}, tag=5)
         wait_until(lambda: pipeline.stats()[1].rows == 1)
+
+
+def slowly(x: tf.Tensor) -> tf.Tensor:
+    """Take longer than clients wait before they look whether an engine lives."""
+
+    def wait(y: tf.Tensor) -> tf.Tensor:
+        threading.Event().wait(0.15)
+        return y
+
+    return tf.ensure_shape(tf.py_function(wait, [x], tf.float32), (None, 1))
+
+
+def test_draining_a_slow_later_stage_answers_what_it_has(make_ring: Any) -> None:
+    ring = make_ring({"x": ((1,), "float32")}, slots=64)
+    pipeline = ringfeed.Pipeline([one_more, slowly], ring=ring, batch_size=[16, 4]).start()
+    with ringfeed.Client(ring) as client:
+        futures = [client.submit(np.float32([number])) for number in range(12)]
+        assert pipeline.drain(timeout=30)
+        assert [float(future.result()[0]) for future in futures] == [number + 1.0 for number in range(12)]
+
+
+def test_a_finished_ring_ends_all_stages_when_all_is_answered(make_ring: Any) -> None:
+    ring = make_ring({"x": ((1,), "float32")}, slots=64)
+    with ringfeed.Pipeline([one_more, slowly], ring=ring) as pipeline, ringfeed.Client(ring) as client:
+        futures = [client.submit(np.float32([number])) for number in range(5)]
+        ring.finish()
+        assert pipeline.wait(timeout=30)
+        assert [float(future.result()[0]) for future in futures] == [number + 1.0 for number in range(5)]
 
 
 def test_draining_answers_what_is_under_way(make_ring: Any) -> None:

@@ -28,6 +28,7 @@ cdef extern from "replies.h" nogil:
     void rf_answers_wake(rf_ring *pool)
     uint32_t rf_pool_engines(rf_ring *pool)
     void rf_pool_serve(rf_ring *pool, uint32_t stage)
+    uint32_t rf_pool_all_engines(rf_ring *pool)
     void rf_pool_forget_stages(rf_ring *pool)
     int rf_record_is_gone(const rf_ring *ring, uint64_t link)
 
@@ -90,6 +91,14 @@ cdef class PoolBase:
         if ring is not None:
             stage = <uint32_t>(rf_ring_inode(ring.opened()) & 0x3fffffff) or 1
         rf_pool_serve(self.cells.opened(), stage)
+
+    def any_engines(self):
+        """Return how many engines live that serve here, of all stages together."""
+        cdef rf_ring *pool = self.cells.opened()
+        cdef uint32_t living
+        with nogil:
+            living = rf_pool_all_engines(pool)
+        return living
 
     def forget_stages(self):
         """Where no engine lives, forget which stages there were."""
@@ -296,8 +305,12 @@ cdef class PoolBase:
         cdef rf_held *held = <rf_held *>calloc(rows, sizeof(rf_held))
         cdef Requests requests
         cdef list found = []
-        if held == NULL:
-            raise MemoryError()
+        if held == NULL or rf_ring_is_closed(pool):
+            free(held)
+            rf_lease_give_back(lease)
+            if held == NULL:
+                raise MemoryError()
+            raise errors.RingClosed(f"ring {batch.ring.name!r}: this engine's replies were closed.")
         with nogil:  # a record that comes again may have to wait until its dying engine is dead
             running = rf_hold(pool, lease, held)
         if running == rows:
@@ -348,6 +361,7 @@ cdef Requests make_requests(PoolBase pool, Batch batch, rf_held *held):
 
 
 @cython.final
+@cython.no_gc_clear  # its end needs the pool and the batch
 cdef class Requests:
     """Rows in an engine's hands: a batch, and the cells that wait for answers.
 
@@ -383,13 +397,6 @@ cdef class Requests:
         memset(self.held + start, 0, (stop - start) * sizeof(rf_held))
         self.left -= min(stop - start, self.left)
         return 0
-
-    def wants_answers(self):
-        """Return how many rows are requests; the others are records of producers that want no answer."""
-        cdef uint32_t row, count = 0
-        for row in range(self.rows):
-            count += self.held[row].word != 0
-        return count
 
     def answer(self, outputs, uint32_t start, uint32_t stop):
         """Write outputs into the cells of rows `start` to `stop`, and wake who waits.
@@ -448,11 +455,6 @@ cdef class Requests:
         self.settle(start, stop)
         return answered
 
-    @property
-    def unanswered(self):
-        """How many rows were not answered yet, counting those that want no answer."""
-        return self.left
-
     def refuse_rest(self, rf_outcome outcome, text):
         """Answer whatever was not answered yet without outputs."""
         if self.left:
@@ -488,6 +490,11 @@ cdef class Requests:
         self.settle(start, start + rows)
         if status != RF_OK:
             fail(claim.ring, status, 0, None)
+
+    def give_back(self):
+        """Give what was not answered back to the ring, for other engines; the batch's end does it."""
+        self.let_go()
+        rf_lease_give_back(self.batch.held().lease)
 
     def let_go(self):
         """Let go of the cells that were not answered: they wait for whoever takes their records next."""

@@ -5,10 +5,12 @@ It may not know how a request was made, how a batch is chosen (batching.py) or r
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -26,21 +28,24 @@ from .elements import Element
 from .fused import default_structure, refuse_mixed_rows
 from .model_forms import ModelForm
 from .placement import placed
-from .replica import Answers, Forward, Replica, Sink
+from .replica import Answers, Forward, Replica, Sink, Stopped
 from .structure import lists_to_tuples
 from .taking import whole
 from .tracing import BatchTracer
 
-DEFAULT_BATCH_SIZE = 32
-DEFAULT_LINGER_SECONDS = 0.002
 if TYPE_CHECKING:
     from .precision import PrecisionReport
 
 _RECOVERY_SECONDS = 0.2
+_MOST_FAILURES = 16
 _LAST_STAGE_SECONDS = 60.0
 _WHEN_FULL = ("block", "reject")
 _MOST_QUEUED = 2**32 - 1
 _log = logging.getLogger("ringfeed.engine")
+
+
+class _Orphaned(RingFeedError):
+    """The replies of this engine are not those of its ring any more."""
 
 
 class Engine:
@@ -168,15 +173,17 @@ class Engine:
         self.meter = _core.Meter()
         self._threads: list[threading.Thread] = []
         self._stopping = self._draining = False
+        self._failed: BaseException | None = None
         self.precision_report: PrecisionReport | None = None
         self.measurements: tuning.Measurements | None = None
-        self._output = output
+        self.output = output
         self._answers_for = answers_for or ring
-        if output is not None and not self._answers_for.redelivers:
-            raise ValueError(
-                f"ring {self._answers_for.name!r} drops what dead takers had (redeliver=False): its requests can not "
-                "be handed on. Create it with redeliver=True."
-            )
+        for each in (ring, self._answers_for) if output is not None or answers_for not in (None, ring) else ():
+            if not each.redelivers:
+                raise ValueError(
+                    f"ring {each.name!r} drops what dead takers had (redeliver=False): its requests can not be handed "
+                    "on. Create it with redeliver=True."
+                )
         self._sink: Sink = Answers() if output is None else Forward(output, lambda: self._stopping)
         grow_memory()
         forms, self.precision_report = placed(model, devices, strategy, precision, samples, jit_compile)
@@ -188,7 +195,11 @@ class Engine:
         size = either("batch_size", batch_size, "max_batch_size", max_batch_size)
         wait = either("linger", linger, "batch_timeout", batch_timeout)
         self.policy = policy_for(ring, policy, size, wait, allowed_batch_sizes, preferred_batch_sizes)
-        key = {"model": model, "precision": precision, "jit_compile": jit_compile}
+        key = {
+            "model": forms[0][1] if isinstance(model, (list, tuple)) else model,
+            "precision": precision,
+            "jit_compile": jit_compile,
+        }
         self._auto = AutoBatch(latency_target, remember, key) if size == "auto" else None
         self._compile_all = bool(jit_compile and allowed_batch_sizes)
         self._sizes = allowed_batch_sizes
@@ -199,7 +210,9 @@ class Engine:
         self._settings = min(queue, _MOST_QUEUED), when_full == "reject"
         tracer = BatchTracer(ring.name, self.name)
         self._replicas = [self._replica(form, device, tracer) for device, form in forms]
-        on_gpu = any(device.startswith("GPU") for device, _ in forms)
+        extended = getattr(strategy, "extended", None)
+        places = [*(device for device, _ in forms), *getattr(extended, "worker_devices", ())]
+        on_gpu = any("GPU" in place for place in places)
         self._pins = on_gpu if pin_memory is None else bool(pin_memory)
         self._pinned: list[Ring] = []
         self._pool: ReplyPool | None = None
@@ -245,9 +258,9 @@ class Engine:
             self._threads.append(threading.Thread(target=self._serve, args=(replica,), name=name, daemon=True))
         assert self._pool is not None
         self._serving = len(self._threads)
-        self._pool.serve(self.ring)
         for thread in self._threads:
             thread.start()
+        atexit.register(_stop_at_exit, weakref.ref(self))  # TensorFlow does not survive its threads' end
         devices = ", ".join(replica.device for replica in self._replicas)
         _log.info("ring %r: serving model %r on %s, %s", self.ring.name, self.name, devices, self.policy)
         return self
@@ -258,15 +271,22 @@ class Engine:
         if self._auto is not None:
             self._choose_batch_size(first, self._auto)
         outputs = first.output_spec()
+        for replica in self._replicas[1:]:
+            if (other := replica.output_spec()) != outputs:
+                raise ValueError(
+                    f"{first.device} and {replica.device}: the models return {outputs.fields!r} and {other.fields!r}; "
+                    "those of one engine return the same."
+                )
         for replica in self._replicas:
             for rows in self._sizes if self._compile_all and self._sizes else (1, self.policy.max_batch_size):
                 self._warm_up(replica, rows)
-        if self._output is not None:
+        if self.output is not None:
             self._sink.check(outputs.fields, self.name)
             self._pool = ReplyPool.wait_for(self._answers_for, _LAST_STAGE_SECONDS)
         else:
             settings = PoolSettings(outputs.bare, *self._settings)
             self._pool = ReplyPool.make(self._answers_for, outputs.fields, *self._pool_options, settings)
+        self._pool.serve(self.ring)  # at once: nobody is to take the pool for one that nobody serves
 
     def _warm_up(self, replica: Replica, rows: int) -> None:
         import tensorflow as tf
@@ -302,29 +322,41 @@ class Engine:
         assert pool is not None
         replica.waits_from_now()
         try:
-            while not self._stopping and self._serve_once(replica, pool):
-                pass
-        except BaseException:
+            failures = 0
+            while not self._stopping and failures < _MOST_FAILURES:
+                more, failed = self._serve_once(replica, pool)
+                if not more:
+                    return
+                failures = failures + 1 if failed else 0
+            if failures:
+                raise RingFeedError(f"{failures} batches in a row could not be served; the log has the reasons.")
+        except BaseException as error:
+            self._failed = error
             _log.exception("ring %r: the thread that serves %s ends", self.ring.name, replica.device)
         finally:
+            replica.waiting_since = None
             with self._lock:
                 self._serving -= 1
                 last = self._serving == 0
-            if last:  # clients must not wait for someone who is not there any more
+            # Clients must not wait for someone who is not there any more; but those behind a stage have its requests.
+            if last and (self.output is None or self._failed):
                 with contextlib.suppress(RingClosed):
                     pool.serve(None)
 
-    def _serve_once(self, replica: Replica, pool: ReplyPool) -> bool:
-        """Serve a batch. Returns whether more are to come."""
+    def _serve_once(self, replica: Replica, pool: ReplyPool) -> tuple[bool, bool]:
+        """Serve a batch. Returns whether more are to come, and whether it failed."""
         try:
             self._serve_batch(replica, pool)
         except RingEmpty:
-            return not self._draining
-        except (RingFinished, RingClosed):
-            return False
+            return not self._draining, False
+        except (RingFinished, RingClosed, Stopped):
+            return False, False
+        except _Orphaned:
+            raise
         except Exception:
             _log.exception("ring %r: a batch could not be served", self.ring.name)
-        return True
+            return True, True
+        return True, False
 
     def _serve_batch(self, replica: Replica, pool: ReplyPool) -> None:
         # In a function of its own: nothing of a batch is kept while the next is waited for.
@@ -332,6 +364,12 @@ class Engine:
         try:
             for requests in held:
                 replica.serve(requests)
+        except Stopped:
+            for requests in held:
+                if not requests.batch.released:
+                    requests.give_back()
+                    requests.batch.release()
+            raise
         finally:
             for requests in held:  # that none is lost when something fails that should not
                 requests.refuse_rest(_core.FAILED, "the engine failed before it came to the request")
@@ -358,6 +396,11 @@ class Engine:
         if now - self._recovered >= _RECOVERY_SECONDS:
             self._recovered = now
             pool.cells.recover()
+            if pool.was_replaced():
+                raise _Orphaned(
+                    f"ring {self.ring.name!r}: another engine has made the replies anew, for other outputs or "
+                    "settings; this one can answer nobody any more."
+                )
 
     def _note_failure(self, error: Exception, rows: int) -> None:
         self._failures_logged += 1
@@ -379,12 +422,16 @@ class Engine:
         ------
         KeyboardInterrupt
             After the batch under way was answered.
+        RingFeedError
+            It can not serve any more; the message says why.
         """
         self.start()
         try:
             self.wait()
         finally:
             self.stop()
+        if self._failed is not None:
+            raise RingFeedError(f"ring {self.ring.name!r}: the engine ended: {self._failed}") from self._failed
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until it serves no more: because the ring was finished, or it was drained or stopped.
@@ -409,11 +456,21 @@ class Engine:
         bool
             False when `timeout` seconds were over before; it goes on draining.
         """
-        self._draining = True
-        drained = self.wait(timeout)
+        drained = self.finish_serving(timeout)
         if drained:
             self.stop()
         return drained
+
+    def finish_serving(self, timeout: float | None = None) -> bool:
+        """Answer what waits in the ring, and take no more; of a stage: the stages behind may still be at it.
+
+        Returns
+        -------
+        bool
+            False when `timeout` seconds were over before; it goes on.
+        """
+        self._draining = True
+        return self.wait(timeout)
 
     def stop(self) -> None:
         """Answer the batches under way, then stop. Doing it twice does no harm.
@@ -422,7 +479,8 @@ class Engine:
         """
         self._stopping = True
         for thread in self._threads:
-            thread.join()
+            if thread is not threading.current_thread():  # a model may stop its own engine
+                thread.join()
         if self._pool is not None and not self._pool.cells.closed:
             self._pool.serve(None)
             self._pool.close()
@@ -477,3 +535,9 @@ class Engine:
     def __repr__(self) -> str:
         state = "running" if self.running else "stopped" if self._stopping else "not started"
         return f"<Engine of model {self.name!r} on ring {self.ring.name!r}, {state}>"
+
+
+def _stop_at_exit(reference: weakref.ref[Engine]) -> None:
+    engine = reference()
+    if engine is not None:
+        engine.stop()

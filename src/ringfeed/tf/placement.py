@@ -5,6 +5,7 @@ It may not know of rings, engines or batches.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from .devices import replicas, resolve_devices
@@ -20,6 +21,8 @@ def placed(
 ) -> tuple[list[tuple[str, ModelForm]], PrecisionReport | None]:
     """Return a model as (device, form) for each device, and what its precision changed; see `Engine`."""
     report = None
+    if strategy is not None:
+        return _mirrored(model, devices, strategy, precision, jit_compile), None
     if precision is not None:
         from .precision import compare, with_precision  # it needs Keras, which takes its time
 
@@ -27,9 +30,20 @@ def placed(
         if samples is not None:
             report = compare(model, smaller, samples)
         model = smaller
-    if strategy is not None:
-        if devices is not None:
-            raise ValueError("devices and strategy: give one of them; a strategy has devices of its own.")
-        return [(type(strategy).__name__, mirrored_form(model_form(model), strategy))], report
     places = resolve_devices(devices)
     return list(zip(places, replicas(model, places, jit_compile=jit_compile), strict=True)), report
+
+
+def _mirrored(
+    model: Any, devices: Any, strategy: Any, precision: str | None, jit_compile: bool
+) -> list[tuple[str, ModelForm]]:
+    if devices is not None:
+        raise ValueError("devices and strategy: give one of them; a strategy has devices of its own.")
+    if precision is not None or jit_compile:
+        raise ValueError(
+            "strategy: precision and jit_compile are not for it. Make the model so, under strategy.scope(), or give "
+            "devices in its place."
+        )
+    scope = getattr(strategy, "scope", contextlib.nullcontext)
+    with scope():  # where a path is loaded
+        return [(type(strategy).__name__, mirrored_form(model_form(model), strategy))]

@@ -7,6 +7,7 @@ answered is delivered again.
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Callable
@@ -19,7 +20,7 @@ import tensorflow as tf
 
 from .. import _core
 from .._core import Batch, Claim, Requests
-from ..errors import RecordMismatch, RingFull
+from ..errors import RecordMismatch, RingClosed, RingFinished, RingFull
 from ..record_spec import RecordSpec
 from ..ring import Ring
 from .direct_call import direct_call
@@ -29,6 +30,7 @@ from .model_forms import ModelForm
 from .output_spec import OutputSpec, as_arrays
 from .tracing import BatchTracer
 
+_log = logging.getLogger("ringfeed.engine")
 _TEXT_CHARACTERS = 1000
 _GRAPH_ERROR = "Graph execution error:"
 _WHERE = re.compile(r'Detected at node|  File "|    |\s*$')
@@ -128,6 +130,8 @@ class Forward:
             except RingFull:
                 if self._should_end():
                     raise Stopped from None
+            except (RingClosed, RingFinished) as error:
+                raise Stopped(str(error)) from None
 
 
 class Replica:
@@ -158,6 +162,8 @@ class Replica:
         Rows that were answered with an error.
     batch_sizes : dict of int to int
         How many batches had so many rows.
+    waiting_since : int or None
+        CLOCK_MONOTONIC nanoseconds, while it waits for a batch.
     """
 
     def __init__(
@@ -184,8 +190,9 @@ class Replica:
         self._sink = sink
         self._when_failed = when_failed
         self._concrete = self._trace()
-        self._call = direct_call(self._concrete)
+        self._call: Callable[..., list[Any]] = direct_call(self._concrete)
         self._idle_since = time.monotonic_ns()
+        self.waiting_since: int | None = None
 
     def _trace(self) -> Any:
         element, step = self._element, self.form.step
@@ -214,12 +221,17 @@ class Replica:
             The outputs are not rows of fixed shapes.
         """
         rows = self._padded_size(1)
+        try:
+            self._call(*self._element.nothing(rows))
+        except Exception as error:  # what no documentation promises: the function's own call does as well
+            _log.info("model %r is called the slower way: %s", self.form.name, error)
+            self._call = lambda *tensors: tf.nest.flatten(self._concrete(*tensors))
         names = getattr(self.form.keras_model, "output_names", None)
         return OutputSpec.of(self.run_on_nothing(1), rows, self.form.name, names)
 
     def waits_from_now(self) -> None:
         """Say that what comes now is waiting for a batch."""
-        self._idle_since = time.monotonic_ns()
+        self._idle_since = self.waiting_since = time.monotonic_ns()
 
     # -- in service --------------------------------------------------------------------------------
 
@@ -230,6 +242,7 @@ class Replica:
         otherwise is halved, too, until the error belongs to single rows: it reaches exactly those.
         """
         parts = [_Part(0, requests.rows)]
+        self.waiting_since = None
         try:
             self._meter.begin(requests, self._idle_since)
             while parts:
@@ -241,13 +254,14 @@ class Replica:
                 if error is not None:
                     parts += self._after_failure(requests, part, error)
         except Stopped:
-            requests.refuse_rest(_core.STOPPED, "")
+            requests.give_back()
+            raise
         except BaseException as error:
             requests.refuse_rest(_core.FAILED, f"the engine failed: {text_of(error)}")
             raise
         finally:
             requests.batch.release()
-            self._idle_since = time.monotonic_ns()
+            self._idle_since = self.waiting_since = time.monotonic_ns()
 
     def _serve_part(self, requests: Requests, part: _Part) -> Exception | None:
         rows, size = part.rows, self._padded_size(part.rows)
@@ -289,7 +303,7 @@ class Replica:
         """Return what is to be run again."""
         no_memory = isinstance(error, tf.errors.ResourceExhaustedError)
         if no_memory:
-            self.ceiling.lower(part.rows)
+            self.ceiling.lower(self._padded_size(part.rows))
         if part.rows > 1:
             return part.halves(part.alone or not no_memory)
         if not part.alone and not no_memory and self._padded_size(1) > 1:  # perhaps over what lies beside

@@ -45,7 +45,8 @@ class _Stage:
     def engine(self, source: Ring, target: Ring | None, first: Ring, structure: Any, options: dict[str, Any]) -> Engine:
         return Engine(
             source,
-            self.forms if len(self.forms) > 1 else self.model,
+            # Already on their devices; a precision is of models.
+            self.model if options.get("precision") else self.forms,
             self.batch_size,
             self.linger,
             devices=resolve_devices(self.places),
@@ -191,9 +192,25 @@ class Pipeline:
         """
         until = None if timeout is None else time.monotonic() + timeout
         for engine in self.engines:
-            if not engine.drain(None if until is None else max(until - time.monotonic(), 0.0)):
+            if not engine.finish_serving(None if until is None else max(until - time.monotonic(), 0.0)):
                 return False
         self.stop()
+        return True
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the first ring is finished and all that was in it is answered, or the pipeline is stopped.
+
+        Returns
+        -------
+        bool
+            False when `timeout` seconds were over before.
+        """
+        until = None if timeout is None else time.monotonic() + timeout
+        for engine in self.engines:
+            if not engine.wait(None if until is None else max(until - time.monotonic(), 0.0)):
+                return False
+            if engine.ring.finished and engine.output is not None:
+                engine.output.finish()
         return True
 
     def stop(self) -> None:
@@ -227,7 +244,7 @@ class Pipeline:
 
 def _one_each(name: str, value: Any, stages: int) -> list[Any]:
     """Return one value for each stage."""
-    if value is None or isinstance(value, (int, float)):
+    if value is None or isinstance(value, (int, float)) or (name, value) == ("batch_size", "auto"):
         return [value] * stages
     if isinstance(value, str) or len(value) != stages:
         raise ValueError(f"{name} {value!r}: there are {stages} stages; give one for each.")
