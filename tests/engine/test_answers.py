@@ -257,20 +257,26 @@ def test_asking_from_a_callback_of_a_future_does_not_stop_the_collector(ring, se
 
 
 def test_in_a_callback_nothing_waits_for_the_thread_that_it_is_in(ring, serve, make_client):
-    serve(ring)
-    client = make_client(ring.name, max_in_flight=1)
-    raised: Future = Future()
+    policy = PuppetPolicy(8)
+    serve(ring, policy=policy)
+    client = make_client(ring.name, max_in_flight=2)
+    told: Future = Future()
 
     def ask_on(_):
-        errors = []
-        for ask in (lambda: client.predict(np.zeros((3, 512), np.int64)), lambda: client.submit(x_of(1))):
-            try:
-                ask()
-            except ringfeed.RingFeedError as error:
-                errors.append(type(error))
-            else:
-                errors.append(None)
-        raised.set_result(errors)
+        told.set_result([error_of(lambda: client.predict(np.zeros((3, 512), np.int64))), error_of(ask), error_of(ask)])
 
-    client.submit(x_of(1)).add_done_callback(ask_on)
-    assert raised.result(timeout=30)[0] is ringfeed.RingFeedError
+    def ask():
+        client.submit(x_of(1))
+
+    future = client.submit(x_of(1))
+    future.add_done_callback(ask_on)
+    policy.release(1)
+    assert told.result(timeout=30) == [ringfeed.RingFeedError, None, None]
+    assert error_of(lambda: client.submit(x_of(1), timeout=0)) is ringfeed.RingFull
+
+
+def error_of(function):
+    try:
+        function()
+    except ringfeed.RingFeedError as error:
+        return type(error)
