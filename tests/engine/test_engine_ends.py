@@ -15,6 +15,7 @@ from serving import first_number, rows_of, wait_until_free, x_of
 
 import ringfeed
 from ringfeed.batching import PuppetPolicy
+from ringfeed.replies import PoolSettings, ReplyPool
 from support import in_thread, record, segments, states, wait_until
 
 FOREVER = 1e6
@@ -272,3 +273,22 @@ def test_a_ring_without_a_name_can_not_be_served(make_ring, serve):
     ring.unlink()
     with pytest.raises(ringfeed.RingNotFound, match="has lost its name"):
         serve(ring)
+
+
+def test_an_engine_whose_replies_were_replaced_ends_and_says_so(ring, serve, caplog):
+    engine = serve(ring)
+    engine._pool.serve(None)  # as if it were dead, to who makes others
+    other = ReplyPool.make(ring, {"z": ((3,), "int64")}, 16, 8, PoolSettings())
+    engine.wait()
+    assert not engine.running
+    assert "another engine has made the replies anew" in caplog.text
+    other.close()
+
+
+def test_a_policy_that_keeps_failing_ends_the_engine_and_run_says_why(ring):
+    class Broken(PuppetPolicy):
+        def take(self, *_):
+            raise OSError("broken")
+
+    with pytest.raises(ringfeed.RingFeedError, match="16 batches in a row could not be served"):
+        ringfeed.Engine(ring, first_number, policy=Broken(8)).run()

@@ -648,14 +648,6 @@ cdef class Reply:
         characters = <const char *>rf_lease_data(self.hold.lease, layout.index) + row * layout.stride_bytes
         return reply.outcome, characters[:reply.text_bytes].decode("utf-8", "replace")
 
-    def times(self, uint32_t row):
-        """Return when a row was asked, held and answered: CLOCK_MONOTONIC nanoseconds, 0 for not yet."""
-        cdef rf_reply reply
-        if row >= self.rows:
-            raise IndexError(f"row {row} of {self.rows}")
-        self.look(row, &reply)
-        return reply.asked_ns, reply.held_ns, reply.answered_ns
-
     def outputs(self, bint copy, bint with_rows):
         """Return the outputs: arrays of their own memory, or views of the cells, which they keep.
 
