@@ -172,10 +172,10 @@ TF_VERSIONS ?= 2.18.1 2.21.0
 test-tf-versions: $(addprefix test-tf-,$(TF_VERSIONS)) ## test what touches TensorFlow on the oldest and newest supported
 
 test-tf-%: sdist
-	@echo "== TensorFlow $*: a clean environment, a build from $(SDIST), tests/tf and tests/predictor"
+	@echo "== TensorFlow $*: a clean environment, a build from $(SDIST), tests/tf, tests/engine and tests/predictor"
 	@$(PYTHON) -m venv --clear build/tensorflow$*
 	@build/tensorflow$*/bin/python -m pip install -qq --disable-pip-version-check "tensorflow==$*" "$(SDIST)[test]"
-	@build/tensorflow$*/bin/python -m pytest -q -m "not slow" tests/tf tests/predictor
+	@build/tensorflow$*/bin/python -m pytest -q -m "not slow" -n 2 --dist loadfile tests/tf tests/engine tests/predictor
 
 # Left out of the pins: PyTorch's CUDA packages, and the markers that hold wherever RingFeed runs at all.
 lock: | $(BIN)/python ## choose the newest versions anew and pin them in constraints.txt
