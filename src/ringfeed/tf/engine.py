@@ -328,7 +328,7 @@ class Engine:
                 if not more:
                     return
                 failures = failures + 1 if failed else 0
-            if failures:
+            if failures >= _MOST_FAILURES:
                 raise RingFeedError(f"{failures} batches in a row could not be served; the log has the reasons.")
         except BaseException as error:
             self._failed = error
