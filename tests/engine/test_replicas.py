@@ -2,60 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-import traceback
-
-import cloudpickle
 import numpy as np
 import pytest
 from serving import wait_until_free
 
 import ringfeed
-from support import Child, wait_until
+from support import wait_until
+from two_devices import on_two_cpus, two_cpus  # noqa: F401 - a fixture
 
 FIELDS = {"x": ((16,), "float32")}
 ROWS = np.random.default_rng(3).random((200, 16), np.float32)
-
-
-def _do_on_two_cpus(pipe):
-    import tensorflow as tf
-
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    while (function := pipe.hear()) is not None:
-        try:
-            cloudpickle.loads(function)()
-            pipe.tell(None)
-        except BaseException:
-            pipe.tell(traceback.format_exc())
-
-
-@pytest.fixture(scope="module")
-def two_cpus():
-    """Return a function that runs another where there are CPU:0 and CPU:1; what it raises fails the test."""
-    child = Child(_do_on_two_cpus)
-
-    def run(function):
-        module = sys.modules[function.__module__]
-        cloudpickle.register_pickle_by_value(module)
-        try:
-            child.tell(cloudpickle.dumps(function))
-        finally:
-            cloudpickle.unregister_pickle_by_value(module)
-        if failure := child.told():
-            pytest.fail(failure, pytrace=False)
-
-    yield run
-    child.tell(None)
-    child.end()
-
-
-def on_two_cpus(function):
-    def test(two_cpus):
-        two_cpus(function)
-
-    test.__name__, test.__doc__ = function.__name__, function.__doc__
-    return test
 
 
 def dense_model():
