@@ -66,10 +66,14 @@ cdef class Meter:
     def __dealloc__(self):
         rf_meter_free(self.meter)
 
-    def begin(self, Requests requests not None, int64_t idle_since):
-        """Count what the slots of a batch tell, and why its device was idle since then (nanoseconds)."""
+    def begin(self, Requests requests not None, int64_t idle_since, bint asked_here):
+        """Count what the slots of a batch tell, and why its device was idle since then (nanoseconds).
+
+        With `asked_here` its ring is the one that clients put their requests into: then their waits for a slot count.
+        """
         rf_meter_batch(
-            self.meter, requests.batch.held().lease, requests.pool.cells.handle, requests.held, idle_since)
+            self.meter, requests.batch.held().lease, requests.pool.cells.handle,
+            requests.held if asked_here else NULL, idle_since)
 
     def answered(self, Requests requests not None, uint32_t start, uint32_t stop):
         """Count how long requests took; before they are answered, since then the cells are their clients'."""

@@ -170,22 +170,25 @@ cdef class PoolBase:
         cdef int64_t deadline = deadline_ns(timeout, ring.name)
         cdef int64_t by = answer_by
         cdef Reply reply = self.new_reply(ring, stop - start, deadline, timeout, patient)
-        cdef Claim claim = self.claim_slots(ring, reply.rows, deadline, timeout, patient)
-        cdef _Hold slots = claim.held()
-        cdef uint32_t rows = rf_lease_rows(slots.lease), row
-        cdef uint64_t *cells
+        cdef Claim claim
+        cdef _Hold slots
+        cdef uint32_t rows, row
         cdef uint64_t[::1] tags
         cdef rf_status status
-        if rows < reply.rows:
-            reply.keep_rows(rows)
-        cells = <uint64_t *>calloc(rows, sizeof(uint64_t))
+        cdef uint64_t *cells = <uint64_t *>calloc(reply.rows, sizeof(uint64_t))
         if cells == NULL:
             raise MemoryError()
         try:
+            for row in range(reply.rows):  # from here on they wait for slots
+                cells[row] = rf_cell_ask(reply.hold.lease, row, by, RF_TELL_CLIENT if told else RF_TELL_NOBODY)
+            claim = self.claim_slots(ring, reply.rows, deadline, timeout, patient)
+            slots = claim.held()
+            rows = rf_lease_rows(slots.lease)
+            if rows < reply.rows:
+                reply.keep_rows(rows)
             for i in range(len(ring.layouts)):
                 claim.array((<_Layout>ring.layouts[i]).name, RF_VIEW_ROWS)[...] = arrays[i][start:start + rows]
             for row in range(rows):
-                cells[row] = rf_cell_ask(reply.hold.lease, row, by, RF_TELL_CLIENT if told else RF_TELL_NOBODY)
                 reply.links[row] = rf_lease_link(slots.lease, row)
             tags = np.full(rows, tag_bits(tag, ring.name), np.uint64)
             claim.end(slots, "published")

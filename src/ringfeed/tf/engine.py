@@ -235,6 +235,7 @@ class Engine:
             tracer,
             self._sink,
             self._note_failure,
+            asked_here=self._answers_for is self.ring,
         )
 
     # -- starting ----------------------------------------------------------------------------------

@@ -154,6 +154,8 @@ class Replica:
     sink : Sink
     when_failed : callable
         Called with an exception and a number of rows.
+    asked_here : bool
+        Clients put their requests into the ring that batches come from; not so for a later stage.
 
     Attributes
     ----------
@@ -177,8 +179,12 @@ class Replica:
         tracer: BatchTracer,
         sink: Sink,
         when_failed: Callable[[Exception, int], None],
+        *,
+        asked_here: bool = True,
     ) -> None:
         self.device = device
+        self._asked_here = asked_here
+        self._answers = isinstance(sink, Answers)
         self.ceiling = Ceiling(most_rows)
         self.failed = 0
         self.batch_sizes: dict[int, int] = {}
@@ -244,7 +250,7 @@ class Replica:
         parts = [_Part(0, requests.rows)]
         self.waiting_since = None
         try:
-            self._meter.begin(requests, self._idle_since)
+            self._meter.begin(requests, self._idle_since, self._asked_here)
             while parts:
                 part = parts.pop()
                 if part.rows > self.ceiling.rows:
@@ -276,7 +282,8 @@ class Replica:
             for output in outputs:
                 if output.shape[:1] != (size,):
                     raise RecordMismatch(f"the model returned {output.dtype.name}{list(output.shape)} for {size} rows.")
-            self._meter.answered(requests, part.start, part.stop)
+            if self._answers:
+                self._meter.answered(requests, part.start, part.stop)
             self._sink.deliver(requests, outputs, part.start, part.stop)
         except Stopped:
             raise
