@@ -10,11 +10,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from two_devices import devices_of, on_two_cpus, two_cpus  # noqa: F401 - a fixture
 
 from ringfeed.tf.devices import grow_memory, replicas, resolve_devices
 from ringfeed.tf.model import ModelRunner
 from support import run_program
+from two_devices import devices_of, on_two_cpus, two_cpus  # noqa: F401 - a fixture
 
 X = np.random.default_rng(1).random((5, 7), np.float32)
 BOTH = ["CPU:0", "CPU:1"]

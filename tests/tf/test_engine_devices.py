@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from two_devices import on_two_cpus, two_cpus  # noqa: F401
 
 import ringfeed
+from two_devices import on_two_cpus, two_cpus  # noqa: F401
 
 
 @on_two_cpus
