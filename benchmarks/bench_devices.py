@@ -23,7 +23,7 @@ import ringfeed
 from devices import engines
 from devices.engines import ALONE, MIRRORED, ONE, PIPELINE, PROCESSES, REPLICAS, WAYS
 from devices.model import FIELDS, pictures
-from pipelines.other_load import OtherLoad
+from measuring.other_load import OtherLoad
 from servers.server_process import SPAWN, ServerProcess
 
 BATCH_SIZE = 32

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.other_load import OtherLoad
+from measuring.other_load import OtherLoad
 from servers.contest import Contest, Figures
 from servers.interface import MODEL_ALONE, SERVERS, WAYS
 from servers.report import p50_ratio, print_other_load, print_round_trips, print_throughput, throughput_ratio

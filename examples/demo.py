@@ -22,9 +22,10 @@ from demo_data import Digits, decode_digit, decode_photograph, photographs, repe
 from demo_models import build_digits_model, build_photographs_model, import_keras, train_digits_model
 from demo_stop import Stopping
 
+from measuring.machine import surroundings
 from pipelines.interface import Workload
 from pipelines.race import Outcome, race
-from pipelines.report import as_json, surroundings, table
+from pipelines.report import as_json, table
 from pipelines.yardstick import Yardstick
 
 STARTED = time.monotonic()
@@ -54,7 +55,7 @@ def main() -> int:
         STOPPING.leave()
     seconds_total = time.monotonic() - STARTED
     if options.json:
-        figures = {**surroundings(core_count), "seconds_total": round(seconds_total, 1), "workloads": results}
+        figures = {**surroundings(), "seconds_total": round(seconds_total, 1), "workloads": results}
         options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     say(f"Done in {seconds_total:.0f} s.")
     return 0

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from measuring.other_load import OtherLoad
 from pipelines.interface import PIPELINES, Pipeline, Workload
-from pipelines.other_load import OtherLoad
 from pipelines.yardstick import Cost, Yardstick
 
 WARM_UP_BATCHES = 2

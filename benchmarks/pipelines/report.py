@@ -1,19 +1,14 @@
-"""A race's figures as a plain table for the terminal, and as JSON with the machine, the versions and the date."""
+"""A race's figures as a plain table for the terminal, and as JSON."""
 
 from __future__ import annotations
 
-import datetime
-import importlib.metadata
 import math
-import os
-import platform
 import statistics
 from typing import Any
 
 from pipelines.interface import REFERENCE
 from pipelines.race import Entrant, Outcome
 
-DISTRIBUTIONS = ("ringfeed", "tensorflow", "keras", "numpy", "pillow", "scikit-learn", "scikit-image")
 NOTABLE_SHARE_OF_CORES = 0.05
 
 
@@ -101,32 +96,3 @@ def _entrant_as_json(entrant: Entrant) -> dict[str, Any]:
         "median_items_per_second": entrant.median_items_per_second,
         "items_per_second": entrant.items_per_second,
     }
-
-
-def surroundings(core_count: int) -> dict[str, Any]:
-    """Date, machine and versions, without names or paths of this machine."""
-    return {
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "machine": {
-            "processor": _processor(),
-            "cores": core_count,
-            "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-            "system": f"{platform.system()} {platform.release()}",
-        },
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in DISTRIBUTIONS}},
-    }
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.machine()
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None

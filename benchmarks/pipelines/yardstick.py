@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.helper_process import follow_the_parent
+from measuring.helper_process import follow_the_parent
 from pipelines.interface import Workload
 
 MODEL_CALLS = 5

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.helper_process import follow_the_parent
+from measuring.helper_process import follow_the_parent
 from servers.interface import Connection, Connector
 from servers.model import MODELS, SHAPE
 from servers.server_process import SPAWN, end

@@ -6,7 +6,7 @@ import os
 import statistics
 from collections.abc import Mapping, Sequence
 
-from pipelines.other_load import OtherLoad
+from measuring.other_load import OtherLoad
 from servers.contest import Figures
 from servers.interface import MODEL_ALONE, RINGFEED
 

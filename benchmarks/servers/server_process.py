@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from multiprocessing.connection import Connection
 from typing import Any
 
-from pipelines.helper_process import follow_the_parent
+from measuring.helper_process import follow_the_parent
 
 START_SECONDS = 90.0
 END_SECONDS = 10.0

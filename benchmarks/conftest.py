@@ -1,0 +1,122 @@
+"""How much is measured, and how it reaches pytest-benchmark's tables and JSON. Knows no suite.
+
+`--benchmark-disable` (as CI runs it) makes everything run once and measures nothing; `--full` measures more sizes,
+more peers and more rounds.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import pytest
+
+from measuring.contest import Sample, Work
+from measuring.machine import surroundings
+
+Anything = TypeVar("Anything")
+STARTED = time.monotonic()
+MISSING = pytest.StashKey[dict[str, dict[str, str]]]()
+
+
+class ReplayClock:
+    """pytest-benchmark's timer for what was measured already: it shows the durations that it is told."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def __call__(self) -> float:
+        return self._now
+
+    def play(self, durations: Iterator[Sample]) -> None:
+        self._now += next(durations).seconds
+
+
+CLOCK = ReplayClock()
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much to measure: "smoke", "quick" (the default) or "full"."""
+
+    name: str
+
+    def of(self, smoke: Anything, quick: Anything, full: Anything) -> Anything:
+        """Return the one that is meant for this scale."""
+        return {"smoke": smoke, "quick": quick, "full": full}[self.name]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="benchmarks: all sizes, all peers, more rounds")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[MISSING] = {}
+
+
+def scale_of(config: pytest.Config) -> Scale:
+    if config.getoption("benchmark_disable"):
+        return Scale("smoke")
+    return Scale("full" if config.getoption("full") else "quick")
+
+
+@pytest.fixture(scope="session")
+def scale(request: pytest.FixtureRequest) -> Scale:
+    return scale_of(request.config)
+
+
+@pytest.fixture(scope="session")
+def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Print a line of progress where someone watches: to the terminal, past pytest's capture."""
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+
+    def say(line: str) -> None:
+        if sys.stderr.isatty() or request.config.getoption("verbose") > 0:
+            with capture.global_and_fixture_disabled():
+                print(f"\n  {time.monotonic() - STARTED:5.0f} s  {line}", end="", flush=True)
+
+    return say
+
+
+@pytest.fixture
+def tell(request: pytest.FixtureRequest, benchmark: Any) -> Callable[[Work, str], None]:
+    """Give pytest-benchmark what one way took for a piece of work; skip, and say so in the JSON, who is missing.
+
+    Tests that use it are marked `pytest.mark.benchmark(timer=CLOCK)` below, because the rounds lie in the past.
+    """
+
+    def tell(work: Work, way: str) -> None:
+        request.config.stash[MISSING].setdefault(work.title, {}).update(work.missing)
+        if way not in work.samples:
+            pytest.skip(work.missing.get(way, "not part of this piece of work"))
+        benchmark.group = work.title
+        benchmark.name = way
+        benchmark.extra_info |= work.as_json(way)
+        samples = work.samples[way]
+        benchmark.pedantic(CLOCK.play, (iter(samples),), rounds=len(samples))
+
+    return tell
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "tell" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.benchmark(timer=CLOCK))
+
+
+def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
+    """Say what the figures depend on; leave out what names this machine."""
+    machine_info.clear()
+    machine_info.update(surroundings())
+
+
+def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any], **_: Any) -> None:
+    output_json["ringfeed"] = {
+        "scale": scale_of(config).name,
+        "seconds": round(time.monotonic() - STARTED),
+        "missing": {title: reasons for title, reasons in config.stash[MISSING].items() if reasons},
+    }
