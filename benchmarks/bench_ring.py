@@ -1,0 +1,151 @@
+"""Records from process to process: RingFeed beside its peers (`hops/`), and beside what memory allows.
+
+Each table is one piece of work: so many senders, so many receivers, records of one size, which are handed over and not
+read. Everyone's rounds alternate; before they are timed each transport shows that every record arrives once and whole.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conftest import Scale, scale_of
+from hops.hall import Hall
+from hops.interface import TRANSPORTS, Job
+from hops.private_memory import ENTRY as OWN_MEMORY
+from measuring.contest import Sample, Way, Work
+
+SIZES = {64: "64 B", 4096: "4 KB", 150_528: "150 KB", 602_112: "602 KB", 4_194_304: "4 MB"}
+COPY = "limit: one copy into own memory"
+WAYS = [entry.way for entry in TRANSPORTS]
+SINGLY = [entry.way for entry in TRANSPORTS if entry.single]
+
+
+def jobs(scale: Scale) -> list[Job]:
+    """The sizes with one sender, and the crowds with records small and large."""
+    sizes = scale.of([64, 150_528], list(SIZES), list(SIZES))
+    crowds = scale.of([(2, 1)], [(2, 1), (4, 1), (2, 2)], [(2, 1), (4, 1), (8, 1), (1, 2), (2, 2), (4, 2), (8, 2)])
+    crowded = scale.of([64], [64], list(SIZES))
+    return [Job(size) for size in sizes] + [Job(size, *crowd) for size in crowded for crowd in crowds]
+
+
+def title(job: Job) -> str:
+    many = f"{job.senders} sender{'s' * (job.senders > 1)}, {job.receivers} receiver{'s' * (job.receivers > 1)}"
+    return f"{SIZES[job.record_bytes]} records, {many}"
+
+
+def copying(job: Job, seconds: float) -> Sample:
+    """Copy records into memory of one's own, a batch at a time: what the fastest sender must do at least."""
+    source = np.zeros(job.record_bytes, np.uint8)
+    target = np.zeros((job.capacity, job.record_bytes), np.uint8)
+    firsts = [*range(0, job.capacity - job.batch + 1, job.batch)]
+    started, copied = time.perf_counter(), 0
+    while not copied or time.perf_counter() - started < seconds:
+        for first in firsts:
+            target[first : first + job.batch] = source
+        copied += len(firsts) * job.batch
+    elapsed = time.perf_counter() - started
+    return Sample(elapsed / copied, elapsed)
+
+
+class Table:
+    """What is measured of one job, each thing when it is first asked for."""
+
+    def __init__(self, job: Job, scale: Scale, say: Callable[[str], None]) -> None:
+        self._hall = Hall(job, with_heavy=scale.name == "full" and job.senders + job.receivers <= 3)
+        self.job, self._scale, self._say = job, scale, say
+        self._works: dict[str, Work] = {}
+        for way in self._hall.ways:
+            self._hall.check(way)
+
+    def close(self) -> None:
+        self._hall.close()
+
+    def hop(self) -> Work:
+        job, seconds = self.job, self._scale.of(0.0, 0.05, 0.1)
+        work = Work(f"hop: {title(job)}", "hop", self._axes(), bytes_per_unit=job.record_bytes)
+        ways = self._ways(lambda way: self._hall.throughput(way, seconds))
+        ways.append(Way(COPY, "limit", lambda: copying(job, seconds)))
+        return self._measured(work, ways, self._scale.of(1, 5, 15))
+
+    def latency(self) -> Work:
+        axes, quantity = self._axes(), "time from send to receipt, p50"
+        work = Work(f"latency: {title(self.job)}", "latency", axes, quantity=quantity)
+        count = self._scale.of(2, 300, 1000)
+        ways = [way for way in self._ways(lambda way: self._hall.latency(way, count)) if way.name in SINGLY]
+        return self._measured(work, ways, self._scale.of(1, 3, 7))
+
+    def _ways(self, measure: Callable[[str], Sample]) -> list[Way]:
+        return [Way(way, self._hall.role(way), lambda way=way: measure(way)) for way in self._hall.ways]  # type: ignore[misc]
+
+    def _measured(self, work: Work, ways: list[Way], rounds: int) -> Work:
+        if work.title not in self._works:
+            work.missing = self._hall.missing
+            self._works[work.title] = work.compete(ways, rounds, warm_up=self._scale.of(0, 1, 1), say=self._say)
+        return self._works[work.title]
+
+    def _axes(self) -> dict[str, float | str]:
+        return {"record_bytes": self.job.record_bytes, "producers": self.job.senders, "takers": self.job.receivers}
+
+
+@pytest.fixture(scope="module")
+def table(request: pytest.FixtureRequest, scale: Scale, say: Callable[[str], None]) -> Iterator[Table]:
+    with closing(Table(request.param, scale, say)) as table:
+        yield table
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """The jobs of this scale; latencies only from one sender to one receiver."""
+    if "table" in metafunc.fixturenames:
+        every = jobs(scale_of(metafunc.config))
+        if metafunc.function is bench_latency:
+            every = [job for job in every if job.senders == job.receivers == 1]
+        metafunc.parametrize("table", every, ids=title, indirect=True, scope="module")
+
+
+@pytest.mark.parametrize("way", [*WAYS, COPY])
+def bench_hop(tell: Any, table: Table, way: str) -> None:
+    tell(table.hop(), way)
+
+
+@pytest.mark.parametrize("way", SINGLY)
+def bench_latency(tell: Any, table: Table, way: str) -> None:
+    tell(table.latency(), way)
+
+
+FILLED = Job(602_112, senders=2)
+FILLING = [
+    "RingFeed, put",
+    "shared_memory, pool by hand",
+    "shared_memory, a block a record",
+    "iceoryx2, events",
+    "multiprocessing.Queue",
+    "PyTorch queue",
+]
+
+
+@pytest.fixture(scope="module")
+def filling(scale: Scale, say: Callable[[str], None]) -> Iterator[Work]:
+    """Two processes make samples, one receives them as contiguous batches: in place where a transport allows it."""
+    entries = [*(entry for entry in TRANSPORTS if entry.way in FILLING), OWN_MEMORY]
+    with closing(Hall(FILLED, entries, with_heavy=scale.name == "full")) as hall:
+        work = Work(
+            f"fill: 224x224x3 float32 made by two senders, received as contiguous batches of {FILLED.batch}",
+            "fill",
+            {"record_bytes": FILLED.record_bytes, "producers": FILLED.senders, "takers": 1},
+            bytes_per_unit=FILLED.record_bytes,
+            missing=hall.missing,
+        )
+        seconds = scale.of(0.0, 0.2, 0.4)
+        ways = [Way(way, hall.role(way), lambda way=way: hall.filling(way, seconds)) for way in hall.ways]  # type: ignore[misc]
+        yield work.compete(ways, scale.of(1, 9, 21), warm_up=scale.of(0, 1, 1), say=say)
+
+
+@pytest.mark.parametrize("way", [*FILLING, OWN_MEMORY.way])
+def bench_fill(tell: Any, filling: Work, way: str) -> None:
+    tell(filling, way)

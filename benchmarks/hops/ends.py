@@ -1,0 +1,205 @@
+"""The processes at both ends of all transports of a table. Knows the transports only by their interface.
+
+Each process opens its end of every transport once and then does what it is told, by a pipe; who is not told anything
+sleeps. All clocks are CLOCK_MONOTONIC, which processes share.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hops.interface import Job, Receiver, Rows, Sender
+from measuring.helper_process import follow_the_parent
+
+SPAWN = multiprocessing.get_context("spawn")
+SLICE_SECONDS = 0.01  # after which one receiver of several looks whether the others got the rest
+PACE_SECONDS = 0.0003  # from a record's arrival to the next one whose latency is measured: the receiver sleeps by then
+Ends = Mapping[str, tuple[type[Any], tuple[Any, ...]]]  # way -> class of the end, and what it is made of
+WORD = np.dtype(np.int64)
+
+
+@dataclass(frozen=True)
+class Received:
+    """What one receiver says of a round.
+
+    Attributes
+    ----------
+    count : int
+    ended : float
+        When the last record came, `time.perf_counter()`.
+    processor_seconds : float
+        Of the process, from order to answer.
+    result : object
+        Latencies, numbers: as ordered.
+    """
+
+    count: int
+    ended: float
+    processor_seconds: float
+    result: Any = None
+
+
+class End:
+    """A process at one end, as the process that measures sees it."""
+
+    def __init__(self, job: Job, number: int, ends: Ends, counts: Any) -> None:
+        self._connection, theirs = SPAWN.Pipe()
+        self.process = SPAWN.Process(target=serve, args=(theirs, job, number, ends, counts), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def order(self, way: str, what: str, *arguments: Any) -> None:
+        self._connection.send((way, what, arguments))
+
+    def answer(self) -> Any:
+        """Wait for what was ordered; RuntimeError with the other's traceback where it failed."""
+        try:
+            found = self._connection.recv()
+        except EOFError:
+            raise RuntimeError(f"a process of the benchmark ended with exit code {self.process.exitcode}") from None
+        if isinstance(found, RuntimeError):
+            raise found
+        return found
+
+    def close(self) -> None:
+        self._connection.close()
+        self.process.join(5.0)
+        if self.process.is_alive():
+            self.process.terminate()
+            self.process.join()
+
+
+def serve(connection: Any, job: Job, number: int, ends: Ends, counts: Any) -> None:
+    follow_the_parent()
+    opened: dict[str, Any] = {}
+    try:
+        for way, (end, parts) in ends.items():
+            opened[way] = end(job, *parts)
+        connection.send("ready")
+        while True:
+            way, what, arguments = connection.recv()
+            end = opened[way]
+            if isinstance(end, Receiver):
+                connection.send(RECEIVE[what](end, number, counts, *arguments))
+            else:
+                connection.send(SEND[what](end, number, counts, *arguments))
+    except EOFError:  # the one who measures is done
+        for end in opened.values():
+            end.close()
+    except BaseException:
+        connection.send(RuntimeError(traceback.format_exc()))
+        raise
+
+
+# ---- What a sender can be told -------------------------------------------------------------------
+
+
+def send_same(sender: Sender, number: int, counts: Any, count: int) -> float:
+    sender.send_many(np.zeros(sender.job.record_bytes, np.uint8), count)
+    return time.perf_counter()
+
+
+def send_numbered(sender: Sender, number: int, counts: Any, count: int) -> float:
+    record = np.zeros(sender.job.record_bytes, np.uint8)
+    words = record.view(WORD)
+    for which in range(count):
+        words[:] = number * count + which
+        sender.send(record)
+    return time.perf_counter()
+
+
+def send_paced(sender: Sender, number: int, counts: Any, count: int) -> float:
+    """Send a record after the other has come. For one sender."""
+    record = np.zeros(sender.job.record_bytes, np.uint8)
+    words = record.view(WORD)
+    for sent in range(count):
+        while sum(counts) < sent:
+            time.sleep(PACE_SECONDS)
+        time.sleep(PACE_SECONDS)
+        words[0] = time.perf_counter_ns()
+        sender.send(record)
+    return time.perf_counter()
+
+
+def fill(sender: Sender, number: int, counts: Any, count: int) -> float:
+    sender.fill_many(count)
+    return time.perf_counter()
+
+
+SEND: dict[str, Callable[..., Any]] = {
+    "same": send_same,
+    "numbered": send_numbered,
+    "paced": send_paced,
+    "fill": fill,
+}
+
+# ---- What a receiver can be told -----------------------------------------------------------------
+
+
+def receive_all(receiver: Receiver, number: int, counts: Any, total: int, use: Callable[[Rows], Any] = len) -> Received:
+    """Receive until all receivers together have `total` records."""
+    used, alone = time.process_time(), len(counts) == 1
+    ended, mine = 0.0, 0
+    while mine < total if alone else sum(counts) < total:
+        count = receiver.receive(use, None if alone else SLICE_SECONDS)
+        if count:
+            mine += count
+            counts[number] = mine
+            ended = time.perf_counter()
+    return Received(mine, ended, time.process_time() - used)
+
+
+def receive_numbers(receiver: Receiver, number: int, counts: Any, total: int) -> Received:
+    """Receive records of `send_numbered` and return their numbers; none may be torn."""
+    numbers: list[int] = []
+
+    def note(records: Rows) -> None:
+        for record in records:
+            words = np.asarray(record).view(WORD)
+            assert (words == words[0]).all(), "a torn record"
+            numbers.append(int(words[0]))
+
+    return Received(**{**vars(receive_all(receiver, number, counts, total, note)), "result": numbers})
+
+
+def receive_latencies(receiver: Receiver, number: int, counts: Any, total: int) -> Received:
+    """Receive records of `send_paced` and return for each the microseconds since it was stamped."""
+    latencies: list[float] = []
+
+    def note(records: Rows) -> None:
+        now = time.perf_counter_ns()
+        latencies.extend((now - int(np.asarray(record)[:8].view(WORD)[0])) / 1e3 for record in records)
+
+    return Received(**{**vars(receive_all(receiver, number, counts, total, note)), "result": np.asarray(latencies)})
+
+
+def receive_batches(receiver: Receiver, number: int, counts: Any, total: int) -> Received:
+    """Receive contiguous batches."""
+    used, received, rows = time.process_time(), 0, receiver.job.batch
+    while received < total:
+        receiver.receive_batch(len, min(rows, total - received))
+        received += min(rows, total - received)
+    return Received(received, time.perf_counter(), time.process_time() - used)
+
+
+def receive_nothing(receiver: Receiver, number: int, counts: Any, seconds: float) -> Received:
+    """Wait for a record that does not come."""
+    used, started = time.process_time(), time.perf_counter()
+    assert receiver.receive(len, seconds) == 0
+    return Received(0, time.perf_counter() - started, time.process_time() - used)
+
+
+RECEIVE: dict[str, Callable[..., Any]] = {
+    "all": receive_all,
+    "numbers": receive_numbers,
+    "latencies": receive_latencies,
+    "batches": receive_batches,
+    "nothing": receive_nothing,
+}

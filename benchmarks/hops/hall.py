@@ -1,0 +1,135 @@
+"""All transports of one table between the same processes, and what can be measured of each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from contextlib import ExitStack
+
+import numpy as np
+
+from hops.ends import SPAWN, End, Ends
+from hops.interface import TRANSPORTS, Entry, Job, Transport
+from measuring.contest import Role, Sample
+
+FIRST_GUESS = 64  # records, when nothing is known of a transport
+MOST_RECORDS = 400_000  # in a round
+
+
+class Hall:
+    """The transports that can do a job, and a process for each sender and each receiver.
+
+    Attributes
+    ----------
+    ways : list of str
+        Who takes part.
+    missing : dict
+        Way -> why it does not.
+    """
+
+    def __init__(self, job: Job, entries: Iterable[Entry] = TRANSPORTS, *, with_heavy: bool = True) -> None:
+        self.job = job
+        self.missing: dict[str, str] = {}
+        self._counts: dict[tuple[str, str], int] = {}
+        with ExitStack() as stack:
+            transports: dict[str, Transport] = {}
+            for entry in entries:
+                reason = entry.missing(job)
+                if not reason and entry.heavy and not with_heavy:
+                    reason = "takes long to start: only in the full run"
+                if reason:
+                    self.missing[entry.way] = reason
+                    continue
+                transports[entry.way] = entry.load()(job)
+                stack.callback(transports[entry.way].close)
+            self.ways = list(transports)
+            self._received = SPAWN.RawArray("q", job.receivers)
+            # Receivers first: a socket is bound, and a subscriber known, before someone sends.
+            self.receivers, self.senders = [], []
+            for number in range(job.receivers):
+                ends = {way: (each.receiver, each.to_receivers(number)) for way, each in transports.items()}
+                self.receivers.append(self._start(number, ends, stack))
+            for number in range(job.senders):
+                ends = {way: (each.sender, each.to_senders(number)) for way, each in transports.items()}
+                self.senders.append(self._start(number, ends, stack))
+            for end in [*self.receivers, *self.senders]:
+                assert end.answer() == "ready"
+            self._stack = stack.pop_all()
+
+    def _start(self, number: int, ends: Ends, stack: ExitStack) -> End:
+        end = End(self.job, number, ends, self._received)
+        stack.callback(end.close)
+        return end
+
+    def close(self) -> None:
+        """End all processes and remove what the transports made."""
+        self._stack.close()
+
+    def role(self, way: str) -> Role:
+        """Whose a way is."""
+        if way.startswith("limit"):
+            return "limit"
+        return "ringfeed" if way.startswith("RingFeed") else "peer"
+
+    def check(self, way: str) -> None:
+        """Have every record arrive once and whole; RuntimeError where not."""
+        each = max(2, min(self.job.capacity, 1000))
+        received, _, _ = self._round(way, "numbered", "numbers", each)
+        numbers = sorted(number for one in received for number in one.result)
+        if numbers != list(range(self.job.senders * each)):
+            raise RuntimeError(f"{way}: {self.job.senders * each} records were sent, others came")
+
+    def throughput(self, way: str, seconds: float) -> Sample:
+        """Measure a round of about so many seconds; the value is the time of one record."""
+        return self._timed(way, "same", "all", seconds)
+
+    def filling(self, way: str, seconds: float) -> Sample:
+        """The same for records that are made in the senders, and received as contiguous batches."""
+        return self._timed(way, "fill", "batches", seconds)
+
+    def latency(self, way: str, count: int) -> Sample:
+        """Send so many records, each to a receiver that waits; the value is the median time from process to process."""
+        received, _, seconds = self._round(way, "paced", "latencies", count)
+        latencies = np.concatenate([one.result for one in received])
+        return Sample(float(np.median(latencies)) / 1e6, seconds, latencies)
+
+    def idle(self, way: str, seconds: float) -> Sample:
+        """Let one receiver wait for nothing; the value is the processor time it takes, in percent of a core."""
+        receiver = self.receivers[0]
+        receiver.order(way, "nothing", seconds)
+        found = receiver.answer()
+        return Sample(found.processor_seconds / found.ended * 100, found.ended)
+
+    def shares(self, way: str, each: int) -> list[float]:
+        """Have every sender send so many, and return how long each took, in seconds."""
+        _, ended, _ = self._round(way, "same", "all", each)
+        return [one - self._started for one in ended]
+
+    def _timed(self, way: str, send: str, receive: str, seconds: float) -> Sample:
+        key = way, send
+        if key not in self._counts:
+            self._counts[key] = FIRST_GUESS
+            while (found := self._once(way, send, receive)).seconds < seconds / 4:
+                if self._counts[key] * self.job.senders >= MOST_RECORDS:
+                    break
+                self._counts[key] = int(self._counts[key] * min(8.0, max(2.0, seconds / found.seconds)))
+            wanted = seconds / found.value / self.job.senders
+            self._counts[key] = max(self.job.batch, min(int(wanted), MOST_RECORDS // self.job.senders))
+        return self._once(way, send, receive)
+
+    def _once(self, way: str, send: str, receive: str) -> Sample:
+        each = self._counts[way, send]
+        _, _, seconds = self._round(way, send, receive, each)
+        return Sample(seconds / (each * self.job.senders), seconds)
+
+    def _round(self, way: str, send: str, receive: str, each: int):  # type: ignore[no-untyped-def]
+        for number in range(self.job.receivers):
+            self._received[number] = 0
+        for receiver in self.receivers:
+            receiver.order(way, receive, each * self.job.senders)
+        self._started = time.perf_counter()
+        for sender in self.senders:
+            sender.order(way, send, each)
+        ended = [sender.answer() for sender in self.senders]
+        received = [receiver.answer() for receiver in self.receivers]
+        return received, ended, max(*ended, *(one.ended for one in received)) - self._started

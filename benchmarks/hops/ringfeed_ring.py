@@ -1,0 +1,84 @@
+"""RingFeed: `put` record by record, or `claim(rows)` for many at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import ringfeed
+from hops.interface import Job, Receiver, Rows, Sender, Transport
+
+
+class PutSender(Sender):
+    def __init__(self, job: Job, name: str) -> None:
+        super().__init__(job)
+        self.ring = ringfeed.Ring.attach(name)
+
+    def send(self, record: np.ndarray) -> None:
+        self.ring.put({"x": record})
+
+    def send_many(self, record: np.ndarray, count: int) -> None:
+        put, fields = self.ring.put, {"x": record}
+        for _ in range(count):
+            put(fields)
+
+    def fill_many(self, count: int) -> None:
+        for number in range(count):
+            with self.ring.claim() as slot:
+                slot["x"].view(np.float32)[...] = number
+
+    def close(self) -> None:
+        self.ring.close()
+
+
+class ClaimSender(PutSender):
+    def send_many(self, record: np.ndarray, count: int) -> None:
+        rows, sent = self.job.batch, 0
+        while sent < count:
+            with self.ring.claim(rows=min(rows, count - sent)) as slots:
+                slots["x"][...] = record
+                sent += len(slots)
+
+
+class RingReceiver(Receiver):
+    def __init__(self, job: Job, name: str) -> None:
+        super().__init__(job)
+        self.ring = ringfeed.Ring.attach(name)
+
+    def receive(self, use: Callable[[Rows], Any], timeout: float | None) -> int:
+        try:
+            with self.ring.take(self.job.batch, timeout=timeout) as batch:
+                use(batch["x"])
+                return len(batch)
+        except ringfeed.RingEmpty:
+            return 0
+
+    def receive_batch(self, use: Callable[[np.ndarray], Any], rows: int) -> None:
+        with self.ring.take(rows, min_rows=rows) as batch:
+            use(batch["x"])
+
+    def close(self) -> None:
+        self.ring.close()
+
+
+class RingFeedPut(Transport):
+    sender, receiver = PutSender, RingReceiver
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        self.ring = ringfeed.Ring.create(None, {"x": ((job.record_bytes,), "uint8")}, job.capacity)
+
+    def to_senders(self, number: int) -> tuple[Any, ...]:
+        return (self.ring.name,)
+
+    def to_receivers(self, number: int) -> tuple[Any, ...]:
+        return (self.ring.name,)
+
+    def close(self) -> None:
+        self.ring.close()
+
+
+class RingFeedClaim(RingFeedPut):
+    sender = ClaimSender
