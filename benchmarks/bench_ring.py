@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from conftest import Scale, scale_of
-from hops.hall import Hall
+from hops import ray_store
+from hops.hall import ONLY_IN_FULL, Hall
 from hops.interface import TRANSPORTS, Job
 from hops.private_memory import ENTRY as OWN_MEMORY
 from measuring.contest import Sample, Way, Work
@@ -71,7 +72,7 @@ class Table:
         work = Work(f"hop: {title(job)}", "hop", self._axes(), bytes_per_unit=job.record_bytes)
         ways = self._ways(lambda way: self._hall.throughput(way, seconds))
         ways.append(Way(COPY, "limit", lambda: copying(job, seconds)))
-        return self._measured(work, ways, self._scale.of(1, 5, 15))
+        return self._measured(work, ways, self._scale.of(1, 5, 15), self._ask_ray)
 
     def latency(self) -> Work:
         axes, quantity = self._axes(), "time from send to receipt, p50"
@@ -83,10 +84,23 @@ class Table:
     def _ways(self, measure: Callable[[str], Sample]) -> list[Way]:
         return [Way(way, self._hall.role(way), lambda way=way: measure(way)) for way in self._hall.ways]  # type: ignore[misc]
 
-    def _measured(self, work: Work, ways: list[Way], rounds: int) -> Work:
+    def _ask_ray(self, work: Work) -> None:
+        """Measure Ray after the others; only in a full run."""
+        reason = ray_store.missing(self.job) or (None if self._scale.name == "full" else ONLY_IN_FULL)
+        if reason:
+            work.missing[ray_store.WAY] = reason
+            return
+        with ray_store.started(self.job) as ray:
+            ray.check()
+            work.compete([Way(ray_store.WAY, "peer", lambda: ray.throughput(0.2))], 5, say=self._say)
+
+    def _measured(self, work: Work, ways: list[Way], rounds: int, then: Callable[[Work], None] | None = None) -> Work:
         if work.title not in self._works:
-            work.missing = self._hall.missing
-            self._works[work.title] = work.compete(ways, rounds, warm_up=self._scale.of(0, 1, 1), say=self._say)
+            work.missing = dict(self._hall.missing)
+            work.compete(ways, rounds, warm_up=self._scale.of(0, 1, 1), say=self._say)
+            if then:
+                then(work)
+            self._works[work.title] = work
         return self._works[work.title]
 
     def _axes(self) -> dict[str, float | str]:
@@ -108,7 +122,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("table", every, ids=title, indirect=True, scope="module")
 
 
-@pytest.mark.parametrize("way", [*WAYS, COPY])
+@pytest.mark.parametrize("way", [*WAYS, ray_store.WAY, COPY])
 def bench_hop(tell: Any, table: Table, way: str) -> None:
     tell(table.hop(), way)
 

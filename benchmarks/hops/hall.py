@@ -13,6 +13,7 @@ from hops.interface import TRANSPORTS, Entry, Job, Transport
 from measuring.contest import Role, Sample
 
 FIRST_GUESS = 64  # records, when nothing is known of a transport
+ONLY_IN_FULL = "takes long to start: only in the full run"
 MOST_RECORDS = 400_000  # in a round
 
 
@@ -36,7 +37,7 @@ class Hall:
             for entry in entries:
                 reason = entry.missing(job)
                 if not reason and entry.heavy and not with_heavy:
-                    reason = "takes long to start: only in the full run"
+                    reason = ONLY_IN_FULL
                 if reason:
                     self.missing[entry.way] = reason
                     continue

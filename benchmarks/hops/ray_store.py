@@ -1,0 +1,81 @@
+"""Ray's object store: an actor's generator yields arrays into it, this process gets them, as views where they are large.
+
+Not one of the transports: Ray starts its own processes, which use the processor also when they have nothing to do. So
+it comes after the others, and goes before the next table.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from hops.interface import Job
+from measuring.contest import Sample
+
+WAY = "Ray object store, streaming generator"
+STORE_BYTES = 1 << 29
+
+
+class RayStore:
+    def __init__(self, job: Job) -> None:
+        import ray
+
+        self._ray, self._count = ray, 16
+        record_bytes = job.record_bytes  # Ray's processes can not import this module
+
+        @ray.remote
+        class Producer:
+            @ray.method(num_returns="streaming", _generator_backpressure_num_objects=job.capacity)
+            def produce(self, count: int) -> Iterator[np.ndarray]:
+                for number in range(count):
+                    yield np.full(record_bytes, number % 251, np.uint8)
+
+        self._producer = Producer.remote()  # type: ignore[attr-defined]
+
+    def check(self) -> None:
+        """Have every record arrive once, whole and in order; RuntimeError where not."""
+        for number, reference in enumerate(self._producer.produce.remote(100)):
+            if not (self._ray.get(reference) == number).all():
+                raise RuntimeError(f"{WAY}: another record came than was sent")
+
+    def throughput(self, seconds: float) -> Sample:
+        """Measure a round of about so many seconds; the value is the time of one record."""
+        while (sample := self._round()).seconds < seconds / 2:
+            self._count *= 2
+        return sample
+
+    def _round(self) -> Sample:
+        started = time.perf_counter()
+        for reference in self._producer.produce.remote(self._count):
+            self._ray.get(reference)
+        elapsed = time.perf_counter() - started
+        return Sample(elapsed / self._count, elapsed)
+
+
+@contextmanager
+def started(job: Job) -> Iterator[RayStore]:
+    """Start Ray for one table."""
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning about GPUs
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    ray.init(
+        num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error", object_store_memory=STORE_BYTES
+    )
+    try:
+        yield RayStore(job)
+    finally:
+        ray.shutdown()
+
+
+def missing(job: Job) -> str | None:
+    """Say why it does not take part; None where it does."""
+    import importlib.util
+
+    if importlib.util.find_spec("ray") is None:
+        return "ray is not installed"
+    return "measured with one sender and one receiver" if (job.senders, job.receivers) != (1, 1) else None
