@@ -19,10 +19,12 @@ from hops import ray_store
 from hops.hall import ONLY_IN_FULL, Hall
 from hops.interface import TRANSPORTS, Job
 from hops.private_memory import ENTRY as OWN_MEMORY
+from hops.ringfeed_ring import small_ring
 from measuring.contest import Sample, Way, Work
 
 SIZES = {64: "64 B", 4096: "4 KB", 150_528: "150 KB", 602_112: "602 KB", 4_194_304: "4 MB"}
-COPY = "limit: one copy into own memory"
+COPY = "limit: one copy into own memory, as much as the rings"
+COPY_IN_CACHE = "limit: one copy into own memory, 1 MiB"
 WAYS = [entry.way for entry in TRANSPORTS]
 SINGLY = [entry.way for entry in TRANSPORTS if entry.single]
 
@@ -31,7 +33,7 @@ def jobs(scale: Scale) -> list[Job]:
     """The sizes with one sender, and the crowds with records small and large."""
     sizes = scale.of([64, 150_528], list(SIZES), list(SIZES))
     crowds = scale.of([(2, 1)], [(2, 1), (4, 1), (2, 2)], [(2, 1), (4, 1), (8, 1), (1, 2), (2, 2), (4, 2), (8, 2)])
-    crowded = scale.of([64], [64], list(SIZES))
+    crowded = scale.of([64], [64], [64, 150_528])
     return [Job(size) for size in sizes] + [Job(size, *crowd) for size in crowded for crowd in crowds]
 
 
@@ -40,16 +42,17 @@ def title(job: Job) -> str:
     return f"{SIZES[job.record_bytes]} records, {many}"
 
 
-def copying(job: Job, seconds: float) -> Sample:
+def copying(job: Job, slots: int, seconds: float) -> Sample:
     """Copy records into memory of one's own, a batch at a time: what the fastest sender must do at least."""
     source = np.zeros(job.record_bytes, np.uint8)
-    target = np.zeros((job.capacity, job.record_bytes), np.uint8)
-    firsts = [*range(0, job.capacity - job.batch + 1, job.batch)]
+    target = np.zeros((slots, job.record_bytes), np.uint8)
+    rows = min(job.batch, slots)
+    firsts = [*range(0, slots - rows + 1, rows)]
     started, copied = time.perf_counter(), 0
     while not copied or time.perf_counter() - started < seconds:
         for first in firsts:
-            target[first : first + job.batch] = source
-        copied += len(firsts) * job.batch
+            target[first : first + rows] = source
+        copied += len(firsts) * rows
     elapsed = time.perf_counter() - started
     return Sample(elapsed / copied, elapsed)
 
@@ -71,15 +74,16 @@ class Table:
         job, seconds = self.job, self._scale.of(0.0, 0.05, 0.1)
         work = Work(f"hop: {title(job)}", "hop", self._axes(), bytes_per_unit=job.record_bytes)
         ways = self._ways(lambda way: self._hall.throughput(way, seconds))
-        ways.append(Way(COPY, "limit", lambda: copying(job, seconds)))
-        return self._measured(work, ways, self._scale.of(1, 5, 15), self._ask_ray)
+        ways.append(Way(COPY, "limit", lambda: copying(job, job.capacity, seconds)))
+        ways.append(Way(COPY_IN_CACHE, "limit", lambda: copying(job, small_ring(job), seconds)))
+        return self._measured(work, ways, self._scale.of(1, 5, 11), self._ask_ray)
 
     def latency(self) -> Work:
         axes, quantity = self._axes(), "time from send to receipt, p50"
         work = Work(f"latency: {title(self.job)}", "latency", axes, quantity=quantity)
-        count = self._scale.of(2, 300, 1000)
+        count = self._scale.of(2, 300, 700)
         ways = [way for way in self._ways(lambda way: self._hall.latency(way, count)) if way.name in SINGLY]
-        return self._measured(work, ways, self._scale.of(1, 3, 7))
+        return self._measured(work, ways, self._scale.of(1, 3, 5))
 
     def _ways(self, measure: Callable[[str], Sample]) -> list[Way]:
         return [Way(way, self._hall.role(way), lambda way=way: measure(way)) for way in self._hall.ways]  # type: ignore[misc]
@@ -122,7 +126,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("table", every, ids=title, indirect=True, scope="module")
 
 
-@pytest.mark.parametrize("way", [*WAYS, ray_store.WAY, COPY])
+@pytest.mark.parametrize("way", [*WAYS, ray_store.WAY, COPY, COPY_IN_CACHE])
 def bench_hop(tell: Any, table: Table, way: str) -> None:
     tell(table.hop(), way)
 

@@ -168,6 +168,7 @@ class Entry:
 TRANSPORTS = (
     Entry("RingFeed, put", "hops.ringfeed_ring", "RingFeedPut"),
     Entry("RingFeed, claim of many rows", "hops.ringfeed_ring", "RingFeedClaim", single=False),
+    Entry("RingFeed, put, a ring of 1 MiB", "hops.ringfeed_ring", "RingFeedSmallRing", single=False),
     Entry("faster-fifo, put", "hops.faster_fifo_queue", "FasterFifoPut", "faster_fifo"),
     Entry("faster-fifo, put_many", "hops.faster_fifo_queue", "FasterFifoPutMany", "faster_fifo", single=False),
     Entry("iceoryx2, polling", "hops.iceoryx", "IceoryxPolling", "iceoryx2"),

@@ -1,4 +1,4 @@
-"""Ray's object store: an actor's generator yields arrays into it, this process gets them, as views where they are large.
+"""Ray's object store: an actor's generator yields arrays into it, this process gets them, large ones as views.
 
 Not one of the transports: Ray starts its own processes, which use the processor also when they have nothing to do. So
 it comes after the others, and goes before the next table.

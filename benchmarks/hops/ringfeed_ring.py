@@ -10,6 +10,13 @@ import numpy as np
 import ringfeed
 from hops.interface import Job, Receiver, Rows, Sender, Transport
 
+CACHE_BYTES = 1 << 20  # what a core's second-level cache holds, or more
+
+
+def small_ring(job: Job) -> int:
+    """Slots of a ring of that size, but at least four."""
+    return max(4, CACHE_BYTES // job.record_bytes)
+
 
 class PutSender(Sender):
     def __init__(self, job: Job, name: str) -> None:
@@ -68,7 +75,10 @@ class RingFeedPut(Transport):
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
-        self.ring = ringfeed.Ring.create(None, {"x": ((job.record_bytes,), "uint8")}, job.capacity)
+        self.ring = ringfeed.Ring.create(None, {"x": ((job.record_bytes,), "uint8")}, self.slots())
+
+    def slots(self) -> int:
+        return self.job.capacity
 
     def to_senders(self, number: int) -> tuple[Any, ...]:
         return (self.ring.name,)
@@ -82,3 +92,14 @@ class RingFeedPut(Transport):
 
 class RingFeedClaim(RingFeedPut):
     sender = ClaimSender
+
+
+class RingFeedSmallRing(RingFeedPut):
+    """A ring of about the size of a core's cache, which goes with batches of a few rows."""
+
+    @staticmethod
+    def missing(job: Job) -> str | None:
+        return "the ring is that small as it is" if job.capacity * job.record_bytes <= CACHE_BYTES else None
+
+    def slots(self) -> int:
+        return small_ring(self.job)
