@@ -39,6 +39,11 @@ class Family:
     points: tuple[tuple[float, Row], ...]
 
     @property
+    def has_times(self) -> bool:
+        """Whether it is times that grow, and all are positive."""
+        return all(row.seconds is not None and row.seconds > 0 for _, row in self.points)
+
+    @property
     def steps(self) -> Iterator[Step]:
         for (lower, before), (upper, after) in itertools.pairwise(self.points):
             if before.median > 0 and lower > 0:

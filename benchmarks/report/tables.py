@@ -24,9 +24,9 @@ LETTERS = "abcdefgh"  # of limits, where a table has several
 COMMANDS = {"full": "make bench-full", "quick": "make bench"}
 
 HOW_TO_READ = (
-    "Medians over the rounds; less is better in every table, and RingFeed's rows are the strong ones. All ways of a "
-    "table took turns in each round, and a ratio is the median of the ratios of the same round: it need not be the "
-    "quotient of two medians.",
+    "Medians over the rounds; less is better in every table, and RingFeed's rows are bold (with a star in a terminal).",
+    "All ways of a table took turns in each round, and a ratio is the median of the ratios of the same round: it need "
+    "not be the quotient of two medians.",
     "`x best peer`: how many times as fast as the best peer of the table. 3.0 x is in a third of its time, 0.50 x in "
     "twice its time. Where memory or CPU is measured: how many times less of it.",
     "`of the limit`: what part it reaches of what the machine allows. 95 % is 95 % of the limit's speed; the limit is "
@@ -36,7 +36,6 @@ HOW_TO_READ = (
 )
 
 GROWING = {"record_bytes": "the size of a record in bytes", "fields": "the number of fields of a record"}
-
 
 NEARLY_ALL = 90  # per cent of a limit: from there on a third digit is shown, since targets lie there
 COLUMN_NOTES = 3  # so many different notes get columns; more of them share one

@@ -104,7 +104,11 @@ TARGETS = (
         axes={"record_bytes": 64} | ONE_TO_ONE,
     ),
     Target(
-        "64-byte hop in C, times the time of a cache line's way", "c_hop", times_the_fastest_limit, 3, at_least=False
+        "64 records of 64 bytes in C, times what their cache lines take",
+        "c_hop",
+        times_the_fastest_limit,
+        3,
+        at_least=False,
     ),
     Target("602 KB filled in place, of the memory's fill rate", "fill", of_the_limit, 0.95, *PERCENT, axes=IN_PLACE),
     Target(

@@ -9,24 +9,20 @@ SECONDS = {unit: scale for scale, unit in TIMES}
 LARGE = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
-def digits(value: float) -> str:
+def digits(value: float, significant: int = 3) -> str:
     """Return three digits, or all in front of the point, never an exponent: 1,234, 12.3, 0.0123."""
     if not math.isfinite(value):
         return str(value)
-    if abs(value) >= 99.95:
-        return f"{value:,.0f}"
-    if abs(value) < 1e-6:
+    rounded = abs(float(f"{value:.{significant}g}"))  # first, since 0.9996 has a digit in front of the point then
+    if rounded < 1e-6:
         return "0"
-    places = max(0, 2 - math.floor(math.log10(abs(value)) + 1e-9))
-    return f"{value:.{places}f}"
+    places = max(0, significant - 1 - math.floor(math.log10(rounded)))
+    return f"{value:,.{places}f}"
 
 
 def roughly(value: float) -> str:
     """Return two digits, or all in front of the point: 141, 26, 4.9, 0.71. For ratios, which are not known better."""
-    if not math.isfinite(value) or abs(value) < 1e-6:
-        return digits(value)
-    places = max(0, 1 - math.floor(math.log10(abs(value)) + 1e-9))
-    return f"{value:,.{places}f}"
+    return digits(value, significant=2)
 
 
 def human(value: float, unit: str) -> str:
@@ -36,6 +32,12 @@ def human(value: float, unit: str) -> str:
     seconds = value * SECONDS[unit]
     scale, name = next((entry for entry in TIMES if abs(seconds) >= 0.9995 * entry[0]), TIMES[-1])
     return f"{digits(seconds / scale)} {name}"
+
+
+def tick(value: float, unit: str) -> str:
+    """Return a figure for an axis, where values are round: 10 us."""
+    number, _, name = human(value, unit).partition(" ")
+    return f"{float(number.replace(',', '')):g} {name}"
 
 
 def span(low: float, high: float, unit: str) -> str:
@@ -51,10 +53,18 @@ def rate(per_second: float) -> str:
     return f"{digits(per_second / scale)} {name}".rstrip()
 
 
+def rate_tick(value: float) -> str:
+    """Return how many, for an axis, where values are round: 10 M."""
+    scale, name = next((entry for entry in LARGE if value >= 0.9995 * entry[0]), (1.0, ""))
+    return f"{value / scale:.4g} {name}".rstrip()
+
+
 def size(byte_count: float) -> str:
-    """Return a size in bytes as the titles of the tables have it: 602112 are 602 KB."""
-    scale, name = next((entry for entry in LARGE if byte_count >= entry[0]), (1.0, ""))
-    return f"{digits(byte_count / scale)} {name.upper()}B"
+    """Return a size in bytes as people call it: powers of two in powers of 1,024; 64 B, 4 KB, 602 KB."""
+    step = 1024 if math.log2(byte_count).is_integer() else 1000
+    power = min(3, int(math.log(byte_count, step) + 1e-9))
+    number = byte_count / step**power
+    return f"{int(number) if number >= 100 else f'{number:.2g}'} {('B', 'KB', 'MB', 'GB')[power]}"
 
 
 def duration(seconds: float) -> str:
