@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -44,7 +45,10 @@ def main() -> None:
     parser.add_argument("results", type=Path, help="what --benchmark-json wrote, or a published results.json")
     parser.add_argument("out", type=Path, help="the folder for report.md and its pictures")
     arguments = parser.parse_args()
-    print(make(arguments.results, arguments.out), end="")
+    try:
+        print(make(arguments.results, arguments.out), end="")
+    except (FileNotFoundError, json.JSONDecodeError):
+        parser.error(f"{arguments.results} holds no results: the run that was to write them ended before it did")
 
 
 if __name__ == "__main__":

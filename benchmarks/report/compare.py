@@ -7,8 +7,9 @@ less than that all rounds of one run are faster than all of the other. With fewe
 rounds make any difference significant, the medians must differ by 5 % as well. Of a hundred ways that did not change,
 one may be named by chance.
 
-The test knows the noise within a run. A machine that was slower all the time slows everyone: so it is also said by how
-much the limits and the peers changed, which nobody worked on.
+The test knows the noise within a run. A machine that was slower all the time slows everyone, and so does one that was
+slower while a table was measured: so it is also said by how much the limits and the peers changed, which nobody worked
+on, and beside each way the limit, or else the best peer, of its own table.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import math
 import statistics
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,8 +27,8 @@ from pathlib import Path
 from scipy.stats import mannwhitneyu
 
 from report.grids import Block, Grid, Heading, Listing, Paragraph, as_text
-from report.results import Results, Row, load
-from report.units import digits, human, roughly
+from report.results import Results, Row, Table, load
+from report.units import digits, human
 
 SIGNIFICANCE = 0.01
 LEAST_ROUNDS = 5  # with four each, the test's least p is 0.029
@@ -42,6 +43,7 @@ class Pair:
 
     old: Row
     new: Row
+    beside: float | None = None  # new by old of its table's limit or best peer
 
     @cached_property
     def verdict(self) -> str:
@@ -65,14 +67,30 @@ class Pair:
 
     @property
     def factor(self) -> float | None:
-        """New by old; None where one of them is not positive."""
-        return self.new.median / self.old.median if min(self.old.median, self.new.median) > 0 else None
+        return _factor(self.old, self.new)
+
+
+def _factor(old: Row, new: Row) -> float | None:
+    """New by old; None where one of them is not positive."""
+    return new.median / old.median if min(old.median, new.median) > 0 else None
 
 
 def pairs(old: Results, new: Results) -> list[Pair]:
     """Return the ways that are in both results, in the order of the new one."""
     before = _rows(old)
-    return [Pair(before[key], row) for key, row in _rows(new).items() if key in before]
+    return [
+        Pair(before[key], row, _beside(before, table, row))
+        for table in new.tables
+        for row in table.rows
+        if (key := (row.group, row.way)) in before
+    ]
+
+
+def _beside(before: Mapping[tuple[str, str], Row], table: Table, row: Row) -> float | None:
+    for other in (*table.of_role("limit"), *table.of_role("peer")):
+        if other is not row and (old := before.get((other.group, other.way))):
+            return _factor(old, other)
+    return None
 
 
 def _rows(results: Results) -> dict[tuple[str, str], Row]:
@@ -104,6 +122,8 @@ def blocks(old: Results, new: Results) -> Iterator[Block]:
             yield Heading(f"{verdict}: {len(changed)}".capitalize(), 2)
             yield _grid(changed)
     yield Paragraph(count(found))
+    if any(pair.beside for pair in found if pair.verdict in (FASTER, SLOWER)):
+        yield Paragraph("Beside it: new / old of the limit, or else of the best peer, of the same table.")
     if moved := list(_movements(found)):
         yield Paragraph(f"All in all, new by old, the median of each kind: {', '.join(moved)}.")
 
@@ -111,8 +131,11 @@ def blocks(old: Results, new: Results) -> Iterator[Block]:
 def _only_in_one(old: Results, new: Results) -> Iterator[str]:
     before, after = _rows(old), _rows(new)
     for words, keys in (("old", before.keys() - after.keys()), ("new", after.keys() - before.keys())):
+        groups: dict[str, list[str]] = {}
         for group, way in sorted(keys):
-            yield f"{words}: {group}: {way}"
+            groups.setdefault(group, []).append(way)
+        for group, ways in groups.items():
+            yield f"{words}: {group}: {', '.join(ways)}"
 
 
 def _grid(changed: Sequence[Pair]) -> Grid:
@@ -123,13 +146,18 @@ def _grid(changed: Sequence[Pair]) -> Grid:
             f"{pair.new.group}: {pair.new.way}",
             human(pair.old.median, pair.old.unit),
             human(pair.new.median, pair.new.unit),
-            f"{digits(pair.factor)} x" if pair.factor else "",
+            _times(pair.factor),
+            _times(pair.beside),
             f"{len(pair.old.values)}, {len(pair.new.values)}",
         ]
         for pair in ordered
     ]
     strong = frozenset(number for number, pair in enumerate(ordered) if pair.new.role == "ringfeed")
-    return Grid(["way", "old", "new", "new / old", "rounds"], rows, strong)
+    return Grid(["way", "old", "new", "new / old", "beside it", "rounds"], rows, strong)
+
+
+def _times(factor: float | None) -> str:
+    return "" if factor is None else f"{digits(factor)} x"
 
 
 def count(found: Sequence[Pair]) -> str:
@@ -147,7 +175,7 @@ def _movements(found: Iterable[Pair]) -> Iterator[str]:
             factors[pair.new.role].append(pair.factor)
     for role, words in (("ringfeed", "RingFeed"), ("peer", "peers"), ("limit", "limits")):
         if factors[role]:
-            yield f"{words} {roughly(statistics.median(factors[role]))} x"
+            yield f"{words} {_times(statistics.median(factors[role]))}"
 
 
 def main() -> None:
