@@ -103,6 +103,11 @@ def styles(roles: Mapping[str, Role]) -> dict[str, Style]:
     return found
 
 
+def distinct(names: Sequence[str]) -> dict[str, str]:
+    """Return a colour for each name, all equally strong."""
+    return {name: DISTINCT[number % len(DISTINCT)] for number, name in enumerate(names)}
+
+
 # ---- Figures and axes --------------------------------------------------------------------------------
 
 
@@ -120,6 +125,12 @@ def card(
     figure.text(MARGIN / WIDTH, 1 - MARGIN / height, title, va="top", fontsize=13, fontweight="bold")
     figure.text(MARGIN / WIDTH, 1 - (MARGIN + 0.27) / height, words, va="top", fontsize=9.5, color=FAINT)
     return figure, axes[:panels]
+
+
+def warn(figure: Figure, words: str) -> None:
+    """Write a warning into the upper right corner."""
+    height = figure.get_figheight()
+    figure.text(1 - MARGIN / WIDTH, 1 - MARGIN / height, words, ha="right", va="top", fontsize=9.5, color=WARM[0])
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -183,6 +194,14 @@ def ink_on(color: str) -> str:
 
 
 # ---- Names -------------------------------------------------------------------------------------------
+
+
+def name_ways(figure: Figure, all_axes: Sequence[Axes], drawn: Mapping[str, Style]) -> None:
+    """Name the ways at the ends of their lines; where there are several panels, below them."""
+    if len(all_axes) == 1:
+        name_ends(figure, all_axes[0], drawn)
+    else:
+        legend(figure, drawn)
 
 
 def name_ends(figure: Figure, axes: Axes, drawn: Mapping[str, Style]) -> None:

@@ -28,6 +28,8 @@ def draw_all(results: Results, out: Path) -> Mapping[str, Sequence[Picture]]:
     for figure_name, file_name, words, draw in PICTURES:
         with look.settings():
             if figure := draw(results):
+                if not all(table.quotable for table in results.of_figure(figure_name)):
+                    look.warn(figure, "some of it was disturbed: not to be quoted")
                 look.save(figure, out / file_name)
                 pictures.setdefault(figure_name, []).append(Picture(file_name, words))
     return pictures
@@ -70,7 +72,7 @@ def hop_by_size(results: Results) -> Figure | None:
     look.measured_at(axes, [table.axes["record_bytes"] for table in tables], size)
     look.seconds_up(axes)
     axes.set_xlabel("size of the record")
-    look.name_ends(figure, axes, drawn)
+    look.name_ways(figure, [axes], drawn)
     return figure
 
 
@@ -92,7 +94,7 @@ def throughput_by_producers(results: Results) -> Figure | None:
         look.logarithmic_up(axes, rate_tick)
         axes.set_title(f"records of {size(float(record_bytes))}")
         axes.set_xlabel("producers")
-    look.legend(figure, drawn)
+    look.name_ways(figure, all_axes, drawn)
     return figure
 
 
@@ -128,7 +130,7 @@ def latency(results: Results) -> Figure | None:
         return None
     drawn = styles_of(tables)
     by_size = has_several(tables, "record_bytes")
-    words = "from the producer's first write to the taker's last read; less is better"
+    words = "from send to receipt, by the size of a record; less is better"
     panels = len(PERCENTILES) if by_size else min(look.PANELS, len(tables))
     figure, all_axes = look.card("How long a record is on its way", words, panels, share_y=True)
     if by_size:
@@ -172,7 +174,7 @@ def predictor_by_workers(results: Results) -> Figure | None:
         return None
     figure, all_axes = look.card(
         "Items a second, by the number of workers",
-        "more is better; dashed: what the machine allows; each panel has its own scale",
+        "more is better; dashed: what the machine allows; panels have scales of their own",
         len(panels),
     )
     drawn = _lasting((table for members in panels.values() for table in members), "workers")
@@ -185,7 +187,7 @@ def predictor_by_workers(results: Results) -> Figure | None:
         look.named_up(axes, rate_tick)
         axes.set_title(str(workload))
         axes.set_xlabel("workers")
-    look.legend(figure, drawn)
+    look.name_ways(figure, all_axes, drawn)
     return figure
 
 
@@ -194,16 +196,16 @@ def predictor_by_workers(results: Results) -> Figure | None:
 
 def stages(results: Results) -> Figure | None:
     """A bar per way or per piece of work, cut into the stages that its time goes to."""
-    bars = dict(_stage_bars(results.of_figure("stages")))
+    bars = dict(stage_bars(results.of_figure("stages")))
     if not bars:
         return None
     figure, (axes,) = look.card(
         "Where the time goes",
-        "RingFeed, parts of the time of one item; at the right the whole",
+        "RingFeed, parts of the time of an item or a request; at the right the whole",
         height=2.0 + 0.62 * len(bars),
     )
     names = list(dict.fromkeys(name for stages_ in bars.values() for name in stages_))
-    colors = {name: look.DISTINCT[number % len(look.DISTINCT)] for number, name in enumerate(names)}
+    colors = look.distinct(names)
     for position, seconds in enumerate(bars.values()):
         _draw_stages(axes, position, seconds, colors)
     axes.set_yticks(range(len(bars)), list(bars))
@@ -217,20 +219,29 @@ def stages(results: Results) -> Figure | None:
     return figure
 
 
-def _stage_bars(tables: Iterable[Table]) -> Iterable[tuple[str, dict[str, float]]]:
-    """Return for each bar its stages in seconds: the notes of a row, or the rows of a table."""
+def stage_bars(tables: Iterable[Table]) -> Iterable[tuple[str, dict[str, float]]]:
+    """Return for each bar its stages in seconds: the notes of a row, in microseconds, or the rows of a table."""
     for table in tables:
         rows = [row for row in table.measured if row.role == "ringfeed"]
-        unit = SECONDS.get(table.unit, 1e-6)
         noted = [row for row in rows if row.notes]
         for row in noted:
-            yield _bar_name(table, row.way), {name: value * 1e-6 for name, value in row.notes.items()}
+            yield _bar_name(table, row.way if len(noted) > 1 else ""), _with_the_rest(row.notes)
         if rows and not noted:
-            yield _bar_name(table, table.title), {row.way: row.median * unit for row in rows}
+            unit = SECONDS.get(table.unit, 1e-6)
+            yield _bar_name(table, ""), {row.way: row.median * unit for row in rows}
 
 
-def _bar_name(table: Table, otherwise: str) -> str:
-    return str(table.axes.get("workload", otherwise))
+def _with_the_rest(notes: Mapping[str, float]) -> dict[str, float]:
+    """Return stages in seconds; where the notes have a total, what no stage explains of it is one more."""
+    seconds = {name: value * 1e-6 for name, value in notes.items() if name != "total"}
+    rest = notes.get("total", 0.0) * 1e-6 - sum(seconds.values())
+    return seconds | ({"the rest": rest} if rest > 0 else {})
+
+
+def _bar_name(table: Table, way: str) -> str:
+    """Where a table stands in its family: `corners, 16 clients`."""
+    axes = [value if isinstance(value, str) else f"{value:g} {name}" for name, value in table.axes.items()]
+    return ", ".join([*([way] if way else []), *axes]) or table.title
 
 
 def _draw_stages(axes: Axes, position: int, seconds: Mapping[str, float], colors: Mapping[str, str]) -> None:

@@ -8,7 +8,7 @@ from report import growth
 from report.grids import Block, Grid, Heading, Listing, Paragraph, Picture
 from report.results import QUOTABLE_OTHERS_SHARE, Results, Row, Table, ratio
 from report.targets import Verdict, judge
-from report.units import SECONDS, digits, duration, human, rate, roughly, span
+from report.units import digits, duration, human, rate, roughly, span
 
 # In the order in which one reads them; a suite that is not here comes last, under the name of its file.
 SUITES = {
@@ -38,6 +38,7 @@ HOW_TO_READ = (
 GROWING = {"record_bytes": "the size of a record in bytes", "fields": "the number of fields of a record"}
 
 NEARLY_ALL = 90  # per cent of a limit: from there on a third digit is shown, since targets lie there
+NO_RATE = ("latency", "round_trip", "stages")  # one at a time: how many a second would say it again
 COLUMN_NOTES = 3  # so many different notes get columns; more of them share one
 GIGABYTES_FROM = 4096  # bytes per unit: below that, what counts is how many, not how much
 
@@ -190,7 +191,9 @@ def _limit_header(limits: Sequence[Row]) -> list[str]:
 def _way(row: Row, limits: Sequence[Row]) -> str:
     if row.role != "limit":
         return row.way
-    return f"{row.way} (limit)" if len(limits) == 1 else f"{row.way} (limit {LETTERS[limits.index(row)]})"
+    said = "" if row.way.startswith("limit") else "limit"
+    letter = LETTERS[limits.index(row)] if len(limits) > 1 else ""
+    return f"{row.way} ({' '.join(filter(None, (said, letter)))})" if said or letter else row.way
 
 
 def _latency(row: Row) -> str:
@@ -204,7 +207,7 @@ def _rate_name(table: Table) -> str:
 
 
 def _rate(row: Row) -> str:
-    if row.unit not in SECONDS or not row.seconds or row.seconds <= 0:
+    if row.figure in NO_RATE or not row.seconds or row.seconds <= 0:
         return ""
     if row.bytes_per_unit >= GIGABYTES_FROM:
         return digits(row.bytes_per_unit / row.seconds / 1e9)

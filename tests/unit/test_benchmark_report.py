@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,12 @@ def measured(tmp_path: Path) -> results.Results:
     return results.load(written(tmp_path / "raw.json", everything()))
 
 
+@pytest.fixture
+def loaded(tmp_path: Path) -> Callable[..., results.Results]:
+    """Return results made of entries."""
+    return lambda entries, **about: results.load(written(tmp_path / "raw.json", entries, **about))
+
+
 def verdict_of(found: results.Results, name: str) -> targets.Verdict:
     return next(verdict for verdict in targets.judge(found) if verdict.name.startswith(name))
 
@@ -30,13 +37,13 @@ def verdict_of(found: results.Results, name: str) -> targets.Verdict:
 # ---- Tables ------------------------------------------------------------------------------------------
 
 
-def test_ratios_are_medians_of_the_ratios_of_the_same_rounds(tmp_path: Path) -> None:
+def test_ratios_are_medians_of_the_ratios_of_the_same_rounds(loaded: Callable[..., results.Results]) -> None:
     entries = [
         entry("paired", "RingFeed", "ringfeed", [1.0, 2.0, 10.0]),
         entry("paired", "peer", "peer", [3.0, 8.0, 20.0]),
         entry("paired", "limit", "limit", [0.5, 1.8, 9.0]),
     ]
-    table = results.load(written(tmp_path / "raw.json", entries)).tables[0]
+    table = loaded(entries).tables[0]
     text = as_text(tables.table_blocks(table))
     ringfeed = next(line for line in text.splitlines() if line.startswith("* RingFeed"))
     assert ringfeed.split()[-4:] == ["3.0", "x", "90.0", "%"]  # not 4.0 x and 90 %, the quotients of the medians
@@ -51,9 +58,9 @@ def test_the_best_way_comes_first_and_every_row_has_its_ratios(measured: results
     assert "| **20 x** | **50 %** |" in markdown
 
 
-def test_of_several_limits_each_has_a_column_of_its_own(tmp_path: Path) -> None:
+def test_of_several_limits_each_has_a_column_of_its_own(loaded: Callable[..., results.Results]) -> None:
     entries = [*hop(), entry(HOP_TITLE, "a slower limit", "limit", rounds(9e-8), axes=HOP)]
-    table = results.load(written(tmp_path / "raw.json", entries)).tables[0]
+    table = loaded(entries).tables[0]
     markdown = as_markdown(tables.table_blocks(table))
     assert "of limit a | of limit b" in markdown
     assert "| memory (limit a) |" in markdown
@@ -64,9 +71,9 @@ def test_who_is_missing_is_named_with_the_reason(measured: results.Results) -> N
     assert "Missing: ray (ray is not installed)." in as_markdown(tables.blocks(measured, {}))
 
 
-def test_work_that_nobody_measured_is_named_as_well(tmp_path: Path) -> None:
+def test_work_that_nobody_measured_is_named_as_well(loaded: Callable[..., results.Results]) -> None:
     missing = {"a race of peers": {"mosec": "mosec is not installed"}}
-    found = results.load(written(tmp_path / "raw.json", hop(), missing=missing))
+    found = loaded(hop(), missing=missing)
     assert "- a race of peers: mosec (mosec is not installed)" in as_markdown(tables.blocks(found, {}))
 
 
@@ -120,14 +127,14 @@ def test_a_target_that_is_reached_is_met(measured: results.Results) -> None:
     assert verdict.words == "met"
 
 
-def test_a_target_that_is_not_reached_is_missed_by_so_much(tmp_path: Path) -> None:
-    found = results.load(written(tmp_path / "raw.json", hop(ringfeed=4e-7)))
+def test_a_target_that_is_not_reached_is_missed_by_so_much(loaded: Callable[..., results.Results]) -> None:
+    found = loaded(hop(ringfeed=4e-7))
     assert verdict_of(found, "64-byte hop").words == "missed by 50 %"
 
 
-def test_a_bound_from_above_is_missed_by_what_is_beyond_it(tmp_path: Path) -> None:
+def test_a_bound_from_above_is_missed_by_what_is_beyond_it(loaded: Callable[..., results.Results]) -> None:
     entries = [entry("idle", way, "ringfeed", [share], "idle", unit="%") for way, share in (("a", 0.1), ("b", 0.6))]
-    verdict = verdict_of(results.load(written(tmp_path / "raw.json", entries)), "CPU")
+    verdict = verdict_of(loaded(entries), "CPU")
     assert (verdict.shown, verdict.words) == ("0.600 %", "missed by 20 %")
 
 
@@ -145,20 +152,20 @@ def test_a_target_without_data_was_not_measured(measured: results.Results) -> No
     assert (verdict.met, verdict.words) == (None, "not measured in this run")
 
 
-def test_a_target_of_several_workloads_has_a_verdict_for_each(tmp_path: Path) -> None:
+def test_a_target_of_several_workloads_has_a_verdict_for_each(loaded: Callable[..., results.Results]) -> None:
     entries = [
         entry(workload, way, role, rounds(value), "predict", {"workload": workload, "workers": 2})
         for workload, value in (("digits", 1.0), ("photographs", 0.9))
         for way, role, value in (("RingFeedPredictor", "ringfeed", 1.0), ("limit", "limit", value))
     ]
-    found = results.load(written(tmp_path / "raw.json", entries))
+    found = loaded(entries)
     assert verdict_of(found, "predictor, two workers, of the machine's limit: digits").met is True
     assert verdict_of(found, "predictor, two workers, of the machine's limit: photographs").met is False
 
 
-def test_a_verdict_on_a_disturbed_table_is_not_to_be_quoted(tmp_path: Path) -> None:
+def test_a_verdict_on_a_disturbed_table_is_not_to_be_quoted(loaded: Callable[..., results.Results]) -> None:
     entries = [entry("idle", "take", "ringfeed", [0.1], "idle", unit="%", others_share=0.3)]
-    verdict = verdict_of(results.load(written(tmp_path / "raw.json", entries)), "CPU")
+    verdict = verdict_of(loaded(entries), "CPU")
     assert verdict.words == "met, but not to be quoted"
 
 
@@ -196,6 +203,30 @@ def test_what_has_no_data_is_not_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     make(written(tmp_path / "raw.json", hop()), tmp_path / "out")
     assert not list((tmp_path / "out").glob("*.svg"))
+
+
+def test_what_no_stage_explains_is_drawn_as_the_rest(loaded: Callable[..., results.Results]) -> None:
+    pytest.importorskip("matplotlib")
+    from report.plots import stage_bars
+
+    entries = [
+        entry("noted", "RingFeed", "ringfeed", [1.0], "stages", {"clients": 2}, notes={"copy": 10.0, "total": 25.0}),
+        entry("measured", "copy", "ringfeed", [3.0], "stages", unit="us"),
+        entry("measured", "compute", "ringfeed", [5.0], "stages", unit="us"),
+    ]
+    bars = dict(stage_bars(loaded(entries).tables))
+    assert bars["2 clients"] == pytest.approx({"copy": 10e-6, "the rest": 15e-6})
+    assert bars["measured"] == pytest.approx({"copy": 3e-6, "compute": 5e-6})
+
+
+def test_names_beside_lines_move_apart_as_little_as_possible() -> None:
+    pytest.importorskip("matplotlib")
+    from report.look import spread
+
+    assert spread([0.2, 0.5], 0.1, 1.0) == [0.2, 0.5]
+    assert spread([0.5, 0.5, 0.9], 0.1, 1.0) == pytest.approx([0.45, 0.55, 0.9])
+    assert spread([0.99, 1.0], 0.1, 1.0) == pytest.approx([0.9, 1.0])
+    assert spread([0.0, 0.01, 0.15], 0.1, 1.0) == pytest.approx([0.0, 0.1, 0.2])
 
 
 def test_the_published_result_says_the_same_as_the_raw_one(tmp_path: Path) -> None:
