@@ -85,8 +85,9 @@ model-long: ## all of that, and what takes hours and gigabytes
 model-smoke: ## the part of it that takes seconds
 	@$(PYTHON) csrc/model/check.py --smoke
 
-# The report is made of what was measured, also when some of it failed; its own tables replace pytest-benchmark's.
-MEASURE = $(BIN)/python -m pytest benchmarks --ignore=benchmarks/gpu --timeout=0 -q --benchmark-quiet
+# The report is made of what was measured, also when some of it failed. Its tables replace those of pytest-benchmark, and
+# name who is missing.
+MEASURE = $(BIN)/python -m pytest benchmarks --ignore=benchmarks/gpu --timeout=0 -q -rfE --benchmark-quiet
 REPORT  = PYTHONPATH=benchmarks $(BIN)/python -m report
 
 bench: $(VENV)/.dev build ## measure RingFeed and its peers; tables, targets and pictures in build/bench
