@@ -18,8 +18,8 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .PHONY: help demo build test test-c test-orderings test-aarch64 test-py test-slow test-bench test-gpu bench-gpu test-pythons \
-    test-tf-versions smoke steps model model-long model-smoke chaos chaos-smoke fuzz fuzz-smoke soak soak-smoke lint format bench sdist wheel \
-    lock clean
+    test-tf-versions smoke steps model model-long model-smoke chaos chaos-smoke fuzz fuzz-smoke soak soak-smoke lint format \
+    bench bench-full bench-publish bench-compare sdist wheel lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -85,8 +85,29 @@ model-long: ## all of that, and what takes hours and gigabytes
 model-smoke: ## the part of it that takes seconds
 	@$(PYTHON) csrc/model/check.py --smoke
 
-bench: $(VENV)/.dev build ## measure (see benchmarks/README.md)
-	@$(BIN)/python -m pytest benchmarks --timeout=0 -s
+# The report is made of what was measured, also when some of it failed. Its tables replace those of pytest-benchmark, and
+# name who is missing.
+MEASURE = $(BIN)/python -m pytest benchmarks --ignore=benchmarks/gpu --timeout=0 -q -rfE --benchmark-quiet
+REPORT  = PYTHONPATH=benchmarks $(BIN)/python -m report
+
+bench: $(VENV)/.dev build ## measure RingFeed and its peers; tables, targets and pictures in build/bench
+	@mkdir -p build/bench
+	@$(MEASURE) --ignore=benchmarks/bench_devices.py --benchmark-json=build/bench/results.json; \
+	    measured=$$?; $(REPORT) build/bench/results.json build/bench && exit $$measured
+
+bench-full: $(VENV)/.dev build ## the same with all sizes, all peers, more rounds and two devices: build/bench-full
+	@mkdir -p build/bench-full
+	@$(MEASURE) --full --benchmark-json=build/bench-full/results.json; \
+	    measured=$$?; $(REPORT) build/bench-full/results.json build/bench-full && exit $$measured
+
+bench-publish: $(VENV)/.dev ## put the last full run and its report into benchmarks/results
+	@$(REPORT) build/bench-full/results.json benchmarks/results
+
+OLD ?= benchmarks/results/results.json
+NEW ?= build/bench-full/results.json
+
+bench-compare: $(VENV)/.dev ## name what changed beyond the noise (OLD=... NEW=...; published, and the last full run)
+	@PYTHONPATH=benchmarks $(BIN)/python -m report.compare $(OLD) $(NEW)
 
 SECONDS ?= 1800
 

@@ -1,0 +1,263 @@
+"""How the pictures look: one paper-white card that reads well on a light and on a dark page, RingFeed in warm colours.
+
+Peers are cold colours, limits dashed grey; markers differ as well, so that nothing depends on telling colours apart.
+Text is drawn as paths: it looks the same wherever it is shown. The same data gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from measuring.contest import Role
+from report.units import tick
+
+INK, FAINT, RULE, PAPER = "#24292f", "#57606a", "#e3e6ea", "#ffffff"
+WARM = ("#c8370a", "#f0801a", "#8c2d04", "#e0a000")
+COLD = ("#0072b2", "#009e73", "#6a51a3", "#56a8d8", "#5f6b76", "#1b3f66", "#5c9a1e", "#a6559d", "#00747a")
+GREY = ("#24292f", "#8a939c", "#57606a")
+DISTINCT = ("#c8370a", "#0072b2", "#009e73", "#f0a020", "#6a51a3", "#56b4e9", "#a6559d", "#8a939c", "#1b3f66")
+MARKERS = "osD^vP<X>"
+DASHES = ("--", ":", "-.")
+WIDTH, MARGIN, HEADLINE = 9.2, 0.12, 0.6  # inches
+PANELS = 4  # side by side; more are too narrow
+DRAWN_FIRST = ("limit", "peer", "ringfeed")  # what is drawn last lies on top
+
+SETTINGS = {
+    "axes.edgecolor": FAINT,
+    "axes.grid": True,
+    "axes.grid.which": "major",
+    "axes.labelcolor": FAINT,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlecolor": INK,
+    "figure.facecolor": PAPER,
+    "figure.constrained_layout.use": True,
+    "figure.constrained_layout.h_pad": 0.1,
+    "figure.constrained_layout.w_pad": 0.1,
+    "font.family": "DejaVu Sans",  # matplotlib brings it
+    "font.size": 9.5,
+    "grid.color": RULE,
+    "grid.linewidth": 0.8,
+    "legend.frameon": False,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "ringfeed",  # else each file has identifiers of its own
+    "text.color": INK,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+}
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one way is drawn in all panels of a picture."""
+
+    role: Role
+    color: str
+    marker: str
+    dashes: str
+
+    @property
+    def line(self) -> dict[str, Any]:
+        strong = self.role == "ringfeed"
+        return {
+            "color": self.color,
+            "linestyle": self.dashes,
+            "linewidth": 2.6 if strong else 1.4,
+            "marker": "" if self.role == "limit" else self.marker,
+            "markersize": 6 if strong else 4.5,
+            "markeredgecolor": PAPER,
+            "markeredgewidth": 0.6,
+            "zorder": 2 + DRAWN_FIRST.index(self.role),
+        }
+
+    @property
+    def weight(self) -> str:
+        return "bold" if self.role == "ringfeed" else "normal"
+
+
+def styles(roles: Mapping[str, Role]) -> dict[str, Style]:
+    """Return a style for each way: those of one role differ in colour, and in marker or dashes.
+
+    Where RingFeed is alone there is nobody to stand out from, and its ways are told apart more easily.
+    """
+    colors = {"ringfeed": WARM if {*roles.values()} != {"ringfeed"} else DISTINCT, "peer": COLD, "limit": GREY}
+    found: dict[str, Style] = {}
+    for role in ("ringfeed", "peer", "limit"):
+        for number, way in enumerate(way for way, its_role in roles.items() if its_role == role):
+            color = colors[role][number % len(colors[role])]
+            marker = MARKERS[(number + number // len(colors[role])) % len(MARKERS)]
+            found[way] = Style(role, color, marker, DASHES[number % len(DASHES)] if role == "limit" else "-")
+    return found
+
+
+def distinct(names: Sequence[str]) -> dict[str, str]:
+    """Return a colour for each name, all equally strong."""
+    return {name: DISTINCT[number % len(DISTINCT)] for number, name in enumerate(names)}
+
+
+# ---- Figures and axes --------------------------------------------------------------------------------
+
+
+def card(
+    title: str, words: str, panels: int = 1, *, columns: int = PANELS, height: float = 4.6, share_y: bool = False
+) -> tuple[Figure, Sequence[Axes]]:
+    """Return an empty picture with a headline, a line that says how to read it, and its panels."""
+    columns = min(panels, columns)
+    rows = math.ceil(panels / columns)
+    figure = Figure(figsize=(9.2, height))
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=share_y).flatten()
+    for spare in axes[panels:]:
+        spare.remove()
+    figure.set_layout_engine("constrained", rect=(0, 0, 1, 1 - HEADLINE / height))
+    figure.text(MARGIN / WIDTH, 1 - MARGIN / height, title, va="top", fontsize=13, fontweight="bold")
+    figure.text(MARGIN / WIDTH, 1 - (MARGIN + 0.27) / height, words, va="top", fontsize=9.5, color=FAINT)
+    return figure, axes[:panels]
+
+
+def warn(figure: Figure, words: str) -> None:
+    """Write a warning into the upper right corner."""
+    height = figure.get_figheight()
+    figure.text(1 - MARGIN / WIDTH, 1 - MARGIN / height, words, ha="right", va="top", fontsize=9.5, color=WARM[0])
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write an SVG file without a date or a version in it."""
+    figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
+
+
+def settings() -> Any:
+    """Return the context in which pictures are drawn: matplotlib's defaults and ours, whatever the user has set."""
+    return mpl.rc_context({**mpl.rcParamsDefault, **SETTINGS})
+
+
+def measured_at(axes: Axes, values: Iterable[float], name: Callable[[float], str], room: float = 0.09) -> None:
+    """Make x logarithmic, with ticks where something was measured; each name needs `room`, a part of the axis."""
+    values = sorted(set(values))
+    axes.set_xscale("log")
+    left, right = axes.get_xlim()
+    least = (right / left) ** room
+    shown = [values[0]]
+    for value in values[1:-1]:
+        if value >= shown[-1] * least and value * least <= values[-1]:
+            shown.append(value)
+    axes.xaxis.set_major_locator(FixedLocator([*shown, values[-1]]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: name(value)))
+
+
+def logarithmic_up(axes: Axes, name: Callable[[float], str]) -> None:
+    """Make y logarithmic, with ticks at the powers of ten."""
+    axes.set_yscale("log")
+    axes.yaxis.set_minor_locator(NullLocator())
+    named_up(axes, name)
+
+
+def named_up(axes: Axes, name: Callable[[float], str]) -> None:
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: name(value)))
+
+
+def seconds_up(axes: Axes) -> None:
+    """Make y a logarithmic axis of seconds."""
+    logarithmic_up(axes, lambda value: tick(value, "s"))
+
+
+def show_growth(axes: Axes, numbers: Sequence[float], costs: Sequence[float]) -> None:
+    """Make both axes logarithmic with as many decades each, in a square: what is linear rises by 45 degrees, dotted."""
+    sides = [(math.log10(min(values)), math.log10(max(values))) for values in (numbers, costs)]
+    half = max(high - low for low, high in sides) / 2 * 1.15
+    (left, right), (bottom, top) = ((middle - half, middle + half) for middle in (sum(side) / 2 for side in sides))
+    axes.set(xscale="log", yscale="log", xlim=(10**left, 10**right), ylim=(10**bottom, 10**top), box_aspect=1)
+    for start in range(math.floor(bottom - 2 * half), math.ceil(top)):
+        ends = start, start + right - left
+        axes.plot(
+            (10**left, 10**right), [10**end for end in ends], color=GREY[1], linestyle=":", linewidth=0.9, zorder=1
+        )
+
+
+def ink_on(color: str) -> str:
+    """Return what can be read on a colour: paper on dark ones, ink on light ones."""
+    red, green, blue = to_rgb(color)
+    return PAPER if 0.299 * red + 0.587 * green + 0.114 * blue < 0.55 else INK
+
+
+# ---- Names -------------------------------------------------------------------------------------------
+
+
+def name_ways(figure: Figure, all_axes: Sequence[Axes], drawn: Mapping[str, Style]) -> None:
+    """Name the ways at the ends of their lines; where there are several panels, below them."""
+    if len(all_axes) == 1:
+        name_ends(figure, all_axes[0], drawn)
+    else:
+        legend(figure, drawn)
+
+
+def name_ends(figure: Figure, axes: Axes, drawn: Mapping[str, Style]) -> None:
+    """Write each line's name beside its right end, moved apart where lines end close together."""
+    figure.draw_without_rendering()  # only then the axes know their place
+    to_axes = axes.transAxes.inverted()
+    ends = {}
+    for line in axes.get_lines():
+        if line.get_label() in drawn:
+            x, y = line.get_xydata()[-1]
+            ends[line.get_label()] = to_axes.transform(axes.transData.transform((x, y)))
+    gap = 13.5 * figure.dpi / 72 / axes.get_window_extent().height
+    ways = sorted(ends, key=lambda way: ends[way][1])
+    for way, place in zip(ways, spread([ends[way][1] for way in ways], gap, 1.0), strict=True):
+        axes.annotate(
+            way,
+            xy=ends[way],
+            xytext=(1.035, place),
+            xycoords="axes fraction",
+            va="center",
+            fontsize=9,
+            color=drawn[way].color,
+            fontweight=drawn[way].weight,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": drawn[way].color,
+                "linewidth": 0.7,
+                "relpos": (0, 0.5),
+                "shrinkB": 4,
+            },
+        )
+
+
+def spread(places: Sequence[float], gap: float, top: float) -> list[float]:
+    """Move sorted places apart to at least `gap`, as little as possible, between 0 and `top`.
+
+    What is too close shares its middle, as in the pooling of adjacent violators.
+    """
+    clusters: list[tuple[float, int]] = []
+    for place in places:
+        middle, count = place, 1
+        while True:
+            half = gap * (count - 1) / 2
+            middle = max(half, min(middle, top - half))
+            if not clusters or middle - clusters[-1][0] >= gap * (count + clusters[-1][1]) / 2:
+                break
+            before, others = clusters.pop()
+            middle = (middle * count + before * others) / (count + others)
+            count += others
+        clusters.append((middle, count))
+    return [middle + gap * (number - (count - 1) / 2) for middle, count in clusters for number in range(count)]
+
+
+def legend(figure: Figure, drawn: Mapping[str, Style], columns: int = 3) -> None:
+    """Name the ways of all panels below them, RingFeed's in bold."""
+    handles = [mpl.lines.Line2D([], [], label=way, **style.line) for way, style in drawn.items()]
+    made = figure.legend(handles=handles, loc="outside lower left", ncols=columns, fontsize=9, handlelength=2.4)
+    for text, style in zip(made.get_texts(), drawn.values(), strict=True):
+        text.set_fontweight(style.weight)

@@ -1,0 +1,290 @@
+"""The benchmarks' report, on results that are made up, and on those of a tiny suite that really runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from made_up_results import BENCHMARKS, HOP, HOP_TITLE, PLACES, entry, everything, hop, rounds, written
+from report import growth, results, tables, targets, units
+from report.__main__ import make
+from report.grids import as_markdown, as_text
+
+
+@pytest.fixture
+def measured(tmp_path: Path) -> results.Results:
+    return results.load(written(tmp_path / "raw.json", everything()))
+
+
+@pytest.fixture
+def loaded(tmp_path: Path) -> Callable[..., results.Results]:
+    """Return results made of entries."""
+    return lambda entries, **about: results.load(written(tmp_path / "raw.json", entries, **about))
+
+
+def verdict_of(found: results.Results, name: str) -> targets.Verdict:
+    return next(verdict for verdict in targets.judge(found) if verdict.name.startswith(name))
+
+
+# ---- Tables ------------------------------------------------------------------------------------------
+
+
+def test_ratios_are_medians_of_the_ratios_of_the_same_rounds(loaded: Callable[..., results.Results]) -> None:
+    entries = [
+        entry("paired", "RingFeed", "ringfeed", [1.0, 2.0, 10.0]),
+        entry("paired", "peer", "peer", [3.0, 8.0, 20.0]),
+        entry("paired", "limit", "limit", [0.5, 1.8, 9.0]),
+    ]
+    table = loaded(entries).tables[0]
+    text = as_text(tables.table_blocks(table))
+    ringfeed = next(line for line in text.splitlines() if line.startswith("* RingFeed"))
+    assert ringfeed.split()[-4:] == ["3.0", "x", "90.0", "%"]  # not 4.0 x and 90 %, the quotients of the medians
+
+
+def test_the_best_way_comes_first_and_every_row_has_its_ratios(measured: results.Results) -> None:
+    table = next(table for table in measured.tables if table.title == HOP_TITLE)
+    assert [row.way for row in table.rows] == ["memory", "RingFeed put", "faster-fifo", "multiprocessing.Queue"]
+    markdown = as_markdown(tables.table_blocks(table))
+    assert "| **RingFeed put** | **100 ns** |" in markdown
+    assert "x best peer | of the limit |" in markdown
+    assert "| **20 x** | **50 %** |" in markdown
+
+
+def test_of_several_limits_each_has_a_column_of_its_own(loaded: Callable[..., results.Results]) -> None:
+    entries = [*hop(), entry(HOP_TITLE, "a slower limit", "limit", rounds(9e-8), axes=HOP)]
+    table = loaded(entries).tables[0]
+    markdown = as_markdown(tables.table_blocks(table))
+    assert "of limit a | of limit b" in markdown
+    assert "| memory (limit a) |" in markdown
+    assert "| **50 %** | **90.0 %** |" in markdown
+
+
+def test_who_is_missing_is_named_with_the_reason(measured: results.Results) -> None:
+    assert "Missing: ray (ray is not installed)." in as_markdown(tables.blocks(measured, {}))
+
+
+def test_work_that_nobody_measured_is_named_as_well(loaded: Callable[..., results.Results]) -> None:
+    missing = {"a race of peers": {"mosec": "mosec is not installed"}}
+    found = loaded(hop(), missing=missing)
+    assert "- a race of peers: mosec (mosec is not installed)" in as_markdown(tables.blocks(found, {}))
+
+
+def test_a_table_that_others_disturbed_says_that_it_is_not_to_be_quoted(measured: results.Results) -> None:
+    busy = next(table for table in measured.tables if table.title == "busy")
+    assert "Not to be quoted: other programs took 12.0 %" in as_markdown(tables.table_blocks(busy))
+    assert "Not to be quoted" not in as_markdown(tables.table_blocks(measured.tables[0]))
+
+
+def test_memory_that_did_not_grow_has_no_ratio_and_no_rate(measured: results.Results) -> None:
+    table = next(table for table in measured.tables if table.unit == "MB")
+    assert "| **dataset** | **0 MB** | **-0.100 - 0.200 MB** |" in as_markdown(tables.table_blocks(table))
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "shown"),
+    [
+        (6.4e-8, "s", "64.0 ns"),
+        (9.996e-7, "s", "1.00 us"),
+        (0.0123, "s", "12.3 ms"),
+        (1234.0, "us", "1.23 ms"),
+        (75.0, "s", "75.0 s"),
+        (0.0, "MB", "0 MB"),
+        (0.31, "%", "0.310 %"),
+        (1234.5, "MB", "1,234 MB"),
+    ],
+)
+def test_figures_have_three_digits_and_the_unit_that_suits_them(value: float, unit: str, shown: str) -> None:
+    assert units.human(value, unit) == shown
+
+
+# ---- Growth ------------------------------------------------------------------------------------------
+
+
+def test_a_step_that_is_more_than_linear_is_named(measured: results.Results) -> None:
+    family = next(family for family in growth.families(measured) if family.of == "slots")
+    first, second = family.steps
+    assert first.against_linear == pytest.approx(1.025)
+    assert not first.suspicious
+    assert second.against_linear == pytest.approx(40 / 4.1 / 4)
+    assert second.suspicious
+    assert "2.44: more than linear from 4 to 16" in as_markdown(tables.growth_blocks(measured))
+
+
+# ---- Targets -----------------------------------------------------------------------------------------
+
+
+def test_a_target_that_is_reached_is_met(measured: results.Results) -> None:
+    verdict = verdict_of(measured, "64-byte hop")
+    assert verdict.got == pytest.approx(20)
+    assert verdict.words == "met"
+
+
+def test_a_target_that_is_not_reached_is_missed_by_so_much(loaded: Callable[..., results.Results]) -> None:
+    found = loaded(hop(ringfeed=4e-7))
+    assert verdict_of(found, "64-byte hop").words == "missed by 50 %"
+
+
+def test_a_bound_from_above_is_missed_by_what_is_beyond_it(loaded: Callable[..., results.Results]) -> None:
+    entries = [entry("idle", way, "ringfeed", [share], "idle", unit="%") for way, share in (("a", 0.1), ("b", 0.6))]
+    verdict = verdict_of(loaded(entries), "CPU")
+    assert (verdict.shown, verdict.words) == ("0.600 %", "missed by 20 %")
+
+
+def test_the_other_targets_look_at_their_tables(measured: results.Results) -> None:
+    words = {verdict.name: (verdict.shown, verdict.words) for verdict in targets.judge(measured)}
+    assert words["predictor, two workers, of the machine's limit"] == ("96.0 %", "met")
+    gil = "predictor, two workers, preprocessing that holds the GIL, times as fast as tf.data numpy_function"
+    assert words[gil] == ("1.90 x", "met")
+    assert words["memory gained over a million records"] == ("0 MB", "met")
+    assert words["64 producers, the slowest against their mean"] == ("40.0 %", "missed by 20 %")
+
+
+def test_a_target_without_data_was_not_measured(measured: results.Results) -> None:
+    verdict = verdict_of(measured, "engine, 16 clients")
+    assert (verdict.met, verdict.words) == (None, "not measured in this run")
+
+
+def test_a_target_of_several_workloads_has_a_verdict_for_each(loaded: Callable[..., results.Results]) -> None:
+    entries = [
+        entry(workload, way, role, rounds(value), "predict", {"workload": workload, "workers": 2})
+        for workload, value in (("digits", 1.0), ("photographs", 0.9))
+        for way, role, value in (("RingFeedPredictor", "ringfeed", 1.0), ("limit", "limit", value))
+    ]
+    found = loaded(entries)
+    assert verdict_of(found, "predictor, two workers, of the machine's limit: digits").met is True
+    assert verdict_of(found, "predictor, two workers, of the machine's limit: photographs").met is False
+
+
+def test_a_verdict_on_a_disturbed_table_is_not_to_be_quoted(loaded: Callable[..., results.Results]) -> None:
+    entries = [entry("idle", "take", "ringfeed", [0.1], "idle", unit="%", others_share=0.3)]
+    verdict = verdict_of(loaded(entries), "CPU")
+    assert verdict.words == "met, but not to be quoted"
+
+
+# ---- Files -------------------------------------------------------------------------------------------
+
+
+def test_the_report_has_pictures_words_on_missed_targets_and_no_place(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "why.md").write_text("The machine was tired.\n", encoding="utf-8")
+    text = make(written(tmp_path / "raw.json", everything()), out)
+    report = (out / "report.md").read_text(encoding="utf-8")
+    assert "### Why some were missed\n\nThe machine was tired.\n" in report
+    assert "met, " in text
+    pictures = sorted(path.name for path in out.glob("*.svg"))
+    names = ["growth", "hop", "latency", "predictor", "stages", "throughput"]
+    assert pictures == [f"{name}.svg" for name in names]
+    assert all(f"]({name})" in report for name in pictures)
+    for path in out.iterdir():
+        assert not any(place in path.read_text(encoding="utf-8") for place in [*PLACES, str(tmp_path)])
+
+
+def test_pictures_are_svg_and_the_same_bytes_every_time(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    raw = written(tmp_path / "raw.json", everything())
+    for out in ("once", "twice"):
+        make(raw, tmp_path / out)
+    for path in (tmp_path / "once").glob("*.svg"):
+        assert ElementTree.parse(path).getroot().tag.endswith("svg")
+        assert path.read_bytes() == (tmp_path / "twice" / path.name).read_bytes()
+
+
+def test_what_has_no_data_is_not_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    make(written(tmp_path / "raw.json", hop()), tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*.svg"))
+
+
+def test_what_no_stage_explains_is_drawn_as_the_rest(loaded: Callable[..., results.Results]) -> None:
+    pytest.importorskip("matplotlib")
+    from report.plots import stage_bars
+
+    entries = [
+        entry("noted", "RingFeed", "ringfeed", [1.0], "stages", {"clients": 2}, notes={"copy": 10.0, "total": 25.0}),
+        entry("measured", "copy", "ringfeed", [3.0], "stages", unit="us"),
+        entry("measured", "compute", "ringfeed", [5.0], "stages", unit="us"),
+    ]
+    bars = dict(stage_bars(loaded(entries).tables))
+    assert bars["2 clients"] == pytest.approx({"copy": 10e-6, "the rest": 15e-6})
+    assert bars["measured"] == pytest.approx({"copy": 3e-6, "compute": 5e-6})
+
+
+def test_names_beside_lines_move_apart_as_little_as_possible() -> None:
+    pytest.importorskip("matplotlib")
+    from report.look import spread
+
+    assert spread([0.2, 0.5], 0.1, 1.0) == [0.2, 0.5]
+    assert spread([0.5, 0.5, 0.9], 0.1, 1.0) == pytest.approx([0.45, 0.55, 0.9])
+    assert spread([0.99, 1.0], 0.1, 1.0) == pytest.approx([0.9, 1.0])
+    assert spread([0.0, 0.01, 0.15], 0.1, 1.0) == pytest.approx([0.0, 0.1, 0.2])
+
+
+def test_the_published_result_says_the_same_as_the_raw_one(tmp_path: Path) -> None:
+    raw = written(tmp_path / "raw.json", everything())
+    make(raw, tmp_path / "out")
+    published = tmp_path / "out" / "results.json"
+    first, second = (as_markdown(tables.blocks(results.load(path), {})) for path in (raw, published))
+    assert first == second
+    assert set(json.loads(published.read_text(encoding="utf-8"))["benchmarks"][0]) == {
+        *results.ROW_KEYS,
+        "group",
+        "suite",
+    }
+
+
+def test_a_result_in_the_folder_of_its_report_stays_as_it_is(tmp_path: Path) -> None:
+    raw = written(tmp_path / "results.json", everything())
+    before = raw.read_bytes()
+    make(raw, tmp_path)
+    assert raw.read_bytes() == before
+
+
+# ---- From the suites' side ---------------------------------------------------------------------------
+
+TINY_SUITE = """
+    import pytest
+    from measuring.contest import Way, Work, timed
+
+    @pytest.fixture(scope="module")
+    def work():
+        work = Work("adding up", "adding", {"numbers": 10}, missing={"abacus": "no abacus at hand"})
+        ways = [("RingFeed", "ringfeed", 10), ("peer", "peer", 5000), ("limit", "limit", 1)]
+        return work.compete([Way(name, role, lambda n=n: timed(lambda: sum(range(n)))) for name, role, n in ways], 5)
+
+    @pytest.mark.parametrize("way", ["RingFeed", "peer", "limit", "abacus"])
+    def bench_adding(tell, work, way):
+        tell(work, way)
+
+    def bench_something_else(benchmark):
+        benchmark(len, "abc")
+"""
+
+
+def test_what_a_real_suite_tells_pytest_benchmark_becomes_a_table(tmp_path: Path) -> None:
+    pytest.importorskip("pytest_benchmark")
+    (tmp_path / "bench_tiny.py").write_text(textwrap.dedent(TINY_SUITE), encoding="utf-8")
+    (tmp_path / "pytest.ini").write_text("[pytest]\npython_files = bench_*.py\npython_functions = bench_*\n")
+    raw = tmp_path / "raw.json"
+    subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "conftest", "-p", "no:cacheprovider", f"--benchmark-json={raw}"],
+        env=os.environ | {"PYTHONPATH": str(BENCHMARKS)},
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    found = results.load(raw)
+    assert [table.title for table in found.tables] == ["adding up"]
+    table = found.tables[0]
+    assert table.suite == "bench_tiny.py"
+    assert {row.way: len(row.values) for row in table.measured} == {"RingFeed": 5, "peer": 5, "limit": 5}
+    assert "Best peer: peer. Missing: abacus (no abacus at hand)." in as_markdown(tables.table_blocks(table))
