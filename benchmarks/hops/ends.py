@@ -21,6 +21,10 @@ from measuring.helper_process import follow_the_parent
 SPAWN = multiprocessing.get_context("spawn")
 SLICE_SECONDS = 0.01  # after which one receiver of several looks whether the others got the rest
 PACE_SECONDS = 0.0003  # from a record's arrival to the next one whose latency is measured: the receiver sleeps by then
+SENT_BETWEEN_LOOKS = 16  # records, at the clock
+LAST_SECONDS = (
+    1.0  # without a record, after which the last one has come: longer than a crowd keeps a sender from a core
+)
 Ends = Mapping[str, tuple[type[Any], tuple[Any, ...]]]  # way -> class of the end, and what it is made of
 WORD = np.dtype(np.int64)
 
@@ -34,15 +38,12 @@ class Received:
     count : int
     ended : float
         When the last record came, `time.perf_counter()`.
-    processor_seconds : float
-        Of the process, from order to answer.
     result : object
         Latencies, numbers: as ordered.
     """
 
     count: int
     ended: float
-    processor_seconds: float
     result: Any = None
 
 
@@ -54,6 +55,11 @@ class End:
         self.process = SPAWN.Process(target=serve, args=(theirs, job, number, ends, counts), daemon=True)
         self.process.start()
         theirs.close()
+
+    @property
+    def pid(self) -> int:
+        assert self.process.pid is not None
+        return self.process.pid
 
     def order(self, way: str, what: str, *arguments: Any) -> None:
         self._connection.send((way, what, arguments))
@@ -128,6 +134,15 @@ def send_paced(sender: Sender, number: int, counts: Any, count: int) -> float:
     return time.perf_counter()
 
 
+def send_for(sender: Sender, number: int, counts: Any, seconds: float) -> int:
+    """Send records for so long; return how many."""
+    record, sent, until = np.zeros(sender.job.record_bytes, np.uint8), 0, time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        sender.send_many(record, SENT_BETWEEN_LOOKS)
+        sent += SENT_BETWEEN_LOOKS
+    return sent
+
+
 def fill(sender: Sender, number: int, counts: Any, count: int) -> float:
     sender.fill_many(count)
     return time.perf_counter()
@@ -138,6 +153,7 @@ SEND: dict[str, Callable[..., Any]] = {
     "numbered": send_numbered,
     "paced": send_paced,
     "fill": fill,
+    "for": send_for,
 }
 
 # ---- What a receiver can be told -----------------------------------------------------------------
@@ -145,7 +161,7 @@ SEND: dict[str, Callable[..., Any]] = {
 
 def receive_all(receiver: Receiver, number: int, counts: Any, total: int, use: Callable[[Rows], Any] = len) -> Received:
     """Receive until all receivers together have `total` records."""
-    used, alone = time.process_time(), len(counts) == 1
+    alone = len(counts) == 1
     ended, mine = 0.0, 0
     while mine < total if alone else sum(counts) < total:
         count = receiver.receive(use, None if alone else SLICE_SECONDS)
@@ -153,7 +169,7 @@ def receive_all(receiver: Receiver, number: int, counts: Any, total: int, use: C
             mine += count
             counts[number] = mine
             ended = time.perf_counter()
-    return Received(mine, ended, time.process_time() - used)
+    return Received(mine, ended)
 
 
 def receive_numbers(receiver: Receiver, number: int, counts: Any, total: int) -> Received:
@@ -182,18 +198,19 @@ def receive_latencies(receiver: Receiver, number: int, counts: Any, total: int) 
 
 def receive_batches(receiver: Receiver, number: int, counts: Any, total: int) -> Received:
     """Receive contiguous batches."""
-    used, received, rows = time.process_time(), 0, receiver.job.batch
+    received, rows = 0, receiver.job.batch
     while received < total:
         receiver.receive_batch(len, min(rows, total - received))
         received += min(rows, total - received)
-    return Received(received, time.perf_counter(), time.process_time() - used)
+    return Received(received, time.perf_counter())
 
 
-def receive_nothing(receiver: Receiver, number: int, counts: Any, seconds: float) -> Received:
-    """Wait for a record that does not come."""
-    used, started = time.process_time(), time.perf_counter()
-    assert receiver.receive(len, seconds) == 0
-    return Received(0, time.perf_counter() - started, time.process_time() - used)
+def receive_until(receiver: Receiver, number: int, counts: Any, seconds: float) -> Received:
+    """Receive for so long, and then what still comes."""
+    received, until = 0, time.perf_counter() + seconds
+    while (count := receiver.receive(len, LAST_SECONDS)) or time.perf_counter() < until:
+        received += count
+    return Received(received, time.perf_counter())
 
 
 RECEIVE: dict[str, Callable[..., Any]] = {
@@ -201,5 +218,5 @@ RECEIVE: dict[str, Callable[..., Any]] = {
     "numbers": receive_numbers,
     "latencies": receive_latencies,
     "batches": receive_batches,
-    "nothing": receive_nothing,
+    "until": receive_until,
 }

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 
 from hops.ends import SPAWN, End, Ends
 from hops.interface import TRANSPORTS, Entry, Job, Transport
 from measuring.contest import Role, Sample
+from measuring.processes import processor_seconds
 
 FIRST_GUESS = 64  # records, when nothing is known of a transport
 ONLY_IN_FULL = "takes long to start: only in the full run"
@@ -94,17 +95,43 @@ class Hall:
         latencies = np.concatenate([one.result for one in received])
         return Sample(float(np.median(latencies)) / 1e6, seconds, latencies)
 
-    def idle(self, way: str, seconds: float) -> Sample:
-        """Let one receiver wait for nothing; the value is the processor time it takes, in percent of a core."""
-        receiver = self.receivers[0]
-        receiver.order(way, "nothing", seconds)
-        found = receiver.answer()
-        return Sample(found.processor_seconds / found.ended * 100, found.ended)
+    def carry(self, way: str, count: int) -> Sample:
+        """Carry so many records from each sender."""
+        _, _, seconds = self._round(way, "same", "all", count)
+        return Sample(seconds / (count * self.job.senders), seconds)
 
-    def shares(self, way: str, each: int) -> list[float]:
-        """Have every sender send so many, and return how long each took, in seconds."""
-        _, ended, _ = self._round(way, "same", "all", each)
-        return [one - self._started for one in ended]
+    @contextmanager
+    def waiting(self, way: str) -> Iterator[None]:
+        """Have the receiver wait for a record, which comes at the end."""
+        for number in range(self.job.receivers):
+            self._received[number] = 0
+        self.receivers[0].order(way, "all", 1)
+        try:
+            yield
+        finally:
+            self.senders[0].order(way, "same", 1)
+            self.senders[0].answer()
+            self.receivers[0].answer()
+
+    def receiver_seconds(self) -> float:
+        """Processor time of the first receiver so far."""
+        return processor_seconds([self.receivers[0].pid])
+
+    def pids(self) -> list[int]:
+        """All processes at both ends."""
+        return [end.pid for end in [*self.receivers, *self.senders]]
+
+    def race(self, way: str, seconds: float) -> tuple[Sample, list[int]]:
+        """Let all senders send for so long. The value is the time of one record; with it, how many each has sent."""
+        for receiver in self.receivers:
+            receiver.order(way, "until", seconds)
+        for sender in self.senders:
+            sender.order(way, "for", seconds)
+        sent = [sender.answer() for sender in self.senders]
+        received = [receiver.answer() for receiver in self.receivers]
+        if sum(sent) != sum(one.count for one in received):
+            raise RuntimeError(f"{way}: {sum(sent)} records were sent, {sum(one.count for one in received)} came")
+        return Sample(seconds / sum(sent), seconds), sent
 
     def _timed(self, way: str, send: str, receive: str, seconds: float) -> Sample:
         key = way, send
@@ -128,9 +155,9 @@ class Hall:
             self._received[number] = 0
         for receiver in self.receivers:
             receiver.order(way, receive, each * self.job.senders)
-        self._started = time.perf_counter()
+        started = time.perf_counter()
         for sender in self.senders:
             sender.order(way, send, each)
         ended = [sender.answer() for sender in self.senders]
         received = [receiver.answer() for receiver in self.receivers]
-        return received, ended, max(*ended, *(one.ended for one in received)) - self._started
+        return received, ended, max(*ended, *(one.ended for one in received)) - started

@@ -1,0 +1,143 @@
+"""How RingFeed's cost grows with what one makes large: no step may be more than linear. And is a crowd treated fairly?
+
+Rounds go through all sizes of a family in turn, so that the machine's moods hit them alike. Crowds are real processes;
+the rest is one process that puts records and takes them, where the cost of each step shows best.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ringfeed
+from conftest import Scale
+from hops.hall import Hall
+from hops.interface import TRANSPORTS, Job
+from measuring.contest import Sample, Work
+
+WAY = "RingFeed"
+TAKEN = 16  # records at a time
+Measure = Callable[[], Sample]
+
+
+def put_and_take(ring: ringfeed.Ring, record: dict[str, np.ndarray], seconds: float) -> Sample:
+    """Put some records and take them, again and again; the value is the time of one record."""
+    rows = min(TAKEN, ring.slots // 2)
+    started, done = time.perf_counter(), 0
+    while not done or time.perf_counter() - started < seconds:
+        for _ in range(rows):
+            ring.put(record)
+        with ring.take(rows, min_rows=rows):
+            done += rows
+    elapsed = time.perf_counter() - started
+    return Sample(elapsed / done, elapsed)
+
+
+def with_slots(count: int, stack: ExitStack, seconds: float) -> Measure:
+    ring = stack.enter_context(ringfeed.Ring.create(None, {"x": ((64,), "uint8")}, count))
+    record = {"x": np.zeros(64, np.uint8)}
+    return lambda: put_and_take(ring, record, seconds)
+
+
+def held_elsewhere(count: int, stack: ExitStack, seconds: float) -> Measure:
+    """All slots but a few are held by others, who do not move: one has to find one's way around them."""
+    ring = stack.enter_context(ringfeed.Ring.create(None, {"x": ((64,), "uint8")}, count))
+    held = stack.enter_context(ring.claim(rows=ring.slots - 2 * TAKEN))
+    stack.callback(held.discard)
+    record = {"x": np.zeros(64, np.uint8)}
+    return lambda: put_and_take(ring, record, seconds)
+
+
+def created(count: int, stack: ExitStack, seconds: float) -> Measure:
+    def measure() -> Sample:
+        started = time.perf_counter()
+        with ringfeed.Ring.create(None, {"x": ((64,), "uint8")}, count) as ring, ringfeed.Ring.attach(ring.name):
+            pass
+        elapsed = time.perf_counter() - started
+        return Sample(elapsed, elapsed)
+
+    return measure
+
+
+def with_fields(count: int, stack: ExitStack, seconds: float) -> Measure:
+    fields = {f"x{number}": ((64,), "uint8") for number in range(count)}
+    ring = stack.enter_context(ringfeed.Ring.create(None, fields, 256))
+    record = {name: np.zeros(64, np.uint8) for name in fields}
+    return lambda: put_and_take(ring, record, seconds)
+
+
+def with_record_bytes(count: int, stack: ExitStack, seconds: float) -> Measure:
+    slots = 4  # of any size: so the same part of them is in the cache
+    ring = stack.enter_context(ringfeed.Ring.create(None, {"x": ((count,), "uint8")}, slots))
+    record = {"x": np.zeros(count, np.uint8)}
+    return lambda: put_and_take(ring, record, seconds)
+
+
+PUT_AND_TAKEN = "time of a record, put and taken"
+FAMILIES: dict[str, tuple[Callable[[int, ExitStack, float], Measure], str, list[int]]] = {
+    "slots": (with_slots, PUT_AND_TAKEN, [16, 64, 256, 1024, 4096, 16384, 65536]),
+    "slots, all but 32 of them held": (held_elsewhere, PUT_AND_TAKEN, [64, 256, 1024, 4096, 16384, 65536]),
+    "slots, to create and attach": (created, "time of both", [16, 64, 256, 1024, 4096, 16384, 65536]),
+    "fields": (with_fields, PUT_AND_TAKEN, [1, 2, 4, 8, 16]),
+    "record_bytes": (with_record_bytes, PUT_AND_TAKEN, [64 << shift for shift in range(0, 21, 2)]),
+}
+POINTS = [(of, n) for of, (_, _, sizes) in FAMILIES.items() for n in sizes]
+
+
+@pytest.fixture(scope="module")
+def grown(scale: Scale, say: Callable[[str], None]) -> dict[tuple[str, int], Work]:
+    """Every family, one after the other, because all their rings together would be large."""
+    works = {}
+    for of, (make, quantity, sizes) in FAMILIES.items():
+        with ExitStack() as stack:
+            measures = {n: make(n, stack, scale.of(0.0, 0.02, 0.05)) for n in sizes}
+            for n in sizes:
+                works[of, n] = Work(f"growth: {of}: {n:,}", "growth", {"of": of, "n": n}, quantity)
+            for number in range(scale.of(1, 6, 16)):
+                for n, measure in measures.items():
+                    sample = measure()
+                    if number or scale.name == "smoke":  # the first warms up
+                        works[of, n].add(WAY, "ringfeed", sample)
+        say(f"growth: {of}")
+    return works
+
+
+@pytest.mark.parametrize(("of", "n"), POINTS)
+def bench_growth(tell: Any, grown: dict[tuple[str, int], Work], of: str, n: int) -> None:
+    tell(grown[of, n], WAY)
+
+
+# ---- Crowds --------------------------------------------------------------------------------------
+
+CROWDS = [1, 2, 4, 8, 16, 32, 64]
+PUT = [entry for entry in TRANSPORTS if entry.way == "RingFeed, put"]
+
+
+@pytest.fixture(scope="module", params=CROWDS)
+def crowd(request: pytest.FixtureRequest, scale: Scale, say: Callable[[str], None]) -> Work:
+    """Senders put 64-byte records for the same time: what a record takes, and the slowest of them beside their mean."""
+    count = request.param
+    if count not in scale.of([2], [1, 4, 16, 64], CROWDS):
+        pytest.skip("not at this scale")
+    title, quantity = f"growth: producers: {count}", "time of a record, sent and received"
+    work = Work(title, "growth", {"of": "producers", "n": count}, quantity)
+    slowest = []
+    with closing(Hall(Job(64, senders=count), PUT)) as hall:
+        way = hall.ways[0]
+        for number in range(scale.of(1, 3, 6)):
+            sample, sent = hall.race(way, scale.of(0.05, max(0.5, 0.05 * count), max(0.5, 0.1 * count)))
+            if number or scale.name == "smoke":
+                work.add(WAY, "ringfeed", sample)
+                slowest.append(min(sent) / (sum(sent) / len(sent)))
+    work.notes[WAY] = {"slowest / mean": float(np.median(slowest))}
+    say(work.title)
+    return work
+
+
+def bench_crowd(tell: Any, crowd: Work) -> None:
+    tell(crowd, WAY)

@@ -1,0 +1,260 @@
+"""What the ways take while nothing comes, what they hold, and whether they grow.
+
+Each transport of `hops/` gets two processes of its own, so that what they take is its own.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ringfeed
+from conftest import Scale
+from hops.hall import ONLY_IN_FULL, Hall
+from hops.interface import TRANSPORTS, Entry, Job
+from measuring.contest import Role, Sample, Way, Work
+from measuring.processes import private_megabytes, processor_seconds, resident_megabytes, with_children
+
+SINGLY = [entry for entry in TRANSPORTS if entry.single]
+RECORDS = 1_000_000
+QUICK = ("RingFeed, put", "faster-fifo, put", "Pipe, send_bytes")  # a million records take them a few seconds
+NOTHING = "limit: two processes that do nothing"
+
+# ---- Transports: idle, and resident --------------------------------------------------------------
+
+
+class Halls:
+    """One hall per transport."""
+
+    def __init__(self, job: Job, entries: list[Entry], scale: Scale) -> None:
+        self.each: dict[str, Hall] = {}
+        self.missing: dict[str, str] = {}
+        with ExitStack() as stack:
+            for entry in entries:
+                hall = stack.enter_context(closing(Hall(job, [entry], with_heavy=scale.name == "full")))
+                self.missing |= hall.missing
+                if hall.ways:
+                    self.each[entry.way] = hall
+            self._stack = stack.pop_all()
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+@pytest.fixture(scope="module")
+def halls(scale: Scale) -> Iterator[Halls]:
+    with closing(Halls(Job(150_528), SINGLY, scale)) as halls:
+        for way, hall in halls.each.items():
+            hall.check(way)
+        yield halls
+
+
+@pytest.fixture(scope="module")
+def idle(halls: Halls, scale: Scale, say: Callable[[str], None]) -> Work:
+    """All receivers wait at the same time: who waits well disturbs nobody."""
+    seconds = scale.of(0.1, 2.0, 5.0)
+    work = Work("idle: a receiver waits for a record", "idle", {"what": "receiver"}, missing=halls.missing)
+    work.quantity, work.unit = "processor time, of one core", "%"
+    for _ in range(scale.of(1, 3, 5)):
+        with ExitStack() as stack:
+            for way, hall in halls.each.items():
+                stack.enter_context(hall.waiting(way))
+            time.sleep(seconds / 4)
+            before = {way: hall.receiver_seconds() for way, hall in halls.each.items()}
+            started = time.monotonic()
+            time.sleep(seconds)
+            elapsed = time.monotonic() - started
+            for way, hall in halls.each.items():
+                used = hall.receiver_seconds() - before[way]
+                work.add(way, hall.role(way), Sample(used / elapsed * 100, elapsed))
+        say(work.title)
+    return work
+
+
+@pytest.mark.parametrize("way", [entry.way for entry in SINGLY])
+def bench_idle(tell: Any, idle: Work, way: str) -> None:
+    tell(idle, way)
+
+
+@pytest.fixture(scope="module")
+def resident(halls: Halls, idle: Work, scale: Scale) -> Work:
+    job = Job(150_528)
+    title = f"memory: both ends of a transport with room for {job.capacity} records of 150 KB, after as many records"
+    work = Work(title, "memory", {"record_bytes": job.record_bytes}, "resident memory, shared pages counted once", "MB")
+    work.missing = halls.missing
+    for way, hall in halls.each.items():
+        sample = hall.carry(way, scale.of(1, job.capacity, job.capacity))
+        work.add(way, hall.role(way), Sample(resident_megabytes(hall.pids()), sample.seconds))
+    with closing(Hall(job, [])) as bare:
+        work.add(NOTHING, "limit", Sample(resident_megabytes(bare.pids()), 1e-9))
+    return work
+
+
+@pytest.mark.parametrize("way", [*(entry.way for entry in SINGLY), NOTHING])
+def bench_resident(tell: Any, resident: Work, way: str) -> None:
+    tell(resident, way)
+
+
+# ---- Does anything grow? -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def growth(scale: Scale, say: Callable[[str], None]) -> Work:
+    """Private memory of both ends after a tenth of the records, and after all of them."""
+    records = scale.of(1000, RECORDS, RECORDS)
+    work = Work(f"growth: both ends over {records:,} records of 64 B", "memory_growth", {"what": "transport"})
+    work.quantity, work.unit = "private memory gained", "MB"
+    for entry in SINGLY:
+        if scale.name != "full" and entry.way not in QUICK:
+            work.missing[entry.way] = ONLY_IN_FULL
+            continue
+        with closing(Hall(Job(64), [entry])) as hall:
+            if not hall.ways:
+                work.missing |= hall.missing
+                continue
+            hall.carry(entry.way, records // 10)
+            before = private_megabytes(hall.pids())
+            sample = hall.carry(entry.way, records)
+            work.add(entry.way, hall.role(entry.way), Sample(private_megabytes(hall.pids()) - before, sample.seconds))
+        say(f"{work.title}: {entry.way}")
+    return work
+
+
+@pytest.mark.parametrize("way", [entry.way for entry in SINGLY])
+def bench_growth_of_transports(tell: Any, growth: Work, way: str) -> None:
+    tell(growth, way)
+
+
+def put_ones(name: str, count: int) -> None:
+    with ringfeed.Ring.attach(name) as ring:
+        record = {"x": np.ones((16, 16), np.float32)}
+        for _ in range(count):
+            ring.put(record)
+        ring.finish()
+
+
+@pytest.fixture(scope="module")
+def growth_of_a_model_process(scale: Scale) -> Work:
+    """A producer puts records; this process runs them through a `tf.function` in batches of 64, as a server would."""
+    import tensorflow as tf
+
+    records = scale.of(20_000, RECORDS, RECORDS)
+    title = f"growth: a model process over {records:,} records of 1 KB through the dataset"
+    work = Work(title, "memory_growth", {"what": "model process"}, "private memory gained", "MB")
+    total = tf.function(lambda x: tf.reduce_sum(x))
+    sizes: list[float] = []
+    started, done, seen = time.perf_counter(), 0, 0.0
+    with ringfeed.Ring.create(None, {"x": ((16, 16), "float32")}, 1024) as ring:
+        producer = multiprocessing.get_context("spawn").Process(target=put_ones, args=(ring.name, records))
+        producer.start()
+        for x in ringfeed.tf.dataset(ring, 64, structure="x", prefetch=2):
+            seen += float(total(x))
+            done += len(x)
+            if done >= records // 10 * (len(sizes) + 1):
+                sizes.append(private_megabytes([os.getpid()]))
+            del x
+        producer.join()
+    assert seen == records * 256
+    work.add("RingFeed, dataset", "ringfeed", Sample(sizes[-1] - sizes[0], time.perf_counter() - started))
+    return work
+
+
+@pytest.mark.parametrize("way", ["RingFeed, dataset"])
+def bench_growth_of_a_model_process(tell: Any, growth_of_a_model_process: Work, way: str) -> None:
+    tell(growth_of_a_model_process, way)
+
+
+# ---- Model processes that wait -------------------------------------------------------------------
+
+SLEEPING = "limit: a sleeping thread"
+WAITING = ("RingFeed, take in a graph", "RingFeed, engine and client", "RingFeed, predictor with two workers")
+
+
+@contextmanager
+def waiting_op(seconds: float) -> Iterator[Callable[[], Any]]:
+    import tensorflow as tf
+
+    with ringfeed.Ring.create(None, {"x": ((16,), "float32")}, slots=64) as ring:
+        take = tf.function(lambda: ringfeed.tf.take(ring, 64, timeout=seconds), autograph=False)
+
+        def wait() -> None:
+            with pytest.raises(tf.errors.UnknownError, match="RingEmpty"):
+                take()
+
+        yield wait
+
+
+@contextmanager
+def waiting_engine(seconds: float) -> Iterator[Callable[[], Any]]:
+    with (
+        ringfeed.Ring.create(None, {"x": ((16,), "float32")}, slots=64) as ring,
+        ringfeed.Engine(ring, small_model(), batch_size=64),
+        ringfeed.Client(ring.name) as client,
+    ):
+        client.predict({"x": np.ones(16, np.float32)})
+        yield lambda: time.sleep(seconds)
+
+
+@contextmanager
+def waiting_predictor(seconds: float) -> Iterator[Callable[[], Any]]:
+    with ringfeed.Predictor(small_model(), preprocess=ones, workers=2) as predictor:
+        predictor.predict([0, 1, 2])
+        yield lambda: time.sleep(seconds)
+
+
+def ones(number: int) -> np.ndarray:
+    return np.full(16, number, np.float32)
+
+
+def small_model() -> Any:
+    import keras
+
+    return keras.Sequential([keras.Input((16,)), keras.layers.Dense(4)])
+
+
+@contextmanager
+def sleeping_thread(seconds: float) -> Iterator[Callable[[], Any]]:
+    def sleep() -> None:
+        thread = threading.Thread(target=time.sleep, args=(seconds,))
+        thread.start()
+        thread.join()
+
+    yield sleep
+
+
+@pytest.fixture(scope="module")
+def waiting(scale: Scale, say: Callable[[str], None]) -> Work:
+    """Each is opened for its round alone, so that it is its own processor time."""
+    seconds = scale.of(0.1, 1.0, 5.0)
+    work = Work("idle: a model process waits", "idle", {"what": "model process"}, "processor time, of one core", "%")
+    contexts = dict(zip(WAITING, (waiting_op, waiting_engine, waiting_predictor), strict=True))
+
+    def measure(opened: Callable[[float], Any]) -> Sample:
+        with opened(seconds) as wait:
+            wait()
+            pids = with_children(os.getpid())
+            before, started = processor_seconds(pids), time.monotonic()
+            wait()
+            elapsed = time.monotonic() - started
+            return Sample((processor_seconds(pids) - before) / elapsed * 100, elapsed)
+
+    ways = [Way(name, role(name), lambda opened=opened: measure(opened)) for name, opened in contexts.items()]  # type: ignore[misc]
+    ways.append(Way(SLEEPING, "limit", lambda: measure(sleeping_thread)))
+    return work.compete(ways, scale.of(1, 2, 5), warm_up=0, say=say)
+
+
+def role(way: str) -> Role:
+    return "ringfeed" if way.startswith("RingFeed") else "limit"
+
+
+@pytest.mark.parametrize("way", [*WAITING, SLEEPING])
+def bench_waiting_model_process(tell: Any, waiting: Work, way: str) -> None:
+    tell(waiting, way)
