@@ -63,6 +63,16 @@ static rf_status try_claim(rf_ring *ring, uint32_t rows, uint32_t *first, uint32
     return status;
 }
 
+/* How much room is worth waking up for. Many producers before a full ring would else be woken for each
+ * slot, look through the whole ring, and most of them find nothing. What lies READY comes back soon, so
+ * that is what may be waited for; what is held may not. */
+static uint32_t wished_room(const rf_ring *ring)
+{
+    uint32_t soon = rf_count_states(ring).ready / 2, most = ring->slot_count / 8;
+    uint32_t room = soon < most ? soon : most;
+    return room ? room : 1;
+}
+
 /* Repeat an attempt until it ends, the deadline comes, or a slice is over. */
 static rf_status wait_to_claim(rf_ring *ring, uint32_t rows, int64_t deadline_ns, uint32_t *first,
                                uint32_t *count, uint64_t *words)
@@ -84,7 +94,7 @@ static rf_status wait_to_claim(rf_ring *ring, uint32_t rows, int64_t deadline_ns
         if (spins++ < RF_MOST_SPINS &&
             rf_spin(&ring->claim_spin, &ring->words[cursor], RF_STATE_FREE))
             continue;
-        uint32_t key = rf_prepare_wait(event, 1);
+        uint32_t key = rf_prepare_wait(event, wished_room(ring));
         RF_STEP("claim: wish left");
         /* A taker may be waiting for more rows than there is room for. */
         rf_notify(&ring->header->readable, UINT32_MAX);

@@ -193,6 +193,9 @@ void rf_pin_end(rf_ring *ring); /* unregister what is registered, then unmap */
 void rf_notify(rf_event *event, uint32_t rows);
 /* Leave word that we wait for `rows`; the caller looks once more, then sleeps on the key. */
 uint32_t rf_prepare_wait(rf_event *event, uint32_t rows);
+/* A taker that goes to sleep: wake the producers that wait for more room than was given back, if there is
+ * any. (Where there is none they would wake us for nothing, and we them, without end.) */
+void rf_leave_no_room_unused(rf_ring *ring);
 /* Sleep until notified or `until_ns`. True: worth looking again; false: a signal came. */
 bool rf_sleep(rf_event *event, uint32_t key, int64_t until_ns);
 /* Sleep while the lower half of a word is what was seen there. False: a signal came. */

@@ -248,6 +248,13 @@ static int64_t next_look(const rf_take_request *request, int64_t started)
     return until;
 }
 
+void rf_leave_no_room_unused(rf_ring *ring)
+{
+    rf_event *writable = &ring->header->writable;
+    if (rf_load_relaxed(&writable->wanted) != 0 && rf_count_states(ring).free != 0)
+        rf_notify(writable, UINT32_MAX);
+}
+
 /* Leave word of what is missing and look once more. RF_EMPTY: sleep on the key. */
 static rf_status last_look(rf_ring *ring, rf_take_request *request, rf_lease *lease, look *seen,
                            uint32_t *key)
@@ -263,6 +270,8 @@ static rf_status last_look(rf_ring *ring, rf_take_request *request, rf_lease *le
         if ((status = rf_enter(ring)) == RF_OK)
             status = try_take(ring, request, lease, seen);
     } while (status == RF_EMPTY && seen->missing < wished);
+    if (status == RF_EMPTY)
+        rf_leave_no_room_unused(ring);
     return status;
 }
 

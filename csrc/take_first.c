@@ -108,6 +108,8 @@ rf_status rf_take_first(rf_ring *const *rings, uint32_t count, rf_take_request *
             keys[i] = rf_prepare_wait(&rings[i]->header->readable, request->min_rows);
         if ((status = look_at_each(rings, count, request, lease)) != RF_EMPTY)
             break;
+        for (uint32_t i = 0; i < count; i++)
+            rf_leave_no_room_unused(rings[i]);
         if (!sleep_on_all(rings, keys, count, until))
             return RF_AGAIN;
     }

@@ -225,6 +225,29 @@ static void test_many_producers_wait(void)
     close_ring(ring);
 }
 
+/* A full ring, of which one slot becomes free: less than a producer waits for. The taker that waits for
+ * what it will put there lets it know. Left asleep until the end of its slice in every round, it would
+ * outlast the watchdog. */
+static void test_room_that_a_taker_leaves(void)
+{
+    enum { SLOTS = 64 };
+    rf_ring *ring = create_ring(SLOTS);
+    for (int round = 0; round < 2 * WAKE_ROUNDS; round++) {
+        for (uint64_t i = 0; i < SLOTS; i++)
+            put(ring, i);
+        pthread_t producer = start_thread(put_one, ring);
+        rest(); /* it is asleep by now, most of the time */
+        rf_lease *lease = take(ring, 1);
+        rf_lease_drop(lease);
+        CHECK_EQUAL(take_until(ring, SLOTS, SLOTS, RF_FOREVER, &lease), RF_OK);
+        CHECK_EQUAL(rf_lease_rows(lease), SLOTS);
+        rf_lease_drop(lease);
+        join_thread(producer);
+    }
+    expect_all_free(ring);
+    close_ring(ring);
+}
+
 /* ---- Enough rows ---------------------------------------------------------------------------- */
 
 static void test_min_rows(void)
@@ -386,6 +409,27 @@ static void test_idle_waiters(void)
     close_ring(ring);
 }
 
+static void *put_in_vain(void *ring)
+{
+    CHECK_EQUAL(put_until(ring, 1, in_ms(600)), RF_FULL);
+    return NULL;
+}
+
+/* They wake each other only when there is something to wake for. */
+static void test_idle_on_both_sides(void)
+{
+    rf_ring *ring = create_ring(16);
+    for (uint64_t i = 0; i < 16; i++)
+        put(ring, i);
+    rf_lease *held = take(ring, 16);
+    pthread_t producer = start_thread(put_in_vain, ring);
+    rf_take_request request = {.max_rows = 2, .min_rows = 1};
+    expect_idle(ring, &request, RF_EMPTY);
+    join_thread(producer);
+    rf_lease_drop(held);
+    close_ring(ring);
+}
+
 static void test_idle_after_a_faster_taker(void)
 {
     rf_ring *ring = create_ring(4);
@@ -523,12 +567,15 @@ static const test tests[] = {
     {"a taker that waits for little wakes beside others that wait for much",
      test_modest_taker_among_greedy_ones},
     {"many producers that wait for a slot all wake", test_many_producers_wait},
+    {"a producer that waits for more room hears of what a waiting taker leaves",
+     test_room_that_a_taker_leaves},
     {"a taker waits for as many rows as it wants at least", test_min_rows},
     {"fewer rows are taken when there is no room for more", test_min_rows_without_room},
     {"fewer rows are taken when the ring is finished", test_min_rows_of_a_finished_ring},
     {"a batch lingers for more rows until it is full or can not grow", test_linger},
     {"a linger without end does not overflow", test_long_linger_beside_a_gap},
     {"who waits uses no CPU", test_idle_waiters},
+    {"a producer and a taker that wait for what is held use no CPU", test_idle_on_both_sides},
     {"a taker whose records another one took uses no CPU", test_idle_after_a_faster_taker},
     {"finish and close wake whoever waits", test_finish_and_close_wake},
     {"a finish reaches other processes and waits for the last claim",
