@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 import ringfeed
-from conftest import Scale
 from measuring.contest import Sample, Way, Work
+from measuring.scale import Scale
 
 ROWS = 64
 BATCHES = 2  # published at a time

@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 
 import ringfeed
-from conftest import Scale
 from hops.hall import Hall
 from hops.interface import TRANSPORTS, Job
 from measuring.contest import Sample, Work
+from measuring.scale import Scale
 
 WAY = "RingFeed"
+COPYING = "limit: copied into own memory, as much as the ring"
 TAKEN = 16  # records at a time
 Measure = Callable[[], Sample]
 
@@ -71,6 +72,18 @@ def with_fields(count: int, stack: ExitStack, seconds: float) -> Measure:
     return lambda: put_and_take(ring, record, seconds)
 
 
+def copied(record_bytes: int, seconds: float) -> Sample:
+    """Copy a record into each of four places in turn; the value is the time of one."""
+    source, places = np.zeros(record_bytes, np.uint8), np.zeros((4, record_bytes), np.uint8)
+    started, done = time.perf_counter(), 0
+    while not done or time.perf_counter() - started < seconds:
+        for place in places:
+            place[...] = source
+        done += len(places)
+    elapsed = time.perf_counter() - started
+    return Sample(elapsed / done, elapsed)
+
+
 def with_record_bytes(count: int, stack: ExitStack, seconds: float) -> Measure:
     slots = 4  # of any size: so the same part of them is in the cache
     ring = stack.enter_context(ringfeed.Ring.create(None, {"x": ((count,), "uint8")}, slots))
@@ -78,13 +91,14 @@ def with_record_bytes(count: int, stack: ExitStack, seconds: float) -> Measure:
     return lambda: put_and_take(ring, record, seconds)
 
 
+RECORD_BYTES = "record_bytes"
 PUT_AND_TAKEN = "time of a record, put and taken"
 FAMILIES: dict[str, tuple[Callable[[int, ExitStack, float], Measure], str, list[int]]] = {
     "slots": (with_slots, PUT_AND_TAKEN, [16, 64, 256, 1024, 4096, 16384, 65536]),
     "slots, all but 32 of them held": (held_elsewhere, PUT_AND_TAKEN, [64, 256, 1024, 4096, 16384, 65536]),
     "slots, to create and attach": (created, "time of both", [16, 64, 256, 1024, 4096, 16384, 65536]),
     "fields": (with_fields, PUT_AND_TAKEN, [1, 2, 4, 8, 16]),
-    "record_bytes": (with_record_bytes, PUT_AND_TAKEN, [64 << shift for shift in range(0, 21, 2)]),
+    RECORD_BYTES: (with_record_bytes, PUT_AND_TAKEN, [64 << shift for shift in range(0, 21, 2)]),
 }
 POINTS = [(of, n) for of, (_, _, sizes) in FAMILIES.items() for n in sizes]
 
@@ -95,7 +109,8 @@ def grown(scale: Scale, say: Callable[[str], None]) -> dict[tuple[str, int], Wor
     works = {}
     for of, (make, quantity, sizes) in FAMILIES.items():
         with ExitStack() as stack:
-            measures = {n: make(n, stack, scale.of(0.0, 0.02, 0.05)) for n in sizes}
+            seconds = scale.of(0.0, 0.02, 0.05)
+            measures = {n: make(n, stack, seconds) for n in sizes}
             for n in sizes:
                 works[of, n] = Work(f"growth: {of}: {n:,}", "growth", {"of": of, "n": n}, quantity)
             for number in range(scale.of(1, 6, 16)):
@@ -103,6 +118,8 @@ def grown(scale: Scale, say: Callable[[str], None]) -> dict[tuple[str, int], Wor
                     sample = measure()
                     if number or scale.name == "smoke":  # the first warms up
                         works[of, n].add(WAY, "ringfeed", sample)
+                        if of == RECORD_BYTES:  # memory has a step of its own, where it leaves the cache
+                            works[of, n].add(COPYING, "limit", copied(n, seconds))
         say(f"growth: {of}")
     return works
 
@@ -110,6 +127,11 @@ def grown(scale: Scale, say: Callable[[str], None]) -> dict[tuple[str, int], Wor
 @pytest.mark.parametrize(("of", "n"), POINTS)
 def bench_growth(tell: Any, grown: dict[tuple[str, int], Work], of: str, n: int) -> None:
     tell(grown[of, n], WAY)
+
+
+@pytest.mark.parametrize("n", FAMILIES[RECORD_BYTES][2])
+def bench_growth_of_copies(tell: Any, grown: dict[tuple[str, int], Work], n: int) -> None:
+    tell(grown[RECORD_BYTES, n], COPYING)
 
 
 # ---- Crowds --------------------------------------------------------------------------------------

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 import ringfeed
-from conftest import Scale
 from hops.hall import ONLY_IN_FULL, Hall
 from hops.interface import TRANSPORTS, Entry, Job
 from measuring.contest import Role, Sample, Way, Work
 from measuring.processes import private_megabytes, processor_seconds, resident_megabytes, with_children
+from measuring.scale import Scale
 
 SINGLY = [entry for entry in TRANSPORTS if entry.single]
 RECORDS = 1_000_000

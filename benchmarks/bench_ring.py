@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conftest import Scale, scale_of
 from hops import ray_store
 from hops.hall import ONLY_IN_FULL, Hall
 from hops.interface import TRANSPORTS, Job
 from hops.private_memory import ENTRY as OWN_MEMORY
 from hops.ringfeed_ring import small_ring
 from measuring.contest import Sample, Way, Work
+from measuring.scale import Scale, scale_of
 
 SIZES = {64: "64 B", 4096: "4 KB", 150_528: "150 KB", 602_112: "602 KB", 4_194_304: "4 MB"}
 COPY = "limit: one copy into own memory, as much as the rings"

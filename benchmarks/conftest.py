@@ -9,15 +9,14 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
 from measuring.contest import Sample, Work
 from measuring.machine import surroundings
+from measuring.scale import Scale, scale_of
 
-Anything = TypeVar("Anything")
 STARTED = time.monotonic()
 MISSING = pytest.StashKey[dict[str, dict[str, str]]]()
 
@@ -38,29 +37,12 @@ class ReplayClock:
 CLOCK = ReplayClock()
 
 
-@dataclass(frozen=True)
-class Scale:
-    """How much to measure: "smoke", "quick" (the default) or "full"."""
-
-    name: str
-
-    def of(self, smoke: Anything, quick: Anything, full: Anything) -> Anything:
-        """Return the one that is meant for this scale."""
-        return {"smoke": smoke, "quick": quick, "full": full}[self.name]
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="benchmarks: all sizes, all peers, more rounds")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[MISSING] = {}
-
-
-def scale_of(config: pytest.Config) -> Scale:
-    if config.getoption("benchmark_disable"):
-        return Scale("smoke")
-    return Scale("full" if config.getoption("full") else "quick")
 
 
 @pytest.fixture(scope="session")

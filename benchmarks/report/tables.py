@@ -136,8 +136,8 @@ def sections(results: Results, pictures: Mapping[str, Sequence[Picture]]) -> Ite
 
 
 def _is_point_of_a_family(table: Table) -> bool:
-    """Whether the growth tables say all of it: one n, and nobody to compare with."""
-    return table.figure == growth.FIGURE and not table.of_role("peer") and not table.of_role("limit")
+    """Whether the growth tables say all of it: one n, and no peer to compare with."""
+    return table.figure == growth.FIGURE and not table.of_role("peer")
 
 
 def table_blocks(table: Table) -> Iterator[Block]:
