@@ -57,7 +57,7 @@ class Races:
             samples = self._scale.of(1, COST_SAMPLES[name], COST_SAMPLES[name])
             race = Race(self._workload(name, workers), self._yardstick, cost_samples=samples, say=self._say)
             self._say(race.work.title)
-            seconds = self._scale.of(None, 16.0, 28.0)
+            seconds = self._scale.of(None, 15.0, 28.0)
             self._races[name, workers] = race.run(self._scale.of(1, 3, 7), budget_seconds=seconds)
         return self._races[name, workers].work
 
@@ -72,10 +72,10 @@ class Races:
 
     def _workload(self, name: str, workers: int) -> Workload:
         if name == "digits":
-            return workloads.digits(self._digits, self._scale.of(1, 16, 24), workers)
+            return workloads.digits(self._digits, self._scale.of(1, 12, 24), workers)
         if name == "dithered":
-            return workloads.dithered(self._folder, self._scale.of(2, 50, 100), workers)
-        return workloads.photographs(self._scale.of(2, 10, 27), workers)
+            return workloads.dithered(self._folder, self._scale.of(2, 30, 60), workers)
+        return workloads.photographs(self._scale.of(2, 8, 20), workers)
 
 
 @pytest.fixture(scope="module")
