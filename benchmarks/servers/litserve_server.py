@@ -15,6 +15,7 @@ import contextlib
 import importlib.util
 import logging
 import os
+import shutil
 import signal
 import tempfile
 import threading
@@ -43,27 +44,29 @@ class LitServeServer:
     def __init__(self, model_name: str, client_count: int) -> None:
         self._client_count = client_count
         self._port = free_port()
-        self._folder = tempfile.TemporaryDirectory(prefix="ringfeed-litserve-")  # for its sockets
+        self._folder = tempfile.TemporaryDirectory(prefix="ringfeed-litserve-", ignore_cleanup_errors=True)
         self._orders, theirs = SPAWN.Pipe()
         arguments = (theirs, self._folder.name, model_name, self.api, client_count, self._port)
         self._process = SPAWN.Process(target=_run, args=arguments)
         self._process.start()
         theirs.close()
         self._serves = False
+        self._started: list[Any] = []
 
     def connectors(self) -> dict[str, list[Connector]]:
         wait_for_an_answer(self._port, PATH, self._process)
         self._serves = True
+        self._started = self._family()
         return {self.way: [partial(HttpConnection, self._port, PATH)] * self._client_count}
 
     def close(self) -> None:
-        family = self._family()
+        started = {*self._started, *self._family()}
         self._orders.close()  # on which it ends its own processes, once it serves
         if self._serves:
             self._process.join(END_SECONDS)
         import psutil
 
-        for member in {*family, *self._family()}:
+        for member in started | {*self._family()}:
             with contextlib.suppress(psutil.NoSuchProcess):
                 member.kill()
         end(self._process)
@@ -103,7 +106,7 @@ class BatchingLitServeServer(LitServeServer):
 
 
 def _run(orders: Connection, folder: str, model_name: str, api: str, client_count: int, port: int) -> None:
-    tempfile.tempdir = folder
+    tempfile.tempdir = os.environ["TMPDIR"] = folder  # for the sockets between its processes
     import litserve
 
     from servers import litserve_api
@@ -112,16 +115,23 @@ def _run(orders: Connection, folder: str, model_name: str, api: str, client_coun
     lit_api = getattr(litserve_api, api)(model_name, **(options if api == "Batching" else {}))
     server = litserve.LitServer(lit_api, accelerator="cpu", devices=1, workers_per_device=1, fast_queue=True)
     threading.Thread(target=_obey, args=(orders, server), daemon=True).start()
-    server.run(host=HOST, port=port, log_level="error", generate_client_file=False)
+    try:
+        server.run(host=HOST, port=port, log_level="error", generate_client_file=False)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)  # where nobody is left who would
 
 
 def _obey(orders: Connection, server: Any) -> None:
     """Send signals to the workers; in the end do as Ctrl-C does, which is how LitServe wants to be ended."""
+
+    def send(number: signal.Signals) -> None:
+        for worker in getattr(server, "inference_workers", []):
+            os.kill(worker.pid, number)
+
     with contextlib.suppress(EOFError, OSError):  # when the other end is closed, also by the end of its process
         while True:
-            number = orders.recv()
-            for worker in server.inference_workers:
-                os.kill(worker.pid, number)
+            send(orders.recv())
             orders.send(None)
     logging.disable()  # it reports its own processes' end as errors
+    send(signal.SIGCONT)
     os.kill(os.getpid(), signal.SIGINT)
