@@ -78,7 +78,7 @@ class Contest:
         """
         names = [*self.names, MODEL_ALONE] if figure == "round_trip" else self.names
         for name in names:
-            self.ask(name, client_count, min(count, WARM_UP_REQUESTS))
+            self.ask(name, client_count, min(count, max(3, WARM_UP_REQUESTS // client_count)))
 
         def way(name: str) -> Way:
             return Way(name, role_of(name), lambda: sample_of(figure, self.ask(name, client_count, count)))
