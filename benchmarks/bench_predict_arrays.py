@@ -73,8 +73,8 @@ class Case:
 
 
 CASES = {
-    "small": Case(dense, 8, "rows x 784", "float32", 32, calls=20),
-    "small pictures": Case(convolutional, 8, "pictures 96x96x3", "uint8", 32, calls=20),
+    "small": Case(dense, 8, "rows x 784", "float32", 32, calls=10),
+    "small pictures": Case(convolutional, 8, "pictures 96x96x3", "uint8", 32, calls=10),
     "large aligned": Case(dense, 32768, "rows x 784", "float32", 256, calls=1, aligned=True),
     "large misaligned": Case(dense, 32768, "rows x 784", "float32", 256, calls=1),
     "large pictures aligned": Case(convolutional, 2048, "pictures 96x96x3", "uint8", 32, calls=1, aligned=True),
