@@ -29,7 +29,7 @@ from measuring.machine import core_count
 from pipelines.interface import Job, Workload
 from pipelines.mp_queue import traced
 
-OBJECT_STORE_BYTES = 512 * 2**20
+OBJECT_STORE_BYTES = 256 * 2**20
 LEAST_BLOCKS_PER_WORKER = 2
 QUIET = {
     "RAY_AUTH_MODE": "disabled",  # or it writes a token into the home folder
