@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from measuring.contest import Way, Work
+from measuring.contest import Sample, Way, Work
 from servers.contest import Contest, Figure, role_of, sample_of
 from servers.interface import MODEL_ALONE, RINGFEED, SERVERS, WAYS
 from servers.ringfeed_engine import RingFeedEngine, medians_us
@@ -50,10 +50,13 @@ class Arena:
         """RingFeed alone: a value is the median time of a request; the notes say where it goes, in microseconds."""
         requests, rounds = self._scale.of((3, 3), (50, 5), (100, 11))
         clients = len(self._contest.clients)
-        work = self._new_work("stages", f"stages of a request in us, of {clients} clients", clients)
+        work = self._new_work("stages", f"stages of a request (notes in us), {clients} clients", clients)
         engine = self._contest.server_of[RINGFEED]
         assert isinstance(engine, RingFeedEngine)
-        ask = lambda: sample_of("round_trip", self._contest.ask(RINGFEED, clients, requests))  # noqa: E731
+
+        def ask() -> Sample:
+            return sample_of("round_trip", self._contest.ask(RINGFEED, clients, requests))
+
         ask()
         before = engine.stages()
         work.compete([Way(RINGFEED, role_of(RINGFEED), ask)], rounds, warm_up=0, say=self._say)

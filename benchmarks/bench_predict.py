@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))  # the worker processes inherit it
+sys.path.append(str(Path(__file__).resolve().parent.parent / "examples"))  # the worker processes inherit it
 
 from demo_data import Digits
 from demo_models import import_keras
 
 from measuring.contest import Work
-from pipelines import workloads
+from pipelines import ray_data, workloads
 from pipelines.interface import PIPELINES, Workload
 from pipelines.race import LIMIT, Race
 from pipelines.yardstick import Yardstick
@@ -88,13 +88,7 @@ def races(scale: Any, say: Callable[[str], None], tmp_path_factory: pytest.TempP
 @pytest.fixture(scope="module")
 def one_ray() -> Iterator[None]:
     """Start Ray once for all tables, when the first of them comes to it."""
-    try:
-        from pipelines.ray_data import cluster
-
-        running = cluster()
-    except ImportError:
-        running = nullcontext()
-    with running:
+    with nullcontext() if ray_data.missing() else ray_data.cluster():
         yield
 
 
@@ -113,6 +107,7 @@ def bench_predict(
     tell(races.beside(name, workers), way)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
 @pytest.mark.parametrize("way", APART)
 @pytest.mark.parametrize(("name", "workers"), TABLES)
 def bench_predict_apart(

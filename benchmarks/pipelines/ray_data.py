@@ -1,8 +1,8 @@
 """Ray Data: items -> `map` in tasks of other processes -> `iter_batches` into the model, which stays warm here.
 
 Ray's guide to offline batch inference has the model in an actor (`map_batches` with a class). Actors live as long as
-one execution of a data set, so each run would import TensorFlow and trace the model again, five seconds on the
-machines where this was tried. `iter_batches`, as the guide to feeding a training loop has it, spares Ray that.
+one execution of a data set, so each run would import TensorFlow and trace the model again, which takes seconds.
+`iter_batches`, as the guide to feeding a training loop has it, spares Ray that.
 
 What else its documentation asks for: as many tasks at a time as there are workers (`TaskPoolStrategy`), blocks of
 about a batch (`override_num_blocks`; by default there would be 200 for any number of items, each a task), an object
@@ -38,7 +38,7 @@ QUIET = {
 }
 
 
-def missing(_: Workload) -> str | None:
+def missing(_: Workload | None = None) -> str | None:
     absent = [name for name in ("ray", "pyarrow", "pandas") if importlib.util.find_spec(name) is None]
     return f"{', '.join(absent)} not installed: pip install '.[peers]'" if absent else None
 

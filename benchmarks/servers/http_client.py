@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import socket
 import time
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +43,7 @@ def free_port() -> int:
         return port
 
 
-def wait_for_an_answer(port: int, path: str, process: object) -> None:
+def wait_for_an_answer(port: int, path: str, process: Any) -> None:
     """Wait until the server's process answers; raise what its connection raised where it ended, or takes too long."""
     deadline = time.monotonic() + START_SECONDS
     while True:
@@ -51,7 +52,7 @@ def wait_for_an_answer(port: int, path: str, process: object) -> None:
             connection.predict(np.zeros(SHAPE, np.uint8))
             return
         except (OSError, http.client.HTTPException, RuntimeError):  # RuntimeError: it waited too long for its worker
-            if not process.is_alive() or time.monotonic() > deadline:  # type: ignore[attr-defined]
+            if not process.is_alive() or time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
         finally:
