@@ -30,11 +30,11 @@ class Arena:
         self._work: dict[str, Work] = {}
 
     def round_trips(self) -> Work:
-        requests, rounds = self._scale.of((3, 3), (80, 6), (200, 25))
+        requests, rounds = self._scale.of((3, 3), (80, 6), (150, 15))
         return self._once("round_trip", "round trip of one client", 1, requests, rounds)
 
     def many_clients(self) -> Work:
-        requests, rounds = self._scale.of((3, 3), (20, 4), (50, 11))
+        requests, rounds = self._scale.of((3, 3), (20, 4), (50, 9))
         clients = len(self._contest.clients)
         return self._once("many_clients", f"time per reply to {clients} clients", clients, requests, rounds)
 

@@ -57,8 +57,8 @@ class Races:
             samples = self._scale.of(1, COST_SAMPLES[name], COST_SAMPLES[name])
             race = Race(self._workload(name, workers), self._yardstick, cost_samples=samples, say=self._say)
             self._say(race.work.title)
-            seconds = self._scale.of(None, 15.0, 28.0)
-            self._races[name, workers] = race.run(self._scale.of(1, 3, 7), budget_seconds=seconds)
+            seconds = self._scale.of(None, 15.0, 24.0)
+            self._races[name, workers] = race.run(self._scale.of(1, 3, 5), budget_seconds=seconds)
         return self._races[name, workers].work
 
     def apart(self, name: str, workers: int) -> Work:

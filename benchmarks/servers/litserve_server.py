@@ -28,6 +28,7 @@ from servers.interface import Connector
 from servers.server_process import END_SECONDS, SPAWN, end
 
 PATH = "/predict"
+KEEP_ALIVE_SECONDS = 3600  # connections stand idle while the others are asked
 BATCH_TIMEOUT_SECONDS = 0.001  # with 0 its worker would look for requests without a pause
 
 
@@ -116,7 +117,13 @@ def _run(orders: Connection, folder: str, model_name: str, api: str, client_coun
     server = litserve.LitServer(lit_api, accelerator="cpu", devices=1, workers_per_device=1, fast_queue=True)
     threading.Thread(target=_obey, args=(orders, server), daemon=True).start()
     try:
-        server.run(host=HOST, port=port, log_level="error", generate_client_file=False)
+        server.run(
+            host=HOST,
+            port=port,
+            log_level="error",
+            generate_client_file=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        )
     finally:
         shutil.rmtree(folder, ignore_errors=True)  # where nobody is left who would
 
