@@ -18,13 +18,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))  # the worker processes inherit it
 
-from demo_data import Digits, decode_digit, decode_photograph, photographs, repeated
-from demo_models import build_digits_model, build_photographs_model, import_keras, train_digits_model
+from demo_data import Digits
+from demo_models import import_keras, train_digits_model
 from demo_stop import Stopping
 
 from measuring.machine import surroundings
-from pipelines.interface import Workload
-from pipelines.race import Outcome, race
+from pipelines import workloads
+from pipelines.interface import DEMO, Workload
+from pipelines.race import Race
 from pipelines.report import as_json, table
 from pipelines.yardstick import Yardstick
 
@@ -45,7 +46,7 @@ def main() -> int:
             with tempfile.TemporaryDirectory(prefix="ringfeed-demo-") as folder:
                 STOPPING.by_exception()
                 try:
-                    results = run_all(yardstick, core_count, Path(folder), options)
+                    results = run_all(yardstick, Path(folder), options)
                 finally:
                     STOPPING.not_any_more()
     except BaseException:
@@ -61,87 +62,54 @@ def main() -> int:
     return 0
 
 
-def run_all(yardstick: Yardstick, core_count: int, folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+def run_all(yardstick: Yardstick, folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Both comparisons, one after the other."""
-    return [
-        digits(yardstick, core_count, folder, options),
-        photographs_of_the_packages(yardstick, core_count, options),
-    ]
+    return [digits(yardstick, folder, options), photographs_of_the_packages(yardstick, options)]
 
 
-def digits(yardstick: Yardstick, core_count: int, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+def digits(yardstick: Yardstick, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Train on scikit-learn's digits and predict the test digits from PNG files."""
     say("\nDigits: training a small CNN on scikit-learn's handwritten digits ...")
     data = Digits.load()
     model = train_digits_model(data, epochs=3 if options.quick else 12)
     paths = data.write_test_files(folder)
-    items = repeated(paths, 2 if options.quick else 24)
-    say(f"Digits: predicting {len(paths)} test digits from PNG files, each {len(items) // len(paths)} times per run")
-    workload = Workload(
-        name="Digits",
-        unit="digits",
-        items=items,
-        preprocess=decode_digit,
-        sample_shape=(8, 8, 1),
-        sample_dtype="uint8",
-        batch_size=256,
-        worker_count=options.workers,
-        build_model=build_digits_model,
-        weights=model.get_weights(),
-    )
-    outcome = run(workload, yardstick, core_count, options, budget_seconds=28.0, cost_samples=2000)
+    times = 2 if options.quick else 24
+    say(f"Digits: predicting {len(paths)} test digits from PNG files, each {times} times per run")
+    workload = workloads.digits(paths, times, options.workers, model.get_weights())
+    race = run(workload, yardstick, options, budget_seconds=28.0, cost_samples=2000)
     label_of = dict(zip(paths, data.test_labels, strict=True))
-    assert outcome.outputs is not None
-    correct = [label_of[item] == row.argmax() for item, row in zip(items, outcome.outputs, strict=True)]
+    assert race.answers.outputs is not None
+    answered = zip(workload.items, race.answers.outputs, strict=True)
+    correct = [label_of[item] == row.argmax() for item, row in answered]
     accuracy = sum(correct) / len(correct)
     say(f"  accuracy on the test digits: {accuracy:.1%}")
-    return {**as_json(outcome), "accuracy": accuracy}
+    return {**as_json(race), "accuracy": accuracy}
 
 
-def photographs_of_the_packages(yardstick: Yardstick, core_count: int, options: argparse.Namespace) -> dict[str, Any]:
+def photographs_of_the_packages(yardstick: Yardstick, options: argparse.Namespace) -> dict[str, Any]:
     """Decode and resize scikit-image's and scikit-learn's photographs and run a small MobileNet on them."""
-    paths = photographs()
-    items = repeated(paths, 4 if options.quick else 27)
-    say(f"\nPhotographs: {len(paths)} JPEG and PNG files of scikit-image and scikit-learn, resized to 224x224x3")
-    workload = Workload(
-        name="Photographs",
-        unit="pictures",
-        items=items,
-        preprocess=decode_photograph,
-        sample_shape=(224, 224, 3),
-        sample_dtype="uint8",
-        batch_size=32,
-        worker_count=options.workers,
-        build_model=build_photographs_model,
-    )
-    outcome = run(workload, yardstick, core_count, options, budget_seconds=85.0, cost_samples=5 * len(paths))
-    return as_json(outcome)
+    workload = workloads.photographs(4 if options.quick else 27, options.workers)
+    different = len(set(workload.items))
+    say(f"\nPhotographs: {different} JPEG and PNG files of scikit-image and scikit-learn, resized to 224x224x3")
+    return as_json(run(workload, yardstick, options, budget_seconds=85.0, cost_samples=5 * different))
 
 
 def run(
     workload: Workload,
     yardstick: Yardstick,
-    core_count: int,
     options: argparse.Namespace,
     *,
     budget_seconds: float,
     cost_samples: int,
-) -> Outcome:
+) -> Race:
     """Race the pipelines over one workload and print the table."""
-    outcome = race(
-        workload,
-        yardstick,
-        core_count,
-        least_rounds=1 if options.quick else 2,
-        most_rounds=1 if options.quick else 7,
-        budget_seconds=budget_seconds,
-        cost_samples=cost_samples,
-        say=say,
-    )
-    say("\n" + table(outcome))
-    same = "the same class for every item" if outcome.same_classes else "classes that differ where two are equal"
-    say(f"  all pipelines agree: {same}, largest difference {outcome.largest_difference:.1g}")
-    return outcome
+    race = Race(workload, yardstick, names=DEMO, cost_samples=cost_samples, say=say)
+    race.run(1 if options.quick else 7, budget_seconds=budget_seconds)
+    say("\n" + table(race))
+    answers = race.answers
+    same = "the same class for every item" if answers.same_classes else "classes that differ where two are equal"
+    say(f"  all pipelines agree: {same}, largest difference {answers.largest_difference:.1g}")
+    return race
 
 
 def parse_options() -> argparse.Namespace:

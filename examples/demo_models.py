@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 from demo_data import DIGIT_SIDE_PIXELS, PHOTOGRAPH_SIDE_PIXELS, Digits
 
 CLASS_COUNT = 10
+LAST_LAYER_GAIN = 30.0
 
 
 @contextmanager
@@ -74,7 +76,11 @@ def train_digits_model(digits: Digits, epochs: int) -> Any:
 
 
 def build_photographs_model() -> Any:
-    """Build MobileNet at a quarter of its width with random weights: the time of a real network, no download."""
+    """Build MobileNet at a quarter of its width with random weights: the time of a real network, no download.
+
+    The weights are drawn as He and others have it (arXiv:1502.01852), the last layer's larger. With Keras' own the
+    signal would fade from layer to layer, until every picture has the same outputs and comparing them says nothing.
+    """
     keras = import_keras()
     keras.utils.set_random_seed(0)
     pictures = keras.Input((PHOTOGRAPH_SIDE_PIXELS, PHOTOGRAPH_SIDE_PIXELS, 3))
@@ -82,4 +88,11 @@ def build_photographs_model() -> Any:
     network = keras.applications.MobileNet(
         input_shape=pictures.shape[1:], alpha=0.25, weights=None, classes=CLASS_COUNT
     )
+    generator = np.random.default_rng(0)
+    for layer in network.layers:
+        if hasattr(layer, "kernel"):
+            height, width, channels, _ = layer.kernel.shape
+            seen = height * width * (1 if isinstance(layer, keras.layers.DepthwiseConv2D) else channels)
+            gain = LAST_LAYER_GAIN if layer.name == "conv_preds" else 1.0
+            layer.kernel.assign(generator.normal(0.0, gain * (2 / seen) ** 0.5, layer.kernel.shape))
     return keras.Model(pictures, network(scaled))

@@ -1,9 +1,4 @@
-"""Keras alone: preprocess in the model's process, stack, `model.predict`. What most people write first.
-
-`keras.utils.PyDataset` with threads was tried and left out: on TensorFlow 2.21 the end of its tf.data pipeline
-waits for the autotuner's next wake-up (see tf_data_numpy_function.py), which can not be switched off from
-outside Keras and costs up to half of a short run. The tf.data peer shows what threads can do.
-"""
+"""Keras alone: preprocess in the model's process, stack, `model.predict`. What most people write first."""
 
 from __future__ import annotations
 

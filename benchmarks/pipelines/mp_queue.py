@@ -36,7 +36,7 @@ class MultiprocessingQueue:
         ]
         for worker in self._workers:
             worker.start()
-        self._call_model = _traced(job)
+        self._call_model = traced(job)
 
     def predict(self, items: Sequence[str]) -> np.ndarray:
         for task in enumerate(items):
@@ -74,7 +74,8 @@ class MultiprocessingQueue:
             channel.close()
 
 
-def _traced(job: Job) -> Any:
+def traced(job: Job) -> Any:
+    """Return a function from an array to an array: the model through one concrete function."""
     import tensorflow as tf  # not at the top: the workers import this module
 
     signature = [tf.TensorSpec((None, *job.sample_shape), job.sample_dtype)]

@@ -1,9 +1,11 @@
-"""Runs the pipelines against each other, fairly on a noisy machine. Knows no pipeline in particular.
+"""Runs the pipelines against each other over one workload. Knows no pipeline in particular.
 
 - Each pipeline starts once, with a model of its own. Start-up is everything until a first predict has returned:
   starting processes, tracing, a few batches of every size that the timed runs will have.
-- Then come rounds. In every round each pipeline predicts the same items once, in an order that rotates, while the
-  others stand idle; the limit is measured between them. The figures are medians over the rounds.
+- Then come rounds, as `measuring.contest` has them: in every round each pipeline predicts the same items once, in an
+  order that rotates, while the others stand idle. The limit is measured among them.
+- A pipeline that can not stand idle is marked `apart` in `interface.PIPELINES`. It starts when the others have ended,
+  and has as many rounds.
 - A timed run is one call from a list of paths to an array of outputs in order; nothing of it is left out.
 """
 
@@ -13,56 +15,115 @@ import statistics
 import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-from measuring.other_load import OtherLoad
-from pipelines.interface import PIPELINES, Pipeline, Workload
+from measuring.contest import Sample, Way, Work
+from measuring.machine import core_count
+from pipelines.interface import PIPELINES, REFERENCE, Pipeline, Workload
 from pipelines.yardstick import Cost, Yardstick
 
+LIMIT = "limit: cores / CPU time of an item"
 WARM_UP_BATCHES = 2
 LARGEST_DIFFERENCE_ALLOWED = 1e-4
 
 
 @dataclass
-class Entrant:
-    """One pipeline's figures."""
-
-    name: str
-    label: str
-    start_up_seconds: float = float("nan")
-    items_per_second: list[float] = field(default_factory=list)
-    missing: str | None = None
-
-    @property
-    def median_items_per_second(self) -> float:
-        """Median over the rounds, NaN before the first."""
-        return statistics.median(self.items_per_second) if self.items_per_second else float("nan")
-
-
-@dataclass
-class Outcome:
-    """The figures of one race, and what the pipelines answered.
+class Answers:
+    """What the pipelines predicted, compared with what the first of them did.
 
     Attributes
     ----------
     outputs : array
-        The first pipeline's answer; every other was within `largest_difference` of it.
-    costs : list of Cost
-        One measurement per round.
-    other_load_cores : list of float
-        Cores that other programs kept busy, per round.
+        The first pipeline's answer; every other was within its tolerance of it.
+    largest_difference, same_classes
+        Of the pipelines whose preprocessing is the same to the last bit.
     """
 
-    workload: Workload
-    entrants: list[Entrant]
-    core_count: int
-    costs: list[Cost] = field(default_factory=list)
-    other_load_cores: list[float] = field(default_factory=list)
     outputs: np.ndarray | None = None
     largest_difference: float = 0.0
     same_classes: bool = True
+
+    def compare(self, label: str, outputs: np.ndarray, tolerance: float | None) -> None:
+        """Check one pipeline's answer; RuntimeError where it differs beyond rounding, or beyond its tolerance."""
+        if self.outputs is None:
+            self.outputs = outputs
+            return
+        difference = float(np.abs(outputs - self.outputs).max())
+        allowed = LARGEST_DIFFERENCE_ALLOWED if tolerance is None else tolerance
+        if not difference <= allowed:
+            raise RuntimeError(f"{label} gives other predictions: difference {difference:.2g}, allowed {allowed:.2g}")
+        if tolerance is None:
+            self.largest_difference = max(self.largest_difference, difference)
+            self.same_classes &= bool((outputs.argmax(axis=-1) == self.outputs.argmax(axis=-1)).all())
+
+
+class Race:
+    """The figures of one workload.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Of `interface.PIPELINES`.
+    cost_samples : int
+        Items over which the preprocess time is measured, in each round.
+    say : callable
+        Called with a line of progress.
+
+    Attributes
+    ----------
+    work : Work
+        A value is seconds per item; `notes` has the seconds of each start-up.
+    costs : list of Cost
+        One measurement per round.
+    """
+
+    def __init__(
+        self,
+        workload: Workload,
+        yardstick: Yardstick,
+        *,
+        names: Iterable[str] = tuple(PIPELINES),
+        cost_samples: int = 256,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        self.workload, self.answers, self.costs = workload, Answers(), list[Cost]()
+        self.names = [name for name in names if not PIPELINES[name].apart]
+        self.names_apart = [name for name in names if PIPELINES[name].apart]
+        self._yardstick, self._cost_samples, self._say = yardstick, cost_samples, say
+        workers = workload.worker_count
+        self.work = Work(
+            title=f"{workload.name.lower()} to predictions, {workers} worker{'s' if workers > 1 else ''}",
+            figure="predict",
+            axes={
+                "workload": workload.name.lower(),
+                "workers": workers,
+                "holds_gil": "yes" if workload.holds_gil else "no",
+            },
+            quantity="time per item",
+        )
+
+    def run(self, rounds: int, *, budget_seconds: float | None = None) -> Race:
+        """Start every pipeline that can stand beside others, and run the rounds."""
+        with ExitStack() as running:
+            ways = [way for name in self.names if (way := self._start(name, running))]
+            ways.append(Way(LIMIT, "limit", self._measure_limit))
+            self.work.compete(ways, rounds, warm_up=0, budget_seconds=budget_seconds, say=self._say_round)
+        return self
+
+    def run_apart(self) -> Race:
+        """Start the other pipelines one after the other, and run as many rounds of each."""
+        rounds = len(self.work.samples[LIMIT])
+        for name in self.names_apart:
+            with ExitStack() as running:
+                way = self._start(name, running)
+                # Not by `compete`: what others take of the machine is unknown while such a pipeline runs.
+                for _ in range(rounds if way else 0):
+                    assert way is not None
+                    self.work.add(way.name, way.role, way.measure())
+                    self._say(f"  {way.name} {1 / self.work.samples[way.name][-1].value:,.0f}/s")
+        return self
 
     @property
     def median_cost(self) -> Cost:
@@ -72,87 +133,38 @@ class Outcome:
             statistics.median(cost.model_seconds for cost in self.costs),
         )
 
-    def compare(self, label: str, outputs: np.ndarray) -> None:
-        """Hold an answer against the first one; RuntimeError where they differ by more than rounding."""
-        if self.outputs is None:
-            self.outputs = outputs
-            return
-        difference = float(np.abs(outputs - self.outputs).max())
-        if not difference <= LARGEST_DIFFERENCE_ALLOWED:
-            raise RuntimeError(f"{label} gives other predictions: largest difference {difference:.2g}")
-        self.largest_difference = max(self.largest_difference, difference)
-        self.same_classes &= bool((outputs.argmax(axis=-1) == self.outputs.argmax(axis=-1)).all())
-
-
-def race(
-    workload: Workload,
-    yardstick: Yardstick,
-    core_count: int,
-    *,
-    names: Iterable[str] = tuple(PIPELINES),
-    least_rounds: int = 2,
-    most_rounds: int = 5,
-    budget_seconds: float = 70.0,
-    cost_samples: int = 256,
-    say: Callable[[str], None] = print,
-) -> Outcome:
-    """Start every pipeline, run the rounds and return the figures.
-
-    Parameters
-    ----------
-    budget_seconds : float
-        Once there were `least_rounds`, no round starts that would end after this time if it took as long as the last.
-    cost_samples : int
-        Items over which the preprocess time is measured, in each round.
-    say : callable
-        Called with a line of progress.
-    """
-    outcome = Outcome(workload, [Entrant(name, PIPELINES[name].label) for name in names], core_count)
-    with ExitStack() as running:
-        pipelines = _start(outcome, running, say)
-        started = round_started = time.monotonic()
-        for number in range(most_rounds):
-            last_round_seconds = time.monotonic() - round_started
-            round_started = time.monotonic()
-            if number >= least_rounds and round_started - started + last_round_seconds > budget_seconds:
-                break
-            other_load = OtherLoad()
-            outcome.costs.append(yardstick.measure(workload, cost_samples))
-            figures = _run_round(outcome, pipelines, number)
-            outcome.other_load_cores.append(other_load.cores())
-            say(f"  round {number + 1}  " + "  ".join(figures))
-    return outcome
-
-
-def _start(outcome: Outcome, running: ExitStack, say: Callable[[str], None]) -> list[tuple[Entrant, Pipeline]]:
-    workload = outcome.workload
-    warm_up_rows = WARM_UP_BATCHES * workload.batch_size + len(workload.items) % workload.batch_size
-    pipelines = []
-    for entrant in outcome.entrants:
-        try:
-            pipeline_class = PIPELINES[entrant.name].load()
-        except ImportError as error:
-            entrant.missing = str(error)
-            say(f"  {entrant.label}: not here ({error})")
-            continue
+    def _start(self, name: str, running: ExitStack) -> Way | None:
+        entry, workload = PIPELINES[name], self.workload
+        reason = entry.missing(workload)
+        if reason is not None:
+            self.work.missing[entry.label] = reason
+            self._say(f"  {entry.label}: not here ({reason})")
+            return None
         job = workload.new_job()
         before = time.perf_counter()
-        pipeline = running.enter_context(closing(pipeline_class(job)))
-        pipeline.predict(workload.items[:warm_up_rows])
-        entrant.start_up_seconds = time.perf_counter() - before
-        say(f"  started {entrant.label} in {entrant.start_up_seconds:.1f} s")
-        pipelines.append((entrant, pipeline))
-    return pipelines
+        pipeline = running.enter_context(closing(entry.load()(job)))
+        batch_size = workload.batch_size
+        pipeline.predict(workload.items[: WARM_UP_BATCHES * batch_size + len(workload.items) % batch_size])
+        seconds = time.perf_counter() - before
+        self.work.notes[entry.label] = {"start-up s": seconds}
+        self._say(f"  started {entry.label} in {seconds:.1f} s")
+        role = "ringfeed" if name == REFERENCE else "peer"
+        return Way(entry.label, role, lambda: self._measure(name, pipeline))
 
-
-def _run_round(outcome: Outcome, pipelines: list[tuple[Entrant, Pipeline]], number: int) -> list[str]:
-    first = number % len(pipelines)
-    figures = {}
-    for entrant, pipeline in pipelines[first:] + pipelines[:first]:
+    def _measure(self, name: str, pipeline: Pipeline) -> Sample:
+        items = self.workload.items
         before = time.perf_counter()
-        outputs = pipeline.predict(outcome.workload.items)
-        rate = len(outcome.workload.items) / (time.perf_counter() - before)
-        entrant.items_per_second.append(rate)
-        figures[entrant.name] = f"{entrant.label} {rate:,.0f}/s"
-        outcome.compare(entrant.label, outputs)
-    return [figures[entrant.name] for entrant, _ in pipelines]
+        outputs = pipeline.predict(items)
+        seconds = time.perf_counter() - before
+        self.answers.compare(PIPELINES[name].label, outputs, self.workload.tolerances.get(name))
+        return Sample(seconds / len(items), seconds)
+
+    def _measure_limit(self) -> Sample:
+        before = time.perf_counter()
+        self.costs.append(self._yardstick.measure(self.workload, self._cost_samples))
+        seconds = time.perf_counter() - before
+        return Sample(1 / self.costs[-1].limit_items_per_second(core_count(), self.workload.worker_count), seconds)
+
+    def _say_round(self, _: str) -> None:
+        rates = [f"{label} {1 / samples[-1].value:,.0f}/s" for label, samples in self.work.samples.items()]
+        self._say(f"  round {len(self.costs)}  " + "  ".join(rates))

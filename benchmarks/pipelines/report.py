@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from typing import Any
 
-from pipelines.interface import REFERENCE
-from pipelines.race import Entrant, Outcome
+from measuring.contest import Sample
+from measuring.machine import core_count
+from pipelines.interface import PIPELINES, REFERENCE
+from pipelines.race import LIMIT, Race
 
 NOTABLE_SHARE_OF_CORES = 0.05
 
 
-def table(outcome: Outcome) -> str:
+def table(race: Race) -> str:
     """The figures of one race as aligned text."""
-    rows = [_row(entrant, outcome) for entrant in outcome.entrants]
-    header = ("pipeline", "start-up s", f"{outcome.workload.unit}/s", "lowest - highest", "vs RingFeed", "of limit")
+    rows = [_row(PIPELINES[name].label, race) for name in (*race.names, *race.names_apart)]
+    header = ("pipeline", "start-up s", f"{race.workload.unit}/s", "lowest - highest", "vs RingFeed", "of limit")
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
     lines = [_line(header, widths), "  ".join("-" * width for width in widths)]
     lines += [_line(row, widths) for row in rows]
-    return "\n".join(f"  {line}".rstrip() for line in [*lines, "", *_limit_lines(outcome)])
+    return "\n".join(f"  {line}".rstrip() for line in [*lines, "", *_limit_lines(race)])
 
 
 def _line(cells: tuple[str, ...], widths: list[int]) -> str:
@@ -30,34 +31,41 @@ def _line(cells: tuple[str, ...], widths: list[int]) -> str:
     return "  ".join([first, *others]).rstrip()
 
 
-def _row(entrant: Entrant, outcome: Outcome) -> tuple[str, ...]:
-    if not entrant.items_per_second:
-        return (entrant.label, "not here", "-", "-", "-", "-")
-    median = entrant.median_items_per_second
-    reference = next((one.median_items_per_second for one in outcome.entrants if one.name == REFERENCE), math.nan)
-    limit = outcome.median_cost.limit_items_per_second(outcome.core_count)
+def _row(label: str, race: Race) -> tuple[str, ...]:
+    rates = _items_per_second(race.work.samples.get(label, []))
+    if not rates:
+        return (label, "not here", "-", "-", "-", "-")
+    median = statistics.median(rates)
+    reference = _items_per_second(race.work.samples.get(PIPELINES[REFERENCE].label, []))
     return (
-        entrant.label,
-        f"{entrant.start_up_seconds:.1f}",
+        label,
+        f"{race.work.notes[label]['start-up s']:.1f}",
         f"{median:,.0f}",
-        f"{min(entrant.items_per_second):,.0f} - {max(entrant.items_per_second):,.0f}",
-        "-" if math.isnan(reference) else f"{median / reference:.2f}",
-        f"{median / limit:.2f}",
+        f"{min(rates):,.0f} - {max(rates):,.0f}",
+        f"{median / statistics.median(reference):.2f}" if reference else "-",
+        f"{median / statistics.median(_items_per_second(race.work.samples[LIMIT])):.2f}",
     )
 
 
-def _limit_lines(outcome: Outcome) -> list[str]:
-    cost, workload = outcome.median_cost, outcome.workload
-    limit = cost.limit_items_per_second(outcome.core_count)
+def _items_per_second(samples: list[Sample]) -> list[float]:
+    return [1 / sample.value for sample in samples]
+
+
+def _limit_lines(race: Race) -> list[str]:
+    cost, workload, cores = race.median_cost, race.workload, core_count()
+    preprocess = f"{cost.preprocess_seconds * 1e3:.3g} ms preprocess"
+    limit = cost.limit_items_per_second(cores, workload.worker_count)
+    if limit < cost.limit_items_per_second(cores, cores):
+        formula = f"{workload.worker_count} workers / {preprocess}"
+    else:
+        formula = f"{cores} cores / ({preprocess} + {cost.model_seconds * 1e3:.3g} ms model)"
     lines = [
-        f"limit: {limit:,.0f}/s = {outcome.core_count} cores / ({cost.preprocess_seconds * 1e3:.3g} ms preprocess"
-        f" + {cost.model_seconds * 1e3:.3g} ms model), CPU time of one thread per item",
-        f"{len(workload.items):,} {workload.unit} per run, {_of_runs(len(outcome.costs))},"
+        f"limit: {limit:,.0f}/s = {formula}, CPU time of one thread per item",
+        f"{len(workload.items):,} {workload.unit} per run, {_of_runs(len(race.costs))},"
         f" {workload.worker_count} workers, batches of {workload.batch_size}",
     ]
-    others = statistics.median(outcome.other_load_cores)
-    if others > NOTABLE_SHARE_OF_CORES * outcome.core_count:
-        lines.append(f"other programs took {others:.1f} of the {outcome.core_count} cores meanwhile: do not quote this")
+    if race.work.others_share > NOTABLE_SHARE_OF_CORES:
+        lines.append(f"other programs took {race.work.others_share:.0%} of the cores meanwhile: do not quote this")
     return lines
 
 
@@ -65,34 +73,36 @@ def _of_runs(count: int) -> str:
     return "one run" if count == 1 else f"medians of {count} interleaved runs"
 
 
-def as_json(outcome: Outcome) -> dict[str, Any]:
+def as_json(race: Race) -> dict[str, Any]:
     """One race: every single run, so that other statistics can be made of it."""
-    cost = outcome.median_cost
+    cost, workload = race.median_cost, race.workload
     return {
-        "name": outcome.workload.name,
-        "items": len(outcome.workload.items),
-        "batch_size": outcome.workload.batch_size,
-        "workers": outcome.workload.worker_count,
-        "sample_shape": list(outcome.workload.sample_shape),
-        "sample_dtype": outcome.workload.sample_dtype,
-        "largest_difference": outcome.largest_difference,
-        "other_load_cores": outcome.other_load_cores,
+        "name": workload.name,
+        "items": len(workload.items),
+        "batch_size": workload.batch_size,
+        "workers": workload.worker_count,
+        "sample_shape": list(workload.sample_shape),
+        "sample_dtype": workload.sample_dtype,
+        "largest_difference": race.answers.largest_difference,
+        "other_load_share": race.work.others_share,
         "limit": {
-            "items_per_second": cost.limit_items_per_second(outcome.core_count),
-            "preprocess_seconds": [one.preprocess_seconds for one in outcome.costs],
-            "model_seconds": [one.model_seconds for one in outcome.costs],
+            "items_per_second": cost.limit_items_per_second(core_count(), workload.worker_count),
+            "preprocess_seconds": [one.preprocess_seconds for one in race.costs],
+            "model_seconds": [one.model_seconds for one in race.costs],
         },
-        "pipelines": [_entrant_as_json(entrant) for entrant in outcome.entrants],
+        "pipelines": [_pipeline_as_json(name, race) for name in (*race.names, *race.names_apart)],
     }
 
 
-def _entrant_as_json(entrant: Entrant) -> dict[str, Any]:
-    if entrant.missing is not None:
-        return {"name": entrant.name, "label": entrant.label, "missing": entrant.missing}
+def _pipeline_as_json(name: str, race: Race) -> dict[str, Any]:
+    label = PIPELINES[name].label
+    if label in race.work.missing:
+        return {"name": name, "label": label, "missing": race.work.missing[label]}
+    rates = _items_per_second(race.work.samples[label])
     return {
-        "name": entrant.name,
-        "label": entrant.label,
-        "start_up_seconds": entrant.start_up_seconds,
-        "median_items_per_second": entrant.median_items_per_second,
-        "items_per_second": entrant.items_per_second,
+        "name": name,
+        "label": label,
+        "start_up_seconds": race.work.notes[label]["start-up s"],
+        "median_items_per_second": statistics.median(rates),
+        "items_per_second": rates,
     }

@@ -1,5 +1,6 @@
-"""The limit no pipeline can pass: cores / (preprocess time + model time per item), measured beside the race.
+"""The limit of the pipelines: cores / (preprocess time + model time per item), measured among their rounds.
 
+With fewer workers than cores it may be less: n workers preprocess at most n / preprocess time items per second.
 Both times are CPU seconds of one thread in a process of its own, while the pipelines stand idle: preprocessing as the
 workers do it, the model through one traced function at the race's batch size with TensorFlow held to one thread. With
 its usual threads TensorFlow spends up to a fifth more CPU on the same batch (spinning, hand-over), which would make
@@ -33,9 +34,10 @@ class Cost:
     preprocess_seconds: float
     model_seconds: float
 
-    def limit_items_per_second(self, core_count: int) -> float:
-        """Items per second if every core did nothing but preprocess and run the model."""
-        return core_count / (self.preprocess_seconds + self.model_seconds)
+    def limit_items_per_second(self, core_count: int, worker_count: int) -> float:
+        """Items per second if every core, and every worker, did nothing but preprocess and run the model."""
+        of_cores = core_count / (self.preprocess_seconds + self.model_seconds)
+        return min(of_cores, worker_count / self.preprocess_seconds)
 
 
 @dataclass(frozen=True)

@@ -1,42 +1,26 @@
 """Runs the servers against each other, fairly on a noisy machine. Knows no server in particular.
 
-All servers and clients start once and stay: whoever is not asked stands idle. In every round each way is asked the same
-number of times, in an order that rotates; ratios are medians over the rounds, of figures of the same round. Each client
-checks every reply against NumPy, after the clock has stopped.
+All servers and clients start once and stay: whoever is not asked stands idle, or is held where it does not by itself.
+In every round (`measuring.contest`) each way is asked the same number of times, by as many clients. Each client checks
+every reply against NumPy, after the clock has stopped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Literal
 
 import numpy as np
 
+from measuring.contest import Role, Sample, Way
 from servers.client_process import PICTURES, ClientProcess, Requests, Stint
-from servers.interface import MODEL_ALONE, SERVERS, Entry, Server
+from servers.interface import MODEL_ALONE, RINGFEED, SERVERS, Entry, RestlessServer, Server
 from servers.model import ModelAlone
 
 WARM_UP_REQUESTS = 3 * PICTURES
 
-
-@dataclass
-class Figures:
-    """Of one way: one figure per round, and the latencies of all requests."""
-
-    p50_us: list[float] = field(default_factory=list)
-    replies_per_second: list[float] = field(default_factory=list)
-    latencies_us: list[float] = field(default_factory=list)
-
-    def add(self, stints: Sequence[Stint]) -> None:
-        latencies = np.concatenate([stint.latencies_us for stint in stints])
-        seconds = max(stint.ended_seconds for stint in stints) - min(stint.started_seconds for stint in stints)
-        self.p50_us.append(float(np.median(latencies)))
-        self.replies_per_second.append(len(latencies) / seconds)
-        self.latencies_us.extend(latencies)
-
-    def latency_us(self, percent: float) -> float:
-        return float(np.percentile(self.latencies_us, percent))
+Figure = Literal["round_trip", "many_clients"]
 
 
 class Contest:
@@ -44,9 +28,11 @@ class Contest:
 
     Attributes
     ----------
-    ways : list of str
+    names : list of str
         The ways to ask that there are, in the order of `interface.SERVERS`.
     clients : list of ClientProcess
+    server_of : dict
+        Way -> the server that is asked so.
     missing : dict
         The ways that are not there, and why.
     """
@@ -55,14 +41,19 @@ class Contest:
         reasons = {entry: entry.missing() for entry in entries}
         self.missing = {way: reason for entry, reason in reasons.items() if reason for way in entry.ways}
         self.clients: list[ClientProcess] = []
+        self.server_of: dict[str, Server] = {}
         with ExitStack() as stack:
             servers: list[Server] = []
             for entry in (entry for entry, reason in reasons.items() if not reason):
                 servers.append(entry.load()(model_name, client_count))
                 stack.callback(servers[-1].close)
             self._alone, self._own_requests = ModelAlone(model_name), Requests(0, model_name)
-            connectors = {way: each for server in servers for way, each in server.connectors().items()}
-            self.ways = list(connectors)
+            connectors = {}
+            for server in servers:
+                found = server.connectors()
+                connectors.update(found)
+                self.server_of.update(dict.fromkeys(found, server))
+            self.names = list(connectors)
             for number in range(client_count):
                 own = {way: each[number] for way, each in connectors.items()}
                 self.clients.append(ClientProcess(number, model_name, own))
@@ -80,22 +71,49 @@ class Contest:
         """End all clients and servers."""
         self._stack.close()
 
-    def ask(self, way: str, client_count: int, count: int) -> list[Stint]:
-        """Have each of so many clients send `count` requests, one after the other."""
-        if way == MODEL_ALONE:
-            return [self._own_requests.send(way, self._alone, count)]
-        for client in self.clients[:client_count]:
-            client.order(way, count)
-        return [client.answer() for client in self.clients[:client_count]]
+    def ways(self, figure: Figure, client_count: int, count: int) -> list[Way]:
+        """Warm everyone up, and return what measures each: `count` requests of each of so many clients.
 
-    def compete(self, client_count: int, rounds: int, count: int, *, with_alone: bool = False) -> dict[str, Figures]:
-        """Warm up, then ask in rounds."""
-        ways = [*self.ways, MODEL_ALONE] if with_alone else self.ways
-        figures = {way: Figures() for way in ways}
-        for way in ways:
-            self.ask(way, client_count, min(count, WARM_UP_REQUESTS))
-        for number in range(rounds):
-            first = number % len(ways)
-            for way in ways[first:] + ways[:first]:
-                figures[way].add(self.ask(way, client_count, count))
-        return figures
+        A value is the median time of a request ("round_trip"), or the time over all replies ("many_clients").
+        """
+        names = [*self.names, MODEL_ALONE] if figure == "round_trip" else self.names
+        for name in names:
+            self.ask(name, client_count, min(count, max(3, WARM_UP_REQUESTS // client_count)))
+
+        def way(name: str) -> Way:
+            return Way(name, role_of(name), lambda: sample_of(figure, self.ask(name, client_count, count)))
+
+        return [way(name) for name in names]
+
+    def ask(self, name: str, client_count: int, count: int) -> list[Stint]:
+        """Have each of so many clients send `count` requests, one after the other."""
+        if name == MODEL_ALONE:
+            return [self._own_requests.send(name, self._alone, count)]
+        with self._awake(name):
+            for client in self.clients[:client_count]:
+                client.order(name, count)
+            return [client.answer() for client in self.clients[:client_count]]
+
+    @contextmanager
+    def _awake(self, name: str) -> Iterator[None]:
+        server = self.server_of[name]
+        if not isinstance(server, RestlessServer):
+            yield
+            return
+        server.wake()
+        try:
+            yield
+        finally:
+            server.rest()
+
+
+def role_of(name: str) -> Role:
+    return "ringfeed" if name == RINGFEED else "limit" if name == MODEL_ALONE else "peer"
+
+
+def sample_of(figure: Figure, stints: Sequence[Stint]) -> Sample:
+    """Make one round of one way a sample."""
+    latencies_us = np.concatenate([stint.latencies_us for stint in stints])
+    seconds = max(stint.ended_seconds for stint in stints) - min(stint.started_seconds for stint in stints)
+    value = float(np.median(latencies_us)) / 1e6 if figure == "round_trip" else seconds / len(latencies_us)
+    return Sample(value, seconds, latencies_us)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -42,6 +42,19 @@ class Server(Protocol):
         ...
 
 
+@runtime_checkable
+class RestlessServer(Server, Protocol):
+    """A server that is busy while nobody asks it: so it is held while the others are asked."""
+
+    def rest(self) -> None:
+        """Stop what is busy."""
+        ...
+
+    def wake(self) -> None:
+        """Let it go on."""
+        ...
+
+
 @dataclass(frozen=True)
 class Entry:
     """Where to find a server, and the ways in which it can be asked, as they are called in the tables.
@@ -72,6 +85,8 @@ SERVERS = (
     Entry("servers.grpc_server", "GrpcServer", ("gRPC", "gRPC, batching")),
     Entry("servers.mosec_server", "MosecServer", ("mosec",)),
     Entry("servers.mosec_server", "BatchingMosecServer", ("mosec, batching",), optional=True),
+    Entry("servers.litserve_server", "LitServeServer", ("LitServe",), optional=True),
+    Entry("servers.litserve_server", "BatchingLitServeServer", ("LitServe, batching",)),
 )
 MODEL_ALONE = "the model alone, no server"  # called as everyone but RingFeed calls it
 WAYS = tuple(way for entry in SERVERS for way in entry.ways)

@@ -2,51 +2,29 @@
 
 Two ways, a server for each: one request at a time, and batches of up to as many rows as there are clients, so that a
 batch in which everybody is waits for no one. For a smaller batch mosec waits at least a millisecond, the least that
-`max_wait_time` can be; one client has no use for that. Clients keep their connection (`http.client`, the leanest one
-that Python has) and send the picture's bytes.
+`max_wait_time` can be; one client has no use for that. Clients keep their connection and send the picture's bytes.
 """
 
 from __future__ import annotations
 
-import http.client
 import importlib.util
 import logging
 import multiprocessing
 import os
 import signal
-import socket
 import sys
 import threading
-import time
 from functools import partial
 
-import numpy as np
-
+from servers.http_client import HOST, HttpConnection, free_port, wait_for_an_answer
 from servers.interface import Connector
-from servers.model import SHAPE
-from servers.server_process import END_SECONDS, SPAWN, START_SECONDS, end
+from servers.server_process import END_SECONDS, SPAWN, end
 
-HOST = "127.0.0.1"
+PATH = "/inference"
 
 
 def missing() -> str | None:
     return None if importlib.util.find_spec("mosec") else "mosec not installed: pip install '.[peers]'"
-
-
-class MosecConnection:
-    """A kept HTTP connection."""
-
-    def __init__(self, port: int) -> None:
-        self._connection = http.client.HTTPConnection(HOST, port)
-        self.close = self._connection.close
-
-    def predict(self, image: np.ndarray) -> np.ndarray:
-        self._connection.request("POST", "/inference", image.data.cast("B"))
-        response = self._connection.getresponse()
-        body = response.read()
-        if response.status != http.HTTPStatus.OK:
-            raise RuntimeError(f"mosec answered {response.status}: {body!r}")
-        return np.frombuffer(body, np.float32)
 
 
 class MosecServer:
@@ -61,26 +39,8 @@ class MosecServer:
         self._process.start()
 
     def connectors(self) -> dict[str, list[Connector]]:
-        self._wait_for_an_answer()
-        return {self.way: [partial(MosecConnection, self._port)] * self._client_count}
-
-    def _wait_for_an_answer(self) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            connection = MosecConnection(self._port)
-            try:
-                connection.predict(np.zeros(SHAPE, np.uint8))
-                return
-            except (
-                OSError,
-                http.client.HTTPException,
-                RuntimeError,
-            ):  # RuntimeError: it waited too long for its worker
-                if not self._process.is_alive() or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.05)
-            finally:
-                connection.close()
+        wait_for_an_answer(self._port, PATH, self._process)
+        return {self.way: [partial(HttpConnection, self._port, PATH)] * self._client_count}
 
     def close(self) -> None:
         if self._process.is_alive():
@@ -93,13 +53,6 @@ class BatchingMosecServer(MosecServer):
     """The same, with mosec's dynamic batching."""
 
     way, worker = "mosec, batching", "Batching"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _run(model_name: str, worker: str, client_count: int, port: int) -> None:

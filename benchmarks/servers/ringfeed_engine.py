@@ -5,20 +5,25 @@ The engine takes up to 32 rows and waits for no more once there is one.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from multiprocessing.connection import Connection as Pipe
 from typing import Any
 
 import numpy as np
 
 from servers.interface import MOST_ROWS, RINGFEED, Connector
 from servers.model import MODELS, SHAPE
-from servers.server_process import ServerProcess
+from servers.server_process import SPAWN, ServerProcess
 
 SLOTS = 256
 WARM_UP_REQUESTS = 3
+
+Reading = dict[str, tuple[int, int, list[int]]]  # stage -> times, nanoseconds, histogram, as the engine's meter has it
 
 
 def missing() -> str | None:
@@ -52,21 +57,42 @@ class RingFeedEngine:
     def __init__(self, model_name: str, client_count: int) -> None:
         self._client_count = client_count
         self._name = f"bench-engine-{os.getpid()}"
-        self._process = ServerProcess(serve, self._name, model_name)
+        self._questions, theirs = SPAWN.Pipe()
+        self._process = ServerProcess(serve, self._name, model_name, theirs)
+        theirs.close()
 
     def connectors(self) -> dict[str, list[Connector]]:
         self._process.address()
         return {RINGFEED: [partial(RingFeedConnection, self._name)] * self._client_count}
 
+    def stages(self) -> Reading:
+        """Ask the engine how long each stage took so far."""
+        self._questions.send(None)
+        reading: Reading = self._questions.recv()
+        return reading
+
     def close(self) -> None:
         self._process.close()
+        self._questions.close()
         from ringfeed import clean
 
         clean(self._name)  # where the process could not
 
 
+def medians_us(before: Reading, after: Reading) -> dict[str, float]:
+    """Return the median time of each stage between two readings; at most a quarter too large, as its histogram is."""
+    from ringfeed.metrics import StageTimes
+
+    found = {}
+    for stage, (count, total, buckets) in after.items():
+        old_count, old_total, old_buckets = before[stage]
+        grown = [new - old for new, old in zip(buckets, old_buckets, strict=True)]
+        found[stage] = StageTimes.of(count - old_count, total - old_total, grown).p50_seconds * 1e6
+    return found
+
+
 @contextmanager
-def serve(name: str, model_name: str) -> Iterator[None]:
+def serve(name: str, model_name: str, questions: Pipe) -> Iterator[None]:
     import ringfeed
 
     with ringfeed.Ring.create(name, {"image": (SHAPE, "uint8")}, slots=SLOTS) as ring:
@@ -77,6 +103,14 @@ def serve(name: str, model_name: str) -> Iterator[None]:
             for _ in range(WARM_UP_REQUESTS):
                 connection.predict(np.zeros(SHAPE, np.uint8))
             connection.close()
+            threading.Thread(target=_tell_stages, args=(questions, engine.meter), daemon=True).start()
             yield
         finally:
             engine.stop()
+
+
+def _tell_stages(questions: Pipe, meter: Any) -> None:
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            questions.recv()
+            questions.send(meter.read())

@@ -1,0 +1,119 @@
+"""Files to predictions, by everyone: RingFeed beside what people use today, and the limit of the machine.
+
+One table for each workload and number of workers. The pipelines are in `pipelines/`, one adapter per file; their
+answers are compared. Ray's rounds come last, when the others have ended: its processes are never idle.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "examples"))  # the worker processes inherit it
+
+from demo_data import Digits
+from demo_models import import_keras
+
+from measuring.contest import Work
+from pipelines import ray_data, workloads
+from pipelines.interface import PIPELINES, Workload
+from pipelines.race import LIMIT, Race
+from pipelines.yardstick import Yardstick
+
+SCALES = ("smoke", "quick", "full")
+# (workload, workers) -> the least scale at which it is measured.
+TABLES = {
+    ("digits", 2): "smoke",
+    ("dithered", 2): "smoke",
+    ("dithered", 1): "quick",
+    ("photographs", 2): "quick",
+    **{(name, workers): "full" for name in ("digits", "photographs") for workers in (1, 4)},
+    ("dithered", 4): "full",
+}
+APART_IN_SMOKE = ("digits", 2)  # starting them takes seconds
+COST_SAMPLES = {"digits": 2000, "dithered": 180, "photographs": 54}
+
+BESIDE = [entry.label for entry in PIPELINES.values() if not entry.apart]
+APART = [entry.label for entry in PIPELINES.values() if entry.apart]
+
+
+class Races:
+    """Runs the race of each table when it is first asked for."""
+
+    def __init__(self, scale: Any, yardstick: Yardstick, folder: Path, say: Callable[[str], None]) -> None:
+        self._scale, self._yardstick, self._folder, self._say = scale, yardstick, folder, say
+        self._digits = Digits.load().write_test_files(folder)
+        self._races: dict[tuple[str, int], Race] = {}
+        self._ran_apart: set[tuple[str, int]] = set()
+
+    def beside(self, name: str, workers: int) -> Work:
+        """Return what those took who can stand beside others."""
+        if (name, workers) not in self._races:
+            samples = self._scale.of(1, COST_SAMPLES[name], COST_SAMPLES[name])
+            race = Race(self._workload(name, workers), self._yardstick, cost_samples=samples, say=self._say)
+            self._say(race.work.title)
+            seconds = self._scale.of(None, 15.0, 24.0)
+            self._races[name, workers] = race.run(self._scale.of(1, 3, 5), budget_seconds=seconds)
+        return self._races[name, workers].work
+
+    def apart(self, name: str, workers: int) -> Work:
+        """Return it with those who can not."""
+        work = self.beside(name, workers)
+        if (name, workers) not in self._ran_apart:
+            self._say(work.title)
+            self._races[name, workers].run_apart()
+            self._ran_apart.add((name, workers))
+        return work
+
+    def _workload(self, name: str, workers: int) -> Workload:
+        if name == "digits":
+            return workloads.digits(self._digits, self._scale.of(1, 12, 24), workers)
+        if name == "dithered":
+            return workloads.dithered(self._folder, self._scale.of(2, 30, 60), workers)
+        return workloads.photographs(self._scale.of(2, 8, 20), workers)
+
+
+@pytest.fixture(scope="module")
+def races(scale: Any, say: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Races]:
+    with Yardstick(prepare=import_keras) as yardstick:
+        import_keras()
+        yield Races(scale, yardstick, tmp_path_factory.mktemp("predict"), say)
+
+
+@pytest.fixture(scope="module")
+def one_ray() -> Iterator[None]:
+    """Start Ray once for all tables, when the first of them comes to it."""
+    with nullcontext() if ray_data.missing() else ray_data.cluster():
+        yield
+
+
+def skip_if_not_meant(scale: Any, name: str, workers: int) -> None:
+    least = TABLES[name, workers]
+    if SCALES.index(scale.name) < SCALES.index(least):
+        pytest.skip(f"only where it is measured{' with --full' if least == 'full' else ''}")
+
+
+@pytest.mark.parametrize("way", [*BESIDE, LIMIT])
+@pytest.mark.parametrize(("name", "workers"), TABLES)
+def bench_predict(
+    tell: Callable[[Work, str], None], scale: Any, races: Races, name: str, workers: int, way: str
+) -> None:
+    skip_if_not_meant(scale, name, workers)
+    tell(races.beside(name, workers), way)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+@pytest.mark.parametrize("way", APART)
+@pytest.mark.parametrize(("name", "workers"), TABLES)
+def bench_predict_apart(
+    tell: Callable[[Work, str], None], scale: Any, races: Races, one_ray: None, name: str, workers: int, way: str
+) -> None:
+    skip_if_not_meant(scale, name, workers)
+    if scale.name == "smoke" and (name, workers) != APART_IN_SMOKE:
+        pytest.skip("only where it is measured")
+    tell(races.apart(name, workers), way)
