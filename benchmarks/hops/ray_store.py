@@ -6,7 +6,6 @@ it comes after the others, and goes before the next table.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,10 +13,10 @@ from contextlib import contextmanager
 import numpy as np
 
 from hops.interface import Job
+from measuring import ray_cluster
 from measuring.contest import Sample
 
 WAY = "Ray object store, streaming generator"
-STORE_BYTES = 1 << 29
 
 
 class RayStore:
@@ -59,23 +58,12 @@ class RayStore:
 @contextmanager
 def started(job: Job) -> Iterator[RayStore]:
     """Start Ray for one table."""
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning about GPUs
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray
-
-    ray.init(
-        num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error", object_store_memory=STORE_BYTES
-    )
-    try:
+    with ray_cluster.cluster():
         yield RayStore(job)
-    finally:
-        ray.shutdown()
 
 
 def missing(job: Job) -> str | None:
     """Say why it does not take part; None where it does."""
-    import importlib.util
-
-    if importlib.util.find_spec("ray") is None:
-        return "ray is not installed"
+    if reason := ray_cluster.missing():
+        return reason
     return "measured with one sender and one receiver" if (job.senders, job.receivers) != (1, 1) else None

@@ -14,62 +14,33 @@ someone holds `cluster()` around them.
 
 from __future__ import annotations
 
-import importlib.util
 import logging
-import os
-import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
 
-from measuring.machine import core_count
+from measuring import ray_cluster
 from pipelines.interface import Job, Workload
 from pipelines.mp_queue import traced
 
-OBJECT_STORE_BYTES = 256 * 2**20
 LEAST_BLOCKS_PER_WORKER = 2
-QUIET = {
-    "RAY_AUTH_MODE": "disabled",  # or it writes a token into the home folder
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
 
 
 def missing(_: Workload | None = None) -> str | None:
-    absent = [name for name in ("ray", "pyarrow", "pandas") if importlib.util.find_spec(name) is None]
-    return f"{', '.join(absent)} not installed: pip install '.[peers]'" if absent else None
+    return ray_cluster.missing("pyarrow", "pandas")
 
 
 @contextmanager
 def cluster() -> Iterator[None]:
-    """Start Ray where it does not run yet, and end what was started."""
-    os.environ.update(QUIET)
-    import ray
-    import ray.data
+    """Ray, without the progress bars of its data sets."""
+    with ray_cluster.cluster():
+        import ray.data
 
-    if ray.is_initialized():
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        ray.data.DataContext.get_current().enable_progress_bars = False
         yield
-        return
-    with tempfile.TemporaryDirectory(prefix="ringfeed-ray-", ignore_cleanup_errors=True) as folder:
-        try:
-            ray.init(
-                num_cpus=core_count(),
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                object_store_memory=OBJECT_STORE_BYTES,
-                runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}},
-                _temp_dir=folder,  # its logs, which it would leave behind
-            )
-            logging.getLogger("ray.data").setLevel(logging.ERROR)
-            context = ray.data.DataContext.get_current()
-            context.enable_progress_bars = False
-            yield
-        finally:
-            ray.shutdown()
 
 
 class RayData:
