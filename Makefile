@@ -10,7 +10,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 SDIST   := dist/ringfeed-$(VERSION).tar.gz
 TORCH   := $(shell sed -n 's/^\(torch==[0-9.]*\).*/\1/p' constraints.txt)
 
-C_FILES := $(wildcard csrc/*.[ch] csrc/model/*.c csrc/include/*.h tests/core/*.[ch] tests/unit/*.c)
+C_FILES := $(wildcard csrc/*.[ch] csrc/model/*.c csrc/include/*.h tests/core/*.[ch] tests/unit/*.c benchmarks/limits/*.[ch])
 SOURCES := setup.py $(wildcard csrc/*.[ch] csrc/include/*.h src/ringfeed/*.pyx src/ringfeed/*.pxd src/ringfeed/binding/*.pxi)
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
@@ -18,7 +18,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .PHONY: help demo build test test-c test-orderings test-aarch64 test-py test-slow test-bench test-gpu bench-gpu test-pythons \
-    test-tf-versions smoke steps model model-long model-smoke chaos chaos-smoke fuzz fuzz-smoke soak soak-smoke lint format bench sdist wheel \
+    test-tf-versions smoke steps model model-long model-smoke chaos chaos-smoke fuzz fuzz-smoke profile soak soak-smoke lint format bench sdist wheel \
     lock clean
 
 help: ## list the targets
@@ -87,6 +87,9 @@ model-smoke: ## the part of it that takes seconds
 
 bench: $(VENV)/.dev build ## measure (see benchmarks/README.md)
 	@$(BIN)/python -m pytest benchmarks --timeout=0 -s
+
+profile: ## count the C core's instructions per operation, by function, where valgrind is installed
+	@$(PYTHON) benchmarks/limits/instructions.py
 
 SECONDS ?= 1800
 
