@@ -18,7 +18,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .PHONY: help demo build test test-c test-orderings test-aarch64 test-py test-slow test-bench test-gpu bench-gpu test-pythons \
-    test-tf-versions smoke steps model model-long model-smoke chaos chaos-smoke fuzz fuzz-smoke profile soak soak-smoke lint format bench sdist wheel \
+    test-tf-versions smoke steps model model-long model-smoke chaos chaos-smoke fuzz fuzz-smoke soak soak-smoke lint format bench sdist wheel \
     lock clean
 
 help: ## list the targets
@@ -88,9 +88,6 @@ model-smoke: ## the part of it that takes seconds
 bench: $(VENV)/.dev build ## measure (see benchmarks/README.md)
 	@$(BIN)/python -m pytest benchmarks --timeout=0 -s
 
-profile: ## count the C core's instructions per operation, by function, where valgrind is installed
-	@$(PYTHON) benchmarks/limits/instructions.py
-
 SECONDS ?= 1800
 
 soak: $(VENV)/.dev build ## let producers, takers and rings come and go for SECONDS (1800); fail when anything grows
@@ -98,6 +95,10 @@ soak: $(VENV)/.dev build ## let producers, takers and rings come and go for SECO
 
 soak-smoke: $(VENV)/.dev build ## the same for 20 seconds
 	@$(BIN)/python tests/soak.py 20
+
+.PHONY: profile
+profile: ## count the C core's instructions per operation, by function, where valgrind is installed
+	@$(PYTHON) benchmarks/limits/instructions.py
 
 # ruff's cache does not see that a module appeared beside a file, which changes how that file's imports are sorted.
 lint: $(VENV)/.dev ## check style and types; change nothing
