@@ -10,7 +10,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 SDIST   := dist/ringfeed-$(VERSION).tar.gz
 TORCH   := $(shell sed -n 's/^\(torch==[0-9.]*\).*/\1/p' constraints.txt)
 
-C_FILES := $(wildcard csrc/*.[ch] csrc/model/*.c csrc/include/*.h tests/core/*.[ch] tests/unit/*.c)
+C_FILES := $(wildcard csrc/*.[ch] csrc/model/*.c csrc/include/*.h tests/core/*.[ch] tests/unit/*.c benchmarks/limits/*.[ch])
 SOURCES := setup.py $(wildcard csrc/*.[ch] csrc/include/*.h src/ringfeed/*.pyx src/ringfeed/*.pxd src/ringfeed/binding/*.pxi)
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
@@ -116,6 +116,10 @@ soak: $(VENV)/.dev build ## let producers, takers and rings come and go for SECO
 
 soak-smoke: $(VENV)/.dev build ## the same for 20 seconds
 	@$(BIN)/python tests/soak.py 20
+
+.PHONY: profile
+profile: ## count the C core's instructions per operation, by function, where valgrind is installed
+	@$(PYTHON) benchmarks/limits/instructions.py
 
 # ruff's cache does not see that a module appeared beside a file, which changes how that file's imports are sorted.
 lint: $(VENV)/.dev ## check style and types; change nothing

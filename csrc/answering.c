@@ -177,9 +177,10 @@ static bool hold_cell(rf_ring *pool, uint64_t link, int64_t until_ns, rf_held *h
 
 static rf_held hold_row(rf_ring *pool, const rf_lease *batch, uint32_t row, int64_t now)
 {
-    rf_slot *request = &batch->ring->slots[rf_lease_slot(batch, row)];
-    uint64_t link = rf_load_relaxed(&request->reply);
-    bool again = rf_load_relaxed(&request->deliveries) > 1;
+    uint32_t slot = rf_lease_slot(batch, row);
+    uint64_t link = rf_load_relaxed(&batch->ring->slots[slot].reply);
+    bool again = rf_deliveries(rf_load_relaxed(&batch->ring->uses[slot].deliveries),
+                               rf_word_epoch(batch->words[row])) > 1;
     rf_held held = {.verdict = RF_RUN};
     if (link == 0)
         return held;

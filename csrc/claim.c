@@ -24,15 +24,35 @@ static uint64_t claim_slot(rf_ring *ring, uint32_t slot, uint32_t self)
     return claimed;
 }
 
+static bool is_free(const rf_ring *ring, uint32_t slot)
+{
+    return rf_word_state(rf_load_relaxed(&ring->words[slot])) == RF_STATE_FREE;
+}
+
+/* A batch that is released while we search is free from its first slot on, and we may have met it half way.
+ * What we left behind us would lie between the records of this lap and the next: a gap that parts runs. */
+static uint32_t start_of_run(const rf_ring *ring, uint32_t slot, uint32_t seen)
+{
+    for (; seen > 0; seen--) {
+        uint32_t before = slot ? slot - 1 : ring->slot_count - 1;
+        if (!is_free(ring, before))
+            break;
+        slot = before;
+    }
+    return slot;
+}
+
 /* Claim up to `rows` slots in a row, from the claim cursor on. Returns how many. */
 static uint32_t claim_run(rf_ring *ring, uint32_t rows, uint32_t *first, uint64_t *words)
 {
     uint32_t self = rf_self(ring);
     uint32_t slot = rf_cursor(ring, &ring->header->claim_cursor);
     for (uint32_t seen = 0; seen < ring->slot_count; seen++, slot = rf_wrap(ring, slot + 1)) {
+        if (!is_free(ring, slot))
+            continue;
+        *first = slot = start_of_run(ring, slot, seen);
         if (!(words[0] = claim_slot(ring, slot, self)))
             continue;
-        *first = slot;
         uint32_t count = 1;
         rows = rf_rows_from(ring, slot, rows);
         while (count < rows && (words[count] = claim_slot(ring, rf_wrap(ring, slot + count), self)))
@@ -139,7 +159,7 @@ rf_status rf_claim(rf_ring *ring, uint32_t rows, int64_t deadline_ns, rf_lease *
 /* The threads of this process publish one after the other, so that each record's link names one
  * that is READY already: over a predecessor that another thread has yet to publish a taker would
  * pass, and with it over what came before that. No other process waits for this, nor does it for
- * any; there is nothing in between but the few stores of publish_slot. */
+ * any; there is nothing in between but the few stores of publish_rows. */
 static void begin_publishing(rf_ring *ring)
 {
     for (uint32_t turn = 1; rf_exchange_acquire(&ring->publishing, 1u); turn++) { /* A8 <- R8 */
@@ -156,33 +176,69 @@ static void end_publishing(rf_ring *ring)
     rf_store_release(&ring->publishing, 0u);
 }
 
-/* CLAIMED -> READY, between begin_ and end_publishing. False when the claim was taken back. */
-static bool publish_slot(rf_ring *ring, uint32_t slot, uint64_t claimed, uint64_t tag,
-                         uint64_t reply, int64_t claimed_ns, int64_t now, uint64_t pin)
+/* What rows that are published together have in common. */
+typedef struct publication {
+    int64_t claimed_ns, published_ns;
+    uint64_t pin;
+    uint32_t producer;
+} publication;
+
+/* Write what a slot of ours knows of its record, between begin_ and end_publishing. `link` names the record before it.
+ * False when the claim was taken back. */
+static inline bool describe_slot(rf_ring *ring, uint32_t slot, uint64_t claimed, uint64_t tag,
+                                 uint64_t reply, uint64_t link, const publication *about)
 {
     rf_slot *record = &ring->slots[slot];
-    uint64_t epoch = rf_word_epoch(claimed);
     /* A late writer must not garble the record of the slot's next owner; what slips in between
-     * this look and the compare-and-swap below is caught there, and costs at most a tag. */
+     * this look and the compare-and-swap of ready_slot is caught there, and costs at most a tag. */
     if (rf_load_relaxed(&ring->words[slot]) != claimed)
         return false;
     rf_store_relaxed(&record->tag, tag);
     rf_store_relaxed(&record->reply, reply);
-    rf_store_relaxed(&record->claimed_ns, claimed_ns);
-    rf_store_relaxed(&record->published_ns, now);
+    rf_store_relaxed(&record->claimed_ns, about->claimed_ns);
+    rf_store_relaxed(&record->published_ns, about->published_ns);
     RF_STEP("publish: record half written");
-    rf_store_relaxed(&record->taken_ns, 0);
-    rf_store_relaxed(&record->producer, rf_self(ring));
-    rf_store_relaxed(&record->deliveries, 0u);
-    rf_store_relaxed(&record->link, rf_load_relaxed(&ring->last_link));
+    rf_store_relaxed(&record->producer, about->producer);
+    rf_store_relaxed(&ring->links[slot], link);
     RF_STEP("publish: record written, slot not ready");
+    return true;
+}
+
+/* CLAIMED -> READY, behind describe_slot. False when the claim was taken back. */
+static inline bool ready_slot(rf_ring *ring, uint32_t slot, uint64_t claimed,
+                              const publication *about)
+{
+    uint64_t epoch = rf_word_epoch(claimed);
     /* R1 -> A1 (take_slot): payload and slot record are complete before anyone sees READY. */
     if (!rf_cas_release(&ring->words[slot], claimed,
-                        rf_word(RF_STATE_READY, RF_NO_OWNER, epoch) | pin))
+                        rf_word(RF_STATE_READY, RF_NO_OWNER, epoch) | about->pin))
         return false;
     RF_STEP("publish: slot ready, link not kept");
     rf_store_relaxed(&ring->last_link, rf_link(slot, epoch));
     return true;
+}
+
+/* Publish rows in order; how many were still ours. First what all their slots know, then their words: a
+ * compare-and-swap waits for every store before it, and so each row for the line of its slot record. */
+static uint32_t publish_rows(rf_lease *lease, uint32_t rows, const uint64_t *tags,
+                             const uint64_t *replies, const publication *about)
+{
+    rf_ring *ring = lease->ring;
+    uint64_t link = rf_load_relaxed(&ring->last_link);
+    uint32_t done = 0, slot = lease->first;
+    for (uint32_t row = 0; row < rows; row++, slot = rf_wrap(ring, slot + 1)) {
+        describe_slot(ring, slot, lease->words[row], tags ? tags[row] : 0,
+                      replies ? replies[row] : 0, link, about);
+        link = rf_link(slot, rf_word_epoch(lease->words[row]));
+    }
+    slot = lease->first;
+    for (uint32_t row = 0; row < rows; row++, slot = rf_wrap(ring, slot + 1)) {
+        /* Where the row before was taken back, its successor names the last one that was not. */
+        if (done < row && rf_load_relaxed(&ring->words[slot]) == lease->words[row])
+            rf_store_relaxed(&ring->links[slot], rf_load_relaxed(&ring->last_link));
+        done += ready_slot(ring, slot, lease->words[row], about);
+    }
+    return done;
 }
 
 rf_status rf_publish(rf_lease *lease, uint32_t rows, const uint64_t *tags, int pinned)
@@ -199,14 +255,13 @@ rf_status rf_publish_requests(rf_lease *lease, uint32_t rows, const uint64_t *ta
         return RF_INVALID;
     if (lease->generation != rf_load_relaxed(&rf_fork_generation))
         return RF_SLOT_LOST;
-    int64_t now = rf_now_ns();
-    uint32_t done = 0;
     lease->pinned = pinned || rf_lease_references(lease) > 1;
+    publication about = {.claimed_ns = lease->claimed_ns,
+                         .published_ns = rf_now_ns(),
+                         .pin = lease->pinned ? RF_PIN : 0,
+                         .producer = rf_self(ring)};
     begin_publishing(ring);
-    for (uint32_t row = 0; row < rows; row++)
-        done += publish_slot(ring, rf_lease_slot(lease, row), lease->words[row],
-                             tags ? tags[row] : 0, replies ? replies[row] : 0, lease->claimed_ns,
-                             now, lease->pinned ? RF_PIN : 0);
+    uint32_t done = publish_rows(lease, rows, tags, replies, &about);
     end_publishing(ring);
     RF_STEP("publish: rows ready, not counted");
     lease->published = rows;
@@ -246,20 +301,23 @@ rf_status rf_put_request(rf_ring *ring, const void *const *sources, uint64_t tag
     if (status != RF_OK)
         return status;
     /* The stores of the copy go to memory that a taker had last. A clock or a locked operation
-     * behind them would wait for that memory, and publish_slot once more for the slot record. A
+     * behind them would wait for that memory, and ready_slot once more for the slot record. A
      * small record is copied faster than the clock is read anyway, so both come first and there is
      * one wait for all. */
     bool small = ring->record_bytes <= SMALL_RECORD_BYTES;
     if (small)
         begin_publishing(ring);
-    int64_t claimed_ns = rf_now_ns(), published_ns = claimed_ns;
+    publication about = {.claimed_ns = rf_now_ns(), .producer = rf_self(ring)};
+    about.published_ns = about.claimed_ns;
     copy_record(ring, slot, sources);
     RF_STEP("put: payload copied");
     if (!small) {
-        published_ns = rf_now_ns();
+        about.published_ns = rf_now_ns();
         begin_publishing(ring);
     }
-    bool published = publish_slot(ring, slot, word, tag, reply, claimed_ns, published_ns, 0);
+    bool published =
+        describe_slot(ring, slot, word, tag, reply, rf_load_relaxed(&ring->last_link), &about) &&
+        ready_slot(ring, slot, word, &about);
     end_publishing(ring);
     if (!published)
         return RF_SLOT_LOST;

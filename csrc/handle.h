@@ -26,7 +26,9 @@ struct rf_ring {
     rf_header *header;
     rf_participant *participants;
     _Atomic uint64_t *words;
+    _Atomic uint64_t *links;
     rf_slot *slots;
+    rf_use *uses;
     uint8_t *region[RF_MAX_FIELDS];
     uint8_t *mapping;
     size_t mapped_bytes;

@@ -4,7 +4,7 @@
  * It may not know who maps it: no pointers, no handles. Whatever is read from here may have been
  * written by a broken peer; geometry is copied at attach (segment.c), indices are checked at use.
  *
- *     header | participants | words | slot records | field 0 | field 1 | ...
+ *     header | participants | words, links | slot records, uses | field 0 | field 1 | ...
  *
  * Each part starts on a page. A field's region is mapped twice in a row.
  */
@@ -97,19 +97,39 @@ static inline bool rf_link_is_ready(uint64_t link, uint64_t word)
 
 /* ---- The parts ------------------------------------------------------------------------------ */
 
-/* What a slot knows beside its word. Written by its owner; atomic because a taker that lost the
- * race for the slot may still be reading it. One cache line. */
+/*
+ * What a slot knows beside its word lies in three parts, each written from one side alone: what the line of a
+ * part holds moves from core to core only when somebody wants to know it. Links are packed, behind the words,
+ * for every taker reads them. All are atomic because a taker that lost the race for the slot may still be
+ * reading while its next owner writes.
+ */
+
+/* What the producer says of its record. One cache line. */
 typedef struct rf_slot {
     _Alignas(RF_CACHE_LINE) _Atomic uint64_t tag;
-    _Atomic uint64_t link;
+    _Atomic uint64_t reply; /* rf_link of the cell that waits for an answer; 0: none is wanted */
     _Atomic int64_t claimed_ns;
     _Atomic int64_t published_ns;
-    _Atomic int64_t taken_ns;
-    _Atomic int64_t released_ns;
     _Atomic uint32_t producer;
-    _Atomic uint32_t deliveries;
-    _Atomic uint64_t reply; /* rf_link of the cell that waits for an answer; 0: none is wanted */
 } rf_slot;
+
+/* What takers say of it; behind the slot records. */
+typedef struct rf_use {
+    _Alignas(RF_CACHE_LINE / 2) _Atomic int64_t taken_ns;
+    _Atomic int64_t released_ns;
+    _Atomic uint64_t deliveries; /* rf_delivered; of another epoch: none */
+} rf_use;
+
+/* So many deliveries of the record of that epoch; a producer need not set them back. */
+static inline uint64_t rf_delivered(uint64_t epoch, uint32_t count)
+{
+    return epoch << 16 | (count > UINT16_MAX ? UINT16_MAX : count);
+}
+
+static inline uint32_t rf_deliveries(uint64_t delivered, uint64_t epoch)
+{
+    return delivered >> 16 == epoch ? (uint32_t)delivered & UINT16_MAX : 0;
+}
 
 /* In a reply pool, what a cell knows beside its word: the states are those of a slot, read as
  *

@@ -93,14 +93,17 @@ void rf_lease_records(const rf_lease *lease, rf_record *records)
 {
     for (uint32_t row = 0; row < lease->rows; row++) {
         rf_slot *slot = &lease->ring->slots[rf_lease_slot(lease, row)];
+        rf_use *use = &lease->ring->uses[rf_lease_slot(lease, row)];
+        uint32_t deliveries =
+            rf_deliveries(rf_load_relaxed(&use->deliveries), rf_word_epoch(lease->words[row]));
         records[row] = (rf_record){
             .tag = rf_load_relaxed(&slot->tag),
             .claimed_ns = rf_load_relaxed(&slot->claimed_ns),
             .published_ns = rf_load_relaxed(&slot->published_ns),
-            .taken_ns = rf_load_relaxed(&slot->taken_ns),
-            .released_ns = rf_load_relaxed(&slot->released_ns),
+            .taken_ns = deliveries ? rf_load_relaxed(&use->taken_ns) : 0,
+            .released_ns = rf_load_relaxed(&use->released_ns),
             .producer = rf_load_relaxed(&slot->producer),
-            .deliveries = rf_load_relaxed(&slot->deliveries),
+            .deliveries = deliveries,
         };
     }
 }
@@ -149,7 +152,7 @@ static void release_rows(rf_lease *lease)
     for (uint32_t row = 0; row < lease->rows; row++) {
         uint32_t slot = rf_lease_slot(lease, row);
         uint64_t word = lease->words[row];
-        rf_store_relaxed(&ring->slots[slot].released_ns, now);
+        rf_store_relaxed(&ring->uses[slot].released_ns, now);
         RF_STEP("release: time written, row still taken");
         /* R2 -> A2 (claim_slot), as in rf_free_slot. */
         uint64_t next = rf_word(RF_STATE_FREE, RF_NO_OWNER, rf_word_epoch(word) + 1);

@@ -220,9 +220,11 @@ static _Atomic uint64_t *undo(rf_ring *ring, uint32_t slot, uint64_t seen, rf_co
     uint64_t ready = rf_word(RF_STATE_READY, RF_NO_OWNER, rf_word_epoch(seen)) | (seen & RF_PIN);
     /* It comes late, perhaps behind newer records of its producer. The count tells whoever gets it,
      * also where the dead did not come to counting. */
-    uint32_t none = 0;
-    atomic_compare_exchange_strong_explicit(&ring->slots[slot].deliveries, &none, 1u,
-                                            memory_order_relaxed, memory_order_relaxed);
+    _Atomic uint64_t *deliveries = &ring->uses[slot].deliveries;
+    uint64_t before = rf_load_relaxed(deliveries), epoch = rf_word_epoch(seen);
+    if (rf_deliveries(before, epoch) == 0)
+        atomic_compare_exchange_strong_explicit(deliveries, &before, rf_delivered(epoch, 1),
+                                                memory_order_relaxed, memory_order_relaxed);
     /* Acquire and release: the swap goes on with R1 for the next taker. */
     return rf_cas_acq_rel(&ring->words[slot], seen, ready) ? &counters->redelivered : NULL;
 }

@@ -83,7 +83,7 @@ void rf_meter_batch(rf_meter *meter, const rf_lease *batch, const rf_ring *pool,
         rf_slot *slot = &ring->slots[rf_lease_slot(batch, row)];
         int64_t claimed = rf_load_relaxed(&slot->claimed_ns),
                 published = rf_load_relaxed(&slot->published_ns);
-        taken = rf_load_relaxed(&slot->taken_ns);
+        taken = rf_load_relaxed(&ring->uses[rf_lease_slot(batch, row)].taken_ns);
         first = published < first ? published : first;
         rf_meter_add(meter, RF_STAGE_PREPROCESS, published - claimed);
         rf_meter_add(meter, RF_STAGE_QUEUE, taken - published);

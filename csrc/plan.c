@@ -88,8 +88,8 @@ rf_status rf_plan(const rf_options *options, rf_geometry *geometry)
     uint64_t end = sizeof(rf_header);
     if (!place(geometry->participants * sizeof(rf_participant), page, &end,
                &geometry->participants_offset) ||
-        !place(slots * sizeof(uint64_t), page, &end, &geometry->words_offset) ||
-        !place(slots * sizeof(rf_slot), page, &end, &geometry->slots_offset))
+        !place(slots * 2 * sizeof(uint64_t), page, &end, &geometry->words_offset) ||
+        !place(slots * (sizeof(rf_slot) + sizeof(rf_use)), page, &end, &geometry->slots_offset))
         return RF_TOO_LARGE;
     for (uint32_t i = 0; i < geometry->fields; i++) {
         rf_field *field = &geometry->field[i];

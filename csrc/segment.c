@@ -71,7 +71,9 @@ static rf_status map_segment(rf_ring *ring)
     ring->header = (rf_header *)ring->mapping;
     ring->participants = (rf_participant *)(ring->mapping + geometry->participants_offset);
     ring->words = (_Atomic uint64_t *)(ring->mapping + geometry->words_offset);
+    ring->links = ring->words + geometry->slots;
     ring->slots = (rf_slot *)(ring->mapping + geometry->slots_offset);
+    ring->uses = (rf_use *)(ring->slots + geometry->slots);
     ring->slot_count = geometry->slots;
     return RF_OK;
 }

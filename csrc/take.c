@@ -11,7 +11,7 @@
 /* Is the predecessor of the record in `slot` still waiting, outside [first, slot)? */
 static bool must_wait(const rf_ring *ring, uint32_t first, uint32_t slot, uint32_t *predecessor)
 {
-    uint64_t link = rf_load_relaxed(&ring->slots[slot].link);
+    uint64_t link = rf_load_relaxed(&ring->links[slot]);
     uint32_t before = rf_link_slot(link);
     if (link == 0 || before >= ring->slot_count || before == slot)
         return false;
@@ -25,27 +25,35 @@ static bool must_wait(const rf_ring *ring, uint32_t first, uint32_t slot, uint32
     return rf_link_is_ready(link, rf_load_relaxed(&ring->words[before]));
 }
 
-/* How many records lie READY in a row from `first` on, each of them free to go. */
-static uint32_t run_length(const rf_ring *ring, uint32_t first, uint32_t most)
+/* How many records lie READY in a row from `first` on, each of them free to go; their words. */
+static uint32_t run_length(const rf_ring *ring, uint32_t first, uint32_t most, uint64_t *words)
 {
-    uint32_t rows = 0;
+    uint32_t ready = 0, rows = 0, unused;
     most = rf_rows_from(ring, first, most);
-    for (; rows < most; rows++) {
-        uint32_t slot = rf_wrap(ring, first + rows), unused;
-        /* A1 <- R1 (publish_slot), for the link. */
-        if (rf_word_state(rf_load_acquire(&ring->words[slot])) != RF_STATE_READY ||
+    for (; ready < most; ready++) {
+        uint32_t slot = rf_wrap(ring, first + ready);
+        words[ready] =
+            rf_load_acquire(&ring->words[slot]); /* A1 <- R1 (ready_slot), for the link */
+        if (rf_word_state(words[ready]) != RF_STATE_READY)
+            break;
+    }
+    for (uint32_t slot = first, before = ring->slot_count; rows < ready; rows++) {
+        /* Most follow the record beside them, which goes in the same run. */
+        if (rf_link_slot(rf_load_relaxed(&ring->links[slot])) != before &&
             must_wait(ring, first, slot, &unused))
             break;
+        before = slot;
+        slot = rf_wrap(ring, slot + 1);
     }
     return rows;
 }
 
-/* The first record of the run to take next: from the take cursor on, or where links lead. */
-static bool find_first(const rf_ring *ring, uint32_t *first, bool *by_link)
+/* The first record of the run to take next, among `most` slots from the take cursor on, or where links lead. */
+static bool find_first(const rf_ring *ring, uint32_t most, uint32_t *first, bool *by_link)
 {
     uint32_t slot = rf_cursor(ring, &ring->header->take_cursor), hops = 0;
-    for (uint32_t seen = 0; seen < ring->slot_count; seen++, slot = rf_wrap(ring, slot + 1)) {
-        /* A1 <- R1 (publish_slot), for the link. */
+    for (uint32_t seen = 0; seen < most; seen++, slot = rf_wrap(ring, slot + 1)) {
+        /* A1 <- R1 (ready_slot), for the link. */
         if (rf_word_state(rf_load_acquire(&ring->words[slot])) != RF_STATE_READY)
             continue;
         uint32_t start = slot, before;
@@ -68,38 +76,37 @@ static bool find_first(const rf_ring *ring, uint32_t *first, bool *by_link)
 
 /* ---- Taking --------------------------------------------------------------------------------- */
 
-/* READY -> TAKEN by us. The new word, or 0. */
-static uint64_t take_slot(rf_ring *ring, uint32_t slot, uint32_t self)
+/* READY -> TAKEN by us, if the word is still what run_length saw. The new word, or 0. */
+static uint64_t take_slot(rf_ring *ring, uint32_t slot, uint64_t word, uint32_t self)
 {
-    uint32_t unused;
-    uint64_t word = rf_load_acquire(&ring->words[slot]); /* A1 <- R1 (publish_slot), for the link */
-    if (rf_word_state(word) != RF_STATE_READY || must_wait(ring, slot, slot, &unused))
-        return 0;
     uint64_t taken = rf_word(RF_STATE_TAKEN, self, rf_word_epoch(word)) | (word & RF_PIN);
     /* The word that is swapped is the one that was read before the link: were it read anew, the
      * slot might be a lap further, and hold a record whose predecessor still waits. */
-    /* A1 <- R1 (publish_slot): we see the whole payload and slot record. */
+    /* A1 <- R1 (ready_slot): we see the whole payload and slot record. */
     if (!rf_cas_acquire(&ring->words[slot], word, taken))
         return 0;
     RF_STEP("take: slot taken");
     return taken;
 }
 
-/* Take up to `rows` records in a row from `first` on; fewer when another taker comes between. */
+/* Take the run that run_length found, up to where another taker comes between: what is behind may follow what
+ * that one took, so its links were looked at in vain. */
 static uint32_t take_run(rf_ring *ring, uint32_t first, uint32_t rows, rf_lease *lease)
 {
     uint32_t self = rf_self(ring), count = 0;
-    while (count < rows &&
-           (lease->words[count] = take_slot(ring, rf_wrap(ring, first + count), self)))
+    while (count < rows && (lease->words[count] = take_slot(ring, rf_wrap(ring, first + count),
+                                                            lease->words[count], self)))
         count++;
     if (!count)
         return 0;
     int64_t now = rf_now_ns();
     RF_STEP("take: run taken, deliveries not counted");
     for (uint32_t row = 0; row < count; row++) {
-        rf_slot *slot = &ring->slots[rf_wrap(ring, first + row)];
-        rf_store_relaxed(&slot->taken_ns, now);
-        rf_store_relaxed(&slot->deliveries, rf_load_relaxed(&slot->deliveries) + 1);
+        rf_use *use = &ring->uses[rf_wrap(ring, first + row)];
+        uint64_t epoch = rf_word_epoch(lease->words[row]);
+        uint32_t before = rf_deliveries(rf_load_relaxed(&use->deliveries), epoch);
+        rf_store_relaxed(&use->taken_ns, now);
+        rf_store_relaxed(&use->deliveries, rf_delivered(epoch, before + 1));
     }
     lease->first = first;
     lease->rows = count;
@@ -137,6 +144,8 @@ typedef struct look {
     uint32_t rows;    /* of the run that starts there; 0: nothing is ready */
     uint32_t missing; /* rows worth sleeping for */
     bool by_link;
+    bool hasty; /* nobody will sleep on what it says: who looks at all words takes their lines from
+                   who is about to change them, so only the cursor's is looked at */
     rf_status open; /* rf_still_open, before anything else was looked at */
 } look;
 
@@ -179,11 +188,13 @@ static bool run_is_due(const rf_ring *ring, rf_take_request *request, look *seen
     if (seen->rows >= request->max_rows ||
         (seen->rows >= request->min_rows && request->linger_ns <= 0))
         return true;
-    int64_t now_ns = rf_now_ns();
     if (seen->rows < request->min_rows) {
+        if (seen->hasty)
+            return false;
         request->linger_until_ns = 0;
-        return short_run_is_due(ring, request, seen, now_ns);
+        return short_run_is_due(ring, request, seen, rf_now_ns());
     }
+    int64_t now_ns = rf_now_ns();
     if (!request->linger_until_ns)
         request->linger_until_ns = after_ns(now_ns, request->linger_ns);
     seen->missing = request->max_rows - seen->rows;
@@ -196,6 +207,8 @@ static rf_status nothing_ready(const rf_ring *ring, rf_take_request *request, lo
 {
     seen->rows = 0;
     seen->missing = 1;
+    if (seen->hasty)
+        return RF_EMPTY; /* nothing at the cursor; what lies elsewhere keeps its times */
     /* Another taker was faster; these times belong to what it took. */
     request->linger_until_ns = 0;
     request->enough_since_ns = 0;
@@ -204,6 +217,13 @@ static rf_status nothing_ready(const rf_ring *ring, rf_take_request *request, lo
     rf_census now = rf_count_states(ring);
     want_rows(seen, request->min_rows, &now);
     return seen->open == RF_OK || now.claimed || now.ready ? RF_EMPTY : seen->open;
+}
+
+/* What ended a short run may have been published while all words were counted. */
+static bool has_changed(const rf_ring *ring, const rf_take_request *request, rf_lease *lease,
+                        const look *seen)
+{
+    return run_length(ring, seen->first, request->max_rows, lease->words) != seen->rows;
 }
 
 /* One attempt: RF_OK, RF_FINISHED, RF_CLOSED, or RF_EMPTY with what was seen. */
@@ -215,13 +235,15 @@ static rf_status try_take(rf_ring *ring, rf_take_request *request, rf_lease *lea
         seen->open = rf_still_open(ring);
         if (seen->open != RF_OK)
             rf_fence_full(); /* F4 with F3 (try_claim): claims older than the end are seen below */
-        if (!find_first(ring, &seen->first, &seen->by_link))
+        if (!find_first(ring, seen->hasty ? 1 : ring->slot_count, &seen->first, &seen->by_link))
             return nothing_ready(ring, request, seen);
-        seen->rows = run_length(ring, seen->first, request->max_rows);
+        seen->rows = run_length(ring, seen->first, request->max_rows, lease->words);
         if (!seen->rows)
             continue;
         if (!run_is_due(ring, request, seen))
             return RF_EMPTY;
+        if (seen->rows < request->min_rows && has_changed(ring, request, lease, seen))
+            continue;
         uint32_t count = take_run(ring, seen->first, seen->rows, lease);
         if (!count)
             continue;
@@ -275,17 +297,32 @@ static rf_status last_look(rf_ring *ring, rf_take_request *request, rf_lease *le
     return status;
 }
 
+/* Wait a little for the last row that is missing to min_rows. */
+static bool spin_for_rows(rf_ring *ring, const rf_take_request *request, const look *seen)
+{
+    if (seen->rows >= request->min_rows)
+        return false; /* it lingers, which is no matter of microseconds */
+    uint32_t first = seen->rows ? seen->first : rf_cursor(ring, &ring->header->take_cursor);
+    uint32_t last = rf_wrap(ring, first + rf_rows_from(ring, first, request->min_rows) - 1);
+    return rf_spin(&ring->take_spin, &ring->words[last], RF_STATE_READY);
+}
+
 static rf_status wait_to_take(rf_ring *ring, rf_take_request *request, rf_lease *lease)
 {
     int64_t started = 0;
     int spins = 0;
     rf_status status;
-    look seen;
+    look seen = {.hasty = request->deadline_ns != 0};
     for (;;) {
         if ((status = rf_enter(ring)) != RF_OK ||
             (status = try_take(ring, request, lease, &seen)) != RF_EMPTY)
             break;
         int64_t now = rf_now_ns();
+        if (seen.hasty) {
+            started = started ? started : now;
+            seen.hasty = spins++ < RF_MOST_SPINS && spin_for_rows(ring, request, &seen);
+            continue;
+        }
         if (rf_look_after_the_dead(ring, now))
             continue;
         if ((status = rf_wait_on(&started, now, request->deadline_ns, RF_EMPTY)) != RF_OK) {
@@ -296,10 +333,7 @@ static rf_status wait_to_take(rf_ring *ring, rf_take_request *request, rf_lease 
             }
             break;
         }
-        uint32_t cursor = rf_cursor(ring, &ring->header->take_cursor), key;
-        if (!seen.rows && spins++ < RF_MOST_SPINS &&
-            rf_spin(&ring->take_spin, &ring->words[cursor], RF_STATE_READY))
-            continue;
+        uint32_t key;
         if ((status = last_look(ring, request, lease, &seen, &key)) != RF_EMPTY)
             break;
         if (!rf_sleep(&ring->header->readable, key, next_look(request, started))) {

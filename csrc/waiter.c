@@ -19,7 +19,7 @@
 
 #include "handle.h"
 
-enum { SPIN_LEAST = 8, SPIN_START = 64, SPIN_MOST = 256 };
+enum { SPIN_LEAST = 8, SPIN_START = 64, SPIN_MOST = 256, SPIN_TRY = 1024 };
 
 int64_t rf_now_ns(void)
 {
@@ -105,20 +105,28 @@ void rf_wake_at_word(_Atomic uint64_t *word)
     futex(lower_half(word), FUTEX_WAKE, INT32_MAX, NULL);
 }
 
+/* A budget: the turns to spin, and in the upper half how many spins have failed since one was long. */
+enum { FAILED_ONCE = 1 << 16, TURNS = FAILED_ONCE - 1, TRY_AFTER = 16 * FAILED_ONCE };
+
 bool rf_spin(_Atomic uint32_t *budget, _Atomic uint64_t *word, rf_state state)
 {
     /* The budget belongs to this process and steers speed alone: relaxed is enough. */
-    uint32_t turns = rf_load_relaxed(budget);
+    uint32_t learnt = rf_load_relaxed(budget), turns = learnt & TURNS;
     if (turns == 0)
         turns = SPIN_START;
-    for (uint32_t turn = 0; turn < turns; turn++) {
+    /* Two that sleep for each batch are slow because they sleep, and would never find out: waking costs
+     * one of them as long as the other has to wait. So once in a while a long spin is tried. */
+    bool long_try = learnt >= TRY_AFTER;
+    uint32_t most = long_try ? SPIN_TRY : turns;
+    for (uint32_t turn = 0; turn < most; turn++) {
         if (rf_word_state(rf_load_relaxed(word)) == state) {
-            uint32_t more = turns + turns / 2;
+            uint32_t more = long_try ? SPIN_MOST : turns + turns / 2;
             rf_store_relaxed(budget, more > SPIN_MOST ? SPIN_MOST : more);
             return true;
         }
         rf_pause();
     }
-    rf_store_relaxed(budget, turns / 2 < SPIN_LEAST ? SPIN_LEAST : turns / 2);
+    uint32_t less = turns / 2 < SPIN_LEAST ? SPIN_LEAST : turns / 2;
+    rf_store_relaxed(budget, long_try ? less : (learnt & ~TURNS) + FAILED_ONCE + less);
     return false;
 }

@@ -26,7 +26,7 @@ extern "C" {
 #define RF_API __attribute__((visibility("default")))
 
 /* The layout of segments that this library makes and reads. */
-#define RF_READS_VERSION 2u
+#define RF_READS_VERSION 3u
 
 enum {
     RF_NAME_BYTES = 64,         /* a field's name with its closing NUL */
@@ -103,8 +103,8 @@ typedef struct rf_geometry {
     uint32_t participants;
     uint32_t page_bytes; /* regions start on and fill whole pages of this size */
     uint64_t participants_offset;
-    uint64_t words_offset;
-    uint64_t slots_offset; /* of the slot records: tag, times, order */
+    uint64_t words_offset; /* one for each slot, and behind them the links: the order */
+    uint64_t slots_offset; /* of the slot records: tag and times; behind them what takers note */
     uint64_t segment_bytes;
     rf_field field[RF_MAX_FIELDS];
 } rf_geometry;

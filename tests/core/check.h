@@ -424,6 +424,13 @@ static inline rf_state state_of(const rf_ring *ring, uint32_t slot)
     return rf_word_state(word_of(ring, slot));
 }
 
+/* Of the record that lies there now. */
+static inline uint32_t deliveries_of(const rf_ring *ring, uint32_t slot)
+{
+    return rf_deliveries(atomic_load(&ring->uses[slot].deliveries),
+                         rf_word_epoch(word_of(ring, slot)));
+}
+
 /* Every slot is free: what was lost for good would show here. */
 static inline void expect_all_free(const rf_ring *ring)
 {

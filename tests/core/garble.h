@@ -66,7 +66,7 @@ static inline uint32_t make_circle(const garbler *own)
     for (uint32_t i = 0, slot = first; i < length; i++) {
         uint32_t next = i + 1 == length ? first : (slot + step) % own->ring->slot_count;
         uint64_t epoch = rf_word_epoch(word_of(own->ring, slot));
-        atomic_store(&own->ring->slots[slot].link, link_to(own, next));
+        atomic_store(&own->ring->links[slot], link_to(own, next));
         atomic_store(&own->ring->words[slot], rf_word(RF_STATE_READY, RF_NO_OWNER, epoch));
         slot = next;
     }
@@ -87,16 +87,18 @@ static inline uint32_t flood_words(const garbler *own)
 
 static inline uint32_t garble_record(const garbler *own)
 {
-    rf_slot *record = &own->ring->slots[any_slot(own)];
+    uint32_t slot = any_slot(own);
+    rf_slot *record = &own->ring->slots[slot];
     if (random_below(2)) {
-        atomic_store(&record->link, random_below(2) ? link_to(own, any_slot(own)) : odd_number());
+        atomic_store(&own->ring->links[slot],
+                     random_below(2) ? link_to(own, any_slot(own)) : odd_number());
         return 1;
     }
     atomic_store(&record->tag, odd_number());
     atomic_store(&record->claimed_ns, (int64_t)odd_number());
     atomic_store(&record->published_ns, (int64_t)odd_number());
     atomic_store(&record->producer, random_below(2) ? random_below(6) : (uint32_t)odd_number());
-    atomic_store(&record->deliveries, (uint32_t)odd_number());
+    atomic_store(&own->ring->uses[slot].deliveries, odd_number());
     return 5;
 }
 

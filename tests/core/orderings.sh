@@ -48,7 +48,7 @@ else
     exit 1
 fi
 cas='s/rf_cas_\(release\|acquire\|acq_rel\)/rf_cas_relaxed/; s/rf_load_acquire/rf_load_relaxed/'
-expect_race R1 claim.c '/^static bool publish_slot(/,/^}/' "$cas"
+expect_race R1 claim.c '/^static inline bool ready_slot(/,/^}/' "$cas"
 expect_race A1 take.c '1,$' "$cas" # the run is found by acquiring, and each slot taken by acquiring
 expect_race R2 lease.c '/^static void release_rows(/,/^}/' "$cas"
 expect_race A2 claim.c '/^static uint64_t claim_slot(/,/^}/' "$cas"

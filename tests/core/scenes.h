@@ -75,7 +75,7 @@ static inline void expect_order(const world *now)
     for (uint32_t slot = 0; slot < ring->slot_count; slot++) {
         if (state_of(ring, slot) != RF_STATE_READY)
             continue;
-        if (atomic_load(&ring->slots[slot].deliveries) == 0)
+        if (deliveries_of(ring, slot) == 0)
             CHECK(!newer_was_taken(number_in(ring, slot)));
     }
 }

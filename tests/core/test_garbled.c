@@ -88,9 +88,9 @@ static void test_records(void)
             rf_lease *lease = claim(ring, 1);
             rf_publish(lease, 1, NULL, pin != 0);
             uint32_t slot = rf_lease_first(lease);
-            atomic_store(&ring->slots[slot].link, oddities[i] << 20);
+            atomic_store(&ring->links[slot], oddities[i] << 20);
             atomic_store(&ring->slots[slot].producer, (uint32_t)oddities[i]);
-            atomic_store(&ring->slots[slot].deliveries, (uint32_t)oddities[i]);
+            atomic_store(&ring->uses[slot].deliveries, oddities[i]);
             atomic_store(&ring->slots[slot].claimed_ns, (int64_t)oddities[i]);
             do_everything(ring);
             rf_lease_drop(lease);
@@ -110,9 +110,9 @@ static void test_links_in_a_circle(void)
     for (uint32_t slot = 0; slot < SLOTS - 1; slot++)
         CHECK_EQUAL(rf_put(ring, sources, 0, 0), RF_OK);
     CHECK_EQUAL(rf_put(other, sources, 17, 0), RF_OK);
-    atomic_store(&ring->slots[0].link, rf_link(SLOTS - 2, 1));
+    atomic_store(&ring->links[0], rf_link(SLOTS - 2, 1));
     for (uint32_t slot = 1; slot < SLOTS - 1; slot++) /* and each names the one before it */
-        CHECK_EQUAL(rf_link_slot(atomic_load(&ring->slots[slot].link)), slot - 1);
+        CHECK_EQUAL(rf_link_slot(atomic_load(&ring->links[slot])), slot - 1);
     atomic_store(&ring->header->take_cursor, 5);
     rf_lease *batch = take(ring, 64);
     uint64_t tag;

@@ -54,8 +54,9 @@ static void expect_parts_apart(const rf_geometry *geometry)
     CHECK(geometry->participants_offset >= sizeof(rf_header));
     CHECK(geometry->words_offset >=
           geometry->participants_offset + geometry->participants * sizeof(rf_participant));
-    CHECK(geometry->slots_offset >= geometry->words_offset + geometry->slots * sizeof(uint64_t));
-    end += geometry->slots * sizeof(rf_slot);
+    CHECK(geometry->slots_offset >=
+          geometry->words_offset + geometry->slots * 2 * sizeof(uint64_t));
+    end += geometry->slots * (sizeof(rf_slot) + sizeof(rf_use));
     for (uint32_t i = 0; i < geometry->fields; i++) {
         const rf_field *field = &geometry->field[i];
         CHECK(field->region_offset >= end);

@@ -258,12 +258,38 @@ static void test_everyone(void)
     run_crews(5, THREADS, THREADS);
 }
 
+/* Recovery takes a claim back row by row; who publishes meanwhile finds some of its rows lost. The others
+ * must follow what was published before, not the rows that never were. */
+static void test_rows_behind_a_lost_one(void)
+{
+    rf_ring *ring = create_ring(4), *other = attach_ring();
+    put(ring, 1);
+    rf_lease *late = claim(ring, 3);
+    for (uint32_t row = 0; row < 3; row++)
+        set_number(late, row, 10 + row);
+    atomic_store(&ring->words[1], rf_word(RF_STATE_FREE, 0, rf_word_epoch(word_of(ring, 1)) + 1));
+    CHECK_EQUAL(rf_publish(late, 3, NULL, 0), RF_SLOT_LOST);
+    rf_lease_drop(late);
+    CHECK_EQUAL(state_of(ring, 1), RF_STATE_FREE);
+    CHECK_EQUAL(rf_link_slot(atomic_load(&ring->links[2])), 0);
+    CHECK_EQUAL(rf_link_slot(atomic_load(&ring->links[3])), 2);
+    atomic_store(&ring->header->take_cursor, 2);
+    take_expecting(other, 1);
+    take_expecting(other, 11);
+    take_expecting(other, 12);
+    expect_all_free(ring);
+    close_ring(other);
+    close_ring(ring);
+}
+
 static const test tests[] = {
     {"claims that are published crosswise are taken in the order of publishing",
      test_crossed_claims},
     {"a record in a slot that was skipped waits for the older ones", test_skipped_slots},
     {"a batch ends where the next record in place is not the next in order",
      test_a_batch_ends_where_the_order_does},
+    {"rows behind one that was taken back follow what was published before it",
+     test_rows_behind_a_lost_one},
     {"random claims, publishes, pins, takes and cursors keep the order", test_random_play},
     {"each of several takers sees every producer's records in order", test_several_takers},
     {"threads that publish through one handle keep the order of each", test_threads_share_a_handle},

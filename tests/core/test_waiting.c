@@ -358,6 +358,20 @@ static void *finish_soon(void *ring)
     return NULL;
 }
 
+/* The take cursor's own slot is held, and each slice of the wait looks there first. */
+static void test_a_linger_longer_than_a_slice_ends(void)
+{
+    rf_ring *ring = create_ring(8);
+    rf_lease *held = claim(ring, 1), *lease;
+    put(ring, 0);
+    put(ring, 1);
+    CHECK_EQUAL(take_lingering(ring, 8, 3 * RF_SLICE_NS, &lease), RF_OK);
+    CHECK_EQUAL(rf_lease_rows(lease), 2);
+    rf_lease_drop(lease);
+    rf_lease_drop(held);
+    close_ring(ring);
+}
+
 static void test_long_linger_beside_a_gap(void)
 {
     rf_ring *ring = create_ring(8), *slow = attach_ring();
@@ -573,6 +587,8 @@ static const test tests[] = {
     {"fewer rows are taken when there is no room for more", test_min_rows_without_room},
     {"fewer rows are taken when the ring is finished", test_min_rows_of_a_finished_ring},
     {"a batch lingers for more rows until it is full or can not grow", test_linger},
+    {"a linger that is longer than a slice ends, also beside a slot that is held",
+     test_a_linger_longer_than_a_slice_ends},
     {"a linger without end does not overflow", test_long_linger_beside_a_gap},
     {"who waits uses no CPU", test_idle_waiters},
     {"a producer and a taker that wait for what is held use no CPU", test_idle_on_both_sides},

@@ -1,0 +1,108 @@
+"""The programs of this folder: built when first asked for, and anew when a source is newer. Knows no figure."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+BUILT = ROOT / "build" / "limits"
+CORE = [path for path in sorted((ROOT / "csrc").glob("*.c")) if not path.name.startswith("tf_")]
+HEADERS = [*HERE.glob("*.h"), *(ROOT / "csrc").glob("*.h"), *(ROOT / "csrc" / "include").glob("*.h")]
+SOURCES = {"machine": [HERE / "machine.c"], "hop": [HERE / "hop.c", *CORE], "one_core": [HERE / "one_core.c", *CORE]}
+# As the extension is compiled.
+FLAGS = ["-std=gnu11", "-O3", "-g", "-DNDEBUG", f"-I{ROOT / 'csrc' / 'include'}", f"-I{ROOT / 'csrc'}"]
+# A limit may use all that this very machine has; valgrind does not know all of that.
+FOR_THIS_MACHINE = {"machine": ["-march=native"], "hop": ["-march=native"]}
+WATCHDOG_SECONDS = 120.0
+
+
+class LimitsMissing(Exception):
+    """The programs can not be built here; the message says why."""
+
+
+def compiler() -> list[str] | None:
+    """Return the system's C compiler (`CC`, or else cc); None where there is none."""
+    command = shlex.split(os.environ.get("CC", "cc"))
+    return command if command and shutil.which(command[0]) else None
+
+
+def why_missing() -> str | None:
+    """Build what is not built yet; return why nothing can be measured, or None where it can."""
+    try:
+        for name in ("machine", "hop"):
+            program(name)
+    except LimitsMissing as reason:
+        return str(reason)
+    return None
+
+
+@functools.cache
+def program(name: str) -> Path:
+    """Return the path of "machine" or "hop", built if need be.
+
+    Raises
+    ------
+    LimitsMissing
+        There is no C compiler, or it failed.
+    """
+    command, target = compiler(), BUILT / name
+    if command is None:
+        raise LimitsMissing(f"no C compiler: {os.environ.get('CC', 'cc')!r} is not installed")
+    newest = max(path.stat().st_mtime for path in [*SOURCES[name], *HEADERS])
+    if target.exists() and target.stat().st_mtime > newest:
+        return target
+    BUILT.mkdir(parents=True, exist_ok=True)
+    partly = target.with_suffix(f".{os.getpid()}")
+    arguments = [
+        *command,
+        *FLAGS,
+        *FOR_THIS_MACHINE.get(name, []),
+        "-o",
+        str(partly),
+        *map(str, SOURCES[name]),
+        "-lpthread",
+        "-lrt",
+    ]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise LimitsMissing(f"{command[0]} could not build {name}: {done.stderr.strip()[-300:]}")
+    partly.replace(target)
+    return target
+
+
+def run(name: str, figures: list[str], **environment: int) -> dict[str, float]:
+    """Run a program once; the figures that were asked for, all where none was.
+
+    Parameters
+    ----------
+    environment : int
+        How much it does: `BATCHES`, as the head of each program says.
+
+    Raises
+    ------
+    LimitsMissing
+        It could not be built, or it failed.
+    """
+    settings = os.environ | {key: str(value) for key, value in environment.items()}
+    try:
+        done = subprocess.run(
+            [str(program(name)), *figures],
+            env=settings,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=WATCHDOG_SECONDS,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise LimitsMissing(f"{name} {figures} gave no figure for {WATCHDOG_SECONDS:.0f} s") from error
+    if done.returncode != 0:
+        raise LimitsMissing(f"{name} {figures} failed: {done.stderr.strip()[-300:]}")
+    measured: dict[str, float] = json.loads(done.stdout)
+    return measured

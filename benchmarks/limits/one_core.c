@@ -1,0 +1,104 @@
+/*
+ * One operation of the ring after the other, in one process on one core: what an operation costs by itself.
+ *
+ *     one_core NAME COUNT     prints nanoseconds per operation; instructions.py runs it under callgrind
+ *
+ * Each operation is a function of its own, so that a profiler can be told to look at nothing else.
+ */
+#include "rounds.h"
+
+#include "ringfeed.h"
+
+enum { SLOTS = 1024, RECORD_BYTES = 64, MOST_ROWS = 64 };
+#define MEASURED __attribute__((noinline))
+
+static void expect_ok(rf_status status, const char *what)
+{
+    if (status != RF_OK) {
+        fprintf(stderr, "%s: status %d\n", what, (int)status);
+        exit(1);
+    }
+}
+
+MEASURED void measured_put(rf_ring *ring, uint32_t rows)
+{
+    static _Alignas(LINE_BYTES) char sample[RECORD_BYTES];
+    const void *sources[1] = {sample};
+    for (uint32_t row = 0; row < rows; row++)
+        expect_ok(rf_put(ring, sources, 0, 0), "put");
+}
+
+MEASURED void measured_publish(rf_ring *ring, uint32_t rows)
+{
+    rf_lease *lease;
+    expect_ok(rf_claim(ring, rows, 0, &lease), "claim");
+    expect_ok(rf_publish(lease, rows, NULL, 0), "publish");
+    rf_lease_drop(lease);
+}
+
+MEASURED void measured_take(rf_ring *ring, uint32_t rows)
+{
+    rf_take_request request = {.max_rows = rows, .min_rows = rows};
+    rf_lease *lease;
+    expect_ok(rf_take(ring, &request, &lease), "take");
+    rf_lease_drop(lease);
+}
+
+static rf_ring *new_ring(void)
+{
+    static rf_geometry geometry = {.fields = 1};
+    rf_options options = {.slots = SLOTS, .participants = 16, .redeliver = 1, .numa_node = -1};
+    char name[32];
+    rf_ring *ring;
+    geometry.field[0] =
+        (rf_field){.name = "x", .dtype = RF_UINT8, .rank = 1, .shape = {RECORD_BYTES}};
+    snprintf(name, sizeof name, "/rf-limits-%d", (int)getpid());
+    int fd = shm_open(name, O_RDWR | O_CREAT | O_EXCL, 0600);
+    shm_unlink(name);
+    expect_ok(rf_plan(&options, &geometry), "plan");
+    expect_ok(rf_ring_create(fd, &options, &geometry, &ring), "create");
+    return ring;
+}
+
+typedef struct operation {
+    const char *name;
+    void (*before)(rf_ring *, uint32_t);
+    void (*measured)(rf_ring *, uint32_t);
+    void (*after)(rf_ring *, uint32_t);
+    uint32_t rows;
+} operation;
+
+static const operation operations[] = {
+    {"put_1", NULL, measured_put, measured_take, 1},
+    {"publish_1", NULL, measured_publish, measured_take, 1},
+    {"publish_64", NULL, measured_publish, measured_take, MOST_ROWS},
+    {"take_1", measured_publish, measured_take, NULL, 1},
+    {"take_64", measured_publish, measured_take, NULL, MOST_ROWS},
+};
+
+int main(int argc, char **argv)
+{
+    const operation *found = NULL;
+    for (size_t i = 0; i < sizeof operations / sizeof operations[0]; i++)
+        if (argc == 3 && strcmp(operations[i].name, argv[1]) == 0)
+            found = &operations[i];
+    if (!found) {
+        fprintf(stderr, "one_core put_1|publish_1|publish_64|take_1|take_64 COUNT\n");
+        return 2;
+    }
+    rf_ring *ring = new_ring();
+    int64_t spent = 0, count = atoll(argv[2]);
+    for (int64_t i = 0; i < count; i++) {
+        if (found->before)
+            found->before(ring, found->rows);
+        int64_t begun = now_ns();
+        found->measured(ring, found->rows);
+        spent += now_ns() - begun;
+        if (found->after)
+            found->after(ring, found->rows);
+    }
+    printf("{\"%s\": %.6g}\n", found->name, (double)spent / (double)count);
+    rf_ring_close(ring);
+    rf_ring_drop(ring);
+    return 0;
+}
