@@ -50,9 +50,12 @@ static uint32_t claim_run(rf_ring *ring, uint32_t rows, uint32_t *first, uint64_
     for (uint32_t seen = 0; seen < ring->slot_count; seen++, slot = rf_wrap(ring, slot + 1)) {
         if (!is_free(ring, slot))
             continue;
-        *first = slot = start_of_run(ring, slot, seen);
-        if (!(words[0] = claim_slot(ring, slot, self)))
+        uint32_t start = start_of_run(ring, slot, seen);
+        /* Where another was faster at the start, the one that we met is as good. The lap goes on from there. */
+        if (!(words[0] = claim_slot(ring, start, self)) &&
+            (start == slot || !(words[0] = claim_slot(ring, start = slot, self))))
             continue;
+        *first = slot = start;
         uint32_t count = 1;
         rows = rf_rows_from(ring, slot, rows);
         while (count < rows && (words[count] = claim_slot(ring, rf_wrap(ring, slot + count), self)))
