@@ -87,15 +87,15 @@ model-smoke: ## the part of it that takes seconds
 
 # The report is made of what was measured, also when some of it failed. Its tables replace those of pytest-benchmark, and
 # name who is missing.
-MEASURE = $(BIN)/python -m pytest benchmarks --ignore=benchmarks/gpu --timeout=0 -q -rfE --benchmark-quiet
+MEASURE = $(BIN)/python -m pytest benchmarks --ignore=benchmarks/gpu --ignore=benchmarks/bench_devices.py --timeout=0 -q -rfE --benchmark-quiet
 REPORT  = PYTHONPATH=benchmarks $(BIN)/python -m report
 
 bench: $(VENV)/.dev build ## measure RingFeed and its peers; tables, targets and pictures in build/bench
 	@mkdir -p build/bench
-	@$(MEASURE) --ignore=benchmarks/bench_devices.py --benchmark-json=build/bench/results.json; \
+	@$(MEASURE) --benchmark-json=build/bench/results.json; \
 	    measured=$$?; $(REPORT) build/bench/results.json build/bench && exit $$measured
 
-bench-full: $(VENV)/.dev build ## the same with all sizes, all peers, more rounds and two devices: build/bench-full
+bench-full: $(VENV)/.dev build ## the same with all sizes, all peers and more rounds: build/bench-full
 	@mkdir -p build/bench-full
 	@$(MEASURE) --full --benchmark-json=build/bench-full/results.json; \
 	    measured=$$?; $(REPORT) build/bench-full/results.json build/bench-full && exit $$measured

@@ -40,8 +40,12 @@ class QueueReceiver(Receiver):
             record = self.channel.get(timeout=timeout)
         except queue.Empty:
             return 0
-        use((record,))
+        use((self.array(record),))
         return 1
+
+    def array(self, received: Any) -> np.ndarray:
+        """Return what was received as an array."""
+        return received
 
 
 class Queue(Transport):
@@ -49,7 +53,10 @@ class Queue(Transport):
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
-        self.channel: Any = multiprocessing.get_context("spawn").Queue(maxsize=job.capacity)
+        self.channel = self.new_channel()
+
+    def new_channel(self) -> Any:
+        return multiprocessing.get_context("spawn").Queue(maxsize=self.job.capacity)
 
     def to_senders(self, number: int) -> tuple[Any, ...]:
         return (self.channel,)
