@@ -200,8 +200,7 @@ def receive_batches(receiver: Receiver, number: int, counts: Any, total: int) ->
     """Receive contiguous batches."""
     received, rows = 0, receiver.job.batch
     while received < total:
-        receiver.receive_batch(len, min(rows, total - received))
-        received += min(rows, total - received)
+        received += receiver.receive_batch(len, min(rows, total - received))
     return Received(received, time.perf_counter())
 
 

@@ -86,8 +86,11 @@ class Receiver(ABC):
     def receive(self, use: Callable[[Rows], Any], timeout: float | None) -> int:
         """Call `use` with up to `job.batch` records, valid during the call; return how many. 0 after the timeout."""
 
-    def receive_batch(self, use: Callable[[np.ndarray], Any], rows: int) -> None:
-        """Call `use` with one contiguous array of `rows` records. Here they are collected by copying."""
+    def receive_batch(self, use: Callable[[np.ndarray], Any], rows: int) -> int:
+        """Call `use` with one contiguous array of `rows` records, or fewer where some lie apart; return how many.
+
+        Here they are collected by copying.
+        """
         received = 0
 
         def collect(records: Rows) -> None:
@@ -99,6 +102,7 @@ class Receiver(ABC):
         while received < rows:
             self.receive_up_to(collect, rows - received)
         use(self._together[:rows])
+        return rows
 
     def receive_up_to(self, use: Callable[[Rows], Any], rows: int) -> int:
         """Like `receive`, without a timeout, but no more than `rows`. Only for who receives several at a time."""

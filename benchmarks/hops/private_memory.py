@@ -30,8 +30,8 @@ class NothingReceiver(Receiver):
     def receive(self, use: Callable[[Rows], Any], timeout: float | None) -> int:
         return 0
 
-    def receive_batch(self, use: Callable[[np.ndarray], Any], rows: int) -> None:
-        pass
+    def receive_batch(self, use: Callable[[np.ndarray], Any], rows: int) -> int:
+        return rows
 
 
 class FillPrivateMemory(Transport):

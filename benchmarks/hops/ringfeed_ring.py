@@ -62,9 +62,10 @@ class RingReceiver(Receiver):
         except ringfeed.RingEmpty:
             return 0
 
-    def receive_batch(self, use: Callable[[np.ndarray], Any], rows: int) -> None:
+    def receive_batch(self, use: Callable[[np.ndarray], Any], rows: int) -> int:
         with self.ring.take(rows, min_rows=rows) as batch:
             use(batch["x"])
+            return len(batch)
 
     def close(self) -> None:
         self.ring.close()
