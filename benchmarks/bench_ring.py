@@ -139,6 +139,7 @@ def bench_latency(tell: Any, table: Table, way: str) -> None:
 FILLED = Job(602_112, senders=2)
 FILLING = [
     "RingFeed, put",
+    "RingFeed, claim of many rows",
     "shared_memory, pool by hand",
     "shared_memory, a block a record",
     "iceoryx2, events",

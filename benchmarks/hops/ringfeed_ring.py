@@ -13,6 +13,9 @@ from hops.interface import Job, Receiver, Rows, Sender, Transport
 CACHE_BYTES = 1 << 20  # what a core's second-level cache holds, or more
 
 
+FILLED_AT_A_TIME = 8
+
+
 def small_ring(job: Job) -> int:
     """Slots of a ring of that size, but at least four."""
     return max(4, CACHE_BYTES // job.record_bytes)
@@ -47,6 +50,14 @@ class ClaimSender(PutSender):
             with self.ring.claim(rows=min(rows, count - sent)) as slots:
                 slots["x"][...] = record
                 sent += len(slots)
+
+    def fill_many(self, count: int) -> None:
+        number = 0
+        while number < count:
+            with self.ring.claim(rows=min(FILLED_AT_A_TIME, count - number)) as slots:
+                for floats in slots["x"].view(np.float32):
+                    floats[...] = number
+                    number += 1
 
 
 class RingReceiver(Receiver):
