@@ -16,7 +16,7 @@ import pytest
 
 from hops import ray_store
 from hops.hall import ONLY_IN_FULL, Hall
-from hops.interface import TRANSPORTS, Job
+from hops.interface import TRANSPORTS, Entry, Job
 from hops.private_memory import ENTRY as OWN_MEMORY
 from hops.ringfeed_ring import small_ring
 from measuring.contest import Sample, Way, Work
@@ -136,6 +136,7 @@ def bench_latency(tell: Any, table: Table, way: str) -> None:
     tell(table.latency(), way)
 
 
+HUGE_PAGES = Entry("RingFeed, claim of many rows, huge_pages=True", "hops.ringfeed_ring", "RingFeedHugePages")
 FILLED = Job(602_112, senders=2)
 FILLING = [
     "RingFeed, put",
@@ -151,7 +152,7 @@ FILLING = [
 @pytest.fixture(scope="module")
 def filling(scale: Scale, say: Callable[[str], None]) -> Iterator[Work]:
     """Two processes make samples, one receives them as contiguous batches: in place where a transport allows it."""
-    entries = [*(entry for entry in TRANSPORTS if entry.way in FILLING), OWN_MEMORY]
+    entries = [*(entry for entry in TRANSPORTS if entry.way in FILLING), HUGE_PAGES, OWN_MEMORY]
     with closing(Hall(FILLED, entries, with_heavy=scale.name == "full")) as hall:
         work = Work(
             f"fill: 224x224x3 float32 made by two senders, received as contiguous batches of {FILLED.batch}",
@@ -165,6 +166,6 @@ def filling(scale: Scale, say: Callable[[str], None]) -> Iterator[Work]:
         yield work.compete(ways, scale.of(1, 9, 21), warm_up=scale.of(0, 1, 1), say=say)
 
 
-@pytest.mark.parametrize("way", [*FILLING, OWN_MEMORY.way])
+@pytest.mark.parametrize("way", [*FILLING, HUGE_PAGES.way, OWN_MEMORY.way])
 def bench_fill(tell: Any, filling: Work, way: str) -> None:
     tell(filling, way)

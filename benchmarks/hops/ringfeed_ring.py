@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -84,10 +85,12 @@ class RingReceiver(Receiver):
 
 class RingFeedPut(Transport):
     sender, receiver = PutSender, RingReceiver
+    huge_pages = False
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
-        self.ring = ringfeed.Ring.create(None, {"x": ((job.record_bytes,), "uint8")}, self.slots())
+        fields = {"x": ((job.record_bytes,), "uint8")}
+        self.ring = ringfeed.Ring.create(None, fields, self.slots(), huge_pages=self.huge_pages)
 
     def slots(self) -> int:
         return self.job.capacity
@@ -104,6 +107,20 @@ class RingFeedPut(Transport):
 
 class RingFeedClaim(RingFeedPut):
     sender = ClaimSender
+
+
+class RingFeedHugePages(RingFeedClaim):
+    """Pages of 2 MiB, as large arrays of NumPy have them by themselves."""
+
+    huge_pages = True
+
+    @staticmethod
+    def missing(job: Job) -> str | None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ringfeed.MemoryOptionWarning)
+            with ringfeed.Ring.create(None, {"x": ((64,), "uint8")}, 4, huge_pages=True) as ring:
+                answer = ring.memory["huge_pages"]
+        return None if answer == "granted" else answer
 
 
 class RingFeedSmallRing(RingFeedPut):
