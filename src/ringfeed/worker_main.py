@@ -137,7 +137,7 @@ class _Worker:
             template, leaves = take_apart(self._function(item))
             arrays = [np.asarray(leaf) for leaf in leaves]
             return Sample(template, [(array.shape, array.dtype.name) for array in arrays])
-        except Exception:
+        except BaseException:
             return Failure("raised", traceback.format_exc())
 
     def _work(self, order: Open, descriptors: list[int]) -> None:
@@ -182,7 +182,7 @@ class _Writer:
         try:
             result = function(read_item(message, self._spill_descriptor))
             leaves = None if self._is_the_row(result) else self._check(result)
-        except Exception:
+        except BaseException:  # also SystemExit: the item would be lost with the worker
             self.fail(tag, Failure("raised", traceback.format_exc()))
             return
         if leaves is None:
@@ -199,7 +199,7 @@ class _Writer:
         try:
             out = put_together(self._template, [slot[field.name] for field in self._fields])
             function(read_item(message, self._spill_descriptor), out)
-        except Exception:
+        except BaseException:
             slot.discard()
             self.fail(tag, Failure("raised", traceback.format_exc()))
             return
