@@ -23,6 +23,9 @@ from .workers import shorten
 
 _SLICE_SECONDS = 0.1
 
+NOT_IN_FLIGHT = object()
+"""What `Feeder.done` returns in the place of an item that is done already, or was never fed."""
+
 
 def contiguous_parts(count: int, parts: int) -> list[list[int]]:
     """Share out the positions 0 to `count` in blocks that differ by at most one in length."""
@@ -83,7 +86,9 @@ class Feeder:
         self._window = threading.Semaphore(window) if window else None
         self._stopped = threading.Event()
         self._lock = threading.Lock()
-        self._in_flight: dict[int, tuple[Any, SpilledItem | None]] = {}
+        # Each thread changes these by single operations of a dict, which need no lock.
+        self._in_flight: dict[int, Any] = {}
+        self._spilled: dict[int, SpilledItem] = {}
         self._unsendable: list[PreprocessError] = []
         self._threads = [
             threading.Thread(target=self._feed, args=pair, name="ringfeed-feeder", daemon=True)
@@ -104,15 +109,16 @@ class Feeder:
         """Number of items fed and not done."""
         return len(self._in_flight)
 
-    def done(self, index: int) -> tuple[bool, Any]:
-        """Take note that an item is done. Returns whether it was in flight, and the item."""
-        with self._lock:
-            entry = self._in_flight.pop(index, None)
-        if entry is None:
-            return False, None
-        if entry[1] is not None:
-            entry[1].remove()
-        return True, entry[0]
+    def done(self, indices: list[int]) -> list[Any]:
+        """Take note that items are done. Returns each, or `NOT_IN_FLIGHT` in its place."""
+        pop = self._in_flight.pop
+        items = [pop(index, NOT_IN_FLIGHT) for index in indices]
+        if self._spilled:
+            for index in indices:
+                spilled = self._spilled.pop(index, None)
+                if spilled is not None:
+                    spilled.remove()
+        return items
 
     def slide(self, count: int) -> None:
         """Let `count` more items in."""
@@ -133,8 +139,7 @@ class Feeder:
             thread.join(_SLICE_SECONDS * 2)
         for ring in self._rings:
             _empty(ring)
-        for index in list(self._in_flight):
-            self.done(index)
+        self.done(list(self._in_flight))
 
     # ---- in the threads ------------------------------------------------------------------------------
 
@@ -176,8 +181,9 @@ class Feeder:
             self._refuse(index, item, error)
             return
         # In flight before the ring has it: a fast worker may be done before we are here again.
-        with self._lock:
-            self._in_flight[index] = (item, spilled)
+        if spilled is not None:
+            self._spilled[index] = spilled
+        self._in_flight[index] = item
         while not self._stopped.is_set():
             try:
                 slot = ring.claim(timeout=_SLICE_SECONDS)

@@ -21,7 +21,7 @@ import numpy as np
 
 from .ctrl_c import LostInterrupts
 from .errors import ItemError, RingEmpty
-from .feeder import Feeder, contiguous_parts, stratified_parts
+from .feeder import NOT_IN_FLIGHT, Feeder, contiguous_parts, stratified_parts
 from .items import EncodedItem, SpillFile
 from .nest import map_leaves
 from .progress import Progress
@@ -251,17 +251,16 @@ class Pipeline:
         # What was said of rows that nobody wants any more is taken, too: unread, it would fill the failures
         # ring, and workers would wait there for ever.
         said = {row: self._failure(int(plain[row])) for row in np.flatnonzero(failed).tolist()}
-        wanted = np.zeros(len(tags), bool)
         failures = []
-        for row in np.flatnonzero(of_this_call).tolist():
+        rows = np.flatnonzero(of_this_call).tolist()
+        items = feeder.done(indices[of_this_call].tolist())
+        for row, item in zip(rows, items, strict=True):
             # An item is counted once: a worker that died after its row was published is tried again.
-            was_in_flight, item = feeder.done(int(indices[row]))
-            if not was_in_flight:
-                continue
-            if row in said:
+            if item is NOT_IN_FLIGHT:
+                of_this_call[row] = False
+            elif row in said:
                 failures.append(preprocess_error(said[row], int(indices[row]), item, self._pool.last_death))
-            else:
-                wanted[row] = True
+        wanted = of_this_call & ~failed
         if outputs is not None and not wanted.all():
             outputs = map_leaves(lambda leaf: leaf[wanted], outputs)
         return Chunk(indices[wanted], outputs if wanted.any() else None, failures)

@@ -336,6 +336,60 @@ def test_a_function_with_out_that_raises_loses_only_its_item() -> None:
     assert len(results) == 9
 
 
+def exits_on_five(item: int) -> np.ndarray:
+    if item == 5:
+        sys.exit("enough")
+    return as_row(item)
+
+
+def exits_on_five_with_out(item: int, out: np.ndarray) -> None:
+    out[...] = exits_on_five(item)
+
+
+@pytest.mark.parametrize("function", [exits_on_five, exits_on_five_with_out])
+@pytest.mark.parametrize("first", [0, 5])
+def test_a_function_that_exits_loses_only_its_item(function, first: int) -> None:
+    choose = {"choose_spec": lambda sample: (0, RecordSpec({"0": ((16,), "float32")}))}
+    with running(function, **choose if function is exits_on_five_with_out else {}) as run:
+        pids = run.pool.process_ids
+        results, [failure] = run(range(first, 10))
+        assert run.pool.process_ids == pids
+    assert failure.index == 5 - first
+    assert "SystemExit: enough" in str(failure)
+    assert len(results) == 9 - first
+
+
+class Marked(np.ndarray):
+    """An array that is not quite NumPy's own."""
+
+
+FORMS = {
+    "dense": lambda rows: rows,
+    "strided": lambda rows: np.repeat(rows, 2, axis=1)[:, ::2],
+    "transposed": np.asfortranarray,
+    "backwards": lambda rows: rows[::-1].copy()[::-1],
+    "unaligned": lambda rows: np.frombuffer(b"x" + rows.tobytes(), rows.dtype, offset=1).reshape(rows.shape),
+    "of another dtype": lambda rows: rows.astype(np.float64),
+    "of another byte order": lambda rows: rows.astype(">f4"),
+    "read-only": lambda rows: np.frombuffer(rows.tobytes(), rows.dtype).reshape(rows.shape),
+    "of a subclass": lambda rows: rows.view(Marked),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_result_of_any_layout_arrives_as_it_is(form: str) -> None:
+    shape = FORMS[form]
+
+    def function(item: int) -> np.ndarray:
+        return shape(np.arange(12, dtype=np.float32).reshape(3, 4) + item)
+
+    with running(function, choose_spec=lambda sample: (0, RecordSpec({"0": ((3, 4), "float32")}))) as run:
+        results, failures = run(range(40))
+    assert not failures
+    for index in range(40):
+        np.testing.assert_array_equal(results[index], np.arange(12).reshape(3, 4) + index)
+
+
 def test_large_items_travel_beside_the_ring_and_leave_nothing() -> None:
     items = [np.full(1 << 20, i, np.uint8) for i in range(12)]
     with running(lambda item: item[:16].astype(np.float32) + len(item)) as run:

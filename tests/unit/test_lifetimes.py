@@ -257,7 +257,8 @@ def test_a_released_batch_says_so(ring):
     ring.put(record(MINE))
     batch = ring.take(max_rows=1)
     batch.release()
-    for use in (lambda: batch["x"], lambda: batch.tags, lambda: batch.records, lambda: len(batch), batch.__dlpack__):
+    reads = (lambda: batch["x"], lambda: batch.tags, lambda: batch.records, batch.only_record, lambda: len(batch))
+    for use in (*reads, batch.__dlpack__):
         with pytest.raises(
             ringfeed.RingFeedError, match=f"ring '{ring.name}': this batch was released; take a new one"
         ):

@@ -79,3 +79,15 @@ def test_waiting_is_counted_for_those_who_waited(ring):
     with pytest.raises(ringfeed.RingFull):
         ring.claim(timeout=0.02)
     assert ring.stats()["claim_wait_ns"] >= 20_000_000
+
+
+def test_the_only_record_of_a_batch_is_its_tag_and_deliveries(ring):
+    for tag in (2**64 - 1, 1, 2):
+        ring.put(record(tag % 5), tag=tag)
+    with ring.take(max_rows=1) as batch:
+        assert batch.only_record() == (2**64 - 1, 1)
+    with (
+        ring.take(max_rows=8) as batch,
+        pytest.raises(ringfeed.RingFeedError, match=f"ring '{ring.name}': a batch of 2 records has no only one"),
+    ):
+        batch.only_record()

@@ -262,6 +262,24 @@ cdef class Batch(_Rows):
         rf_lease_tags(hold.lease, <uint64_t *>cnp.PyArray_DATA(tags))
         return tags
 
+    def only_record(self):
+        """Return what the slot of a batch of one record knows that one asks for each time: (tag, deliveries).
+
+        As in `records`, without an array made for it.
+
+        Raises
+        ------
+        RingFeedError
+            The batch has more records.
+        """
+        cdef _Hold hold = self.held()
+        cdef rf_record record
+        if rf_lease_rows(hold.lease) != 1:
+            raise errors.RingFeedError(
+                f"ring {self.ring.name!r}: a batch of {rf_lease_rows(hold.lease)} records has no only one. Use records.")
+        rf_lease_records(hold.lease, &record)
+        return record.tag, record.deliveries
+
     def split(self, rows):
         """Cut the batch in two, before anyone has looked at it: it keeps its first rows, the others are returned.
 
