@@ -88,9 +88,12 @@ static rf_status try_claim(rf_ring *ring, uint32_t rows, uint32_t *first, uint32
 
 /* How much room is worth waking up for. Many producers before a full ring would else be woken for each
  * slot, look through the whole ring, and most of them find nothing. What lies READY comes back soon, so
- * that is what may be waited for; what is held may not. */
+ * that is what may be waited for; what is held may not. Cells of a pool come back one by one, and no taker
+ * looks for those that are left unused. */
 static uint32_t wished_room(const rf_ring *ring)
 {
+    if (ring->is_pool)
+        return 1;
     uint32_t soon = rf_count_states(ring).ready / 2, most = ring->slot_count / 8;
     uint32_t room = soon < most ? soon : most;
     return room ? room : 1;

@@ -131,8 +131,10 @@ bool rf_free_slot(rf_ring *ring, uint32_t slot, uint64_t word)
          * claim the slot. Were it relaxed, the next producer's bytes could show in our batch. */
         if (rf_cas_release(place, (word & ~RF_PIN) | pin, next)) {
             RF_STEP("free: slot free or pinned, nobody told");
+            /* Whatever producers wish for: this slot comes alone, and takers that would look for room left
+             * unused (rf_leave_no_room_unused) may all be asleep. */
             if (!pin)
-                rf_notify(&ring->header->writable, 1);
+                rf_notify(&ring->header->writable, UINT32_MAX);
             return true;
         }
         /* The one change that others may make to a word of ours: the producer lets go of its

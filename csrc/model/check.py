@@ -59,6 +59,7 @@ class Mutation:
     smoke: bool = False
     long: bool = False
     model: str = "ring.pml"
+    backwards: bool = False  # of several steps the last first: spin comes to this mistake sooner
 
 
 ALL = {"PRODUCERS": 2, "TAKERS": 2}
@@ -69,6 +70,14 @@ WAITING_RECORDS = WAITING | {"RECORDS": 1}
 GIVEN_BACK_2 = SLOTS_3 | {"SLOTS": 2, "CRASHES": 1, "GIVE_BACKS": 2}
 WAITING_2_GIVEN_BACK = WAITING | {"SLOTS": 2, "CRASHES": 0, "GIVE_BACKS": 1}
 WAITING_1_GIVEN_BACK = WAITING_2_GIVEN_BACK | {"PRODUCERS": 1}
+
+# Producers wish for one free slot or two; takers leave no room unused.
+ROOM = WAITING | {"SLOTS": 2, "CRASHES": 0, "ROOM": 2, "CALLS": 1}
+ROOM_1_TAKER = ROOM | {"TAKERS": 1}
+PROGRESS = ROOM_1_TAKER | {"PROGRESS": 1}
+# Claims and batches of one row or two.
+RUNS = {"PRODUCERS": 1, "TAKERS": 1, "SLOTS": 3, "FINE": 1, "CRASHES": 0, "ROWS": 2}
+RUNS_TAKEN_BACK = RUNS | {"TAKE_BACKS": 1}
 
 CONFIGURATIONS = [
     Configuration("slots: 2 producers, 2 takers, 3 slots, a crash", SLOTS_3 | {"CRASHES": 1}),
@@ -86,6 +95,16 @@ CONFIGURATIONS = [
         "event count, producers call takers: 2 and 1, 2 slots, a crash",
         WAITING | {"TAKERS": 1, "SLOTS": 2, "CRASHES": 1, "CALLS": 1},
     ),
+    Configuration("event count, room: 2 producers, 1 taker, 2 slots", ROOM_1_TAKER),
+    Configuration("event count, room: 1 producer, 2 takers, 3 slots", ROOM | {"PRODUCERS": 1, "SLOTS": 3}),
+    Configuration(
+        "event count, room: 1 producer, 2 takers, 2 slots, a crash", ROOM | {"PRODUCERS": 1, "CRASHES": 1}, long=True
+    ),
+    Configuration("event count, no wake-ups without end: 2 and 1, 2 slots", PROGRESS, smoke=True),
+    Configuration("event count, no wake-ups without end: 2 and 1, 1 slot", PROGRESS | {"SLOTS": 1}),
+    Configuration("runs: 1 producer, 1 taker, 3 slots", RUNS),
+    Configuration("runs: 1 producer, 2 takers, 2 slots", RUNS | {"TAKERS": 2, "SLOTS": 2}),
+    Configuration("runs: 1 producer, 1 taker, 3 slots, a claim taken back", RUNS_TAKEN_BACK, smoke=True),
     Configuration("slots, given back: 2 producers, 2 takers, 2 slots, a crash", GIVEN_BACK_2, smoke=True),
     Configuration(
         "slots, given back: 2 producers, 2 takers, 3 slots, a crash",
@@ -114,6 +133,7 @@ SYMMETRIES = [
         WAITING | {"PRODUCERS": 1, "SLOTS": 2, "CRASHES": 1},
     ),
     Symmetry("symmetry: 2 producers, 1 taker, 2 slots", WAITING_RECORDS | {"TAKERS": 1, "SLOTS": 2, "CRASHES": 0}),
+    Symmetry("symmetry, room: 2 producers, 1 taker, 1 slot", ROOM_1_TAKER | {"SLOTS": 1}),
     Symmetry(
         "symmetry: 1 producer, 1 taker, 3 slots",
         WAITING_RECORDS | {"PRODUCERS": 1, "TAKERS": 1, "SLOTS": 3, "CRASHES": 0},
@@ -165,6 +185,19 @@ MUTATIONS = [
     Mutation("GIVE_BACK_BEFORE_READ", "a record is given back while it is still read", STEPS_GIVEN_BACK, smoke=True),
     Mutation("NO_SLICE", "whom the dead one was about to wake sleeps on", WAITING_2_AND_CRASH),
     Mutation("BURIED_IN_SILENCE", "recovery does not notify", WAITING_2_AND_CRASH),
+    Mutation("LEAVES_ROOM_UNUSED", "a taker goes to sleep beside room that is waited for", ROOM_1_TAKER, smoke=True),
+    Mutation("FREE_SLOT_COUNTS", "a slot that comes back alone is one of those wished for", ROOM_1_TAKER),
+    Mutation(
+        "WAKES_FOR_NO_ROOM",
+        "a taker that goes to sleep wakes producers for no room",
+        PROGRESS | {"SLOTS": 1},
+        smoke=True,
+    ),
+    Mutation(
+        "READY_BEFORE_DESCRIBED", "publish: a word is READY before its row's link is written", RUNS | {"TAKERS": 2}
+    ),
+    Mutation("NO_MENDING", "a row names the one before it, which was taken back", RUNS_TAKEN_BACK, smoke=True),
+    Mutation("RUN_READ_ANEW", "take: a word of a run is read behind the links", RUNS | {"TAKERS": 2}, backwards=True),
 ]
 
 CELLS = {"CLIENTS": 2, "CELLS": 1, "CRASHES": 1}
@@ -295,6 +328,7 @@ def check(
     symmetry: bool = True,
     orbits: bool = False,
     bitstate: bool = False,
+    backwards: bool = False,
 ) -> Result:
     """Build and run the checker of one configuration."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -310,7 +344,8 @@ def check(
     must([spin, "-a", "model.pml"])
     if sets.get("SYMMETRY") and symmetry:
         with_symmetry(folder)
-    must(["gcc", *compiler_flags(sets, mutation, orbits, bitstate), "-o", "pan", "pan.c"])
+    order = ["-DT_REVERSE", "-DP_REVERSE"] if backwards else []
+    must(["gcc", *compiler_flags(sets, mutation, orbits, bitstate), *order, "-o", "pan", "pan.c"])
     options = ["-w34", f"-Q{BITSTATE_MINUTES}"] if bitstate else []
     begun = time.monotonic()
     said = run(["./pan", "-m8000000", *options], cwd=folder).stdout
@@ -344,6 +379,7 @@ def property_of(error: str) -> str:
         ("outputs", "nothing torn, nothing of another's"),
         ("writer", "nothing torn"),
         ("assertion violated 0", "no lost wake-up"),
+        ("in_vain", "no wake-ups without end"),
         ("payload", "nothing torn, doubled or out of order"),
         ("under_way", "no lost record"),
         ("reader", "nothing torn"),
@@ -404,7 +440,9 @@ def main() -> int:
         ended = "ran to its end" if result.complete else f"ended after {BITSTATE_MINUTES} minutes"
         show(large.name, result, f"{verdict} {ended}, hash factor {result.hash_factor:.1f}")
     for mutation in filter(wanted, MUTATIONS):
-        result = check(spin, BUILD / "pan", mutation.sets, mutation.name, model=mutation.model)
+        result = check(
+            spin, BUILD / "pan", mutation.sets, mutation.name, model=mutation.model, backwards=mutation.backwards
+        )
         failed += not result.error
         checked += 1
         verdict = f"caught: {property_of(result.error)}" if result.error else "FAILED: not caught"

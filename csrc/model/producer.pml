@@ -4,11 +4,18 @@
  * It may not know how anyone sleeps (waiter.pml) or who is dead (recovery.pml).
  */
 
+/* lease.c: rf_free_slot, behind the swap. No taker is sure to look for room behind this one. */
+#ifdef FREE_SLOT_COUNTS
+#define TELL_OF_ONE_SLOT rf_notify(WRITABLE)
+#else
+#define TELL_OF_ONE_SLOT rf_notify_all(WRITABLE)
+#endif
+
 /* lease.c: rf_unclaim, behind the swap. Takers of a ring that has ended wait for its last claims. */
 #if WAITING
 inline notify_unclaimed()
 {
-    rf_notify(WRITABLE);
+    TELL_OF_ONE_SLOT;
 #if !defined UNCLAIM_SILENT
     if
     :: atomic { finished -> CHANGED(READABLE) }; rf_notify(READABLE)
@@ -19,19 +26,21 @@ inline notify_unclaimed()
 }
 #endif
 
-#define WRITE_PAYLOAD STEP(CHECK_WRITE; payload = RECORD(self, untaken[self] + 1))
+/* Which record of this producer it is shows when it becomes READY. */
+#define WRITE_PAYLOAD STEP(CHECK_WRITE; payload = RECORD(self, 0))
 
 /* The stores into the slot record, behind a look whether the claim is still ours. */
 #define WRITE_LINK STEP(CHECK_WRITE; link = last_link)
 
 /* R1 -> A1 (take_slot). last_link is private. */
 #if RECORDS
-#define NAME_RECORD untaken[self]++; last_link = LINK(slot, EPOCH(seen))
+#define NAME_RECORD \
+    untaken[self]++; payload = (payload != 0 -> RECORD(self, untaken[self]) : 0); last_link = LINK(slot, EPOCH(seen))
 #else
 #define NAME_RECORD skip
 #endif
 #define MAKE_READY \
-    assert(word == seen); word = WORD(READY, NOBODY, EPOCH(seen)); CHANGED(READABLE); under_way++; NAME_RECORD
+    assert(word == seen); word = WORD(READY, NOBODY, EPOCH(seen)); WORD_CHANGED; CHANGED(READABLE); under_way++; NAME_RECORD
 #define SWAP_TO_READY(forget) STEP(MAKE_READY; forget)
 
 inline publish_slot()
@@ -56,7 +65,7 @@ inline publish_slot()
     SWAP_TO_READY(FORGET_SLOT)
 #elif RECORDS
     STEP(CHECK_WRITE;
-         payload = RECORD(self, untaken[self] + 1);
+         payload = RECORD(self, 0);
          link = last_link;
          MAKE_READY;
          FORGET_SLOT)
@@ -70,8 +79,17 @@ inline publish_slot()
 #define NOTE(w) skip
 #define FORGET_LOOK skip
 
-#define MAKE_CLAIMED word = WORD(CLAIMED, self, EPOCH(seen)); seen = word
+#define MAKE_CLAIMED word = WORD(CLAIMED, self, EPOCH(seen)); seen = word; WORD_CHANGED
 
+/* wished_room. What lies READY is no more than a hint, so any wish up to ROOM is left. */
+#define KEY_AND_ROOM(rows) KEY_AND_WISH(WRITABLE, rows); wish_of[self] = rows
+#if CALLS
+#define WISH_FOR(rows) atomic { AWAKE && MAY_WAIT_FOR(FREE) -> KEY_AND_ROOM(rows); CHANGED(READABLE) }; goto last_look
+#else
+#define WISH_FOR(rows) atomic { AWAKE && MAY_WAIT_FOR(FREE) -> KEY_AND_ROOM(rows) }; goto last_look
+#endif
+
+#if ROWS == 1
 proctype producer(byte self)
 {
 look: /* try_claim, claim_run */
@@ -84,10 +102,9 @@ look: /* try_claim, claim_run */
 #endif
 #if WAITING
     :: SLICE_ENDS; goto look
-#if CALLS
-    :: atomic { AWAKE -> KEY_AND_WISH(WRITABLE); CHANGED(READABLE) }; goto last_look
-#else
-    :: atomic { AWAKE -> KEY_AND_WISH(WRITABLE) }; goto last_look
+    :: WISH_FOR(1)
+#if ROOM > 1
+    :: WISH_FOR(2)
 #endif
 #endif
     :: KILLED
@@ -151,10 +168,10 @@ unclaimed:
 
 #if WAITING
 last_look: /* wait_to_claim; its wish is left */
-    /* A taker may be waiting for more rows than there is room for. Here all want one, so nobody needs this; that
-     * it does no harm has a configuration of its own. */
+    /* A taker may be waiting for more rows than there is room for. Here none is; but one that fell asleep before our
+     * wish was left must look whether there is room that we do not know of (rf_leave_no_room_unused). */
 #if CALLS
-    rf_notify(READABLE);
+    rf_notify_all(READABLE);
 #endif
     if
     :: atomic { finished -> DEPART; goto gone }
@@ -164,7 +181,7 @@ last_look: /* wait_to_claim; its wish is left */
     FIND_NONE(NOT_FREE);
     if
     :: atomic { MAY_SLEEP -> FALL_ASLEEP }; goto look
-    :: atomic { FORGET_KEY }; goto look
+    :: atomic { MAY_LOOK_AGAIN -> FORGET_KEY }; goto look
     :: KILLED
     fi;
 #endif
@@ -173,5 +190,6 @@ gone:
 end:
     false
 }
+#endif
 #undef NOTE
 #undef FORGET_LOOK

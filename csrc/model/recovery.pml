@@ -43,8 +43,8 @@ end_nobody_died:
     :: atomic { crashed == OWNER -> finished = true; CHANGED(READABLE); CHANGED(WRITABLE) } /* rf_look_after_the_dead */
     :: crashed != NOBODY && crashed != OWNER -> goto bury
     fi;
-    rf_notify(READABLE);
-    rf_notify(WRITABLE);
+    rf_notify_all(READABLE);
+    rf_notify_all(WRITABLE);
     goto gone;
 
 bury:
@@ -54,13 +54,13 @@ bury:
     :: RECOVER_SLOT(2)
     :: atomic { IS_NOTHING_LEFT -> CHANGED(READABLE); goto buried }
     fi;
-tell_producers:
-    rf_notify(WRITABLE);
+tell_producers: /* rf_free_slot */
+    rf_notify_all(WRITABLE);
     goto bury;
 
 buried:
 #ifndef BURIED_IN_SILENCE
-    rf_notify(READABLE);
+    rf_notify_all(READABLE);
 #endif
 gone:
     recovered = true;

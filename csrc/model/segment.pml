@@ -34,6 +34,18 @@
 #ifndef CALLS
 #define CALLS 0 /* 1: a producer that waits calls takers; see last_look in producer.pml */
 #endif
+#ifndef ROOM
+#define ROOM 1 /* 2: producers wish for 1 or 2 free slots, and takers leave no room unused. With CALLS */
+#endif
+#ifndef PROGRESS
+#define PROGRESS 0 /* 1: nobody looks again unless it is told to, and wake-ups in vain are counted */
+#endif
+#ifndef ROWS
+#define ROWS 1 /* 2: claims and batches have one row or two: runs.pml. With FINE, without WAITING */
+#endif
+#ifndef TAKE_BACKS
+#define TAKE_BACKS 0 /* so often, at most, a claim of a living producer is taken back. With ROWS=2 */
+#endif
 #ifndef GIVE_BACKS
 #define GIVE_BACKS 0 /* so often, at most, takers give a record back that they did not look at */
 #endif
@@ -123,13 +135,28 @@ bool claimed_by[7];   /* of a taker: it saw a claim since then */
  * gone can never hold anyone up again; they become 0. */
 #define REMEMBERS(other, epoch) \
     (other != self && seen_by[other] != 0 && slot_of[other] == slot && EPOCH(seen_by[other]) == epoch)
+#if ROWS > 1
+#define NEXT_OF(s) ((s) + 1 == SLOTS -> 0 : (s) + 1)
+short second_by[7]; /* the word of the slot behind it, as last seen or made; 0: none */
+#define second second_by[self]
+#define FORGET_SLOT slot = 0; seen = 0; second = 0
+#define KNOWS_AS_SECOND(other, i) (second_by[other] != 0 && NEXT_OF(slot_of[other]) == i)
+#define REMEMBERS_SECOND(other, epoch) \
+    (other != self && KNOWS_AS_SECOND(other, slot) && EPOCH(second_by[other]) == epoch)
+#else
+#define FORGET_SLOT slot = 0; seen = 0
+#define KNOWS_AS_SECOND(other, i) false
+#define REMEMBERS_SECOND(other, epoch) false
+#endif
 #define REMEMBERED(epoch) \
-    (REMEMBERS(1, epoch) || REMEMBERS(2, epoch) || REMEMBERS(3, epoch) || REMEMBERS(4, epoch))
+    (REMEMBERS(1, epoch) || REMEMBERS(2, epoch) || REMEMBERS(3, epoch) || REMEMBERS(4, epoch) || \
+     REMEMBERS_SECOND(1, epoch) || REMEMBERS_SECOND(2, epoch) || \
+     REMEMBERS_SECOND(3, epoch) || REMEMBERS_SECOND(4, epoch))
 #if defined NO_EPOCH || !RECORDS
 #define NEXT_EPOCH EPOCH(seen)
 #define FORGET_LINKS skip
 #else
-#define NEXT_EPOCH (!REMEMBERED(1) -> 1 : (!REMEMBERED(2) -> 2 : (!REMEMBERED(3) -> 3 : 4)))
+#define NEXT_EPOCH (!REMEMBERED(1) -> 1 : (!REMEMBERED(2) -> 2 : (!REMEMBERED(3) -> 3 : (!REMEMBERED(4) -> 4 : 5))))
 #define FORGET_LINK(l) l = (l == LINK(slot, EPOCH(seen)) -> 0 : l)
 #define FORGET_LINKS \
     link = 0; \
@@ -137,7 +164,6 @@ bool claimed_by[7];   /* of a taker: it saw a claim since then */
     FORGET_LINK(last_link_of[PRODUCER_1]); FORGET_LINK(last_link_of[PRODUCER_1 + 1]); \
     FORGET_LINK(before_by[TAKER_1]); FORGET_LINK(before_by[TAKER_1 + 1])
 #endif
-#define FORGET_SLOT slot = 0; seen = 0
 
 /* lease.c: the swap of rf_free_slot, and of release_rows for one row. R2 -> A2 (claim_slot). */
 #define SWAP_TO_FREE \
@@ -145,13 +171,14 @@ bool claimed_by[7];   /* of a taker: it saw a claim since then */
     FORGET_LINKS; \
     payload = 0; \
     word = WORD(FREE, NOBODY, NEXT_EPOCH); \
+    WORD_CHANGED; \
     CHANGED(WRITABLE)
 
 /* ---- Searching ------------------------------------------------------------------------------ */
 
 /* The cursors are hints, any value is right; so a search starts anywhere and goes on in any order. Free slots
  * that nobody knows anything of are alike: of these only the first need be looked at. */
-#define KNOWS(other, i) (seen_by[other] != 0 && slot_of[other] == i)
+#define KNOWS(other, i) (seen_by[other] != 0 && slot_of[other] == i || KNOWS_AS_SECOND(other, i))
 #define IS_FRESH(i) \
     (words[i] == WORD(FREE, NOBODY, 1) && !KNOWS(1, i) && !KNOWS(2, i) && !KNOWS(3, i) && !KNOWS(4, i) && \
      rest_of[1] == 0 && rest_of[2] == 0 && rest_of[3] == 0 && rest_of[4] == 0)

@@ -66,6 +66,7 @@ static void exchange_participants(int first)
     EXCHANGE(now.moved, first, first + 1);
     EXCHANGE(now.asleep, first, first + 1);
     EXCHANGE(now.overslept, first, first + 1);
+    EXCHANGE(now.wish_of, first, first + 1);
     EXCHANGE(now.slot_of, first, first + 1);
     EXCHANGE(now.seen_by, first, first + 1);
     EXCHANGE(now.rest_of, first, first + 1);

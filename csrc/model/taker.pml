@@ -47,8 +47,51 @@ inline look_at_all()
     given_back++; \
     CHANGED(READABLE)
 
-#define MAKE_TAKEN word = WORD(TAKEN, self, EPOCH(seen)); seen = word; CHECK_TAKE
+#define MAKE_TAKEN word = WORD(TAKEN, self, EPOCH(seen)); seen = word; WORD_CHANGED; CHECK_TAKE
 
+/* take.c: room that was given back is used, though it is less than producers wish for. Words are read in any order. */
+#if ROOM > 1
+#if defined LEAVES_ROOM_UNUSED
+#define rf_leave_no_room_unused()
+#else
+#define NOT_FREE_AT(i) \
+    atomic { \
+        IS_TURN(i) && STATE(words[i]) != FREE -> \
+            rest = rest & ~(1 << i); \
+            if \
+            :: rest == 0 -> break \
+            :: else \
+            fi \
+    }
+#define FREE_AT(i) atomic { IS_TURN(i) && STATE(words[i]) == FREE -> rest = 0; CHANGED(WRITABLE) }; goto room
+inline rf_leave_no_room_unused()
+{
+    if
+    :: atomic { wanted[WRITABLE] == 0 -> goto no_room }
+#ifdef WAKES_FOR_NO_ROOM
+    :: atomic { wanted[WRITABLE] != 0 -> CHANGED(WRITABLE); goto room }
+#else
+    :: atomic { wanted[WRITABLE] != 0 -> rest = ALL_SLOTS }
+#endif
+    :: KILLED
+    fi;
+    do
+    :: NOT_FREE_AT(0) :: NOT_FREE_AT(1) :: NOT_FREE_AT(2)
+    :: FREE_AT(0) :: FREE_AT(1) :: FREE_AT(2)
+    :: KILLED
+    od;
+    goto no_room;
+room:
+    rf_notify_all(WRITABLE);
+no_room:
+    skip
+}
+#endif
+#else
+#define rf_leave_no_room_unused()
+#endif
+
+#if ROWS == 1
 proctype taker(byte self)
 {
 look: /* find_first; then the load of take_slot. A1 <- R1 (SWAP_TO_READY) */
@@ -65,7 +108,7 @@ look: /* find_first; then the load of take_slot. A1 <- R1 (SWAP_TO_READY) */
 #if defined NO_SECOND_LOOK || defined WISH_AFTER_LOOK || defined KEY_AFTER_LOOK
     :: AWAKE -> goto wait
 #else
-    :: atomic { AWAKE -> KEY_AND_WISH(READABLE) }; goto wait
+    :: atomic { AWAKE && MAY_WAIT_FOR(READY) -> KEY_AND_WISH(READABLE, 1) }; goto wait
 #endif
 #elif defined FINISHED_READ_LATE
     :: goto wait
@@ -167,9 +210,15 @@ wait: /* last_look, nothing_ready */
 #endif
     if
     :: atomic { ended && !claimed -> DEPART; goto gone }
+#if WAITING && ROOM > 1
+    :: !ended || claimed
+    fi;
+    rf_leave_no_room_unused();
+    if
+#endif
 #if WAITING
     :: atomic { (!ended || claimed) && MAY_SLEEP -> FALL_ASLEEP; FORGET_LOOK }; goto look
-    :: atomic { !ended || claimed -> FORGET_KEY; FORGET_LOOK }; goto look
+    :: atomic { (!ended || claimed) && MAY_LOOK_AGAIN -> FORGET_KEY; FORGET_LOOK }; goto look
     :: KILLED
 #else
     :: atomic { !ended || claimed -> FORGET_LOOK }; goto look
@@ -180,5 +229,6 @@ gone:
 end:
     false
 }
+#endif
 #undef NOTE
 #undef FORGET_LOOK
