@@ -168,8 +168,13 @@ static void release_rows(rf_lease *lease)
     RF_STEP("release: rows free, not counted");
     rf_count(ring, released, released);
     RF_STEP("release: rows counted, nobody told");
-    if (freed)
-        rf_notify(&ring->header->writable, freed);
+    if (!freed)
+        return;
+    /* A taker that waits has nothing to take: then each slot counts, whatever producers wish for. F7 with F2
+     * (rf_prepare_wait): either we see its wish, or it sees our slots (rf_leave_no_room_unused). */
+    rf_fence_full();
+    bool hungry = rf_load_relaxed(&ring->header->readable.wanted) != 0;
+    rf_notify(&ring->header->writable, hungry ? UINT32_MAX : freed);
 }
 
 /* The rows of a batch that nobody looked at. In their order: what a producer published first is there
