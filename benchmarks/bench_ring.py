@@ -32,7 +32,7 @@ SINGLY = [entry.way for entry in TRANSPORTS if entry.single]
 def jobs(scale: Scale) -> list[Job]:
     """The sizes with one sender, and the crowds with records small and large."""
     sizes = scale.of([64, 150_528], list(SIZES), list(SIZES))
-    crowds = scale.of([(2, 1)], [(2, 1), (4, 1), (2, 2)], [(2, 1), (4, 1), (8, 1), (1, 2), (2, 2), (4, 2), (8, 2)])
+    crowds = scale.of([(2, 1)], [(2, 1), (4, 1), (2, 2)], [(2, 1), (4, 1), (8, 1), (2, 2), (8, 2)])
     crowded = scale.of([64], [64], [64, 150_528])
     return [Job(size) for size in sizes] + [Job(size, *crowd) for size in crowded for crowd in crowds]
 

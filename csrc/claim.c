@@ -42,11 +42,20 @@ static uint32_t start_of_run(const rf_ring *ring, uint32_t slot, uint32_t seen)
     return slot;
 }
 
+/* Only from where we saw it: who was kept from a core for a while would else set it back by laps, and the
+ * others would claim among records that lie READY, whose order takers then have to search for. */
+static void move_cursor(_Atomic uint32_t *cursor, uint32_t seen, uint32_t to)
+{
+    atomic_compare_exchange_strong_explicit(cursor, &seen, to, memory_order_relaxed,
+                                            memory_order_relaxed);
+}
+
 /* Claim up to `rows` slots in a row, from the claim cursor on. Returns how many. */
 static uint32_t claim_run(rf_ring *ring, uint32_t rows, uint32_t *first, uint64_t *words)
 {
     uint32_t self = rf_self(ring);
-    uint32_t slot = rf_cursor(ring, &ring->header->claim_cursor);
+    uint32_t cursor = rf_load_relaxed(&ring->header->claim_cursor);
+    uint32_t slot = cursor < ring->slot_count ? cursor : 0;
     for (uint32_t seen = 0; seen < ring->slot_count; seen++, slot = rf_wrap(ring, slot + 1)) {
         if (!is_free(ring, slot))
             continue;
@@ -60,7 +69,7 @@ static uint32_t claim_run(rf_ring *ring, uint32_t rows, uint32_t *first, uint64_
         rows = rf_rows_from(ring, slot, rows);
         while (count < rows && (words[count] = claim_slot(ring, rf_wrap(ring, slot + count), self)))
             count++;
-        rf_store_relaxed(&ring->header->claim_cursor, rf_wrap(ring, slot + count));
+        move_cursor(&ring->header->claim_cursor, cursor, rf_wrap(ring, slot + count));
         RF_STEP("claim: cursor moved");
         return count;
     }

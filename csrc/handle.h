@@ -55,6 +55,8 @@ struct rf_ring {
     _Atomic int64_t looked_ns;   /* when we last looked for dead participants */
     _Atomic uint32_t claim_spin; /* how long a wait is worth spinning; learnt */
     _Atomic uint32_t take_spin;
+    _Atomic uint32_t trail,
+        trail_rows; /* where links led (look_from): slot + 1, or 0; rows taken there */
 };
 
 struct rf_lease {

@@ -6,6 +6,17 @@
 /* How long records on both sides of a held slot wait for it before they go in two batches. */
 #define GAP_PATIENCE_NS INT64_C(5000000)
 
+/* What one look at the ring said to a taker. */
+typedef struct look {
+    uint32_t first;
+    uint32_t rows;    /* of the run that starts there; 0: nothing is ready */
+    uint32_t missing; /* rows worth sleeping for */
+    bool by_link;
+    bool hasty; /* nobody will sleep on what it says: who looks at all words takes their lines from
+                   who is about to change them, so only the cursor's is looked at */
+    rf_status open; /* rf_still_open, before anything else was looked at */
+} look;
+
 /* ---- Finding records ------------------------------------------------------------------------ */
 
 /* Is the predecessor of the record in `slot` still waiting, outside [first, slot)? */
@@ -48,10 +59,34 @@ static uint32_t run_length(const rf_ring *ring, uint32_t first, uint32_t most, u
     return rows;
 }
 
-/* The first record of the run to take next, among `most` slots from the take cursor on, or where links lead. */
+/* Where to look for the next run: behind the last one, where links had led to that, else from the take cursor on.
+ * Before a crowd of producers the slots of a full ring are not in the order of their records; who went back to
+ * the cursor each time would follow the same links again, one slot further. */
+static uint32_t look_from(const rf_ring *ring, bool *by_link)
+{
+    uint32_t trail = rf_load_relaxed(&ring->trail);
+    *by_link = trail != 0;
+    return trail ? trail - 1 : rf_cursor(ring, &ring->header->take_cursor);
+}
+
+/* Remember where a run ended. A trail is left after a lap, so that what lies at the cursor gets its turn. */
+static void leave_trail(rf_ring *ring, const look *seen, uint32_t count)
+{
+    uint32_t behind = rf_wrap(ring, seen->first + count);
+    uint32_t walked = seen->by_link ? rf_load_relaxed(&ring->trail_rows) + count : 0;
+    if (!seen->by_link)
+        rf_store_relaxed(&ring->header->take_cursor, behind);
+    if (walked >= ring->slot_count)
+        walked = 0;
+    rf_store_relaxed(&ring->trail, walked ? behind + 1 : 0);
+    rf_store_relaxed(&ring->trail_rows, walked);
+}
+
+/* The first record of the run to take next, among `most` slots from where we look on, or where links lead. */
 static bool find_first(const rf_ring *ring, uint32_t most, uint32_t *first, bool *by_link)
 {
-    uint32_t slot = rf_cursor(ring, &ring->header->take_cursor), hops = 0;
+    bool on_trail;
+    uint32_t slot = look_from(ring, &on_trail), hops = 0;
     for (uint32_t seen = 0; seen < most; seen++, slot = rf_wrap(ring, slot + 1)) {
         /* A1 <- R1 (ready_slot), for the link. */
         if (rf_word_state(rf_load_acquire(&ring->words[slot])) != RF_STATE_READY)
@@ -68,7 +103,7 @@ static bool find_first(const rf_ring *ring, uint32_t most, uint32_t *first, bool
         if (waits)
             continue;
         *first = start;
-        *by_link = start != slot;
+        *by_link = on_trail || start != slot;
         return true;
     }
     return false;
@@ -137,17 +172,6 @@ static bool can_grow(const rf_ring *ring, uint32_t first, uint32_t rows)
     rf_state next = rf_word_state(rf_load_relaxed(&ring->words[rf_wrap(ring, first + rows)]));
     return next == RF_STATE_FREE || next == RF_STATE_CLAIMED;
 }
-
-/* What one look at the ring said to a taker. */
-typedef struct look {
-    uint32_t first;
-    uint32_t rows;    /* of the run that starts there; 0: nothing is ready */
-    uint32_t missing; /* rows worth sleeping for */
-    bool by_link;
-    bool hasty; /* nobody will sleep on what it says: who looks at all words takes their lines from
-                   who is about to change them, so only the cursor's is looked at */
-    rf_status open; /* rf_still_open, before anything else was looked at */
-} look;
 
 static uint32_t least(uint32_t a, uint32_t b)
 {
@@ -247,8 +271,7 @@ static rf_status try_take(rf_ring *ring, rf_take_request *request, rf_lease *lea
         uint32_t count = take_run(ring, seen->first, seen->rows, lease);
         if (!count)
             continue;
-        if (!seen->by_link)
-            rf_store_relaxed(&ring->header->take_cursor, rf_wrap(ring, seen->first + count));
+        leave_trail(ring, seen, count);
         RF_STEP("take: cursor moved");
         return RF_OK;
     }
