@@ -144,7 +144,7 @@ PUT = [entry for entry in TRANSPORTS if entry.way == "RingFeed, put"]
 def crowd(request: pytest.FixtureRequest, scale: Scale, say: Callable[[str], None]) -> Work:
     """Senders put 64-byte records for the same time: what a record takes, and the slowest of them beside their mean."""
     count = request.param
-    if count not in scale.of([2], [1, 4, 16, 64], CROWDS):
+    if count not in scale.of([2], [1, 8, 64], CROWDS):
         pytest.skip("not at this scale")
     title, quantity = f"growth: producers: {count}", "time of a record, sent and received"
     work = Work(title, "growth", {"of": "producers", "n": count}, quantity)
