@@ -94,9 +94,11 @@ class Table:
         if reason:
             work.missing[ray_store.WAY] = reason
             return
+        others_share = work.others_share  # Ray's own processes look like somebody else's
         with ray_store.started(self.job) as ray:
             ray.check()
             work.compete([Way(ray_store.WAY, "peer", lambda: ray.throughput(0.2))], 5, say=self._say)
+        work.others_share = others_share
 
     def _measured(self, work: Work, ways: list[Way], rounds: int, then: Callable[[Work], None] | None = None) -> Work:
         if work.title not in self._works:
