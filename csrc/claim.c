@@ -205,7 +205,8 @@ static inline bool describe_slot(rf_ring *ring, uint32_t slot, uint64_t claimed,
 {
     rf_slot *record = &ring->slots[slot];
     /* A late writer must not garble the record of the slot's next owner; what slips in between
-     * this look and the compare-and-swap of ready_slot is caught there, and costs at most a tag. */
+     * this look and the compare-and-swap of ready_slot is caught there, and costs at most a tag or a
+     * link, which takers hold against words before they follow it. */
     if (rf_load_relaxed(&ring->words[slot]) != claimed)
         return false;
     rf_store_relaxed(&record->tag, tag);
