@@ -15,6 +15,7 @@ import os
 import pickle
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import is_not
 from typing import Any
 
 import numpy as np
@@ -234,7 +235,7 @@ class Pipeline:
             count = len(chunk.indices) + len(chunk.failures)
             to_come -= count
             progress.advance(count)
-            progress.show_ring(rows.stats(), len(self._pool))
+            progress.show_ring(rows.stats, len(self._pool))
             feeder.slide((yield chunk) or 0)
             interrupts.forget()
             self._mend()
@@ -243,27 +244,38 @@ class Pipeline:
         """Run the model on a batch and sort its rows into results, failures and leftovers."""
         with batch:
             tags = batch.tags
-            failed = (tags & np.uint64(FAILED)) != 0
-            plain = tags & np.uint64(FAILED - 1)
-            of_this_call = (plain >> np.uint64(_CALL_SHIFT)) == self._call
-            indices = (plain & np.uint64(_INDEX_MASK)).astype(np.int64)
-            outputs = self._call_model(batch, self._template) if (of_this_call & ~failed).any() else None
+            is_result = (tags >> np.uint64(_CALL_SHIFT)) == self._call  # in a row that failed, FAILED is there, too
+            outputs = self._call_model(batch, self._template) if is_result.any() else None
+        indices = (tags & np.uint64(_INDEX_MASK)).astype(np.int64)
+        failures: list[ItemError] = []
+        if is_result.all():
+            wanted = _in_flight(feeder.done(indices.tolist()))
+        else:
+            wanted, failures = self._sort_out(feeder, tags, indices)
+        if wanted.all():
+            return Chunk(indices, outputs, failures)
+        if outputs is not None:
+            outputs = map_leaves(lambda leaf: leaf[wanted], outputs)
+        return Chunk(indices[wanted], outputs if wanted.any() else None, failures)
+
+    def _sort_out(
+        self, feeder: Feeder, tags: np.ndarray[Any, Any], indices: np.ndarray[Any, Any]
+    ) -> tuple[np.ndarray[Any, Any], list[ItemError]]:
+        """Find what is a result among rows that are not all, and what failed."""
+        failed = (tags & np.uint64(FAILED)) != 0
+        plain = tags & np.uint64(FAILED - 1)
+        wanted = (plain >> np.uint64(_CALL_SHIFT)) == self._call
         # What was said of rows that nobody wants any more is taken, too: unread, it would fill the failures
         # ring, and workers would wait there for ever.
         said = {row: self._failure(int(plain[row])) for row in np.flatnonzero(failed).tolist()}
-        failures = []
-        rows = np.flatnonzero(of_this_call).tolist()
-        items = feeder.done(indices[of_this_call].tolist())
-        for row, item in zip(rows, items, strict=True):
-            # An item is counted once: a worker that died after its row was published is tried again.
-            if item is NOT_IN_FLIGHT:
-                of_this_call[row] = False
-            elif row in said:
+        failures: list[ItemError] = []
+        rows = np.flatnonzero(wanted)
+        items = feeder.done(indices[rows].tolist())
+        wanted[rows] = _in_flight(items)
+        for row, item in zip(rows.tolist(), items, strict=True):
+            if wanted[row] and row in said:
                 failures.append(preprocess_error(said[row], int(indices[row]), item, self._pool.last_death))
-        wanted = of_this_call & ~failed
-        if outputs is not None and not wanted.all():
-            outputs = map_leaves(lambda leaf: leaf[wanted], outputs)
-        return Chunk(indices[wanted], outputs if wanted.any() else None, failures)
+        return wanted & ~failed, failures
 
     def _failure(self, tag: int) -> Failure:
         """Return what a worker said of a row that failed; it said so before it published the row."""
@@ -337,6 +349,11 @@ class Pipeline:
     def close(self) -> None:
         """Close the rings."""
         self._close_rings()
+
+
+def _in_flight(items: list[Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Tell which items count: each does once. One whose worker died after its row was published is tried again."""
+    return np.fromiter(map(is_not, items, itertools.repeat(NOT_IN_FLIGHT)), bool, len(items))
 
 
 def _nameless(ring: Ring) -> Ring:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 _REFRESH_SECONDS = 0.25
@@ -48,19 +49,19 @@ class Progress:
         if self._bar is not None:
             self._bar.update(count)
 
-    def show_ring(self, stats: dict[str, int], producers: int) -> None:
+    def show_ring(self, read_stats: Callable[[], dict[str, int]], producers: int) -> None:
         """Show how full the ring is and who waits for whom since the last time.
 
         Parameters
         ----------
-        stats : dict
-            Of the ring, from `Ring.stats`.
+        read_stats : callable
+            The ring's `Ring.stats`, called where there is something to show.
         producers : int
             Processes that write into it.
         """
-        now = time.monotonic()
-        if self._bar is None or now - self._refreshed < _REFRESH_SECONDS:
+        if self._bar is None or (now := time.monotonic()) - self._refreshed < _REFRESH_SECONDS:
             return
+        stats = read_stats()
         seconds, self._refreshed = now - self._refreshed, now
         waits = (stats["claim_wait_ns"], stats["take_wait_ns"])
         before, self._waits = self._waits or (0, 0), waits

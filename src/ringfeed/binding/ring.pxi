@@ -7,6 +7,7 @@ cdef class RingBase:
     cdef readonly str name
     cdef list layouts
     cdef readonly dict _by_name
+    cdef object _spec  # of the layouts, once asked for
     cdef uint64_t copy_bytes
 
     def __dealloc__(self):
@@ -380,7 +381,9 @@ cdef class RingBase:
     def spec(self):
         """The fields of a record: a `RecordSpec`."""
         self.opened()
-        return RecordSpec.of([(<_Layout>layout).field for layout in self.layouts])
+        if self._spec is None:
+            self._spec = RecordSpec.of([(<_Layout>layout).field for layout in self.layouts])
+        return self._spec
 
     @property
     def redelivers(self):

@@ -9,7 +9,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import numpy.typing as npt
 import tensorflow as tf
@@ -18,7 +17,7 @@ from ..nest import map_leaves
 from .handover import as_tensor
 
 if TYPE_CHECKING:
-    from .._core import Batch, RingBase
+    from .._core import Batch
     from ..record_spec import Field, RecordSpec
 
 TAGS = "ringfeed.tf.TAGS"
@@ -135,10 +134,6 @@ def _array(batch: Batch, name: str, field: Field | None) -> npt.NDArray[Any]:
     return batch.padded(name) if field.is_padded else batch[name]
 
 
-# What `ring.spec` would make anew for each batch.
-_specs: WeakKeyDictionary[RingBase, RecordSpec] = WeakKeyDictionary()
-
-
 def tensors(batch: Batch, structure: Any = None) -> Any:
     """Return a batch as eager tensors over the ring's own memory.
 
@@ -173,9 +168,7 @@ def tensors(batch: Batch, structure: Any = None) -> Any:
     >>> loss = train_step(images, labels)
     >>> del images, labels  # from here on the slots are free
     """
-    spec = _specs.get(batch.ring)
-    if spec is None:
-        spec = _specs[batch.ring] = batch.ring.spec
+    spec = batch.ring.spec
     if isinstance(structure, str) and structure in spec:  # the hot loop's case
         return _tensor(batch, structure, spec[structure])
     element = Element.of(spec, structure, batch.ring.name)

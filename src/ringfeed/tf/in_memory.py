@@ -9,13 +9,11 @@ from __future__ import annotations
 from contextlib import closing
 from typing import Any
 
-import tensorflow as tf
-
 from ..progress import Progress, is_wanted
 from .callbacks import PredictCallbacks
 from .inputs import Batches, iterate_batches
 from .model import ModelRunner, floatx_of
-from .outputs import Gather, to_numpy
+from .outputs import Gather, all_to_numpy
 
 
 def predict_in_memory(
@@ -67,7 +65,7 @@ def predict_in_memory(
     watchers = PredictCallbacks(runner.keras_model, callbacks, batches.total)
     if not watchers and progress is None and batches.total == 1:
         (data,) = batches
-        return tf.nest.map_structure(to_numpy, runner.run(data))
+        return all_to_numpy(runner.run(data))
     try:
         return _predict_batches(runner, batches, watchers, progress)
     finally:

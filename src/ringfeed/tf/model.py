@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from .direct_call import direct_step
 from .handover import PaddedRows, as_tensor
 from .model_forms import ModelForm, model_form
-from .outputs import to_numpy
+from .outputs import all_to_numpy
 from .structure import pack_inputs, structure_key
 
 _Step = Callable[..., Any]
@@ -93,7 +94,7 @@ class ModelRunner:
         nest of numpy.ndarray
             The outputs, in memory of their own. Sparse and ragged tensors stay what they are.
         """
-        return tf.nest.map_structure(to_numpy, self.run(pack_inputs(inputs)))
+        return all_to_numpy(self.run(pack_inputs(inputs)))
 
     def run(self, data: Any) -> Any:
         """Run the model on a batch as Keras hands it to ``predict_step``.
@@ -167,9 +168,9 @@ class ModelRunner:
                 return tf.nest.map_structure(on_host, outputs)
 
         traced = tf.function(function, autograph=False)
-        concrete: _Step = traced.get_concrete_function(*(spec for spec in specs if spec is not None))
+        concrete = traced.get_concrete_function(*(spec for spec in specs if spec is not None))
         self.traces += 1
-        return concrete
+        return direct_step(concrete)
 
     def _without_graph(self, layout: _Layout, failure: Exception) -> _Step:
         """Return a step that runs a plain callable eagerly; raise what went wrong where the model is none."""

@@ -20,6 +20,11 @@ def to_numpy(output: Any) -> Any:
     return output.numpy() if tf.is_tensor(output) else np.array(output)
 
 
+def all_to_numpy(outputs: Any) -> Any:
+    """Return a nest of tensors as `to_numpy` returns each."""
+    return outputs.numpy() if isinstance(outputs, tf.Tensor) else tf.nest.map_structure(to_numpy, outputs)
+
+
 def _view(tensor: Any) -> npt.NDArray[Any]:
     """Return the tensor's memory as an array, to copy from at once; a copy where it has no buffer to show."""
     try:
