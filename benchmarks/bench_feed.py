@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import ringfeed
-from measuring.contest import Sample, Way, Work
+from measuring.contest import Sample, Way, Work, role_by_name
 from measuring.scale import Scale
 
 ROWS = 64
@@ -24,6 +24,7 @@ BATCHES = 2  # published at a time
 HELD = 2  # batches that a way may still hold when it has called the model
 SHAPES = [(16,), (56, 56, 3), (224, 224, 3)]
 READY = "limit: the model with a ready tensor"
+REPEATED = "limit: a dataset of one tensor, again and again"
 
 
 class Hand:
@@ -146,10 +147,6 @@ def from_generator(ring: ringfeed.Ring) -> Any:
     return tf.data.Dataset.from_generator(batches, output_signature=signature).with_options(options)
 
 
-def role(way: str) -> Any:
-    return "ringfeed" if way.startswith("RingFeed") else "limit" if way.startswith("limit") else "peer"
-
-
 @pytest.fixture(scope="module", params=SHAPES, ids=str)
 def handed_over(request: pytest.FixtureRequest, scale: Scale, say: Callable[[str], None]) -> Work:
     """Each way gets a ring of its own: a dataset takes ahead, and would take another's batches."""
@@ -162,7 +159,7 @@ def handed_over(request: pytest.FixtureRequest, scale: Scale, say: Callable[[str
         for way, make in WAYS.items():
             hand = Hand(shape, stack)
             call = make(hand)
-            ways.append(Way(way, role(way), lambda hand=hand, call=call: hand.measure(call, times)))  # type: ignore[misc]
+            ways.append(Way(way, role_by_name(way), lambda hand=hand, call=call: hand.measure(call, times)))  # type: ignore[misc]
         ways.append(Way(READY, "limit", lambda: hand.measure_ready(times)))
         return work.compete(ways, rounds, warm_up=scale.of(1, 3, 3), say=None)
 
@@ -205,7 +202,7 @@ def seconds_waited(elements: Any) -> Any:
 def in_a_graph(request: pytest.FixtureRequest, scale: Scale, say: Callable[[str], None]) -> Work:
     import tensorflow as tf
 
-    count = scale.of(3, 200, 500)
+    count = scale.of(3, 100, 500)
     where = "beside a Python thread that computes without end" if request.param else "with nothing else to do"
     axes: dict[str, float | str] = {"interpreter": "busy" if request.param else "idle"}
     work = Work(f"feed: wait for each of {count} ready batches in a graph, {where}", "feed in a graph", axes)
@@ -213,9 +210,10 @@ def in_a_graph(request: pytest.FixtureRequest, scale: Scale, say: Callable[[str]
     # All batches are there before a round begins: no producer needs a core.
     with ringfeed.Ring.create(None, {"x": ((8, 8), "float32")}, slots=count * ROWS) as ring:
         datasets = {way: make(ring).take(count) for way, make in BUSY_WAYS.items()}
+        datasets[REPEATED] = tf.data.Dataset.from_tensors(tf.zeros((ROWS, 8, 8))).repeat(count)
 
         def measure(way: str) -> Sample:
-            for _ in range(count):
+            for _ in range(count if way != REPEATED else 0):
                 ring.claim(ROWS).publish()
             started = time.perf_counter()
             waited, rows = wait(datasets[way])
@@ -227,7 +225,7 @@ def in_a_graph(request: pytest.FixtureRequest, scale: Scale, say: Callable[[str]
         if request.param:
             hogging.start()
         try:
-            ways = [Way(way, role(way), lambda way=way: measure(way)) for way in datasets]  # type: ignore[misc]
+            ways = [Way(way, role_by_name(way), lambda way=way: measure(way)) for way in datasets]  # type: ignore[misc]
             return work.compete(ways, scale.of(1, 5, 9), say=say)
         finally:
             stop.set()
@@ -235,6 +233,6 @@ def in_a_graph(request: pytest.FixtureRequest, scale: Scale, say: Callable[[str]
                 hogging.join()
 
 
-@pytest.mark.parametrize("way", BUSY_WAYS)
+@pytest.mark.parametrize("way", [*BUSY_WAYS, REPEATED])
 def bench_busy_interpreter(tell: Any, in_a_graph: Work, way: str) -> None:
     tell(in_a_graph, way)

@@ -6,12 +6,17 @@ the rest is one process that puts records and takes them, where the cost of each
 
 from __future__ import annotations
 
+import functools
+import mmap
+import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import posix_ipc
 import pytest
 
 import ringfeed
@@ -21,7 +26,7 @@ from measuring.contest import Sample, Work
 from measuring.scale import Scale
 
 WAY = "RingFeed"
-COPYING = "limit: copied into own memory, as much as the ring"
+SMALL = {"x": ((64,), "uint8")}
 TAKEN = 16  # records at a time
 Measure = Callable[[], Sample]
 
@@ -40,14 +45,14 @@ def put_and_take(ring: ringfeed.Ring, record: dict[str, np.ndarray], seconds: fl
 
 
 def with_slots(count: int, stack: ExitStack, seconds: float) -> Measure:
-    ring = stack.enter_context(ringfeed.Ring.create(None, {"x": ((64,), "uint8")}, count))
+    ring = stack.enter_context(ringfeed.Ring.create(None, SMALL, count))
     record = {"x": np.zeros(64, np.uint8)}
     return lambda: put_and_take(ring, record, seconds)
 
 
 def held_elsewhere(count: int, stack: ExitStack, seconds: float) -> Measure:
     """All slots but a few are held by others, who do not move: one has to find one's way around them."""
-    ring = stack.enter_context(ringfeed.Ring.create(None, {"x": ((64,), "uint8")}, count))
+    ring = stack.enter_context(ringfeed.Ring.create(None, SMALL, count))
     held = stack.enter_context(ring.claim(rows=ring.slots - 2 * TAKEN))
     stack.callback(held.discard)
     record = {"x": np.zeros(64, np.uint8)}
@@ -57,7 +62,7 @@ def held_elsewhere(count: int, stack: ExitStack, seconds: float) -> Measure:
 def created(count: int, stack: ExitStack, seconds: float) -> Measure:
     def measure() -> Sample:
         started = time.perf_counter()
-        with ringfeed.Ring.create(None, {"x": ((64,), "uint8")}, count) as ring, ringfeed.Ring.attach(ring.name):
+        with ringfeed.Ring.create(None, SMALL, count) as ring, ringfeed.Ring.attach(ring.name):
             pass
         elapsed = time.perf_counter() - started
         return Sample(elapsed, elapsed)
@@ -72,16 +77,40 @@ def with_fields(count: int, stack: ExitStack, seconds: float) -> Measure:
     return lambda: put_and_take(ring, record, seconds)
 
 
-def copied(record_bytes: int, seconds: float) -> Sample:
-    """Copy a record into each of four places in turn; the value is the time of one."""
-    source, places = np.zeros(record_bytes, np.uint8), np.zeros((4, record_bytes), np.uint8)
+def copied(record_bytes: int, fields: int, seconds: float) -> Sample:
+    """Copy a record of so many fields into each of four places in turn; the value is the time of one."""
+    source = np.zeros(record_bytes, np.uint8)
+    places = [list(np.zeros((fields, record_bytes), np.uint8)) for _ in range(4)]
     started, done = time.perf_counter(), 0
     while not done or time.perf_counter() - started < seconds:
         for place in places:
-            place[...] = source
+            for field in place:
+                field[...] = source
         done += len(places)
     elapsed = time.perf_counter() - started
     return Sample(elapsed / done, elapsed)
+
+
+def bare_segment(slots: int, seconds: float) -> Sample:
+    """Make shared memory of the size of such a ring, open it again, map both, and let go of it."""
+    size, name = segment_bytes(slots), f"/ringfeed-bench-{os.getpid()}"
+    started = time.perf_counter()
+    with open(posix_ipc.SharedMemory(name, posix_ipc.O_CREX).fd, "rb+") as made:
+        try:
+            os.posix_fallocate(made.fileno(), 0, size)
+            with open(posix_ipc.SharedMemory(name).fd, "rb+") as attached:
+                for segment in (made, attached):
+                    mmap.mmap(segment.fileno(), size).close()
+        finally:
+            posix_ipc.unlink_shared_memory(name)
+    elapsed = time.perf_counter() - started
+    return Sample(elapsed, elapsed)
+
+
+@functools.cache
+def segment_bytes(slots: int) -> int:
+    with ringfeed.Ring.create(None, SMALL, slots) as ring:
+        return ring.segment_bytes
 
 
 def with_record_bytes(count: int, stack: ExitStack, seconds: float) -> Measure:
@@ -93,45 +122,65 @@ def with_record_bytes(count: int, stack: ExitStack, seconds: float) -> Measure:
 
 RECORD_BYTES = "record_bytes"
 PUT_AND_TAKEN = "time of a record, put and taken"
-FAMILIES: dict[str, tuple[Callable[[int, ExitStack, float], Measure], str, list[int]]] = {
-    "slots": (with_slots, PUT_AND_TAKEN, [16, 64, 256, 1024, 4096, 16384, 65536]),
-    "slots, all but 32 of them held": (held_elsewhere, PUT_AND_TAKEN, [64, 256, 1024, 4096, 16384, 65536]),
-    "slots, to create and attach": (created, "time of both", [16, 64, 256, 1024, 4096, 16384, 65536]),
-    "fields": (with_fields, PUT_AND_TAKEN, [1, 2, 4, 8, 16]),
-    RECORD_BYTES: (with_record_bytes, PUT_AND_TAKEN, [64 << shift for shift in range(0, 21, 2)]),
+COPIED = "limit: copied into own memory"
+COPIED_ROUND = "limit: copied into own memory, as much as the ring"
+BARE = "limit: as much shared memory, without a ring"
+
+
+@dataclass(frozen=True)
+class Family:
+    """What grows, and the least that each size of it takes."""
+
+    make: Callable[[int, ExitStack, float], Measure]
+    quantity: str
+    sizes: list[int]
+    limit: str
+    at_least: Callable[[int, float], Sample]
+
+
+SLOTS = [16, 64, 256, 1024, 4096, 16384, 65536]
+FAMILIES: dict[str, Family] = {
+    "slots": Family(with_slots, PUT_AND_TAKEN, SLOTS, COPIED, lambda n, seconds: copied(64, 1, seconds)),
+    "slots, all but 32 of them held": Family(
+        held_elsewhere, PUT_AND_TAKEN, SLOTS[1:], COPIED, lambda n, seconds: copied(64, 1, seconds)
+    ),
+    "slots, to create and attach": Family(created, "time of both", SLOTS, BARE, bare_segment),
+    "fields": Family(with_fields, PUT_AND_TAKEN, [1, 2, 4, 8, 16], COPIED, lambda n, seconds: copied(64, n, seconds)),
+    # Memory has a step of its own, where it leaves the cache.
+    RECORD_BYTES: Family(
+        with_record_bytes,
+        PUT_AND_TAKEN,
+        [64 << shift for shift in range(0, 21, 2)],
+        COPIED_ROUND,
+        lambda n, seconds: copied(n, 1, seconds),
+    ),
 }
-POINTS = [(of, n) for of, (_, _, sizes) in FAMILIES.items() for n in sizes]
+POINTS = [(of, n, way) for of, family in FAMILIES.items() for n in family.sizes for way in (WAY, family.limit)]
 
 
 @pytest.fixture(scope="module")
 def grown(scale: Scale, say: Callable[[str], None]) -> dict[tuple[str, int], Work]:
     """Every family, one after the other, because all their rings together would be large."""
     works = {}
-    for of, (make, quantity, sizes) in FAMILIES.items():
+    for of, family in FAMILIES.items():
         with ExitStack() as stack:
-            seconds = scale.of(0.0, 0.02, 0.05)
-            measures = {n: make(n, stack, seconds) for n in sizes}
-            for n in sizes:
-                works[of, n] = Work(f"growth: {of}: {n:,}", "growth", {"of": of, "n": n}, quantity)
+            seconds = scale.of(0.0, 0.01, 0.05)
+            measures = {n: family.make(n, stack, seconds) for n in family.sizes}
+            for n in family.sizes:
+                works[of, n] = Work(f"growth: {of}: {n:,}", "growth", {"of": of, "n": n}, family.quantity)
             for number in range(scale.of(1, 6, 16)):
                 for n, measure in measures.items():
-                    sample = measure()
+                    sample, least = measure(), family.at_least(n, seconds)
                     if number or scale.name == "smoke":  # the first warms up
                         works[of, n].add(WAY, "ringfeed", sample)
-                        if of == RECORD_BYTES:  # memory has a step of its own, where it leaves the cache
-                            works[of, n].add(COPYING, "limit", copied(n, seconds))
+                        works[of, n].add(family.limit, "limit", least)
         say(f"growth: {of}")
     return works
 
 
-@pytest.mark.parametrize(("of", "n"), POINTS)
-def bench_growth(tell: Any, grown: dict[tuple[str, int], Work], of: str, n: int) -> None:
-    tell(grown[of, n], WAY)
-
-
-@pytest.mark.parametrize("n", FAMILIES[RECORD_BYTES][2])
-def bench_growth_of_copies(tell: Any, grown: dict[tuple[str, int], Work], n: int) -> None:
-    tell(grown[RECORD_BYTES, n], COPYING)
+@pytest.mark.parametrize(("of", "n", "way"), POINTS)
+def bench_growth(tell: Any, grown: dict[tuple[str, int], Work], of: str, n: int, way: str) -> None:
+    tell(grown[of, n], way)
 
 
 # ---- Crowds --------------------------------------------------------------------------------------
@@ -152,14 +201,17 @@ def crowd(request: pytest.FixtureRequest, scale: Scale, say: Callable[[str], Non
     with closing(Hall(Job(64, senders=count), PUT)) as hall:
         way = hall.ways[0]
         for number in range(scale.of(1, 3, 6)):
-            sample, sent = hall.race(way, scale.of(0.05, max(0.5, 0.05 * count), max(0.5, 0.1 * count)))
+            sample, sent = hall.race(way, scale.of(0.05, max(0.5, 0.03 * count), max(0.5, 0.1 * count)))
+            least = copied(64, 1, scale.of(0.0, 0.01, 0.05))
             if number or scale.name == "smoke":
                 work.add(WAY, "ringfeed", sample)
+                work.add(COPIED, "limit", least)
                 slowest.append(min(sent) / (sum(sent) / len(sent)))
     work.notes[WAY] = {"slowest / mean": float(np.median(slowest))}
     say(work.title)
     return work
 
 
-def bench_crowd(tell: Any, crowd: Work) -> None:
-    tell(crowd, WAY)
+@pytest.mark.parametrize("way", [WAY, COPIED])
+def bench_crowd(tell: Any, crowd: Work, way: str) -> None:
+    tell(crowd, way)

@@ -5,11 +5,12 @@ Each transport of `hops/` gets two processes of its own, so that what they take 
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
@@ -19,7 +20,7 @@ import pytest
 import ringfeed
 from hops.hall import ONLY_IN_FULL, Hall
 from hops.interface import TRANSPORTS, Entry, Job
-from measuring.contest import Role, Sample, Way, Work
+from measuring.contest import Sample, Way, Work, role_by_name
 from measuring.processes import private_megabytes, processor_seconds, resident_megabytes, with_children
 from measuring.scale import Scale
 
@@ -61,26 +62,28 @@ def halls(scale: Scale) -> Iterator[Halls]:
 @pytest.fixture(scope="module")
 def idle(halls: Halls, scale: Scale, say: Callable[[str], None]) -> Work:
     """All receivers wait at the same time: who waits well disturbs nobody."""
-    seconds = scale.of(0.1, 2.0, 5.0)
+    seconds = scale.of(0.1, 1.5, 5.0)
     work = Work("idle: a receiver waits for a record", "idle", {"what": "receiver"}, missing=halls.missing)
     work.quantity, work.unit = "processor time, of one core", "%"
-    for _ in range(scale.of(1, 3, 5)):
-        with ExitStack() as stack:
-            for way, hall in halls.each.items():
-                stack.enter_context(hall.waiting(way))
-            time.sleep(seconds / 4)
-            before = {way: hall.receiver_seconds() for way, hall in halls.each.items()}
-            started = time.monotonic()
-            time.sleep(seconds)
-            elapsed = time.monotonic() - started
-            for way, hall in halls.each.items():
-                used = hall.receiver_seconds() - before[way]
-                work.add(way, hall.role(way), Sample(used / elapsed * 100, elapsed))
-        say(work.title)
+    with closing(Hall(Job(64), [])) as bare:
+        every = halls.each | {NOTHING: bare}
+        for _ in range(scale.of(1, 3, 5)):
+            with ExitStack() as stack:
+                for way, hall in halls.each.items():
+                    stack.enter_context(hall.waiting(way))
+                time.sleep(seconds / 4)
+                before = {way: hall.receiver_seconds() for way, hall in every.items()}
+                started = time.monotonic()
+                time.sleep(seconds)
+                elapsed = time.monotonic() - started
+                for way, hall in every.items():
+                    used = hall.receiver_seconds() - before[way]
+                    work.add(way, role_by_name(way), Sample(used / elapsed * 100, elapsed))
+            say(work.title)
     return work
 
 
-@pytest.mark.parametrize("way", [entry.way for entry in SINGLY])
+@pytest.mark.parametrize("way", [*(entry.way for entry in SINGLY), NOTHING])
 def bench_idle(tell: Any, idle: Work, way: str) -> None:
     tell(idle, way)
 
@@ -93,7 +96,7 @@ def resident(halls: Halls, idle: Work, scale: Scale) -> Work:
     work.missing = halls.missing
     for way, hall in halls.each.items():
         sample = hall.carry(way, scale.of(1, job.capacity, job.capacity))
-        work.add(way, hall.role(way), Sample(resident_megabytes(hall.pids()), sample.seconds))
+        work.add(way, role_by_name(way), Sample(resident_megabytes(hall.pids()), sample.seconds))
     with closing(Hall(job, [])) as bare:
         work.add(NOTHING, "limit", Sample(resident_megabytes(bare.pids()), 1e-9))
     return work
@@ -110,9 +113,17 @@ def bench_resident(tell: Any, resident: Work, way: str) -> None:
 @pytest.fixture(scope="module")
 def growth(scale: Scale, say: Callable[[str], None]) -> Work:
     """Private memory of both ends after a tenth of the records, and after all of them."""
-    records = scale.of(1000, RECORDS, RECORDS)
+    records = scale.of(1000, RECORDS // 2, RECORDS)
     work = Work(f"growth: both ends over {records:,} records of 64 B", "memory_growth", {"what": "transport"})
     work.quantity, work.unit = "private memory gained", "MB"
+    with closing(Hall(Job(64), [])) as bare:
+        started, before = time.perf_counter(), private_megabytes(bare.pids())
+        _measure_growth(work, records, scale, say)
+        work.add(NOTHING, "limit", Sample(private_megabytes(bare.pids()) - before, time.perf_counter() - started))
+    return work
+
+
+def _measure_growth(work: Work, records: int, scale: Scale, say: Callable[[str], None]) -> None:
     for entry in SINGLY:
         if entry.way in SLOW:
             work.missing[entry.way] = "a million records would take it minutes"
@@ -127,51 +138,63 @@ def growth(scale: Scale, say: Callable[[str], None]) -> Work:
             hall.carry(entry.way, records // 10)
             before = private_megabytes(hall.pids())
             sample = hall.carry(entry.way, records)
-            work.add(entry.way, hall.role(entry.way), Sample(private_megabytes(hall.pids()) - before, sample.seconds))
+            work.add(
+                entry.way, role_by_name(entry.way), Sample(private_megabytes(hall.pids()) - before, sample.seconds)
+            )
         say(f"{work.title}: {entry.way}")
-    return work
 
 
-@pytest.mark.parametrize("way", [entry.way for entry in SINGLY])
+@pytest.mark.parametrize("way", [*(entry.way for entry in SINGLY), NOTHING])
 def bench_growth_of_transports(tell: Any, growth: Work, way: str) -> None:
     tell(growth, way)
 
 
 def put_ones(name: str, count: int) -> None:
     with ringfeed.Ring.attach(name) as ring:
-        record = {"x": np.ones((16, 16), np.float32)}
+        record = {"x": np.ones(SHAPE, np.float32)}
         for _ in range(count):
             ring.put(record)
         ring.finish()
 
 
-@pytest.fixture(scope="module")
-def growth_of_a_model_process(scale: Scale) -> Work:
-    """A producer puts records; this process runs them through a `tf.function` in batches of 64, as a server would."""
+FROM_THE_RING, FROM_MEMORY = "RingFeed, dataset", "limit: the same batches from memory"
+BATCH, SHAPE = 64, (16, 16)
+
+
+def gained(work: Work, way: str, batches: Iterable[Any], records: int) -> None:
+    """Run batches of ones through a `tf.function`, as a server would; note what that adds after the first tenth."""
     import tensorflow as tf
 
-    records = scale.of(20_000, RECORDS, RECORDS)
+    total = tf.function(lambda x: tf.reduce_sum(x))
+    started, done, seen, sizes = time.perf_counter(), 0, 0.0, list[float]()
+    for x in batches:
+        seen += float(total(x))
+        done += len(x)
+        if done >= records // 10 * (len(sizes) + 1):
+            sizes.append(private_megabytes([os.getpid()]))
+        del x
+    assert seen == records * math.prod(SHAPE)
+    work.add(way, role_by_name(way), Sample(sizes[-1] - sizes[0], time.perf_counter() - started))
+
+
+@pytest.fixture(scope="module")
+def growth_of_a_model_process(scale: Scale) -> Work:
+    """A producer puts records that this process takes; and the same with a tensor that is there already."""
+    import tensorflow as tf
+
+    records = scale.of(20_032, RECORDS // 5, RECORDS)
     title = f"growth: a model process over {records:,} records of 1 KB through the dataset"
     work = Work(title, "memory_growth", {"what": "model process"}, "private memory gained", "MB")
-    total = tf.function(lambda x: tf.reduce_sum(x))
-    sizes: list[float] = []
-    started, done, seen = time.perf_counter(), 0, 0.0
-    with ringfeed.Ring.create(None, {"x": ((16, 16), "float32")}, 1024) as ring:
+    gained(work, FROM_MEMORY, tf.data.Dataset.from_tensors(tf.ones((BATCH, *SHAPE))).repeat(records // BATCH), records)
+    with ringfeed.Ring.create(None, {"x": (SHAPE, "float32")}, 1024) as ring:
         producer = multiprocessing.get_context("spawn").Process(target=put_ones, args=(ring.name, records))
         producer.start()
-        for x in ringfeed.tf.dataset(ring, 64, structure="x", prefetch=2):
-            seen += float(total(x))
-            done += len(x)
-            if done >= records // 10 * (len(sizes) + 1):
-                sizes.append(private_megabytes([os.getpid()]))
-            del x
+        gained(work, FROM_THE_RING, ringfeed.tf.dataset(ring, BATCH, structure="x", prefetch=2), records)
         producer.join()
-    assert seen == records * 256
-    work.add("RingFeed, dataset", "ringfeed", Sample(sizes[-1] - sizes[0], time.perf_counter() - started))
     return work
 
 
-@pytest.mark.parametrize("way", ["RingFeed, dataset"])
+@pytest.mark.parametrize("way", [FROM_THE_RING, FROM_MEMORY])
 def bench_growth_of_a_model_process(tell: Any, growth_of_a_model_process: Work, way: str) -> None:
     tell(growth_of_a_model_process, way)
 
@@ -237,7 +260,7 @@ def sleeping_thread(seconds: float) -> Iterator[Callable[[], Any]]:
 @pytest.fixture(scope="module")
 def waiting(scale: Scale, say: Callable[[str], None]) -> Work:
     """Each is opened for its round alone, so that it is its own processor time."""
-    seconds = scale.of(0.1, 1.0, 3.0)
+    seconds = scale.of(0.1, 0.7, 3.0)
     work = Work("idle: a model process waits", "idle", {"what": "model process"}, "processor time, of one core", "%")
     contexts = dict(zip(WAITING, (waiting_op, waiting_engine, waiting_predictor), strict=True))
 
@@ -250,13 +273,9 @@ def waiting(scale: Scale, say: Callable[[str], None]) -> Work:
             elapsed = time.monotonic() - started
             return Sample((processor_seconds(pids) - before) / elapsed * 100, elapsed)
 
-    ways = [Way(name, role(name), lambda opened=opened: measure(opened)) for name, opened in contexts.items()]  # type: ignore[misc]
+    ways = [Way(name, role_by_name(name), lambda opened=opened: measure(opened)) for name, opened in contexts.items()]  # type: ignore[misc]
     ways.append(Way(SLEEPING, "limit", lambda: measure(sleeping_thread)))
     return work.compete(ways, scale.of(1, 2, 3), warm_up=0, say=say)
-
-
-def role(way: str) -> Role:
-    return "ringfeed" if way.startswith("RingFeed") else "limit"
 
 
 @pytest.mark.parametrize("way", [*WAITING, SLEEPING])

@@ -122,5 +122,5 @@ def results() -> dict[str, Work]:
 @pytest.mark.parametrize("name", CASES)
 def bench_arrays(tell: Callable[[Work, str], None], scale: Any, results: dict[str, Work], name: str, way: str) -> None:
     if name not in results:
-        results[name] = measured(CASES[name], scale.of(1, 5, 9))
+        results[name] = measured(CASES[name], scale.of(1, 3, 9))
     tell(results[name], way)

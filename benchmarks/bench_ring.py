@@ -14,17 +14,20 @@ from typing import Any
 import numpy as np
 import pytest
 
+import limits
 from hops import ray_store
 from hops.hall import ONLY_IN_FULL, Hall
 from hops.interface import TRANSPORTS, Entry, Job
 from hops.private_memory import ENTRY as OWN_MEMORY
 from hops.ringfeed_ring import small_ring
-from measuring.contest import Sample, Way, Work
+from measuring.contest import Sample, Way, Work, role_by_name
 from measuring.scale import Scale, scale_of
 
 SIZES = {64: "64 B", 4096: "4 KB", 150_528: "150 KB", 602_112: "602 KB", 4_194_304: "4 MB"}
+LARGE_BYTES = 1 << 20  # of which some peers carry a hundred a second
 COPY = "limit: one copy into own memory, as much as the rings"
 COPY_IN_CACHE = "limit: one copy into own memory, 1 MiB"
+WAKING = "limit: a sleeping process woken, and one copy into own memory"
 WAYS = [entry.way for entry in TRANSPORTS]
 SINGLY = [entry.way for entry in TRANSPORTS if entry.single]
 
@@ -57,6 +60,13 @@ def copying(job: Job, slots: int, seconds: float) -> Sample:
     return Sample(elapsed / copied, elapsed)
 
 
+def waking(job: Job, hundredths: int) -> Sample:
+    """Do what whoever sleeps until a record is there must wait for: a copy by the sender, and being woken."""
+    copy = copying(job, small_ring(job), hundredths / 1000)
+    seconds = limits.wake_up_seconds(hundredths) + copy.value
+    return Sample(seconds, seconds)
+
+
 class Table:
     """What is measured of one job, each thing when it is first asked for."""
 
@@ -81,12 +91,17 @@ class Table:
     def latency(self) -> Work:
         axes, quantity = self._axes(), "time from send to receipt, p50"
         work = Work(f"latency: {title(self.job)}", "latency", axes, quantity=quantity)
-        count = self._scale.of(2, 300, 700)
+        large = self.job.record_bytes >= LARGE_BYTES
+        count = self._scale.of(2, 50 if large else 200, 350 if large else 700)
         ways = [way for way in self._ways(lambda way: self._hall.latency(way, count)) if way.name in SINGLY]
+        if reason := limits.why_missing():
+            work.missing[WAKING] = reason
+        else:
+            ways.append(Way(WAKING, "limit", lambda: waking(self.job, self._scale.of(1, 5, 15))))
         return self._measured(work, ways, self._scale.of(1, 3, 5))
 
     def _ways(self, measure: Callable[[str], Sample]) -> list[Way]:
-        return [Way(way, self._hall.role(way), lambda way=way: measure(way)) for way in self._hall.ways]  # type: ignore[misc]
+        return [Way(way, role_by_name(way), lambda way=way: measure(way)) for way in self._hall.ways]  # type: ignore[misc]
 
     def _ask_ray(self, work: Work) -> None:
         """Measure Ray after the others; only in a full run."""
@@ -102,7 +117,7 @@ class Table:
 
     def _measured(self, work: Work, ways: list[Way], rounds: int, then: Callable[[Work], None] | None = None) -> Work:
         if work.title not in self._works:
-            work.missing = dict(self._hall.missing)
+            work.missing |= self._hall.missing
             work.compete(ways, rounds, warm_up=self._scale.of(0, 1, 1), say=self._say)
             if then:
                 then(work)
@@ -134,7 +149,7 @@ def bench_hop(tell: Any, table: Table, way: str) -> None:
     tell(table.hop(), way)
 
 
-@pytest.mark.parametrize("way", SINGLY)
+@pytest.mark.parametrize("way", [*SINGLY, WAKING])
 def bench_latency(tell: Any, table: Table, way: str) -> None:
     tell(table.latency(), way)
 
@@ -165,8 +180,8 @@ def filling(scale: Scale, say: Callable[[str], None]) -> Iterator[Work]:
             missing=hall.missing,
         )
         seconds = scale.of(0.0, 0.2, 0.4)
-        ways = [Way(way, hall.role(way), lambda way=way: hall.filling(way, seconds)) for way in hall.ways]  # type: ignore[misc]
-        yield work.compete(ways, scale.of(1, 9, 21), warm_up=scale.of(0, 1, 1), say=say)
+        ways = [Way(way, role_by_name(way), lambda way=way: hall.filling(way, seconds)) for way in hall.ways]  # type: ignore[misc]
+        yield work.compete(ways, scale.of(1, 7, 21), warm_up=scale.of(0, 1, 1), say=say)
 
 
 @pytest.mark.parametrize("way", [*FILLING, HUGE_PAGES.way, OWN_MEMORY.way])

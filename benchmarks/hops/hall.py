@@ -10,7 +10,7 @@ import numpy as np
 
 from hops.ends import SPAWN, End, Ends
 from hops.interface import TRANSPORTS, Entry, Job, Transport
-from measuring.contest import Role, Sample
+from measuring.contest import Sample
 from measuring.processes import processor_seconds
 
 FIRST_GUESS = 64  # records, when nothing is known of a transport
@@ -66,12 +66,6 @@ class Hall:
     def close(self) -> None:
         """End all processes and remove what the transports made."""
         self._stack.close()
-
-    def role(self, way: str) -> Role:
-        """Whose a way is."""
-        if way.startswith("limit"):
-            return "limit"
-        return "ringfeed" if way.startswith("RingFeed") else "peer"
 
     def check(self, way: str) -> None:
         """Have every record arrive once and whole; RuntimeError where not."""

@@ -24,6 +24,7 @@ __all__ = [
     "measure",
     "read_seconds_per_byte",
     "run",
+    "wake_up_seconds",
     "why_missing",
 ]
 
@@ -95,6 +96,12 @@ def futex_round_trip_seconds() -> float:
     """Return the faster of the two: the kernel may put both processes on one core."""
     found = measure()
     return min(found.futex_round_trip_seconds, found.futex_round_trip_one_core_seconds)
+
+
+def wake_up_seconds(hundredths: int) -> float:
+    """Measure now, for so long, the least that it takes to wake a sleeping process: half of the faster round trip."""
+    found = run("machine", ["futex_round_trip", "futex_round_trip_1"], BATCHES=hundredths)
+    return min(found.values()) / 2 * NANOSECOND
 
 
 def fill_seconds_per_byte(cores: int) -> float:

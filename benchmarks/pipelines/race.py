@@ -15,7 +15,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from pipelines.interface import PIPELINES, REFERENCE, Pipeline, Workload
 from pipelines.yardstick import Cost, Yardstick
 
 LIMIT = "limit: cores / CPU time of an item"
+LIMIT_ONE_THREAD = f"{LIMIT}, TensorFlow held to one thread"
 WARM_UP_BATCHES = 2
 LARGEST_DIFFERENCE_ALLOWED = 1e-4
 
@@ -127,11 +128,8 @@ class Race:
 
     @property
     def median_cost(self) -> Cost:
-        """Median preprocess and model time over the rounds."""
-        return Cost(
-            statistics.median(cost.preprocess_seconds for cost in self.costs),
-            statistics.median(cost.model_seconds for cost in self.costs),
-        )
+        """Median times over the rounds."""
+        return Cost(*(statistics.median(times) for times in zip(*map(astuple, self.costs), strict=True)))
 
     def _start(self, name: str, running: ExitStack) -> Way | None:
         entry, workload = PIPELINES[name], self.workload
@@ -163,7 +161,9 @@ class Race:
         before = time.perf_counter()
         self.costs.append(self._yardstick.measure(self.workload, self._cost_samples))
         seconds = time.perf_counter() - before
-        return Sample(1 / self.costs[-1].limit_items_per_second(core_count(), self.workload.worker_count), seconds)
+        limits = self.costs[-1].limits(core_count(), self.workload.worker_count)
+        self.work.add(LIMIT_ONE_THREAD, "limit", Sample(1 / limits.one_thread, seconds))
+        return Sample(1 / limits.usual_threads, seconds)
 
     def _say_round(self, _: str) -> None:
         rates = [f"{label} {1 / samples[-1].value:,.0f}/s" for label, samples in self.work.samples.items()]

@@ -54,13 +54,13 @@ def _items_per_second(samples: list[Sample]) -> list[float]:
 def _limit_lines(race: Race) -> list[str]:
     cost, workload, cores = race.median_cost, race.workload, core_count()
     preprocess = f"{cost.preprocess_seconds * 1e3:.3g} ms preprocess"
-    limit = cost.limit_items_per_second(cores, workload.worker_count)
-    if limit < cost.limit_items_per_second(cores, cores):
+    limit = cost.limits(cores, workload.worker_count).usual_threads
+    if limit < cost.limits(cores, cores).usual_threads:
         formula = f"{workload.worker_count} workers / {preprocess}"
     else:
         formula = f"{cores} cores / ({preprocess} + {cost.model_seconds * 1e3:.3g} ms model)"
     lines = [
-        f"limit: {limit:,.0f}/s = {formula}, CPU time of one thread per item",
+        f"limit: {limit:,.0f}/s = {formula}, CPU time per item, with all cores busy",
         f"{len(workload.items):,} {workload.unit} per run, {_of_runs(len(race.costs))},"
         f" {workload.worker_count} workers, batches of {workload.batch_size}",
     ]
@@ -86,9 +86,10 @@ def as_json(race: Race) -> dict[str, Any]:
         "largest_difference": race.answers.largest_difference,
         "other_load_share": race.work.others_share,
         "limit": {
-            "items_per_second": cost.limit_items_per_second(core_count(), workload.worker_count),
+            "items_per_second": cost.limits(core_count(), workload.worker_count).usual_threads,
             "preprocess_seconds": [one.preprocess_seconds for one in race.costs],
             "model_seconds": [one.model_seconds for one in race.costs],
+            "model_seconds_one_thread": [one.model_seconds_one_thread for one in race.costs],
         },
         "pipelines": [_pipeline_as_json(name, race) for name in (*race.names, *race.names_apart)],
     }

@@ -1,11 +1,13 @@
 """The limit of the pipelines: cores / (preprocess time + model time per item), measured among their rounds.
 
 With fewer workers than cores it may be less: n workers preprocess at most n / preprocess time items per second.
-Both times are CPU seconds of one thread in a process of its own, while the pipelines stand idle: preprocessing as the
-workers do it, the model through one traced function at the race's batch size with TensorFlow held to one thread. With
-its usual threads TensorFlow spends up to a fifth more CPU on the same batch (spinning, hand-over), which would make
-the limit lower and easier to reach. The process stays for the whole run and answers once per round, because the
-speed of a shared machine moves.
+Both times are CPU seconds, while the pipelines stand idle and every core is busy: one process preprocesses and calls
+the model, a companion on each other core preprocesses all the while. On cores that share memory and caches the same
+work takes longer when all of them are at it, and no pipeline can have one core to itself. Preprocessing is as the
+workers do it, with what malloc is told there. The model is one traced function at the race's batch size, called twice:
+with TensorFlow's usual threads, as every pipeline calls it, and with TensorFlow held to one thread, which takes less
+CPU for the same batch (no spinning, no hand-over) and is a limit that a process can only reach by giving up the
+threads. The processes stay for the whole run and answer once per round, because the speed of a shared machine moves.
 """
 
 from __future__ import annotations
@@ -14,30 +16,49 @@ import multiprocessing
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
 from measuring.helper_process import follow_the_parent
+from measuring.machine import core_count
 from pipelines.interface import Workload
 
 MODEL_CALLS = 5
+SPAWN = multiprocessing.get_context("spawn")
+ONE_THREAD = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+AS_IN_WORKERS = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(128 << 20)}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Items per second, with TensorFlow's usual threads, and with one."""
+
+    usual_threads: float
+    one_thread: float
 
 
 @dataclass(frozen=True)
 class Cost:
-    """CPU seconds of one thread per item."""
+    """CPU seconds per item; of the model with TensorFlow's usual threads, and with one."""
 
     preprocess_seconds: float
     model_seconds: float
+    model_seconds_one_thread: float
 
-    def limit_items_per_second(self, core_count: int, worker_count: int) -> float:
-        """Items per second if every core, and every worker, did nothing but preprocess and run the model."""
-        of_cores = core_count / (self.preprocess_seconds + self.model_seconds)
-        return min(of_cores, worker_count / self.preprocess_seconds)
+    def limits(self, core_count: int, worker_count: int) -> Limits:
+        """Return what it would be if every core, and every worker, did nothing but preprocess and run the model."""
+
+        def limit(model_seconds: float) -> float:
+            of_cores = core_count / (self.preprocess_seconds + model_seconds)
+            return min(of_cores, worker_count / self.preprocess_seconds)
+
+        return Limits(limit(self.model_seconds), limit(self.model_seconds_one_thread))
 
 
 @dataclass(frozen=True)
@@ -46,45 +67,87 @@ class _Question:
     sample_count: int
 
 
+@dataclass(frozen=True)
+class _Preprocessed:
+    items: int
+    seconds: float
+
+
 class Yardstick:
-    """A process that measures what one item costs. A context manager.
+    """Processes that measure what one item costs. A context manager.
 
     Parameters
     ----------
     prepare : callable
-        Run in that process at once, while the caller does other things: imports what the models need.
+        Run in those that have models at once, while the caller does other things: imports what the models need.
     """
 
     def __init__(self, prepare: Callable[[], object]) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._connection, far_end = context.Pipe()
-        self._process = context.Process(target=_serve, args=(far_end, prepare), daemon=True)
-        self._process.start()
-        far_end.close()
+        with mock.patch.dict(os.environ, AS_IN_WORKERS), ExitStack() as stack:
+            self._one_thread = stack.enter_context(_Helper(_answer, prepare, ONE_THREAD))
+            self._usual_threads = stack.enter_context(_Helper(_answer, prepare, {}))
+            self._companions = [stack.enter_context(_Helper(_keep_a_core_busy)) for _ in range(core_count() - 1)]
+            self._stack = stack.pop_all()
 
     def measure(self, workload: Workload, sample_count: int) -> Cost:
-        """Measure over the first `sample_count` items, at least one batch of them."""
-        self._connection.send(_Question(workload, max(sample_count, workload.batch_size)))
-        answer = self._connection.recv()
-        if isinstance(answer, Exception):
-            raise answer
-        assert isinstance(answer, Cost)
-        return answer
+        """Measure; preprocessing over `sample_count` items, and over what the companions do meanwhile."""
+        for companion in self._companions:
+            companion.connection.send(workload)
+        try:
+            own, one_thread = self._one_thread.ask(_Question(workload, sample_count))
+            _, usual_threads = self._usual_threads.ask(_Question(workload, 0))
+        finally:
+            for companion in self._companions:
+                companion.connection.send(None)
+            preprocessed = [companion.receive() for companion in self._companions]
+        every = [own, *preprocessed]
+        preprocess_seconds = sum(one.seconds for one in every) / sum(one.items for one in every)
+        return Cost(preprocess_seconds, usual_threads, one_thread)
 
     def __enter__(self) -> Yardstick:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+
+class _Helper:
+    """A process and the connection to it."""
+
+    def __init__(self, run: Callable[..., None], *arguments: object) -> None:
+        self.connection, far_end = SPAWN.Pipe()
+        self._process = SPAWN.Process(target=run, args=(far_end, *arguments), daemon=True)
+        self._process.start()
+        far_end.close()
+
+    def ask(self, question: object) -> Any:
+        self.connection.send(question)
+        return self.receive()
+
+    def receive(self) -> Any:
+        answer = self.connection.recv()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def __enter__(self) -> _Helper:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._process.terminate()
         self._process.join()
-        self._connection.close()
+        self.connection.close()
 
 
-def _serve(connection: Connection[Any, Any], prepare: Callable[[], object]) -> None:
+# ---- In the processes ----------------------------------------------------------------------------
+
+
+def _answer(connection: Connection[Any, Any], prepare: Callable[[], object], environment: dict[str, str]) -> None:
+    """Measure what is asked for, until nobody can ask any more."""
     follow_the_parent()
-    os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")
+    os.environ.update(environment)
     prepare()
-    models: dict[str, Callable[[Any], Any]] = {}
+    models: dict[str, Callable[[], Any]] = {}
     while True:
         try:
             question = connection.recv()
@@ -96,33 +159,65 @@ def _serve(connection: Connection[Any, Any], prepare: Callable[[], object]) -> N
             connection.send(RuntimeError(f"measuring the limit failed: {error!r}"))
 
 
-def _measure(question: _Question, models: dict[str, Callable[[Any], Any]]) -> Cost:
-    workload = question.workload
-    items = [workload.items[index % len(workload.items)] for index in range(question.sample_count)]
-    samples = np.stack([workload.preprocess(item) for item in items[: workload.batch_size]])
+def _keep_a_core_busy(connection: Connection[Any, Any]) -> None:
+    """Preprocess a workload's items, again and again, until told to stop; say how many, and what they took."""
+    follow_the_parent()
+    while True:
+        try:
+            workload = connection.recv()
+            items, seconds = 0, 0.0
+            try:
+                while not connection.poll():
+                    part = _first_items(workload, workload.batch_size, start=items)
+                    seconds += _preprocess(workload, part)
+                    items += len(part)
+                answer: object = _Preprocessed(items, seconds)
+            except Exception as error:
+                answer = RuntimeError(f"measuring the limit failed: {error!r}")
+            while connection.recv() is not None:
+                pass
+            connection.send(answer)
+        except EOFError:  # the parent is gone
+            return
+
+
+def _first_items(workload: Workload, count: int, start: int = 0) -> list[str]:
+    return [workload.items[(start + index) % len(workload.items)] for index in range(count)]
+
+
+def _preprocess(workload: Workload, items: Sequence[str]) -> float:
+    """Return the CPU seconds that it takes."""
     before = time.process_time()
     for item in items:
         workload.preprocess(item)
-    preprocess_seconds = (time.process_time() - before) / len(items)
-    if workload.name not in models:
-        models[workload.name] = _traced(workload)
-    import tensorflow as tf
+    return time.process_time() - before
 
-    batch = tf.constant(samples)  # outside the timing: handing over a batch is the pipeline's business
-    models[workload.name](batch)
-    calls = []
+
+def _measure(question: _Question, models: dict[str, Callable[[], Any]]) -> tuple[_Preprocessed, float]:
+    """Return what preprocessing took, and the model's CPU seconds per item."""
+    workload = question.workload
+    if workload.name not in models:
+        models[workload.name] = _ready_call(workload)
+    items = _first_items(workload, question.sample_count)
+    preprocessed = _Preprocessed(len(items), _preprocess(workload, items))
+    call = models[workload.name]
+    call()
+    seconds = []
     for _ in range(MODEL_CALLS):
         before = time.process_time()
-        models[workload.name](batch).numpy()
-        calls.append((time.process_time() - before) / len(samples))
-    return Cost(preprocess_seconds, statistics.median(calls))
+        call()
+        seconds.append((time.process_time() - before) / workload.batch_size)
+    return preprocessed, statistics.median(seconds)
 
 
-def _traced(workload: Workload) -> Callable[[Any], Any]:
+def _ready_call(workload: Workload) -> Callable[[], Any]:
+    """Return a call of the model with a batch that is there: handing one over is the pipeline's business."""
     model = workload.build_model()
     import tensorflow as tf  # after the model's own import, which may silence TensorFlow's log
 
     signature = [tf.TensorSpec((None, *workload.sample_shape), workload.sample_dtype)]
     function = tf.function(lambda batch: model(batch, training=False), signature, autograph=False)
-    concrete: Callable[[Any], Any] = function.get_concrete_function()
-    return concrete
+    concrete = function.get_concrete_function()
+    samples = [workload.preprocess(item) for item in _first_items(workload, workload.batch_size)]
+    batch = tf.constant(np.stack(samples))
+    return lambda: concrete(batch).numpy()

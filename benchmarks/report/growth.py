@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from measuring.contest import Role
 from report.results import Results, Row
 
 FIGURE = "growth"
@@ -37,6 +38,10 @@ class Family:
     of: str
     way: str
     points: tuple[tuple[float, Row], ...]
+
+    @property
+    def role(self) -> Role:
+        return self.points[0][1].role
 
     @property
     def has_times(self) -> bool:

@@ -225,9 +225,11 @@ def _note_cells(row: Row, names: Sequence[str]) -> list[str]:
 
 
 def _below(table: Table) -> Iterator[str]:
-    """Who the best peer is, and who is missing."""
+    """Who the best peer is, whose ratio can not be, and who is missing."""
     if peer := table.best("peer"):
         yield f"Best peer: {peer.way}."
+    if nothing := [row.way for row in (peer, *table.of_role("limit")) if row and min(row.values) <= 0]:
+        yield f"No ratio to {' and '.join(nothing)}: that is nothing at all."
     if table.missing:
         yield f"Missing: {_reasons(table.missing)}."
 
@@ -260,13 +262,19 @@ def _growth_grid(families: Sequence[growth.Family]) -> Grid:
     rows, strong = [], set()
     for family in families:
         points = dict(family.points)
-        if next(iter(points.values())).role == "ringfeed":
+        if family.role == "ringfeed":
             strong.add(len(rows))
         costs = [human(points[n].median, points[n].unit) if n in points else "" for n in numbers]
         rows.append([family.way, *costs, _steepest(family)])
         for name in dict.fromkeys(name for row in points.values() for name in row.notes):
             notes = [points[n].notes.get(name) if n in points else None for n in numbers]
             rows.append([f"{family.way}: {name}", *("" if note is None else digits(note) for note in notes), ""])
+        for limit in (other for other in families if other is not family and other.role == "limit"):
+            least = dict(limit.points)
+            parts = [
+                _ratio_to(least[n], points[n], "%", scale=100) if n in points and n in least else "" for n in numbers
+            ]
+            rows.append([f"{family.way}: of the limit", *parts, ""])
     header = ["way", *(f"{n:,.0f}" for n in numbers), "steepest step"]
     return Grid(header, rows, frozenset(strong), left=frozenset({0, len(header) - 1}))
 

@@ -14,9 +14,9 @@ from typing import Literal
 import numpy as np
 
 from measuring.contest import Role, Sample, Way
-from servers.client_process import PICTURES, ClientProcess, Requests, Stint
+from servers.client_process import PICTURES, ClientProcess, Stint
 from servers.interface import MODEL_ALONE, RINGFEED, SERVERS, Entry, RestlessServer, Server
-from servers.model import ModelAlone
+from servers.model_alone import ModelAlone
 
 WARM_UP_REQUESTS = 3 * PICTURES
 
@@ -47,7 +47,7 @@ class Contest:
             for entry in (entry for entry, reason in reasons.items() if not reason):
                 servers.append(entry.load()(model_name, client_count))
                 stack.callback(servers[-1].close)
-            self._alone, self._own_requests = ModelAlone(model_name), Requests(0, model_name)
+            self._alone = ModelAlone(model_name)
             connectors = {}
             for server in servers:
                 found = server.connectors()
@@ -76,7 +76,7 @@ class Contest:
 
         A value is the median time of a request ("round_trip"), or the time over all replies ("many_clients").
         """
-        names = [*self.names, MODEL_ALONE] if figure == "round_trip" else self.names
+        names = [*self.names, MODEL_ALONE]
         for name in names:
             self.ask(name, client_count, min(count, max(3, WARM_UP_REQUESTS // client_count)))
 
@@ -88,7 +88,7 @@ class Contest:
     def ask(self, name: str, client_count: int, count: int) -> list[Stint]:
         """Have each of so many clients send `count` requests, one after the other."""
         if name == MODEL_ALONE:
-            return [self._own_requests.send(name, self._alone, count)]
+            return [self._alone.call(client_count, count)]  # all their pictures in one batch
         with self._awake(name):
             for client in self.clients[:client_count]:
                 client.order(name, count)

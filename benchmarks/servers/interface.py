@@ -88,5 +88,5 @@ SERVERS = (
     Entry("servers.litserve_server", "LitServeServer", ("LitServe",), optional=True),
     Entry("servers.litserve_server", "BatchingLitServeServer", ("LitServe, batching",)),
 )
-MODEL_ALONE = "the model alone, no server"  # called as everyone but RingFeed calls it
+MODEL_ALONE = "limit: the model alone, with ready tensors"
 WAYS = tuple(way for entry in SERVERS for way in entry.ways)

@@ -83,17 +83,3 @@ class DirectModel(CallableModel):
         batch = images[0][None] if len(images) == 1 else np.stack(images)
         outputs: np.ndarray = self._direct(self._to_tensor(batch))[0].numpy()
         return outputs
-
-
-class ModelAlone:
-    """Stands where a connection stands, and is none: the model is called where the picture is."""
-
-    def __init__(self, name: str) -> None:
-        self._model = CallableModel(name)
-
-    def predict(self, image: np.ndarray) -> np.ndarray:
-        outputs: np.ndarray = self._model([image])[0]
-        return outputs
-
-    def close(self) -> None:
-        pass
