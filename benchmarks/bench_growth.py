@@ -28,6 +28,7 @@ from measuring.scale import Scale
 WAY = "RingFeed"
 SMALL = {"x": ((64,), "uint8")}
 TAKEN = 16  # records at a time
+FEW_SLOTS = 4  # where records grow: so the same part of them is in the cache
 Measure = Callable[[], Sample]
 
 
@@ -64,6 +65,7 @@ def created(count: int, stack: ExitStack, seconds: float) -> Measure:
         started = time.perf_counter()
         with ringfeed.Ring.create(None, SMALL, count) as ring, ringfeed.Ring.attach(ring.name):
             pass
+        del ring  # and with it what is left of its memory
         elapsed = time.perf_counter() - started
         return Sample(elapsed, elapsed)
 
@@ -77,16 +79,16 @@ def with_fields(count: int, stack: ExitStack, seconds: float) -> Measure:
     return lambda: put_and_take(ring, record, seconds)
 
 
-def copied(record_bytes: int, fields: int, seconds: float) -> Sample:
-    """Copy a record of so many fields into each of four places in turn; the value is the time of one."""
-    source = np.zeros(record_bytes, np.uint8)
-    places = [list(np.zeros((fields, record_bytes), np.uint8)) for _ in range(4)]
+def copied(record_bytes: int, slots: int, seconds: float) -> Sample:
+    """Copy records into so many places in turn, as many at once as are taken at once; the value is the time of one."""
+    rows = min(TAKEN, slots)
+    source, places = np.zeros(record_bytes, np.uint8), np.ones((slots, record_bytes), np.uint8)
+    firsts = range(0, slots - rows + 1, rows)
     started, done = time.perf_counter(), 0
     while not done or time.perf_counter() - started < seconds:
-        for place in places:
-            for field in place:
-                field[...] = source
-        done += len(places)
+        for first in firsts:
+            places[first : first + rows] = source
+        done += len(firsts) * rows
     elapsed = time.perf_counter() - started
     return Sample(elapsed / done, elapsed)
 
@@ -114,8 +116,7 @@ def segment_bytes(slots: int) -> int:
 
 
 def with_record_bytes(count: int, stack: ExitStack, seconds: float) -> Measure:
-    slots = 4  # of any size: so the same part of them is in the cache
-    ring = stack.enter_context(ringfeed.Ring.create(None, {"x": ((count,), "uint8")}, slots))
+    ring = stack.enter_context(ringfeed.Ring.create(None, {"x": ((count,), "uint8")}, FEW_SLOTS))
     record = {"x": np.zeros(count, np.uint8)}
     return lambda: put_and_take(ring, record, seconds)
 
@@ -140,19 +141,21 @@ class Family:
 
 SLOTS = [16, 64, 256, 1024, 4096, 16384, 65536]
 FAMILIES: dict[str, Family] = {
-    "slots": Family(with_slots, PUT_AND_TAKEN, SLOTS, COPIED, lambda n, seconds: copied(64, 1, seconds)),
+    "slots": Family(with_slots, PUT_AND_TAKEN, SLOTS, COPIED, lambda n, seconds: copied(64, 256, seconds)),
     "slots, all but 32 of them held": Family(
-        held_elsewhere, PUT_AND_TAKEN, SLOTS[1:], COPIED, lambda n, seconds: copied(64, 1, seconds)
+        held_elsewhere, PUT_AND_TAKEN, SLOTS[1:], COPIED, lambda n, seconds: copied(64, 256, seconds)
     ),
     "slots, to create and attach": Family(created, "time of both", SLOTS, BARE, bare_segment),
-    "fields": Family(with_fields, PUT_AND_TAKEN, [1, 2, 4, 8, 16], COPIED, lambda n, seconds: copied(64, n, seconds)),
+    "fields": Family(
+        with_fields, PUT_AND_TAKEN, [1, 2, 4, 8, 16], COPIED, lambda n, seconds: copied(64 * n, 256, seconds)
+    ),
     # Memory has a step of its own, where it leaves the cache.
     RECORD_BYTES: Family(
         with_record_bytes,
         PUT_AND_TAKEN,
         [64 << shift for shift in range(0, 21, 2)],
         COPIED_ROUND,
-        lambda n, seconds: copied(n, 1, seconds),
+        lambda n, seconds: copied(n, FEW_SLOTS, seconds),
     ),
 }
 POINTS = [(of, n, way) for of, family in FAMILIES.items() for n in family.sizes for way in (WAY, family.limit)]
@@ -201,8 +204,8 @@ def crowd(request: pytest.FixtureRequest, scale: Scale, say: Callable[[str], Non
     with closing(Hall(Job(64, senders=count), PUT)) as hall:
         way = hall.ways[0]
         for number in range(scale.of(1, 3, 6)):
-            sample, sent = hall.race(way, scale.of(0.05, max(0.5, 0.03 * count), max(0.5, 0.1 * count)))
-            least = copied(64, 1, scale.of(0.0, 0.01, 0.05))
+            sample, sent = hall.race(way, scale.of(0.05, max(0.5, 0.06 * count), max(0.5, 0.1 * count)))
+            least = copied(64, 256, scale.of(0.0, 0.01, 0.05))
             if number or scale.name == "smoke":
                 work.add(WAY, "ringfeed", sample)
                 work.add(COPIED, "limit", least)

@@ -268,10 +268,12 @@ def waiting(scale: Scale, say: Callable[[str], None]) -> Work:
         with opened(seconds) as wait:
             wait()
             pids = with_children(os.getpid())
-            before, started = processor_seconds(pids), time.monotonic()
+            first, before, started = processor_seconds(pids), processor_seconds(pids), time.monotonic()
             wait()
             elapsed = time.monotonic() - started
-            return Sample((processor_seconds(pids) - before) / elapsed * 100, elapsed)
+            reading = before - first  # is this process' own time, too
+            used = max(processor_seconds(pids) - before - reading, 0.0)
+            return Sample(used / elapsed * 100, elapsed)
 
     ways = [Way(name, role_by_name(name), lambda opened=opened: measure(opened)) for name, opened in contexts.items()]  # type: ignore[misc]
     ways.append(Way(SLEEPING, "limit", lambda: measure(sleeping_thread)))

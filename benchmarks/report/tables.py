@@ -229,7 +229,7 @@ def _below(table: Table) -> Iterator[str]:
     if peer := table.best("peer"):
         yield f"Best peer: {peer.way}."
     if nothing := [row.way for row in (peer, *table.of_role("limit")) if row and min(row.values) <= 0]:
-        yield f"No ratio to {' and '.join(nothing)}: that is nothing at all."
+        yield f"There is no ratio to what took nothing: {'; '.join(nothing)}."
     if table.missing:
         yield f"Missing: {_reasons(table.missing)}."
 
