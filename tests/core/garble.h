@@ -266,11 +266,14 @@ static inline void take_any(honest *own)
         hold(own, lease);
 }
 
-/* Close, and come back through a door that may be garbled. */
+/* Close, and come back through a door that may be garbled. As the binding does: a descriptor that is kept for its
+ * locks is used again, or there would be one more with each time. */
 static inline void attach_any(honest *own)
 {
-    int fd = open_segment(0);
+    int fd = rf_segment_borrow(own->ring->device, own->ring->inode);
     rf_ring *ring;
+    if (fd < 0)
+        fd = open_segment(0);
     own->sum += rf_segment_version(fd) + (uint64_t)rf_segment_has_owner(fd);
     if (rf_ring_attach(fd, &ring) != RF_OK)
         return;

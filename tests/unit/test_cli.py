@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 
 import pytest
 
@@ -29,6 +30,15 @@ def test_doctor_says_what_works(capsys):
     ]
     assert all(line.startswith(("ok  ", "NO  ")) for line in lines)
     assert "ok  a ring: created, written, read and removed" in lines
+
+
+def test_doctor_says_of_huge_pages_what_a_ring_is_told(capsys):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with ringfeed.Ring.create(None, {"x": ((1 << 21,), "uint8")}, slots=2, huge_pages=True) as ring:
+            answer = ring.memory["huge_pages"]
+    main(["doctor", "--no-tensorflow"])
+    assert f"{'ok' if answer == 'granted' else 'NO'}  huge_pages: {answer}" in capsys.readouterr().out
 
 
 def test_doctor_knows_tensorflow_and_the_native_op():

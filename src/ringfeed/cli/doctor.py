@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import resource
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +18,12 @@ import numpy as np
 from .. import pinning
 from ..errors import RingFeedError
 from ..inventory import list_segments
+from ..memory_options import MemoryOptionWarning
 from ..ring import Ring
 from ..version import VERSION
 
 _SHARED_MEMORY = Path("/dev/shm")
-_SHMEM_HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/shmem_enabled")
+_HUGE_PAGE_BYTES = 2 << 20
 
 
 @dataclass(frozen=True)
@@ -117,13 +119,15 @@ def _locked_memory() -> Finding:
 
 
 def _huge_pages() -> Finding:
+    """Ask for some: a kernel may grant to who asks what its settings do not promise."""
     try:
-        chosen = _SHMEM_HUGE_PAGES.read_text().partition("[")[2].partition("]")[0]
-    except OSError:
-        return Finding("huge_pages", "this kernel has none for shared memory", is_well=False)
-    well = chosen in ("always", "within_size", "advise", "force")
-    mend = "" if well else f"; echo advise > {_SHMEM_HUGE_PAGES}"
-    return Finding("huge_pages", f"shmem_enabled is {chosen!r}{mend}", is_well=well)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", MemoryOptionWarning)
+            with Ring.create(None, {"x": ((_HUGE_PAGE_BYTES,), "uint8")}, slots=2, huge_pages=True) as ring:
+                answer = ring.memory["huge_pages"]
+    except (RingFeedError, OSError) as error:
+        answer = str(error)
+    return Finding("huge_pages", answer, is_well=answer == "granted")
 
 
 def _pinned_memory() -> Finding:
