@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+import pipelines.interface
+import pipelines.mp_queue
 import ringfeed
 from hops.hall import ONLY_IN_FULL, Hall
 from hops.interface import TRANSPORTS, Entry, Job
@@ -28,6 +30,7 @@ SINGLY = [entry for entry in TRANSPORTS if entry.single]
 RECORDS = 1_000_000
 QUICK = ("RingFeed, put", "faster-fifo, put", "Pipe, send_bytes")  # a million records take them a few seconds
 SLOW = ("shared_memory, a block a record", "PyTorch queue")
+SPAWN = multiprocessing.get_context("spawn")
 NOTHING = "limit: two processes that do nothing"
 
 # ---- Transports: idle, and resident --------------------------------------------------------------
@@ -114,7 +117,8 @@ def bench_resident(tell: Any, resident: Work, way: str) -> None:
 def growth(scale: Scale, say: Callable[[str], None]) -> Work:
     """Private memory of both ends after a tenth of the records, and after all of them."""
     records = scale.of(1000, RECORDS // 2, RECORDS)
-    work = Work(f"growth: both ends over {records:,} records of 64 B", "memory_growth", {"what": "transport"})
+    axes = {"what": "transport", "records": records}
+    work = Work(f"growth: both ends over {records:,} records of 64 B", "memory_growth", axes)
     work.quantity, work.unit = "private memory gained", "MB"
     with closing(Hall(Job(64), [])) as bare:
         started, before = time.perf_counter(), private_megabytes(bare.pids())
@@ -157,7 +161,14 @@ def put_ones(name: str, count: int) -> None:
         ring.finish()
 
 
+def send_ones(records: Any, count: int) -> None:
+    record = np.ones(SHAPE, np.float32)
+    for _ in range(count):
+        records.put(record)
+
+
 FROM_THE_RING, FROM_MEMORY = "RingFeed, dataset", "limit: the same batches from memory"
+FROM_A_QUEUE = "multiprocessing.Queue, tf.constant"
 BATCH, SHAPE = 64, (16, 16)
 
 
@@ -179,22 +190,39 @@ def gained(work: Work, way: str, batches: Iterable[Any], records: int) -> None:
 
 @pytest.fixture(scope="module")
 def growth_of_a_model_process(scale: Scale) -> Work:
-    """A producer puts records that this process takes; and the same with a tensor that is there already."""
+    """A producer sends records that this process takes; and the same with a tensor that is there already."""
     import tensorflow as tf
 
     records = scale.of(20_032, RECORDS // 5, RECORDS)
-    title = f"growth: a model process over {records:,} records of 1 KB through the dataset"
-    work = Work(title, "memory_growth", {"what": "model process"}, "private memory gained", "MB")
+    title, axes = (
+        f"growth: a model process over {records:,} records of 1 KB",
+        {"what": "model process", "records": records},
+    )
+    work = Work(title, "memory_growth", axes, "private memory gained", "MB")
     gained(work, FROM_MEMORY, tf.data.Dataset.from_tensors(tf.ones((BATCH, *SHAPE))).repeat(records // BATCH), records)
-    with ringfeed.Ring.create(None, {"x": (SHAPE, "float32")}, 1024) as ring:
-        producer = multiprocessing.get_context("spawn").Process(target=put_ones, args=(ring.name, records))
-        producer.start()
+    with ringfeed.Ring.create(None, {"x": (SHAPE, "float32")}, 1024) as ring, sending(put_ones, ring.name, records):
         gained(work, FROM_THE_RING, ringfeed.tf.dataset(ring, BATCH, structure="x", prefetch=2), records)
-        producer.join()
+    queue = SPAWN.Queue(1024)
+    with sending(send_ones, queue, records):
+        batches = (tf.constant(np.stack([queue.get() for _ in range(BATCH)])) for _ in range(records // BATCH))
+        gained(work, FROM_A_QUEUE, batches, records)
+    queue.close()
     return work
 
 
-@pytest.mark.parametrize("way", [FROM_THE_RING, FROM_MEMORY])
+@contextmanager
+def sending(send: Callable[..., None], *arguments: Any) -> Iterator[None]:
+    """Run it in a process of its own."""
+    producer = SPAWN.Process(target=send, args=arguments, daemon=True)
+    producer.start()
+    try:
+        yield
+        producer.join()
+    finally:
+        producer.terminate()
+
+
+@pytest.mark.parametrize("way", [FROM_THE_RING, FROM_A_QUEUE, FROM_MEMORY])
 def bench_growth_of_a_model_process(tell: Any, growth_of_a_model_process: Work, way: str) -> None:
     tell(growth_of_a_model_process, way)
 
@@ -202,7 +230,10 @@ def bench_growth_of_a_model_process(tell: Any, growth_of_a_model_process: Work, 
 # ---- Model processes that wait -------------------------------------------------------------------
 
 SLEEPING = "limit: a sleeping thread"
-WAITING = ("RingFeed, take in a graph", "RingFeed, engine and client", "RingFeed, predictor with two workers")
+WAITING = (
+    *("RingFeed, take in a graph", "RingFeed, engine and client", "RingFeed, predictor with two workers"),
+    "multiprocessing.Queue, two workers",
+)
 
 
 @contextmanager
@@ -237,6 +268,14 @@ def waiting_predictor(seconds: float) -> Iterator[Callable[[], Any]]:
         yield lambda: time.sleep(seconds)
 
 
+@contextmanager
+def waiting_queue(seconds: float) -> Iterator[Callable[[], Any]]:
+    job = pipelines.interface.Job(small_model(), ones, (16,), "float32", worker_count=2, batch_size=64)
+    with closing(pipelines.mp_queue.MultiprocessingQueue(job)) as pipeline:
+        pipeline.predict([0, 1, 2])  # type: ignore[list-item]
+        yield lambda: time.sleep(seconds)
+
+
 def ones(number: int) -> np.ndarray:
     return np.full(16, number, np.float32)
 
@@ -262,17 +301,17 @@ def waiting(scale: Scale, say: Callable[[str], None]) -> Work:
     """Each is opened for its round alone, so that it is its own processor time."""
     seconds = scale.of(0.1, 0.7, 3.0)
     work = Work("idle: a model process waits", "idle", {"what": "model process"}, "processor time, of one core", "%")
-    contexts = dict(zip(WAITING, (waiting_op, waiting_engine, waiting_predictor), strict=True))
+    contexts = dict(zip(WAITING, (waiting_op, waiting_engine, waiting_predictor, waiting_queue), strict=True))
 
     def measure(opened: Callable[[float], Any]) -> Sample:
         with opened(seconds) as wait:
             wait()
-            pids = with_children(os.getpid())
-            first, before, started = processor_seconds(pids), processor_seconds(pids), time.monotonic()
+            _, *children = with_children(os.getpid())
+            of_children = processor_seconds(children)
+            own, started = time.process_time(), time.monotonic()  # last, and first below: reading takes time itself
             wait()
-            elapsed = time.monotonic() - started
-            reading = before - first  # is this process' own time, too
-            used = max(processor_seconds(pids) - before - reading, 0.0)
+            elapsed, own = time.monotonic() - started, time.process_time() - own
+            used = own + processor_seconds(children) - of_children
             return Sample(used / elapsed * 100, elapsed)
 
     ways = [Way(name, role_by_name(name), lambda opened=opened: measure(opened)) for name, opened in contexts.items()]  # type: ignore[misc]

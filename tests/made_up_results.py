@@ -81,7 +81,18 @@ def everything() -> list[dict[str, Any]]:
     found += [
         entry("64 producers", "put", "ringfeed", rounds(1.0), "growth", axes, notes=fair, suite="bench_growth.py")
     ]
-    found += [entry("growth", "dataset", "ringfeed", [0.0, -0.1, 0.2], "memory_growth", unit="MB", quantity="growth")]
+    found += [
+        entry(
+            "growth",
+            "dataset",
+            "ringfeed",
+            [0.0, -0.1, 0.2],
+            "memory_growth",
+            {"records": 1_000_000},
+            unit="MB",
+            quantity="growth",
+        )
+    ]
     found += [entry("busy", "RingFeed put", "ringfeed", rounds(1.0), "other", others_share=0.12)]
     return found
 

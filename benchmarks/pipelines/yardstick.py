@@ -17,7 +17,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -91,16 +91,24 @@ class Yardstick:
 
     def measure(self, workload: Workload, sample_count: int) -> Cost:
         """Measure; preprocessing over `sample_count` items, and over what the companions do meanwhile."""
-        for companion in self._companions:
-            companion.connection.send(workload)
+        answers: list[Any] = []
         try:
+            for companion in self._companions:
+                companion.send(workload)
             own, one_thread = self._one_thread.ask(_Question(workload, sample_count))
             _, usual_threads = self._usual_threads.ask(_Question(workload, 0))
-        finally:
+        finally:  # whatever became of it, they stop, and no answer stays behind for the next time
             for companion in self._companions:
-                companion.connection.send(None)
-            preprocessed = [companion.receive() for companion in self._companions]
-        every = [own, *preprocessed]
+                with suppress(RuntimeError):
+                    companion.send(None)
+            for companion in self._companions:
+                try:
+                    answers.append(companion.receive())
+                except RuntimeError as error:
+                    answers.append(error)
+        if failed := [answer for answer in answers if isinstance(answer, Exception)]:
+            raise failed[0]
+        every = [own, *answers]
         preprocess_seconds = sum(one.seconds for one in every) / sum(one.items for one in every)
         return Cost(preprocess_seconds, usual_threads, one_thread)
 
@@ -115,20 +123,34 @@ class _Helper:
     """A process and the connection to it."""
 
     def __init__(self, run: Callable[..., None], *arguments: object) -> None:
-        self.connection, far_end = SPAWN.Pipe()
+        self._connection, far_end = SPAWN.Pipe()
         self._process = SPAWN.Process(target=run, args=(far_end, *arguments), daemon=True)
         self._process.start()
         far_end.close()
 
     def ask(self, question: object) -> Any:
-        self.connection.send(question)
+        self.send(question)
         return self.receive()
 
+    def send(self, question: object) -> None:
+        try:
+            self._connection.send(question)
+        except OSError:
+            raise self._gone() from None
+
     def receive(self) -> Any:
-        answer = self.connection.recv()
+        """Return the answer; RuntimeError where it is one, or where there can be none any more."""
+        try:
+            answer = self._connection.recv()
+        except (EOFError, OSError):
+            raise self._gone() from None
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    def _gone(self) -> RuntimeError:
+        self._process.join(1)
+        return RuntimeError(f"a process that measures the limit ended with exit code {self._process.exitcode}")
 
     def __enter__(self) -> _Helper:
         return self
@@ -136,7 +158,7 @@ class _Helper:
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
         self._process.join()
-        self.connection.close()
+        self._connection.close()
 
 
 # ---- In the processes ----------------------------------------------------------------------------
@@ -166,6 +188,9 @@ def _keep_a_core_busy(connection: Connection[Any, Any]) -> None:
         try:
             workload = connection.recv()
             items, seconds = 0, 0.0
+            if workload is None:  # told to stop before it was told to begin
+                connection.send(_Preprocessed(items, seconds))
+                continue
             try:
                 while not connection.poll():
                     part = _first_items(workload, workload.batch_size, start=items)

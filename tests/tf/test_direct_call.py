@@ -46,12 +46,62 @@ def test_variables_are_read_at_each_call():
 
 def test_an_error_names_the_line_of_the_model():
     def pick(x):
-        tf.debugging.assert_less(tf.reduce_max(x), 9.5)
         return tf.gather(x, tf.cast(x[:, 0], tf.int32))  # the line that is named
 
-    concrete = traced(pick, ROWS)
-    for call in (concrete, direct_call(concrete)):
+    step = direct_step(traced(pick, ROWS))
+    for _ in range(2):
         with pytest.raises(tf.errors.InvalidArgumentError, match=r"not in \[0, 1\)") as caught:
-            call(tf.constant([[9.0, 1.0]]))
+            step(tf.constant([[9.0, 1.0]]))
         assert "test_direct_call.py" in str(caught.value)
         assert "in pick" in str(caught.value)
+    assert np.array_equal(step(tf.constant([[0.0, 1.0]])), [[0.0, 1.0]])
+
+
+def test_what_is_captured_at_each_call_is_asked_for_at_each_call():
+    now = 1.0
+
+    def add(x):
+        graph = tf.compat.v1.get_default_graph()
+        return x + graph.capture_call_time_value(lambda: tf.constant(now), tf.TensorSpec((), tf.float32))
+
+    step = direct_step(traced(add, ROWS))
+    assert float(step(tf.zeros((1, 2)))[0, 0]) == 1
+    now = 7.0
+    assert float(step(tf.zeros((1, 2)))[0, 0]) == 7
+
+
+def test_a_device_that_is_not_there_is_replaced_as_tensorflow_does_it():
+    def on_a_gpu(x):
+        with tf.device("/GPU:7"):
+            return tf.linalg.matmul(x, x, transpose_b=True)
+
+    concrete = traced(on_a_gpu, ROWS)
+    rows = tf.constant([[1.0, 2.0]])
+    assert np.array_equal(direct_call(concrete)(rows)[0], concrete(rows))
+
+
+def test_options_of_the_optimizer_count():
+    before = tf.config.optimizer.get_experimental_options().get("auto_mixed_precision_onednn_bfloat16", False)
+    tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": True})
+    try:
+        weights = tf.random.stateless_uniform((2, 64), (1, 2))
+        concrete = traced(lambda x: tf.nn.relu(tf.matmul(tf.matmul(x, weights), weights, transpose_b=True)), ROWS)
+        rows = tf.random.stateless_uniform((512, 2), (3, 4))
+        assert np.array_equal(direct_call(concrete)(rows)[0], concrete(rows))
+    finally:
+        tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": before})
+
+
+def test_who_can_not_be_called_directly_is_called_by_its_own_call(monkeypatch):
+    concrete = traced(lambda x: x + 1, ROWS)
+    calls = []
+
+    def refuse(**_):
+        calls.append(1)
+        raise tf.errors.InvalidArgumentError(None, None, "not this way")
+
+    monkeypatch.setattr(tf.raw_ops, "StatefulPartitionedCall", refuse)
+    step = direct_step(concrete)
+    for _ in range(3):
+        assert np.array_equal(step(tf.constant([[1.0, 2.0]])), [[2.0, 3.0]])
+    assert calls == [1]

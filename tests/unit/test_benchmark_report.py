@@ -140,7 +140,7 @@ def test_a_bound_from_above_is_missed_by_what_is_beyond_it(loaded: Callable[...,
 
 def test_the_other_targets_look_at_their_tables(measured: results.Results) -> None:
     words = {verdict.name: (verdict.shown, verdict.words) for verdict in targets.judge(measured)}
-    assert words["predictor, two workers, of the machine's limit"] == ("96.0 %", "met")
+    assert words["predictor, two workers, of the limit with TensorFlow's usual threads"] == ("96.0 %", "met")
     gil = "predictor, two workers, preprocessing that holds the GIL, times as fast as tf.data numpy_function"
     assert words[gil] == ("1.90 x", "met")
     assert words["memory gained over a million records"] == ("0 MB", "met")
@@ -159,8 +159,9 @@ def test_a_target_of_several_workloads_has_a_verdict_for_each(loaded: Callable[.
         for way, role, value in (("RingFeedPredictor", "ringfeed", 1.0), ("limit", "limit", value))
     ]
     found = loaded(entries)
-    assert verdict_of(found, "predictor, two workers, of the machine's limit: digits").met is True
-    assert verdict_of(found, "predictor, two workers, of the machine's limit: photographs").met is False
+    target = "predictor, two workers, of the limit with TensorFlow's usual threads"
+    assert verdict_of(found, f"{target}: digits").met is True
+    assert verdict_of(found, f"{target}: photographs").met is False
 
 
 def test_a_verdict_on_a_disturbed_table_is_not_to_be_quoted(loaded: Callable[..., results.Results]) -> None:

@@ -23,6 +23,7 @@ from ..ring import Ring
 from ..version import VERSION
 
 _SHARED_MEMORY = Path("/dev/shm")
+_SHMEM_HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/shmem_enabled")
 _HUGE_PAGE_BYTES = 2 << 20
 
 
@@ -120,6 +121,8 @@ def _locked_memory() -> Finding:
 
 def _huge_pages() -> Finding:
     """Ask for some: a kernel may grant to who asks what its settings do not promise."""
+    if not _SHMEM_HUGE_PAGES.exists():
+        return Finding("huge_pages", "this kernel has none for shared memory", is_well=False)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", MemoryOptionWarning)
