@@ -76,23 +76,15 @@ def everything() -> list[dict[str, Any]]:
     for n, cost in ((1, 1.0), (4, 4.1), (16, 40.0)):
         axes = {"of": "slots", "n": n}
         found += [entry(f"{n} slots", "create", "ringfeed", rounds(cost), "growth", axes, suite="bench_growth.py")]
+        found += [entry(f"{n} slots", "limit", "limit", rounds(cost / 2), "growth", axes, suite="bench_growth.py")]
     fair = {"slowest / mean": 0.4}
     axes = {"of": "producers", "n": 64}
     found += [
         entry("64 producers", "put", "ringfeed", rounds(1.0), "growth", axes, notes=fair, suite="bench_growth.py")
     ]
-    found += [
-        entry(
-            "growth",
-            "dataset",
-            "ringfeed",
-            [0.0, -0.1, 0.2],
-            "memory_growth",
-            {"records": 1_000_000},
-            unit="MB",
-            quantity="growth",
-        )
-    ]
+    for way, role, values in (("dataset", "ringfeed", [0.0, -0.1, 0.2]), ("queue", "peer", [0.0, 0.0, 0.0])):
+        axes = {"records": 1_000_000}
+        found += [entry("growth", way, role, values, "memory_growth", axes, unit="MB", quantity="growth")]
     found += [entry("busy", "RingFeed put", "ringfeed", rounds(1.0), "other", others_share=0.12)]
     return found
 

@@ -16,12 +16,11 @@ import multiprocessing
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
-from unittest import mock
 
 import numpy as np
 
@@ -83,7 +82,7 @@ class Yardstick:
     """
 
     def __init__(self, prepare: Callable[[], object]) -> None:
-        with mock.patch.dict(os.environ, AS_IN_WORKERS), ExitStack() as stack:
+        with _environment(AS_IN_WORKERS), ExitStack() as stack:
             self._one_thread = stack.enter_context(_Helper(_answer, prepare, ONE_THREAD))
             self._usual_threads = stack.enter_context(_Helper(_answer, prepare, {}))
             self._companions = [stack.enter_context(_Helper(_keep_a_core_busy)) for _ in range(core_count() - 1)]
@@ -117,6 +116,21 @@ class Yardstick:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+
+@contextmanager
+def _environment(names: dict[str, str]) -> Iterator[None]:
+    """Have processes that start now find these in their environment."""
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(names)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 class _Helper:

@@ -85,7 +85,9 @@ def test_a_table_that_others_disturbed_says_that_it_is_not_to_be_quoted(measured
 
 def test_memory_that_did_not_grow_has_no_ratio_and_no_rate(measured: results.Results) -> None:
     table = next(table for table in measured.tables if table.unit == "MB")
-    assert "| **dataset** | **0 MB** | **-0.100 - 0.200 MB** |" in as_markdown(tables.table_blocks(table))
+    shown = as_markdown(tables.table_blocks(table))
+    assert "| **dataset** | **0 MB** | **-0.100 - 0.200 MB** |" in shown
+    assert "Best peer: queue. There is no ratio to what took nothing: queue." in shown
 
 
 @pytest.mark.parametrize(
@@ -115,7 +117,9 @@ def test_a_step_that_is_more_than_linear_is_named(measured: results.Results) -> 
     assert not first.suspicious
     assert second.against_linear == pytest.approx(40 / 4.1 / 4)
     assert second.suspicious
-    assert "2.44: more than linear from 4 to 16" in as_markdown(tables.growth_blocks(measured))
+    shown = as_markdown(tables.growth_blocks(measured))
+    assert "2.44: more than linear from 4 to 16" in shown
+    assert "| create: of the limit | 50 % | 50 % | 50 % |  |" in shown
 
 
 # ---- Targets -----------------------------------------------------------------------------------------
