@@ -125,7 +125,7 @@ RECORD_BYTES = "record_bytes"
 PUT_AND_TAKEN = "time of a record, put and taken"
 COPIED = "limit: copied into own memory"
 COPIED_ROUND = "limit: copied into own memory, as much as the ring"
-BARE = "limit: as much shared memory, without a ring"
+BARE = "limit: bare shared memory of that size"
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from pipelines.interface import PIPELINES, REFERENCE, Pipeline, Workload
 from pipelines.yardstick import Cost, Yardstick
 
 LIMIT = "limit: cores / CPU time of an item"
-LIMIT_ONE_THREAD = f"{LIMIT}, TensorFlow held to one thread"
+LIMIT_ONE_THREAD = "limit: the same, TensorFlow on one thread"
 WARM_UP_BATCHES = 2
 LARGEST_DIFFERENCE_ALLOWED = 1e-4
 

@@ -146,19 +146,26 @@ def latency(results: Results) -> Figure | None:
 def _latency_by_size(all_axes: Sequence[Axes], tables: Sequence[Table], drawn: Mapping[str, look.Style]) -> None:
     for axes, percent in zip(all_axes, PERCENTILES, strict=True):
         for way, points in lines_by(tables, "record_bytes").items():
-            known = [(x, row.latency_us[percent] * 1e-6) for x, row in points if row.latency_us]
+            known = [(x, seconds) for x, row in points if (seconds := _percentile(row, percent)) is not None]
             axes.plot([x for x, _ in known], [y for _, y in known], label=way, **drawn[way].line)
         look.measured_at(axes, [table.axes["record_bytes"] for table in tables], size, room=0.22)
         axes.set_title(f"p{percent}")
         axes.set_xlabel("size of the record")
 
 
+def _percentile(row: Row, percent: str) -> float | None:
+    """Return it in seconds; a limit has one figure for all of them."""
+    if row.role == "limit":
+        return row.seconds
+    return row.latency_us[percent] * 1e-6 if row.latency_us else None
+
+
 def _latency_by_percentile(all_axes: Sequence[Axes], tables: Sequence[Table], drawn: Mapping[str, look.Style]) -> None:
     for axes, table in zip(all_axes, tables, strict=False):
         for row in table.measured:
-            if row.latency_us:
-                known = [row.latency_us[percent] * 1e-6 for percent in PERCENTILES]
-                axes.plot([f"p{percent}" for percent in PERCENTILES], known, label=row.way, **drawn[row.way].line)
+            known = {f"p{percent}": _percentile(row, percent) for percent in PERCENTILES}
+            if None not in known.values():
+                axes.plot(list(known), list(known.values()), label=row.way, **drawn[row.way].line)
         axes.set_title(table.title)
         axes.margins(x=0.12)
 
