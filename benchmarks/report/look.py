@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -29,6 +30,7 @@ DISTINCT = ("#c8370a", "#0072b2", "#009e73", "#f0a020", "#6a51a3", "#56b4e9", "#
 MARKERS = "osD^vP<X>"
 DASHES = ("--", ":", "-.")
 WIDTH, MARGIN, HEADLINE = 9.2, 0.12, 0.6  # inches
+LEGEND_CHARACTERS, SIGN_CHARACTERS = 118, 9  # that fit below; that a line and its distance take
 PANELS = 4  # side by side; more are too narrow
 DRAWN_FIRST = ("limit", "peer", "ringfeed")  # what is drawn last lies on top
 
@@ -255,9 +257,16 @@ def spread(places: Sequence[float], gap: float, top: float) -> list[float]:
     return [middle + gap * (number - (count - 1) / 2) for middle, count in clusters for number in range(count)]
 
 
-def legend(figure: Figure, drawn: Mapping[str, Style], columns: int = 3) -> None:
-    """Name the ways of all panels below them, RingFeed's in bold."""
+def legend(figure: Figure, drawn: Mapping[str, Style], most_columns: int = 3) -> None:
+    """Name the ways of all panels below them, RingFeed's in bold, in as many columns as fit."""
+    columns = next(count for count in range(most_columns, 0, -1) if count == 1 or _fits(list(drawn), count))
     handles = [mpl.lines.Line2D([], [], label=way, **style.line) for way, style in drawn.items()]
     made = figure.legend(handles=handles, loc="outside lower left", ncols=columns, fontsize=9, handlelength=2.4)
     for text, style in zip(made.get_texts(), drawn.values(), strict=True):
         text.set_fontweight(style.weight)
+
+
+def _fits(names: Sequence[str], columns: int) -> bool:
+    """Whether names fit into so many columns, which are filled one after the other and are as wide as their longest."""
+    widths = (max(map(len, column)) for column in np.array_split(names, columns) if len(column))
+    return sum(width + SIGN_CHARACTERS for width in widths) <= LEGEND_CHARACTERS
