@@ -203,7 +203,7 @@ def crowd(request: pytest.FixtureRequest, scale: Scale, say: Callable[[str], Non
     slowest = []
     with closing(Hall(Job(64, senders=count), PUT)) as hall:
         way = hall.ways[0]
-        for number in range(scale.of(1, 3, 6)):
+        for number in range(scale.of(1, 3, 12)):
             sample, sent = hall.race(way, scale.of(0.05, max(0.5, 0.06 * count), max(0.5, 0.1 * count)))
             least = copied(64, 256, scale.of(0.0, 0.01, 0.05))
             if number or scale.name == "smoke":

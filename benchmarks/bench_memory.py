@@ -194,10 +194,8 @@ def growth_of_a_model_process(scale: Scale) -> Work:
     import tensorflow as tf
 
     records = scale.of(20_032, RECORDS // 5, RECORDS)
-    title, axes = (
-        f"growth: a model process over {records:,} records of 1 KB",
-        {"what": "model process", "records": records},
-    )
+    axes = {"what": "model process", "records": records}
+    title = f"growth: a model process over {records:,} records of 1 KB"
     work = Work(title, "memory_growth", axes, "private memory gained", "MB")
     gained(work, FROM_MEMORY, tf.data.Dataset.from_tensors(tf.ones((BATCH, *SHAPE))).repeat(records // BATCH), records)
     with ringfeed.Ring.create(None, {"x": (SHAPE, "float32")}, 1024) as ring, sending(put_ones, ring.name, records):

@@ -166,5 +166,6 @@ class Race:
         return Sample(1 / limits.usual_threads, seconds)
 
     def _say_round(self, _: str) -> None:
-        rates = [f"{label} {1 / samples[-1].value:,.0f}/s" for label, samples in self.work.samples.items()]
+        shown = {label: samples for label, samples in self.work.samples.items() if label != LIMIT_ONE_THREAD}
+        rates = [f"{label} {1 / samples[-1].value:,.0f}/s" for label, samples in shown.items()]
         self._say(f"  round {len(self.costs)}  " + "  ".join(rates))

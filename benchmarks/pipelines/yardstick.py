@@ -31,6 +31,7 @@ from pipelines.interface import Workload
 MODEL_CALLS = 5
 SPAWN = multiprocessing.get_context("spawn")
 ONE_THREAD = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+# What ringfeed/workers.py sets, which says why.
 AS_IN_WORKERS = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(128 << 20)}
 
 

@@ -64,15 +64,15 @@ def direct_step(concrete: Any) -> Callable[..., Any]:
 
     def step(*tensors: Any) -> Any:
         nonlocal works
-        if works:
-            try:
-                outputs = call(*tensors)
-            except tf.errors.OpError:
-                result = own_call(*tensors)
-                works = False
-                return result
-            return tf.nest.pack_sequence_as(template, outputs) if is_nested else outputs[0]
-        return own_call(*tensors)
+        if not works:
+            return own_call(*tensors)
+        try:
+            outputs = call(*tensors)
+        except tf.errors.OpError:
+            result = own_call(*tensors)
+            works = False
+            return result
+        return tf.nest.pack_sequence_as(template, outputs) if is_nested else outputs[0]
 
     return step
 
