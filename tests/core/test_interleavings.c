@@ -23,7 +23,7 @@
 #include <sys/syscall.h>
 #include <sys/user.h>
 
-enum { MAX_ADDRESSES = 4096 };
+enum { MAX_ADDRESSES = 4096, TRIES = 8 };
 
 typedef struct scene {
     void (*prepare)(world *); /* in the parent, before the child attaches */
@@ -315,27 +315,28 @@ static bool at_futex_call(pid_t pid, uint64_t at)
            ptrace(PTRACE_PEEKUSER, pid, rax, 0) == SYS_futex;
 }
 
-/* Where does the operation pass? Each address once. */
-static size_t trace(const scene *played, uint64_t *addresses)
+/* Step through the operation to its end, or to where it goes to sleep, and note each address once.
+ * False: stepped through so slowly that its slice was over before it could go to sleep. */
+static bool trace(const scene *played, uint64_t *addresses, size_t *count)
 {
     world now;
+    bool slept = false;
     begin(played, &now, 1);
     pid_t pid = start_victim(played, &now);
-    size_t count = 0;
-    for (;;) {
+    *count = 0;
+    while (!slept) {
         CHECK_EQUAL(ptrace(PTRACE_SINGLESTEP, pid, 0, 0), 0);
         if (wait_stop(pid) == SIGSTOP)
             break;
         uint64_t at = (uint64_t)ptrace(PTRACE_PEEKUSER, pid, offsetof(struct user, regs.rip), 0);
-        if (played->waits && at_futex_call(pid, at))
-            break;
-        if (at < (uintptr_t)&__executable_start || at >= (uintptr_t)&etext)
+        slept = played->waits && at_futex_call(pid, at);
+        if (slept || at < (uintptr_t)&__executable_start || at >= (uintptr_t)&etext)
             continue;
         size_t i = 0;
-        while (i < count && addresses[i] != at)
+        while (i < *count && addresses[i] != at)
             i++;
-        if (i == count && count < MAX_ADDRESSES)
-            addresses[count++] = at;
+        if (i == *count && *count < MAX_ADDRESSES)
+            addresses[(*count)++] = at;
     }
     kill_and_reap(pid);
     if (now.held)
@@ -343,7 +344,7 @@ static size_t trace(const scene *played, uint64_t *addresses)
     close_ring(now.other);
     close_ring(now.ours);
     shm_unlink(segment_name(0));
-    return count;
+    return slept || !played->waits;
 }
 
 /* True: the operation slept through its slice, or came back with the wrong answer. */
@@ -378,7 +379,7 @@ static bool play_once(const scene *played, uint64_t address, uint32_t variant)
 static void play_at(const scene *played, uint64_t address, uint32_t variant)
 {
     /* On a busy machine a slice may be over before anyone could wake the child; not every time. */
-    int tries = 8;
+    int tries = TRIES;
     while (play_once(played, address, variant) && played->waits)
         if (!--tries) {
             printf("    stopped at +%#lx\n", (long)(address - (uintptr_t)&__executable_start));
@@ -391,7 +392,11 @@ static void play(const scene *played)
 {
     static uint64_t addresses[MAX_ADDRESSES];
     shared = shared_memory(sizeof *shared);
-    size_t count = trace(played, addresses);
+    /* Behind the end of its slice nobody is on the way to sleep any more. */
+    size_t count;
+    int tries = TRIES;
+    while (!trace(played, addresses, &count))
+        CHECK(--tries);
     CHECK(count > 20);
     for (size_t i = 0; i < count; i++)
         for (uint32_t variant = 0; variant < (played->variants ? played->variants : 1); variant++)
