@@ -14,7 +14,7 @@ import numpy as np
 
 import ringfeed
 
-ENGINE_SECONDS = 60.0  # that clients wait for the engine: TensorFlow is imported, the model trained
+ENGINE_SECONDS = 180.0  # that clients wait for the engine: TensorFlow is imported, the model trained
 
 
 def serve(ring_name: str) -> tuple[np.ndarray, str]:

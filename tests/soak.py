@@ -203,11 +203,10 @@ class Soak:
             self.let_go(pid, life)
         self.ring.recover()
         deadline = time.monotonic() + STALL_SECONDS
-        while self.ring.stats()["free"] < self.ring.slots - 2 * 16 and time.monotonic() < deadline:
+        while not is_drained(stats := self.ring.stats()) and time.monotonic() < deadline:
             time.sleep(0.01)
         self.cleaned += len(ringfeed.clean(f"{self.name}*"))
         gc.collect()
-        stats = self.ring.stats()
         with contextlib.suppress(ChildProcessError):
             if os.waitpid(self.stays, os.WNOHANG)[0]:
                 self.failures.append("the taker that stays has ended")
@@ -219,7 +218,7 @@ class Soak:
             "segments": len(ringfeed.list_segments(f"{self.name}*")),
             "processes": children(),
             "participants": stats["participants"],
-            "claimed_or_ready": stats["claimed"] + stats["ready"] + stats["pinned"],
+            "claimed_or_ready": claimed_or_ready(stats),
         }
 
     def end(self) -> None:
@@ -230,6 +229,15 @@ class Soak:
         self.ring.close()
         self.ring.unlink()
         ringfeed.clean(f"{self.name}*")
+
+
+def claimed_or_ready(stats: dict[str, int]) -> int:
+    return stats["claimed"] + stats["ready"] + stats["pinned"]
+
+
+def is_drained(stats: dict[str, int]) -> bool:
+    """Tell whether nothing waits to be taken, and the taker that stays holds no more than its two batches."""
+    return claimed_or_ready(stats) == 0 and stats["taken"] <= 2 * 16
 
 
 def resident_bytes(pid: int) -> int:

@@ -95,6 +95,10 @@ class Pipe:
         """Wait for what the test tells."""
         return self._connection.recv()
 
+    def is_told(self) -> bool:
+        """Tell whether the test has told something that was not heard yet."""
+        return self._connection.poll()
+
 
 class Child:
     """A function that runs in a fresh process, and our end of the pipe to it.

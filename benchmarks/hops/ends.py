@@ -19,14 +19,32 @@ from hops.interface import Job, Receiver, Rows, Sender
 from measuring.helper_process import follow_the_parent
 
 SPAWN = multiprocessing.get_context("spawn")
-SLICE_SECONDS = 0.01  # after which one receiver of several looks whether the others got the rest
+SLICE_SECONDS = 0.01  # after which a receiver looks whether others got the rest, or whether all were sent that came
+LOST_SECONDS = 10.0  # without a record, after which what was sent and did not come is lost
 PACE_SECONDS = 0.0003  # from a record's arrival to the next one whose latency is measured: the receiver sleeps by then
 SENT_BETWEEN_LOOKS = 16  # records, at the clock
-LAST_SECONDS = (
-    1.0  # without a record, after which the last one has come: longer than a crowd keeps a sender from a core
-)
 Ends = Mapping[str, tuple[type[Any], tuple[Any, ...]]]  # way -> class of the end, and what it is made of
 WORD = np.dtype(np.int64)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What all processes of a table count together, in memory that they share.
+
+    Attributes
+    ----------
+    received : ctypes array
+        Records of a round, by receiver.
+    sent : ctypes value
+        Records of a race that all senders together have sent; negative while they are at it.
+    """
+
+    received: Any
+    sent: Any
+
+    @classmethod
+    def of(cls, receivers: int) -> Counts:
+        return cls(SPAWN.RawArray("q", receivers), SPAWN.RawValue("q", -1))
 
 
 @dataclass(frozen=True)
@@ -50,7 +68,7 @@ class Received:
 class End:
     """A process at one end, as the process that measures sees it."""
 
-    def __init__(self, job: Job, number: int, ends: Ends, counts: Any) -> None:
+    def __init__(self, job: Job, number: int, ends: Ends, counts: Counts) -> None:
         self._connection, theirs = SPAWN.Pipe()
         self.process = SPAWN.Process(target=serve, args=(theirs, job, number, ends, counts), daemon=True)
         self.process.start()
@@ -82,7 +100,7 @@ class End:
             self.process.join()
 
 
-def serve(connection: Any, job: Job, number: int, ends: Ends, counts: Any) -> None:
+def serve(connection: Any, job: Job, number: int, ends: Ends, counts: Counts) -> None:
     follow_the_parent()
     opened: dict[str, Any] = {}
     try:
@@ -107,12 +125,12 @@ def serve(connection: Any, job: Job, number: int, ends: Ends, counts: Any) -> No
 # ---- What a sender can be told -------------------------------------------------------------------
 
 
-def send_same(sender: Sender, number: int, counts: Any, count: int) -> float:
+def send_same(sender: Sender, number: int, counts: Counts, count: int) -> float:
     sender.send_many(np.zeros(sender.job.record_bytes, np.uint8), count)
     return time.perf_counter()
 
 
-def send_numbered(sender: Sender, number: int, counts: Any, count: int) -> float:
+def send_numbered(sender: Sender, number: int, counts: Counts, count: int) -> float:
     record = np.zeros(sender.job.record_bytes, np.uint8)
     words = record.view(WORD)
     for which in range(count):
@@ -121,12 +139,12 @@ def send_numbered(sender: Sender, number: int, counts: Any, count: int) -> float
     return time.perf_counter()
 
 
-def send_paced(sender: Sender, number: int, counts: Any, count: int) -> float:
+def send_paced(sender: Sender, number: int, counts: Counts, count: int) -> float:
     """Send a record after the other has come. For one sender."""
     record = np.zeros(sender.job.record_bytes, np.uint8)
     words = record.view(WORD)
     for sent in range(count):
-        while sum(counts) < sent:
+        while sum(counts.received) < sent:
             time.sleep(PACE_SECONDS)
         time.sleep(PACE_SECONDS)
         words[0] = time.perf_counter_ns()
@@ -134,16 +152,16 @@ def send_paced(sender: Sender, number: int, counts: Any, count: int) -> float:
     return time.perf_counter()
 
 
-def send_for(sender: Sender, number: int, counts: Any, seconds: float) -> int:
+def send_for(sender: Sender, number: int, counts: Counts, seconds: float) -> int:
     """Send records for so long; return how many."""
     record, sent, until = np.zeros(sender.job.record_bytes, np.uint8), 0, time.perf_counter() + seconds
-    while time.perf_counter() < until:
+    while sent == 0 or time.perf_counter() < until:
         sender.send_many(record, SENT_BETWEEN_LOOKS)
         sent += SENT_BETWEEN_LOOKS
     return sent
 
 
-def fill(sender: Sender, number: int, counts: Any, count: int) -> float:
+def fill(sender: Sender, number: int, counts: Counts, count: int) -> float:
     sender.fill_many(count)
     return time.perf_counter()
 
@@ -159,20 +177,22 @@ SEND: dict[str, Callable[..., Any]] = {
 # ---- What a receiver can be told -----------------------------------------------------------------
 
 
-def receive_all(receiver: Receiver, number: int, counts: Any, total: int, use: Callable[[Rows], Any] = len) -> Received:
+def receive_all(
+    receiver: Receiver, number: int, counts: Counts, total: int, use: Callable[[Rows], Any] = len
+) -> Received:
     """Receive until all receivers together have `total` records."""
-    alone = len(counts) == 1
+    alone = len(counts.received) == 1
     ended, mine = 0.0, 0
-    while mine < total if alone else sum(counts) < total:
+    while mine < total if alone else sum(counts.received) < total:
         count = receiver.receive(use, None if alone else SLICE_SECONDS)
         if count:
             mine += count
-            counts[number] = mine
+            counts.received[number] = mine
             ended = time.perf_counter()
     return Received(mine, ended)
 
 
-def receive_numbers(receiver: Receiver, number: int, counts: Any, total: int) -> Received:
+def receive_numbers(receiver: Receiver, number: int, counts: Counts, total: int) -> Received:
     """Receive records of `send_numbered` and return their numbers; none may be torn."""
     numbers: list[int] = []
 
@@ -185,7 +205,7 @@ def receive_numbers(receiver: Receiver, number: int, counts: Any, total: int) ->
     return Received(**{**vars(receive_all(receiver, number, counts, total, note)), "result": numbers})
 
 
-def receive_latencies(receiver: Receiver, number: int, counts: Any, total: int) -> Received:
+def receive_latencies(receiver: Receiver, number: int, counts: Counts, total: int) -> Received:
     """Receive records of `send_paced` and return for each the microseconds since it was stamped."""
     latencies: list[float] = []
 
@@ -196,7 +216,7 @@ def receive_latencies(receiver: Receiver, number: int, counts: Any, total: int) 
     return Received(**{**vars(receive_all(receiver, number, counts, total, note)), "result": np.asarray(latencies)})
 
 
-def receive_batches(receiver: Receiver, number: int, counts: Any, total: int) -> Received:
+def receive_batches(receiver: Receiver, number: int, counts: Counts, total: int) -> Received:
     """Receive contiguous batches."""
     received, rows = 0, receiver.job.batch
     while received < total:
@@ -204,12 +224,17 @@ def receive_batches(receiver: Receiver, number: int, counts: Any, total: int) ->
     return Received(received, time.perf_counter())
 
 
-def receive_until(receiver: Receiver, number: int, counts: Any, seconds: float) -> Received:
-    """Receive for so long, and then what still comes."""
-    received, until = 0, time.perf_counter() + seconds
-    while (count := receiver.receive(len, LAST_SECONDS)) or time.perf_counter() < until:
-        received += count
-    return Received(received, time.perf_counter())
+def receive_until_told(receiver: Receiver, number: int, counts: Counts) -> Received:
+    """Receive until it is known how many were sent, and these have come. For one receiver."""
+    received, last = 0, time.perf_counter()
+    while not 0 <= counts.sent.value <= received:
+        received += (count := receiver.receive(len, SLICE_SECONDS))
+        now = time.perf_counter()
+        if count or counts.sent.value < 0:
+            last = now
+        elif now > last + LOST_SECONDS:
+            break
+    return Received(received, last)
 
 
 RECEIVE: dict[str, Callable[..., Any]] = {
@@ -217,5 +242,5 @@ RECEIVE: dict[str, Callable[..., Any]] = {
     "numbers": receive_numbers,
     "latencies": receive_latencies,
     "batches": receive_batches,
-    "until": receive_until,
+    "until told": receive_until_told,
 }

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 import numpy as np
 
-from hops.ends import SPAWN, End, Ends
+from hops.ends import Counts, End, Ends
 from hops.interface import TRANSPORTS, Entry, Job, Transport
 from measuring.contest import Sample
 from measuring.processes import processor_seconds
@@ -45,7 +45,7 @@ class Hall:
                 transports[entry.way] = entry.load()(job)
                 stack.callback(transports[entry.way].close)
             self.ways = list(transports)
-            self._received = SPAWN.RawArray("q", job.receivers)
+            self._shared = Counts.of(job.receivers)
             # Receivers first: a socket is bound, and a subscriber known, before someone sends.
             self.receivers, self.senders = [], []
             for number in range(job.receivers):
@@ -59,7 +59,7 @@ class Hall:
             self._stack = stack.pop_all()
 
     def _start(self, number: int, ends: Ends, stack: ExitStack) -> End:
-        end = End(self.job, number, ends, self._received)
+        end = End(self.job, number, ends, self._shared)
         stack.callback(end.close)
         return end
 
@@ -98,7 +98,7 @@ class Hall:
     def waiting(self, way: str) -> Iterator[None]:
         """Have the receiver wait for a record, which comes at the end."""
         for number in range(self.job.receivers):
-            self._received[number] = 0
+            self._shared.received[number] = 0
         self.receivers[0].order(way, "all", 1)
         try:
             yield
@@ -116,15 +116,20 @@ class Hall:
         return [end.pid for end in [*self.receivers, *self.senders]]
 
     def race(self, way: str, seconds: float) -> tuple[Sample, list[int]]:
-        """Let all senders send for so long. The value is the time of one record; with it, how many each has sent."""
-        for receiver in self.receivers:
-            receiver.order(way, "until", seconds)
+        """Let all senders send for so long, to one receiver.
+
+        The value is the time of one record; with it, how many each has sent.
+        """
+        assert self.job.receivers == 1
+        self._shared.sent.value = -1
+        self.receivers[0].order(way, "until told")
         for sender in self.senders:
             sender.order(way, "for", seconds)
         sent = [sender.answer() for sender in self.senders]
-        received = [receiver.answer() for receiver in self.receivers]
-        if sum(sent) != sum(one.count for one in received):
-            raise RuntimeError(f"{way}: {sum(sent)} records were sent, {sum(one.count for one in received)} came")
+        self._shared.sent.value = sum(sent)
+        received = self.receivers[0].answer().count
+        if received != sum(sent):
+            raise RuntimeError(f"{way}: {sum(sent)} records were sent, {received} came")
         return Sample(seconds / sum(sent), seconds), sent
 
     def _timed(self, way: str, send: str, receive: str, seconds: float) -> Sample:
@@ -146,7 +151,7 @@ class Hall:
 
     def _round(self, way: str, send: str, receive: str, each: int):  # type: ignore[no-untyped-def]
         for number in range(self.job.receivers):
-            self._received[number] = 0
+            self._shared.received[number] = 0
         for receiver in self.receivers:
             receiver.order(way, receive, each * self.job.senders)
         started = time.perf_counter()

@@ -23,7 +23,7 @@
 #include <sys/syscall.h>
 #include <sys/user.h>
 
-enum { MAX_ADDRESSES = 4096, TRIES = 8 };
+enum { MAX_ADDRESSES = 4096, TRIES = 3, TIME_STANDS_MS = 2000 };
 
 typedef struct scene {
     void (*prepare)(world *); /* in the parent, before the child attaches */
@@ -38,6 +38,27 @@ typedef struct scene {
 } scene;
 
 extern char __executable_start, etext;
+
+/* ---- The clock of a child that waits -------------------------------------------------------- */
+
+/* Its time stands still at a moment that is yet to come: so its slice is not over while it is stepped through, and
+ * a futex on which it would sleep for good times out when that moment has been. */
+static int64_t time_stands_ns;
+
+int clock_gettime(clockid_t clock, struct timespec *now)
+{
+    long result = syscall(SYS_clock_gettime, clock, now);
+    int64_t real_ns = (int64_t)now->tv_sec * 1000000000 + now->tv_nsec;
+    if (clock == CLOCK_MONOTONIC && real_ns < time_stands_ns)
+        *now = (struct timespec){time_stands_ns / 1000000000, time_stands_ns % 1000000000};
+    return (int)result;
+}
+
+static void let_time_stand(rf_ring *ring)
+{
+    time_stands_ns = in_ms(TIME_STANDS_MS);
+    atomic_store(&ring->looked_ns, time_stands_ns); /* after the dead: it has just done so */
+}
 
 /* ---- What the child does when it waits ------------------------------------------------------ */
 
@@ -206,6 +227,8 @@ static void victim_process(const scene *played, world *now)
         played->warm_up(now);
     atomic_store(&now->victim->take_spin, 1); /* spinning takes long, step by step */
     atomic_store(&now->victim->claim_spin, 1);
+    if (played->waits)
+        let_time_stand(now->victim);
     CHECK_EQUAL(ptrace(PTRACE_TRACEME, 0, 0, 0), 0);
     raise(SIGSTOP);
     played->operate(now);
@@ -315,36 +338,36 @@ static bool at_futex_call(pid_t pid, uint64_t at)
            ptrace(PTRACE_PEEKUSER, pid, rax, 0) == SYS_futex;
 }
 
-/* Step through the operation to its end, or to where it goes to sleep, and note each address once.
- * False: stepped through so slowly that its slice was over before it could go to sleep. */
-static bool trace(const scene *played, uint64_t *addresses, size_t *count)
+/* Where does the operation pass, to its end or to where it goes to sleep? Each address once. */
+static size_t trace(const scene *played, uint64_t *addresses)
 {
     world now;
-    bool slept = false;
+    bool sleeps = false;
     begin(played, &now, 1);
     pid_t pid = start_victim(played, &now);
-    *count = 0;
-    while (!slept) {
+    size_t count = 0;
+    while (!sleeps) {
         CHECK_EQUAL(ptrace(PTRACE_SINGLESTEP, pid, 0, 0), 0);
         if (wait_stop(pid) == SIGSTOP)
             break;
         uint64_t at = (uint64_t)ptrace(PTRACE_PEEKUSER, pid, offsetof(struct user, regs.rip), 0);
-        slept = played->waits && at_futex_call(pid, at);
-        if (slept || at < (uintptr_t)&__executable_start || at >= (uintptr_t)&etext)
+        sleeps = played->waits && at_futex_call(pid, at);
+        if (sleeps || at < (uintptr_t)&__executable_start || at >= (uintptr_t)&etext)
             continue;
         size_t i = 0;
-        while (i < *count && addresses[i] != at)
+        while (i < count && addresses[i] != at)
             i++;
-        if (i == *count && *count < MAX_ADDRESSES)
-            addresses[(*count)++] = at;
+        if (i == count && count < MAX_ADDRESSES)
+            addresses[count++] = at;
     }
+    CHECK_EQUAL(sleeps, played->waits);
     kill_and_reap(pid);
     if (now.held)
         drop_held(&now);
     close_ring(now.other);
     close_ring(now.ours);
     shm_unlink(segment_name(0));
-    return slept || !played->waits;
+    return count;
 }
 
 /* True: the operation slept through its slice, or came back with the wrong answer. */
@@ -378,8 +401,9 @@ static bool play_once(const scene *played, uint64_t address, uint32_t variant)
 
 static void play_at(const scene *played, uint64_t address, uint32_t variant)
 {
-    /* On a busy machine a slice may be over before anyone could wake the child; not every time. */
+    /* On a busy machine even that may be over before anyone could wake the child; not every time. */
     int tries = TRIES;
+    alarm(WATCHDOG_SECONDS); /* for each play its own */
     while (play_once(played, address, variant) && played->waits)
         if (!--tries) {
             printf("    stopped at +%#lx\n", (long)(address - (uintptr_t)&__executable_start));
@@ -392,11 +416,7 @@ static void play(const scene *played)
 {
     static uint64_t addresses[MAX_ADDRESSES];
     shared = shared_memory(sizeof *shared);
-    /* Behind the end of its slice nobody is on the way to sleep any more. */
-    size_t count;
-    int tries = TRIES;
-    while (!trace(played, addresses, &count))
-        CHECK(--tries);
+    size_t count = trace(played, addresses);
     CHECK(count > 20);
     for (size_t i = 0; i < count; i++)
         for (uint32_t variant = 0; variant < (played->variants ? played->variants : 1); variant++)

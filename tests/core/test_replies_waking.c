@@ -34,9 +34,11 @@ static void test_woken_thread(void)
     for (uint32_t round = 0; round < ROUNDS; round++) {
         rf_lease *cell = ask(&own, round);
         rf_status status;
+        bool again = false;
         atomic_store(&asked, round + 1);
         while ((status = rf_cell_wait(cell, 0, RF_FOREVER)) == RF_AGAIN)
-            late++;
+            again = true;
+        late += again;
         CHECK_EQUAL(status, RF_OK);
         expect_answer(cell, 0, round);
         await(&answered, round + 1);
@@ -63,9 +65,7 @@ static void test_woken_client(void)
             uint32_t key = rf_answers_prepare(own.pool);
             CHECK_EQUAL(serve(&engine, 1), 1);
             CHECK(atomic_load(&event->sequence) != key);
-            int64_t began = rf_now_ns();
             CHECK_EQUAL(rf_answers_sleep(own.pool, key, RF_FOREVER), RF_OK);
-            CHECK(rf_now_ns() - began < 1000 * NS_PER_MS);
         }
         for (int i = 0; i < 2; i++) {
             expect_answer(cells[i], 0, 1);
@@ -110,9 +110,11 @@ static void test_woken_claimer(void)
     for (uint32_t round = 0; round < ROUNDS; round++) {
         rf_lease *cell;
         rf_status status;
+        bool again = false;
         await(&asked, round + 1);
         while ((status = rf_claim(own.pool, 1, RF_FOREVER, &cell)) == RF_AGAIN)
-            late++;
+            again = true;
+        late += again;
         CHECK_EQUAL(status, RF_OK);
         rf_lease_drop(cell);
         atomic_store(&answered, round + 1);

@@ -67,19 +67,21 @@ static void operate_put_and_give_back(world *now)
     rf_lease_drop(batch);
 }
 
-static void operate_short_wait_to_take(world *now)
+/* For a slice; who waits for a shorter time may find it over before it has said that it waits. */
+static void operate_wait_to_take(world *now)
 {
+    rf_take_request request = {.max_rows = 2, .min_rows = 1, .deadline_ns = RF_FOREVER};
     rf_lease *lease;
-    if (take_until(now->victim, 2, 1, in_ms(2), &lease) != RF_OK)
+    if (rf_take(now->victim, &request, &lease) != RF_OK)
         return;
     mark_taken(lease);
     rf_lease_drop(lease);
 }
 
-static void operate_short_wait_to_claim(world *now)
+static void operate_wait_to_claim(world *now)
 {
     rf_lease *lease;
-    if (claim_until(now->victim, 1, in_ms(2), &lease) == RF_OK)
+    if (rf_claim(now->victim, 1, RF_FOREVER, &lease) == RF_OK)
         rf_lease_drop(lease);
 }
 
@@ -311,8 +313,8 @@ static const scene scenes[] = {
     {"a take of crossed records", .prepare = crossed_records, .operate = operate_take},
     {"a take beside a waiting producer", .prepare = full_ring, .operate = operate_take,
      .helper = helper_puts_one, .supply = supply_room},
-    {"a wait for records", .operate = operate_short_wait_to_take},
-    {"a wait for a slot", .prepare = full_ring, .operate = operate_short_wait_to_claim},
+    {"a wait for records", .operate = operate_wait_to_take},
+    {"a wait for a slot", .prepare = full_ring, .operate = operate_wait_to_claim},
     {"joining and leaving", .operate = operate_attach_and_close},
     {"a recovery", .prepare = a_dead_participant, .operate = operate_recover},
     {"a recovery of every slot", .prepare = a_dead_owner_of_all_slots, .operate = operate_recover},
@@ -348,13 +350,18 @@ static void prepare_stage(void)
     staged = shared_memory(sizeof *staged);
 }
 
-/* How often does the scene's victim pass each step? */
+/* How often does the scene's victim pass each step? At least: who was kept from a core may pass some once more. */
 static void pass(const scene *one, uint32_t *visits)
 {
     played = one;
-    CHECK(!play(NO_STEP, 0, 0));
-    for (uint32_t step = 0; step < MAX_STEPS; step++)
-        visits[step] = atomic_load(&staged->reached[step]);
+    for (int time = 0; time < 2; time++) {
+        CHECK(!play(NO_STEP, 0, 0));
+        for (uint32_t step = 0; step < MAX_STEPS; step++) {
+            uint32_t reached = atomic_load(&staged->reached[step]);
+            if (time == 0 || reached < visits[step])
+                visits[step] = reached;
+        }
+    }
 }
 
 static void test_every_step_is_passed(void)
@@ -380,10 +387,13 @@ static void test_every_step_is_passed(void)
 /* In a process of its own, so that where it failed can be told. */
 static void play_apart(uint32_t step, uint32_t visit, int signal)
 {
-    int status;
+    int status, tries = 8;
+    alarm(WATCHDOG_SECONDS); /* for each play its own */
     pid_t pid = fork();
     if (pid == 0) {
-        CHECK(play(step, visit, signal));
+        /* On a busy machine what the victim waits for may come before it has said that it waits. */
+        while (!play(step, visit, signal))
+            CHECK(--tries);
         exit(PASSED);
     }
     CHECK_EQUAL(waitpid(pid, &status, 0), pid);

@@ -253,7 +253,7 @@ def test_asking_from_a_callback_of_a_future_does_not_stop_the_collector(ring, se
     done.wait()
     assert seen == list(range(20))
     assert first_number(rows_of([4]))[0] == 4
-    assert states(ring) == {"free": 8}
+    wait_until(lambda: states(ring) == {"free": 8})
 
 
 def test_in_a_callback_nothing_waits_for_the_thread_that_it_is_in(ring, serve, make_client):

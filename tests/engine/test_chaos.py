@@ -25,7 +25,7 @@ def ask_for_ever(pipe, name, number, path):
     """Ask in every way, as a patient client; write down each answer before the next request, and what was wrong."""
     import asyncio
 
-    client = ringfeed.Client(name, timeout=60, if_engine_dies="wait", max_in_flight=8)
+    client = ringfeed.Client(name, timeout=None, if_engine_dies="wait", max_in_flight=8)
     chance = np.random.default_rng([number, os.getpid()])
     turn = 0
     with open(path, "ab", buffering=0) as book:

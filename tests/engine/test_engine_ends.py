@@ -167,11 +167,13 @@ def test_in_the_foreground_it_serves_until_ctrl_c_or_the_ring_is_finished(ring_n
     try:
         client = make_client(ring_name, timeout=None)
         assert client.predict(rows_of(range(20))).tolist() == list(range(20))
+        said = server.stdout.readline()
         if way == "Ctrl-C":
             server.send_signal(signal.SIGINT)
         else:
             client._session.ring.finish()
-        said, errors = server.communicate()
+        rest, errors = server.communicate()
+        said += rest
     finally:
         server.kill()
         server.wait()

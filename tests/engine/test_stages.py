@@ -72,8 +72,8 @@ def test_stages_are_replicated_where_they_have_several_devices() -> None:
     stages = possible_cuts(model, 1)
     with ringfeed.Pipeline(stages, devices=["CPU:0", ["CPU:0", "CPU:0"]], batch_size=4) as pipeline:
         answer = pipeline.predict(inputs)
+        wait_until(lambda: all(stage.rows == len(ROWS) for stage in pipeline.stats()))
         first, second = pipeline.stats()
-    assert first.rows == second.rows == len(ROWS)
     # Requests wait for a slot before the first stage, and are answered by the last.
     assert (first.stages["slot"].count, second.stages["slot"].count) == (len(ROWS), 0)
     assert (first.stages["total"].count, second.stages["total"].count) == (0, len(ROWS))

@@ -206,7 +206,8 @@ def test_workers_killed_at_random_change_no_result() -> None:
         for chunk in run.chunks(range(3000)):
             failures += chunk.failures
             results.update(zip(chunk.indices.tolist(), chunk.outputs, strict=True))
-            if len(results) >= next_kill:
+            # Who holds an item that a killed worker had is not killed: two deaths in a row would blame it.
+            if len(results) >= next_kill and len(results) == max(results) + 1:
                 next_kill += 400
                 os.kill(random.choice(run.pool.process_ids), signal.SIGKILL)
     assert not failures

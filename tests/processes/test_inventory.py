@@ -281,7 +281,7 @@ def clean_again_and_again(pipe, name):
     removed = 0
     while True:
         removed += len(cleaned(name))
-        if pipe._connection.poll():
+        if pipe.is_told():
             return removed
 
 

@@ -164,15 +164,18 @@ def test_ctrl_c_reaches_the_main_thread_while_another_one_waits(ring, start):
 
 
 def count_while_another_thread_waits(pipe, name, what):
-    """Return how far Python code came beside a thread that waits: with the GIL held it would not move."""
+    """Tell how far Python code came, several times, beside a thread that waits: with the GIL held it would not move."""
     ring = ringfeed.Ring.attach(name)
     thread = threading.Thread(target=lambda: (ring.take if what == "take" else ring.claim)(1), daemon=True)
     thread.start()
     wait_until_waited(ring, what)
-    steps, started = 0, ring.stats()[f"{what}_wait_ns"]
-    while ring.stats()[f"{what}_wait_ns"] < started + 200_000_000:
-        steps += 1
-    pipe.tell(steps)
+    found = []
+    for _ in range(8):
+        found.append(0)
+        started = ring.stats()[f"{what}_wait_ns"]
+        while ring.stats()[f"{what}_wait_ns"] < started + 100_000_000:
+            found[-1] += 1
+    pipe.tell(found)
     os._exit(0)
 
 
@@ -180,7 +183,8 @@ def count_while_another_thread_waits(pipe, name, what):
 def test_python_runs_on_beside_a_thread_that_waits(ring, start, what):
     if what == "claim":
         fill(ring, 8)
-    assert start(count_while_another_thread_waits, ring.name, what).told() > 100
+    # Often, because the process itself may be kept from a core; with the GIL held it never goes far.
+    assert any(steps > 100 for steps in start(count_while_another_thread_waits, ring.name, what).told())
 
 
 def test_what_an_interrupted_child_left_is_a_ring_that_works(ring, start):
