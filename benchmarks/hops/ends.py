@@ -19,7 +19,9 @@ from hops.interface import Job, Receiver, Rows, Sender
 from measuring.helper_process import follow_the_parent
 
 SPAWN = multiprocessing.get_context("spawn")
-SLICE_SECONDS = 0.01  # after which a receiver looks whether others got the rest, or whether all were sent that came
+SLICE_SECONDS = (
+    0.01  # after which a receiver looks whether others got the rest, or whether all that were sent have come
+)
 LOST_SECONDS = 10.0  # without a record, after which what was sent and did not come is lost
 PACE_SECONDS = 0.0003  # from a record's arrival to the next one whose latency is measured: the receiver sleeps by then
 SENT_BETWEEN_LOOKS = 16  # records, at the clock

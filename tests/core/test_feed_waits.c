@@ -90,7 +90,7 @@ static void test_timeouts_over_turns(void)
                   .most = 2, .least = 1, .timeout_ns = 250 * NS_PER_MS, .turn_ns = NS_PER_MS});
     for (int wait = 0; wait < 2; wait++) { /* the second one begins anew */
         int64_t ends = in_ms(250);
-        wait_until_empty(feed); /* as long as a turn: were it counted anew, for ever */
+        wait_until_empty(feed); /* were the time counted anew at each turn, it would never end */
         CHECK(rf_now_ns() >= ends);
     }
     wait_for_a_turn(feed);

@@ -43,7 +43,7 @@ extern char __executable_start, etext;
 
 /* Its time stands still at a moment that is yet to come: so its slice is not over while it is stepped through, and
  * a futex on which it would sleep for good times out when that moment has been. */
-static int64_t time_stands_ns;
+static int64_t time_stands_ns, time_stands_ms;
 
 int clock_gettime(clockid_t clock, struct timespec *now)
 {
@@ -56,8 +56,8 @@ int clock_gettime(clockid_t clock, struct timespec *now)
 
 static void let_time_stand(rf_ring *ring)
 {
-    time_stands_ns = in_ms(TIME_STANDS_MS);
-    atomic_store(&ring->looked_ns, time_stands_ns); /* after the dead: it has just done so */
+    time_stands_ns = in_ms(time_stands_ms);
+    atomic_store(&ring->looked_ns, time_stands_ns); /* as if it had just looked after the dead */
 }
 
 /* ---- What the child does when it waits ------------------------------------------------------ */
@@ -343,6 +343,7 @@ static size_t trace(const scene *played, uint64_t *addresses)
 {
     world now;
     bool sleeps = false;
+    time_stands_ms = WATCHDOG_SECONDS * 1000; /* it is killed before it sleeps */
     begin(played, &now, 1);
     pid_t pid = start_victim(played, &now);
     size_t count = 0;
@@ -375,6 +376,7 @@ static bool play_once(const scene *played, uint64_t address, uint32_t variant)
 {
     world now;
     bool overslept = false;
+    time_stands_ms = TIME_STANDS_MS;
     begin(played, &now, variant);
     pid_t pid = start_victim(played, &now);
     bool stands = run_to(pid, address, 1 + variant % 2);
@@ -392,7 +394,8 @@ static bool play_once(const scene *played, uint64_t address, uint32_t variant)
             expect_order(&now);
             overslept |= played->waits && atomic_load(&shared->answer) != played->answer;
         }
-        ptrace(PTRACE_CONT, pid, 0, 0); /* it waits for its helper itself */
+        overslept |= played->waits && !stands; /* it sleeps before it comes to that address */
+        ptrace(PTRACE_CONT, pid, 0, 0);        /* it waits for its helper itself */
         expect_success(pid);
     }
     end(&now);
@@ -401,7 +404,7 @@ static bool play_once(const scene *played, uint64_t address, uint32_t variant)
 
 static void play_at(const scene *played, uint64_t address, uint32_t variant)
 {
-    /* On a busy machine even that may be over before anyone could wake the child; not every time. */
+    /* On a busy machine even the time that stands still may be over before anyone could wake the child; not every time. */
     int tries = TRIES;
     alarm(WATCHDOG_SECONDS); /* for each play its own */
     while (play_once(played, address, variant) && played->waits)

@@ -1,7 +1,7 @@
 /*
  * A process is killed, or stands still, at each step of the protocol by its name.
  *
- * Each scene is gone through once; every step that its victim passes is then played, at the first
+ * Each scene is gone through twice; every step that its victim passes is then played, at the first
  * and at the second visit, with SIGKILL and with SIGSTOP. The others work on and wait for what
  * they need: it must come within slices that are counted. In the end nothing that was published is
  * lost or doubled, what comes late or again says so, and every slot is free. A step that no scene
@@ -350,28 +350,33 @@ static void prepare_stage(void)
     staged = shared_memory(sizeof *staged);
 }
 
-/* How often does the scene's victim pass each step? At least: who was kept from a core may pass some once more. */
-static void pass(const scene *one, uint32_t *visits)
+/* How often does the scene's victim pass each step? At least and at most: who is kept from a core may pass some once
+ * more, or once less. */
+static void pass(const scene *one, uint32_t *least, uint32_t *most)
 {
     played = one;
     for (int time = 0; time < 2; time++) {
+        alarm(WATCHDOG_SECONDS); /* for each scene its own */
         CHECK(!play(NO_STEP, 0, 0));
         for (uint32_t step = 0; step < MAX_STEPS; step++) {
             uint32_t reached = atomic_load(&staged->reached[step]);
-            if (time == 0 || reached < visits[step])
-                visits[step] = reached;
+            if (time == 0 || reached < least[step])
+                least[step] = reached;
+            if (time == 0 || reached > most[step])
+                most[step] = reached;
         }
     }
 }
 
 static void test_every_step_is_passed(void)
 {
-    uint32_t visits[MAX_STEPS], total[MAX_STEPS] = {0}, missed = 0, named = steps_named();
+    uint32_t least[MAX_STEPS], most[MAX_STEPS], total[MAX_STEPS] = {0}, missed = 0,
+                                                named = steps_named();
     prepare_stage();
     for (size_t i = 0; i < COUNT(scenes); i++) {
-        pass(&scenes[i], visits);
+        pass(&scenes[i], least, most);
         for (uint32_t step = 0; step < named; step++)
-            total[step] += visits[step];
+            total[step] += most[step];
     }
     for (uint32_t step = 0; step < named; step++) {
         for (uint32_t other = 0; other < step; other++)
@@ -405,11 +410,11 @@ static void play_apart(uint32_t step, uint32_t visit, int signal)
 
 static void play_all(int signal)
 {
-    uint32_t visits[MAX_STEPS], plays = 0;
+    uint32_t visits[MAX_STEPS], most[MAX_STEPS], plays = 0;
     prepare_stage();
     segment_name(0); /* the runner removes what is named after us */
     for (size_t i = 0; i < COUNT(scenes); i++) {
-        pass(&scenes[i], visits);
+        pass(&scenes[i], visits, most);
         for (uint32_t step = 0; step < steps_named(); step++)
             for (uint32_t visit = 1; visit <= 2 && visit <= visits[step]; visit++, plays++)
                 play_apart(step, visit, signal);

@@ -57,7 +57,7 @@ def test_a_batch_does_not_wait_for_longer_than_that(make_ring, serve, make_clien
     ring = make_ring(slots=8, priorities=priorities)
     serve(ring, batch_size=8, linger=0.2)
     started = time.monotonic()
-    assert make_client(ring.name).predict(x_of(1)) == 1
+    assert make_client(ring.name).predict(x_of(1), timeout=60) == 1
     assert time.monotonic() - started >= 0.2
 
 

@@ -39,10 +39,13 @@ def test_two_replicas_share_the_work():
         with ringfeed.Engine(ring, model, batch_size=4, linger=0.0, devices=["CPU:0", "CPU:1"]) as engine:
             stats = answers_equal(engine, model)
             client = ringfeed.Client(ring)
-            while not all(replica.batch_sizes for replica in engine._replicas):  # one was kept from a core
-                client.predict(ROWS)
+            for _ in range(1000):
+                if all(replica.batch_sizes for replica in engine._replicas):
+                    break
+                client.predict(ROWS)  # one was kept from a core
             client.close()
         assert stats.devices == ("CPU:0", "CPU:1")
+        assert all(replica.batch_sizes for replica in engine._replicas), "one had all the work"
 
 
 @on_two_cpus
