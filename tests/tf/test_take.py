@@ -241,7 +241,7 @@ def test_an_idle_wait_uses_no_processor_time(ring):
         try:
             step()
         except tf.errors.UnknownError:
-            print(time.process_time() - before < 0.5)  # of 2 s, with the first run of a graph
+            print(time.process_time() - before < 0.2)
     """)
     assert printed == "True\n", errors
 
