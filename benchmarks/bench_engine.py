@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
 
+import numpy as np
 import pytest
 
-from measuring.contest import Sample, Way, Work
-from servers.contest import Contest, Figure, role_of, sample_of
+from measuring.contest import Sample, Work
+from servers.contest import Contest, Figure
 from servers.interface import MODEL_ALONE, RINGFEED, SERVERS, WAYS
 from servers.ringfeed_engine import RingFeedEngine, medians_us
 
@@ -28,15 +29,41 @@ class Arena:
     def __init__(self, contest: Contest, model_name: str, scale: Any, say: Callable[[str], None]) -> None:
         self._contest, self._model_name, self._scale, self._say = contest, model_name, scale, say
         self._work: dict[str, Work] = {}
+        self._stages_us: dict[str, float] = {}
 
     def round_trips(self) -> Work:
         requests, rounds = self._scale.of((3, 3), (60, 5), (150, 15))
         return self._once("round_trip", "round trip of one client", 1, requests, rounds)
 
     def many_clients(self) -> Work:
-        requests, rounds = self._scale.of((3, 3), (15, 3), (50, 9))
-        clients = len(self._contest.clients)
-        return self._once("many_clients", f"time per reply to {clients} clients", clients, requests, rounds)
+        if "many_clients" not in self._work:
+            requests, rounds = self._scale.of((3, 3), (15, 3), (50, 9))
+            clients = len(self._contest.clients)
+            before = self._engine.stages()
+            self._once("many_clients", f"time per reply to {clients} clients", clients, requests, rounds)
+            self._stages_us = medians_us(before, self._engine.stages())
+        return self._work["many_clients"]
+
+    def stages(self) -> Work:
+        """The same rounds as a client sees them: a value is the median time of a request. RingFeed's notes say more."""
+        if "stages" not in self._work:
+            replies, clients = self.many_clients(), len(self._contest.clients)
+            work = self._new_work("stages", f"stages of a request (notes in us), {clients} clients", clients)
+            work.missing, work.others_share = replies.missing, replies.others_share
+            for way, samples in replies.samples.items():
+                for sample in samples:
+                    assert sample.latencies_us is not None
+                    median = float(np.median(sample.latencies_us)) / 1e6
+                    work.add(way, replies.roles[way], Sample(median, sample.seconds, sample.latencies_us))
+            work.notes[RINGFEED] = self._stages_us
+            self._work["stages"] = work
+        return self._work["stages"]
+
+    @property
+    def _engine(self) -> RingFeedEngine:
+        engine = self._contest.server_of[RINGFEED]
+        assert isinstance(engine, RingFeedEngine)
+        return engine
 
     def _once(self, figure: Figure, what: str, clients: int, requests: int, rounds: int) -> Work:
         if figure not in self._work:
@@ -45,30 +72,6 @@ class Arena:
             ways = self._contest.ways(figure, clients, requests)
             self._work[figure] = work.compete(ways, rounds, warm_up=0, say=self._say)
         return self._work[figure]
-
-    def stages(self) -> Work:
-        """RingFeed alone: a value is the median time of a request; the notes say where it goes, in microseconds."""
-        if "stages" not in self._work:
-            self._work["stages"] = self._measured_stages()
-        return self._work["stages"]
-
-    def _measured_stages(self) -> Work:
-        requests, rounds = self._scale.of((3, 3), (50, 5), (100, 11))
-        clients = len(self._contest.clients)
-        work = self._new_work("stages", f"stages of a request (notes in us), {clients} clients", clients)
-        engine = self._contest.server_of[RINGFEED]
-        assert isinstance(engine, RingFeedEngine)
-
-        def ask(name: str) -> Sample:
-            return sample_of("round_trip", self._contest.ask(name, clients, requests))
-
-        ways = [Way(name, role_of(name), lambda name=name: ask(name)) for name in (RINGFEED, MODEL_ALONE)]  # type: ignore[misc]
-        for way in ways:
-            way.measure()
-        before = engine.stages()
-        work.compete(ways, rounds, warm_up=0, say=self._say)
-        work.notes[RINGFEED] = medians_us(before, engine.stages())
-        return work
 
     def _new_work(self, figure: str, what: str, clients: int) -> Work:
         title = f"{what}, {PICTURE}, model '{self._model_name}'"
@@ -99,6 +102,6 @@ def bench_many_clients(tell: Callable[[Work, str], None], arena: Arena, way: str
 
 
 @pytest.mark.parametrize("arena", ["corners"], indirect=True)
-@pytest.mark.parametrize("way", [RINGFEED, MODEL_ALONE])
+@pytest.mark.parametrize("way", [*WAYS, MODEL_ALONE])
 def bench_stages(tell: Callable[[Work, str], None], arena: Arena, way: str) -> None:
     tell(arena.stages(), way)

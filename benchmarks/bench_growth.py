@@ -1,7 +1,8 @@
-"""How RingFeed's cost grows with what one makes large: no step may be more than linear. And is a crowd treated fairly?
+"""How cost grows with what one makes large: no step of RingFeed's may be more than linear. Are crowds treated well?
 
 Rounds go through all sizes of a family in turn, so that the machine's moods hit them alike. Crowds are real processes;
-the rest is one process that puts records and takes them, where the cost of each step shows best.
+the rest is one process that puts records and takes them, where the cost of each step shows best. Peers do the same in
+`stores/`.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ import functools
 import mmap
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,61 +23,74 @@ import pytest
 import ringfeed
 from hops.hall import Hall
 from hops.interface import TRANSPORTS, Job
-from measuring.contest import Sample, Work
+from measuring.contest import Sample, Work, role_by_name, timed
+from measuring.machine import core_count
+from measuring.other_load import OtherLoad
 from measuring.scale import Scale
+from stores.interface import SEGMENTS, STORES, Entry, Places, Store
 
 WAY = "RingFeed"
-SMALL = {"x": ((64,), "uint8")}
+FIELD_BYTES = 64
 TAKEN = 16  # records at a time
 FEW_SLOTS = 4  # where records grow: so the same part of them is in the cache
+SOME_SLOTS = 256
+FREE = 2 * TAKEN  # where all other slots are held
 Measure = Callable[[], Sample]
+Make = Callable[[int, ExitStack, float], Measure]  # of what grows, and the seconds that each measurement takes
 
 
-def put_and_take(ring: ringfeed.Ring, record: dict[str, np.ndarray], seconds: float) -> Sample:
+def places(fields: int, field_bytes: int, slots: int, held: int = 0) -> Places:
+    return Places(fields, field_bytes, slots, held, at_once=min(TAKEN, slots // 2))
+
+
+def of_slots(count: int) -> Places:
+    return places(1, FIELD_BYTES, count)
+
+
+def of_held_slots(count: int) -> Places:
+    """All slots but a few are held by others, who do not move: one has to find one's way around them."""
+    return places(1, FIELD_BYTES, count, held=count - FREE)
+
+
+def of_fields(count: int) -> Places:
+    return places(count, FIELD_BYTES, SOME_SLOTS)
+
+
+def of_record_bytes(count: int) -> Places:
+    return places(1, count, FEW_SLOTS)
+
+
+# ---- Ways ----------------------------------------------------------------------------------------
+
+
+def put_and_take(store: Store, seconds: float) -> Sample:
     """Put some records and take them, again and again; the value is the time of one record."""
-    rows = min(TAKEN, ring.slots // 2)
+    put, record, rows = store.put, store.places.record(), store.places.at_once
     started, done = time.perf_counter(), 0
     while not done or time.perf_counter() - started < seconds:
         for _ in range(rows):
-            ring.put(record)
-        with ring.take(rows, min_rows=rows):
-            done += rows
+            put(record)
+        store.take(rows)
+        done += rows
     elapsed = time.perf_counter() - started
     return Sample(elapsed / done, elapsed)
 
 
-def with_slots(count: int, stack: ExitStack, seconds: float) -> Measure:
-    ring = stack.enter_context(ringfeed.Ring.create(None, SMALL, count))
-    record = {"x": np.zeros(64, np.uint8)}
-    return lambda: put_and_take(ring, record, seconds)
+def stored(entry: Entry, made_of: Callable[[int], Places]) -> Make:
+    def make(count: int, stack: ExitStack, seconds: float) -> Measure:
+        store = entry.load()(made_of(count))
+        stack.callback(store.close)
+        return lambda: put_and_take(store, seconds)
+
+    return make
 
 
-def held_elsewhere(count: int, stack: ExitStack, seconds: float) -> Measure:
-    """All slots but a few are held by others, who do not move: one has to find one's way around them."""
-    ring = stack.enter_context(ringfeed.Ring.create(None, SMALL, count))
-    held = stack.enter_context(ring.claim(rows=ring.slots - 2 * TAKEN))
-    stack.callback(held.discard)
-    record = {"x": np.zeros(64, np.uint8)}
-    return lambda: put_and_take(ring, record, seconds)
+def created(entry: Entry) -> Make:
+    return lambda count, stack, seconds: lambda: timed(lambda: entry.load()(of_slots(count)))
 
 
-def created(count: int, stack: ExitStack, seconds: float) -> Measure:
-    def measure() -> Sample:
-        started = time.perf_counter()
-        with ringfeed.Ring.create(None, SMALL, count) as ring, ringfeed.Ring.attach(ring.name):
-            pass
-        del ring  # and with it what is left of its memory
-        elapsed = time.perf_counter() - started
-        return Sample(elapsed, elapsed)
-
-    return measure
-
-
-def with_fields(count: int, stack: ExitStack, seconds: float) -> Measure:
-    fields = {f"x{number}": ((64,), "uint8") for number in range(count)}
-    ring = stack.enter_context(ringfeed.Ring.create(None, fields, 256))
-    record = {name: np.zeros(64, np.uint8) for name in fields}
-    return lambda: put_and_take(ring, record, seconds)
+def only_copied(record_bytes: Callable[[int], int], slots: int) -> Make:
+    return lambda count, stack, seconds: lambda: copied(record_bytes(count), slots, seconds)
 
 
 def copied(record_bytes: int, slots: int, seconds: float) -> Sample:
@@ -93,10 +107,9 @@ def copied(record_bytes: int, slots: int, seconds: float) -> Sample:
     return Sample(elapsed / done, elapsed)
 
 
-def bare_segment(slots: int, seconds: float) -> Sample:
+def bare_segment(slots: int) -> None:
     """Make shared memory of the size of such a ring, open it again, map both, and let go of it."""
     size, name = segment_bytes(slots), f"/ringfeed-bench-{os.getpid()}"
-    started = time.perf_counter()
     with open(posix_ipc.SharedMemory(name, posix_ipc.O_CREX).fd, "rb+") as made:
         try:
             os.posix_fallocate(made.fileno(), 0, size)
@@ -105,78 +118,106 @@ def bare_segment(slots: int, seconds: float) -> Sample:
                     mmap.mmap(segment.fileno(), size).close()
         finally:
             posix_ipc.unlink_shared_memory(name)
-    elapsed = time.perf_counter() - started
-    return Sample(elapsed, elapsed)
 
 
 @functools.cache
 def segment_bytes(slots: int) -> int:
-    with ringfeed.Ring.create(None, SMALL, slots) as ring:
+    with ringfeed.Ring.create(None, {"x": ((FIELD_BYTES,), "uint8")}, slots) as ring:
         return ring.segment_bytes
 
 
-def with_record_bytes(count: int, stack: ExitStack, seconds: float) -> Measure:
-    ring = stack.enter_context(ringfeed.Ring.create(None, {"x": ((count,), "uint8")}, FEW_SLOTS))
-    record = {"x": np.zeros(count, np.uint8)}
-    return lambda: put_and_take(ring, record, seconds)
-
-
-RECORD_BYTES = "record_bytes"
-PUT_AND_TAKEN = "time of a record, put and taken"
-COPIED = "limit: copied into own memory"
-COPIED_ROUND = "limit: copied into own memory, as much as the ring"
-BARE = "limit: bare shared memory of that size"
+# ---- Families ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Family:
-    """What grows, and the least that each size of it takes."""
+    """What grows.
 
-    make: Callable[[int, ExitStack, float], Measure]
+    Attributes
+    ----------
+    ways : dict of str to callable
+        Who takes part, and how it is made of a size.
+    missing : dict of str to str
+        Who does not, and why.
+    """
+
     quantity: str
     sizes: list[int]
-    limit: str
-    at_least: Callable[[int, float], Sample]
+    ways: dict[str, Make]
+    missing: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        quantity: str,
+        sizes: list[int],
+        entries: Iterable[Entry],
+        make: Callable[[Entry], Make],
+        limit: tuple[str, Make],
+        why_missing: Callable[[Entry], str | None] = Entry.missing,
+    ) -> Family:
+        """Return the family of those entries that can take part, and of a limit."""
+        reasons = {entry: why_missing(entry) for entry in entries}
+        ways = {entry.way: make(entry) for entry, reason in reasons.items() if not reason}
+        return cls(
+            quantity, sizes, ways | dict([limit]), {entry.way: reason for entry, reason in reasons.items() if reason}
+        )
+
+    @classmethod
+    def of_stores(cls, sizes: list[int], made_of: Callable[[int], Places], limit: tuple[str, Make]) -> Family:
+        """Return the family of all stores that can have such places."""
+
+        def why_missing(entry: Entry) -> str | None:
+            return entry.missing() or entry.load().missing(made_of(sizes[0]))
+
+        return cls.of(PUT_AND_TAKEN, sizes, STORES, lambda entry: stored(entry, made_of), limit, why_missing)
 
 
+RECORD_BYTES = "record_bytes"
+PUT_AND_TAKEN = "time of a record, put and taken"
 SLOTS = [16, 64, 256, 1024, 4096, 16384, 65536]
-FAMILIES: dict[str, Family] = {
-    "slots": Family(with_slots, PUT_AND_TAKEN, SLOTS, COPIED, lambda n, seconds: copied(64, 256, seconds)),
-    "slots, all but 32 of them held": Family(
-        held_elsewhere, PUT_AND_TAKEN, SLOTS[1:], COPIED, lambda n, seconds: copied(64, 256, seconds)
-    ),
-    "slots, to create and attach": Family(created, "time of both", SLOTS, BARE, bare_segment),
-    "fields": Family(
-        with_fields, PUT_AND_TAKEN, [1, 2, 4, 8, 16], COPIED, lambda n, seconds: copied(64 * n, 256, seconds)
-    ),
-    # Memory has a step of its own, where it leaves the cache.
-    RECORD_BYTES: Family(
-        with_record_bytes,
-        PUT_AND_TAKEN,
-        [64 << shift for shift in range(0, 21, 2)],
-        COPIED_ROUND,
-        lambda n, seconds: copied(n, FEW_SLOTS, seconds),
-    ),
+COPIED = "limit: copied into own memory"
+COPY = (COPIED, only_copied(lambda n: FIELD_BYTES, SOME_SLOTS))
+COPY_FIELDS = (COPIED, only_copied(lambda n: FIELD_BYTES * n, SOME_SLOTS))
+# Memory has a step of its own, where it leaves the cache.
+COPY_AROUND = ("limit: copied into own memory, as much as the ring", only_copied(lambda n: n, FEW_SLOTS))
+BARE: tuple[str, Make] = (
+    "limit: bare shared memory of that size",
+    lambda count, stack, seconds: lambda: timed(lambda: bare_segment(count)),
+)
+FAMILIES = {
+    "slots": Family.of_stores(SLOTS, of_slots, COPY),
+    "slots, all but 32 of them held": Family.of_stores(SLOTS[1:], of_held_slots, COPY),
+    "slots, to create and attach": Family.of("time of both", SLOTS, SEGMENTS, created, BARE),
+    "fields": Family.of_stores([1, 2, 4, 8, 16], of_fields, COPY_FIELDS),
+    RECORD_BYTES: Family.of_stores([64 << shift for shift in range(0, 21, 2)], of_record_bytes, COPY_AROUND),
 }
-POINTS = [(of, n, way) for of, family in FAMILIES.items() for n in family.sizes for way in (WAY, family.limit)]
+POINTS = [
+    (of, n, way) for of, family in FAMILIES.items() for n in family.sizes for way in (*family.ways, *family.missing)
+]
 
 
 @pytest.fixture(scope="module")
 def grown(scale: Scale, say: Callable[[str], None]) -> dict[tuple[str, int], Work]:
-    """Every family, one after the other, because all their rings together would be large."""
+    """Every family, one after the other, because all their stores together would be large."""
     works = {}
     for of, family in FAMILIES.items():
+        load = OtherLoad()
         with ExitStack() as stack:
             seconds = scale.of(0.0, 0.01, 0.05)
-            measures = {n: family.make(n, stack, seconds) for n in family.sizes}
+            measures = {n: [(way, make(n, stack, seconds)) for way, make in family.ways.items()] for n in family.sizes}
             for n in family.sizes:
-                works[of, n] = Work(f"growth: {of}: {n:,}", "growth", {"of": of, "n": n}, family.quantity)
+                axes = {"of": of, "n": n}
+                works[of, n] = Work(f"growth: {of}: {n:,}", "growth", axes, family.quantity, missing=family.missing)
             for number in range(scale.of(1, 6, 16)):
-                for n, measure in measures.items():
-                    sample, least = measure(), family.at_least(n, seconds)
-                    if number or scale.name == "smoke":  # the first warms up
-                        works[of, n].add(WAY, "ringfeed", sample)
-                        works[of, n].add(family.limit, "limit", least)
+                for n, ways in measures.items():
+                    first = number % len(ways)
+                    for way, measure in ways[first:] + ways[:first]:
+                        sample = measure()
+                        if number or scale.name == "smoke":  # the first warms up
+                            works[of, n].add(way, role_by_name(way), sample)
+        for n in family.sizes:
+            works[of, n].others_share = load.cores() / core_count()
         say(f"growth: {of}")
     return works
 
@@ -189,7 +230,10 @@ def bench_growth(tell: Any, grown: dict[tuple[str, int], Work], of: str, n: int,
 # ---- Crowds --------------------------------------------------------------------------------------
 
 CROWDS = [1, 2, 4, 8, 16, 32, 64]
-PUT = [entry for entry in TRANSPORTS if entry.way == "RingFeed, put"]
+# Name in the tables -> in the hall. Of its peers those that are quickest with one sender or most used.
+CROWD_WAYS = {WAY: "RingFeed, put"} | {
+    way: way for way in ("Pipe, send_bytes", "faster-fifo, put", "multiprocessing.Queue")
+}
 
 
 @pytest.fixture(scope="module", params=CROWDS)
@@ -200,21 +244,29 @@ def crowd(request: pytest.FixtureRequest, scale: Scale, say: Callable[[str], Non
         pytest.skip("not at this scale")
     title, quantity = f"growth: producers: {count}", "time of a record, sent and received"
     work = Work(title, "growth", {"of": "producers", "n": count}, quantity)
-    slowest = []
-    with closing(Hall(Job(64, senders=count), PUT)) as hall:
-        way = hall.ways[0]
+    slowest: dict[str, list[float]] = {way: [] for way in CROWD_WAYS}
+    entries = [entry for entry in TRANSPORTS if entry.way in CROWD_WAYS.values()]
+    load = OtherLoad()
+    with closing(Hall(Job(64, senders=count), entries)) as hall:
+        work.missing |= hall.missing
+        ways = [way for way, name in CROWD_WAYS.items() if name in hall.ways]
         for number in range(scale.of(1, 3, 12)):
-            sample, sent = hall.race(way, scale.of(0.05, max(0.5, 0.06 * count), max(0.5, 0.1 * count)))
-            least = copied(64, 256, scale.of(0.0, 0.01, 0.05))
+            for way in ways:
+                sample, sent = hall.race(
+                    CROWD_WAYS[way], scale.of(0.05, max(0.4, 0.03 * count), max(0.5, 0.1 * count))
+                )
+                if number or scale.name == "smoke":
+                    work.add(way, role_by_name(way), sample)
+                    slowest[way].append(min(sent) / (sum(sent) / len(sent)))
             if number or scale.name == "smoke":
-                work.add(WAY, "ringfeed", sample)
-                work.add(COPIED, "limit", least)
-                slowest.append(min(sent) / (sum(sent) / len(sent)))
-    work.notes[WAY] = {"slowest / mean": float(np.median(slowest))}
+                work.add(COPIED, "limit", copied(64, SOME_SLOTS, scale.of(0.0, 0.01, 0.05)))
+    for way in ways:
+        work.notes[way] = {"slowest / mean": float(np.median(slowest[way]))}
+    work.others_share = load.cores() / core_count()
     say(work.title)
     return work
 
 
-@pytest.mark.parametrize("way", [WAY, COPIED])
+@pytest.mark.parametrize("way", [*CROWD_WAYS, COPIED])
 def bench_crowd(tell: Any, crowd: Work, way: str) -> None:
     tell(crowd, way)

@@ -1,4 +1,4 @@
-"""The machine's limits, and RingFeed's C level beside the least that could move the same bytes.
+"""The machine's limits, and RingFeed's C level beside the least that could move the same bytes, and beside its peers.
 
 Every way runs in a program of its own for a moment, in rounds that alternate; what each does is written at the head
 of `limits/machine.c` and `limits/hop.c`.
@@ -25,10 +25,14 @@ ROUND_TRIPS = {
     "a futex, on one core": ("futex round trip", "futex_round_trip_1"),
 }
 HOP: dict[str, tuple[Role, str, str]] = {
-    "RingFeed, C": ("ringfeed", "hop", "ringfeed"),
+    "RingFeed, C, 64 slots": ("ringfeed", "hop", "ringfeed"),
+    "RingFeed, C, all 64 in one slot": ("ringfeed", "hop", "bundle"),
     "one flag per batch, no protocol": ("limit", "hop", "flags"),
     "one buffer in turn, no protocol": ("limit", "hop", "ping_pong"),
     "cache-line round trip": ("limit", "machine", "line_round_trip"),
+    "a pipe, a write for each record": ("peer", "hop", "pipe"),
+    "a pipe, one write for all 64": ("peer", "hop", "pipe_bundle"),
+    "buffers behind a robust mutex, by hand": ("peer", "hop", "mutex"),
 }
 
 

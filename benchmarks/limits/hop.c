@@ -2,18 +2,27 @@
  * A batch of 64 records of 64 bytes from one core to another, in C: nanoseconds per batch.
  *
  *   ringfeed      rf_claim, write in place, rf_publish; rf_take of exactly 64, read, release
+ *   bundle        the same with all 64 in one slot of 4 KB: they come together, or not at all
  *   flags         the least that could work: one number says how many batches were written, one how many were
  *                 read; as many buffers as the ring has slots
  *   ping_pong     the same with one buffer: it is written when it was read, and read when it was written
+ *   pipe          each record is a write(2) into a pipe, which holds as many as the ring; 64 are a read(2)
+ *   pipe_bundle   a batch is one write(2), and one read(2)
+ *   mutex         what one writes by hand: as many buffers behind a robust mutex and two condition variables, which
+ *                 all processes share; written and read in place, with the mutex let go of meanwhile
  *
  * Producer and taker are two processes, each pinned to a core. All write and read the same bytes with the same code.
  * BATCHES in the environment: how many batches a figure is taken from.
  */
 #include "rounds.h"
 
+#include <errno.h>
+#include <pthread.h>
+
 #include "ringfeed.h"
 
 enum { ROWS = 64, RECORD_BYTES = 64, BUFFERS = 16, SLOTS = ROWS * BUFFERS, WARM_UP = 4 * BUFFERS };
+enum { BATCH_BYTES = ROWS * RECORD_BYTES };
 
 typedef struct record {
     _Alignas(LINE_BYTES) uint64_t words[RECORD_BYTES / sizeof(uint64_t)];
@@ -23,6 +32,11 @@ typedef struct desk {
     lonely written, read; /* batches */
     record buffers[BUFFERS][ROWS];
     rf_ring *ring;
+    uint32_t rows; /* slots of the ring, or writes, that a batch is */
+    int pipe[2];
+    pthread_mutex_t mutex; /* of the two counts below */
+    pthread_cond_t filled, emptied;
+    uint64_t filled_count, emptied_count;
     uint64_t batches;
     uint64_t buffer_count;
 } desk;
@@ -59,6 +73,20 @@ static void expect_sum(uint64_t sum, uint64_t first, uint64_t rows)
     }
 }
 
+static void write_batch(record *to, uint64_t batch)
+{
+    for (uint64_t row = 0; row < ROWS; row++)
+        write_record(&to[row], batch * ROWS + row);
+}
+
+static uint64_t read_batch(const record *from)
+{
+    uint64_t sum = 0;
+    for (uint64_t row = 0; row < ROWS; row++)
+        sum += read_record(&from[row]);
+    return sum;
+}
+
 static uint64_t batches_asked_for(void)
 {
     const char *text = getenv("BATCHES");
@@ -73,9 +101,7 @@ static void write_behind_flags(void *shared)
     for (uint64_t batch = 0; batch < between->batches; batch++) {
         if (batch >= between->buffer_count)
             wait_for(&between->read.value, batch - between->buffer_count + 1);
-        record *buffer = between->buffers[batch % between->buffer_count];
-        for (uint64_t row = 0; row < ROWS; row++)
-            write_record(&buffer[row], batch * ROWS + row);
+        write_batch(between->buffers[batch % between->buffer_count], batch);
         atomic_store_explicit(&between->written.value, batch + 1, memory_order_release);
     }
 }
@@ -88,10 +114,7 @@ static double read_behind_flags(void *shared)
         if (batch == WARM_UP)
             begun = now_ns();
         wait_for(&between->written.value, batch + 1);
-        const record *buffer = between->buffers[batch % between->buffer_count];
-        uint64_t sum = 0;
-        for (uint64_t row = 0; row < ROWS; row++)
-            sum += read_record(&buffer[row]);
+        uint64_t sum = read_batch(between->buffers[batch % between->buffer_count]);
         atomic_store_explicit(&between->read.value, batch + 1, memory_order_release);
         expect_sum(sum, batch * ROWS, ROWS);
     }
@@ -113,13 +136,15 @@ static double hop_by_flags(int buffers)
 
 /* ---- Through a ring ------------------------------------------------------------------------- */
 
-static rf_ring *new_ring(void)
+/* Of one field: a batch is `rows` slots. */
+static rf_ring *new_ring(uint32_t rows)
 {
-    static rf_geometry geometry; /* of one field of 64 bytes */
-    rf_options options = {.slots = SLOTS, .participants = 16, .redeliver = 1, .numa_node = -1};
+    static rf_geometry geometry;
+    rf_options options = {
+        .slots = rows * BUFFERS, .participants = 16, .redeliver = 1, .numa_node = -1};
     geometry = (rf_geometry){.fields = 1};
     geometry.field[0] =
-        (rf_field){.name = "x", .dtype = RF_UINT8, .rank = 1, .shape = {RECORD_BYTES}};
+        (rf_field){.name = "x", .dtype = RF_UINT8, .rank = 1, .shape = {BATCH_BYTES / rows}};
     rf_ring *ring;
     char name[32];
     snprintf(name, sizeof name, "/rf-limits-%d", (int)getpid());
@@ -131,68 +156,75 @@ static rf_ring *new_ring(void)
     return ring;
 }
 
+static uint64_t least_of(uint64_t one, uint64_t other)
+{
+    return one < other ? one : other;
+}
+
 static void put_into_ring(void *shared)
 {
     desk *between = shared;
+    uint64_t in_a_slot = ROWS / between->rows, next = 0;
     rf_lease *lease;
     rf_status status;
-    for (uint64_t next = 0, end = between->batches * ROWS; next < end;) {
-        uint64_t rows = end - next < ROWS ? end - next : ROWS;
-        while ((status = rf_claim(between->ring, (uint32_t)rows, RF_FOREVER, &lease)) == RF_AGAIN)
+    for (uint64_t left = between->batches * between->rows; left > 0;) {
+        uint32_t rows = (uint32_t)least_of(left, between->rows);
+        while ((status = rf_claim(between->ring, rows, RF_FOREVER, &lease)) == RF_AGAIN)
             ;
         if (status != RF_OK)
             _exit(2);
-        record *slots = rf_lease_data(lease, 0);
+        record *records = rf_lease_data(lease, 0);
         uint32_t claimed = rf_lease_rows(lease);
-        for (uint32_t row = 0; row < claimed; row++)
-            write_record(&slots[row], next++);
+        for (uint64_t i = 0; i < claimed * in_a_slot; i++)
+            write_record(&records[i], next++);
         if (rf_publish(lease, claimed, NULL, 0) != RF_OK)
             _exit(3);
         rf_lease_drop(lease);
+        left -= claimed;
     }
 }
 
 static double take_from_ring(void *shared)
 {
     desk *between = shared;
+    uint64_t in_a_slot = ROWS / between->rows, total = between->batches * ROWS;
     rf_lease *lease;
     rf_status status;
     int64_t begun = 0;
     uint64_t next = 0, first = 0;
-    while (next < between->batches * ROWS) {
+    while (next < total) {
         if (next >= WARM_UP * ROWS && begun == 0) {
             begun = now_ns();
             first = next;
         }
         /* Shorter runs are taken, too, where a held slot parts them: the last may lack some. */
-        uint32_t left =
-            between->batches * ROWS - next < ROWS ? between->batches * ROWS - next : ROWS;
-        rf_take_request request = {.max_rows = ROWS, .min_rows = left, .deadline_ns = RF_FOREVER};
+        uint32_t rows = (uint32_t)least_of((total - next) / in_a_slot, between->rows);
+        rf_take_request request = {.max_rows = rows, .min_rows = rows, .deadline_ns = RF_FOREVER};
         while ((status = rf_take(between->ring, &request, &lease)) == RF_AGAIN)
             ;
         if (status != RF_OK) {
             fprintf(stderr, "take: status %d\n", (int)status);
             exit(1);
         }
-        const record *slots = rf_lease_data(lease, 0);
-        uint64_t sum = 0, rows = rf_lease_rows(lease);
-        for (uint64_t row = 0; row < rows; row++)
-            sum += read_record(&slots[row]);
+        const record *records = rf_lease_data(lease, 0);
+        uint64_t sum = 0, count = rf_lease_rows(lease) * in_a_slot;
+        for (uint64_t i = 0; i < count; i++)
+            sum += read_record(&records[i]);
         rf_lease_drop(lease);
-        expect_sum(sum, next, rows);
-        next += rows;
+        expect_sum(sum, next, count);
+        next += count;
     }
     return (double)(now_ns() - begun) * ROWS / (double)(next - first);
 }
 
-static double hop_through_ring(int unused)
+static double hop_through_ring(int rows)
 {
-    (void)unused;
     int cores[2];
     int count = cores_at_hand(cores, 2);
     desk *between = shared_memory(sizeof *between);
     between->batches = WARM_UP + batches_asked_for();
-    between->ring = new_ring(); /* the child joins as itself when it first claims */
+    between->rows = (uint32_t)rows;
+    between->ring = new_ring(between->rows); /* the child joins as itself when it first claims */
     double figure =
         with_a_helper(put_into_ring, take_from_ring, between, cores[0], cores[count - 1]);
     rf_ring_close(between->ring);
@@ -201,12 +233,145 @@ static double hop_through_ring(int unused)
     return figure;
 }
 
+/* ---- Through a pipe ------------------------------------------------------------------------- */
+
+static void write_into_pipe(void *shared)
+{
+    desk *between = shared;
+    static record own[ROWS];
+    uint64_t in_a_write = ROWS / between->rows;
+    ssize_t bytes = (ssize_t)in_a_write * RECORD_BYTES; /* up to PIPE_BUF: all or nothing */
+    for (uint64_t batch = 0; batch < between->batches; batch++) {
+        write_batch(own, batch);
+        for (uint64_t row = 0; row < ROWS; row += in_a_write)
+            if (write(between->pipe[1], &own[row], (size_t)bytes) != bytes)
+                _exit(2);
+    }
+}
+
+static void fill_from_pipe(int from, record *own)
+{
+    for (size_t done = 0; done < BATCH_BYTES;) {
+        ssize_t count = read(from, (char *)own + done, BATCH_BYTES - done);
+        if (count <= 0)
+            give_up("a pipe");
+        done += (size_t)count;
+    }
+}
+
+static double read_from_pipe(void *shared)
+{
+    desk *between = shared;
+    static record own[ROWS];
+    int64_t begun = 0;
+    for (uint64_t batch = 0; batch < between->batches; batch++) {
+        if (batch == WARM_UP)
+            begun = now_ns();
+        fill_from_pipe(between->pipe[0], own);
+        expect_sum(read_batch(own), batch * ROWS, ROWS);
+    }
+    return (double)(now_ns() - begun) / (double)(between->batches - WARM_UP);
+}
+
+static double hop_by_pipe(int writes)
+{
+    int cores[2];
+    int count = cores_at_hand(cores, 2);
+    desk *between = shared_memory(sizeof *between);
+    between->batches = WARM_UP + batches_asked_for();
+    between->rows = (uint32_t)writes;
+    if (pipe(between->pipe) || fcntl(between->pipe[1], F_SETPIPE_SZ, BUFFERS * BATCH_BYTES) < 0)
+        give_up("a pipe");
+    double figure =
+        with_a_helper(write_into_pipe, read_from_pipe, between, cores[0], cores[count - 1]);
+    close(between->pipe[0]);
+    close(between->pipe[1]);
+    munmap(between, sizeof *between);
+    return figure;
+}
+
+/* ---- Behind a mutex -------------------------------------------------------------------------- */
+
+static void lock(desk *between)
+{
+    int failed = pthread_mutex_lock(&between->mutex);
+    if (failed ==
+        EOWNERDEAD) /* what whoever shares a mutex with processes that may die has to do */
+        failed = pthread_mutex_consistent(&between->mutex);
+    if (failed) {
+        errno = failed;
+        give_up("a mutex");
+    }
+}
+
+static void write_behind_mutex(void *shared)
+{
+    desk *between = shared;
+    for (uint64_t batch = 0; batch < between->batches; batch++) {
+        lock(between);
+        while (between->filled_count - between->emptied_count == BUFFERS)
+            pthread_cond_wait(&between->emptied, &between->mutex);
+        pthread_mutex_unlock(&between->mutex);
+        write_batch(between->buffers[batch % BUFFERS], batch);
+        lock(between);
+        between->filled_count++;
+        pthread_cond_signal(&between->filled);
+        pthread_mutex_unlock(&between->mutex);
+    }
+}
+
+static double read_behind_mutex(void *shared)
+{
+    desk *between = shared;
+    int64_t begun = 0;
+    for (uint64_t batch = 0; batch < between->batches; batch++) {
+        if (batch == WARM_UP)
+            begun = now_ns();
+        lock(between);
+        while (between->filled_count == between->emptied_count)
+            pthread_cond_wait(&between->filled, &between->mutex);
+        pthread_mutex_unlock(&between->mutex);
+        uint64_t sum = read_batch(between->buffers[batch % BUFFERS]);
+        lock(between);
+        between->emptied_count++;
+        pthread_cond_signal(&between->emptied);
+        pthread_mutex_unlock(&between->mutex);
+        expect_sum(sum, batch * ROWS, ROWS);
+    }
+    return (double)(now_ns() - begun) / (double)(between->batches - WARM_UP);
+}
+
+static double hop_behind_mutex(int unused)
+{
+    (void)unused;
+    int cores[2];
+    int count = cores_at_hand(cores, 2);
+    desk *between = shared_memory(sizeof *between);
+    pthread_mutexattr_t of_mutex;
+    pthread_condattr_t of_condition;
+    pthread_mutexattr_init(&of_mutex);
+    pthread_mutexattr_setpshared(&of_mutex, PTHREAD_PROCESS_SHARED);
+    pthread_mutexattr_setrobust(&of_mutex, PTHREAD_MUTEX_ROBUST);
+    pthread_condattr_init(&of_condition);
+    pthread_condattr_setpshared(&of_condition, PTHREAD_PROCESS_SHARED);
+    if (pthread_mutex_init(&between->mutex, &of_mutex) ||
+        pthread_cond_init(&between->filled, &of_condition) ||
+        pthread_cond_init(&between->emptied, &of_condition))
+        give_up("a mutex");
+    between->batches = WARM_UP + batches_asked_for();
+    double figure =
+        with_a_helper(write_behind_mutex, read_behind_mutex, between, cores[0], cores[count - 1]);
+    munmap(between, sizeof *between);
+    return figure;
+}
+
 int main(int argc, char **argv)
 {
     static const figure figures[] = {
-        {"ringfeed", hop_through_ring, 0},
-        {"flags", hop_by_flags, BUFFERS},
-        {"ping_pong", hop_by_flags, 1},
+        {"ringfeed", hop_through_ring, ROWS}, {"bundle", hop_through_ring, 1},
+        {"flags", hop_by_flags, BUFFERS},     {"ping_pong", hop_by_flags, 1},
+        {"pipe", hop_by_pipe, ROWS},          {"pipe_bundle", hop_by_pipe, 1},
+        {"mutex", hop_behind_mutex, 0},
     };
     return print_figures(figures, sizeof figures / sizeof figures[0], argc, argv);
 }

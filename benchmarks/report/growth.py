@@ -8,7 +8,7 @@ not depend on n at all has the step 1 / (factor of n).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from measuring.contest import Role
@@ -67,3 +67,14 @@ def families(results: Results) -> list[Family]:
             key = str(row.axes.get("of", "n")), row.way
             found.setdefault(key, {})[float(row.axes["n"])] = row
     return [Family(of, way, tuple(sorted(points.items()))) for (of, way), points in sorted(found.items())]
+
+
+def best_peers(families: Iterable[Family]) -> dict[float, Row]:
+    """Return the quickest peer's row at each n, of families that grow with the same thing."""
+    best: dict[float, Row] = {}
+    for n, row in sorted(
+        (point for family in families if family.role == "peer" for point in family.points), key=lambda point: point[0]
+    ):
+        if n not in best or row.median < best[n].median:
+            best[n] = row
+    return best

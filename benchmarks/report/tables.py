@@ -15,9 +15,11 @@ SUITES = {
     "bench_ring.py": "The ring: records from process to process",
     "bench_feed.py": "The feed: from the ring to a tensor",
     "bench_predict.py": "The predictor: from items to predictions",
+    "bench_predict_arrays.py": "The predictor on arrays that are ready",
     "bench_engine.py": "The engine: requests in, replies out",
     "bench_memory.py": "Memory, and the cost of waiting",
     "bench_growth.py": "Growth: what more of everything costs",
+    "bench_limits.py": "The machine's limits, and the ring in C beside them",
     "bench_devices.py": "Several devices",
 }
 LETTERS = "abcdefgh"  # of limits, where a table has several
@@ -35,6 +37,7 @@ HOW_TO_READ = (
     "meanwhile.",
 )
 
+GROWTH_ROLES = ("ringfeed", "peer", "limit")
 GROWING = {"record_bytes": "the size of a record in bytes", "fields": "the number of fields of a record"}
 
 NEARLY_ALL = 90  # per cent of a limit: from there on a third digit is shown, since targets lie there
@@ -127,17 +130,12 @@ def sections(results: Results, pictures: Mapping[str, Sequence[Picture]]) -> Ite
         if any(table.figure == growth.FIGURE for table in tables):
             yield from growth_blocks(results)
         for table in tables:
-            if not _is_point_of_a_family(table):
+            if table.figure != growth.FIGURE:
                 yield from table_blocks(table)
     titles = {table.title for table in results.tables}
     if unmeasured := {title: reasons for title, reasons in results.missing.items() if title not in titles}:
         yield Heading("Not measured", 2)
         yield Listing([f"{title}: {_reasons(reasons)}" for title, reasons in unmeasured.items()])
-
-
-def _is_point_of_a_family(table: Table) -> bool:
-    """Whether the growth tables say all of it: one n, and no peer to compare with."""
-    return table.figure == growth.FIGURE and not table.of_role("peer")
 
 
 def table_blocks(table: Table) -> Iterator[Block]:
@@ -228,6 +226,8 @@ def _below(table: Table) -> Iterator[str]:
     """Who the best peer is, whose ratio can not be, and who is missing."""
     if peer := table.best("peer"):
         yield f"Best peer: {peer.way}."
+    elif not table.of_role("ringfeed"):
+        yield "A limit has no peers."
     if nothing := [row.way for row in (peer, *table.of_role("limit")) if row and min(row.values) <= 0]:
         yield f"There is no ratio to what took nothing: {'; '.join(nothing)}."
     if table.missing:
@@ -245,7 +245,7 @@ def growth_blocks(results: Results) -> Iterator[Block]:
     """One table for each thing that grows: the cost by n, and the step that is furthest beyond linear."""
     families = growth.families(results)
     yield Paragraph(
-        "Nothing is to grow more than linearly. The steepest step is where a cost's factor is largest beside n's: "
+        "RingFeed is not to grow more than linearly. The steepest step is where a cost's factor is largest beside n's: "
         f"1.00 is linear, less is better. Beyond {growth.SUSPICIOUS} it is named."
     )
     for of in dict.fromkeys(family.of for family in families):
@@ -255,10 +255,16 @@ def growth_blocks(results: Results) -> Iterator[Block]:
         if disturbed:
             yield Paragraph(_disturbed(max(disturbed, key=lambda table: table.others_share)), warning=True)
         yield _growth_grid(members)
+        if below := list(_below_growth(members, results.of_figure(growth.FIGURE, of=of))):
+            yield Paragraph(" ".join(below))
 
 
 def _growth_grid(families: Sequence[growth.Family]) -> Grid:
+    """RingFeed's rows first, each with its ratios to the best peer and to each limit below it."""
     numbers = sorted({n for family in families for n, _ in family.points})
+    families = sorted(families, key=lambda family: GROWTH_ROLES.index(family.role))
+    limits = [family for family in families if family.role == "limit"]
+    best = growth.best_peers(families)
     rows, strong = [], set()
     for family in families:
         points = dict(family.points)
@@ -269,14 +275,33 @@ def _growth_grid(families: Sequence[growth.Family]) -> Grid:
         for name in dict.fromkeys(name for row in points.values() for name in row.notes):
             notes = [points[n].notes.get(name) if n in points else None for n in numbers]
             rows.append([f"{family.way}: {name}", *("" if note is None else digits(note) for note in notes), ""])
-        for limit in (other for other in families if other is not family and other.role == "limit"):
-            least = dict(limit.points)
-            parts = [
-                _ratio_to(least[n], points[n], "%", scale=100) if n in points and n in least else "" for n in numbers
-            ]
-            rows.append([f"{family.way}: of the limit", *parts, ""])
+        if family.role == "ringfeed":
+            if best:
+                rows.append([f"{family.way}: x best peer", *_ratios(best, points, numbers, "x"), ""])
+            for limit in limits:
+                parts = _ratios(dict(limit.points), points, numbers, "%", scale=100)
+                rows.append([f"{family.way}: of the limit", *parts, ""])
     header = ["way", *(f"{n:,.0f}" for n in numbers), "steepest step"]
     return Grid(header, rows, frozenset(strong), left=frozenset({0, len(header) - 1}))
+
+
+def _ratios(
+    above: Mapping[float, Row], below: Mapping[float, Row], numbers: Sequence[float], unit: str, scale: float = 1
+) -> list[str]:
+    return [_ratio_to(above.get(n), below[n], unit, scale) if n in below else "" for n in numbers]
+
+
+def _below_growth(families: Sequence[growth.Family], tables: Sequence[Table]) -> Iterator[str]:
+    """Who the best peer is, and where, and who is missing."""
+    where: dict[str, list[str]] = {}
+    for n, row in growth.best_peers(families).items():
+        where.setdefault(row.way, []).append(f"{n:,.0f}")
+    if len(where) == 1:
+        yield f"Best peer: {next(iter(where))}."
+    elif where:
+        yield "Best peer: " + "; ".join(f"{way} at {' and '.join(at)}" for way, at in where.items()) + "."
+    if missing := {way: reason for table in tables for way, reason in table.missing.items()}:
+        yield f"Missing: {_reasons(missing)}."
 
 
 def _steepest(family: growth.Family) -> str:

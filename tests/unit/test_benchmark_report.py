@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from made_up_results import BENCHMARKS, HOP, HOP_TITLE, PLACES, entry, everything, hop, rounds, written
+from measuring import contest
 from report import growth, results, tables, targets, units
 from report.__main__ import make
 from report.grids import as_markdown, as_text
@@ -83,6 +84,11 @@ def test_a_table_that_others_disturbed_says_that_it_is_not_to_be_quoted(measured
     assert "Not to be quoted" not in as_markdown(tables.table_blocks(measured.tables[0]))
 
 
+def test_a_table_of_limits_says_that_they_have_no_peers(loaded: Callable[..., results.Results]) -> None:
+    found = loaded([entry("fills", "1 core", "limit", rounds(2.0)), entry("fills", "2 cores", "limit", rounds(1.0))])
+    assert "A limit has no peers." in as_markdown(tables.table_blocks(found.tables[0]))
+
+
 def test_memory_that_did_not_grow_has_no_ratio_and_no_rate(measured: results.Results) -> None:
     table = next(table for table in measured.tables if table.unit == "MB")
     shown = as_markdown(tables.table_blocks(table))
@@ -122,7 +128,34 @@ def test_a_step_that_is_more_than_linear_is_named(measured: results.Results) -> 
     assert "| create: of the limit | 50 % | 50 % | 50 % |  |" in shown
 
 
+def test_growth_is_shown_beside_the_best_peer_of_each_size(loaded: Callable[..., results.Results]) -> None:
+    costs = {"RingFeed": (1.0, 2.0), "even": (3.0, 3.0), "steep": (2.0, 40.0), "limit: a copy": (0.5, 0.5)}
+    entries = [
+        entry(f"growth: {n}", way, contest.role_by_name(way), rounds(cost[at]), "growth", {"of": "slots", "n": n})
+        for at, n in enumerate((64, 256))
+        for way, cost in costs.items()
+    ]
+    missing = {"growth: 256": {"absent": "absent is not installed"}}
+    shown = as_markdown(tables.growth_blocks(loaded(entries, missing=missing)))
+    assert "| RingFeed: x best peer | 2.0 x | 1.5 x |  |" in shown
+    assert "| RingFeed: of the limit | 50 % | 25 % |  |" in shown
+    assert "steep: of the limit" not in shown
+    assert "Best peer: steep at 64; even at 256. Missing: absent (absent is not installed)." in shown
+
+
 # ---- Targets -----------------------------------------------------------------------------------------
+
+
+def test_the_batch_in_c_is_judged_by_its_64_slots(loaded: Callable[..., results.Results]) -> None:
+    costs = {
+        "RingFeed, C, 64 slots": ("ringfeed", 3.5),
+        "RingFeed, C, all 64 in one slot": ("ringfeed", 1.2),
+        "one flag per batch, no protocol": ("limit", 1.0),
+        "a pipe": ("peer", 1.8),
+    }
+    entries = [entry("batch", way, role, rounds(cost), "c_hop") for way, (role, cost) in costs.items()]
+    verdict = verdict_of(loaded(entries), "64 records of 64 bytes in C")
+    assert (verdict.shown, verdict.words) == ("3.50 x", "missed by 17 %")
 
 
 def test_a_target_that_is_reached_is_met(measured: results.Results) -> None:
