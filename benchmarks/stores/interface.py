@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 Record = Mapping[str, np.ndarray]
+MOST_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -32,15 +33,17 @@ class Places:
         Records that fit.
     held : int
         So many places are taken by someone who does not move.
-    at_once : int
-        Records that are taken at a time, and that are put before.
     """
 
     fields: int
     field_bytes: int
     slots: int
     held: int = 0
-    at_once: int = 1
+
+    @property
+    def at_once(self) -> int:
+        """Records that are put, and then taken together: 16, or half of what fits."""
+        return min(MOST_AT_ONCE, self.slots // 2)
 
     @property
     def names(self) -> list[str]:
