@@ -29,20 +29,16 @@ class Arena:
     def __init__(self, contest: Contest, model_name: str, scale: Any, say: Callable[[str], None]) -> None:
         self._contest, self._model_name, self._scale, self._say = contest, model_name, scale, say
         self._work: dict[str, Work] = {}
-        self._stages_us: dict[str, float] = {}
+        self._stages_us: dict[str, dict[str, float]] = {}
 
     def round_trips(self) -> Work:
         requests, rounds = self._scale.of((3, 3), (60, 5), (150, 15))
         return self._once("round_trip", "round trip of one client", 1, requests, rounds)
 
     def many_clients(self) -> Work:
-        if "many_clients" not in self._work:
-            requests, rounds = self._scale.of((3, 3), (15, 3), (50, 9))
-            clients = len(self._contest.clients)
-            before = self._engine.stages()
-            self._once("many_clients", f"time per reply to {clients} clients", clients, requests, rounds)
-            self._stages_us = medians_us(before, self._engine.stages())
-        return self._work["many_clients"]
+        requests, rounds = self._scale.of((3, 3), (15, 3), (50, 9))
+        clients = len(self._contest.clients)
+        return self._once("many_clients", f"time per reply to {clients} clients", clients, requests, rounds)
 
     def stages(self) -> Work:
         """The same rounds as a client sees them: a value is the median time of a request. RingFeed's notes say more."""
@@ -55,7 +51,7 @@ class Arena:
                     assert sample.latencies_us is not None
                     median = float(np.median(sample.latencies_us)) / 1e6
                     work.add(way, replies.roles[way], Sample(median, sample.seconds, sample.latencies_us))
-            work.notes[RINGFEED] = self._stages_us
+            work.notes[RINGFEED] = self._stages_us["many_clients"]
             self._work["stages"] = work
         return self._work["stages"]
 
@@ -70,7 +66,9 @@ class Arena:
             work = self._new_work(figure, what, clients)
             work.missing = dict(self._contest.missing)
             ways = self._contest.ways(figure, clients, requests)
+            before = self._engine.stages()
             self._work[figure] = work.compete(ways, rounds, warm_up=0, say=self._say)
+            self._stages_us[figure] = medians_us(before, self._engine.stages())
         return self._work[figure]
 
     def _new_work(self, figure: str, what: str, clients: int) -> Work:

@@ -19,10 +19,7 @@ from hops.interface import Job, Receiver, Rows, Sender
 from measuring.helper_process import follow_the_parent
 
 SPAWN = multiprocessing.get_context("spawn")
-SLICE_SECONDS = (
-    0.01  # after which a receiver looks whether others got the rest, or whether all that were sent have come
-)
-LOST_SECONDS = 10.0  # without a record, after which what was sent and did not come is lost
+SLICE_SECONDS = 0.01  # after which a receiver looks whether others got the rest
 PACE_SECONDS = 0.0003  # from a record's arrival to the next one whose latency is measured: the receiver sleeps by then
 SENT_BETWEEN_LOOKS = 16  # records, at the clock
 Ends = Mapping[str, tuple[type[Any], tuple[Any, ...]]]  # way -> class of the end, and what it is made of
@@ -38,7 +35,7 @@ class Counts:
     received : ctypes array
         Records of a round, by receiver.
     sent : ctypes value
-        Records of a race that all senders together have sent; negative while they are at it.
+        Records of a race that all senders together send; negative until that is known.
     """
 
     received: Any
@@ -84,8 +81,13 @@ class End:
     def order(self, way: str, what: str, *arguments: Any) -> None:
         self._connection.send((way, what, arguments))
 
-    def answer(self) -> Any:
-        """Wait for what was ordered; RuntimeError with the other's traceback where it failed."""
+    def answer(self, timeout: float | None = None) -> Any:
+        """Wait for what was ordered; RuntimeError with the other's traceback where it failed.
+
+        TimeoutError where nothing came for so long.
+        """
+        if not self._connection.poll(timeout):
+            raise TimeoutError
         try:
             found = self._connection.recv()
         except EOFError:
@@ -227,16 +229,14 @@ def receive_batches(receiver: Receiver, number: int, counts: Counts, total: int)
 
 
 def receive_until_told(receiver: Receiver, number: int, counts: Counts) -> Received:
-    """Receive until it is known how many were sent, and these have come. For one receiver."""
-    received, last = 0, time.perf_counter()
+    """Receive until it is known how many were sent, and these have come. For one receiver.
+
+    Who tells it sends one record more afterwards, for which this may already wait.
+    """
+    received = 0
     while not 0 <= counts.sent.value <= received:
-        received += (count := receiver.receive(len, SLICE_SECONDS))
-        now = time.perf_counter()
-        if count or counts.sent.value < 0:
-            last = now
-        elif now > last + LOST_SECONDS:
-            break
-    return Received(received, last)
+        received += receiver.receive(len, None)
+    return Received(received, time.perf_counter())
 
 
 RECEIVE: dict[str, Callable[..., Any]] = {

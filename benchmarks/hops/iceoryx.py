@@ -23,7 +23,8 @@ iceoryx2.set_log_level(iceoryx2.LogLevel.Error)
 def open_service(job: Job, node: Any, name: str) -> Any:
     payloads = node.service_builder(iceoryx2.ServiceName.new(name)).publish_subscribe(iceoryx2.Slice[ctypes.c_uint8])
     payloads = payloads.enable_safe_overflow(False).subscriber_max_buffer_size(job.capacity)
-    return payloads.subscriber_max_borrowed_samples(job.batch).max_publishers(job.senders).open_or_create()
+    payloads = payloads.subscriber_max_borrowed_samples(job.batch).max_publishers(job.senders)
+    return payloads.max_nodes(job.senders + job.receivers).open_or_create()
 
 
 class PublishSender(Sender):
@@ -32,7 +33,7 @@ class PublishSender(Sender):
         self.node = iceoryx2.NodeBuilder.new().create(iceoryx2.ServiceType.Ipc)
         builder = open_service(job, self.node, name).publisher_builder().initial_max_slice_len(job.record_bytes)
         self.publisher = builder.backpressure_strategy(iceoryx2.BackpressureStrategy.RetryUntilDelivered).create()
-        self.notifier = open_event(self.node, name).notifier_builder().create() if with_events else None
+        self.notifier = open_event(job, self.node, name).notifier_builder().create() if with_events else None
 
     def send(self, record: np.ndarray) -> None:
         sample = self.publisher.loan_slice_uninit(self.job.record_bytes)
@@ -55,7 +56,7 @@ class SubscribeReceiver(Receiver):
         super().__init__(job)
         self.node = iceoryx2.NodeBuilder.new().create(iceoryx2.ServiceType.Ipc)
         self.subscriber = open_service(job, self.node, name).subscriber_builder().buffer_size(job.capacity).create()
-        self.listener = open_event(self.node, name).listener_builder().create() if with_events else None
+        self.listener = open_event(job, self.node, name).listener_builder().create() if with_events else None
 
     def receive(self, use: Callable[[Rows], Any], timeout: float | None) -> int:
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -71,8 +72,9 @@ class SubscribeReceiver(Receiver):
         return 1
 
 
-def open_event(node: Any, name: str) -> Any:
-    return node.service_builder(iceoryx2.ServiceName.new(name)).event().open_or_create()
+def open_event(job: Job, node: Any, name: str) -> Any:
+    event = node.service_builder(iceoryx2.ServiceName.new(name)).event()
+    return event.max_notifiers(job.senders).max_nodes(job.senders + job.receivers).open_or_create()
 
 
 class IceoryxPolling(Transport):

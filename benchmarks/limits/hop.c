@@ -6,8 +6,8 @@
  *   flags         the least that could work: one number says how many batches were written, one how many were
  *                 read; as many buffers as the ring has slots
  *   ping_pong     the same with one buffer: it is written when it was read, and read when it was written
- *   pipe          each record is a write(2) into a pipe, which holds as many as the ring; 64 are a read(2)
- *   pipe_bundle   a batch is one write(2), and one read(2)
+ *   pipe          each record is a write(2) into a pipe, which holds as many as the ring; read(2) of up to 64
+ *   pipe_bundle   a batch is one write(2)
  *   mutex         what one writes by hand: as many buffers behind a robust mutex and two condition variables, which
  *                 all processes share; written and read in place, with the mutex let go of meanwhile
  *
@@ -21,8 +21,8 @@
 
 #include "ringfeed.h"
 
-enum { ROWS = 64, RECORD_BYTES = 64, BUFFERS = 16, SLOTS = ROWS * BUFFERS, WARM_UP = 4 * BUFFERS };
-enum { BATCH_BYTES = ROWS * RECORD_BYTES };
+enum { ROWS = 64, RECORD_BYTES = 64, BATCH_BYTES = ROWS * RECORD_BYTES };
+enum { BUFFERS = 16, WARM_UP = 4 * BUFFERS };
 
 typedef struct record {
     _Alignas(LINE_BYTES) uint64_t words[RECORD_BYTES / sizeof(uint64_t)];
@@ -34,11 +34,12 @@ typedef struct desk {
     rf_ring *ring;
     uint32_t rows; /* slots of the ring, or writes, that a batch is */
     int pipe[2];
-    pthread_mutex_t mutex; /* of the two counts below */
-    pthread_cond_t filled, emptied;
-    uint64_t filled_count, emptied_count;
     uint64_t batches;
     uint64_t buffer_count;
+    _Alignas(LINE_PAIR_BYTES) pthread_mutex_t mutex; /* of the two counts */
+    uint64_t filled_count, emptied_count;
+    _Alignas(LINE_PAIR_BYTES) pthread_cond_t filled;
+    _Alignas(LINE_PAIR_BYTES) pthread_cond_t emptied;
 } desk;
 
 static void write_record(record *to, uint64_t number)
@@ -240,6 +241,7 @@ static void write_into_pipe(void *shared)
     desk *between = shared;
     static record own[ROWS];
     uint64_t in_a_write = ROWS / between->rows;
+    close(between->pipe[0]);
     ssize_t bytes = (ssize_t)in_a_write * RECORD_BYTES; /* up to PIPE_BUF: all or nothing */
     for (uint64_t batch = 0; batch < between->batches; batch++) {
         write_batch(own, batch);
@@ -264,6 +266,7 @@ static double read_from_pipe(void *shared)
     desk *between = shared;
     static record own[ROWS];
     int64_t begun = 0;
+    close(between->pipe[1]); /* so that the end of the writer is seen */
     for (uint64_t batch = 0; batch < between->batches; batch++) {
         if (batch == WARM_UP)
             begun = now_ns();
@@ -285,23 +288,31 @@ static double hop_by_pipe(int writes)
     double figure =
         with_a_helper(write_into_pipe, read_from_pipe, between, cores[0], cores[count - 1]);
     close(between->pipe[0]);
-    close(between->pipe[1]);
     munmap(between, sizeof *between);
     return figure;
 }
 
 /* ---- Behind a mutex -------------------------------------------------------------------------- */
 
-static void lock(desk *between)
+/* What whoever shares a mutex with processes that may die has to do with what its functions return. */
+static void hold(desk *between, int failed)
 {
-    int failed = pthread_mutex_lock(&between->mutex);
-    if (failed ==
-        EOWNERDEAD) /* what whoever shares a mutex with processes that may die has to do */
+    if (failed == EOWNERDEAD)
         failed = pthread_mutex_consistent(&between->mutex);
     if (failed) {
         errno = failed;
         give_up("a mutex");
     }
+}
+
+static void lock(desk *between)
+{
+    hold(between, pthread_mutex_lock(&between->mutex));
+}
+
+static void wait_on(desk *between, pthread_cond_t *condition)
+{
+    hold(between, pthread_cond_wait(condition, &between->mutex));
 }
 
 static void write_behind_mutex(void *shared)
@@ -310,13 +321,13 @@ static void write_behind_mutex(void *shared)
     for (uint64_t batch = 0; batch < between->batches; batch++) {
         lock(between);
         while (between->filled_count - between->emptied_count == BUFFERS)
-            pthread_cond_wait(&between->emptied, &between->mutex);
+            wait_on(between, &between->emptied);
         pthread_mutex_unlock(&between->mutex);
         write_batch(between->buffers[batch % BUFFERS], batch);
         lock(between);
         between->filled_count++;
-        pthread_cond_signal(&between->filled);
         pthread_mutex_unlock(&between->mutex);
+        pthread_cond_signal(&between->filled);
     }
 }
 
@@ -329,13 +340,13 @@ static double read_behind_mutex(void *shared)
             begun = now_ns();
         lock(between);
         while (between->filled_count == between->emptied_count)
-            pthread_cond_wait(&between->filled, &between->mutex);
+            wait_on(between, &between->filled);
         pthread_mutex_unlock(&between->mutex);
         uint64_t sum = read_batch(between->buffers[batch % BUFFERS]);
         lock(between);
         between->emptied_count++;
-        pthread_cond_signal(&between->emptied);
         pthread_mutex_unlock(&between->mutex);
+        pthread_cond_signal(&between->emptied);
         expect_sum(sum, batch * ROWS, ROWS);
     }
     return (double)(now_ns() - begun) / (double)(between->batches - WARM_UP);

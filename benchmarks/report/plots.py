@@ -285,7 +285,7 @@ def growth_by_number(results: Results) -> Figure | None:
         return None
     figure, all_axes = look.card(
         "What more of everything costs",
-        "time by number, both logarithmic; dotted: as fast as the number, which nothing is to outgrow",
+        "time by number, both logarithmic; dotted: as fast as the number, which RingFeed is not to outgrow",
         len(things),
         columns=3,
         height=1.6 + 2.75 * math.ceil(len(things) / 3),

@@ -29,8 +29,8 @@ HOW_TO_READ = (
     "Medians over the rounds; less is better in every table, and RingFeed's rows are bold (with a star in a terminal).",
     "All ways of a table took turns in each round, and a ratio is the median of the ratios of the same round: it need "
     "not be the quotient of two medians.",
-    "`x best peer`: how many times as fast as the best peer of the table. 3.0 x is in a third of its time, 0.50 x in "
-    "twice its time. Where memory or CPU is measured: how many times less of it.",
+    "`x best peer`: how many times as fast as the best peer of the table (where something grows: of that size). 3.0 x "
+    "is in a third of its time, 0.50 x in twice its time. Where memory or CPU is measured: how many times less of it.",
     "`of the limit`: what part it reaches of what the machine allows. 95 % is 95 % of the limit's speed; the limit is "
     "measured beside it.",
     f"A table is not to be quoted when other programs took more than {100 * QUOTABLE_OTHERS_SHARE:g} % of the machine "
@@ -299,7 +299,7 @@ def _below_growth(families: Sequence[growth.Family], tables: Sequence[Table]) ->
     if len(where) == 1:
         yield f"Best peer: {next(iter(where))}."
     elif where:
-        yield "Best peer: " + "; ".join(f"{way} at {' and '.join(at)}" for way, at in where.items()) + "."
+        yield "Best peer: " + "; ".join(f"{way} at {', '.join(at)}" for way, at in where.items()) + "."
     if missing := {way: reason for table in tables for way, reason in table.missing.items()}:
         yield f"Missing: {_reasons(missing)}."
 

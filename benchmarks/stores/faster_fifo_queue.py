@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
+from typing import Any
 
 import faster_fifo
 
-from stores.interface import Places, Store
+from stores.interface import Places, Record, Store
 
 FRAME_BYTES = 64  # a generous guess at what the queue adds
 
@@ -18,13 +20,12 @@ class FasterFifoStore(Store):
         self._queue = faster_fifo.Queue(max_size_bytes=places.slots * message_bytes, maxsize=places.slots)
         self.put = self._queue.put
 
-    @staticmethod
-    def missing(places: Places) -> str | None:
-        return "nobody can hold a place in it" if places.held else None
-
-    def take(self, rows: int) -> None:
+    def take(self, rows: int, use: Callable[[Record], Any]) -> None:
         while rows:
-            rows -= len(self._queue.get_many(max_messages_to_get=rows))
+            records = self._queue.get_many(max_messages_to_get=rows)
+            for record in records:
+                use(record)
+            rows -= len(records)
 
     def close(self) -> None:
         self._queue.close()

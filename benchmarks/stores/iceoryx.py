@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import iceoryx2
@@ -14,25 +16,30 @@ from stores.interface import Places, Record, Store
 iceoryx2.set_log_level(iceoryx2.LogLevel.Error)
 
 
+@functools.cache
+def node() -> Any:
+    """A process has one."""
+    return iceoryx2.NodeBuilder.new().create(iceoryx2.ServiceType.Ipc)
+
+
 class Ends:
     """A publisher, and its subscriber, which finds it by its name."""
 
     def __init__(self, places: Places) -> None:
-        self._node = iceoryx2.NodeBuilder.new().create(iceoryx2.ServiceType.Ipc)
         name = iceoryx2.ServiceName.new(f"ringfeed-bench-{uuid.uuid4().hex}")
-        builder = self._node.service_builder(name).publish_subscribe(iceoryx2.Slice[ctypes.c_uint8])
+        builder = node().service_builder(name).publish_subscribe(iceoryx2.Slice[ctypes.c_uint8])
         builder = builder.enable_safe_overflow(False).subscriber_max_buffer_size(places.slots - places.held)
         builder = builder.subscriber_max_borrowed_samples(places.at_once).max_publishers(1).max_subscribers(1)
         self._service = builder.history_size(0).create()
         publisher = self._service.publisher_builder().initial_max_slice_len(places.record_bytes)
         self.publisher = publisher.max_loaned_samples(places.held + 1).create()
-        self.subscriber = self._node.service_builder(name).publish_subscribe(iceoryx2.Slice[ctypes.c_uint8])
+        self.subscriber = node().service_builder(name).publish_subscribe(iceoryx2.Slice[ctypes.c_uint8])
         self.subscriber = self.subscriber.open().subscriber_builder().create()
 
     def close(self) -> None:
         self.subscriber.delete()
         self.publisher.delete()
-        del self._service, self._node
+        del self._service
 
 
 class IceoryxStore(Store):
@@ -53,11 +60,12 @@ class IceoryxStore(Store):
             memory[place] = record[name]
         sample.assume_init().send()
 
-    def take(self, rows: int) -> None:
+    def take(self, rows: int, use: Callable[[Record], Any]) -> None:
         receive = self._ends.subscriber.receive
         samples: list[Any] = [receive() for _ in range(rows)]
         for sample in samples:
-            np.frombuffer(sample.payload().as_memory_view(), np.uint8)
+            memory = np.frombuffer(sample.payload().as_memory_view(), np.uint8)
+            use({name: memory[place] for name, place in self._places_of_fields})
             sample.delete()
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """What every store of the comparison gets and owes, and which there are. Knows no store.
 
-A store has so many places for records, and a record is a dictionary of arrays. To add a peer: write a class like those
-beside this file, the way its own documentation recommends, and add a line below.
+A store has so many places for records, and a record is a dictionary of arrays of uint8. To add a peer: write a class
+like those beside this file, the way its own documentation recommends, and add a line below.
 """
 
 from __future__ import annotations
@@ -71,32 +71,56 @@ class Store(ABC):
     def __init__(self, places: Places) -> None:
         self.places = places
 
-    @staticmethod
-    def missing(places: Places) -> str | None:
-        """Say why it can not have such places; None where it can."""
-        return None
+    @abstractmethod
+    def take(self, rows: int, use: Callable[[Record], Any]) -> None:
+        """Take so many records, which are there, and let go of them.
+
+        `use` is called with each of them, or once with all of them, where they are arrays of (rows, bytes) already.
+        """
 
     @abstractmethod
-    def take(self, rows: int) -> None:
-        """Take so many records, which are there, and let go of them."""
+    def close(self) -> None:
+        """Let go of all, also of records that nobody took."""
 
-    @abstractmethod
-    def close(self) -> None: ...
+    def check(self) -> None:
+        """Have some records come whole and in order; RuntimeError where not."""
+        sent = [{name: np.full(self.places.field_bytes, at, np.uint8) for name in self.places.names} for at in (1, 2)]
+        for record in sent:
+            self.put(record)
+        came: dict[str, list[np.ndarray]] = {name: [] for name in self.places.names}
+
+        def note(record: Record) -> None:
+            for name, arrays in came.items():
+                arrays.extend(np.array(record[name]).reshape(-1, self.places.field_bytes))
+
+        self.take(len(sent), note)
+        if any(not np.array_equal(came[name], [record[name] for record in sent]) for name in came):
+            raise RuntimeError(f"{type(self).__name__}: two records were put into {self.places}, others came")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Where to find something, its name in the tables, and the module that must be there for it."""
+    """Where to find something, and its name in the tables.
+
+    Attributes
+    ----------
+    needs : str
+        The module that must be there.
+    holds : bool
+        Whether one can hold a place and write into it later.
+    """
 
     way: str
     module: str
     name: str
     needs: str = ""
+    holds: bool = True
 
-    def missing(self) -> str | None:
+    def missing(self, held: bool = False) -> str | None:
+        """Say why it does not take part; None where it does."""
         if self.needs and importlib.util.find_spec(self.needs) is None:
             return f"{self.needs} is not installed"
-        return None
+        return None if self.holds or not held else "nobody can hold a place in it"
 
     def load(self) -> Any:
         return getattr(importlib.import_module(self.module), self.name)
@@ -106,8 +130,8 @@ class Entry:
 STORES = (
     Entry("RingFeed", "stores.ringfeed_ring", "RingFeedStore"),
     Entry("iceoryx2", "stores.iceoryx", "IceoryxStore", "iceoryx2"),
-    Entry("faster-fifo", "stores.faster_fifo_queue", "FasterFifoStore", "faster_fifo"),
-    Entry("multiprocessing.Queue", "stores.mp_queue", "QueueStore"),
+    Entry("faster-fifo", "stores.faster_fifo_queue", "FasterFifoStore", "faster_fifo", holds=False),
+    Entry("multiprocessing.Queue", "stores.mp_queue", "QueueStore", holds=False),
 )
 # Functions of places that make a segment under a name, open it by that name, and let go of both.
 SEGMENTS = (

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import ringfeed
-from stores.interface import Places, Store
+from stores.interface import Places, Record, Store
 
 
 def new_ring(places: Places) -> ringfeed.Ring:
@@ -18,9 +21,9 @@ class RingFeedStore(Store):
         self._held = self._ring.claim(rows=places.held) if places.held else None
         self.put = self._ring.put
 
-    def take(self, rows: int) -> None:
-        with self._ring.take(rows, min_rows=rows):
-            pass
+    def take(self, rows: int, use: Callable[[Record], Any]) -> None:
+        with self._ring.take(rows, min_rows=rows) as batch:
+            use(batch)
 
     def close(self) -> None:
         if self._held is not None:
@@ -31,4 +34,3 @@ class RingFeedStore(Store):
 def create_and_attach(places: Places) -> None:
     with new_ring(places) as ring, ringfeed.Ring.attach(ring.name):
         pass
-    del ring  # and with it what is left of its memory

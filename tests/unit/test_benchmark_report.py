@@ -87,6 +87,8 @@ def test_a_table_that_others_disturbed_says_that_it_is_not_to_be_quoted(measured
 def test_a_table_of_limits_says_that_they_have_no_peers(loaded: Callable[..., results.Results]) -> None:
     found = loaded([entry("fills", "1 core", "limit", rounds(2.0)), entry("fills", "2 cores", "limit", rounds(1.0))])
     assert "A limit has no peers." in as_markdown(tables.table_blocks(found.tables[0]))
+    with_ringfeed = [entry("fill", "RingFeed", "ringfeed", rounds(2.0)), entry("fill", "copy", "limit", rounds(1.0))]
+    assert "no peers" not in as_markdown(tables.table_blocks(loaded(with_ringfeed).tables[0]))
 
 
 def test_memory_that_did_not_grow_has_no_ratio_and_no_rate(measured: results.Results) -> None:
@@ -136,7 +138,9 @@ def test_growth_is_shown_beside_the_best_peer_of_each_size(loaded: Callable[...,
         for way, cost in costs.items()
     ]
     missing = {"growth: 256": {"absent": "absent is not installed"}}
-    shown = as_markdown(tables.growth_blocks(loaded(entries, missing=missing)))
+    found = loaded(entries, missing=missing)
+    assert "### growth: 64" not in as_markdown(tables.blocks(found, {}))  # it is a column, not a table as well
+    shown = as_markdown(tables.growth_blocks(found))
     assert "| RingFeed: x best peer | 2.0 x | 1.5 x |  |" in shown
     assert "| RingFeed: of the limit | 50 % | 25 % |  |" in shown
     assert "steep: of the limit" not in shown
