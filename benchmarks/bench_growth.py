@@ -258,7 +258,7 @@ def crowd(request: pytest.FixtureRequest, scale: Scale, say: Callable[[str], Non
         work.missing |= hall.missing
         ways = [way for way, name in CROWD_WAYS.items() if name in hall.ways]
         seconds = scale.of(0.05, max(0.4, 0.04 * count), max(0.5, 0.1 * count))
-        for number in range(scale.of(1, 3, 8)):
+        for number in range(scale.of(1, 3, 16 if count <= 8 else 8)):  # the larger, the longer
             first = number % len(ways)
             counts = number or scale.name == "smoke"  # the first warms up
             for way in ways[first:] + ways[:first]:

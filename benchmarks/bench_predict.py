@@ -35,7 +35,7 @@ TABLES = {
 }
 OF_THE_TARGETS = 2  # workers: these tables get more time than the others
 APART_IN_SMOKE = ("digits", 2)  # starting them takes seconds
-COST_SAMPLES = {"digits": 2000, "dithered": 180, "photographs": 54}
+COST_SAMPLES = {"digits": 6000, "dithered": 540, "photographs": 108}  # most of a second
 
 BESIDE = [entry.label for entry in PIPELINES.values() if not entry.apart]
 APART = [entry.label for entry in PIPELINES.values() if entry.apart]
@@ -53,7 +53,7 @@ class Races:
     def beside(self, name: str, workers: int) -> Work:
         """Return what those took who can stand beside others."""
         if (name, workers) not in self._races:
-            samples = self._scale.of(1, COST_SAMPLES[name], COST_SAMPLES[name])
+            samples = self._scale.of(1, COST_SAMPLES[name] // 3, COST_SAMPLES[name])
             race = Race(self._workload(name, workers), self._yardstick, cost_samples=samples, say=self._say)
             self._say(race.work.title)
             seconds = self._scale.of(None, 12.0, 120.0 if workers == OF_THE_TARGETS else 24.0)

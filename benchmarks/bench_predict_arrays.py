@@ -3,7 +3,7 @@
 Small: 8 rows of handwritten-digit size, as a service or a notebook asks for them. What is measured is what a call
 costs around the model. Large: many batches, where the model's own time counts, once from an array that starts on 64
 bytes, once from one that does not, as NumPy makes most of them. The limit is one concrete function of the same model,
-called with tensors that are there already; what it returns is an array.
+or rather the operation beneath it, called with tensors that are there already; what it returns is an array.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import tensorflow as tf
 
 import ringfeed
 from measuring.contest import Way, Work, timed
+from ringfeed.tf.direct_call import direct_call
 
 RINGFEED, KERAS, LIMIT = "RingFeed", "keras.Model.predict", "limit: the model called with ready tensors"
 
@@ -86,9 +87,9 @@ def limit(model: Any, case: Case, array: np.ndarray) -> Callable[[], np.ndarray]
     """Return a function that runs the model over the array, of which the batches are tensors already."""
     signature = [tf.TensorSpec((None, *array.shape[1:]), array.dtype)]
     function = tf.function(lambda batch: model(batch, training=False), signature, autograph=False)
-    concrete = function.get_concrete_function()
+    call = direct_call(function.get_concrete_function())
     batches = [tf.constant(array[first : first + case.batch_size]) for first in range(0, case.rows, case.batch_size)]
-    return lambda: np.concatenate([concrete(batch).numpy() for batch in batches])
+    return lambda: np.concatenate([call(batch)[0].numpy() for batch in batches])
 
 
 def measured(case: Case, rounds: int) -> Work:

@@ -1,9 +1,9 @@
 """The limit of the pipelines: cores / (preprocess time + model time per item), measured among their rounds.
 
-With fewer workers than cores it may be less: n workers preprocess at most n / preprocess time items per second.
-Both times are CPU seconds, while the pipelines stand idle and every core is busy: one process preprocesses and calls
-the model, a companion on each other core preprocesses all the while. On cores that share memory and caches the same
-work takes longer when all of them are at it, and no pipeline can have one core to itself. Preprocessing is as the
+With fewer workers than cores it may be less: n workers preprocess at most n / preprocess time items per second, of
+which no more than n are then at it. Both times are CPU seconds, while the pipelines stand idle and every core is busy:
+one process preprocesses and calls the model, a companion on each other core preprocesses all the while. On cores that
+share memory and caches the same work takes longer when all of them are at it. Preprocessing is as the
 workers do it, with what malloc is told there. The model is one traced function at the race's batch size, called twice:
 with TensorFlow's usual threads, as every pipeline calls it, and with TensorFlow held to one thread, which takes less
 CPU for the same batch (no spinning, no hand-over) and is a limit that a process can only reach by giving up the
@@ -45,9 +45,18 @@ class Limits:
 
 @dataclass(frozen=True)
 class Cost:
-    """CPU seconds per item; of the model with TensorFlow's usual threads, and with one."""
+    """CPU seconds per item.
+
+    Attributes
+    ----------
+    preprocess_seconds, preprocess_seconds_of_workers : float
+        With all cores at it, and with as many as there are workers.
+    model_seconds, model_seconds_one_thread : float
+        With TensorFlow's usual threads, and with one.
+    """
 
     preprocess_seconds: float
+    preprocess_seconds_of_workers: float
     model_seconds: float
     model_seconds_one_thread: float
 
@@ -56,7 +65,7 @@ class Cost:
 
         def limit(model_seconds: float) -> float:
             of_cores = core_count / (self.preprocess_seconds + model_seconds)
-            return min(of_cores, worker_count / self.preprocess_seconds)
+            return min(of_cores, worker_count / self.preprocess_seconds_of_workers)
 
         return Limits(limit(self.model_seconds), limit(self.model_seconds_one_thread))
 
@@ -91,17 +100,28 @@ class Yardstick:
 
     def measure(self, workload: Workload, sample_count: int) -> Cost:
         """Measure; preprocessing over `sample_count` items, and over what the companions do meanwhile."""
+        everywhere, one_thread, usual_threads = self._measure(workload, sample_count, self._companions)
+        of_workers = everywhere
+        if workload.worker_count <= len(self._companions):
+            companions = self._companions[: workload.worker_count - 1]
+            of_workers, _, _ = self._measure(workload, sample_count, companions)
+        return Cost(everywhere, of_workers, usual_threads, one_thread)
+
+    def _measure(
+        self, workload: Workload, sample_count: int, companions: Sequence[_Helper]
+    ) -> tuple[float, float, float]:
+        """Return what an item's preprocessing takes, and the model with one thread, and with the usual ones."""
         answers: list[Any] = []
         try:
-            for companion in self._companions:
+            for companion in companions:
                 companion.send(workload)
             own, one_thread = self._one_thread.ask(_Question(workload, sample_count))
             _, usual_threads = self._usual_threads.ask(_Question(workload, 0))
         finally:  # whatever became of it, they stop, and no answer stays behind for the next time
-            for companion in self._companions:
+            for companion in companions:
                 with suppress(RuntimeError):
                     companion.send(None)
-            for companion in self._companions:
+            for companion in companions:
                 try:
                     answers.append(companion.receive())
                 except RuntimeError as error:
@@ -109,8 +129,7 @@ class Yardstick:
         if failed := [answer for answer in answers if isinstance(answer, Exception)]:
             raise failed[0]
         every = [own, *answers]
-        preprocess_seconds = sum(one.seconds for one in every) / sum(one.items for one in every)
-        return Cost(preprocess_seconds, usual_threads, one_thread)
+        return sum(one.seconds for one in every) / sum(one.items for one in every), one_thread, usual_threads
 
     def __enter__(self) -> Yardstick:
         return self
