@@ -245,7 +245,7 @@ QUICK_CROWD_WAYS = [WAY, "Pipe, send_bytes", "iceoryx2, events"]
 def crowd(request: pytest.FixtureRequest, scale: Scale, say: Callable[[str], None]) -> Work:
     """Senders put 64-byte records for the same time: what a record takes, and the slowest of them beside their mean."""
     count = request.param
-    if count not in scale.of([2], [1, 64], CROWDS):
+    if count not in scale.of([2], [1, 16], CROWDS):
         pytest.skip("not at this scale")
     title, quantity = f"growth: producers: {count}", "time of a record, sent and received"
     work = Work(title, "growth", {"of": "producers", "n": count}, quantity)
