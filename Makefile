@@ -17,9 +17,9 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo build test test-c test-orderings test-aarch64 test-py test-slow test-bench test-gpu bench-gpu test-pythons \
-    test-tf-versions smoke steps model model-long model-smoke chaos chaos-smoke fuzz fuzz-smoke soak soak-smoke lint format \
-    bench bench-full bench-publish bench-compare sdist wheel lock clean
+.PHONY: help demo build test test-c test-orderings test-aarch64 test-py test-slow test-bench test-keras keras-smoke test-gpu \
+    bench-gpu test-pythons test-tf-versions smoke steps model model-long model-smoke chaos chaos-smoke fuzz fuzz-smoke soak \
+    soak-smoke storm storm-smoke smoke-of-processes lint format bench bench-full bench-publish bench-compare sdist wheel lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -33,7 +33,9 @@ test-c: ## test the C core without Python: plain, under ASan+UBSan, under TSan
 	@echo "== C tests"
 	@$(MAKE) --no-print-directory -C tests/core
 
-smoke: model-smoke chaos-smoke fuzz-smoke soak-smoke test-orderings ## a short run of every long proof
+smoke: model-smoke smoke-of-processes ## a short run of every long proof
+
+smoke-of-processes: chaos-smoke fuzz-smoke soak-smoke storm-smoke keras-smoke test-orderings ## the same without the model
 
 test-orderings: ## weaken each memory ordering of the C core in turn; TSan must notice each
 	@$(MAKE) --no-print-directory -C tests/core orderings
@@ -69,6 +71,16 @@ test-slow: $(VENV)/.dev build ## run the Python tests that take minutes: ten tho
 test-bench: $(VENV)/.dev build ## run each benchmark once, without measuring
 	@echo "== benchmarks, once each"
 	@$(BIN)/python -m pytest benchmarks --benchmark-disable -q -m "not slow"
+
+# What the wheel of Keras holds is found there and not copied; tests/keras_suite has the tooling and the known failures.
+test-keras: $(VENV)/.dev build ## run Keras's own tests with Model.predict through a Predictor, without and with workers
+	@echo "== Keras's tests, predict without workers"
+	@$(BIN)/python tests/keras_suite/run.py
+	@echo "== Keras's tests, predict with workers"
+	@$(BIN)/python tests/keras_suite/run.py --workers
+
+keras-smoke: $(VENV)/.dev build ## the few of them that are about predict: some twenty seconds
+	@$(BIN)/python tests/keras_suite/run.py --smoke
 
 test-gpu: $(VENV)/.dev build ## test pinned memory on a machine with an NVIDIA GPU; says what the driver does
 	@$(BIN)/python -m pytest tests/gpu -s -v
@@ -116,6 +128,13 @@ soak: $(VENV)/.dev build ## let producers, takers and rings come and go for SECO
 
 soak-smoke: $(VENV)/.dev build ## the same for 20 seconds
 	@$(BIN)/python tests/soak.py 20
+
+storm: SECONDS = 600
+storm: $(VENV)/.dev build ## let engines and clients serve amid poison requests, stops, kills, closed descriptors, forks (SECONDS=600)
+	@PYTHONPATH=tests $(BIN)/python tests/storm.py $(SECONDS)
+
+storm-smoke: $(VENV)/.dev build ## the same for 20 seconds
+	@PYTHONPATH=tests $(BIN)/python tests/storm.py 20
 
 .PHONY: profile
 profile: ## count the C core's instructions per operation, by function, where valgrind is installed

@@ -4,6 +4,7 @@
  *
  * It may not know what a model is, nor how clients wait.
  */
+#define _GNU_SOURCE
 #include <string.h>
 
 #include "cell.h"
@@ -12,78 +13,159 @@
 
 /* ---- Engines -------------------------------------------------------------------------------- */
 
-/* Where a stage stands in the table; RF_MOST_STAGES where the table is full. */
-static uint32_t place_of(rf_ring *pool, uint32_t stage)
+static char *name_at(rf_ring *pool, uint32_t from)
 {
-    for (uint32_t place = 0; place < RF_MOST_STAGES; place++) {
-        uint32_t there = 0;
-        /* Relaxed: whoever sees it late asks again. */
-        if (atomic_compare_exchange_strong_explicit(&pool->header->stages[place], &there, stage,
-                                                    memory_order_relaxed, memory_order_relaxed) ||
-            there == stage)
-            return place;
-    }
-    return RF_MOST_STAGES;
+    return pool->header->engine_names[from % RF_ENGINE_NAMES];
 }
 
-void rf_pool_serve(rf_ring *pool, uint32_t stage)
+void rf_pool_serve_as(rf_ring *pool, const rf_service *service)
 {
-    stage &= UINT32_MAX >> RF_STATE_BITS;
     if (rf_enter(pool) != RF_OK)
         return;
-    if (stage)
-        place_of(pool, stage);
-    rf_store_relaxed(&pool->participants[rf_self(pool) - 1].state,
-                     stage ? stage << RF_STATE_BITS | RF_SERVING : (uint32_t)RF_PRESENT);
+    rf_participant *self = &pool->participants[rf_self(pool) - 1];
+    if (service == NULL) {
+        rf_store_relaxed(&self->state, (uint32_t)RF_PRESENT);
+        return;
+    }
+    uint32_t from = service->from & RF_FROM_FIRST, bytes = service->name_bytes;
+    if (bytes) {
+        char *name = name_at(pool, from);
+        memset(name, 0, RF_ENGINE_NAME_BYTES);
+        memcpy(name, service->name, bytes < RF_ENGINE_NAME_BYTES ? bytes : RF_ENGINE_NAME_BYTES);
+    }
+    /* Relaxed: who sees one late asks again; what belongs together is looked at again by whoever starts. */
+    rf_store_relaxed(&self->onward, service->onward & RF_FROM_FIRST);
+    rf_store_relaxed(&self->model, service->model);
+    rf_store_relaxed(&self->state, from << RF_STATE_BITS | (uint32_t)RF_SERVING);
 }
 
-/* How many engines of each stage live. Returns how many in all. */
-static uint32_t count_engines(rf_ring *pool, uint32_t living[RF_MOST_STAGES + 1])
+void rf_pool_serve(rf_ring *pool, uint32_t serves)
+{
+    rf_service whole = {.from = RF_FROM_FIRST};
+    rf_pool_serve_as(pool, serves ? &whole : NULL);
+}
+
+/* Where an engine takes from; 0 where the participant is none, or dead, which is noted. */
+static uint32_t engine_from(rf_ring *pool, uint32_t owner, bool *dead)
+{
+    uint32_t state = rf_load_relaxed(&pool->participants[owner - 1].state);
+    if ((state & ((1u << RF_STATE_BITS) - 1)) != RF_SERVING)
+        return 0;
+    if (rf_participant_lives(pool, owner))
+        return state >> RF_STATE_BITS;
+    *dead = true;
+    return 0;
+}
+
+/* One way that requests go, and how many living engines are on it. */
+typedef struct way {
+    uint32_t from, onward, engines;
+} way;
+enum { MOST_WAYS = 64 };
+
+/* Find the ways of the living engines. Returns how many engines there are in all. */
+static uint32_t find_ways(rf_ring *pool, way ways[MOST_WAYS], uint32_t *count)
 {
     uint32_t all = 0;
     bool dead = false;
+    *count = 0;
     for (uint32_t owner = 1; owner <= pool->geometry.participants; owner++) {
-        uint32_t state = rf_load_relaxed(&pool->participants[owner - 1].state);
-        if ((state & ((1u << RF_STATE_BITS) - 1)) != RF_SERVING)
+        uint32_t from = engine_from(pool, owner, &dead), place = 0;
+        if (from == 0)
             continue;
-        if (rf_participant_lives(pool, owner)) {
-            living[place_of(pool, state >> RF_STATE_BITS)]++;
-            all++;
-        } else {
-            dead = true;
-        }
+        all++;
+        uint32_t onward = rf_load_relaxed(&pool->participants[owner - 1].onward);
+        while (place < *count && (ways[place].from != from || ways[place].onward != onward))
+            place++;
+        if (place == *count && *count < MOST_WAYS)
+            ways[(*count)++] = (way){.from = from, .onward = onward};
+        if (place < *count)
+            ways[place].engines++;
     }
     if (dead)
         rf_recover(pool);
     return all;
 }
 
+static uint32_t widest_from(const way *ways, const uint32_t *width, uint32_t count, uint32_t from)
+{
+    uint32_t best = 0;
+    for (uint32_t place = 0; place < count; place++)
+        if (ways[place].from == from && width[place] > best)
+            best = width[place];
+    return best;
+}
+
+/* Engines on the best way from the pool's ring to an answer, of its narrowest place. A hostile table may lead in
+ * circles: so widths grow from the answers backwards, once for each way at most. */
+static uint32_t widest_way(const way *ways, uint32_t count)
+{
+    uint32_t width[MOST_WAYS] = {0};
+    bool changed = true;
+    for (uint32_t round = 0; changed && round < count; round++) {
+        changed = false;
+        for (uint32_t place = 0; place < count; place++) {
+            uint32_t behind = ways[place].onward
+                                  ? widest_from(ways, width, count, ways[place].onward)
+                                  : ways[place].engines;
+            uint32_t here = behind < ways[place].engines ? behind : ways[place].engines;
+            changed = changed || here != width[place];
+            width[place] = here;
+        }
+    }
+    return widest_from(ways, width, count, RF_FROM_FIRST);
+}
+
 uint32_t rf_pool_engines(rf_ring *pool)
 {
-    uint32_t living[RF_MOST_STAGES + 1] = {0}, least = count_engines(pool, living);
-    for (uint32_t place = 0; place < RF_MOST_STAGES; place++)
-        if (rf_load_relaxed(&pool->header->stages[place]) && living[place] < least)
-            least = living[place];
-    return least;
+    way ways[MOST_WAYS];
+    uint32_t count;
+    find_ways(pool, ways, &count);
+    return widest_way(ways, count);
 }
 
 uint32_t rf_pool_all_engines(rf_ring *pool)
 {
-    uint32_t living[RF_MOST_STAGES + 1] = {0};
-    return count_engines(pool, living);
+    way ways[MOST_WAYS];
+    uint32_t count;
+    return find_ways(pool, ways, &count);
 }
 
-void rf_pool_forget_stages(rf_ring *pool)
+uint32_t rf_pool_peers(rf_ring *pool, uint32_t from)
 {
-    if (rf_pool_all_engines(pool) == 0)
-        for (uint32_t place = 0; place < RF_MOST_STAGES; place++)
-            rf_store_relaxed(&pool->header->stages[place], 0u);
+    bool dead = false;
+    uint32_t peers = 0, self = rf_enter(pool) == RF_OK ? rf_self(pool) : 0;
+    for (uint32_t owner = 1; owner <= pool->geometry.participants; owner++)
+        peers += owner != self && engine_from(pool, owner, &dead) == from;
+    return peers;
+}
+
+int rf_pool_has_other_model(rf_ring *pool, const rf_service *service, uint32_t *pid)
+{
+    bool dead = false;
+    uint32_t self = rf_enter(pool) == RF_OK ? rf_self(pool) : 0;
+    for (uint32_t owner = 1; owner <= pool->geometry.participants; owner++) {
+        if (owner == self || engine_from(pool, owner, &dead) != service->from)
+            continue;
+        uint64_t model = rf_load_relaxed(&pool->participants[owner - 1].model);
+        if (model == 0 || model == service->model)
+            continue;
+        *pid = rf_load_relaxed(&pool->participants[owner - 1].who.pid);
+        return 1;
+    }
+    return 0;
+}
+
+uint32_t rf_pool_name(rf_ring *pool, uint32_t from, char name[RF_NAME_ROOM])
+{
+    memcpy(name, name_at(pool, from & RF_FROM_FIRST), RF_NAME_ROOM);
+    return (uint32_t)strnlen(name, RF_NAME_ROOM);
 }
 
 /* ---- Holding and answering ------------------------------------------------------------------ */
 
 /* Whom to wake, behind answers: all of them are out before the first look. */
-static void tell(rf_ring *pool, uint32_t cell)
+void rf_tell(rf_ring *pool, uint32_t cell)
 {
     uint32_t waiter = rf_load_relaxed(&record_of(pool, cell)->waiter),
              client = client_of(pool, cell);
@@ -207,6 +289,7 @@ uint32_t rf_hold(rf_ring *pool, const rf_lease *batch, rf_held *held)
         held[row] = entered ? hold_row(pool, batch, row, now) : (rf_held){.verdict = RF_WITHDRAWN};
         to_run += held[row].verdict == RF_RUN;
     }
+    rf_notify_some(&pool->header->readable, batch->rows); /* rf_room_sleep */
     return to_run;
 }
 
@@ -239,7 +322,7 @@ static void tell_all(rf_ring *pool, const rf_held *held, uint32_t rows)
     rf_fence_full(); /* F5 with F6 (rf_cell_wait): we see who sleeps, or it sees our answer */
     for (uint32_t row = 0; row < rows; row++)
         if (is_ours(pool, &held[row]))
-            tell(pool, held[row].cell);
+            rf_tell(pool, held[row].cell);
 }
 
 uint32_t rf_answer_rows(rf_ring *pool, const rf_held *held, uint32_t rows,
@@ -328,7 +411,7 @@ void rf_recover_cell(rf_ring *pool, uint32_t cell, uint32_t dead)
         if (rf_word_state(next) == RF_STATE_FREE)
             rf_notify(&pool->header->writable, 1);
         rf_fence_full(); /* F5 with F6 (rf_cell_wait) */
-        tell(pool, cell);
+        rf_tell(pool, cell);
         rf_add_relaxed(&pool->header->departed.redelivered,
                        (uint64_t)(rf_word_state(next) == ASKED));
         return;

@@ -19,6 +19,9 @@ _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "the ring's words need lock-free 64-
 #define rf_store_release(p, v) atomic_store_explicit((p), (v), memory_order_release)
 #define rf_add_relaxed(p, v) atomic_fetch_add_explicit((p), (v), memory_order_relaxed)
 #define rf_add_release(p, v) atomic_fetch_add_explicit((p), (v), memory_order_release)
+#define rf_add_acq_rel(p, v) atomic_fetch_add_explicit((p), (v), memory_order_acq_rel)
+#define rf_or_release(p, v) atomic_fetch_or_explicit((p), (v), memory_order_release)
+#define rf_sub_release(p, v) atomic_fetch_sub_explicit((p), (v), memory_order_release)
 #define rf_sub_acq_rel(p, v) atomic_fetch_sub_explicit((p), (v), memory_order_acq_rel)
 #define rf_exchange_relaxed(p, v) atomic_exchange_explicit((p), (v), memory_order_relaxed)
 #define rf_exchange_acquire(p, v) atomic_exchange_explicit((p), (v), memory_order_acquire)
@@ -26,6 +29,14 @@ _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "the ring's words need lock-free 64-
 /* One side writes A then reads B, the other writes B then reads A: with this fence between, at
  * least one of them sees the other's write. */
 #define rf_fence_full() atomic_thread_fence(memory_order_seq_cst)
+
+/* The same where A was written by a compare-and-swap, an exchange or an addition. On x86-64 each of these is such a
+ * fence by itself; only the compiler must keep the order. */
+#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
+#define rf_fence_behind_swap() atomic_signal_fence(memory_order_seq_cst)
+#else
+#define rf_fence_behind_swap() atomic_thread_fence(memory_order_seq_cst)
+#endif
 
 /* Compare and swap; false leaves the word as it was found elsewhere. */
 static inline bool rf_cas_acquire(_Atomic uint64_t *word, uint64_t expected, uint64_t desired)

@@ -4,7 +4,7 @@
 #include <sched.h>
 #include <string.h>
 
-#include "handle.h"
+#include "order.h"
 
 enum { SMALL_RECORD_BYTES = 1024 };
 
@@ -86,7 +86,7 @@ static rf_status try_claim(rf_ring *ring, uint32_t rows, uint32_t *first, uint32
     *count = claim_run(ring, rows, first, words);
     if (!*count)
         return RF_FULL;
-    rf_fence_full(); /* F3 with F4 (try_take): either we see `finished` or the taker our claim */
+    rf_fence_behind_swap(); /* F3 with F4 (try_take): either we see `finished` or the taker our claim */
     status = rf_still_open(ring);
     if (status != RF_OK) {
         RF_STEP("claim: end seen, claim not given back");
@@ -159,6 +159,7 @@ rf_status rf_claim(rf_ring *ring, uint32_t rows, int64_t deadline_ns, rf_lease *
     if (!lease)
         return RF_NO_MEMORY;
     lease->is_claim = true;
+    lease->since = rf_chain_now(ring);
     status = wait_to_claim(ring, rows, deadline_ns, &lease->first, &lease->rows, lease->words);
     if (status != RF_OK) {
         rf_free_lease(lease);
@@ -169,12 +170,52 @@ rf_status rf_claim(rf_ring *ring, uint32_t rows, int64_t deadline_ns, rf_lease *
     return RF_OK;
 }
 
+void rf_claim_zero(rf_lease *claim)
+{
+    /* A run that passes the ring's end lies in one piece in the second mapping. */
+    for (uint32_t field = 0; field < claim->ring->geometry.fields; field++)
+        memset(rf_lease_data(claim, field), 0,
+               claim->rows * claim->ring->geometry.field[field].stride_bytes);
+}
+
+rf_status rf_claim_copy(rf_lease *claim, uint32_t row, uint32_t rows, rf_lease **out)
+{
+    rf_ring *ring = claim->ring;
+    *out = NULL;
+    if (!claim->is_claim || ring->is_pool || claim->settled || claim->published ||
+        row >= claim->rows || rows == 0 || rows > claim->rows - row)
+        return RF_INVALID;
+    uint32_t from = rf_lease_slot(claim, row);
+    if (claim->generation != rf_load_relaxed(&rf_fork_generation) ||
+        rf_load_relaxed(&ring->words[from]) != claim->words[row])
+        return RF_SLOT_LOST;
+    rf_lease *copy = rf_new_lease(ring, rows);
+    if (!copy)
+        return RF_NO_MEMORY;
+    copy->is_claim = true;
+    copy->since = claim->since;
+    copy->claimed_ns = claim->claimed_ns;
+    /* No look whether the ring has ended: takers wait for the claim that this one is for. */
+    copy->rows = claim_run(ring, rows, &copy->first, copy->words);
+    if (!copy->rows) {
+        rf_free_lease(copy);
+        return RF_FULL;
+    }
+    for (uint32_t field = 0; field < ring->geometry.fields; field++) {
+        uint64_t stride = ring->geometry.field[field].stride_bytes;
+        memcpy(rf_lease_data(copy, field), ring->region[field] + from * stride,
+               copy->rows * stride);
+    }
+    *out = copy;
+    return RF_OK;
+}
+
 /* ---- Publishing ----------------------------------------------------------------------------- */
 
 /* The threads of this process publish one after the other, so that each record's link names one
  * that is READY already: over a predecessor that another thread has yet to publish a taker would
  * pass, and with it over what came before that. No other process waits for this, nor does it for
- * any; there is nothing in between but the few stores of publish_rows. */
+ * any; there is nothing in between but the few stores of publish_rows and of the chain. */
 static void begin_publishing(rf_ring *ring)
 {
     for (uint32_t turn = 1; rf_exchange_acquire(&ring->publishing, 1u); turn++) { /* A8 <- R8 */
@@ -189,6 +230,13 @@ static void end_publishing(rf_ring *ring)
 {
     /* R8 -> A8 (begin_publishing): the next thread finds our record READY, named by last_link. */
     rf_store_release(&ring->publishing, 0u);
+}
+
+/* Before end_publishing, which keeps this process's threads apart: an addition that locks the line is not needed. */
+static void count_published(rf_ring *ring, uint32_t rows)
+{
+    _Atomic uint64_t *published = &rf_own_counters(ring)->published;
+    rf_store_relaxed(published, rf_load_relaxed(published) + rows);
 }
 
 /* What rows that are published together have in common. */
@@ -230,7 +278,6 @@ static inline bool ready_slot(rf_ring *ring, uint32_t slot, uint64_t claimed,
                         rf_word(RF_STATE_READY, RF_NO_OWNER, epoch) | about->pin))
         return false;
     RF_STEP("publish: slot ready, link not kept");
-    rf_store_relaxed(&ring->last_link, rf_link(slot, epoch));
     return true;
 }
 
@@ -240,20 +287,39 @@ static uint32_t publish_rows(rf_lease *lease, uint32_t rows, const uint64_t *tag
                              const uint64_t *replies, const publication *about)
 {
     rf_ring *ring = lease->ring;
-    uint64_t link = rf_load_relaxed(&ring->last_link);
-    uint32_t done = 0, slot = lease->first;
+    uint32_t done = 0, slot = lease->first, passed;
+    uint64_t before = rf_chain_place(ring, slot, lease->since, &passed), link = before, first = 0;
     for (uint32_t row = 0; row < rows; row++, slot = rf_wrap(ring, slot + 1)) {
         describe_slot(ring, slot, lease->words[row], tags ? tags[row] : 0,
                       replies ? replies[row] : 0, link, about);
         link = rf_link(slot, rf_word_epoch(lease->words[row]));
     }
     slot = lease->first;
-    for (uint32_t row = 0; row < rows; row++, slot = rf_wrap(ring, slot + 1)) {
-        /* Where the row before was taken back, its successor names the last one that was not. */
-        if (done < row && rf_load_relaxed(&ring->words[slot]) == lease->words[row])
-            rf_store_relaxed(&ring->links[slot], rf_load_relaxed(&ring->last_link));
-        done += ready_slot(ring, slot, lease->words[row], about);
+    while (done < rows && ready_slot(ring, slot, lease->words[done], about)) {
+        done++;
+        slot = rf_wrap(ring, slot + 1);
     }
+    if (done) {
+        first = rf_link(lease->first, rf_word_epoch(lease->words[0]));
+        before = rf_lease_link(lease, done - 1);
+    }
+    /* And on behind a row that was taken back, if there was one. */
+    for (uint32_t row = done + 1; row < rows; row++) {
+        slot = rf_wrap(ring, slot + 1);
+        /* Where the row before was taken back, its successor names the last one that was not. */
+        if (rf_load_relaxed(&ring->words[slot]) == lease->words[row])
+            rf_store_relaxed(&ring->links[slot], before);
+        if (!ready_slot(ring, slot, lease->words[row], about))
+            continue;
+        before = rf_lease_link(lease, row);
+        first = first ? first : before;
+        done++;
+    }
+    if (passed)
+        rf_chain_enter(ring, &(rf_chained){.first = first, .last = done ? before : 0}, lease->first,
+                       lease->words, rows, passed);
+    else if (done)
+        rf_chain_append(ring, 0, first, before);
     return done;
 }
 
@@ -278,13 +344,13 @@ rf_status rf_publish_requests(rf_lease *lease, uint32_t rows, const uint64_t *ta
                          .producer = rf_self(ring)};
     begin_publishing(ring);
     uint32_t done = publish_rows(lease, rows, tags, replies, &about);
-    end_publishing(ring);
     RF_STEP("publish: rows ready, not counted");
+    count_published(ring, done);
+    end_publishing(ring);
     lease->published = rows;
-    rf_count(ring, published, done);
     RF_STEP("publish: rows counted, nobody told");
     if (done)
-        rf_notify(&ring->header->readable, done);
+        rf_notify_behind_swap(&ring->header->readable, done);
     if (!lease->pinned) {
         rf_discard_rows(lease, rows);
         lease->settled = true;
@@ -310,7 +376,7 @@ rf_status rf_put_request(rf_ring *ring, const void *const *sources, uint64_t tag
                          int64_t deadline_ns, uint64_t *link)
 {
     uint32_t slot, count;
-    uint64_t word;
+    uint64_t word, since = rf_chain_now(ring);
     if (ring->is_pool)
         return RF_INVALID;
     rf_status status = wait_to_claim(ring, 1, deadline_ns, &slot, &count, &word);
@@ -331,17 +397,23 @@ rf_status rf_put_request(rf_ring *ring, const void *const *sources, uint64_t tag
         about.published_ns = rf_now_ns();
         begin_publishing(ring);
     }
-    bool published =
-        describe_slot(ring, slot, word, tag, reply, rf_load_relaxed(&ring->last_link), &about) &&
-        ready_slot(ring, slot, word, &about);
+    uint32_t passed;
+    uint64_t before = rf_chain_place(ring, slot, since, &passed),
+             own = rf_link(slot, rf_word_epoch(word));
+    bool published = describe_slot(ring, slot, word, tag, reply, before, &about) &&
+                     ready_slot(ring, slot, word, &about);
+    if (published && passed)
+        rf_chain_enter(ring, &(rf_chained){.first = own, .last = own}, slot, &word, 1, passed);
+    else if (published)
+        rf_chain_append(ring, 0, own, own);
+    RF_STEP("put: slot ready, not counted");
+    count_published(ring, published);
     end_publishing(ring);
     if (!published)
         return RF_SLOT_LOST;
-    RF_STEP("put: slot ready, not counted");
     if (link)
-        *link = rf_link(slot, rf_word_epoch(word));
-    rf_count(ring, published, 1);
-    rf_notify(&ring->header->readable, 1);
+        *link = own;
+    rf_notify_behind_swap(&ring->header->readable, 1);
     return RF_OK;
 }
 

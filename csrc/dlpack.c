@@ -1,14 +1,16 @@
 /*
  * A lease as a DLPack tensor: https://dmlc.github.io/dlpack/latest/ (C API, versions 0.8 and 1.0).
  *
- * It may not know the slot protocol. The tensor holds one reference to the lease; its deleter
+ * It may not know the slot protocol. The tensor holds one reference to the lease, or a copy of its rows; its deleter
  * drops it, from whatever thread, without any lock.
  */
 #include <stdlib.h>
+#include <string.h>
 
 #include "handle.h"
 
 enum { DL_CPU = 1 };
+enum { DL_READ_ONLY = 1 << 0, DL_IS_COPIED = 1 << 1 };
 enum { DL_INT = 0, DL_UINT = 1, DL_FLOAT = 2, DL_BFLOAT = 4, DL_COMPLEX = 5, DL_BOOL = 6 };
 
 typedef struct dl_tensor {
@@ -50,15 +52,18 @@ typedef struct export {
     union {
         dl_managed plain;
         dl_managed_versioned versioned;
-    } managed; /* first: the consumer's pointer is ours */
-    rf_lease *lease;
+    } managed;       /* first: the consumer's pointer is ours */
+    rf_lease *lease; /* NULL: the data are ours */
+    void *copy;
     int64_t shape[RF_MAX_RANK + 1];
     int64_t strides[RF_MAX_RANK + 1];
 } export;
 
 static void drop_export(export *self)
 {
-    rf_lease_drop(self->lease);
+    if (self->lease)
+        rf_lease_drop(self->lease);
+    free(self->copy);
     free(self);
 }
 
@@ -89,14 +94,32 @@ static uint8_t type_code(uint32_t dtype)
     }
 }
 
-static void describe(export *self, dl_tensor *tensor, uint32_t field_index, rf_view view)
+/* The lease's rows of a field, one sample behind the other, in memory of its own. */
+static void *copy_rows(const rf_lease *lease, const rf_field *field, uint32_t index, rf_view view)
 {
-    const rf_field *field = &self->lease->ring->geometry.field[field_index];
+    uint32_t rows = view == RF_VIEW_SAMPLE ? 1 : lease->rows;
+    uint64_t bytes = view == RF_VIEW_PADDED ? field->stride_bytes : field->sample_bytes;
+    const uint8_t *from = rf_lease_data(lease, index);
+    uint8_t *copy = aligned_alloc(RF_ALIGNMENT,
+                                  (rows * bytes + RF_ALIGNMENT - 1) / RF_ALIGNMENT * RF_ALIGNMENT);
+    if (!copy)
+        return NULL;
+    for (uint32_t row = 0; row < rows; row++)
+        memcpy(copy + row * bytes, from + row * field->stride_bytes, bytes);
+    return copy;
+}
+
+static void describe(export *self, dl_tensor *tensor, const rf_lease *lease, uint32_t field_index,
+                     rf_view view)
+{
+    const rf_field *field = &lease->ring->geometry.field[field_index];
     uint32_t element = rf_dtype_bytes(field->dtype);
     int32_t axis = 0;
     if (view != RF_VIEW_SAMPLE) {
-        self->shape[axis] = self->lease->rows;
-        self->strides[axis++] = (int64_t)(field->stride_bytes / element);
+        bool dense = self->copy && view == RF_VIEW_ROWS;
+        self->shape[axis] = lease->rows;
+        self->strides[axis++] =
+            (int64_t)((dense ? field->sample_bytes : field->stride_bytes) / element);
     }
     if (view == RF_VIEW_PADDED) {
         self->shape[axis] = (int64_t)(field->stride_bytes / element);
@@ -110,7 +133,7 @@ static void describe(export *self, dl_tensor *tensor, uint32_t field_index, rf_v
         }
         axis += (int32_t)field->rank;
     }
-    tensor->data = rf_lease_data(self->lease, field_index);
+    tensor->data = self->copy ? self->copy : rf_lease_data(lease, field_index);
     tensor->device.device_type = DL_CPU;
     tensor->ndim = axis;
     tensor->dtype.code = type_code(field->dtype);
@@ -120,22 +143,38 @@ static void describe(export *self, dl_tensor *tensor, uint32_t field_index, rf_v
     tensor->strides = self->strides;
 }
 
-void *rf_lease_export(rf_lease *lease, uint32_t field, rf_view view, int versioned)
+void *rf_lease_export(rf_lease *lease, uint32_t field, rf_view view, const rf_export_form *form)
 {
     export *self = calloc(1, sizeof *self);
     if (!self)
         return NULL;
-    rf_lease_retain(lease);
-    self->lease = lease;
-    if (versioned) {
+    if (form->copied) {
+        self->copy = copy_rows(lease, &lease->ring->geometry.field[field], field, view);
+        if (!self->copy) {
+            free(self);
+            return NULL;
+        }
+    } else {
+        rf_lease_retain(lease);
+        self->lease = lease;
+    }
+    if (form->versioned) {
         self->managed.versioned.version.major = 1;
         self->managed.versioned.deleter = delete_versioned;
-        describe(self, &self->managed.versioned.tensor, field, view);
+        self->managed.versioned.flags = form->copied      ? DL_IS_COPIED
+                                        : form->read_only ? DL_READ_ONLY
+                                                          : 0;
+        describe(self, &self->managed.versioned.tensor, lease, field, view);
     } else {
         self->managed.plain.deleter = delete_plain;
-        describe(self, &self->managed.plain.tensor, field, view);
+        describe(self, &self->managed.plain.tensor, lease, field, view);
     }
     return self;
+}
+
+void rf_export_make_read_only(void *tensor)
+{
+    ((dl_managed_versioned *)tensor)->flags |= DL_READ_ONLY;
 }
 
 void rf_export_delete(void *tensor, int versioned)

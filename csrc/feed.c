@@ -168,6 +168,11 @@ int rf_feed_unpark(rf_feed *feed)
 
 /* ---- Waiting -------------------------------------------------------------------------------- */
 
+static bool is_finished(int status)
+{
+    return status == RF_FINISHED || status == RF_PRODUCER_FAILED;
+}
+
 /* Ctrl-C that no one has answered for yet. */
 static rf_answer look_for_interrupts(rf_feed *feed)
 {
@@ -200,8 +205,10 @@ static int end_as_told(rf_feed *feed, rf_answer answer)
 /* RF_OK, or why no one is to wait for this feed any more. */
 static rf_status still_open(const rf_feed *feed)
 {
-    if (rf_shelf_is_closed(&feed->shelf) || rf_feeds_stopped())
+    if (rf_feeds_stopped())
         return RF_FINISHED;
+    if (rf_shelf_is_closed(&feed->shelf))
+        return rf_ring_has_failed(feed->ring) ? RF_PRODUCER_FAILED : RF_FINISHED;
     return rf_load_relaxed(&feed->dropped) ? RF_CLOSED : RF_OK;
 }
 
@@ -279,6 +286,13 @@ static rf_status give_nothing(rf_feed *feed, rf_run **run)
     return *run ? RF_OK : RF_NO_MEMORY;
 }
 
+/* What of a batch is handed on. NULL: no memory. */
+static rf_run *run_of(const rf_feed *feed, rf_lease *lease)
+{
+    return feed->plan.copies ? rf_run_copied(lease, feed->plan.shown)
+                             : rf_run_of_lease(lease, feed->plan.shown);
+}
+
 static rf_status next_run(rf_feed *feed, rf_run **run)
 {
     rf_lease *lease;
@@ -288,7 +302,7 @@ static rf_status next_run(rf_feed *feed, rf_run **run)
     int status = take_rows(feed, feed->plan.most, feed->plan.least, &lease);
     if (status == RF_NOTHING)
         return give_nothing(feed, run);
-    if (status == RF_OK && !(*run = rf_run_of_lease(lease, feed->plan.shown)))
+    if (status == RF_OK && !(*run = run_of(feed, lease)))
         return RF_NO_MEMORY;
     return (rf_status)status;
 }
@@ -304,7 +318,7 @@ static rf_status next_exact(rf_feed *feed, rf_run **out)
         rf_lease *lease;
         int status = take_rows(feed, most, most, &lease);
         if (status == RF_OK && !run && rf_lease_rows(lease) == exact)
-            return (*out = rf_run_of_lease(lease, feed->plan.shown)) ? RF_OK : RF_NO_MEMORY;
+            return (*out = run_of(feed, lease)) ? RF_OK : RF_NO_MEMORY;
         if (status == RF_OK && !run && !(run = rf_run_of_copies(feed->ring, exact))) {
             rf_lease_drop(lease);
             return RF_NO_MEMORY;
@@ -313,7 +327,7 @@ static rf_status next_exact(rf_feed *feed, rf_run **out)
             if (run)
                 rf_shelf_put(&feed->shelf, run); /* whoever comes next goes on with it */
             /* At the ring's end nobody may: the last of several threads has what all gathered. */
-            if (status == RF_FINISHED &&
+            if (is_finished(status) &&
                 (run = rf_shelf_take(&feed->shelf, &feed->ring->geometry, exact)))
                 break;
             return status == RF_NOTHING ? give_nothing(feed, out) : (rf_status)status;
@@ -335,7 +349,7 @@ rf_status rf_feed_next(rf_feed *feed, rf_run **run)
     do {
         returns = rf_shelf_returns(&feed->shelf);
         status = feed->plan.exact ? next_exact(feed, run) : next_run(feed, run);
-    } while (status == RF_FINISHED && !rf_shelf_close(&feed->shelf, returns));
+    } while (is_finished(status) && !rf_shelf_close(&feed->shelf, returns));
     if (status == RF_OK && feed->plan.ahead && (*run)->rows && !rf_ahead_begin(feed, *run))
         return RF_NO_MEMORY;
     return status;
@@ -373,5 +387,7 @@ void rf_feed_explain(const rf_feed *feed, rf_status status, char *text, size_t b
         .least = feed->plan.exact ? feed->plan.exact : feed->plan.least,
         .timeout_seconds = (double)feed->plan.timeout_ns / 1e9,
     };
+    if (status == RF_PRODUCER_FAILED)
+        rf_ring_failure(feed->ring, fact.failure);
     rf_feed_say(&fact, status, text, bytes);
 }

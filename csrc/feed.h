@@ -17,7 +17,8 @@ typedef struct rf_feed_plan {
     uint32_t most, least; /* rows of an element */
     uint32_t exact;       /* rows of every element, where not 0; gathered, where they lie apart */
     uint32_t ahead;       /* elements go back until they are delivered (ahead.h) */
-    uint32_t shown; /* show at least so many rows: what lies behind an element's is not its own */
+    uint32_t shown;  /* show at least so many rows: what lies behind an element's is not its own */
+    uint32_t copies; /* elements have memory of their own, and their slots are free at once */
     int64_t linger_ns;
     int64_t timeout_ns; /* < 0: wait for ever */
     int64_t turn_ns;    /* idle for so long, the turn is over (rf_feed_next); 0: it never is */
@@ -43,11 +44,11 @@ RF_API rf_status rf_feed_park(rf_feed *feed, rf_lease *lease);
 /* Drop what is laid in. True: there was something. */
 RF_API int rf_feed_unpark(rf_feed *feed);
 
-/* The next element. RF_AGAIN: the turn is over; RF_FINISHED; RF_EMPTY: nothing in time; RF_CLOSED: the ring, or
- * the feed was ended while this waited;
+/* The next element. RF_AGAIN: the turn is over; RF_FINISHED, RF_PRODUCER_FAILED: also each time after that; RF_EMPTY:
+ * nothing in time; RF_CLOSED: the ring, or the feed was ended while this waited;
  * RF_INTERRUPTED: the attendant said so, and there are no turns; RF_NO_MEMORY. */
 RF_API rf_status rf_feed_next(rf_feed *feed, rf_run **run);
-/* May another turn begin? RF_OK, RF_FINISHED, RF_CLOSED. */
+/* May another turn begin? RF_OK, RF_FINISHED, RF_PRODUCER_FAILED, RF_CLOSED. */
 RF_API rf_status rf_feed_turn(rf_feed *feed);
 /* What a status of rf_feed_next means, in words. */
 RF_API void rf_feed_explain(const rf_feed *feed, rf_status status, char *text, size_t bytes);

@@ -30,6 +30,13 @@ void rf_feed_say(const rf_feed_fact *fact, rf_status status, char *text, size_t 
         snprintf(text, bytes, "RingFinished: ring '%s' was finished: no more records come.",
                  fact->ring);
         return;
+    case RF_PRODUCER_FAILED:
+        snprintf(
+            text, bytes,
+            "ProducerFailed: ring '%s': a producer raised, and no more records come. Mend it, and "
+            "create the ring anew. %s",
+            fact->ring, fact->failure);
+        return;
     case RF_INTERRUPTED:
         snprintf(text, bytes,
                  "InterruptedError: ring '%s': SIGINT ended a feed's wait for records.",

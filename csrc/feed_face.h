@@ -11,6 +11,7 @@ typedef struct rf_feed_fact {
     const char *ring;
     uint32_t ready, least; /* records that are there, and that an element needs */
     double timeout_seconds;
+    char failure[RF_FAILURE_BYTES + 1]; /* a producer's */
 } rf_feed_fact;
 
 void rf_feed_say(const rf_feed_fact *fact, rf_status status, char *text, size_t bytes);

@@ -8,6 +8,7 @@
 #include <sys/types.h>
 
 #include "layout.h"
+#include "own_file.h"
 #include "step.h"
 
 #define RF_HUGE_PAGE_BYTES (UINT64_C(2) << 20)
@@ -21,6 +22,32 @@ typedef struct rf_pin {
     bool stuck;                 /* the driver would not let go of something */
 } rf_pin;
 
+/* What this handle published last, in the order in which takers get it (order.c). Between begin_ and end_publishing,
+ * but for `published`. */
+enum { RF_CHAIN_ENTRIES = 64, RF_CHAIN_KNOWN = RF_CHAIN_ENTRIES - 1 };
+
+typedef struct rf_chained {
+    uint64_t first, last; /* links that name the first and the last row of a publication */
+    uint64_t number;      /* the how-manieth it was */
+} rf_chained;
+
+typedef struct rf_chain {
+    _Atomic uint64_t
+        published; /* publications so far; behind the last entry is the place for the next */
+    uint64_t base; /* so many of them were a parent's */
+    rf_chained entries[RF_CHAIN_ENTRIES];
+} rf_chain;
+
+/* What takes through this handle set aside, and nobody has said yet (letters.c). */
+enum { RF_MOST_LETTERS = 16 };
+
+typedef struct rf_letters {
+    _Atomic uint32_t count; /* 0: there is none */
+    _Atomic uint32_t busy;
+    uint32_t first, unsaid;
+    rf_letter letters[RF_MOST_LETTERS];
+} rf_letters;
+
 struct rf_ring {
     rf_geometry geometry; /* copied and checked once: shared memory can not change it */
     rf_header *header;
@@ -33,14 +60,15 @@ struct rf_ring {
     uint8_t *mapping;
     size_t mapped_bytes;
 
-    int fd;
-    dev_t device; /* device and inode tell handles on one segment in one process */
+    int fd; /* others may close it, and use its number for another file: rf_is_file */
+    dev_t device;
     ino_t inode;
-    struct rf_ring *next; /* in the process's list of handles (liveness.c) */
+    rf_stake stake, owner_stake; /* keep our locks (own_file.c) */
 
-    bool is_pool; /* of reply cells (replies.c) */
+    bool is_pool;   /* of reply cells (replies.c) */
+    bool is_padded; /* the regions do not follow on themselves (plan.c): runs_end, always */
     _Atomic bool owner;
-    _Atomic bool runs_end; /* no claim and no batch passes the ring's end (pin.c) */
+    _Atomic bool runs_end; /* no claim and no batch passes the ring's end (plan.c, pin.c) */
     int numa_errno;
     rf_pin pin;
     rf_pin_report pin_report;
@@ -49,10 +77,16 @@ struct rf_ring {
     _Atomic uint32_t self;       /* our owner number: participant index + 1 */
     _Atomic uint32_t generation; /* rf_fork_generation when `self` joined; written after it */
     _Atomic uint32_t closing;
-    _Atomic uint32_t references; /* the handle itself and each lease */
+    _Atomic uint32_t references; /* the handle until it is retired, and each lease */
+    _Atomic uint32_t lives;      /* of this struct: the handle, and entry and memory (end.c) */
+    _Atomic uint32_t retired;    /* nobody is inside an operation of this handle, nor comes in */
+    size_t kept_bytes;           /* what is left of the mapping when the memory is given back */
     _Atomic uint32_t publishing; /* a thread of this process is at it, the others wait */
-    _Atomic uint64_t last_link;  /* names the record that we published last */
-    _Atomic int64_t looked_ns;   /* when we last looked for dead participants */
+    _Atomic uint64_t last_link;  /* names the last record of our chain */
+    rf_chain chain;
+    rf_letters letters;
+    _Atomic int64_t looked_ns;   /* when a thread of this handle looked after the dead last, */
+    _Atomic uint32_t looked_by;  /* and which (looking.c) */
     _Atomic uint32_t claim_spin; /* how long a wait is worth spinning; learnt */
     _Atomic uint32_t take_spin;
     _Atomic uint32_t trail,
@@ -69,8 +103,13 @@ struct rf_lease {
     bool pinned;
     bool settled; /* nothing is left to give back */
     bool unseen;  /* rf_lease_give_back */
+    bool failed;  /* rf_lease_fail */
+    bool dead_letter;
+    uint8_t failures; /* over these rows, of other takers */
+    uint64_t since;   /* of a claim: rf_chain_now when it began */
     _Atomic uint32_t references;
     int64_t claimed_ns;
+    uint32_t room;    /* for so many words */
     uint64_t words[]; /* each slot's word as we made it */
 };
 
@@ -120,16 +159,46 @@ typedef struct rf_census {
     uint32_t free, claimed, ready, taken, pinned;
 } rf_census;
 
+extern _Atomic uint32_t rf_fork_generation; /* + 1 in each child of a fork (liveness.c) */
+rf_status rf_join(rf_ring *ring); /* become a participant, unless we are one (liveness.c) */
+
 /* RF_OK, or why no operation may start on this handle now. Joins anew after a fork. */
-rf_status rf_enter(rf_ring *ring);
+static inline rf_status rf_enter(rf_ring *ring)
+{
+    if (rf_load_acquire(&ring->closing)) /* A6 <- R6 (rf_ring_close) */
+        return RF_CLOSED;
+    /* A7 <- R7 (rf_join): who sees the new generation also sees the new `self`. */
+    if (rf_load_acquire(&ring->generation) == rf_load_relaxed(&rf_fork_generation))
+        return RF_OK;
+    /* A forked child: what the parent holds is the parent's; the child joins as itself. */
+    return rf_join(ring);
+}
+
 /* RF_OK while records may still be published into the ring. */
-rf_status rf_still_open(const rf_ring *ring);
-/* Once in a slice, whoever finds nothing to do looks after the dead, however short its own wait
- * is. True: something came of it, look again. */
-bool rf_look_after_the_dead(rf_ring *ring, int64_t now_ns);
+static inline rf_status rf_still_open(const rf_ring *ring)
+{
+    if (rf_load_relaxed(&ring->header->finished) & RF_IS_FINISHED)
+        return RF_FINISHED;
+    return rf_load_relaxed(&ring->header->closed) ? RF_CLOSED : RF_OK;
+}
 /* Before a wait goes on: RF_OK, or why it is over. */
 rf_status rf_wait_on(int64_t *started, int64_t now_ns, int64_t deadline_ns, rf_status out_of_time);
 rf_census rf_count_states(const rf_ring *ring);
+
+/* ---- looking.c ------------------------------------------------------------------------------ */
+
+/* Once in a slice one of all who find nothing to do looks after the dead, however short its own wait
+ * is. True: something came of it, look again. */
+bool rf_look_after_the_dead(rf_ring *ring, int64_t now_ns);
+/* When a patient waiter looks again at the latest: at the end of a slice, or later where many wait. */
+int64_t rf_patience_ends(const rf_ring *ring, int64_t now_ns);
+/* Do so many wait that they sleep for longer? */
+bool rf_many_wait(const rf_ring *ring);
+/* Around a patient sleep. */
+void rf_begin_patience(rf_ring *ring);
+void rf_end_patience(rf_ring *ring);
+/* Wake all who sleep patiently, whatever for. */
+void rf_wake_patient(rf_ring *ring);
 
 /* ---- lease.c -------------------------------------------------------------------------------- */
 
@@ -149,52 +218,99 @@ static inline uint32_t rf_lease_slot(const rf_lease *lease, uint32_t row)
     return rf_wrap(lease->ring, lease->first + row);
 }
 
+/* ---- plan.c --------------------------------------------------------------------------------- */
+
+/* As rf_plan, for the very number of slots that is asked for. */
+rf_status rf_plan_exactly(const rf_options *options, rf_geometry *geometry);
+/* Does one region follow on itself without a gap, so that a run may pass the ring's end? */
+bool rf_is_mirrored(const rf_geometry *geometry);
+
+/* ---- letters.c ------------------------------------------------------------------------------ */
+
+/* Is a record over which so many takers failed to be set aside? */
+bool rf_is_dead_letter(const rf_ring *ring, uint32_t failures);
+/* Set aside a batch that is a dead letter, and leave a letter about it. */
+void rf_put_aside(rf_lease *lease);
+
 /* ---- segment.c ------------------------------------------------------------------------------ */
 
-void rf_ring_retain(rf_ring *ring);
-void rf_ring_unref(rf_ring *ring); /* the last one unmaps */
+/* Close the segment's descriptor, unless other code has done so. */
+void rf_close_descriptor(const rf_ring *ring);
 /* The layout that a header claims is the one that we compute, or RF_DAMAGED. */
 rf_status rf_check_geometry(const rf_geometry *claimed, uint64_t file_bytes, rf_geometry *checked);
 
+/* ---- end.c ---------------------------------------------------------------------------------- */
+
+void rf_ring_retain(rf_ring *ring);
+void rf_ring_unref(rf_ring *ring); /* the last one unmaps */
+
+/* ---- space.c -------------------------------------------------------------------------------- */
+
+/* Does the file system of the segment have room for it? */
+bool rf_has_space(const rf_ring *ring);
+/* Reserve every page now: what is missing shows here, not as SIGBUS at a write. RF_NO_SPACE, RF_SYSTEM. */
+rf_status rf_reserve(rf_ring *ring);
+/* Nobody may change the size of a segment without a name any more: a peer that could shrink it could end all. */
+void rf_seal_size(int fd);
+
 /* ---- liveness.c ----------------------------------------------------------------------------- */
 
-extern _Atomic uint32_t rf_fork_generation; /* + 1 in each child of a fork */
+void rf_watch_forks(void);    /* before the first handle of a process */
+void rf_leave(rf_ring *ring); /* hand the entry back; the counters stay */
+/* A description of our own for locks on the segment, until rf_own_file_close. */
+bool rf_open_for_locks(const rf_ring *ring, rf_own_file *own);
+/* What to say when that fails, by errno. */
+rf_status rf_no_description(void);
 
-rf_status rf_join(rf_ring *ring); /* become a participant, unless we are one */
-void rf_leave(rf_ring *ring);     /* hand the entry back; the counters stay */
-void rf_enlist(rf_ring *ring);    /* into this process's list of handles */
-void rf_delist(rf_ring *ring);    /* and out of it, with its descriptor */
-void rf_lock_list(void);          /* keep other threads from opening and closing handles */
-void rf_unlock_list(void);
-/* With the list locked: does a handle of this very process own the segment? */
-bool rf_we_own(dev_t device, ino_t inode);
-/* Is that participant of the segment a handle of this process? */
-bool rf_we_are(dev_t device, ino_t inode, uint32_t owner);
-
-/* Is that participant a living process's? Also one of this process's handles. */
+/* As rf_recover, of those whose number has its bit set alone. */
+uint32_t rf_recover_some(rf_ring *ring, const uint64_t *owners);
+/* Is that participant a living process's, or a handle of our own? */
 bool rf_participant_lives(rf_ring *ring, uint32_t owner);
 
 /* ---- replies.c, answering.c ----------------------------------------------------------------- */
 
 /* Undo what a participant that is dead, or leaves, was doing with a cell. */
 void rf_recover_cell(rf_ring *pool, uint32_t cell, uint32_t dead);
+/* Wake whoever waits for that answered cell. */
+void rf_tell(rf_ring *pool, uint32_t cell);
 /* The lease on cells ends: what was not answered is not wanted any more. */
 void rf_withdraw(rf_lease *cells);
 
+/* ---- producing.c ---------------------------------------------------------------------------- */
+
+/* End what blocks a participant has open that is dead, or leaves, and finish the ring if they were the last. */
+void rf_end_blocks(rf_ring *ring, uint32_t owner);
+/* Finish the ring if its producers have come and none is left: behind the end of a block, or at any time. */
+bool rf_finish_if_left(rf_ring *ring);
+
 /* ---- owner.c -------------------------------------------------------------------------------- */
 
-rf_status rf_lock_owner(int fd); /* say that this process owns the segment */
+rf_status rf_lock_owner(rf_ring *ring); /* say that this process owns the segment */
 void rf_unlock_owner(rf_ring *ring);
 bool rf_owner_lives(const rf_ring *ring);
 
 /* ---- pin.c ---------------------------------------------------------------------------------- */
 
-void rf_pin_end(rf_ring *ring); /* unregister what is registered, then unmap */
+/* Unregister what is registered, then unmap what lies behind the first so many bytes. */
+void rf_pin_end(rf_ring *ring, size_t kept_bytes);
 
 /* ---- waiter.c ------------------------------------------------------------------------------- */
 
 /* Tell waiters that `rows` more rows are there; UINT32_MAX wakes them whatever they want. */
 void rf_notify(rf_event *event, uint32_t rows);
+/* The same behind F1. */
+void rf_tell_waiters(rf_event *event, uint32_t rows);
+
+/* As rf_notify, where what is told of was written by a compare-and-swap. */
+static inline void rf_notify_behind_swap(rf_event *event, uint32_t rows)
+{
+    rf_fence_behind_swap(); /* F1 with F2 (rf_prepare_wait) */
+    if (rf_load_relaxed(&event->wanted) != 0)
+        rf_tell_waiters(event, rows);
+}
+
+/* As many of those who wait for one row each; the others sleep on. */
+void rf_notify_some(rf_event *event, uint32_t count);
 /* Leave word that we wait for `rows`; the caller looks once more, then sleeps on the key. */
 uint32_t rf_prepare_wait(rf_event *event, uint32_t rows);
 /* A taker that goes to sleep: wake the producers that wait for more room than was given back, if there is

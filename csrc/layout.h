@@ -29,7 +29,9 @@ enum { RF_CACHE_LINE = 64, RF_CACHE_PAIR = 128 /* lines are fetched in pairs */ 
  *  |     epoch      |  owner   | pin | state |
  *  +----------------+----------+-----+-------+
  *
- * owner: participant index + 1, 0 for nobody (FREE, READY).
+ * owner: participant index + 1, 0 for nobody (FREE). Of a READY word it is no owner, but what takers
+ *        must know before they take the record: how many takers failed over it, and how often its link
+ *        was written anew (rf_word_failures, rf_word_turn).
  * pin:   the producer still has a view of the published slot: on release it becomes PINNED
  *        (owner: that producer) instead of FREE, until the view is gone.
  * epoch: + 1 at each return to FREE; so a word seen once is never seen again, but for those of a
@@ -69,18 +71,47 @@ static inline uint64_t rf_word_epoch(uint64_t word)
     return word >> 16;
 }
 
+/* What a READY word of a ring says in the owner's place: in the lower 8 bits how many takers failed over the record,
+ * because they died or said so; in the upper 4 how often its link was written anew. */
+enum { RF_MOST_FAILURES = UINT8_MAX, RF_MOST_TURNS = 15 };
+#define RF_ONE_TURN (UINT64_C(1) << 12)
+
+static inline uint64_t rf_ready_word(uint64_t epoch, uint32_t failures)
+{
+    return rf_word(RF_STATE_READY, failures > RF_MOST_FAILURES ? RF_MOST_FAILURES : failures,
+                   epoch);
+}
+
+static inline uint32_t rf_word_failures(uint64_t word)
+{
+    return (uint32_t)(word >> 4) & RF_MOST_FAILURES;
+}
+
+/* READY, and nobody failed over it, nor was its link written anew: as almost every record is found. */
+static inline bool rf_is_ready_as_put(uint64_t word)
+{
+    return (word & 0xfff7) == RF_STATE_READY;
+}
+
+static inline uint32_t rf_word_turn(uint64_t word)
+{
+    return (uint32_t)(word >> 12) & RF_MOST_TURNS;
+}
+
 /* ---- The order of one producer's records ---------------------------------------------------- */
 
 /*
- * A record's link names the record that its producer published before: slot in the upper 24
- * bits, the low 40 bits of its epoch below. A taker takes a record only when the slot that its
- * link names no longer holds that record READY. 0 is no link (epochs start at 1).
+ * A record's link names the record that goes before it in the chain of its producer (order.c): slot in
+ * the upper 24 bits, a bit that is always set, the low 39 bits of its epoch. A taker takes a record
+ * only when the slot that its link names no longer holds that record READY. 0 is no link: the bit
+ * keeps slot 0 from having such a one at any epoch.
  */
-#define RF_LINK_EPOCH_MASK ((UINT64_C(1) << 40) - 1)
+#define RF_LINK_EPOCH_MASK ((UINT64_C(1) << 39) - 1)
+#define RF_LINK_BIT (UINT64_C(1) << 39)
 
 static inline uint64_t rf_link(uint32_t slot, uint64_t epoch)
 {
-    return (uint64_t)slot << 40 | (epoch & RF_LINK_EPOCH_MASK);
+    return (uint64_t)slot << 40 | RF_LINK_BIT | (epoch & RF_LINK_EPOCH_MASK);
 }
 
 static inline uint32_t rf_link_slot(uint64_t link)
@@ -120,15 +151,23 @@ typedef struct rf_use {
     _Atomic uint64_t deliveries; /* rf_delivered; of another epoch: none */
 } rf_use;
 
-/* So many deliveries of the record of that epoch; a producer need not set them back. */
-static inline uint64_t rf_delivered(uint64_t epoch, uint32_t count)
+/* So many deliveries of the record of that epoch, and what its READY word is to say of failures if its taker dies now:
+ * a taker that nobody was shown the record by has not failed. A producer need not set them back. */
+static inline uint64_t rf_delivered(uint64_t epoch, uint32_t count, uint32_t failures)
 {
-    return epoch << 16 | (count > UINT16_MAX ? UINT16_MAX : count);
+    return epoch << 16 |
+           (uint64_t)(failures > RF_MOST_FAILURES ? RF_MOST_FAILURES : failures) << 8 |
+           (count > UINT8_MAX ? UINT8_MAX : count);
 }
 
 static inline uint32_t rf_deliveries(uint64_t delivered, uint64_t epoch)
 {
-    return delivered >> 16 == epoch ? (uint32_t)delivered & UINT16_MAX : 0;
+    return delivered >> 16 == epoch ? (uint32_t)delivered & UINT8_MAX : 0;
+}
+
+static inline uint32_t rf_failures(uint64_t delivered, uint64_t epoch)
+{
+    return delivered >> 16 == epoch ? (uint32_t)(delivered >> 8) & UINT8_MAX : 0;
 }
 
 /* In a reply pool, what a cell knows beside its word: the states are those of a slot, read as
@@ -158,21 +197,56 @@ typedef struct rf_event {
 /* The counters of one participant; only it writes them, so they cost no sharing. */
 typedef struct rf_counters {
     _Atomic uint64_t published, discarded, taken, released, batches;
-    _Atomic uint64_t redelivered, dropped, reclaimed;
+    _Atomic uint64_t redelivered, dropped, reclaimed, dead_letters;
     _Atomic uint64_t claim_wait_ns, take_wait_ns;
 } rf_counters;
 
-/* What an entry of the participant table says; of an engine, the stage that it serves is in the upper bits. */
+/* What an entry of the participant table says; of an engine, where it takes from is in the upper bits. */
 enum { RF_ABSENT = 0, RF_PRESENT = 1, RF_SERVING = 2, RF_STATE_BITS = 2 };
-enum { RF_MOST_STAGES = 16 };
+enum { RF_ENGINE_NAMES = 16, RF_ENGINE_NAME_BYTES = 64 };
 
-/* Alive is who holds the record lock of its entry (liveness.c), whatever this says. */
+/* The mark of a process (witness.c). */
+typedef struct rf_witness {
+    _Atomic uint64_t start; /* when it started, in the kernel's ticks */
+    _Atomic uint32_t pid;   /* as its own PID namespace knows it; 0: no mark */
+    _Atomic uint32_t pid_namespace, time_namespace; /* inodes of /proc/self/ns; 0: not known */
+    _Atomic uint32_t stack;                         /* where its program's stack began, / 16 */
+} rf_witness;
+
+/* Who is alive says the lock of its entry, with `who` as a second witness (liveness.c), whatever `state` is. */
 typedef struct rf_participant {
     _Alignas(RF_CACHE_PAIR) _Atomic uint32_t state;
-    _Atomic uint32_t pid; /* for people; never used to decide anything */
+    _Atomic uint32_t waits; /* how many of its threads sleep patiently (looking.c) */
     rf_counters counters;
     rf_event answered; /* of a client in a reply pool: it waits here for any of its answers */
+    _Atomic uint64_t producing; /* its open producing blocks (producing.c) */
+    _Atomic uint64_t model;     /* of an engine in a reply pool: rf_service.model */
+    _Atomic uint32_t onward;    /* rf_service.onward */
+    _Atomic uint32_t turn;      /* of the first of its threads that sleep patiently */
+    rf_witness who;
 } rf_participant;
+
+/* rf_header.finished: whether the ring is, and above that bit how many producers have entered. In one word, so
+ * that a producer cannot enter between the last look for producers and the end. */
+#define RF_IS_FINISHED UINT64_C(1)
+#define RF_ONE_PRODUCER UINT64_C(2)
+
+static inline uint64_t rf_producers_entered(uint64_t finished)
+{
+    return finished / RF_ONE_PRODUCER;
+}
+
+/* The text of the first producer that failed. Its word is that of a slot:
+ *
+ *   FREE --claim--> CLAIMED(producer) --the text is whole--> READY, for good
+ *
+ * RF_PIN says that a producer failed whose text found no room, because the text of another was being written: if
+ * that one is never whole, takers are told at least that. A claim of the dead becomes FREE, epoch + 1. */
+typedef struct rf_failure {
+    _Alignas(RF_CACHE_PAIR) _Atomic uint64_t word;
+    _Atomic uint32_t bytes; /* of the text, UTF-8, without a NUL */
+    char text[RF_FAILURE_BYTES];
+} rf_failure;
 
 typedef struct rf_header {
     uint64_t magic;
@@ -180,22 +254,32 @@ typedef struct rf_header {
     _Atomic uint32_t whole; /* 1 once everything else stands */
     uint64_t creator_pid;
     uint32_t redeliver;
-    uint64_t note;    /* of the creator's, for whoever attaches */
+    uint32_t max_deliveries; /* 0: no limit */
+    uint64_t note;           /* of the creator's, for whoever attaches */
     uint64_t answers; /* 0; or the inode of the ring for which this is a pool of reply cells */
+    rf_witness owner; /* the second witness of the owner's lock (owner.c) */
+    uint64_t inode;   /* the segment's own: in a copy of the file all marks are of nobody */
     _Alignas(RF_CACHE_PAIR) _Atomic uint32_t claim_cursor; /* where the next claim starts to look */
     _Alignas(RF_CACHE_PAIR) _Atomic uint32_t take_cursor;  /* where the next take starts to look */
-    _Alignas(RF_CACHE_PAIR) _Atomic uint32_t finished;
+    _Alignas(RF_CACHE_PAIR) _Atomic uint64_t finished; /* RF_IS_FINISHED, rf_producers_entered */
     _Atomic uint32_t closed;
+    uint32_t producers;                        /* rf_options.producers */
     _Alignas(RF_CACHE_PAIR) rf_event readable; /* takers wait here for READY */
     _Alignas(RF_CACHE_PAIR) rf_event writable; /* producers wait here for FREE */
-    /* Of a pool: the stages that ever had an engine, each 0 or what rf_pool_serve was given. */
-    _Alignas(RF_CACHE_PAIR) _Atomic uint32_t stages[RF_MOST_STAGES];
+    /* Of a pool: the model that came last to each place, UTF-8 and for messages; `from` says which place. */
+    char engine_names[RF_ENGINE_NAMES][RF_ENGINE_NAME_BYTES];
+    /* Looking for the dead (looking.c): when somebody last began to, of which READY words it told the waiters last,
+     * how many threads then slept patiently, and by which larger number some may still sleep. */
+    _Alignas(RF_CACHE_PAIR) _Atomic int64_t looked_ns;
+    _Atomic uint64_t told;
+    _Atomic uint32_t waiters, planned;
     _Alignas(RF_CACHE_PAIR) rf_counters departed; /* counters of participants that left */
+    rf_failure failure;
     _Alignas(RF_CACHE_PAIR) rf_geometry geometry;
 } rf_header;
 
 _Static_assert(sizeof(rf_slot) == RF_CACHE_LINE, "a slot record is one cache line");
-_Static_assert(sizeof(rf_participant) == RF_CACHE_PAIR, "a participant is one pair of lines");
+_Static_assert(sizeof(rf_participant) == 2 * RF_CACHE_PAIR, "a participant is two pairs of lines");
 _Static_assert(sizeof(rf_cell) == sizeof(rf_slot), "a cell's record lies where a slot's does");
 _Static_assert(offsetof(rf_header, writable) - offsetof(rf_header, readable) == RF_CACHE_PAIR,
                "an event count has its lines for itself");

@@ -5,6 +5,7 @@
  * reference its slots are given back, without a lock and without Python. The protocol's outline
  * stands in ring.c.
  */
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,14 +13,58 @@
 
 /* ---- What a lease is ------------------------------------------------------------------------ */
 
+/* Each thread keeps the memory of one lease that it freed: the next is mostly of the same size, and costs no malloc. */
+enum { ROOM_WORTH_KEEPING = 256 };
+typedef enum keeping { NOT_YET, KEEPING, THREAD_ENDS } keeping;
+static _Thread_local rf_lease *spare;
+static _Thread_local keeping keeps;
+static pthread_key_t end_of_thread;
+static pthread_once_t watch_threads = PTHREAD_ONCE_INIT;
+static bool are_watched;
+
+static void free_spare(void *unused)
+{
+    (void)unused;
+    keeps = THREAD_ENDS;
+    free(spare);
+    spare = NULL;
+}
+
+static void watch_ends(void)
+{
+    are_watched = pthread_key_create(&end_of_thread, free_spare) == 0;
+}
+
+static bool keeps_spares(void)
+{
+    if (keeps == NOT_YET) {
+        pthread_once(&watch_threads, watch_ends);
+        bool watched = are_watched && pthread_setspecific(end_of_thread, &keeps) == 0;
+        keeps = watched ? KEEPING : THREAD_ENDS;
+    }
+    return keeps == KEEPING;
+}
+
+static rf_lease *memory_for(uint32_t rows)
+{
+    rf_lease *lease = spare;
+    if (lease && lease->room >= rows) {
+        spare = NULL;
+        return lease;
+    }
+    lease = malloc(sizeof *lease + rows * sizeof lease->words[0]);
+    if (lease)
+        lease->room = rows;
+    return lease;
+}
+
 rf_lease *rf_new_lease(rf_ring *ring, uint32_t rows)
 {
-    rf_lease *lease = malloc(sizeof *lease + rows * sizeof lease->words[0]);
+    rf_lease *lease = memory_for(rows);
     if (!lease)
         return NULL;
-    memset(lease, 0, sizeof *lease);
-    lease->ring = ring;
-    lease->generation = rf_load_relaxed(&ring->generation);
+    *lease = (rf_lease){
+        .ring = ring, .generation = rf_load_relaxed(&ring->generation), .room = lease->room};
     atomic_init(&lease->references, 1);
     rf_ring_retain(ring);
     return lease;
@@ -28,7 +73,10 @@ rf_lease *rf_new_lease(rf_ring *ring, uint32_t rows)
 void rf_free_lease(rf_lease *lease)
 {
     rf_ring *ring = lease->ring;
-    free(lease);
+    if (!spare && lease->room <= ROOM_WORTH_KEEPING && keeps_spares())
+        spare = lease;
+    else
+        free(lease);
     rf_ring_unref(ring);
 }
 
@@ -42,6 +90,40 @@ void rf_lease_give_back(rf_lease *lease)
     lease->unseen = true;
 }
 
+void rf_lease_fail(rf_lease *lease)
+{
+    lease->failed = true;
+}
+
+uint32_t rf_lease_failures(const rf_lease *lease)
+{
+    return lease->failures;
+}
+
+int rf_lease_is_dead_letter(const rf_lease *lease)
+{
+    return lease->dead_letter;
+}
+
+/* Of a row in our hands: what its READY word is to say of failures if we die, or give it back. */
+static void note_failures(rf_lease *lease, uint32_t row, uint32_t failures)
+{
+    rf_use *use = &lease->ring->uses[rf_lease_slot(lease, row)];
+    uint64_t epoch = rf_word_epoch(lease->words[row]);
+    uint32_t deliveries = rf_deliveries(rf_load_relaxed(&use->deliveries), epoch);
+    rf_store_relaxed(&use->deliveries, rf_delivered(epoch, deliveries, failures));
+}
+
+void rf_lease_show(rf_lease *lease, int shown)
+{
+    if (lease->is_claim || lease->generation != rf_load_relaxed(&rf_fork_generation))
+        return;
+    for (uint32_t row = 0; row < lease->rows; row++)
+        note_failures(lease, row, lease->failures + (shown != 0));
+}
+
+static uint32_t failures_before(const rf_lease *lease, uint32_t row);
+
 rf_lease *rf_lease_split(rf_lease *batch, uint32_t rows)
 {
     if (batch->is_claim || rows == 0 || rows >= batch->rows || rf_lease_references(batch) != 1)
@@ -53,6 +135,10 @@ rf_lease *rf_lease_split(rf_lease *batch, uint32_t rows)
     rest->rows = batch->rows - rows;
     rest->generation = batch->generation;
     rest->unseen = batch->unseen;
+    rest->failed = batch->failed;
+    rest->failures = (uint8_t)failures_before(batch, rows);
+    if (rows == 1)
+        batch->failures = (uint8_t)failures_before(batch, 0);
     memcpy(rest->words, batch->words + rows, rest->rows * sizeof rest->words[0]);
     batch->rows = rows;
     return rest;
@@ -89,6 +175,17 @@ void *rf_lease_data(const rf_lease *lease, uint32_t field)
     return ring->region[field] + (uint64_t)lease->first * ring->geometry.field[field].stride_bytes;
 }
 
+/* How many takers have failed over a row in our hands before us: it has been counted with us (take_run). */
+static uint32_t failures_before(const rf_lease *lease, uint32_t row)
+{
+    if (lease->rows == 1 || lease->is_claim)
+        return lease->failures;
+    const rf_use *use = &lease->ring->uses[rf_lease_slot(lease, row)];
+    uint32_t counted = rf_failures(rf_load_relaxed(&((rf_use *)use)->deliveries),
+                                   rf_word_epoch(lease->words[row]));
+    return counted ? counted - 1 : 0;
+}
+
 void rf_lease_records(const rf_lease *lease, rf_record *records)
 {
     for (uint32_t row = 0; row < lease->rows; row++) {
@@ -104,6 +201,7 @@ void rf_lease_records(const rf_lease *lease, rf_record *records)
             .released_ns = rf_load_relaxed(&use->released_ns),
             .producer = rf_load_relaxed(&slot->producer),
             .deliveries = deliveries,
+            .failures = failures_before(lease, row),
         };
     }
 }
@@ -134,7 +232,7 @@ bool rf_free_slot(rf_ring *ring, uint32_t slot, uint64_t word)
             /* Whatever producers wish for: this slot comes alone, and takers that would look for room left
              * unused (rf_leave_no_room_unused) may all be asleep. */
             if (!pin)
-                rf_notify(&ring->header->writable, UINT32_MAX);
+                rf_notify_behind_swap(&ring->header->writable, UINT32_MAX);
             return true;
         }
         /* The one change that others may make to a word of ours: the producer lets go of its
@@ -166,27 +264,33 @@ static void release_rows(rf_lease *lease)
         }
     }
     RF_STEP("release: rows free, not counted");
-    rf_count(ring, released, released);
+    if (lease->dead_letter)
+        rf_count(ring, dead_letters, released);
+    else if (lease->failed)
+        rf_count(ring, dropped, released);
+    else
+        rf_count(ring, released, released);
     RF_STEP("release: rows counted, nobody told");
     if (!freed)
         return;
     /* A taker that waits has nothing to take: then each slot counts, whatever producers wish for. F7 with F2
      * (rf_prepare_wait): either we see its wish, or it sees our slots (rf_leave_no_room_unused). */
-    rf_fence_full();
+    rf_fence_behind_swap();
     bool hungry = rf_load_relaxed(&ring->header->readable.wanted) != 0;
-    rf_notify(&ring->header->writable, hungry ? UINT32_MAX : freed);
+    rf_notify_behind_swap(&ring->header->writable, hungry ? UINT32_MAX : freed);
 }
 
-/* The rows of a batch that nobody looked at. In their order: what a producer published first is there
- * first, so that whoever takes in between takes it first. */
+/* The rows of a batch that nobody looked at, or over which this taker failed. In their order: what a producer published
+ * first is there first, so that whoever takes in between takes it first. */
 static void give_rows_back(rf_lease *lease)
 {
     rf_ring *ring = lease->ring;
     uint32_t ready = 0;
     for (uint32_t row = 0; row < lease->rows; row++) {
         _Atomic uint64_t *place = &ring->words[rf_lease_slot(lease, row)];
-        uint64_t word = lease->words[row],
-                 next = rf_word(RF_STATE_READY, RF_NO_OWNER, rf_word_epoch(word));
+        uint32_t failures = failures_before(lease, row) + (lease->failed && !lease->unseen);
+        uint64_t word = lease->words[row], next = rf_ready_word(rf_word_epoch(word), failures);
+        note_failures(lease, row, failures);
         /* Acquire and release: the swap goes on with R1 for the next taker. Without success the producer
          * has let go of its view meanwhile, and the pin is gone. */
         if (rf_cas_acq_rel(place, word, next | (word & RF_PIN)) ||
@@ -196,7 +300,7 @@ static void give_rows_back(rf_lease *lease)
     }
     rf_count(ring, redelivered, ready);
     if (ready)
-        rf_notify(&ring->header->readable, ready);
+        rf_notify_behind_swap(&ring->header->readable, ready);
 }
 
 /* The views through a pinned claim are gone: whoever is to reuse the slots may. */
@@ -222,6 +326,23 @@ static void unpin_rows(rf_lease *lease)
         }
         RF_STEP("unpin: row unpinned");
     }
+}
+
+void rf_set_apart(rf_lease *lease)
+{
+    rf_ring *ring = lease->ring;
+    if (!lease->is_claim || lease->settled || lease->published)
+        return;
+    for (uint32_t row = 0; row < lease->rows; row++)
+        rf_cas_release(&ring->words[rf_lease_slot(lease, row)], lease->words[row],
+                       rf_word(RF_STATE_PINNED, rf_word_owner(lease->words[row]),
+                               rf_word_epoch(lease->words[row])));
+    RF_STEP("set apart: claim is pinned, takers not told");
+    lease->pinned = true;
+    lease->published = lease->rows;
+    /* As rf_unclaim: takers of a ring that has ended waited for the claim. */
+    if (rf_still_open(ring) != RF_OK)
+        rf_notify(&ring->header->readable, UINT32_MAX);
 }
 
 uint32_t rf_unclaim(rf_ring *ring, uint32_t first, uint32_t count, const uint64_t *words)
@@ -256,7 +377,8 @@ void rf_lease_drop(rf_lease *lease)
     if (lease->generation == rf_load_relaxed(&rf_fork_generation) && !lease->settled) {
         if (lease->ring->is_pool)
             rf_withdraw(lease);
-        else if (!lease->is_claim && lease->unseen)
+        else if (!lease->is_claim &&
+                 (lease->unseen || (lease->failed && rf_ring_redelivers(lease->ring))))
             give_rows_back(lease);
         else if (!lease->is_claim)
             release_rows(lease);

@@ -1,46 +1,32 @@
 /*
- * Who lives: one POSIX record lock per participant, and one for the owner (owner.c), on bytes far
- * behind the segment's end. The kernel drops them with the process, whatever kills it; a forked child
- * does not inherit them; they are seen from every PID namespace that can open the segment.
+ * Who lives: one lock per participant, and one for the owner (owner.c), on bytes far behind the segment's end
+ * (locks.h). The kernel drops them with the process, whatever kills it; a forked child does not inherit
+ * them; they are seen from every PID namespace that can open the segment. No close of a descriptor takes them away (own_file.c).
  *
- * Two properties of these locks shape this file. A process never conflicts with itself, so its
- * own entries are known from a list of its handles. And closing any descriptor of a file drops
- * all locks of the process on that file, so descriptors are parked until the last handle on the
- * segment goes.
+ * Beside its lock each participant leaves a mark of its process (witness.h). Dead is whose byte is free and of whom
+ * the mark does not say that it lives; or whose process is certainly gone, though a copy of its description holds the byte.
  *
- * A participant holds its byte by a write lock. Whoever gives back what a dead one held reads the
- * byte meanwhile: so nobody can become that participant, and several may do it side by side. Were
- * there one at a time, one that stands still would keep the slots of the dead from all others.
+ * A participant holds its byte by a write lock. Whoever gives back what a dead one held reads its burial byte
+ * meanwhile, and who becomes a participant writes that first: so nobody can become that one, and several may bury side by
+ * side. Were there one at a time, one that stands still would keep the slots of the dead from all others.
  *
- * The list is private to the process and guarded by a mutex; the mutex is never held while shared
+ * A mutex keeps the threads of a process from joining twice by one handle. It is never held while shared
  * memory is waited for, and a forked child starts with a fresh one.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
-#include <stdlib.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "locks.h"
 
-typedef struct parked {
-    int fd;
-    dev_t device;
-    ino_t inode;
-    struct parked *next;
-} parked;
-
 _Atomic uint32_t rf_fork_generation = 1;
 
-static pthread_mutex_t list_mutex = PTHREAD_MUTEX_INITIALIZER;
-static rf_ring *handles;
-static parked *parked_fds;
+static pthread_mutex_t join_mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t watch_forks = PTHREAD_ONCE_INIT;
 
 static void in_forked_child(void)
 {
     rf_add_relaxed(&rf_fork_generation, 1u);
-    list_mutex = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    join_mutex = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
 }
 
 static void install_fork_watch(void)
@@ -48,143 +34,56 @@ static void install_fork_watch(void)
     pthread_atfork(NULL, NULL, in_forked_child);
 }
 
-/* ---- This process's handles ----------------------------------------------------------------- */
+void rf_watch_forks(void)
+{
+    pthread_once(&watch_forks, install_fork_watch);
+}
 
 static bool is_current(const rf_ring *ring)
 {
-    return rf_load_relaxed(&((rf_ring *)ring)->generation) == rf_load_relaxed(&rf_fork_generation);
+    /* A7 <- R7 (rf_join): who sees the new generation also sees the new `self` and stake. */
+    return rf_load_acquire(&((rf_ring *)ring)->generation) == rf_load_relaxed(&rf_fork_generation);
 }
 
-static bool same_segment(const rf_ring *ring, dev_t device, ino_t inode)
+bool rf_open_for_locks(const rf_ring *ring, rf_own_file *own)
 {
-    return ring->device == device && ring->inode == inode;
+    /* In a forked child the page is its parent's. */
+    return rf_own_file_open(own, ring->fd, ring->device, ring->inode,
+                            is_current(ring) ? &ring->stake : NULL);
 }
 
-/* With the mutex held: is this entry one of our own handles? */
-static bool is_ours(const rf_ring *ring, uint32_t owner)
+/* Is that participant dead? `fd`: any descriptor of the segment, or -1. */
+static bool is_dead(const rf_ring *ring, uint32_t owner, int fd)
 {
-    for (const rf_ring *other = handles; other; other = other->next)
-        if (same_segment(other, ring->device, ring->inode) && is_current(other) &&
-            rf_self(other) == owner)
-            return true;
-    return false;
+    int held = fd == -1 ? -1 : locked_elsewhere(fd, participant_byte(owner), F_RDLCK);
+    return !rf_lives(held, &ring->participants[owner - 1].who);
 }
 
-void rf_lock_list(void)
+/* A descriptor to ask about locks by: the handle's own where it is still that, else a new one in `own`. */
+static int fd_to_ask_by(const rf_ring *ring, rf_own_file *own)
 {
-    pthread_mutex_lock(&list_mutex);
+    own->fd = -1;
+    if (rf_is_file(ring->fd, ring->device, ring->inode))
+        return ring->fd;
+    return rf_open_for_locks(ring, own) ? own->fd : -1;
 }
 
-void rf_unlock_list(void)
+static void done_asking(rf_own_file *own)
 {
-    pthread_mutex_unlock(&list_mutex);
-}
-
-bool rf_we_own(dev_t device, ino_t inode)
-{
-    for (const rf_ring *ring = handles; ring; ring = ring->next)
-        if (same_segment(ring, device, inode) && rf_load_relaxed(&((rf_ring *)ring)->owner) &&
-            is_current(ring) && !rf_load_relaxed(&((rf_ring *)ring)->closing))
-            return true;
-    return false;
-}
-
-bool rf_we_are(dev_t device, ino_t inode, uint32_t owner)
-{
-    const rf_ring any = {.device = device, .inode = inode};
-    pthread_mutex_lock(&list_mutex);
-    bool ours = is_ours(&any, owner);
-    pthread_mutex_unlock(&list_mutex);
-    return ours;
+    if (own->fd != -1)
+        rf_own_file_close(own);
 }
 
 bool rf_participant_lives(rf_ring *ring, uint32_t owner)
 {
-    return owner != RF_NO_OWNER && owner <= ring->geometry.participants &&
-           (locked_elsewhere(ring->fd, participant_byte(owner), F_RDLCK) != 0 ||
-            rf_we_are(ring->device, ring->inode, owner));
-}
-
-void rf_enlist(rf_ring *ring)
-{
-    pthread_once(&watch_forks, install_fork_watch);
-    pthread_mutex_lock(&list_mutex);
-    ring->next = handles;
-    handles = ring;
-    pthread_mutex_unlock(&list_mutex);
-}
-
-static bool any_handle_on(dev_t device, ino_t inode)
-{
-    for (const rf_ring *ring = handles; ring; ring = ring->next)
-        if (same_segment(ring, device, inode))
-            return true;
-    return false;
-}
-
-/* With the mutex held: close `fd`, or keep it while a handle on its segment needs the locks. */
-static void close_or_park(int fd, dev_t device, ino_t inode)
-{
-    if (any_handle_on(device, inode)) {
-        parked *entry = malloc(sizeof *entry);
-        if (!entry)
-            return; /* a descriptor left open is better than a lock lost */
-        *entry = (parked){.fd = fd, .device = device, .inode = inode, .next = parked_fds};
-        parked_fds = entry;
-        return;
-    }
-    close(fd);
-    for (parked **link = &parked_fds; *link;) {
-        parked *entry = *link;
-        if (entry->device == device && entry->inode == inode) {
-            *link = entry->next;
-            close(entry->fd);
-            free(entry);
-        } else {
-            link = &entry->next;
-        }
-    }
-}
-
-void rf_delist(rf_ring *ring)
-{
-    pthread_mutex_lock(&list_mutex);
-    for (rf_ring **link = &handles; *link; link = &(*link)->next)
-        if (*link == ring) {
-            *link = ring->next;
-            break;
-        }
-    close_or_park(ring->fd, ring->device, ring->inode);
-    pthread_mutex_unlock(&list_mutex);
-}
-
-int rf_segment_borrow(uint64_t device, uint64_t inode)
-{
-    int fd = -1;
-    pthread_mutex_lock(&list_mutex);
-    for (parked **link = &parked_fds; *link; link = &(*link)->next) {
-        parked *entry = *link;
-        if (entry->device == device && entry->inode == inode) {
-            *link = entry->next;
-            fd = entry->fd;
-            free(entry);
-            break;
-        }
-    }
-    pthread_mutex_unlock(&list_mutex);
-    return fd;
-}
-
-void rf_segment_discard(int fd)
-{
-    struct stat status;
-    if (fstat(fd, &status) == -1) {
-        close(fd);
-        return;
-    }
-    pthread_mutex_lock(&list_mutex);
-    close_or_park(fd, status.st_dev, status.st_ino);
-    pthread_mutex_unlock(&list_mutex);
+    if (owner == RF_NO_OWNER || owner > ring->geometry.participants)
+        return false;
+    if (owner == rf_self(ring) && is_current(ring))
+        return true;
+    rf_own_file own;
+    bool dead = is_dead(ring, owner, fd_to_ask_by(ring, &own));
+    done_asking(&own);
+    return !dead;
 }
 
 /* ---- Participants --------------------------------------------------------------------------- */
@@ -194,7 +93,7 @@ static void fold(_Atomic uint64_t *from, _Atomic uint64_t *into)
     rf_add_relaxed(into, rf_exchange_relaxed(from, 0));
 }
 
-/* With the entry's lock held: keep what it counted, make it free for others. */
+/* With the entry's lock or its burial byte held: keep what it counted, make it free for others. */
 static void clear_entry(rf_ring *ring, uint32_t owner)
 {
     rf_participant *entry = &ring->participants[owner - 1];
@@ -203,12 +102,10 @@ static void clear_entry(rf_ring *ring, uint32_t owner)
     for (size_t i = 0; i < sizeof(rf_counters) / sizeof(uint64_t); i++)
         fold(from + i, into + i);
     RF_STEP("entry: counters folded, entry not cleared");
-    rf_store_relaxed(&entry->pid, 0u);
     /* R13 -> A13 (rf_recover): who finds nobody to bury finds given back what they held. */
     rf_store_release(&entry->state, RF_ABSENT);
     RF_STEP("entry: cleared, lock held");
 }
-
 /* One step of undoing what the word says that `dead` was doing; the counter of what it did, or NULL
  * when the word changed under our hands. */
 static _Atomic uint64_t *undo(rf_ring *ring, uint32_t slot, uint64_t seen, rf_counters *counters)
@@ -217,14 +114,15 @@ static _Atomic uint64_t *undo(rf_ring *ring, uint32_t slot, uint64_t seen, rf_co
         return rf_free_slot(ring, slot, seen) ? &counters->reclaimed : NULL;
     if (!ring->header->redeliver)
         return rf_free_slot(ring, slot, seen) ? &counters->dropped : NULL;
-    uint64_t ready = rf_word(RF_STATE_READY, RF_NO_OWNER, rf_word_epoch(seen)) | (seen & RF_PIN);
     /* It comes late, perhaps behind newer records of its producer. The count tells whoever gets it,
      * also where the dead did not come to counting. */
     _Atomic uint64_t *deliveries = &ring->uses[slot].deliveries;
     uint64_t before = rf_load_relaxed(deliveries), epoch = rf_word_epoch(seen);
     if (rf_deliveries(before, epoch) == 0)
-        atomic_compare_exchange_strong_explicit(deliveries, &before, rf_delivered(epoch, 1),
+        atomic_compare_exchange_strong_explicit(deliveries, &before, rf_delivered(epoch, 1, 0),
                                                 memory_order_relaxed, memory_order_relaxed);
+    /* What the dead was not shown it has not failed over: it has left word of that (take_run). */
+    uint64_t ready = rf_ready_word(epoch, rf_failures(before, epoch)) | (seen & RF_PIN);
     /* Acquire and release: the swap goes on with R1 for the next taker. */
     return rf_cas_acq_rel(&ring->words[slot], seen, ready) ? &counters->redelivered : NULL;
 }
@@ -256,71 +154,86 @@ static void recover_slot(rf_ring *ring, uint32_t slot, uint32_t dead)
     }
 }
 
-/* With the entry's lock held, so that its participant is dead and nobody can become it: give back
+/* With the burial byte held, so that its participant is dead and nobody can become it: give back
  * what it held, and make its entry free. Others may be at the same: each swap succeeds for one. */
 static void bury(rf_ring *ring, uint32_t dead)
 {
     RF_STEP("recover: entry of the dead locked");
+    bool engine = (rf_load_relaxed(&ring->participants[dead - 1].state) &
+                   ((1u << RF_STATE_BITS) - 1)) == RF_SERVING;
     for (uint32_t slot = 0; slot < ring->slot_count; slot++)
         recover_slot(ring, slot, dead);
     RF_STEP("recover: slots given back, entry not cleared");
+    rf_end_blocks(ring, dead);
     clear_entry(ring, dead);
     RF_STEP("recover: entry cleared, nobody told");
     /* Takers may have waited for a claim that will not be published, or have got records back. */
     rf_notify(&ring->header->readable, UINT32_MAX);
+    if (engine) /* clients may have nobody left to wait for */
+        rf_wake_patient(ring);
 }
 
-/* With the mutex held: lock an entry that is free or, with `of_the_dead`, was left by someone who
- * died. A write lock is for who will be this participant. */
-static bool lock_entry(rf_ring *ring, uint32_t owner, bool of_the_dead, short type)
+static bool is_absent(const rf_ring *ring, uint32_t owner)
 {
-    _Atomic uint32_t *state = &ring->participants[owner - 1].state;
-    if (is_ours(ring, owner) || (rf_load_relaxed(state) != RF_ABSENT) != of_the_dead ||
-        !set_lock(ring->fd, participant_byte(owner), type))
+    return rf_load_acquire(&ring->participants[owner - 1].state) == RF_ABSENT; /* A13 <- R13 */
+}
+
+/* Look once more, with the burial byte held: the entry may have been buried, and used again, since the last look. */
+static bool bury_if_dead(rf_ring *ring, uint32_t owner, int fd)
+{
+    if (!set_lock(fd, burial_byte(owner), F_RDLCK))
         return false;
-    /* The lock is ours: nobody else makes this entry, nor clears it unless to bury the same dead. It
-     * may have been made or cleared between our look and the lock. */
-    if ((rf_load_relaxed(state) != RF_ABSENT) == of_the_dead)
-        return true;
-    set_lock(ring->fd, participant_byte(owner), F_UNLCK);
+    bool dead = !is_absent(ring, owner) && is_dead(ring, owner, fd);
+    if (dead)
+        bury(ring, owner);
+    set_lock(fd, burial_byte(owner), F_UNLCK);
+    return dead;
+}
+
+/* Both bytes of an entry that is nobody's: it can be ours. */
+static bool lock_entry(rf_ring *ring, uint32_t owner, int fd)
+{
+    if (!is_absent(ring, owner) || !set_lock(fd, participant_byte(owner), F_WRLCK))
+        return false;
+    if (set_lock(fd, burial_byte(owner), F_WRLCK)) {
+        if (is_absent(ring, owner))
+            return true;
+        set_lock(fd, burial_byte(owner), F_UNLCK);
+    }
+    set_lock(fd, participant_byte(owner), F_UNLCK);
     return false;
 }
 
-/* With the mutex held: an entry of our own, locked; 0 when every entry is in use. The dead are buried
- * under a read lock here, too: under a write lock, and should we stand still, they would pass for living. */
-static uint32_t find_entry(rf_ring *ring)
+/* An entry of our own, locked; 0 when every entry is in use. */
+static uint32_t find_entry(rf_ring *ring, int fd)
 {
     for (uint32_t owner = 1; owner <= ring->geometry.participants; owner++)
-        if (lock_entry(ring, owner, false, F_WRLCK))
+        if (lock_entry(ring, owner, fd))
             return owner;
     for (uint32_t owner = 1; owner <= ring->geometry.participants; owner++)
-        if (lock_entry(ring, owner, true, F_RDLCK)) {
-            bury(ring, owner);
-            set_lock(ring->fd, participant_byte(owner), F_UNLCK);
-            if (lock_entry(ring, owner, false, F_WRLCK))
-                return owner;
-        }
+        if (is_dead(ring, owner, fd) && bury_if_dead(ring, owner, fd) &&
+            lock_entry(ring, owner, fd))
+            return owner;
     return 0;
 }
 
-rf_status rf_join(rf_ring *ring)
+/* With the mutex held: become a participant, by locks that `own` is to hold. */
+static rf_status take_entry(rf_ring *ring, rf_own_file *own)
 {
-    rf_status status = RF_OK;
-    pthread_once(&watch_forks, install_fork_watch);
-    pthread_mutex_lock(&list_mutex);
-    if (rf_self(ring) != 0 && is_current(ring))
-        goto out; /* another thread was faster */
-    uint32_t owner = find_entry(ring);
-    if (!owner) {
-        status = RF_CROWDED;
-        goto out;
-    }
+    uint32_t owner = find_entry(ring, own->fd);
+    if (!owner)
+        return RF_CROWDED;
     RF_STEP("join: entry locked, still absent");
+    rf_store_relaxed(&ring->stake.page, NULL); /* in a forked child it is not there */
+    if (!rf_stake_keep(&ring->stake, own))
+        return RF_SYSTEM;
     rf_participant *entry = &ring->participants[owner - 1];
-    rf_store_relaxed(&entry->pid, (uint32_t)getpid());
+    rf_witness_leave(&entry->who);
+    rf_store_relaxed(&entry->waits, 0u);
     rf_store_relaxed(&entry->state, RF_PRESENT);
     RF_STEP("join: present, not ourselves yet");
-    if (rf_self(ring) != 0)
+    set_lock(own->fd, burial_byte(owner), F_UNLCK);
+    if (rf_self(ring) != 0 && !is_current(ring))
         rf_store_relaxed(&ring->owner, false); /* we are a forked child: our parent is */
     rf_store_relaxed(&ring->self, owner);
     rf_store_relaxed(&ring->last_link, 0);
@@ -328,45 +241,71 @@ rf_status rf_join(rf_ring *ring)
                      0u); /* a thread that the child does not have may have been */
     /* R7 -> A7 (rf_enter): whoever enters by this generation does so as `self`. */
     rf_store_release(&ring->generation, rf_load_relaxed(&rf_fork_generation));
-out:
-    pthread_mutex_unlock(&list_mutex);
+    return RF_OK;
+}
+
+rf_status rf_join(rf_ring *ring)
+{
+    rf_status status = RF_OK;
+    rf_own_file own;
+    pthread_mutex_lock(&join_mutex);
+    if (rf_self(ring) == 0 || !is_current(ring)) { /* else another thread was faster */
+        if (rf_open_for_locks(ring, &own)) {
+            status = take_entry(ring, &own);
+            rf_own_file_close(&own);
+        } else {
+            status = rf_no_description();
+        }
+    }
+    pthread_mutex_unlock(&join_mutex);
     return status;
+}
+
+rf_status rf_no_description(void)
+{
+    return errno == ENOENT || errno == EBADF ? RF_NO_DESCRIPTOR : RF_SYSTEM;
 }
 
 void rf_leave(rf_ring *ring)
 {
-    if (!is_current(ring))
+    if (rf_self(ring) == 0 || !is_current(ring))
         return; /* we are a forked child that never joined: the entry is our parent's */
-    pthread_mutex_lock(&list_mutex);
     /* An engine may not have answered; a lease would have kept the handle. */
     for (uint32_t slot = 0; ring->is_pool && slot < ring->slot_count; slot++)
         rf_recover_cell(ring, slot, rf_self(ring));
+    if (rf_load_relaxed(&ring->participants[rf_self(ring) - 1].producing))
+        rf_end_blocks(ring, rf_self(ring));
     clear_entry(ring, rf_self(ring));
-    set_lock(ring->fd, participant_byte(rf_self(ring)), F_UNLCK);
+    rf_stake_end(&ring->stake);
     RF_STEP("leave: lock dropped");
-    pthread_mutex_unlock(&list_mutex);
 }
 
 /* ---- Recovery ------------------------------------------------------------------------------- */
 
+/* Who was found dead, and gives it back. */
+static uint32_t bury_found(rf_ring *ring, uint32_t owner, rf_own_file *own)
+{
+    if (own->fd == -1 && !rf_open_for_locks(ring, own))
+        return 0; /* no description can be had here: another process has to do it */
+    return bury_if_dead(ring, owner, own->fd);
+}
+
 uint32_t rf_recover(rf_ring *ring)
+{
+    return rf_recover_some(ring, NULL);
+}
+
+uint32_t rf_recover_some(rf_ring *ring, const uint64_t *owners)
 {
     uint32_t found = 0;
     if (rf_enter(ring) != RF_OK)
         return 0;
-    for (uint32_t owner = 1; owner <= ring->geometry.participants; owner++) {
-        if (rf_load_acquire(&ring->participants[owner - 1].state) == RF_ABSENT || /* A13 <- R13 */
-            owner == rf_self(ring) ||
-            locked_elsewhere(ring->fd, participant_byte(owner), F_RDLCK) != 0)
-            continue;
-        /* Nobody else is this participant: it is one of our handles, or dead. */
-        pthread_mutex_lock(&list_mutex);
-        if (lock_entry(ring, owner, true, F_RDLCK)) {
-            bury(ring, owner);
-            set_lock(ring->fd, participant_byte(owner), F_UNLCK);
-            found++;
-        }
-        pthread_mutex_unlock(&list_mutex);
-    }
+    rf_own_file own;
+    int fd = fd_to_ask_by(ring, &own);
+    for (uint32_t owner = 1; owner <= ring->geometry.participants; owner++)
+        if ((!owners || owners[owner / 64] >> owner % 64 & 1) && !is_absent(ring, owner) &&
+            owner != rf_self(ring) && is_dead(ring, owner, fd))
+            found += bury_found(ring, owner, &own);
+    done_asking(&own);
     return found;
 }

@@ -20,7 +20,7 @@ static bool read_at(int fd, void *target, size_t bytes, uint64_t offset)
 }
 
 /* How many entries of the table are of someone who lives. */
-static uint32_t count_living(int fd, const rf_geometry *geometry, dev_t device, ino_t inode)
+static uint32_t count_living(int fd, const rf_geometry *geometry)
 {
     rf_participant entries[ENTRIES_AT_ONCE];
     uint32_t living = 0;
@@ -33,8 +33,8 @@ static uint32_t count_living(int fd, const rf_geometry *geometry, dev_t device, 
             break; /* cut short since its size was compared */
         for (uint32_t i = 0; i < count; i++)
             if (rf_load_relaxed(&entries[i].state) != RF_ABSENT &&
-                (locked_elsewhere(fd, participant_byte(at + i + 1), F_RDLCK) == 1 ||
-                 rf_we_are(device, inode, at + i + 1)))
+                rf_lives(locked_elsewhere(fd, participant_byte(at + i + 1), F_RDLCK),
+                         &entries[i].who))
                 living++;
     }
     return living;
@@ -62,7 +62,8 @@ static rf_status look(int fd, const rf_header *header, rf_segment_view *view)
     view->geometry = checked;
     view->creator_pid = header->creator_pid;
     view->answers = header->answers;
-    view->participants = count_living(fd, &checked, status.st_dev, status.st_ino);
+    /* Of a copy of a segment the participants are in another file. */
+    view->participants = header->inode == status.st_ino ? count_living(fd, &checked) : 0;
     return RF_OK;
 }
 

@@ -138,7 +138,7 @@ static rf_pin_report pin_ring(rf_ring *ring, const rf_pin_driver *driver, unsign
     rf_store_relaxed(&ring->runs_end, true);
     rf_pin_report report = register_regions(ring, flags);
     driver->pop(&popped);
-    rf_store_relaxed(&ring->runs_end, report.way == RF_PIN_FIRST_HALF);
+    rf_store_relaxed(&ring->runs_end, ring->is_padded || report.way == RF_PIN_FIRST_HALF);
     return report;
 }
 
@@ -151,7 +151,7 @@ static int unpin_ring(rf_ring *ring)
     int refusal = unregister_regions(ring);
     if (!unpushed)
         driver->pop(&popped);
-    rf_store_relaxed(&ring->runs_end, false);
+    rf_store_relaxed(&ring->runs_end, ring->is_padded);
     return refusal;
 }
 
@@ -188,15 +188,17 @@ int rf_ring_is_pinned(rf_ring *ring)
     return pinned;
 }
 
-void rf_pin_end(rf_ring *ring)
+void rf_pin_end(rf_ring *ring, size_t kept_bytes)
 {
     /* Without the mutex: nobody else has the ring any more, and a forked child that drops what it
      * inherited must not wait for a thread of its parent. */
     if (is_pinned_here(ring))
         unpin_ring(ring);
+    uint8_t *start = ring->mapping + kept_bytes;
+    size_t bytes = ring->mapped_bytes - kept_bytes;
     if (ring->pin.stuck)
-        mmap(ring->mapping, ring->mapped_bytes, PROT_NONE,
-             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+        mmap(start, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
+             0);
     else
-        munmap(ring->mapping, ring->mapped_bytes);
+        munmap(start, bytes);
 }

@@ -123,10 +123,15 @@ rf_status rf_cell_wait(rf_lease *cells, uint32_t row, int64_t deadline_ns)
         word = rf_load_relaxed(&pool->words[cell]);
         if (is_answered(word))
             continue;
-        int64_t until = started + RF_SLICE_NS < deadline_ns ? started + RF_SLICE_NS : deadline_ns;
+        int64_t until = rf_patience_ends(pool, started);
         /* Another state of the same request: the kernel sees that, too, and returns at once. */
-        if (!rf_sleep_on_word(&pool->words[cell], word, until))
-            return RF_AGAIN;
+        rf_begin_patience(pool);
+        bool woken =
+            rf_sleep_on_word(&pool->words[cell], word, until < deadline_ns ? until : deadline_ns);
+        rf_end_patience(pool);
+        /* Woken without an answer: the caller is to see whether anybody is left who could give one. */
+        if (!woken || rf_load_relaxed(&pool->words[cell]) == word)
+            return rf_now_ns() >= deadline_ns ? RF_EMPTY : RF_AGAIN;
     }
 }
 
@@ -138,12 +143,14 @@ uint32_t rf_answers_prepare(rf_ring *pool)
 
 rf_status rf_answers_sleep(rf_ring *pool, uint32_t key, int64_t until_ns)
 {
-    int64_t slice = rf_now_ns() + RF_SLICE_NS;
+    int64_t slice = rf_patience_until(pool);
     rf_status status = rf_enter(pool);
     if (status != RF_OK)
         return status;
+    rf_begin_patience(pool);
     bool woken = rf_sleep(&pool->participants[rf_self(pool) - 1].answered, key,
                           until_ns < slice ? until_ns : slice);
+    rf_end_patience(pool);
     rf_look_after_the_dead(pool, rf_now_ns());
     return woken ? RF_OK : RF_AGAIN;
 }
@@ -151,6 +158,21 @@ rf_status rf_answers_sleep(rf_ring *pool, uint32_t key, int64_t until_ns)
 void rf_answers_wake(rf_ring *pool)
 {
     rf_notify(&pool->participants[rf_self(pool) - 1].answered, UINT32_MAX);
+}
+
+/* Nobody takes records from a pool, so of its two event counts `readable` is free for those who wait for room. */
+uint32_t rf_room_prepare(rf_ring *pool)
+{
+    return rf_prepare_wait(&pool->header->readable, 1);
+}
+
+rf_status rf_room_sleep(rf_ring *pool, uint32_t key, int64_t until_ns)
+{
+    int64_t slice = rf_now_ns() + RF_SLICE_NS;
+    if (rf_ring_is_closed(pool))
+        return RF_CLOSED;
+    bool woken = rf_sleep(&pool->header->readable, key, until_ns < slice ? until_ns : slice);
+    return woken ? RF_OK : RF_AGAIN;
 }
 
 /* What the client asked with this cell is not wanted any more, or was read. */

@@ -67,18 +67,41 @@ RF_API rf_status rf_answers_sleep(rf_ring *pool, uint32_t key, int64_t until_ns)
 /* Wake that thread. */
 RF_API void rf_answers_wake(rf_ring *pool);
 
-/* Living engines of the stage that has the fewest: 0 where requests would not be answered. Buries the dead. */
+/* For clients that wait until fewer requests wait: leave word, look at the ring, then sleep on the key. Each row
+ * that an engine holds wakes one of them. RF_OK: look again; RF_AGAIN. */
+RF_API uint32_t rf_room_prepare(rf_ring *pool);
+RF_API rf_status rf_room_sleep(rf_ring *pool, uint32_t key, int64_t until_ns);
+
+/* Living engines that answer whole requests, and, where a model is cut into stages, those of the stage that has the
+ * fewest: 0 where a request would not be answered. Buries the dead. */
 RF_API uint32_t rf_pool_engines(rf_ring *pool);
 
 /* ---- The engine's side ---------------------------------------------------------------------- */
 
-/* Say that this participant answers, or no longer (0). `stage`, of 30 bits, tells apart the engines of a model
- * that is cut into stages, all of which are needed; without stages it is the same for all. */
-RF_API void rf_pool_serve(rf_ring *pool, uint32_t stage);
+/* What an engine does. Requests go from the ring that the pool is for from engine to engine, until one answers. */
+typedef struct rf_service {
+    uint32_t
+        from; /* names the ring it takes from, in 30 bits, not 0; RF_FROM_FIRST: that of the pool */
+    uint32_t onward; /* names the ring it hands requests on to; 0: it answers them */
+    uint64_t model;  /* what is the same for engines of the same model; 0: not told */
+    const char *name;
+    uint32_t name_bytes;
+} rf_service;
+#define RF_FROM_FIRST UINT32_C(0x3fffffff)
+
+/* Say what this participant does as an engine; NULL: no longer anything. */
+RF_API void rf_pool_serve_as(rf_ring *pool, const rf_service *service);
+/* The same for an engine that answers what it takes from the pool's ring; 0: no longer anything. */
+RF_API void rf_pool_serve(rf_ring *pool, uint32_t serves);
 /* Living engines of all stages together. Buries the dead. */
 RF_API uint32_t rf_pool_all_engines(rf_ring *pool);
-/* Where no engine lives, forget which stages there were: the next engines may serve a whole model. */
-RF_API void rf_pool_forget_stages(rf_ring *pool);
+/* Other living engines that take from the same ring. */
+RF_API uint32_t rf_pool_peers(rf_ring *pool, uint32_t from);
+/* Does another engine live that takes from the same ring, of another model? Its process in `pid`. The name is that of
+ * whoever came there last; returns its bytes, at most RF_NAME_ROOM. */
+#define RF_NAME_ROOM 64
+RF_API int rf_pool_has_other_model(rf_ring *pool, const rf_service *service, uint32_t *pid);
+RF_API uint32_t rf_pool_name(rf_ring *pool, uint32_t from, char name[RF_NAME_ROOM]);
 
 typedef enum rf_verdict {
     RF_RUN = 0,   /* the model is to see the row */

@@ -13,46 +13,12 @@
  * order is not their place but their link (layout.h): a taker that meets a record whose
  * predecessor still waits goes to the predecessor.
  */
+#include <string.h>
+
 #include "handle.h"
+#include "witness.h"
 
 /* ---- Entering and waiting ------------------------------------------------------------------- */
-
-rf_status rf_enter(rf_ring *ring)
-{
-    if (rf_load_acquire(&ring->closing)) /* A6 <- R6 (rf_ring_close) */
-        return RF_CLOSED;
-    /* A7 <- R7 (rf_join): who sees the new generation also sees the new `self`. */
-    if (rf_load_acquire(&ring->generation) == rf_load_relaxed(&rf_fork_generation))
-        return RF_OK;
-    /* A forked child: what the parent holds is the parent's; the child joins as itself. */
-    return rf_join(ring);
-}
-
-rf_status rf_still_open(const rf_ring *ring)
-{
-    if (rf_load_relaxed(&ring->header->finished))
-        return RF_FINISHED;
-    return rf_load_relaxed(&ring->header->closed) ? RF_CLOSED : RF_OK;
-}
-
-bool rf_look_after_the_dead(rf_ring *ring, int64_t now_ns)
-{
-    int64_t before = rf_load_relaxed(&ring->looked_ns);
-    /* Relaxed: it only spares the threads of this process the same look. */
-    if (now_ns - before < RF_SLICE_NS ||
-        !atomic_compare_exchange_strong_explicit(&ring->looked_ns, &before, now_ns,
-                                                 memory_order_relaxed, memory_order_relaxed))
-        return false;
-    uint32_t found = rf_recover(ring);
-    if (ring->is_pool || rf_load_relaxed(&ring->header->closed) || rf_owner_lives(ring))
-        return found;
-    RF_STEP("close: owner found dead, nothing said");
-    rf_store_relaxed(&ring->header->closed, 1u);
-    RF_STEP("close: said for a dead owner, nobody told");
-    rf_notify(&ring->header->readable, UINT32_MAX);
-    rf_notify(&ring->header->writable, UINT32_MAX);
-    return true;
-}
 
 rf_status rf_wait_on(int64_t *started, int64_t now_ns, int64_t deadline_ns, rf_status out_of_time)
 {
@@ -67,7 +33,7 @@ rf_status rf_wait_on(int64_t *started, int64_t now_ns, int64_t deadline_ns, rf_s
 
 void rf_finish(rf_ring *ring)
 {
-    rf_store_relaxed(&ring->header->finished, 1u);
+    rf_or_release(&ring->header->finished, RF_IS_FINISHED); /* R16 -> A16 (try_take) */
     RF_STEP("finish: said, nobody told");
     rf_notify(&ring->header->readable, UINT32_MAX);
     rf_notify(&ring->header->writable, UINT32_MAX);
@@ -88,6 +54,32 @@ rf_census rf_count_states(const rf_ring *ring)
     return now;
 }
 
+void rf_ring_holdings(rf_ring *ring, rf_holding *holdings)
+{
+    uint32_t participants = ring->geometry.participants;
+    memset(holdings, 0, participants * sizeof *holdings);
+    for (uint32_t slot = 0; slot < ring->slot_count; slot++) {
+        uint64_t word = rf_load_relaxed(&ring->words[slot]);
+        uint32_t owner = rf_word_owner(word);
+        rf_state state = rf_word_state(word);
+        if (owner == RF_NO_OWNER || owner > participants)
+            continue;
+        bool answered = state == RF_STATE_READY && ring->is_pool; /* of a ring it is no owner */
+        if (state == RF_STATE_CLAIMED)
+            holdings[owner - 1].claimed++;
+        else if (state == RF_STATE_TAKEN || state == RF_STATE_PINNED || answered)
+            holdings[owner - 1].held++;
+    }
+    for (uint32_t index = 0; index < participants; index++) {
+        rf_holding *entry = &holdings[index];
+        if (entry->claimed || entry->held) {
+            rf_witness *who = &ring->participants[index].who;
+            entry->pid = rf_load_relaxed(&who->pid);
+            entry->ours = rf_witness_is_self(who);
+        }
+    }
+}
+
 uint32_t rf_ring_ready(const rf_ring *ring)
 {
     return rf_count_states(ring).ready;
@@ -103,6 +95,7 @@ static void add_counters(rf_counts *sum, rf_counters *from)
     sum->redelivered += rf_load_relaxed(&from->redelivered);
     sum->dropped += rf_load_relaxed(&from->dropped);
     sum->reclaimed += rf_load_relaxed(&from->reclaimed);
+    sum->dead_letters += rf_load_relaxed(&from->dead_letters);
     sum->claim_wait_ns += rf_load_relaxed(&from->claim_wait_ns);
     sum->take_wait_ns += rf_load_relaxed(&from->take_wait_ns);
 }

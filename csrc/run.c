@@ -49,9 +49,10 @@ void rf_run_tags(const rf_run *run, uint64_t *tags)
     memset(tags + run->rows, 0, (run->shown - run->rows) * sizeof *tags);
 }
 
-static rf_run *copied(rf_lease *lease, uint32_t shown)
+rf_run *rf_run_copied(rf_lease *lease, uint32_t shown)
 {
-    rf_run *run = rf_run_of_copies(lease->ring, shown);
+    uint32_t rows = rf_lease_rows(lease);
+    rf_run *run = rf_run_of_copies(lease->ring, rows < shown ? shown : rows);
     if (run)
         rf_run_add(run, lease);
     rf_lease_drop(lease);
@@ -67,7 +68,7 @@ rf_run *rf_run_of_lease(rf_lease *lease, uint32_t shown)
     /* Each region is mapped twice: from any slot on, as many rows as it has slots can be read. Not where a
      * GPU's driver knows only one of the mappings. */
     if (rf_rows_from(ring, lease->first, shown) < shown)
-        return copied(lease, shown);
+        return rf_run_copied(lease, shown);
     rf_run *run = new_run(ring);
     if (!run) {
         rf_lease_drop(lease);

@@ -26,6 +26,8 @@ typedef struct rf_run {
  * where that memory is not all page-locked (pin.c). Takes the lease over, also when it fails. NULL: no
  * memory. */
 rf_run *rf_run_of_lease(rf_lease *lease, uint32_t shown);
+/* The same over copies, always: the lease is dropped. */
+rf_run *rf_run_copied(rf_lease *lease, uint32_t shown);
 /* A run with memory of its own, for `rows` rows: zeros, and none of them filled yet. NULL: no memory. */
 rf_run *rf_run_of_copies(const rf_ring *ring, uint32_t rows);
 /* Copy a batch behind the rows that are there. */

@@ -1,5 +1,5 @@
 /*
- * The segment: its birth, its mapping and its end.
+ * The segment: its birth and its mapping. (Its end: end.c.)
  *
  * It may not know the slot protocol. Everything that is read from a segment is checked here
  * against a fresh computation of the layout (plan.c) before anyone uses it.
@@ -7,17 +7,15 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "handle.h"
+#include "witness.h"
 
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25
@@ -75,6 +73,8 @@ static rf_status map_segment(rf_ring *ring)
     ring->slots = (rf_slot *)(ring->mapping + geometry->slots_offset);
     ring->uses = (rf_use *)(ring->slots + geometry->slots);
     ring->slot_count = geometry->slots;
+    ring->is_padded = !rf_is_mirrored(geometry);
+    atomic_init(&ring->runs_end, ring->is_padded);
     return RF_OK;
 }
 
@@ -88,38 +88,35 @@ static rf_ring *new_ring(int fd)
         free(ring);
         return NULL;
     }
-    /* The locks of a handle would outlive it in a program that this one turns into. */
+    rf_watch_forks();
     fcntl(fd, F_SETFD, FD_CLOEXEC);
     ring->fd = fd;
     ring->device = status.st_dev;
     ring->inode = status.st_ino;
     atomic_init(&ring->references, 1);
+    atomic_init(&ring->lives, 2);
     atomic_init(&ring->generation, rf_load_relaxed(&rf_fork_generation));
-    /* From here on this process knows the segment as its own business (liveness.c). */
-    rf_enlist(ring);
     return ring;
+}
+
+/* The number may be another file's by now. */
+void rf_close_descriptor(const rf_ring *ring)
+{
+    if (rf_is_file(ring->fd, ring->device, ring->inode))
+        close(ring->fd);
 }
 
 /* Undo a create or attach that failed half way; errno stays. */
 static rf_status abandon(rf_ring *ring, rf_status status)
 {
     int error = errno;
+    rf_stake_end(&ring->owner_stake);
     if (ring->mapping)
         munmap(ring->mapping, ring->mapped_bytes);
-    rf_delist(ring);
+    rf_close_descriptor(ring);
     free(ring);
     errno = error;
     return status;
-}
-
-int64_t rf_segment_free_bytes(int fd)
-{
-    struct statvfs status;
-    if (fstatvfs(fd, &status) == -1)
-        return -1;
-    uint64_t bytes;
-    bool too_many = __builtin_mul_overflow(status.f_bavail, status.f_frsize, &bytes);
-    return too_many || bytes > INT64_MAX ? INT64_MAX : (int64_t)bytes;
 }
 
 static int bind_to_node(rf_ring *ring, int32_t node)
@@ -135,33 +132,6 @@ static int bind_to_node(rf_ring *ring, int32_t node)
                : 0;
 }
 
-static bool has_space(const rf_ring *ring)
-{
-    int64_t free_bytes = rf_segment_free_bytes(ring->fd);
-    return free_bytes < 0 || (uint64_t)free_bytes >= ring->geometry.segment_bytes;
-}
-
-/* Reserve every page now: what is missing shows here, not as SIGBUS at a write. A signal undoes what a
- * call has reserved so far, so signals wait: with one every millisecond a large segment would never be
- * done. A part at a time, they wait for milliseconds. */
-static rf_status reserve(rf_ring *ring)
-{
-    const uint64_t part = UINT64_C(32) << 20, all = ring->geometry.segment_bytes;
-    int error = 0;
-    for (uint64_t at = 0; at < all && error == 0; at += part) {
-        sigset_t every, before;
-        sigfillset(&every);
-        pthread_sigmask(SIG_SETMASK, &every, &before);
-        do
-            error =
-                posix_fallocate(ring->fd, (off_t)at, (off_t)(all - at < part ? all - at : part));
-        while (error == EINTR);
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
-    }
-    errno = error;
-    return error == 0 ? RF_OK : error == ENOSPC ? RF_NO_SPACE : RF_SYSTEM;
-}
-
 static void write_header(rf_ring *ring, const rf_options *options)
 {
     rf_header *header = ring->header;
@@ -169,8 +139,12 @@ static void write_header(rf_ring *ring, const rf_options *options)
     header->layout_version = RF_LAYOUT_VERSION;
     header->creator_pid = (uint64_t)getpid();
     header->redeliver = options->redeliver;
+    header->max_deliveries = options->max_deliveries;
     header->note = options->note;
     header->answers = options->answers;
+    header->producers = options->producers;
+    header->inode = ring->inode;
+    rf_witness_leave(&header->owner);
     header->geometry = ring->geometry;
     /* A pool may take the place of another one, whose requests are still in the ring: the microseconds
      * since the machine started are later than any epoch that the other one's cells have come to. */
@@ -189,19 +163,19 @@ rf_status rf_ring_create(int fd, const rf_options *options, const rf_geometry *g
     *out = NULL;
     rf_ring *ring = new_ring(fd);
     if (!ring) {
-        rf_segment_discard(fd);
+        close(fd);
         return RF_NO_MEMORY;
     }
     ring->geometry = *geometry;
     ring->is_pool = options->answers != 0;
     /* This comes first: a segment without an owner is taken for what a dead process left. */
     rf_store_relaxed(&ring->owner, true);
-    rf_status status = rf_lock_owner(fd);
+    rf_status status = rf_lock_owner(ring);
     if (status != RF_OK)
         return abandon(ring, status);
     RF_STEP("create: owned, still empty");
     /* Before anything of that size is tried: what has no addresses left is no clear answer. */
-    if (!has_space(ring))
+    if (!rf_has_space(ring))
         return abandon(ring, RF_NO_SPACE);
     if (ftruncate(fd, (off_t)geometry->segment_bytes) == -1)
         return abandon(ring, errno == ENOSPC ? RF_NO_SPACE : RF_SYSTEM);
@@ -210,8 +184,9 @@ rf_status rf_ring_create(int fd, const rf_options *options, const rf_geometry *g
         return abandon(ring, status);
     if (options->numa_node >= 0)
         ring->numa_errno = bind_to_node(ring, options->numa_node);
-    if ((status = reserve(ring)) != RF_OK)
+    if ((status = rf_reserve(ring)) != RF_OK)
         return abandon(ring, status);
+    rf_seal_size(fd);
     RF_STEP("create: reserved, no header");
     write_header(ring, options);
     if ((status = rf_join(ring)) != RF_OK)
@@ -231,8 +206,8 @@ rf_status rf_check_geometry(const rf_geometry *claimed, uint64_t file_bytes, rf_
                           .participants = claimed->participants,
                           .huge_pages = claimed->page_bytes != page};
     *checked = *claimed;
-    if (rf_plan(&options, checked) != RF_OK || memcmp(checked, claimed, sizeof *claimed) != 0 ||
-        checked->segment_bytes > file_bytes)
+    if (rf_plan_exactly(&options, checked) != RF_OK ||
+        memcmp(checked, claimed, sizeof *claimed) != 0 || checked->segment_bytes > file_bytes)
         return RF_DAMAGED;
     return RF_OK;
 }
@@ -286,7 +261,7 @@ rf_status rf_ring_attach(int fd, rf_ring **out)
     *out = NULL;
     rf_ring *ring = new_ring(fd);
     if (!ring) {
-        rf_segment_discard(fd);
+        close(fd);
         return RF_NO_MEMORY;
     }
     rf_status status = read_header(fd, &ring->geometry);
@@ -305,44 +280,6 @@ rf_status rf_ring_attach(int fd, rf_ring **out)
     return RF_OK;
 }
 
-/* ---- End ------------------------------------------------------------------------------------ */
-
-void rf_ring_retain(rf_ring *ring)
-{
-    rf_add_relaxed(&ring->references, 1u);
-}
-
-void rf_ring_unref(rf_ring *ring)
-{
-    if (rf_sub_acq_rel(&ring->references, 1u) != 1)
-        return;
-    rf_leave(ring);
-    rf_pin_end(ring);
-    rf_delist(ring);
-    free(ring);
-}
-
-void rf_ring_close(rf_ring *ring)
-{
-    bool owned = rf_ring_is_owner(ring) && !ring->is_pool;
-    /* R6 -> A6 (rf_enter): relaxed would do; it only stops what has not begun. */
-    if (atomic_exchange_explicit(&ring->closing, 1u, memory_order_acq_rel))
-        return;
-    if (owned) {
-        rf_store_relaxed(&ring->header->closed, 1u);
-        RF_STEP("close: said, still owned");
-        rf_unlock_owner(ring);
-        RF_STEP("close: not owned, nobody told");
-    }
-    rf_notify(&ring->header->readable, UINT32_MAX);
-    rf_notify(&ring->header->writable, UINT32_MAX);
-}
-
-void rf_ring_drop(rf_ring *ring)
-{
-    rf_ring_unref(ring);
-}
-
 /* ---- What a handle is ----------------------------------------------------------------------- */
 
 const rf_geometry *rf_ring_geometry(const rf_ring *ring)
@@ -350,8 +287,11 @@ const rf_geometry *rf_ring_geometry(const rf_ring *ring)
     return &ring->geometry;
 }
 
+/* One thread of a program that has closed it asks here: two at a time leave one descriptor too many. */
 int rf_ring_descriptor(const rf_ring *ring)
 {
+    if (!rf_ring_is_retired(ring) && !rf_is_file(ring->fd, ring->device, ring->inode))
+        ((rf_ring *)ring)->fd = rf_open_anew(-1, ring->device, ring->inode, &ring->stake);
     return ring->fd;
 }
 
@@ -371,12 +311,22 @@ int rf_ring_is_closed(const rf_ring *ring)
 
 int rf_ring_is_finished(const rf_ring *ring)
 {
-    return rf_load_relaxed(&ring->header->finished) != 0;
+    return (rf_load_relaxed(&ring->header->finished) & RF_IS_FINISHED) != 0;
+}
+
+int rf_ring_has_ended(const rf_ring *ring)
+{
+    return rf_still_open(ring) != RF_OK;
 }
 
 int rf_ring_redelivers(const rf_ring *ring)
 {
     return ring->header->redeliver != 0;
+}
+
+int rf_ring_is_mirrored(const rf_ring *ring)
+{
+    return !ring->is_padded;
 }
 
 uint64_t rf_ring_note(const rf_ring *ring)
@@ -387,6 +337,11 @@ uint64_t rf_ring_note(const rf_ring *ring)
 uint64_t rf_ring_answers(const rf_ring *ring)
 {
     return ring->is_pool ? ring->header->answers : 0;
+}
+
+uint64_t rf_ring_device(const rf_ring *ring)
+{
+    return ring->device;
 }
 
 uint64_t rf_ring_inode(const rf_ring *ring)

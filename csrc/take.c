@@ -12,6 +12,7 @@ typedef struct look {
     uint32_t rows;    /* of the run that starts there; 0: nothing is ready */
     uint32_t missing; /* rows worth sleeping for */
     bool by_link;
+    bool alone; /* a record over which a taker failed */
     bool hasty; /* nobody will sleep on what it says: who looks at all words takes their lines from
                    who is about to change them, so only the cursor's is looked at */
     rf_status open; /* rf_still_open, before anything else was looked at */
@@ -22,7 +23,8 @@ typedef struct look {
 /* Is the predecessor of the record in `slot` still waiting, outside [first, slot)? */
 static bool must_wait(const rf_ring *ring, uint32_t first, uint32_t slot, uint32_t *predecessor)
 {
-    uint64_t link = rf_load_relaxed(&ring->links[slot]);
+    /* A18 <- R18 (link_anew): a record that was put in front of this one later is found READY, or gone. */
+    uint64_t link = rf_load_acquire(&ring->links[slot]);
     uint32_t before = rf_link_slot(link);
     if (link == 0 || before >= ring->slot_count || before == slot)
         return false;
@@ -31,13 +33,15 @@ static bool must_wait(const rf_ring *ring, uint32_t first, uint32_t slot, uint32
     if (distance < length)
         return false; /* it goes in the same run, ahead of us */
     *predecessor = before;
-    /* Relaxed: our own record was published after it, by the same producer; behind R1 -> A1 we
+    /* Relaxed: it was READY before our record got this link, from the same producer; behind R1 -> A1 or A18 we
      * see its word as it was then or later, and it never comes back to READY from later. */
     return rf_link_is_ready(link, rf_load_relaxed(&ring->words[before]));
 }
 
-/* How many records lie READY in a row from `first` on, each of them free to go; their words. */
-static uint32_t run_length(const rf_ring *ring, uint32_t first, uint32_t most, uint64_t *words)
+/* How many records lie READY in a row from `first` on, each of them free to go; their words.
+ * Records over which a taker failed only `together` with others if so wished, and dead letters never. */
+static uint32_t run_length(const rf_ring *ring, uint32_t first, uint32_t most, bool together,
+                           uint64_t *words)
 {
     uint32_t ready = 0, rows = 0, unused;
     most = rf_rows_from(ring, first, most);
@@ -45,8 +49,16 @@ static uint32_t run_length(const rf_ring *ring, uint32_t first, uint32_t most, u
         uint32_t slot = rf_wrap(ring, first + ready);
         words[ready] =
             rf_load_acquire(&ring->words[slot]); /* A1 <- R1 (ready_slot), for the link */
+        if (rf_is_ready_as_put(words[ready]))
+            continue;
         if (rf_word_state(words[ready]) != RF_STATE_READY)
             break;
+        uint32_t failures = rf_word_failures(words[ready]);
+        if (failures && (!together || rf_is_dead_letter(ring, failures))) {
+            ready +=
+                ready == 0; /* it goes alone: who dies over it takes nobody else's record along */
+            break;
+        }
     }
     for (uint32_t slot = first, before = ring->slot_count; rows < ready; rows++) {
         /* Most follow the record beside them, which goes in the same run. */
@@ -126,9 +138,9 @@ static uint64_t take_slot(rf_ring *ring, uint32_t slot, uint64_t word, uint32_t 
 
 /* Take the run that run_length found, up to where another taker comes between: what is behind may follow what
  * that one took, so its links were looked at in vain. */
-static uint32_t take_run(rf_ring *ring, uint32_t first, uint32_t rows, rf_lease *lease)
+static uint32_t take_run(rf_ring *ring, uint32_t first, uint32_t rows, bool unseen, rf_lease *lease)
 {
-    uint32_t self = rf_self(ring), count = 0;
+    uint32_t self = rf_self(ring), count = 0, most = 0;
     while (count < rows && (lease->words[count] = take_slot(ring, rf_wrap(ring, first + count),
                                                             lease->words[count], self)))
         count++;
@@ -139,12 +151,23 @@ static uint32_t take_run(rf_ring *ring, uint32_t first, uint32_t rows, rf_lease 
     for (uint32_t row = 0; row < count; row++) {
         rf_use *use = &ring->uses[rf_wrap(ring, first + row)];
         uint64_t epoch = rf_word_epoch(lease->words[row]);
-        uint32_t before = rf_deliveries(rf_load_relaxed(&use->deliveries), epoch);
+        uint64_t delivered = rf_load_relaxed(&use->deliveries);
         rf_store_relaxed(&use->taken_ns, now);
-        rf_store_relaxed(&use->deliveries, rf_delivered(epoch, before + 1));
+        if (delivered >> 16 != epoch) { /* for the first time */
+            rf_store_relaxed(&use->deliveries, rf_delivered(epoch, 1, 1));
+            continue;
+        }
+        /* What its READY word said: who made that has left the same here. */
+        uint32_t before = rf_deliveries(delivered, epoch), failures = rf_failures(delivered, epoch);
+        most = failures > most ? failures : most;
+        rf_store_relaxed(&use->deliveries,
+                         rf_delivered(epoch, before + 1, failures + !(unseen && failures)));
     }
     lease->first = first;
     lease->rows = count;
+    lease->failures = (uint8_t)most;
+    /* It comes alone; more in a run are those that a broken peer counted failures for meanwhile. */
+    lease->dead_letter = most && count == 1 && rf_is_dead_letter(ring, most);
     RF_STEP("take: deliveries counted");
     rf_count(ring, taken, count);
     rf_count(ring, batches, 1);
@@ -209,7 +232,7 @@ static bool short_run_is_due(const rf_ring *ring, rf_take_request *request, look
 /* Should the run be taken now, or is more to be waited for? */
 static bool run_is_due(const rf_ring *ring, rf_take_request *request, look *seen)
 {
-    if (seen->rows >= request->max_rows ||
+    if (seen->rows >= request->max_rows || seen->alone ||
         (seen->rows >= request->min_rows && request->linger_ns <= 0))
         return true;
     if (seen->rows < request->min_rows) {
@@ -247,7 +270,8 @@ static rf_status nothing_ready(const rf_ring *ring, rf_take_request *request, lo
 static bool has_changed(const rf_ring *ring, const rf_take_request *request, rf_lease *lease,
                         const look *seen)
 {
-    return run_length(ring, seen->first, request->max_rows, lease->words) != seen->rows;
+    return run_length(ring, seen->first, request->max_rows, request->min_rows > 1, lease->words) !=
+           seen->rows;
 }
 
 /* One attempt: RF_OK, RF_FINISHED, RF_CLOSED, or RF_EMPTY with what was seen. */
@@ -255,20 +279,24 @@ static rf_status try_take(rf_ring *ring, rf_take_request *request, rf_lease *lea
 {
     /* Another taker may be faster, again and again; but who looks so often must also look at
      * the clock. */
+    bool together =
+        request->min_rows > 1; /* it insists on rows, also of those over which one failed */
     for (int attempt = 0; attempt < 64; attempt++) {
         seen->open = rf_still_open(ring);
         if (seen->open != RF_OK)
-            rf_fence_full(); /* F4 with F3 (try_claim): claims older than the end are seen below */
+            rf_fence_full(); /* F4 with F3 (try_claim): claims older than the end are seen below. A16 <- R16 */
         if (!find_first(ring, seen->hasty ? 1 : ring->slot_count, &seen->first, &seen->by_link))
             return nothing_ready(ring, request, seen);
-        seen->rows = run_length(ring, seen->first, request->max_rows, lease->words);
+        seen->rows = run_length(ring, seen->first, request->max_rows, together, lease->words);
         if (!seen->rows)
             continue;
+        seen->alone = rf_word_failures(lease->words[0]) != 0 &&
+                      (!together || rf_is_dead_letter(ring, rf_word_failures(lease->words[0])));
         if (!run_is_due(ring, request, seen))
             return RF_EMPTY;
         if (seen->rows < request->min_rows && has_changed(ring, request, lease, seen))
             continue;
-        uint32_t count = take_run(ring, seen->first, seen->rows, lease);
+        uint32_t count = take_run(ring, seen->first, seen->rows, request->unseen, lease);
         if (!count)
             continue;
         leave_trail(ring, seen, count);
@@ -330,9 +358,23 @@ static bool spin_for_rows(rf_ring *ring, const rf_take_request *request, const l
     return rf_spin(&ring->take_spin, &ring->words[last], RF_STATE_READY);
 }
 
+/* With nothing in sight a patient taker sleeps for longer, where many do. False: a signal came. */
+static bool sleep_for_rows(rf_ring *ring, const rf_take_request *request, uint32_t key,
+                           bool patient, int64_t started)
+{
+    if (!patient)
+        return rf_sleep(&ring->header->readable, key, next_look(request, started));
+    int64_t until = rf_patience_ends(ring, started);
+    rf_begin_patience(ring);
+    bool woken = rf_sleep(&ring->header->readable, key,
+                          request->deadline_ns < until ? request->deadline_ns : until);
+    rf_end_patience(ring);
+    return woken;
+}
+
 static rf_status wait_to_take(rf_ring *ring, rf_take_request *request, rf_lease *lease)
 {
-    int64_t started = 0;
+    int64_t started = 0, began = 0;
     int spins = 0;
     rf_status status;
     look seen = {.hasty = request->deadline_ns != 0};
@@ -348,6 +390,9 @@ static rf_status wait_to_take(rf_ring *ring, rf_take_request *request, rf_lease 
         }
         if (rf_look_after_the_dead(ring, now))
             continue;
+        began = began ? began : now;
+        if (request->patient && rf_many_wait(ring) && now - began < RF_MOST_PATIENCE_NS)
+            started = now; /* the caller has nothing to do at the end of each slice */
         if ((status = rf_wait_on(&started, now, request->deadline_ns, RF_EMPTY)) != RF_OK) {
             /* The deadline is for min_rows, and cuts the wait for more short. */
             if (status == RF_EMPTY && seen.rows >= request->min_rows) {
@@ -359,13 +404,14 @@ static rf_status wait_to_take(rf_ring *ring, rf_take_request *request, rf_lease 
         uint32_t key;
         if ((status = last_look(ring, request, lease, &seen, &key)) != RF_EMPTY)
             break;
-        if (!rf_sleep(&ring->header->readable, key, next_look(request, started))) {
+        bool patient = request->patient && seen.rows == 0;
+        if (!sleep_for_rows(ring, request, key, patient, started)) {
             status = RF_AGAIN;
             break;
         }
     }
     if (started)
-        rf_count(ring, take_wait_ns, rf_now_ns() - started);
+        rf_count(ring, take_wait_ns, rf_now_ns() - (began ? began : started));
     return status;
 }
 
@@ -380,14 +426,19 @@ rf_status rf_take(rf_ring *ring, rf_take_request *request, rf_lease **out)
     rf_status status = rf_enter(ring);
     if (status != RF_OK)
         return status;
-    rf_lease *lease = rf_new_lease(ring, request->max_rows);
-    if (!lease)
-        return RF_NO_MEMORY;
-    status = wait_to_take(ring, request, lease);
-    if (status != RF_OK) {
-        rf_free_lease(lease);
-        return status;
+    for (;;) {
+        rf_lease *lease = rf_new_lease(ring, request->max_rows);
+        if (!lease)
+            return RF_NO_MEMORY;
+        status = wait_to_take(ring, request, lease);
+        if (status != RF_OK) {
+            rf_free_lease(lease);
+            return status == RF_FINISHED && rf_ring_has_failed(ring) ? RF_PRODUCER_FAILED : status;
+        }
+        if (!lease->dead_letter || request->dead_letters) {
+            *out = lease;
+            return RF_OK;
+        }
+        rf_put_aside(lease);
     }
-    *out = lease;
-    return RF_OK;
 }

@@ -65,7 +65,13 @@ static rf_status take_from(rf_ring *const *rings, uint32_t level, rf_take_reques
     return status;
 }
 
-/* One look at each, in their order. RF_EMPTY: nothing is ready, and something may still come. */
+static bool is_over(rf_status status)
+{
+    return status == RF_FINISHED || status == RF_PRODUCER_FAILED || status == RF_CLOSED;
+}
+
+/* One look at each, in their order. RF_EMPTY: nothing is ready, and something may still come. At the end of all a
+ * failed producer of any is told. */
 static rf_status look_at_each(rf_ring *const *rings, uint32_t count, rf_take_request *request,
                               rf_lease **lease)
 {
@@ -80,9 +86,9 @@ static rf_status look_at_each(rf_ring *const *rings, uint32_t count, rf_take_req
         rf_status status = take_from(rings, level, request, lease);
         if (status == RF_EMPTY)
             may_come = true;
-        else if (status != RF_FINISHED && status != RF_CLOSED)
+        else if (!is_over(status))
             return status;
-        else
+        else if (over != RF_PRODUCER_FAILED)
             over = status;
     }
     return may_come ? RF_EMPTY : over;

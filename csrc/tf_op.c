@@ -21,7 +21,7 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
-enum { TEXT_BYTES = 512 };
+enum { TEXT_BYTES = 512 + RF_FAILURE_BYTES };
 
 static const char *why_not = "it was not loaded by TensorFlow";
 const rf_feed_table *_Atomic rf_op_feeds;

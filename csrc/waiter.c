@@ -50,6 +50,11 @@ static void wake_all(rf_event *event)
 void rf_notify(rf_event *event, uint32_t rows)
 {
     rf_fence_full(); /* F1 with F2: our change is out before we look for waiters */
+    rf_tell_waiters(event, rows);
+}
+
+void rf_tell_waiters(rf_event *event, uint32_t rows)
+{
     uint32_t wanted = rf_load_relaxed(&event->wanted);
     while (wanted != 0) {
         if (wanted <= rows) {
@@ -62,6 +67,20 @@ void rf_notify(rf_event *event, uint32_t rows)
             return;
         }
     }
+}
+
+void rf_notify_some(rf_event *event, uint32_t count)
+{
+    rf_fence_full(); /* F1 with F2, as rf_notify */
+    if (rf_load_relaxed(&event->wanted) == 0)
+        return;
+    rf_exchange_relaxed(&event->wanted, 0u);
+    rf_add_release(&event->sequence, 1u); /* R5 -> A5 (rf_prepare_wait) */
+    uint32_t none = 0;
+    /* All were woken that might be? There may be more, for whom the wish still stands. */
+    if (futex(&event->sequence, FUTEX_WAKE, count, NULL) == (long)count)
+        atomic_compare_exchange_strong_explicit(&event->wanted, &none, 1u, memory_order_relaxed,
+                                                memory_order_relaxed);
 }
 
 uint32_t rf_prepare_wait(rf_event *event, uint32_t rows)

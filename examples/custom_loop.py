@@ -1,6 +1,7 @@
 """A loop of your own: workers attach to a ring by its name and fill slots, the main process takes batches.
 
-Prints the mean colour of the pictures that come with scikit-image, in the order in which they were ready.
+Prints the mean colour of the pictures that come with scikit-image, in the order in which they were ready. An exception
+in a worker ends the loop as `ringfeed.ProducerFailed`, with its text.
 """
 
 import multiprocessing
@@ -16,10 +17,10 @@ paths = sorted((Path(skimage.__file__).parent / "data").glob("*.png"))
 
 
 def work(first: int) -> None:
-    with ringfeed.Ring.attach("pictures") as ring:
+    with ringfeed.Ring.attach("pictures") as ring, ring.producing():  # the last that leaves finishes the ring
         for number in range(first, len(paths), 2):
             with ring.claim() as slot:  # published at the end of the block
-                slot["image"][...] = Image.open(paths[number]).convert("RGB").resize((224, 224))
+                slot["image"] = Image.open(paths[number]).convert("RGB").resize((224, 224))
                 slot.tag = number
 
 
@@ -28,10 +29,10 @@ if __name__ == "__main__":  # multiprocessing imports this file in each worker
 
     fields = {"image": ((224, 224, 3), "uint8")}
     with (
-        ringfeed.Ring.create("pictures", fields, slots=64) as ring,
+        ringfeed.Ring.create("pictures", fields, slots=64, producers=2) as ring,
         multiprocessing.get_context("spawn").Pool(2) as pool,
     ):
-        pool.map_async(work, range(2), callback=lambda _: ring.finish())
+        pool.map_async(work, range(2))
         for batch in ring.batches(max_rows=16, linger=0.002):  # batch["image"]: the slots themselves, [n, 224, 224, 3]
             colours = tf.reduce_mean(tf.cast(batch["image"], tf.float32), axis=(1, 2))
             for number, colour in zip(batch.tags, colours, strict=True):

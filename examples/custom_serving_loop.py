@@ -19,7 +19,11 @@ CLIENTS, MOST_IN_FLIGHT = 2, 32
 def ask(client: int, images: np.ndarray, requests_name: str, answers_name: str) -> np.ndarray:
     """Ask for some images, 32 at a time, and return the answers in their order."""
     found = np.zeros((len(images), 10), "float32")
-    with ringfeed.Ring.attach(requests_name) as requests, ringfeed.Ring.attach(answers_name) as answers:
+    with (
+        ringfeed.Ring.attach(requests_name) as requests,
+        ringfeed.Ring.attach(answers_name) as answers,
+        requests.producing(),
+    ):
         for start in range(0, len(images), MOST_IN_FLIGHT):
             asked = range(start, min(start + MOST_IN_FLIGHT, len(images)))
             for number in asked:
@@ -33,7 +37,7 @@ def ask(client: int, images: np.ndarray, requests_name: str, answers_name: str) 
 
 
 def serve(model, requests: ringfeed.Ring, answers: list[ringfeed.Ring]) -> None:
-    """Answer until the ring of requests is finished."""
+    """Answer until every client has left."""
     for batch in requests.batches(max_rows=CLIENTS * MOST_IN_FLIGHT, linger=0.002):
         probabilities = model(batch["image"]).numpy()
         for tag, row in zip(batch.tags.tolist(), probabilities, strict=True):
@@ -51,12 +55,11 @@ if __name__ == "__main__":  # multiprocessing imports this file in each client
     answer = {"probabilities": ((10,), "float32")}
     served = np.zeros((len(IMAGES), 10), "float32")
     with ExitStack() as stack, multiprocessing.get_context("spawn").Pool(CLIENTS) as clients:
-        requests = stack.enter_context(ringfeed.Ring.create(None, FIELDS, slots=CLIENTS * MOST_IN_FLIGHT))
+        slots = CLIENTS * MOST_IN_FLIGHT
+        requests = stack.enter_context(ringfeed.Ring.create(None, FIELDS, slots, producers=CLIENTS))
         answers = [stack.enter_context(ringfeed.Ring.create(None, answer, MOST_IN_FLIGHT)) for _ in range(CLIENTS)]
         work = [(number, IMAGES[number::CLIENTS], requests.name, ring.name) for number, ring in enumerate(answers)]
-        asking = clients.starmap_async(
-            ask, work, callback=lambda _: requests.finish(), error_callback=lambda _: requests.finish()
-        )
+        asking = clients.starmap_async(ask, work)
         serve(compiled, requests, answers)
         for number, rows in enumerate(asking.get()):
             served[number::CLIENTS] = rows

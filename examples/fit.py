@@ -20,7 +20,7 @@ STEPS = 1440 // BATCH_SIZE
 
 def produce(images: np.ndarray, labels: np.ndarray, ring_name: str, seed: int) -> None:
     random = np.random.default_rng(seed)
-    with ringfeed.Ring.attach(ring_name) as ring:
+    with ringfeed.Ring.attach(ring_name) as ring, ring.producing():
         for _ in range(EPOCHS):
             for number in random.permutation(len(images)):
                 with ring.claim() as slot:  # published at the end of the block
@@ -34,13 +34,11 @@ if __name__ == "__main__":  # multiprocessing imports this file in each producer
     train, test = slice(0, STEPS * BATCH_SIZE), slice(STEPS * BATCH_SIZE, None)
     model, of_arrays = untrained_model(), untrained_model()
     with (
-        ringfeed.Ring.create(None, {**FIELDS, "label": ((), "int64")}, slots=8 * BATCH_SIZE) as ring,
+        ringfeed.Ring.create(None, {**FIELDS, "label": ((), "int64")}, 8 * BATCH_SIZE, producers=PRODUCERS) as ring,
         multiprocessing.get_context("spawn").Pool(PRODUCERS) as producers,
     ):
         shares = [(IMAGES[train][n::PRODUCERS], LABELS[train][n::PRODUCERS], ring.name, n) for n in range(PRODUCERS)]
-        producing = producers.starmap_async(
-            produce, shares, callback=lambda _: ring.finish(), error_callback=lambda _: ring.finish()
-        )
+        producing = producers.starmap_async(produce, shares)
         batches = ringfeed.tf.dataset(ring, BATCH_SIZE, structure=("image", "label"), drop_remainder=True)
         model.fit(batches, epochs=EPOCHS, steps_per_epoch=STEPS, shuffle=False, verbose=0)
         producing.get()

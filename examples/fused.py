@@ -15,7 +15,7 @@ PRODUCERS = 2
 
 
 def produce(first: int) -> None:
-    with ringfeed.Ring.attach("digits") as ring:
+    with ringfeed.Ring.attach("digits") as ring, ring.producing():
         for number in range(first, len(digits.images), PRODUCERS):
             ring.put({"image": digits.images[number].astype("float32")}, tag=number)
 
@@ -29,10 +29,10 @@ if __name__ == "__main__":  # multiprocessing imports this file in each producer
 
     centres = np.zeros(len(digits.images))
     with (
-        ringfeed.Ring.create("digits", {"image": ((8, 8), "float32")}, slots=512) as ring,
+        ringfeed.Ring.create("digits", {"image": ((8, 8), "float32")}, slots=512, producers=PRODUCERS) as ring,
         multiprocessing.get_context("spawn").Pool(PRODUCERS) as pool,
     ):
-        pool.map_async(produce, range(PRODUCERS), callback=lambda _: ring.finish())
+        pool.map_async(produce, range(PRODUCERS))
         step = ringfeed.tf.fuse(ring, centre_of_ink, batch_size=64, pad="ring", jit_compile=True, with_tags=True)
         for outputs, tags in step:  # one call of TensorFlow's a batch, of a shape that XLA compiles once
             centres[tags] = outputs.numpy()

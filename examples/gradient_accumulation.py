@@ -17,11 +17,10 @@ ROWS = 1792  # whole steps
 
 
 def produce(images: np.ndarray, labels: np.ndarray, ring_name: str) -> None:
-    with ringfeed.Ring.attach(ring_name) as ring:
+    with ringfeed.Ring.attach(ring_name) as ring, ring.producing():
         for _ in range(EPOCHS):
             for image, label in zip(images, labels, strict=True):
                 ring.put({"image": image, "label": label})
-        ring.finish()
 
 
 if __name__ == "__main__":  # multiprocessing imports this file in the producer

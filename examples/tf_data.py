@@ -13,10 +13,9 @@ digits = load_digits()
 
 
 def produce() -> None:
-    with ringfeed.Ring.attach("digits") as ring:
+    with ringfeed.Ring.attach("digits") as ring, ring.producing():  # finished when it leaves, an error goes to predict
         for picture in digits.images:
             ring.put({"image": picture.astype("float32")})
-        ring.finish()
 
 
 if __name__ == "__main__":  # multiprocessing imports this file in the producer

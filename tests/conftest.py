@@ -107,8 +107,8 @@ def start(leaves_nothing_behind: None) -> Iterator[Callable[..., Child]]:
     """Return a function that starts another one in a process of its own; it is gone at the end."""
     started: list[Child] = []
 
-    def start_child(function: Callable[..., Any], *arguments: Any) -> Child:
-        started.append(Child(function, *arguments))
+    def start_child(function: Callable[..., Any], *arguments: Any, **options: Any) -> Child:
+        started.append(Child(function, *arguments, **options))
         return started[-1]
 
     yield start_child

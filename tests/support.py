@@ -107,11 +107,11 @@ class Child:
     `multiprocessing` machinery comes with it.
     """
 
-    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+    def __init__(self, function: Callable[..., Any], *arguments: Any, pass_fds: tuple[int, ...] = ()) -> None:
         ours, theirs = socket.socketpair()
         bootstrap = f"import sys; sys.path[:] = {sys.path!r}; import support; support._run_child({theirs.fileno()})"
         with theirs:
-            self.process = subprocess.Popen([sys.executable, "-c", bootstrap], pass_fds=[theirs.fileno()])
+            self.process = subprocess.Popen([sys.executable, "-c", bootstrap], pass_fds=[theirs.fileno(), *pass_fds])
         self._connection = Connection(ours.detach())
         # The test's module can not be imported by its name there; what the function needs of it travels along.
         cloudpickle.register_pickle_by_value(sys.modules[function.__module__])

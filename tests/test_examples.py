@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -20,9 +21,9 @@ README = (ROOT / "README.md").read_text()
 pytest.importorskip("tensorflow")
 
 
-def run(program: Path, *arguments: str) -> str:
-    """Run a program as a user would, from another folder; return what it printed."""
-    completed = subprocess.run(
+def completed(program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a program as a user would, from another folder."""
+    return subprocess.run(
         [sys.executable, str(program), *arguments],
         capture_output=True,
         text=True,
@@ -30,8 +31,13 @@ def run(program: Path, *arguments: str) -> str:
         cwd="/",
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
     )
-    assert completed.returncode == 0, completed.stderr
-    return completed.stdout
+
+
+def run(program: Path, *arguments: str) -> str:
+    """Run a program that succeeds; return what it printed."""
+    done = completed(program, *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.mark.parametrize("name", ["predictor.py", "custom_loop.py"])
@@ -59,6 +65,7 @@ SAYS = {
     "data_parallel.py": r"CPU:0 ran \d+ rows, .*CPU:1 ran \d+ rows, .*\n1797 rows answered as by direct calls",
     "mirrored_strategy.py": r"\d+ batches, each split over 2 replicas\n1797 rows answered as by direct calls",
     "model_in_two.py": r"two devices of one process, .*: as the whole model, .*\ntwo processes: as the whole model",
+    "from_generator.py": r"accuracy 0\.9\d+ on 1797 digits",
     "fit.py": r"trained on 5760 pictures from the ring: accuracy 0\.\d+; on arrays 0\.\d+",
     "gradient_accumulation.py": r"224 batches, 56 steps: the weights of large batches; accuracy 0\.[89]\d+",
     "imbalanced_shards.py": r"contiguous .*\nstratified .*\ndynamic ",
@@ -68,7 +75,7 @@ SAYS = {
 
 # Two at a time: half of their time is TensorFlow's import, which keeps one core busy.
 TOGETHER = [
-    ["many_clients.py"],
+    ["many_clients.py", "from_generator.py"],
     ["custom_serving_loop.py", "int8.py"],
     ["data_parallel.py", "mirrored_strategy.py"],
     ["model_in_two.py", "imbalanced_shards.py"],
@@ -76,12 +83,55 @@ TOGETHER = [
 ]
 
 
-@pytest.mark.parametrize("examples", TOGETHER, ids=" ".join)
+@pytest.mark.parametrize(
+    "examples",
+    [
+        pytest.param(each, marks=pytest.mark.slow) if "fit.py" in each or "model_in_two.py" in each else each
+        for each in TOGETHER
+    ],
+    ids=lambda each: " ".join(each),
+)
 def test_examples_give_what_direct_calls_give(examples: list[str]) -> None:
     with ThreadPoolExecutor(len(examples)) as threads:
         printed = threads.map(run, (EXAMPLES / example for example in examples))
         for example, output in zip(examples, printed, strict=True):
             assert re.search(SAYS[example], output, re.DOTALL), output
+
+
+# Ahead of which line each producer raises, and when.
+RAISES = {
+    "custom_loop.py": ("            with ring.claim() as slot:", "number > 4"),
+    "tf_data.py": ("            ring.put({", "picture is digits.images[-1] or picture.sum() > 400"),
+    "fused.py": ("            ring.put({", "number > 700"),
+    "fit.py": ("                with ring.claim() as slot:", "seed == 1 and number > 600"),
+    "gradient_accumulation.py": ("                ring.put({", "label == 9"),
+    "custom_serving_loop.py": ("                requests.put({", "client == 1 and number > 500"),
+}
+
+
+RAISE_TOGETHER = [
+    ("custom_loop.py", "tf_data.py"),
+    pytest.param(("fused.py", "fit.py"), marks=pytest.mark.slow),
+    pytest.param(("gradient_accumulation.py", "custom_serving_loop.py"), marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize("examples", RAISE_TOGETHER, ids=" ".join)
+def test_an_example_whose_producer_raises_ends_with_its_error(examples: tuple[str, ...], tmp_path: Path) -> None:
+    for name in ("digits.py", *examples):
+        shutil.copy(EXAMPLES / name, tmp_path)
+    for name in examples:
+        line, when = RAISES[name]
+        before, found, behind = (tmp_path / name).read_text().partition(f"\n{line}")
+        assert found, f"{name} has no line {line!r}"
+        indent = line[: len(line) - len(line.lstrip())]
+        raises = f"\n{indent}if {when}:\n{indent}    raise ValueError('made to fail')"
+        (tmp_path / name).write_text(before + raises + found + behind)
+    with ThreadPoolExecutor(len(examples)) as threads:
+        for name, done in zip(examples, threads.map(completed, (tmp_path / name for name in examples)), strict=True):
+            assert done.returncode == 1, name
+            last = done.stderr[done.stderr.rindex("ProducerFailed") :]
+            assert re.match(r"ProducerFailed: ring '.*': a producer raised.*ValueError: made to fail", last), last
 
 
 def test_every_example_runs_in_a_test() -> None:

@@ -26,7 +26,7 @@ extern "C" {
 #define RF_API __attribute__((visibility("default")))
 
 /* The layout of segments that this library makes and reads. */
-#define RF_READS_VERSION 3u
+#define RF_READS_VERSION 5u
 
 enum {
     RF_NAME_BYTES = 64,         /* a field's name with its closing NUL */
@@ -35,10 +35,13 @@ enum {
     RF_MAX_SLOTS = 1 << 24,     /* a link names a slot in 24 bits */
     RF_MAX_PARTICIPANTS = 4095, /* a word names its owner in 12 bits; 0 is nobody */
     RF_ALIGNMENT = 64,          /* TensorFlow takes foreign memory as it is only from 64 bytes on */
+    RF_FAILURE_BYTES = 4000,    /* of the text of a producer's error */
 };
 
 /* A wait returns to its caller at least this often. */
 #define RF_SLICE_NS INT64_C(50000000)
+/* Or, where it is patient and many others are, at least this often; after a signal at once. */
+#define RF_MOST_PATIENCE_NS INT64_C(12500000000)
 /* A deadline that never comes. */
 #define RF_FOREVER INT64_MAX
 
@@ -61,6 +64,10 @@ typedef enum rf_status {
     RF_NO_MEMORY,     /* malloc failed */
     RF_SYSTEM,        /* a system call failed; errno says why */
     RF_INTERRUPTED,   /* Ctrl-C ended the wait of a feed (feed.h) */
+    /* As RF_FINISHED, and a producer failed (rf_producing_fail). */
+    RF_PRODUCER_FAILED,
+    /* No open file description of our own can be had for locks: /proc is not mounted, or the segment's descriptor is gone. */
+    RF_NO_DESCRIPTOR,
 } rf_status;
 
 typedef enum rf_dtype {
@@ -93,7 +100,7 @@ typedef struct rf_field {
     uint64_t sample_bytes;  /* of one sample, without padding */
     uint64_t stride_bytes;  /* from one slot to the next: sample_bytes rounded up to RF_ALIGNMENT */
     uint64_t region_offset; /* of the field's slots in the segment */
-    uint64_t region_bytes;  /* slots * stride_bytes: whole pages */
+    uint64_t region_bytes;  /* slots * stride_bytes, rounded up to whole pages */
 } rf_field;
 
 /* Where everything lies in a segment; the same computation makes and checks it. */
@@ -118,13 +125,18 @@ typedef struct rf_options {
     uint64_t note;       /* a number of the creator's own that others can read */
     uint64_t answers; /* 0 for a ring; else make a pool of reply cells (replies.h) for the ring with
                          this inode: the last field holds the text of errors */
+    uint32_t
+        producers; /* rf_producing_begin: so many enter before the last that leaves finishes it */
+    uint32_t
+        max_deliveries; /* a record over which so many takers failed is set aside; 0: no limit, at most 255 */
 } rf_options;
 
 typedef struct rf_ring rf_ring;
 
 /* ---- Segment -------------------------------------------------------------------------------- */
 
-/* Compute the layout. `geometry->field[0..fields)` hold name, dtype, rank and shape on entry.
+/* Compute the layout. Slots are rounded up so that each region fills whole pages, unless that takes much memory.
+ * `geometry->field[0..fields)` hold name, dtype, rank and shape on entry.
  * RF_INVALID, RF_TOO_LARGE. */
 RF_API rf_status rf_plan(const rf_options *options, rf_geometry *geometry);
 
@@ -141,32 +153,31 @@ RF_API rf_status rf_ring_attach(int fd, rf_ring **ring);
 /* The layout version a segment says it has; 0 when it says none. */
 RF_API uint32_t rf_segment_version(int fd);
 
-/* Free bytes of the file system that holds `fd`; -1 when it does not say. */
+/* A new, empty object for rf_ring_create that has no name in any file system, and none of the limits of /dev/shm;
+ * `label` shows in /proc. Others open it by its descriptor. -1: a system call failed. */
+RF_API int rf_segment_create_nameless(const char *label);
+/* Was the segment made so? 1 yes, 0 no. */
+RF_API int rf_segment_is_nameless(int fd);
+
+/* Free bytes of the file system that holds `fd`; INT64_MAX when it has no limit, -1 when it does not say. */
 RF_API int64_t rf_segment_free_bytes(int fd);
-
-/* Let go of a descriptor of a segment that no handle took over. (A plain close() would drop the
- * record locks that this process holds on the same segment.) */
-RF_API void rf_segment_discard(int fd);
-
-/* A descriptor that this process can not close while it has the segment open, or -1: it serves
- * who would open the segment again. Goes back by rf_segment_discard, or to who takes it over. */
-RF_API int rf_segment_borrow(uint64_t device, uint64_t inode);
 
 /* Does a living process own the segment? 1 yes, 0 no, -1 a system call failed. */
 RF_API int rf_segment_has_owner(int fd);
 
 /* Take the right to unlink a segment that no one owns. The right ends with the process or
- * with rf_segment_discard. RF_AGAIN: someone else has it. RF_SYSTEM. */
+ * with the descriptor. RF_AGAIN: someone else has it. RF_SYSTEM. */
 RF_API rf_status rf_segment_condemn(int fd);
 
 /* Has another process that right? 1 yes, 0 no, -1 a system call failed. A creator asks when it owns
  * the segment, a remover asks for an owner when it has the right: one of them sees the other. */
 RF_API int rf_segment_is_condemned(int fd);
 
-/* Remove `path` if it is the name of the segment, with the right to do so. `removed`: whether it was.
+/* Remove `path` if it is the name of the segment with that device and inode, with the right to do so. `removed`: whether it was.
  * RF_AGAIN: another process has that right now; or, with `spare_the_living`, one owns the segment.
  * RF_SYSTEM. */
-RF_API rf_status rf_segment_remove(int fd, const char *path, int spare_the_living, int *removed);
+RF_API rf_status rf_segment_remove(uint64_t device, uint64_t inode, const char *path,
+                                   int spare_the_living, int *removed);
 
 /* What a segment says of itself to who has not joined it. */
 typedef struct rf_segment_view {
@@ -185,6 +196,12 @@ RF_API rf_status rf_segment_look(int fd, rf_segment_view *view);
  * lease of this handle is dropped. When the owner closes, the ring is closed for everyone. */
 RF_API void rf_ring_close(rf_ring *ring);
 
+/* Of a closed handle on which no call is under way, nor comes that is not to return RF_CLOSED: give its entry and memory
+ * back, now or with its last lease. What it tells of the ring stays as it was. 0: not yet, as requests are in hand
+ * (replies.h) or a block of a producer is open. */
+RF_API int rf_ring_retire(rf_ring *ring);
+RF_API int rf_ring_is_retired(const rf_ring *ring);
+
 /* Free the handle itself, after rf_ring_close and when no call on it is under way; it lives on
  * inside its leases until they go. */
 RF_API void rf_ring_drop(rf_ring *ring);
@@ -196,13 +213,23 @@ RF_API int rf_ring_descriptor(const rf_ring *ring);
 RF_API int rf_ring_is_owner(const rf_ring *ring);
 RF_API int rf_ring_is_closed(const rf_ring *ring);
 RF_API int rf_ring_is_finished(const rf_ring *ring);
+/* Was it finished, or closed by its owner? Closing this handle is not the end of the ring. */
+RF_API int rf_ring_has_ended(const rf_ring *ring);
 /* Do the rows of a dead taker become READY again? */
 RF_API int rf_ring_redelivers(const rf_ring *ring);
+/* May a run pass the ring's end? Not where that would have taken many slots more than were asked for (rf_plan). */
+RF_API int rf_ring_is_mirrored(const rf_ring *ring);
+RF_API uint32_t rf_ring_max_deliveries(const rf_ring *ring); /* rf_options.max_deliveries */
+/* The process that is or was that participant, for people; 0 where it has left. */
+RF_API uint32_t rf_participant_pid(const rf_ring *ring, uint32_t participant);
 /* Of a reply pool: the inode of its ring; 0 of a ring. */
 RF_API uint64_t rf_ring_answers(const rf_ring *ring);
 RF_API uint64_t rf_ring_note(const rf_ring *ring); /* rf_options.note */
 /* The inode of the handle's own segment. */
 RF_API uint64_t rf_ring_inode(const rf_ring *ring);
+RF_API uint64_t rf_ring_device(const rf_ring *ring);
+/* Does a living process own the segment of this handle? */
+RF_API int rf_ring_has_owner(const rf_ring *ring);
 RF_API uint64_t rf_ring_creator_pid(const rf_ring *ring);
 
 /* Address of slot 0 of a field; the region follows a second time right behind itself. */
@@ -269,8 +296,17 @@ RF_API void rf_lease_retain(rf_lease *lease);
 RF_API void rf_lease_drop(rf_lease *lease);
 /* The rows of a batch are READY again, and not released, when the last reference is dropped: nobody has
  * looked at them. Also where the rows of the dead are dropped (`redeliver`): those may have been seen. They
- * count as delivered once more. Of a claim: nothing. */
+ * count as delivered once more, and nobody failed over them. Of a claim: nothing. */
 RF_API void rf_lease_give_back(rf_lease *lease);
+/* The same, and this taker has failed over them, as if it had died: where the rows of the dead are dropped, so are
+ * these. */
+RF_API void rf_lease_fail(rf_lease *lease);
+/* How many takers have failed over the rows of a batch before. Rows over which some did come alone. */
+RF_API uint32_t rf_lease_failures(const rf_lease *lease);
+/* Did so many fail that its one row is to be set aside (rf_options.max_deliveries)? Its release counts as that. */
+RF_API int rf_lease_is_dead_letter(const rf_lease *lease);
+/* Of a batch that was taken `unseen`: from now on, or no longer, this taker fails over it by dying. */
+RF_API void rf_lease_show(rf_lease *lease, int shown);
 /* Cut a batch in two: it keeps its first `rows`, the others are the lease that is returned. NULL: no
  * memory, or it is no batch of more rows that this reference holds alone. */
 RF_API rf_lease *rf_lease_split(rf_lease *batch, uint32_t rows);
@@ -291,7 +327,10 @@ typedef struct rf_record {
     int64_t taken_ns;
     int64_t released_ns; /* when the slot was last given back, before this record */
     uint32_t producer;   /* participant that wrote it */
-    uint32_t deliveries; /* how often it was handed to a taker; more than 1: an earlier one died */
+    uint32_t
+        deliveries; /* how often it was handed to a taker, 255 at most; more than 1: an earlier one died, or gave
+                       it back */
+    uint32_t failures; /* how many of these died or failed over it */
 } rf_record;
 
 RF_API void rf_lease_records(const rf_lease *lease, rf_record *records);
@@ -303,10 +342,19 @@ typedef enum rf_view {
     RF_VIEW_PADDED = 2, /* [rows, stride in elements]: dense, padding included */
 } rf_view;
 
-/* Export a field of the lease as a DLPack tensor on the CPU: a DLManagedTensorVersioned (DLPack
- * 1.0) or a DLManagedTensor (before), which holds a reference to the lease. Its deleter may run
- * on any thread. NULL: no memory. */
-RF_API void *rf_lease_export(rf_lease *lease, uint32_t field, rf_view view, int versioned);
+/* How a tensor is handed over. An unversioned one cannot say that it may only be read, nor that it is a copy. */
+typedef struct rf_export_form {
+    int versioned; /* a DLManagedTensorVersioned (DLPack 1.0), else a DLManagedTensor (before) */
+    int read_only; /* nobody may write into it */
+    int copied;    /* memory of its own, that holds no slot; writable in any case */
+} rf_export_form;
+
+/* Export a field of the lease as a DLPack tensor on the CPU, which holds a reference to the lease unless it is copied.
+ * Its deleter may run on any thread. NULL: no memory. */
+RF_API void *rf_lease_export(rf_lease *lease, uint32_t field, rf_view view,
+                             const rf_export_form *form);
+/* Say of a versioned tensor, which nobody took over yet, that it may only be read. */
+RF_API void rf_export_make_read_only(void *tensor);
 /* Call the tensor's own deleter, for one that nobody took over. */
 RF_API void rf_export_delete(void *tensor, int versioned);
 
@@ -317,6 +365,9 @@ RF_API void rf_export_delete(void *tensor, int versioned);
  * RF_INVALID, RF_NO_MEMORY. */
 RF_API rf_status rf_claim(rf_ring *ring, uint32_t rows, int64_t deadline_ns, rf_lease **lease);
 
+/* Write zeros into every slot of a claim, padding included. */
+RF_API void rf_claim_zero(rf_lease *claim);
+
 /* Hand the first `rows` rows to takers, in order, and discard the others. With `pinned` (someone
  * may still look at the slots through this claim) they are not reused before the lease is dropped.
  * RF_SLOT_LOST: the claim was taken back meanwhile. */
@@ -324,6 +375,13 @@ RF_API rf_status rf_publish(rf_lease *lease, uint32_t rows, const uint64_t *tags
 /* The same for rows that want an answer: `replies[row]` as rf_cell_ask gave it, or 0. */
 RF_API rf_status rf_publish_requests(rf_lease *lease, uint32_t rows, const uint64_t *tags,
                                      const uint64_t *replies, int pinned);
+
+/* For a claim that somebody may still write into: claim up to `rows` slots and copy its rows from `row` on there, to be
+ * published in their place; also when the ring was finished meanwhile. Does not wait. RF_FULL, RF_SLOT_LOST,
+ * RF_INVALID, RF_NO_MEMORY. */
+RF_API rf_status rf_claim_copy(rf_lease *claim, uint32_t row, uint32_t rows, rf_lease **copy);
+/* The slots of such a claim are no claim any more: nobody gets them before the lease is dropped. */
+RF_API void rf_set_apart(rf_lease *claim);
 
 /* Claim one slot, copy one sample per field from `sources`, publish. As rf_claim and rf_publish.
  * A small record has one time for both. */
@@ -335,27 +393,76 @@ RF_API rf_status rf_put_request(rf_ring *ring, const void *const *sources, uint6
 /* Is that record out of the ring, because it was released or dropped? */
 RF_API int rf_record_is_gone(const rf_ring *ring, uint64_t link);
 
+/*
+ * Producing blocks. The ring is finished when the last open block has ended, and `rf_options.producers` of
+ * them were begun. What a producer that died had open has ended, too: whoever waits for records finds out.
+ */
+
+typedef struct rf_block {
+    uint32_t generation,
+        turn; /* whose it is: not a forked child's, nor of who comes after a dead one */
+} rf_block;
+
+/* Begin a block. `inside`: within one of the same handle, which is open meanwhile; it counts as open, and not as
+ * another producer.
+ * RF_FINISHED: the ring was finished, perhaps by the last block that ended just now. RF_CLOSED, RF_CROWDED,
+ * RF_INVALID: it is a reply pool. */
+RF_API rf_status rf_producing_begin(rf_ring *ring, int inside, rf_block *block);
+/* Say, before the block ends, that its producer failed. Takers that find the ring finished are told
+ * RF_PRODUCER_FAILED. The first text is kept, up to RF_FAILURE_BYTES of it. Of a parent's block: nothing. */
+RF_API void rf_producing_fail(rf_ring *ring, rf_block block, const char *text, size_t bytes);
+/* End a block, also on a handle that was closed. Of a parent's block, in a forked child: nothing. */
+RF_API void rf_producing_end(rf_ring *ring, rf_block block);
+
+/* Has a producer failed? */
+RF_API int rf_ring_has_failed(const rf_ring *ring);
+/* Copy the text of the first that did, RF_FAILURE_BYTES at most, and a NUL. Returns its bytes. Where it was lost, the
+ * text says that: a producer failed while another wrote its own, and died over it. */
+RF_API uint32_t rf_ring_failure(const rf_ring *ring, char *text);
+
+RF_API uint32_t rf_ring_producers_wanted(const rf_ring *ring); /* rf_options.producers */
+/* Blocks that were ever begun, and not inside another. */
+RF_API uint64_t rf_ring_producers_entered(const rf_ring *ring);
+/* Blocks that are open, also inside another. */
+RF_API uint32_t rf_ring_open_blocks(const rf_ring *ring);
+
 /* ---- Taking --------------------------------------------------------------------------------- */
 
 typedef struct rf_take_request {
     uint32_t max_rows;
-    uint32_t min_rows;   /* wait for this many published records */
-    int64_t deadline_ns; /* CLOCK_MONOTONIC; 0 does not wait */
-    int64_t linger_ns;   /* once min_rows are there, wait this long for max_rows */
+    uint32_t min_rows;     /* wait for this many published records */
+    int64_t deadline_ns;   /* CLOCK_MONOTONIC; 0 does not wait */
+    int64_t linger_ns;     /* once min_rows are there, wait this long for max_rows */
+    uint32_t dead_letters; /* 1: hand them out, each alone; 0: set them aside (rf_next_letter) */
+    uint32_t
+        unseen; /* 1: of a row that comes alone, dying counts as failing only behind rf_lease_show */
     /* Kept from call to call; zero at first. */
     int64_t linger_until_ns;
     int64_t enough_since_ns;
     uint32_t lingers_at; /* rf_take_first: of which ring these are, counted from 1 */
+    uint32_t
+        patient; /* where many wait, RF_AGAIN may come after RF_MOST_PATIENCE_NS instead of a slice */
 } rf_take_request;
 
 /* Take the oldest run of published records, at most max_rows of them.
  *
- * The run is shorter than min_rows only when no more can come (finished, or no slot is left to
+ * A record over which a taker failed comes alone, unless min_rows is more than 1, and one over which rf_options.max_deliveries did is a dead letter.
+ * The run is shorter than min_rows only for that, when no more can come (finished, or no slot is left to
  * publish in), or when for 5 ms (or linger_ns, if longer) min_rows records have been ready but lie
  * on both sides of a slot that someone still holds, or a producer has waited for a free slot while
  * the missing ones were in someone's hands.
- * RF_AGAIN, RF_EMPTY, RF_FINISHED, RF_CLOSED, RF_INVALID, RF_NO_MEMORY. */
+ * RF_AGAIN, RF_EMPTY, RF_FINISHED, RF_PRODUCER_FAILED, RF_CLOSED, RF_INVALID, RF_NO_MEMORY. */
 RF_API rf_status rf_take(rf_ring *ring, rf_take_request *request, rf_lease **lease);
+
+/* What is left to be said of a record that a take through this handle set aside. */
+typedef struct rf_letter {
+    uint64_t tag;
+    uint32_t producer, failures;
+    uint32_t unsaid; /* letters before this one of which nothing else is known */
+} rf_letter;
+
+/* Take the oldest letter of which nothing was said yet. 0: there is none. */
+RF_API int rf_next_letter(rf_ring *ring, rf_letter *letter);
 
 enum { RF_MOST_LEVELS = 8 };
 
@@ -372,6 +479,14 @@ RF_API void rf_finish(rf_ring *ring);
 /* Give back what dead participants held. Returns how many participants were found dead. */
 RF_API uint32_t rf_recover(rf_ring *ring);
 
+/* The same of those who hold something, at most once in a slice whoever calls: for who waits for others. */
+RF_API void rf_look(rf_ring *ring);
+
+/* When somebody who waits for anything of this ring should look again at the latest, where others wait, too. */
+RF_API int64_t rf_patience_until(const rf_ring *ring);
+/* Where many wait: does another thread than this one look after the dead? */
+RF_API int rf_another_looks(const rf_ring *ring);
+
 /* How many records are READY. */
 RF_API uint32_t rf_ring_ready(const rf_ring *ring);
 
@@ -384,6 +499,7 @@ typedef struct rf_counts {
     uint64_t redelivered;   /* rows that became READY again: of dead takers, or given back */
     uint64_t dropped;       /* rows of dead takers that were dropped */
     uint64_t reclaimed;     /* claims of dead producers that were freed */
+    uint64_t dead_letters;  /* rows over which too many takers failed, set aside */
     uint64_t claim_wait_ns; /* time producers spent waiting for a free slot */
     uint64_t take_wait_ns;  /* time takers spent waiting for records */
 } rf_counts;
@@ -395,6 +511,17 @@ typedef struct rf_stats {
 } rf_stats;
 
 RF_API void rf_ring_stats(rf_ring *ring, rf_stats *stats);
+
+/* What a participant holds: slots that it claimed, slots that it took or still looks at; in a pool, answers that it
+ * has not let go of. */
+typedef struct rf_holding {
+    uint32_t pid;
+    uint32_t ours; /* 1: it is a handle of this process */
+    uint32_t claimed, held;
+} rf_holding;
+
+/* Fill one entry for each participant, of which the geometry says how many there are. */
+RF_API void rf_ring_holdings(rf_ring *ring, rf_holding *holdings);
 
 /* CLOCK_MONOTONIC in nanoseconds. */
 RF_API int64_t rf_now_ns(void);

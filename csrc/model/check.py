@@ -251,6 +251,102 @@ MUTATIONS += [
     ),
 ]
 
+BLOCKS = {"PRODUCERS": 2, "CRASHES": 1}
+BLOCKS_3 = BLOCKS | {"PRODUCERS": 3}
+FAILURES = BLOCKS | {"FAILURES": 1}
+PRODUCING = "producing.pml"
+
+CONFIGURATIONS += [
+    Configuration("producing: 2 producers, a crash", BLOCKS, smoke=True, model=PRODUCING),
+    Configuration("producing: 2 producers that may fail, two crashes", FAILURES | {"CRASHES": 2}, model=PRODUCING),
+    Configuration("producing: 3 producers that may fail", BLOCKS_3 | {"FAILURES": 1, "CRASHES": 0}, model=PRODUCING),
+    Configuration("producing: 3 producers, a crash", BLOCKS_3, model=PRODUCING),
+    Configuration(
+        "producing: 2 that come twice, for 3, a crash",
+        BLOCKS | {"BLOCKS": 2, "EXPECTED": 3},
+        smoke=True,
+        model=PRODUCING,
+    ),
+    Configuration(
+        "producing: 2 for 2, blocks inside others, a crash", BLOCKS | {"INSIDE": 1, "EXPECTED": 2}, model=PRODUCING
+    ),
+    Configuration(
+        "producing: 2 that may fail, finished, a crash", FAILURES | {"FINISHES": 1, "SIDE_BY_SIDE": 1}, model=PRODUCING
+    ),
+    Configuration(
+        "producing: 2 producers, one stands still, a crash", BLOCKS | {"STOPS": 1}, smoke=True, model=PRODUCING
+    ),
+    Configuration(
+        "producing: 2 that may fail, one stands still", FAILURES | {"CRASHES": 0, "STOPS": 1}, model=PRODUCING
+    ),
+]
+
+CALM = BLOCKS | {"CRASHES": 0}
+MUTATIONS += [
+    Mutation("FINISH_BLINDLY", "the end is stored, though somebody has entered", CALM, smoke=True, model=PRODUCING),
+    Mutation("ENTER_BEFORE_OPENING", "R15: a producer enters and then opens its block", CALM, model=PRODUCING),
+    Mutation(
+        "LOOK_BEFORE_END", "F8: who leaves looks for others and then ends its block", CALM, smoke=True, model=PRODUCING
+    ),
+    Mutation("INSIDE_COUNTS", "a block inside another enters", CALM | {"INSIDE": 1, "EXPECTED": 2}, model=PRODUCING),
+    Mutation("BLOCKS_FORGOTTEN", "recovery leaves the blocks of the dead open", BLOCKS, smoke=True, model=PRODUCING),
+    Mutation("BURIED_WITHOUT_LOOK", "recovery does not look whether somebody is left", BLOCKS, model=PRODUCING),
+    Mutation(
+        "LOOK_FOR_OPEN_BLOCKS_ALONE", "recovery looks only where the dead had a block open", BLOCKS, model=PRODUCING
+    ),
+    Mutation(
+        "CLEARED_BEFORE_LOOK", "recovery clears the entry before it looks", BLOCKS | {"CRASHES": 2}, model=PRODUCING
+    ),
+    Mutation(
+        "WAITERS_DO_NOT_LOOK", "who waits leaves the look to who stands still", CALM | {"STOPS": 1}, model=PRODUCING
+    ),
+    Mutation("TEXT_READY_EARLY", "R17: a text is READY before it is whole", FAILURES, smoke=True, model=PRODUCING),
+    Mutation("SECOND_IN_SILENCE", "who finds no room for its text says nothing", FAILURES, model=PRODUCING),
+    Mutation("MORE_LOST", "recovery drops the mark of another that failed", FAILURES, model=PRODUCING),
+    Mutation("MORE_IS_IN_THE_WAY", "the mark of another keeps a text from being READY", FAILURES, model=PRODUCING),
+    Mutation("FAIL_BEHIND_THE_BLOCK", "a producer leaves and then tells", FAILURES, model=PRODUCING),
+]
+
+CHAIN = {"TAKERS": 2}
+CONFIGURATIONS += [
+    Configuration("chain: 2 handles, 2 takers, a record put in front", CHAIN, smoke=True, model="chain.pml")
+]
+MUTATIONS += [
+    Mutation("NO_TURN", "a new link, and the word stays as it was", CHAIN, smoke=True, model="chain.pml"),
+    Mutation("LINK_STORED", "a new link is stored, not swapped in", CHAIN, smoke=True, model="chain.pml"),
+    Mutation(
+        "NEW_LINK_EARLY", "R18: a link names a record that is not READY yet", CHAIN, smoke=True, model="chain.pml"
+    ),
+    Mutation("LEAF_KEPT", "what follows names a record that was taken already", CHAIN, smoke=True, model="chain.pml"),
+]
+
+LOOKING_PML = "looking.pml"
+LOOKING = {"WAITERS": 4, "KILLS": 3}
+LOOKER_KILLED = LOOKING | {"KILLS": 1, "LOOKERS_ALONE": 1}
+LOOKING_LEFT = LOOKING | {"LEFT": 1}
+LOOKING_STOPS = {"WAITERS": 3, "STOPS": 1}
+CONFIGURATIONS += [
+    Configuration("looking: 4 waiters, the last looker is killed", LOOKER_KILLED, smoke=True, model=LOOKING_PML),
+    Configuration("looking: few, the last looker is killed", LOOKER_KILLED | {"FEW": 4}, smoke=True, model=LOOKING_PML),
+    Configuration("looking: 4 waiters, three are killed", LOOKING, model=LOOKING_PML),
+    Configuration("looking: the same, where a fifth has left", LOOKING_LEFT, model=LOOKING_PML),
+    Configuration("looking: 3 waiters, one at a time is stopped", LOOKING_STOPS, model=LOOKING_PML),
+]
+MUTATIONS += [
+    Mutation("SLICE_STORED", "a slice is taken by a store, not swapped in", LOOKING_STOPS, model=LOOKING_PML),
+    Mutation("LOOKER_TAKES_TURNS", "who looked last sleeps for a round", LOOKER_KILLED, smoke=True, model=LOOKING_PML),
+    Mutation("OFFICE", "who looked last keeps its office while it is stopped", LOOKING_STOPS, model=LOOKING_PML),
+    Mutation("GAPS", "turns are numbers of entries, waiting or not", LOOKER_KILLED, smoke=True, model=LOOKING_PML),
+    Mutation("LOWERED_EARLY", "planned is lowered, then the patient are woken", LOOKING_LEFT, model=LOOKING_PML),
+    Mutation(
+        "RAISED_LATE",
+        "more wait, and planned is raised behind the number",
+        LOOKER_KILLED,
+        smoke=True,
+        model=LOOKING_PML,
+    ),
+]
+
 
 # ---- spin -------------------------------------------------------------------------------------
 
@@ -373,6 +469,11 @@ def property_of(error: str) -> str:
     """Return the property in words, by the assertion that spin shows."""
     for sign, words in (
         ("invalid end state", "no deadlock"),
+        ("since", "a slice is one looker's"),
+        ("spared", "who runs looks within a round"),
+        ("unhurt", "who looked goes on"),
+        ("steady", "the next look comes within three ticks"),
+        ("planned", "no sleeper planned by more"),
         ("done", "no lost request, no lost wake-up"),
         ("answers", "answered once"),
         ("==held", "a held cell is its engine's alone"),
@@ -386,6 +487,10 @@ def property_of(error: str) -> str:
         ("==self", "a record is its owner's alone"),
         ("seen_by", "a held slot is its owner's alone"),
         ("words", "no lost slot"),
+        ("inside", "nobody is shut out, and all have come"),
+        ("raised", "every failure is told"),
+        ("text_state", "a text is whole"),
+        ("entered", "the end comes"),
     ):
         if sign in error:
             return words

@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING, Any
 from ._core import Batch, Claim, DLPackView
 from .batching import Batching, BatchPolicy, PuppetPolicy
 from .errors import (
+    AccessRefused,
     DeadlineExceeded,
     EngineDied,
+    EngineHung,
     ItemError,
     LayoutMismatch,
     ModelError,
     NoSpace,
     PreprocessError,
+    ProducerFailed,
     RecordMismatch,
     RingClosed,
     RingEmpty,
@@ -29,6 +32,7 @@ from .errors import (
     RingFinished,
     RingFull,
     RingNotFound,
+    SampleMismatch,
     SlotLost,
     WorkerCrashed,
 )
@@ -36,7 +40,9 @@ from .inventory import SegmentInfo, clean, list_segments
 from .memory_options import MemoryOptionWarning
 from .record_spec import Field, RecordSpec
 from .ring import Ring
+from .stall import StalledRingWarning
 from .version import VERSION
+from .worker_identity import WorkerInfo, worker_info
 
 if TYPE_CHECKING:
     from . import tf as tf
@@ -49,6 +55,7 @@ if TYPE_CHECKING:
 __version__ = VERSION
 
 __all__ = [
+    "AccessRefused",
     "Batch",
     "BatchPolicy",
     "Batching",
@@ -58,6 +65,7 @@ __all__ = [
     "DeadlineExceeded",
     "Engine",
     "EngineDied",
+    "EngineHung",
     "Field",
     "ItemError",
     "LayoutMismatch",
@@ -67,6 +75,7 @@ __all__ = [
     "Pipeline",
     "Predictor",
     "PreprocessError",
+    "ProducerFailed",
     "PuppetPolicy",
     "RecordMismatch",
     "RecordSpec",
@@ -78,13 +87,17 @@ __all__ = [
     "RingFinished",
     "RingFull",
     "RingNotFound",
+    "SampleMismatch",
     "SegmentInfo",
     "SlotLost",
+    "StalledRingWarning",
     "WorkerCrashed",
+    "WorkerInfo",
     "clean",
     "list_segments",
     "split_model",
     "tf",
+    "worker_info",
 ]
 
 # Modules that import TensorFlow are imported when first asked for: it costs 2 s and 600 MB.

@@ -11,6 +11,7 @@ cdef extern from "ringfeed.h" nogil:
         RF_MAX_SLOTS
         RF_MAX_PARTICIPANTS
         RF_READS_VERSION
+        RF_FAILURE_BYTES
     const int64_t RF_FOREVER
 
     ctypedef enum rf_status:
@@ -31,6 +32,8 @@ cdef extern from "ringfeed.h" nogil:
         RF_CROWDED
         RF_NO_MEMORY
         RF_SYSTEM
+        RF_PRODUCER_FAILED
+        RF_NO_DESCRIPTOR
 
     ctypedef struct rf_field:
         char name[64]
@@ -46,6 +49,7 @@ cdef extern from "ringfeed.h" nogil:
         uint32_t slots
         uint32_t fields
         uint32_t participants
+        uint32_t page_bytes
         uint64_t segment_bytes
         rf_field field[64]
 
@@ -57,6 +61,8 @@ cdef extern from "ringfeed.h" nogil:
         int32_t numa_node
         uint64_t note
         uint64_t answers
+        uint32_t producers
+        uint32_t max_deliveries
 
     ctypedef struct rf_record:
         uint64_t tag
@@ -66,15 +72,19 @@ cdef extern from "ringfeed.h" nogil:
         int64_t released_ns
         uint32_t producer
         uint32_t deliveries
+        uint32_t failures
 
     ctypedef struct rf_take_request:
         uint32_t max_rows
         uint32_t min_rows
         int64_t deadline_ns
         int64_t linger_ns
+        uint32_t dead_letters
+        uint32_t unseen
         int64_t linger_until_ns
         int64_t enough_since_ns
         uint32_t lingers_at
+        uint32_t patient
 
     ctypedef struct rf_counts:
         uint64_t published
@@ -85,6 +95,7 @@ cdef extern from "ringfeed.h" nogil:
         uint64_t redelivered
         uint64_t dropped
         uint64_t reclaimed
+        uint64_t dead_letters
         uint64_t claim_wait_ns
         uint64_t take_wait_ns
 
@@ -106,12 +117,12 @@ cdef extern from "ringfeed.h" nogil:
     rf_status rf_ring_create(int fd, const rf_options *options, const rf_geometry *geometry, rf_ring **ring)
     rf_status rf_ring_attach(int fd, rf_ring **ring)
     uint32_t rf_segment_version(int fd)
+    int rf_segment_create_nameless(const char *label)
+    int rf_segment_is_nameless(int fd)
     int64_t rf_segment_free_bytes(int fd)
-    void rf_segment_discard(int fd)
-    int rf_segment_borrow(uint64_t device, uint64_t inode)
     int rf_segment_has_owner(int fd)
     int rf_segment_is_condemned(int fd)
-    rf_status rf_segment_remove(int fd, const char *path, int spare_the_living, int *removed)
+    rf_status rf_segment_remove(uint64_t device, uint64_t inode, const char *path, int spare_the_living, int *removed)
 
     ctypedef struct rf_segment_view:
         uint32_t layout_version
@@ -122,6 +133,8 @@ cdef extern from "ringfeed.h" nogil:
 
     rf_status rf_segment_look(int fd, rf_segment_view *view)
     void rf_ring_close(rf_ring *ring)
+    int rf_ring_retire(rf_ring *ring)
+    int rf_ring_is_retired(const rf_ring *ring)
     void rf_ring_drop(rf_ring *ring)
     const rf_geometry *rf_ring_geometry(const rf_ring *ring)
     int rf_ring_descriptor(const rf_ring *ring)
@@ -129,9 +142,14 @@ cdef extern from "ringfeed.h" nogil:
     int rf_ring_is_closed(const rf_ring *ring)
     int rf_ring_is_finished(const rf_ring *ring)
     int rf_ring_redelivers(const rf_ring *ring)
+    int rf_ring_is_mirrored(const rf_ring *ring)
+    uint32_t rf_ring_max_deliveries(const rf_ring *ring)
+    uint32_t rf_participant_pid(const rf_ring *ring, uint32_t participant)
     uint64_t rf_ring_note(const rf_ring *ring)
     uint64_t rf_ring_answers(const rf_ring *ring)
     uint64_t rf_ring_inode(const rf_ring *ring)
+    uint64_t rf_ring_device(const rf_ring *ring)
+    int rf_ring_has_owner(const rf_ring *ring)
     uint64_t rf_ring_creator_pid(const rf_ring *ring)
     void *rf_ring_region(const rf_ring *ring, uint32_t field)
     int rf_ring_use_huge_pages(rf_ring *ring)
@@ -163,6 +181,20 @@ cdef extern from "ringfeed.h" nogil:
     void rf_lease_retain(rf_lease *lease)
     void rf_lease_drop(rf_lease *lease)
     void rf_lease_give_back(rf_lease *lease)
+    void rf_lease_fail(rf_lease *lease)
+    rf_status rf_claim_copy(rf_lease *claim, uint32_t row, uint32_t rows, rf_lease **copy)
+    void rf_set_apart(rf_lease *claim)
+    uint32_t rf_lease_failures(const rf_lease *lease)
+    int rf_lease_is_dead_letter(const rf_lease *lease)
+    void rf_lease_show(rf_lease *lease, int shown)
+
+    ctypedef struct rf_letter:
+        uint64_t tag
+        uint32_t producer
+        uint32_t failures
+        uint32_t unsaid
+
+    int rf_next_letter(rf_ring *ring, rf_letter *letter)
     rf_lease *rf_lease_split(rf_lease *batch, uint32_t rows)
     uint32_t rf_lease_references(const rf_lease *lease)
     const rf_ring *rf_lease_ring(const rf_lease *lease)
@@ -178,22 +210,54 @@ cdef extern from "ringfeed.h" nogil:
         RF_VIEW_SAMPLE
         RF_VIEW_PADDED
 
-    void *rf_lease_export(rf_lease *lease, uint32_t field, rf_view view, int versioned)
+    ctypedef struct rf_export_form:
+        int versioned
+        int read_only
+        int copied
+
+    void *rf_lease_export(rf_lease *lease, uint32_t field, rf_view view, const rf_export_form *form)
+    void rf_export_make_read_only(void *tensor)
     void rf_export_delete(void *tensor, int versioned)
 
     rf_status rf_claim(rf_ring *ring, uint32_t rows, int64_t deadline_ns, rf_lease **lease)
+    void rf_claim_zero(rf_lease *claim)
     rf_status rf_publish(rf_lease *lease, uint32_t rows, const uint64_t *tags, int pinned)
     rf_status rf_publish_requests(
         rf_lease *lease, uint32_t rows, const uint64_t *tags, const uint64_t *replies, int pinned)
     rf_status rf_put(rf_ring *ring, const void *const *sources, uint64_t tag, int64_t deadline_ns)
     rf_status rf_put_request(
         rf_ring *ring, const void *const *sources, uint64_t tag, uint64_t reply, int64_t deadline_ns, uint64_t *link)
+
+    ctypedef struct rf_block:
+        uint32_t generation
+        uint32_t turn
+
+    rf_status rf_producing_begin(rf_ring *ring, int inside, rf_block *block)
+    void rf_producing_fail(rf_ring *ring, rf_block block, const char *text, size_t bytes)
+    void rf_producing_end(rf_ring *ring, rf_block block)
+    int rf_ring_has_failed(const rf_ring *ring)
+    uint32_t rf_ring_failure(const rf_ring *ring, char *text)
+    uint32_t rf_ring_producers_wanted(const rf_ring *ring)
+    uint64_t rf_ring_producers_entered(const rf_ring *ring)
+    int rf_ring_has_ended(const rf_ring *ring)
+
     rf_status rf_take(rf_ring *ring, rf_take_request *request, rf_lease **lease)
     enum:
         RF_MOST_LEVELS
     rf_status rf_take_first(rf_ring *const *rings, uint32_t count, rf_take_request *request, rf_lease **lease)
     void rf_finish(rf_ring *ring)
     uint32_t rf_recover(rf_ring *ring)
+    int64_t rf_patience_until(const rf_ring *ring)
+    int rf_another_looks(const rf_ring *ring)
+    void rf_look(rf_ring *ring)
     uint32_t rf_ring_ready(const rf_ring *ring)
     void rf_ring_stats(rf_ring *ring, rf_stats *stats)
+
+    ctypedef struct rf_holding:
+        uint32_t pid
+        uint32_t ours
+        uint32_t claimed
+        uint32_t held
+
+    void rf_ring_holdings(rf_ring *ring, rf_holding *holdings)
     int64_t rf_now_ns()

@@ -55,6 +55,15 @@ def error_of(outcome: int, text: str, ring_name: str) -> RingFeedError:
     return ModelError(f"ring {ring_name!r}: {text}")
 
 
+def too_late(reply: Reply) -> DeadlineExceeded:
+    """Return the error of a request that was waited for long enough."""
+    began = "had begun with the request" if reply.started() else "had not begun with the request"
+    return DeadlineExceeded(
+        f"ring {reply.ring.name!r}: no answer within the timeout; the model {began}. Wait longer, send less, or add "
+        "engines."
+    )
+
+
 class RowsAnswer:
     """The answers to rows that were asked together, put into one array for each output as they come."""
 

@@ -14,7 +14,8 @@ from typing import Any, Protocol
 from ._core import Batch
 from .arguments import seconds, whole
 from .errors import RingEmpty
-from .ring import MAX_SLOTS, Ring
+from .ring import Ring
+from .ring_options import MAX_SLOTS
 
 DEFAULT_BATCH_SIZE = 32
 DEFAULT_LINGER_SECONDS = 0.002
@@ -49,7 +50,7 @@ class BatchPolicy(Protocol):
         ------
         RingEmpty
             The wait was ended.
-        RingFinished, RingClosed
+        RingFinished, ProducerFailed, RingClosed
             No more records come.
         """
         ...

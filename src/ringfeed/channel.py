@@ -1,18 +1,44 @@
 """Messages between the predictor and its workers: set-up and orders, over a Unix socket.
 
 It may not know what the messages say. Tensors never come this way; rings do, as descriptors.
+
+What came of a message stays with the channel until the rest is there, and what is missing of one that is being sent
+goes before the next: a receive that times out, and either one that a signal handler interrupts by raising, keeps the
+channel in step.
 """
 
 from __future__ import annotations
 
-import pickle
+import array
+import contextlib
+import math
+import os
+import select
 import socket
 import struct
+import sys
 import threading
-from typing import Any
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 _LENGTH = struct.Struct("<QI")  # bytes of the message, descriptors with it
 _MOST_DESCRIPTORS = 250
+_ANCILLARY_BYTES = socket.CMSG_SPACE(_MOST_DESCRIPTORS * struct.calcsize("i"))
+_PIECE_BYTES = 1 << 20
+_LONGEST_POLL_MS = 1 << 30
+_FLAGS = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+
+_Piece = tuple[bytes, list[tuple[int, int, bytes]], int, Any]
+"""As `socket.recvmsg` returns it: bytes, ancillary data, flags, address."""
+
+
+class _Outgoing(NamedTuple):
+    """A message that is being sent."""
+
+    whole: memoryview
+    descriptors: tuple[int, ...]
+    sent: list[int]  # bytes, piece by piece
 
 
 class ChannelClosed(Exception):
@@ -20,77 +46,150 @@ class ChannelClosed(Exception):
 
 
 class Channel:
-    """One end of a two-way channel.
+    """One end of a two-way channel. One thread receives; any number send.
 
     Parameters
     ----------
     connection : socket.socket
         A connected Unix stream socket; the channel closes it.
+    packed, unpacked : callable
+        What makes bytes of a message that is sent, and a message of the bytes that came.
+    most_bytes : int, optional
+        A message that comes may be as long; by default of any length.
     """
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(
+        self,
+        connection: socket.socket,
+        packed: Callable[[Any], bytes],
+        unpacked: Callable[[bytes], Any],
+        most_bytes: int = sys.maxsize,
+    ) -> None:
         self._socket = connection
+        self._packed = packed
+        self._unpacked = unpacked
+        self._most_bytes = most_bytes
+        self._socket.setblocking(True)
         self._sending = threading.Lock()
+        self._readable = select.poll()
+        self._readable.register(connection, select.POLLIN)
+        self._pieces: list[_Piece] = []  # of the message that comes
+        self._under_way: _Outgoing | None = None
 
     def send(self, message: Any, descriptors: tuple[int, ...] = ()) -> None:
-        """Send a message, and copies of open descriptors with it.
+        """Send a message, and copies of open descriptors with it. It waits while the other end's buffer is full.
 
         Raises
         ------
         ChannelClosed
             The other end is gone.
         """
-        body = pickle.dumps(message, protocol=5)
-        head = _LENGTH.pack(len(body), len(descriptors))
+        body = self._packed(message)
+        whole = memoryview(_LENGTH.pack(len(body), len(descriptors)) + body)
         try:
             with self._sending:
-                if descriptors:
-                    socket.send_fds(self._socket, [head], descriptors)
-                else:
-                    self._socket.sendall(head)
-                self._socket.sendall(body)
+                self._send_the_rest()
+                self._under_way = _Outgoing(whole, descriptors, [])
+                self._send_the_rest()
         except OSError as error:
             raise ChannelClosed(str(error)) from None
 
+    def _send_the_rest(self) -> None:
+        """Send what is missing of the message under way, which a signal handler that raised may have left.
+
+        Of one that had not begun nothing is sent: its descriptors may have been closed since.
+        """
+        message = self._under_way
+        if message is None:
+            return
+        try:
+            while (done := sum(message.sent)) < len(message.whole):
+                rest = message.whole[done : done + _PIECE_BYTES]
+                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", message.descriptors))]
+                first = not done and message.descriptors
+                # One step of the interpreter: a signal handler that raises does so before it or after it.
+                message.sent.extend(map(self._socket.sendmsg, ([rest],), (rights if first else [],)))
+        finally:
+            if not message.sent or sum(message.sent) == len(message.whole):
+                self._under_way = None
+
     def receive(self, timeout: float | None = None) -> tuple[Any, list[int]]:
         """Wait for the next message.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds for the whole message; None waits for ever.
 
         Returns
         -------
         message : object
         descriptors : list of int
-            Now the receiver's own.
+            Now the receiver's own; no program that it starts inherits them.
 
         Raises
         ------
         ChannelClosed
-            The other end is gone.
+            The other end is gone, be it within a message.
         TimeoutError
-            Nothing came within `timeout` seconds.
+            No message was complete within `timeout` seconds. The next `receive` goes on with what came.
+        OSError
+            This process may not open as many files as descriptors came; the message is lost, the channel is not.
+        Exception
+            Of `unpacked`; likewise.
         """
-        self._socket.settimeout(timeout)
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        got = sum(len(piece[0]) for piece in self._pieces)
+        # The head by itself: a read beyond a message's end would drop the descriptors of the next one.
+        while got < _LENGTH.size:
+            got += self._read(_LENGTH.size - got, deadline)
+        length, count = _LENGTH.unpack(b"".join(piece[0] for piece in self._pieces[: _LENGTH.size])[: _LENGTH.size])
+        if length > self._most_bytes:
+            self._socket.close()
+            self._drop()
+            raise ChannelClosed(f"the other end sent a message of {length} bytes, {self._most_bytes} are the most")
+        while got < _LENGTH.size + length:
+            got += self._read(min(_LENGTH.size + length - got, _PIECE_BYTES), deadline)
+        pieces, self._pieces = self._pieces, []
+        descriptors = _descriptors(pieces)
         try:
-            head, descriptors, _, _ = socket.recv_fds(self._socket, _LENGTH.size, _MOST_DESCRIPTORS)
-            head += self._receive_exactly(_LENGTH.size - len(head)) if head else b""
-            if not head:
-                raise ChannelClosed("end of the channel")
-            body = self._receive_exactly(_LENGTH.unpack(head)[0])
-        except TimeoutError:
+            if len(descriptors) != count:
+                raise OSError(
+                    f"{count} descriptors were sent and {len(descriptors)} arrived: this process has too many open "
+                    "files. Raise its limit (ulimit -n)."
+                )
+            return self._unpacked(b"".join(piece[0] for piece in pieces)[_LENGTH.size :]), descriptors
+        except BaseException:
+            _close_all(descriptors)
             raise
-        except OSError as error:
-            raise ChannelClosed(str(error)) from None
-        finally:
-            self._socket.settimeout(None)
-        return pickle.loads(body), list(descriptors)
 
-    def _receive_exactly(self, count: int) -> bytes:
-        parts = bytearray()
-        while len(parts) < count:
-            part = self._socket.recv(min(count - len(parts), 1 << 20))
-            if not part:
-                raise ChannelClosed("the channel ended within a message")
-            parts += part
-        return bytes(parts)
+    def _read(self, most: int, deadline: float) -> int:
+        """Wait for bytes of the message under way and keep them; return how many came, from 1 to `most`."""
+        before = len(self._pieces)
+        while len(self._pieces) == before:
+            try:
+                # One step of the interpreter: a signal handler that raises does so before it or after it.
+                self._pieces.extend(map(self._socket.recvmsg, (most,), (_ANCILLARY_BYTES,), (_FLAGS,)))
+            except BlockingIOError:
+                self._wait(deadline)
+            except OSError as error:
+                raise ChannelClosed(str(error)) from None
+        if count := len(self._pieces[-1][0]):
+            return count
+        self._pieces.pop()
+        what = "the channel ended within a message" if self._pieces else "end of the channel"
+        self._drop()
+        raise ChannelClosed(what)
+
+    def _wait(self, deadline: float) -> None:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("no message was complete in time")
+        self._readable.poll(None if left == math.inf else min(math.ceil(left * 1000), _LONGEST_POLL_MS))
+
+    def _drop(self) -> None:
+        pieces, self._pieces = self._pieces, []
+        _close_all(_descriptors(pieces))
 
     def fileno(self) -> int:
         """Return the descriptor, for `selectors`."""
@@ -99,3 +198,20 @@ class Channel:
     def close(self) -> None:
         """Close this end; the other end's `receive` raises `ChannelClosed`."""
         self._socket.close()
+        self._drop()
+
+
+def _descriptors(pieces: list[_Piece]) -> list[int]:
+    """Return the descriptors that came with pieces of a message."""
+    found: list[int] = []
+    for _, ancillary, _, _ in pieces:
+        for level, kind, data in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                found += struct.unpack(f"{len(data) // struct.calcsize('i')}i", data)
+    return found
+
+
+def _close_all(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)

@@ -7,25 +7,39 @@ waits for one answer sleeps at its cell; answers to futures and coroutines are c
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import operator
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any
 
-from ._core import Reply
-from .answers import answer_of
-from .collector import Pending
-from .errors import DeadlineExceeded, EngineDied, RingClosed, RingFeedError, RingFull
+from .answers import answer_of, too_late
+from .arguments import seconds
+from .asking import Asker, Asking, InFlight
+from .awaiting import result_of
+from .errors import EngineDied, RingClosed, RingFeedError, RingFull
+from .own_thread import ThreadRefused
+from .pending import FOREVER_NS
 from .replies import ReplyPool
 from .ring import Ring
-from .session import Session
+from .session import Session, of_process
 
-_FOREVER_NS = 2**63 - 1
+
+class _State:
+    """What a client has in one process; a forked child begins with nothing under way."""
+
+    def __init__(self, name: str, max_in_flight: int) -> None:
+        self.in_flight = InFlight(max_in_flight)
+        self.lock = threading.RLock()  # a signal handler may ask while its holder is interrupted
+        self.askers: dict[int, Asker] = {}  # of each priority: what is urgent waits for nobody else's room
+        self._name = name
+
+    def asker(self, priority: int) -> Asker:
+        return self.askers.get(priority) or self.askers.setdefault(priority, Asker(self._name))
 
 
 class Client:
@@ -46,6 +60,8 @@ class Client:
     copy : bool
         Whether answers are arrays of their own memory, or views of the reply cells. A view keeps its cell until it is
         gone, and cells are few. Answers to rows are always of their own memory.
+    group : str or int, optional
+        Of a ring that is given by name: the group with which it is shared, as for `Ring.attach`.
 
     Raises
     ------
@@ -66,22 +82,26 @@ class Client:
         max_in_flight: int = 256,
         if_engine_dies: str = "fail",
         copy: bool = True,
+        group: str | int | None = None,
     ) -> None:
         if if_engine_dies not in ("fail", "wait"):
             raise ValueError(f'if_engine_dies={if_engine_dies!r}: give "fail" or "wait".')
-        if not isinstance(max_in_flight, int) or max_in_flight < 1:
-            kind = ValueError if isinstance(max_in_flight, int) else TypeError
-            raise kind(f"max_in_flight={max_in_flight!r}: give a whole number of at least 1.")
+        try:
+            most = operator.index(max_in_flight)
+        except TypeError:
+            raise TypeError(f"max_in_flight={max_in_flight!r:.80}: give a whole number of at least 1.") from None
+        if most < 1:
+            raise ValueError(f"max_in_flight={max_in_flight!r:.80}: give a whole number of at least 1.")
         if not isinstance(ring, (str, Ring)):
             raise TypeError(f"ring {ring!r:.80}: give a ring's name, or a ringfeed.Ring.")
         self.name = ring if isinstance(ring, str) else ring.name
         self._patient = if_engine_dies == "wait"
         self._copy = copy
-        self._max_in_flight = max_in_flight
+        self._max_in_flight = most
         self._owns_ring = isinstance(ring, str)
         self._closed = False
-        until = _until_ns(timeout)
-        opened = Ring.attach(ring, timeout=timeout) if isinstance(ring, str) else ring
+        timeout, until = _time_for(timeout)
+        opened = Ring.attach(ring, timeout=timeout, group=group) if isinstance(ring, str) else ring
         try:
             left = max(until - time.monotonic_ns(), 0) / 1e9
             self._session = Session(opened, ReplyPool.wait_for(opened, left), self._patient)
@@ -89,12 +109,7 @@ class Client:
             if self._owns_ring:
                 opened.close()
             raise
-        self._begin()
-
-    def _begin(self) -> None:
-        self._process = os.getpid()
-        self._lock = threading.Lock()
-        self._in_flight = threading.BoundedSemaphore(self._max_in_flight)
+        self._states: dict[int, _State] = {}
 
     # -- asking ------------------------------------------------------------------------------------
 
@@ -113,7 +128,8 @@ class Client:
         ----------
         inputs : dict of str to array_like, or array_like
             One sample per field of the ring, of its shape and dtype; or arrays with a leading axis, rows of them, each
-            of which is a request of its own. Of a ring with one field, that field alone will do.
+            of which is a request of its own. Of a ring with one field, that field alone will do. Lists are one sample:
+            for rows in lists, as JSON has them, there is `predict_rows`.
         timeout : float, optional
             Seconds until the answer is of no use any more: the model then does not begin with it. None is for ever.
         priority : int
@@ -145,7 +161,7 @@ class Client:
         RingClosed, RingFinished
             The ring takes no more requests.
         """
-        session, until = self._open_session(), _until_ns(timeout)
+        (timeout, until), session = _time_for(timeout), self._open_session()
         record, rows = session.record_of(inputs)
         if rows is not None:
             return self._result_of_rows(session, record, rows, until, timeout, priority, tag)
@@ -153,10 +169,38 @@ class Client:
             reply = session.ask(record, priority, tag, until, timeout, told=False)
             try:
                 if not reply.wait(until, self._patient):
-                    raise _too_late(reply)
+                    raise too_late(reply)
                 return answer_of(reply, copy=self._copy if copy is None else copy)
             finally:
                 reply.withdraw()  # also where an error keeps this frame
+
+    def predict_rows(self, inputs: Any, *, timeout: float | None = None, priority: int = 0, tag: int = 0) -> Any:
+        """Ask for rows, and wait for their answers. What is a row is never guessed: the first axis, even of one row.
+
+        Parameters
+        ----------
+        inputs : dict of str to array_like, sequence of dict, or array_like
+            Rows of each field, as arrays or lists: of shape (rows, *shape) and the field's dtype, in either byte order;
+            or for each row a dict of its fields. Of a ring with one field, its rows alone will do. Numbers of Python's
+            are taken where they stay what they are, as by `Ring.put`. Each row is a request of its own.
+        timeout, priority, tag
+            As for `predict`.
+
+        Returns
+        -------
+        numpy.ndarray, or dict of str to numpy.ndarray
+            As of `predict`, of shape (rows, *shape) and of their own memory.
+
+        Raises
+        ------
+        RecordMismatch
+            The inputs are no rows of the ring's record, or none; nothing was asked.
+        ModelError, DeadlineExceeded, EngineDied, RingFull, RingClosed, RingFinished
+            As for `predict`, of the first row that has no answer.
+        """
+        (timeout, until), session = _time_for(timeout), self._open_session()
+        arrays, rows = session.rows_of(inputs)
+        return self._result_of_rows(session, arrays, rows, until, timeout, priority, tag)
 
     def submit(
         self,
@@ -187,9 +231,15 @@ class Client:
         RecordMismatch, RingFull, RingClosed, RingFinished
             As for `predict`, where nothing could be asked.
         """
-        session, until = self._open_session(), _until_ns(timeout)
+        (timeout, until), session = _time_for(timeout), self._open_session()
         record, rows = session.record_of(inputs)
-        return self._submit(session, record, rows, until, timeout, priority, tag, copy)
+        return self._asking(session, record, rows, until, timeout, priority, tag, copy).ask_all()
+
+    def submit_rows(self, inputs: Any, *, timeout: float | None = None, priority: int = 0, tag: int = 0) -> Future[Any]:
+        """Ask for rows, and return a future of their answers: `submit` with the arguments of `predict_rows`."""
+        (timeout, until), session = _time_for(timeout), self._open_session()
+        arrays, rows = session.rows_of(inputs)
+        return self._asking(session, arrays, rows, until, timeout, priority, tag, True).ask_all()
 
     async def apredict(
         self,
@@ -205,20 +255,40 @@ class Client:
         Parameters, result and errors are those of `predict`. The event loop is never blocked: where asking itself has
         to wait, a thread does that.
         """
-        session, until = self._open_session(), _until_ns(timeout)
+        (timeout, until), session = _time_for(timeout), self._open_session()
         record, rows = session.record_of(inputs)
+        asking = self._asking(session, record, rows, until, timeout, priority, tag, copy)
+        if rows is not None:
+            return await self._await_room(asking, priority)
         try:
-            if rows is not None:
-                raise RingFull  # rows may have to wait half way
-            future = self._submit(session, record, None, until, 0.0, priority, tag, copy)
-        except RingFull:
-            if rows is None and (timeout == 0 or session.pool.settings.rejects):
+            asking.step(0.0)
+        except RingFull as error:
+            if timeout == 0 or session.pool.settings.rejects:
+                asking.fail(error)
                 raise
-            asked = session, record, rows, until, timeout, priority, tag, copy
-            future = await _in_thread(self._submit, *asked)
-        return await _result_of(future)
+            return await self._await_room(asking, priority)
+        except BaseException as error:
+            asking.fail(error)
+            raise
+        return await result_of(asking.future)
 
-    def _submit(
+    async def apredict_rows(self, inputs: Any, *, timeout: float | None = None, priority: int = 0, tag: int = 0) -> Any:
+        """Ask for rows, and await their answers: `apredict` with the arguments of `predict_rows`."""
+        (timeout, until), session = _time_for(timeout), self._open_session()
+        arrays, rows = session.rows_of(inputs)
+        asking = self._asking(session, arrays, rows, until, timeout, priority, tag, True)
+        return await self._await_room(asking, priority)
+
+    async def _await_room(self, asking: Asking, priority: int) -> Any:
+        """Let a thread of the client's own ask: it may have to wait for room, of rows also half way."""
+        try:
+            self._state.asker(priority).add(asking)
+        except BaseException as error:
+            asking.fail(error)
+            raise
+        return await result_of(asking.future)
+
+    def _asking(
         self,
         session: Session,
         record: Any,
@@ -228,35 +298,11 @@ class Client:
         priority: int,
         tag: int,
         copy: bool | None,
-    ) -> Future[Any]:
-        in_flight = self._in_flight
-        # In a callback this is the thread that would have to make room.
-        if not in_flight.acquire(timeout=0 if session.collector.is_calling else timeout):
-            raise RingFull(
-                f"ring {self.name!r}: {self._max_in_flight} requests of this client are under way, and max_in_flight "
-                "is no more. Wait for some (not in a future's callback), or raise it."
-            )
-        pending = Pending(rows, until, self._copy if copy is None else copy)
-        pending.future.add_done_callback(lambda _: in_flight.release())
-        pending.future.add_done_callback(lambda future: _note_death(session, future))
-        try:
-            if rows is None:
-                come = pending.add(0, session.ask(record, priority, tag, until, timeout, told=True))
-                session.collector.follow(pending)
-                if come:
-                    session.collector.wake()
-                return pending.future
-            session.collector.follow(pending)  # from now on: cells that are answered are emptied for those that wait
-            start = 0
-            while start < rows and not pending.future.done():
-                reply = session.ask_rows(record, start, rows, priority, tag, until, timeout)
-                start += reply.rows
-                if pending.add(start - reply.rows, reply):
-                    session.collector.wake()
-        except BaseException as error:
-            pending.fail(error)
-            raise
-        return pending.future
+    ) -> Asking:
+        copies = self._copy if copy is None else copy
+        asking = Asking(session, self._state.in_flight, record, rows, priority, tag, until, timeout, copies)
+        asking.future.add_done_callback(lambda future: _note_death(session, future))
+        return asking
 
     def _result_of_rows(
         self, session: Session, record: Any, rows: int, until: int, timeout: float | None, priority: int, tag: int
@@ -266,7 +312,11 @@ class Client:
                 f"ring {self.name!r}: predict of rows in a future's callback would wait for the thread that it is in. "
                 "Use submit there."
             )
-        future = self._submit(session, record, rows, until, timeout, priority, tag, True)
+        try:
+            future = self._asking(session, record, rows, until, timeout, priority, tag, True).ask_all()
+        except ThreadRefused:  # nothing was asked yet
+            with self._noting_deaths(session):
+                return session.answers_to_rows(record, rows, priority, tag, until, timeout)
         try:
             return future.result()
         finally:
@@ -277,21 +327,29 @@ class Client:
     def _open_session(self) -> Session:
         if self._closed:
             raise RingClosed(f"ring {self.name!r}: this client was closed. Make a new one.")
-        if self._process != os.getpid():
-            self._begin()
-            self._session.renew_collector()
         session = self._session
         if not session.in_doubt and not session.ring.closed:
             return session
         new = None
-        with self._lock:
-            if self._session is session and (new := session.successor(self._owns_ring)) is not None:
-                self._session = new
+        with self._state.lock:
+            if self._session is session:
+                new = session.successor(self._owns_ring)
+                if new is not None and self._session is session:
+                    self._session = new
             self._session.in_doubt = False
             current = self._session
-        if new is not None:  # not under the lock: it waits for a thread that may be on its way here
-            session.end(EngineDied(f"ring {self.name!r}: its engine died, and another one began anew. Ask again."))
+        if new is None:
+            return current
+        if new is not current:  # a signal handler was faster
+            new.close(with_ring=new.ring is not session.ring)
+            return current
+        # Not under the lock: it waits for a thread that may be on its way here.
+        session.end(EngineDied(f"ring {self.name!r}: its engine died, and another one began anew. Ask again."))
         return current
+
+    @property
+    def _state(self) -> _State:
+        return of_process(self._states, lambda: _State(self.name, self._max_in_flight))
 
     @contextlib.contextmanager
     def _noting_deaths(self, session: Session) -> Iterator[None]:
@@ -308,9 +366,14 @@ class Client:
         if self._closed:
             return
         self._closed = True
-        if self._process == os.getpid():
-            self._session.end(RingClosed(f"ring {self.name!r}: this client was closed. Make a new one."))
-        self._session.close(self._owns_ring)
+        reason = RingClosed(f"ring {self.name!r}: this client was closed. Make a new one.")
+        try:
+            state = self._states.get(os.getpid())
+            for asker in list(state.askers.values()) if state is not None else ():
+                asker.stop(reason)
+            self._session.end(reason)
+        finally:
+            self._session.close(self._owns_ring)
 
     def __enter__(self) -> Client:
         return self
@@ -327,54 +390,13 @@ class Client:
         raise TypeError(f"a Client stays in its process: make one there, ringfeed.Client({self.name!r}).")
 
 
-async def _in_thread(ask: Callable[..., Future[Any]], *arguments: Any) -> Future[Any]:
-    """Ask in a thread. Who is cancelled meanwhile wants no answer."""
-    asking = asyncio.get_running_loop().run_in_executor(None, ask, *arguments)
-    try:
-        return await asyncio.shield(asking)
-    except asyncio.CancelledError:
-        asking.add_done_callback(lambda asked: asked.cancelled() or asked.exception() or asked.result().cancel())
-        raise
-
-
-async def _result_of(future: Future[Any]) -> Any:
-    """Await a future. Nothing but the caller keeps its result, which may be a view; `asyncio.wrap_future` would."""
-    loop = asyncio.get_running_loop()
-    waiter: asyncio.Future[None] = loop.create_future()
-
-    def wake() -> None:
-        if not waiter.done():
-            waiter.set_result(None)
-
-    def tell(_: Future[Any]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop was closed
-            loop.call_soon_threadsafe(wake)
-
-    future.add_done_callback(tell)
-    try:
-        await waiter
-    except asyncio.CancelledError:
-        future.cancel()
-        raise
-    return future.result()
-
-
 def _note_death(session: Session, future: Future[Any]) -> None:
     if not future.cancelled() and isinstance(future.exception(), EngineDied):
         session.in_doubt = True
 
 
-def _until_ns(timeout: float | None) -> int:
-    if timeout is None:
-        return _FOREVER_NS
-    if not timeout >= 0:
-        raise ValueError(f"timeout {timeout!r}: give seconds, 0 or more, or None to wait for ever.")
-    return min(time.monotonic_ns() + int(timeout * 1e9), _FOREVER_NS) if timeout < 9e9 else _FOREVER_NS
-
-
-def _too_late(reply: Reply) -> DeadlineExceeded:
-    began = "had begun with the request" if reply.started() else "had not begun with the request"
-    return DeadlineExceeded(
-        f"ring {reply.ring.name!r}: no answer within the timeout; the model {began}. Wait longer, send less, or add "
-        "engines."
-    )
+def _time_for(timeout: Any) -> tuple[float | None, int]:
+    """Return a timeout, checked, and when its time is over."""
+    wait = seconds(timeout, "timeout")
+    until = min(time.monotonic_ns() + int(wait * 1e9), FOREVER_NS) if wait < 9e9 else FOREVER_NS
+    return None if until == FOREVER_NS else wait, until

@@ -8,50 +8,20 @@ its own share.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
-
-import numpy as np
 
 from .errors import PreprocessError, RingClosed, RingEmpty, RingFinished, RingFull
 from .items import EncodedItem, SpilledItem, SpillFile
 from .ring import Ring
-from .workers import shorten
+from .workers import unsendable_error
 
 _SLICE_SECONDS = 0.1
 
 NOT_IN_FLIGHT = object()
 """What `Feeder.done` returns in the place of an item that is done already, or was never fed."""
-
-
-def contiguous_parts(count: int, parts: int) -> list[list[int]]:
-    """Share out the positions 0 to `count` in blocks that differ by at most one in length."""
-    bounds = [count * part // parts for part in range(parts + 1)]
-    return [list(range(start, end)) for start, end in itertools.pairwise(bounds)]
-
-
-def stratified_parts(labels: Sequence[Any] | np.ndarray[Any, Any], parts: int) -> list[list[int]]:
-    """Share out the positions so that each part has each label as often as any other, give or take one.
-
-    Parameters
-    ----------
-    labels : sequence of hashable, shape (count,)
-        The stratum of each position.
-    """
-    strata: dict[Any, list[int]] = {}
-    for position, label in enumerate(np.asarray(labels).tolist()):
-        strata.setdefault(label, []).append(position)
-    shares: list[list[int]] = [[] for _ in range(parts)]
-    turn = 0
-    for positions in strata.values():
-        for position in positions:
-            # The turn goes on from stratum to stratum, so that the parts' lengths stay even, too.
-            shares[turn % parts].append(position)
-            turn += 1
-    return [sorted(share) for share in shares]
 
 
 class Feeder:
@@ -86,6 +56,7 @@ class Feeder:
         self._window = threading.Semaphore(window) if window else None
         self._stopped = threading.Event()
         self._lock = threading.Lock()
+        self._process = os.getpid()
         # Each thread changes these by single operations of a dict, which need no lock.
         self._in_flight: dict[int, Any] = {}
         self._spilled: dict[int, SpilledItem] = {}
@@ -94,10 +65,13 @@ class Feeder:
             threading.Thread(target=self._feed, args=pair, name="ringfeed-feeder", daemon=True)
             for pair in zip(parts, rings, strict=True)
         ]
-        for thread in self._threads:
-            thread.start()
 
     # ---- for the model's thread ----------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to feed. Whoever calls it calls `stop` afterwards, also if a signal handler raises within it."""
+        for thread in self._threads:
+            thread.start()
 
     @property
     def fed_all(self) -> bool:
@@ -132,9 +106,14 @@ class Feeder:
         return errors
 
     def stop(self) -> None:
-        """Feed no more, take back what no worker has taken, and forget what is in flight."""
+        """Feed no more, take back what no worker has taken, and forget what is in flight.
+
+        In a forked child it does nothing: it is its parent that feeds.
+        """
+        if os.getpid() != self._process:
+            return
         self._stopped.set()
-        for thread in self._threads:
+        for thread in [thread for thread in self._threads if thread.ident is not None]:
             # One that waits in the user's own iterator can not be stopped; it ends after its item.
             thread.join(_SLICE_SECONDS * 2)
         for ring in self._rings:
@@ -177,7 +156,7 @@ class Feeder:
                 spilled = self._spill.lay(encoded)
         except RingClosed:
             raise
-        except Exception as error:
+        except BaseException as error:  # this thread gets no Ctrl-C: whatever it is, the item raised it
             self._refuse(index, item, error)
             return
         # In flight before the ring has it: a fast worker may be done before we are here again.
@@ -194,10 +173,8 @@ class Feeder:
                 slot.tag = self._tag | index
             return
 
-    def _refuse(self, index: int, item: Any, error: Exception) -> None:
-        text = f"item {index} ({shorten(item)}) can not be sent to a worker process: {type(error).__name__}: {error}"
-        refusal = PreprocessError(text, index, item)
-        refusal.__cause__ = error
+    def _refuse(self, index: int, item: Any, error: BaseException) -> None:
+        refusal = unsendable_error(error, index, item)
         with self._lock:
             self._unsendable.append(refusal)
 

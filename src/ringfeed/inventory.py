@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from . import _core, segment
-from .record_spec import SEGMENT_PREFIX, RecordSpec
-
-_FOLDER = "/dev/shm"
+from .errors import AccessRefused
+from .record_spec import SEGMENT_PREFIX, RecordSpec, is_segment_label
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ def _names(pattern: str) -> list[str]:
     """Return the names of rings that stand in the folder and match."""
     found = []
     try:
-        entries = os.scandir(_FOLDER)
+        entries = os.scandir(segment.FOLDER)
     except OSError as error:
         raise segment.refused("the list of rings", error) from error
     with entries:
@@ -125,26 +124,23 @@ def _names(pattern: str) -> list[str]:
             name = entry.name.removeprefix(SEGMENT_PREFIX)
             if name == entry.name or not fnmatchcase(name, pattern) or not entry.is_file(follow_symlinks=False):
                 continue
-            try:
-                segment.check_name(name)
-            except ValueError:
-                continue  # what no ring could be called
-            found.append(name)
+            if is_segment_label(name):  # else no ring could be called so
+                found.append(name)
     return sorted(found)
 
 
 def _look_by_name(name: str) -> SegmentInfo | None:
     """Return what a name means now; None when it means nothing any more."""
     try:
-        descriptor = segment.open_existing(name)
-    except segment.NotOurs:
+        descriptor = segment.open_to_look(name)
+    except AccessRefused:
         return _from_outside(name)
     if descriptor is None:
         return None
     try:
         return _look(name, descriptor)[0]
     finally:
-        _core.discard_segment(descriptor)
+        os.close(descriptor)
 
 
 def _from_outside(name: str) -> SegmentInfo | None:
@@ -175,8 +171,8 @@ def _look(name: str, descriptor: int) -> tuple[SegmentInfo, bool]:
 
 def _remove_if_dead(name: str, dry_run: bool) -> SegmentInfo | None:
     try:
-        descriptor = segment.open_existing(name)
-    except segment.NotOurs:
+        descriptor = segment.open_to_look(name)
+    except AccessRefused:
         return None
     if descriptor is None:
         return None
@@ -187,11 +183,11 @@ def _remove_if_dead(name: str, dry_run: bool) -> SegmentInfo | None:
         if info.answers is not None and segment.serves_a_living_ring(name, info.answers):
             return None
         # The look is old by now; the removal itself looks once more, under the lock that makes it last.
-        if dry_run or _core.remove_segment(descriptor, segment.path_of(name), spare_the_living=True):
+        if dry_run or _core.remove_segment(*segment.identity(descriptor), segment.path_of(name), spare_the_living=True):
             return info
         return None
     finally:
-        _core.discard_segment(descriptor)
+        os.close(descriptor)
 
 
 def _held_bytes(status: os.stat_result) -> int:

@@ -1,7 +1,8 @@
 """Raw items on their way to a worker: in a slot of the task ring, or beside it when they are large.
 
 An item is pickled with its buffers out of band (PEP 574): arrays inside it are never pickled, their
-bytes are laid into the slot, and the worker's arrays look at them there. A message is
+bytes are laid into the slot, and the worker copies them from there into memory of its own, because a function may
+keep its item for longer than the slot. A message is
 
     count, then count lengths (uint64), then the parts, each on 64 bytes: the pickle, the buffers
 
@@ -19,9 +20,9 @@ import struct
 import threading
 from typing import Any
 
-import cloudpickle
 import numpy as np
 
+from . import by_value, memory_files
 from .errors import RingClosed
 
 _ALIGNMENT = 64
@@ -49,7 +50,7 @@ def _is_plain(item: Any) -> bool:
     if isinstance(item, (tuple, list, dict, set, frozenset)):
         return type(item) in (tuple, list) and len(item) <= 16 and all(map(_is_plain, item))
     if isinstance(item, (np.ndarray, np.generic)):
-        return not item.dtype.hasobject
+        return not item.dtype.hasobject and type(item).__module__ == "numpy"
     return type(item).__module__ in _PLAIN_MODULES and not callable(item)
 
 
@@ -69,13 +70,14 @@ class EncodedItem:
 
     def __init__(self, item: Any) -> None:
         buffers: list[pickle.PickleBuffer] = []
-        dumps = pickle.dumps
-        if type(item) not in _COMMON_TYPES:
-            if isinstance(item, np.ndarray) and not item.flags.forc:
+        if type(item) in _COMMON_TYPES:
+            body = pickle.dumps(item, protocol=5)
+        elif _is_plain(item):
+            if type(item) is np.ndarray and not item.flags.forc:
                 item = np.ascontiguousarray(item)  # NumPy pickles others in band
-            if not _is_plain(item):
-                dumps = cloudpickle.dumps
-        body = dumps(item, protocol=5, buffer_callback=buffers.append)
+            body = pickle.dumps(item, protocol=5, buffer_callback=buffers.append)
+        else:
+            body = by_value.dumps(item, buffers.append)
         if not buffers and len(body) < _SMALL_BYTES:
             self._head = _HEAD_OF_ONE.pack(1, len(body)) + body  # laid in as one piece
             self._parts: list[Any] = []
@@ -104,7 +106,7 @@ class SpillFile:
     """
 
     def __init__(self) -> None:
-        self._descriptor = os.memfd_create("ringfeed-items", os.MFD_CLOEXEC)
+        self._descriptor = memory_files.create("ringfeed-items")
         self._end = 0
         self._closed = False
         self._lock = threading.Lock()
@@ -166,9 +168,7 @@ def _read_spilled(descriptor: int, offset: int, length: int) -> np.ndarray[Any, 
     Of its own memory, because a function may keep its item for longer than the stretch lasts. It costs no
     more than mapping it: as many page faults as reading copies pages.
     """
-    room = np.empty(length + _ALIGNMENT, np.uint8)
-    start = -room.ctypes.data % _ALIGNMENT
-    message = room[start : start + length]
+    message = aligned_room(length)
     done = 0
     while done < length:
         count = os.preadv(descriptor, [message[done:].data], offset + done)
@@ -184,8 +184,7 @@ def read_item(message: np.ndarray[Any, Any], spill_descriptor: int = -1) -> Any:
     Parameters
     ----------
     message : numpy.ndarray
-        uint8, as `write` filled it. Arrays of the item look at this memory and keep it, but for items in
-        the spill file, which are copied.
+        uint8, as `write` filled it. Nothing of the item looks at this memory.
     spill_descriptor : int
         Of the spill file.
 
@@ -196,16 +195,35 @@ def read_item(message: np.ndarray[Any, Any], spill_descriptor: int = -1) -> Any:
     """
     memory = message.data
     count, length = _TWO_WORDS.unpack_from(memory)
-    if count == _SPILLED:
+    is_ours = count == _SPILLED
+    if is_ours:
         _, offset, length = _THREE_WORDS.unpack_from(memory)
         memory = _read_spilled(spill_descriptor, offset, length).data
         count, length = _TWO_WORDS.unpack_from(memory)
         if count == 0:
             raise LookupError("the item was removed: it is done.")
     if count == 1:
-        return pickle.loads(memory[_ALIGNMENT : _ALIGNMENT + length])
-    parts, start = [], _aligned(_WORD_BYTES * (1 + count))
-    for length in struct.unpack_from(f"{count}Q", memory, _WORD_BYTES):
-        parts.append(memory[start : start + length])
+        return pickle.loads(memory[_ALIGNMENT : _ALIGNMENT + length])  # without buffers: it copies all
+    lengths = struct.unpack_from(f"{count}Q", memory, _WORD_BYTES)
+    start = _aligned(_WORD_BYTES * (1 + count))
+    body, start = memory[start : start + lengths[0]], start + _aligned(lengths[0])
+    if not is_ours:  # all buffers in one go: an allocation for each would cost more than the copy
+        memory, start = _aligned_copy(message[start : start + sum(map(_aligned, lengths[1:]))]), 0
+    buffers = []
+    for length in lengths[1:]:
+        buffers.append(memory[start : start + length])
         start += _aligned(length)
-    return pickle.loads(parts[0], buffers=parts[1:])
+    return pickle.loads(body, buffers=buffers)
+
+
+def aligned_room(length: int) -> np.ndarray[Any, Any]:
+    """Return new memory of so many bytes, which starts on 64 bytes."""
+    room = np.empty(length + _ALIGNMENT, np.uint8)
+    start = -room.__array_interface__["data"][0] % _ALIGNMENT
+    return room[start : start + length]
+
+
+def _aligned_copy(part: np.ndarray[Any, Any]) -> memoryview:
+    room = aligned_room(len(part))
+    room[...] = part
+    return room.data

@@ -94,6 +94,8 @@ class EngineStats:
         Most rows that every device has memory for, as far as is known.
     out_of_memory : int
         How often a device had too little memory for a batch.
+    dead_letters : int
+        Records of the ring that were set aside, by any taker: too many had died or failed over them.
     """
 
     ring: str
@@ -117,6 +119,7 @@ class EngineStats:
     producers: int
     ceiling_rows: int
     out_of_memory: int
+    dead_letters: int = 0
 
     @classmethod
     def of(cls, ring: Any, model: str, meter: _core.Meter, replicas: Sequence[Any], **more: Any) -> EngineStats:
@@ -136,6 +139,7 @@ class EngineStats:
             rows=sum(rows * count for rows, count in batch_sizes.items()),
             batches=sum(batch_sizes.values()),
             failed=sum(replica.failed for replica in replicas),
+            dead_letters=sum(level.stats()["dead_letters"] for level in ring.levels),
             batch_sizes=dict(sorted(batch_sizes.items())),
             stages=stages,
             busy_seconds=stages["compute"].total_seconds + stages["copy"].total_seconds,
@@ -211,7 +215,8 @@ def idle_shares(stats: EngineStats) -> dict[str, float]:
 class EngineCollector:
     """The numbers of engines for prometheus-client: one for each registry; made by `Engine.register_metrics`.
 
-    It keeps no engine alive; of one that is gone nothing is shown any more.
+    It keeps no engine alive; one that is gone is not shown any more. The label "engine" is the least free number:
+    a process that makes one engine after the other needs no more labels than it has engines at a time.
     """
 
     _of_registry: ClassVar[WeakKeyDictionary[Any, EngineCollector]] = WeakKeyDictionary()
@@ -226,15 +231,21 @@ class EngineCollector:
         with cls._lock:
             collector = cls._of_registry.get(registry)
             if collector is None:
-                collector = cls()
-                registry.register(collector)
-                cls._of_registry[registry] = collector
-            if engine not in collector._living():
-                collector._engines.append(weakref.ref(engine))
+                collector = cls._of_registry[registry] = cls()
+            # Also a second time: it may have been unregistered. It describes nothing, so it stands in nobody's way.
+            registry.register(collector)
+            collector._add(engine)
         return collector
 
-    def _living(self) -> list[Any]:
-        return [engine for reference in self._engines if (engine := reference()) is not None]
+    def _add(self, engine: Any) -> None:
+        there = [reference() for reference in self._engines]
+        if any(each is engine for each in there):
+            return
+        free = [number for number, each in enumerate(there) if each is None or getattr(each, "is_over", False)]
+        if free:
+            self._engines[free[0]] = weakref.ref(engine)
+        else:
+            self._engines.append(weakref.ref(engine))
 
     def describe(self) -> Iterable[Any]:
         """Return nothing: which engines there are is seen at each scrape."""
@@ -291,6 +302,7 @@ def _counters(stats: EngineStats) -> Iterable[tuple[str, str, float]]:
     yield "failed_rows", "Rows that were answered with an error.", stats.failed
     yield "expired_rows", "Rows whose deadline had passed before the model saw them.", stats.expired
     yield "withdrawn_rows", "Rows that nobody waited for any more.", stats.withdrawn
+    yield "dead_letter_rows", "Records set aside: too many takers had died or failed over them.", stats.dead_letters
     yield "out_of_memory", "Batches that a device had too little memory for.", stats.out_of_memory
 
 

@@ -6,7 +6,7 @@ place of each leaf. Dicts keep their order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 
@@ -16,7 +16,8 @@ def take_apart(nest: Any) -> tuple[Any, list[Any]]:
     Parameters
     ----------
     nest : nest of anything
-        Dicts, lists, tuples and named tuples are branches; everything else is a leaf.
+        Mappings, lists, tuples and named tuples are branches; everything else is a leaf. A mapping of another class
+        becomes a dict.
 
     Returns
     -------
@@ -46,4 +47,6 @@ def map_leaves(function: Callable[[Any], Any], nest: Any) -> Any:
         return type(nest)(*(map_leaves(function, value) for value in nest))
     if isinstance(nest, (list, tuple)):
         return type(nest)(map_leaves(function, value) for value in nest)
+    if isinstance(nest, Mapping):  # such as collections.UserDict; last, because asking an abstract class takes longest
+        return {key: map_leaves(function, value) for key, value in nest.items()}
     return function(nest)

@@ -4,113 +4,64 @@ It owns the rings of a predictor and runs one call at a time: a feeder lays item
 rings, workers write samples into the rows ring, this thread takes batches and calls the model. It
 may not know what the caller makes of the results (predictor.py), nor how the model is called.
 
-Tags: bit 63 says that the row failed, 15 bits name the call, 48 bits the item, so that what an
-abandoned call left behind is told from what is wanted.
+Tags: bit 63 says that the row failed, 15 bits name the call, one bit says that the item is the first of
+its call, 47 bits name the item. So what an abandoned call left behind is told from what is wanted.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-import pickle
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from operator import is_not
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .ctrl_c import LostInterrupts
-from .errors import ItemError, RingEmpty
-from .feeder import NOT_IN_FLIGHT, Feeder, contiguous_parts, stratified_parts
+from .errors import ItemError, NoSpace, RingEmpty
+from .failures import Failure
+from .feeder import NOT_IN_FLIGHT, Feeder
 from .items import EncodedItem, SpillFile
-from .nest import map_leaves
+from .layout_trials import LayoutTrials, copied
+from .memory_limits import available_bytes
+from .model_calls import Chunk, CommonError, ModelCalls
+from .plain_data import NotPlain
 from .progress import Progress
-from .record_spec import RecordSpec
 from .ring import Ring, close_quietly
-from .worker_main import FAILED, FAILURE_BYTES, Failure, Sample
+from .sample_spec import Wanted, choose_layout, fields_spec
+from .samples import RowLayout, Sample, Unfit
+from .source import Source
+from .stall import RingStall
+from .worker_answers import unpacked_failure
+from .worker_main import FAILED, FAILURE_BYTES, FIRST
+from .worker_orders import Open
 from .workers import WorkerPool, preprocess_error
 
 _CALL_SHIFT = 48
-_INDEX_MASK = (1 << _CALL_SHIFT) - 1
+_INDEX_MASK = FIRST - 1
 _CALLS = 1 << 15
 
 _SLICE_SECONDS = 0.05
+_SHARE_OF_MEMORY = 0.25
+"""Of the memory that is left, what the ring of rows takes at most where nobody says how many slots it has."""
 _LEAST_MESSAGE_BYTES = 4096
 _MOST_MESSAGE_BYTES = 1 << 18
 _LEAST_TASKS_PER_WORKER, _MOST_TASKS_PER_WORKER = 8, 64
 _TASK_BYTES_PER_WORKER = 1 << 18
+_MOST_LAYOUTS_OF_AN_ITEM = 3  # preprocess may return other shapes for it each time
+_LEAST_TEXTS, _MOST_TEXTS = 64, 1024
 
 
-@dataclass
-class Chunk:
-    """What one batch brought."""
+@dataclass(frozen=True)
+class _First:
+    """What came of the first item of a call: the model takes what it came out as, and its row waits to be run."""
 
-    indices: np.ndarray[Any, np.dtype[np.int64]]
-    """Items of the rows of `outputs`, shape (rows,)."""
-    outputs: Any = None
-    """Nest of arrays (rows, ...), as the model nests them; None when there are no rows."""
-    failures: Sequence[ItemError] = ()
-
-
-class Source:
-    """The items of a call, and how they are shared out.
-
-    Parameters
-    ----------
-    items : sequence or iterable
-    partition : {"dynamic", "contiguous", "stratified"}
-    labels : sequence, optional
-        For "stratified": the stratum of each item.
-    parts : int
-        Number of shares when the partition is not dynamic.
-
-    Raises
-    ------
-    TypeError, ValueError
-        The partition needs a sequence, or as many labels as items.
-    """
-
-    def __init__(self, items: Any, partition: str, labels: Any, parts: int) -> None:
-        self.count: int | None = len(items) if _is_sequence(items) else None
-        self._items = items
-        self._shares: list[list[int]] | None = None
-        if partition != "dynamic":
-            if self.count is None:
-                raise TypeError(f"partition {partition!r} needs a sequence of items; an iterator has no length.")
-            if partition == "contiguous":
-                self._shares = contiguous_parts(self.count, parts)
-            else:
-                if labels is None or len(labels) != self.count:
-                    given = "none were given" if labels is None else f"{len(labels)} were given"
-                    raise ValueError(
-                        f"partition 'stratified' needs a label for each of the {self.count} items; {given}."
-                    )
-                self._shares = stratified_parts(labels, parts)
-        self._stream = iter(items) if self.count is None else iter(())
-        self._numbers = itertools.count()
-        self.pushed_back: list[tuple[int, Any]] = []
-
-    def first_items(self) -> Iterator[tuple[int, Any]]:
-        """Iterate the items in order from the first; an iterator's are used up unless pushed back."""
-        if self.count is not None:
-            return ((index, self._items[index]) for index in range(self.count))
-        return zip(self._numbers, self._stream, strict=False)
-
-    def parts(self, skip: set[int]) -> list[Iterator[tuple[int, Any]]]:
-        """Return each share as an iterator of (index, item), without the indices in `skip`."""
-        if self._shares is not None:
-            return [self._picked(share, skip) for share in self._shares]
-        if self.count is not None:
-            return [self._picked(range(self.count), skip)]
-        return [itertools.chain(self.pushed_back, zip(self._numbers, self._stream, strict=False))]
-
-    def _picked(self, indices: Iterable[int], skip: set[int]) -> Iterator[tuple[int, Any]]:
-        return ((index, self._items[index]) for index in indices if index not in skip)
-
-
-def _is_sequence(items: Any) -> bool:
-    return hasattr(items, "__len__") and hasattr(items, "__getitem__") and not isinstance(items, (dict, set))
+    is_taken: bool
+    is_kept: bool
+    failures: list[ItemError]
 
 
 class Pipeline:
@@ -120,41 +71,45 @@ class Pipeline:
     ----------
     pool : WorkerPool
     call_model : callable
-        ``call_model(batch, template)`` returns the model's outputs for a batch of rows, as a nest of
-        arrays (rows, ...) of their own memory.
-    choose_spec : callable
-        ``choose_spec(sample)`` returns the template and the `RecordSpec` of the rows from the first
-        sample (None for a function that fills the slot itself).
+        ``call_model(rows, template)`` returns the model's outputs for rows, as `ModelCalls` describes it; `template` is
+        that of the `RowLayout`.
+    wanted : Wanted
+        What the model takes, by which the `RowLayout` of each call is chosen.
     batch_size : int
     slots : int or None
         Of the rows ring.
     one_part_per_worker : bool
         Does each worker have a task ring of its own?
+    trials : LayoutTrials, optional
+        Whether the model takes what the first item of a call came out as; by default it does.
     """
 
     def __init__(
         self,
         pool: WorkerPool,
         call_model: Callable[[Any, Any], Any],
-        choose_spec: Callable[[Sample | None], tuple[Any, RecordSpec]],
+        wanted: Wanted,
         batch_size: int,
         slots: int | None,
         one_part_per_worker: bool,
+        trials: LayoutTrials | None = None,
     ) -> None:
         self._pool = pool
         self._call_model = call_model
-        self._choose_spec = choose_spec
+        self._wanted = wanted
+        self._trials = LayoutTrials(lambda *_: None, wanted, raises=True) if trials is None else trials
         self._batch_size = batch_size
         self._slots = slots
         self._parts = len(pool) if one_part_per_worker else 1
         self._call = 0
-        self._template: Any = None
-        self._spec: RecordSpec | None = None
+        self._layout: RowLayout | None = None
         self._message_bytes = _LEAST_MESSAGE_BYTES
         self._tasks: list[Ring] = []
         self._rows: Ring | None = None
         self._failures: Ring | None = None
         self._spill: SpillFile | None = None
+        self._are_open = False
+        self._stall = RingStall("", "", "")
         self._failure_texts: dict[int, Failure] = {}
 
     @property
@@ -187,28 +142,170 @@ class Pipeline:
             Each item of the source in exactly one chunk; `send` it the number of items to slide the
             window by.
         """
-        skip: set[int] = set()
-        if self._spec is None:
-            failures = self._learn_spec(source)
-            skip = {failure.index for failure in failures}
-            if failures:
-                yield Chunk(np.empty(0, np.int64), failures=failures)
-            if self._spec is None:
-                return
-        rows, spill = self._open_rings(batch_size)
         self._call = (self._call + 1) % _CALLS
         self._failure_texts.clear()
-        feeder = Feeder(source.parts(skip), self._tasks, spill, self._call << _CALL_SHIFT, window)
+        self._trials.begin()
+        calls = ModelCalls(self._model_of_rows, batch_size, gathers=linger is None)
         try:
-            to_come = -1 << 60 if source.count is None else source.count - len(skip)
-            yield from self._batches(feeder, rows, to_come, batch_size, linger, progress)
+            done = yield from self._first_item(source, batch_size, calls, progress)
+        except CommonError as common:
+            raise common.error from None
+        if not self._are_open or self._spill is None:
+            return
+        feeder = Feeder(source.parts(done), self._tasks, self._spill, self._call << _CALL_SHIFT, window)
+        try:
+            feeder.start()
+            to_come = -1 << 60 if source.count is None else source.count - len(done)
+            yield from self._batches(feeder, calls, to_come, linger, progress)
         finally:
             feeder.stop()
 
-    def _batches(
-        self, feeder: Feeder, rows: Ring, to_come: int, batch_size: int, linger: float | None, progress: Progress
-    ) -> Generator[Chunk, int | None, None]:
+    def _model_of_rows(self, rows: Any) -> Any:
+        assert self._layout is not None
+        return self._call_model(rows, self._layout.template)
+
+    # ---- the first item ------------------------------------------------------------------------------
+
+    def _first_item(
+        self, source: Source, batch_size: int, calls: ModelCalls, progress: Progress
+    ) -> Generator[Chunk, int | None, set[int]]:
+        """Learn from the first item that comes out well what a row is. Returns the items that are done.
+
+        Each call learns it anew: its pictures may have another size, or its numbers another dtype.
+        """
+        done: set[int] = set()
+        if self._pool.fills_slot:
+            self._open(choose_layout(self._wanted, None), batch_size)
+        if self._pool.fills_slot or (self._layout is not None and self._wanted.settles_all):
+            self._rows_for(batch_size)
+            return done
+        rows = min(batch_size, source.count or batch_size)
+        for index, item in source.first_items():
+            try:
+                first = self._first_row(index, item, batch_size, calls, rows)
+            except ItemError as failure:
+                first = _First(False, False, [failure])
+            if first.is_taken and not first.is_kept:
+                source.pushed_back.append((index, item))
+            else:
+                done.add(index)
+                progress.advance(1)
+            failures = [*self._trials.released(), *first.failures] if first.is_taken else first.failures
+            if failures:
+                yield Chunk.of_failures(failures)
+            if first.is_taken:
+                return done
+        self._trials.end()
+        if self._layout is not None:
+            self._rows_for(batch_size)
+        return done
+
+    def _first_row(self, index: int, item: Any, batch_size: int, calls: ModelCalls, rows: int) -> _First:
+        """Let a worker preprocess an item, make the rings for what it came out as, and ask the model whether it fits.
+
+        Raises
+        ------
+        ItemError
+            Nothing came out, or nothing that the model takes.
+        """
+        for _ in range(_MOST_LAYOUTS_OF_AN_ITEM):
+            outcome = self._try_first(index, item, batch_size, calls, rows)
+            if isinstance(outcome, _First):
+                return outcome
+            self._learn(outcome, index, item, batch_size)
+            if self._layout is None or not self._trials.is_needed(self._layout):
+                break
+        return _First(True, False, [])
+
+    def _try_first(self, index: int, item: Any, batch_size: int, calls: ModelCalls, rows: int) -> Sample | _First:
+        """Let a worker preprocess an item. Returns what came out, where that does not fit the rings there are.
+
+        Raises
+        ------
+        ItemError
+            Nothing came out.
+        """
+        if self._layout is None:
+            return self._pool.probe(index, item)
+        _, spill = self._rows_for(batch_size)
+        tag = self._call << _CALL_SHIFT | FIRST
+        feeder = Feeder([iter([(index, item)])], self._tasks[:1], spill, tag)
+        try:
+            feeder.start()
+            return self._outcome_of_first(feeder, calls, rows)
+        finally:
+            feeder.stop()
+
+    def _outcome_of_first(self, feeder: Feeder, calls: ModelCalls, rows: int) -> Sample | _First:
+        assert self._rows is not None
+        assert self._layout is not None
         interrupts = LostInterrupts()
+        while True:
+            for refusal in feeder.unsendable():
+                raise refusal
+            if feeder.error is not None:
+                raise feeder.error
+            try:
+                batch = self._rows.take(1, timeout=_SLICE_SECONDS)
+            except RingEmpty:
+                interrupts.check()
+                self._look_for_a_stall(self._rows)
+                self._mend()
+                continue
+            tags = batch.tags
+            said, good, items, indices = self._sort_rows(feeder, tags)
+            interrupts.check()
+            if not said and not good.any():  # of an abandoned call
+                batch.release()
+                continue
+            for row, failure in said.items():
+                batch.release()
+                if failure.sample is not None:
+                    return failure.sample
+                raise preprocess_error(failure, int(indices[row]), items[row], self._pool.last_death)
+            failures: list[ItemError] = []
+            if self._trials.is_needed(self._layout):
+                arrays = copied(batch)
+                try:
+                    is_taken, failures = self._trials.failures_of(self._layout, arrays, int(indices[0]), items[0], rows)
+                except Exception as error:
+                    batch.release()
+                    raise CommonError(error) from None  # an error of rows, which is one of items, is not this item's
+                if not is_taken:
+                    batch.release()
+                    return _First(False, False, failures)
+            calls.keep(batch, indices, items, good)
+            return _First(True, True, failures)
+
+    def _learn(self, sample: Sample, index: int, item: Any, batch_size: int) -> None:
+        """Make the rings for what an item came out as.
+
+        Raises
+        ------
+        ItemError
+            It is nothing that the model takes.
+        """
+        try:
+            layout = choose_layout(self._wanted, sample)
+        except Unfit as error:
+            raise preprocess_error(Failure("unfit", str(error)), index, item, self._pool.last_death) from None
+        if self._layout is None:
+            needed = 2 * EncodedItem(item).message_bytes
+            self._message_bytes = min(max(needed, _LEAST_MESSAGE_BYTES), _MOST_MESSAGE_BYTES)
+        self._open(layout, batch_size)
+
+    # ---- the others ----------------------------------------------------------------------------------
+
+    def _batches(
+        self, feeder: Feeder, calls: ModelCalls, to_come: int, linger: float | None, progress: Progress
+    ) -> Generator[Chunk, int | None, None]:
+        assert self._rows is not None
+        rows, interrupts = self._rows, LostInterrupts()
+        if not calls.gathers or calls.room <= 0:  # the first item waits for no others
+            for chunk in calls.rest():
+                interrupts.check()
+                yield chunk
+                interrupts.forget()
         while True:
             fed_all = feeder.fed_all  # before the count: what is fed in between keeps us here
             missing = feeder.in_flight
@@ -218,79 +315,102 @@ class Pipeline:
             if refused:
                 progress.advance(len(refused))
                 to_come -= len(refused)
-                feeder.slide((yield Chunk(np.empty(0, np.int64), failures=refused)) or 0)
+                feeder.slide((yield Chunk.of_failures(refused)) or 0)
                 interrupts.forget()
             elif fed_all and not missing:
-                return
-            expected = to_come if to_come >= 0 else missing if fed_all else batch_size
-            least = 1 if linger is not None else max(1, min(batch_size, expected))
+                break
+            expected = to_come if to_come >= 0 else missing if fed_all else calls.room
+            least = 1 if linger is not None else max(1, min(calls.room, expected))
             try:
-                batch = rows.take(batch_size, min_rows=least, timeout=_SLICE_SECONDS, linger=linger or 0.0)
+                batch = rows.take(calls.room, min_rows=least, timeout=_SLICE_SECONDS, linger=linger or 0.0)
             except RingEmpty:
                 interrupts.check()
+                self._look_for_a_stall(rows)
+                self._read_failures()  # workers that wait for room there keep the batch from being full
                 self._mend()
                 continue
-            chunk = self._digest(feeder, batch)
-            interrupts.check()
-            count = len(chunk.indices) + len(chunk.failures)
+            said, good, items, indices = self._sort_rows(feeder, batch.tags)
+            count = len(said) + int(good.sum())
             to_come -= count
             progress.advance(count)
+            failures = [
+                preprocess_error(failure, int(indices[row]), items[row], self._pool.last_death)
+                for row, failure in said.items()
+            ]
+            for chunk in calls.add(batch, indices, items, good):
+                interrupts.check()
+                feeder.slide((yield chunk) or 0)
+                interrupts.forget()
+            if failures:
+                feeder.slide((yield Chunk.of_failures(failures)) or 0)
+                interrupts.forget()
+            interrupts.check()
             progress.show_ring(rows.stats, len(self._pool))
-            feeder.slide((yield chunk) or 0)
-            interrupts.forget()
             self._mend()
+        for chunk in calls.rest():
+            interrupts.check()
+            yield chunk
+            interrupts.forget()
 
-    def _digest(self, feeder: Feeder, batch: Any) -> Chunk:
-        """Run the model on a batch and sort its rows into results, failures and leftovers."""
-        with batch:
-            tags = batch.tags
-            is_result = (tags >> np.uint64(_CALL_SHIFT)) == self._call  # in a row that failed, FAILED is there, too
-            outputs = self._call_model(batch, self._template) if is_result.any() else None
+    def _sort_rows(
+        self, feeder: Feeder, tags: npt.NDArray[np.uint64]
+    ) -> tuple[dict[int, Failure], npt.NDArray[np.bool_], list[Any], npt.NDArray[np.int64]]:
+        """Find what the rows of a batch are.
+
+        Returns
+        -------
+        said : dict of int to Failure
+            What is said of the rows that failed.
+        good : array of bool
+            Which rows are samples that are wanted.
+        items : list
+            Of each row that is one of these.
+        indices : array of int64
+        """
         indices = (tags & np.uint64(_INDEX_MASK)).astype(np.int64)
-        failures: list[ItemError] = []
-        if is_result.all():
-            wanted = _in_flight(feeder.done(indices.tolist()))
-        else:
-            wanted, failures = self._sort_out(feeder, tags, indices)
-        if wanted.all():
-            return Chunk(indices, outputs, failures)
-        if outputs is not None:
-            outputs = map_leaves(lambda leaf: leaf[wanted], outputs)
-        return Chunk(indices[wanted], outputs if wanted.any() else None, failures)
-
-    def _sort_out(
-        self, feeder: Feeder, tags: np.ndarray[Any, Any], indices: np.ndarray[Any, Any]
-    ) -> tuple[np.ndarray[Any, Any], list[ItemError]]:
-        """Find what is a result among rows that are not all, and what failed."""
+        if ((tags >> np.uint64(_CALL_SHIFT)) == self._call).all():
+            items = feeder.done(indices.tolist())
+            return {}, _in_flight(items), items, indices
         failed = (tags & np.uint64(FAILED)) != 0
         plain = tags & np.uint64(FAILED - 1)
         wanted = (plain >> np.uint64(_CALL_SHIFT)) == self._call
         # What was said of rows that nobody wants any more is taken, too: unread, it would fill the failures
         # ring, and workers would wait there for ever.
         said = {row: self._failure(int(plain[row])) for row in np.flatnonzero(failed).tolist()}
-        failures: list[ItemError] = []
-        rows = np.flatnonzero(wanted)
-        items = feeder.done(indices[rows].tolist())
-        wanted[rows] = _in_flight(items)
-        for row, item in zip(rows.tolist(), items, strict=True):
-            if wanted[row] and row in said:
-                failures.append(preprocess_error(said[row], int(indices[row]), item, self._pool.last_death))
-        return wanted & ~failed, failures
+        items = [NOT_IN_FLIGHT] * len(tags)
+        for row, item in zip(np.flatnonzero(wanted).tolist(), feeder.done(indices[wanted].tolist()), strict=True):
+            items[row] = item
+        wanted = _in_flight(items)
+        return {row: text for row, text in said.items() if wanted[row]}, wanted & ~failed, items, indices
 
     def _failure(self, tag: int) -> Failure:
         """Return what a worker said of a row that failed; it said so before it published the row."""
+        if tag not in self._failure_texts:
+            self._read_failures()
+        return self._failure_texts.pop(tag, Failure("raised", "(the worker died before it could say why)"))
+
+    def _read_failures(self) -> None:
+        """Take what workers have said."""
         assert self._failures is not None
-        while tag not in self._failure_texts:
+        while True:
             try:
                 batch = self._failures.take(self._failures.slots, timeout=0)
             except RingEmpty:
-                return Failure("raised", "(the worker died before it could say why)")
+                return
             with batch:
                 for text_tag, body in zip(batch.tags.tolist(), batch["failure"], strict=True):
                     length = int(body[:8].view(np.uint64)[0])
-                    self._failure_texts[text_tag] = pickle.loads(body[8 : 8 + length])
+                    self._failure_texts[text_tag] = _failure_in(body[8 : 8 + length])
                 del body
-        return self._failure_texts.pop(tag)
+
+    def _look_for_a_stall(self, rows: Ring) -> None:
+        """Take note of a slice in which no row came: if arrays of this process hold every slot, none will come."""
+        now = rows.stats()
+        held = now["free"] + now["ready"] + now["claimed"] == 0
+        holdings = rows._holdings() if held else []
+        ours = any(holding.ours for holding in holdings)
+        moves = now["published"] + now["taken_total"] + now["released"]
+        self._stall.look(holdings if ours else None, moves)
 
     def _mend(self) -> None:
         """Replace dead workers and give back what they held."""
@@ -301,44 +421,53 @@ class Pipeline:
 
     # ---- rings ---------------------------------------------------------------------------------------
 
-    def _learn_spec(self, source: Source) -> list[ItemError]:
-        """Find out what a row is from the first item that can be preprocessed; return what failed before."""
-        failures: list[ItemError] = []
-        if self._pool.fills_slot:
-            self._template, self._spec = self._choose_spec(None)
-            return failures
-        for index, item in source.first_items():
-            try:
-                sample = self._pool.probe(index, item)
-            except ItemError as failure:
-                failures.append(failure)
-                continue
-            self._template, self._spec = self._choose_spec(sample)
-            needed = 2 * EncodedItem(item).message_bytes
-            self._message_bytes = min(max(needed, _LEAST_MESSAGE_BYTES), _MOST_MESSAGE_BYTES)
-            source.pushed_back.append((index, item))
-            break
-        return failures
+    def _open(self, layout: RowLayout, batch_size: int) -> None:
+        """Let the workers write rows of this layout."""
+        if layout != self._layout:
+            self._close_rings()
+            self._layout = layout
+        self._rows_for(batch_size)
 
-    def _open_rings(self, batch_size: int) -> tuple[Ring, SpillFile]:
+    def _rows_for(self, batch_size: int) -> tuple[Ring, SpillFile]:
         """Return the rows ring and the spill file, made (anew) when there is none that holds two such batches."""
-        assert self._spec is not None
-        if self._rows is not None and self._spill is not None and self._rows.slots >= 2 * batch_size:
-            return self._rows, self._spill
+        assert self._layout is not None
+        rows, spill = self._rows, self._spill
+        if self._are_open and rows is not None and spill is not None and rows.slots >= 2 * batch_size:
+            return rows, spill
         self._close_rings()
-        slots = self._slots or 4 * max(batch_size, self._batch_size)
-        base = f"predict-{os.getpid()}-{os.urandom(4).hex()}"
         message = {"message": ((self._message_bytes,), "uint8")}
         depth = min(max(_TASK_BYTES_PER_WORKER // self._message_bytes, _LEAST_TASKS_PER_WORKER), _MOST_TASKS_PER_WORKER)
         depth *= max(len(self._pool) // self._parts, 1)
-        self._rows = _nameless(Ring.create(f"{base}.rows", self._spec, max(slots, 2 * batch_size)))
-        self._failures = _nameless(Ring.create(f"{base}.failures", {"failure": ((FAILURE_BYTES,), "uint8")}, 64))
-        self._tasks = [_nameless(Ring.create(f"{base}.tasks-{part}", message, depth)) for part in range(self._parts)]
+        self._rows = self._rows_ring(batch_size)
+        self._stall = RingStall(self._rows.name, "the model's side of a Predictor", f"{self._rows.slots} slots")
+        # As many as a batch at least: workers that waited here would keep a batch from being full.
+        texts = min(max(_LEAST_TEXTS, self._rows.slots // 2), _MOST_TEXTS)
+        self._failures = _nameless("failures", {"failure": ((FAILURE_BYTES,), "uint8")}, texts)
+        self._tasks = [_nameless(f"tasks-{part}", message, depth) for part in range(self._parts)]
         self._spill = SpillFile()
-        self._pool.open(self._template, self._tasks, self._rows, self._failures, self._spill.descriptor)
+        order = Open(self._layout, self._wanted)
+        self._pool.open(order, self._tasks, self._rows, self._failures, self._spill.descriptor)
+        self._are_open = True  # a signal handler that raised before this leaves workers that know nothing of them
         return self._rows, self._spill
 
+    def _rows_ring(self, batch_size: int) -> Ring:
+        """Make the ring of rows: four batches, where memory is short fewer, and never less than two."""
+        assert self._layout is not None
+        spec = fields_spec(self._layout)
+        least = 2 * batch_size
+        if self._slots is not None:
+            return _nameless("rows", spec, max(self._slots, least))
+        fitting = int(available_bytes() * _SHARE_OF_MEMORY) // spec.record_bytes
+        slots = max(min(4 * max(batch_size, self._batch_size), fitting), least)
+        try:
+            return _nameless("rows", spec, slots)
+        except NoSpace:
+            if slots == least:
+                raise
+            return _nameless("rows", spec, least)
+
     def _close_rings(self) -> None:
+        self._are_open = False
         for ring in (*self._tasks, self._rows, self._failures):
             if ring is not None:
                 close_quietly(ring)
@@ -356,13 +485,14 @@ def _in_flight(items: list[Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:
     return np.fromiter(map(is_not, items, itertools.repeat(NOT_IN_FLIGHT)), bool, len(items))
 
 
-def _nameless(ring: Ring) -> Ring:
-    """Remove the ring's name: workers get its descriptor, and nothing is left behind, whatever happens."""
-    ring.unlink()
-    return ring
+def _nameless(what: str, fields: Any, slots: int) -> Ring:
+    """Make a ring without a name: workers get its descriptor, and nothing is left behind, whatever happens."""
+    name = f"predict-{os.getpid()}-{os.urandom(4).hex()}.{what}"
+    return Ring.create_nameless(fields, slots, name=name, max_deliveries=None)  # workers give items up by themselves
 
 
-def require_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    """Raise a clear error unless `value` is one of `choices`."""
-    if value not in choices:
-        raise ValueError(f"{name} {value!r}: choose one of {', '.join(map(repr, choices))}.")
+def _failure_in(body: Any) -> Failure:
+    try:
+        return unpacked_failure(body.tobytes())
+    except NotPlain as error:
+        return Failure("raised", f"(what the worker said of it cannot be read: {error})")

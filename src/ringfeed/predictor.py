@@ -6,8 +6,9 @@ calls the model. What it adds is the order of results, what to do about items th
 
 from __future__ import annotations
 
-import itertools
-import threading
+import contextlib
+import functools
+import secrets
 import weakref
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
@@ -15,24 +16,34 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from ._core import Batch
 from .errors import ItemError, RingFeedError
-from .nest import put_together
-from .pipeline import Chunk, Pipeline, Source, require_choice
+from .in_process import InProcess
+from .layout_trials import LayoutTrials
+from .model_calls import Chunk, CommonError
+from .nest import map_leaves, put_together
+from .pipeline import Pipeline
 from .progress import Progress
-from .record_spec import RecordSpec
-from .results import Results, rows_by_index
 from .ring import Ring
-from .sample_spec import choose_spec
+from .sample_spec import Wanted, spec_leaves
+from .source import Source, as_items
 from .tf.callbacks import PredictCallbacks
+from .tf.empty_outputs import empty_outputs
 from .tf.handover import PaddedRows
 from .tf.in_memory import predict_in_memory
 from .tf.model import ModelRunner
-from .worker_main import Sample
+from .tf.ordered_outputs import OrderedOutputs, require_rows, rows_by_index
+from .tf.outputs import all_to_numpy
+from .tf.structure import is_invented, pack_inputs
+from .turns import Turns
+from .worker_identity import WorkerInfo, working_as
+from .worker_orders import fills_slot, takes_info
 from .workers import WorkerPool, available_cores
 
 _BATCH_SIZE = 32  # Keras's default
+_IN_A_CHILD = "make one in each process, or one Engine, and a Client in each."
 
 
 class Predictor:
@@ -45,29 +56,64 @@ class Predictor:
         of shape (rows, ...).
     preprocess : callable, optional
         ``preprocess(item)`` returns the model's inputs for one item, without the batch axis, nested
-        as the model nests them; ``preprocess(item, out)`` writes them into `out`, which is the slot
-        itself. Lambdas and functions of a notebook work. Without it, `predict` takes what Keras takes
+        as the model nests them; of a mapping, the arrays under the names of the model's inputs are taken, in whatever
+        order, and others left out. ``preprocess(item, out)`` writes them into `out`, which is the slot
+        itself, full of zeros. Lambdas and functions of a notebook work. Without it, `predict` takes what Keras takes
         and no process is started.
     workers : int, optional
         Processes; by default as many as cores are available. They see no GPU and do not import
-        TensorFlow unless `preprocess` does.
+        TensorFlow unless `preprocess` does. 0 runs `preprocess` in this process, for a debugger.
     batch_size : int, optional
         Most rows of one model call; 32 by default, as in Keras.
     on_error : {"raise", "skip", "return"}
-        What becomes of an item that can not be preprocessed: it is raised; it is left out, noted in
-        `failures`; or its error stands in its place.
+        What becomes of an item that cannot be preprocessed, or over whose row the model raises: its error is raised;
+        it is left out, noted in `failures`; or its error stands in its place. The model never sees rows of failed
+        items.
     partition : {"dynamic", "contiguous", "stratified"}
         Whoever is free takes the next item; or each worker has a share of its own, in blocks, or with
         each of the given labels alike.
     sample_spec : nest of (shape, dtype), optional
-        The inputs of one item, for a `preprocess` with `out` when the model leaves shapes open.
+        The inputs of one item. It binds: each sample has these shapes (None is an axis that the first item decides) and
+        becomes of these dtypes, where its numbers stay what they are but for the rounding of floats. By default the
+        model's own inputs bind where it says them, else the first item of each call.
+    initializer : callable, optional
+        Called once in each worker before its first item: without an argument or, if it needs one, with the
+        `ringfeed.WorkerInfo`. What it sets in globals of the main module, `preprocess` finds there.
+    item_timeout : float, optional
+        Most seconds that a worker may take for one item. Then the item fails, and the worker is replaced.
+    signature, tags : str, optional
+        Of a SavedModel: which of its signatures is called, and which of its graphs is loaded.
     slots : int, optional
-        Slots of the ring; four batches by default.
+        Slots of the ring; four batches by default, and fewer, but never less than two batches, where memory is short.
+
+    Attributes
+    ----------
+    failures : list of ItemError
+        Of the last call, in the order in which they came.
 
     Raises
     ------
     ValueError, TypeError
-        An argument that makes no sense, or a function that can not travel.
+        An argument that makes no sense, or a function that cannot travel.
+
+    Notes
+    -----
+    Threads that call `predict` take turns. A process that is forked from the one that made the Predictor cannot use it.
+
+    Each call learns anew what a row is, from its first item: from the second call on, that item is preprocessed before
+    the others begin. A `sample_spec` without free axes settles it beforehand. Where the model does not say all shapes,
+    it is asked with the first item's row, by one call more, before the others are made like it: an item that it does
+    not take is that item's error, and the next is tried. A model that has taken nothing so far may be broken, so its
+    own error is raised, whatever `on_error` says: at the first item with "raise", else when 100 shapes or 1000 items
+    were refused or the items end.
+
+    With workers, a model call has the rows that are ready, in the order in which they came: which rows share a call
+    changes from run to run. Results are in the items' order. A model whose output for one row depends on other rows (a
+    maximum over the batch, a normalisation by its mean) gives other numbers than Keras; use ``workers=0`` for it, which
+    keeps the items' order, and ``on_error="raise"``.
+
+    Each number that `preprocess` returns reaches the model as it is, or the item fails with `SampleMismatch`: integers
+    are never cut to a smaller dtype. Floats of another width become what the model takes, as in Keras.
 
     Examples
     --------
@@ -86,39 +132,54 @@ class Predictor:
         partition: str = "dynamic",
         sample_spec: Any = None,
         slots: int | None = None,
+        initializer: Callable[..., Any] | None = None,
+        item_timeout: float | None = None,
+        signature: str | None = None,
+        tags: str | Sequence[str] | None = None,
     ) -> None:
-        require_choice("on_error", on_error, ("raise", "skip", "return"))
-        require_choice("partition", partition, ("dynamic", "contiguous", "stratified"))
-        workers = available_cores() if workers is None else _positive("workers", workers)
-        self._batch_size = _BATCH_SIZE if batch_size is None else _positive("batch_size", batch_size)
+        _require_choice("on_error", on_error, ("raise", "skip", "return"))
+        _require_choice("partition", partition, ("dynamic", "contiguous", "stratified"))
+        workers = available_cores() if workers is None else _whole("workers", workers, 0)
+        self._batch_size = _BATCH_SIZE if batch_size is None else _whole("batch_size", batch_size, 1)
         self._default_batch_size = batch_size
-        slots = None if slots is None else _positive("slots", slots)
+        slots = None if slots is None else _whole("slots", slots, 1)
+        bound = None if sample_spec is None else Wanted.bound_to(sample_spec)
+        if preprocess is None and initializer is not None:
+            raise ValueError("initializer= is for workers, and there are none without preprocess=.")
         self._on_error = on_error
         self._partition = partition
         self._sample_spec = sample_spec
+        self._parts = max(workers, 1)
         self.failures: list[ItemError] = []
-        self._busy = threading.Lock()
+        self._turns = Turns("this Predictor", _IN_A_CHILD)
         self._pool: WorkerPool | None = None
-        self._pipeline: Pipeline | None = None
-        if preprocess is not None:
+        self._flow: Pipeline | InProcess | None = None
+        self._empty: Any = None  # what the model returns for no rows, as far as calls have shown it
+        if preprocess is not None and workers:
             # The processes start first: they load while the model does.
-            self._pool = WorkerPool(preprocess, workers)
+            self._pool = WorkerPool(preprocess, workers, initializer=initializer, item_timeout=item_timeout)
+        elif item_timeout is not None:
+            raise ValueError(f"item_timeout={item_timeout!r} needs worker processes, which are ended by it.")
         try:
-            self._runner = ModelRunner(model)
+            self._runner = ModelRunner(model, signature=signature, tags=tags)
         except BaseException:
             if self._pool is not None:
                 self._pool.close()
             raise
+        # Neither refers to the Predictor: one that is dropped ends its workers.
+        call_model = functools.partial(_call_model, self._runner)
+        wanted = _wanted(self._runner) if bound is None else bound
+        trials = LayoutTrials(functools.partial(_try_model, self._runner), wanted, raises=on_error == "raise")
         if self._pool is not None:
-            self._pipeline = Pipeline(
-                self._pool,
-                self._call_model,
-                self._choose_spec,
-                self._batch_size,
-                slots,
-                partition != "dynamic",
-            )
-        self._finalizer = weakref.finalize(self, _end, self._pipeline, self._pool)
+            one_part_each = partition != "dynamic"
+            self._flow = Pipeline(self._pool, call_model, wanted, self._batch_size, slots, one_part_each, trials)
+        elif preprocess is not None:
+            info = WorkerInfo(0, 1, secrets.randbits(64))
+            if initializer is not None:
+                with working_as(info):
+                    initializer(*[info] * takes_info(initializer))
+            self._flow = InProcess(preprocess, fills_slot(preprocess), call_model, wanted, trials, info)
+        self._finalizer = weakref.finalize(self, _end, self._turns, self._flow, self._pool)
 
     # ---- predicting ----------------------------------------------------------------------------------
 
@@ -137,8 +198,9 @@ class Predictor:
         Parameters
         ----------
         x : sequence or iterable
-            With `preprocess`: raw items (paths, bytes, arrays, any object). Without: whatever
-            ``keras.Model.predict`` takes.
+            With `preprocess`: raw items (paths, bytes, arrays, any object): the elements of a sequence or an iterable,
+            the rows of an array, a tensor or a DataFrame of one dtype. Mappings, sparse matrices and other tables are
+            refused, since it is not clear what an item of theirs is. Without: whatever ``keras.Model.predict`` takes.
         batch_size : int, optional
             Most rows of one model call.
         verbose : {"auto", 0, 1, 2}
@@ -153,41 +215,54 @@ class Predictor:
         Returns
         -------
         nest of numpy.ndarray
-            As the model nests its outputs, each of shape (items, ...). With ``on_error="skip"``
+            As the model nests its outputs, each of shape (items, ...). Outputs that Keras returns as ragged or sparse
+            tensors are so here. With ``on_error="skip"``
             without the rows of failed items; with ``on_error="return"`` a list with, for each item,
-            its outputs (without the batch axis) or its error.
+            its outputs (without the batch axis) or its error. Where ``model.stop_predicting`` ended the work: of the
+            items that were done.
 
         Raises
         ------
-        PreprocessError, WorkerCrashed
+        PreprocessError, WorkerCrashed, ModelError
             With ``on_error="raise"``: the first item that failed; it is named, and the worker's
             traceback is in the message.
+        ModelError
+            The model does not return one row for each row of its inputs.
         """
-        if self._pipeline is None:
+        with self._turns.turn("predict", may_nest=self._flow is None):
             self._check_open()
-            return predict_in_memory(
-                self._runner, x, batch_size or self._default_batch_size, verbose, steps=steps, callbacks=callbacks
-            )
-        size = self._batch_size if batch_size is None else _positive("batch_size", batch_size)
-        items = _as_items(x)
-        if steps is not None:
-            items = _first(items, _positive("steps", steps) * size)
+            if self._flow is None:
+                size = batch_size or self._default_batch_size
+                return predict_in_memory(self._runner, x, size, verbose, steps=steps, callbacks=callbacks)
+            size = self._batch_size if batch_size is None else _whole("batch_size", batch_size, 1)
+            limit = None if steps is None else _whole("steps", steps, 1) * size
+            source = Source(as_items(x), self._partition, labels, self._parts, limit)
+            batches = steps if source.count is None else -(-source.count // size)
+            watchers = PredictCallbacks(self._runner.keras_model, callbacks, batches, verbose)
+            return self._predict(source, size, 0 if watchers.show_progress else verbose, watchers)
+
+    def _predict(self, source: Source, batch_size: int, verbose: str | int, watchers: PredictCallbacks) -> Any:
         self.failures = []
-        results = Results(_count(items))
-        watchers = PredictCallbacks(self._runner.keras_model, callbacks, steps)
+        outputs = OrderedOutputs(source.count)
         watchers.begin()
-        with closing(self._chunks(items, size, None, None, verbose, labels)) as chunks:
+        with closing(self._chunks(source, batch_size, None, None, verbose)) as chunks:
             for chunk in chunks:
                 self._note(chunk.failures)
-                results.add(chunk)
-                if chunk.outputs is not None:
+                if len(chunk.indices):
+                    outputs.add(chunk.indices, chunk.outputs)
                     watchers.begin_batch()
                     if watchers.end_batch(chunk.outputs):
                         break
         watchers.end()
         if self._on_error == "return":
-            return results.by_item(self.failures)
-        return results.stacked({failure.index for failure in self.failures})
+            return outputs.by_item(self.failures)
+        if outputs.is_empty:
+            if not self.failures:
+                raise ValueError("predict got no items: x is empty.")
+            return self._empty_result()
+        result = outputs.stacked()
+        self._empty = map_leaves(_without_rows, result)
+        return result
 
     def stream(
         self,
@@ -222,7 +297,8 @@ class Predictor:
         outputs : nest of numpy.ndarray
             Without the batch axis. With ``on_error="return"`` an item's error in their place.
         """
-        if self._pipeline is None:
+        self._turns.require_own_process()
+        if self._flow is None:
             raise RingFeedError("stream() needs preprocess=: without it there are no single items; use predict().")
         if not linger >= 0:
             raise ValueError(f"linger {linger!r}: give seconds of at least 0.")
@@ -230,91 +306,65 @@ class Predictor:
             window = max(8 * self._batch_size, 256)
         # With shares of their own, workers are not in step: a window could hold back the very item
         # that is waited for.
-        limit = _positive("window", window) if self._partition == "dynamic" else None
-        self.failures = []
-        return self._stream(_as_items(items), ordered, linger, limit, verbose, labels)
+        limit = _whole("window", window, 1) if self._partition == "dynamic" else None
+        source = Source(as_items(items), self._partition, labels, self._parts)
+        return self._stream(source, ordered, linger, limit, verbose)
 
     def _stream(
-        self,
-        items: Any,
-        ordered: bool,
-        linger: float,
-        window: int | None,
-        verbose: str | int,
-        labels: Sequence[Any] | None,
+        self, source: Source, ordered: bool, linger: float, window: int | None, verbose: str | int
     ) -> Generator[tuple[int, Any], None, None]:
-        chunks = self._chunks(items, self._batch_size, linger, window, verbose, labels)
         early: dict[int, Any] = {}
         next_index = 0
         left_out = object()
-        try:
-            chunk = next(chunks, None)
-            while chunk is not None:
-                self._note(chunk.failures)
-                slid = 0
-                early.update(rows_by_index(chunk))
-                for failure in chunk.failures:
-                    early[failure.index] = failure if self._on_error == "return" else left_out
-                while early:
-                    index = next_index if ordered else next(iter(early))
-                    if index not in early:
-                        break
-                    outputs = early.pop(index)
-                    next_index += 1
-                    slid += 1
-                    if outputs is not left_out:
-                        yield index, outputs
-                try:
-                    chunk = chunks.send(slid)
-                except StopIteration:
-                    chunk = None
-        finally:
-            chunks.close()
+        with self._turns.turn("stream"):
+            self._check_open()
+            self.failures = []
+            chunks = self._chunks(source, self._batch_size, linger, window, verbose)
+            with closing(chunks):
+                chunk = next(chunks, None)
+                while chunk is not None:
+                    self._note(chunk.failures)
+                    slid = 0
+                    early.update(rows_by_index(chunk.indices, chunk.outputs))
+                    for failure in chunk.failures:
+                        early[failure.index] = failure if self._on_error == "return" else left_out
+                    while early:
+                        index = next_index if ordered else next(iter(early))
+                        if index not in early:
+                            break
+                        outputs = early.pop(index)
+                        next_index += 1
+                        slid += 1
+                        if outputs is not left_out:
+                            yield index, outputs
+                    try:
+                        chunk = chunks.send(slid)
+                    except StopIteration:
+                        chunk = None
 
     def _chunks(
-        self,
-        items: Any,
-        batch_size: int,
-        linger: float | None,
-        window: int | None,
-        verbose: str | int,
-        labels: Sequence[Any] | None,
+        self, source: Source, batch_size: int, linger: float | None, window: int | None, verbose: str | int
     ) -> Generator[Chunk, int | None, None]:
-        self._check_open()
-        assert self._pipeline is not None
-        assert self._pool is not None
-        if not self._busy.acquire(blocking=False):
-            raise RingFeedError("this Predictor is predicting already: finish or close its stream first.")
-        progress = None
-        try:
-            source = Source(items, self._partition, labels, len(self._pool))
-            progress = Progress(source.count, verbose)
-            yield from self._pipeline.run(
-                source, batch_size=batch_size, linger=linger, window=window, progress=progress
-            )
-        finally:
-            if progress is not None:
-                progress.close()
-            self._busy.release()
+        assert self._flow is not None
+        progress = Progress(source.count, verbose)
+        with contextlib.closing(progress):
+            yield from self._flow.run(source, batch_size=batch_size, linger=linger, window=window, progress=progress)
 
     def _note(self, failures: Sequence[ItemError]) -> None:
         self.failures.extend(failures)
         if failures and self._on_error == "raise":
             raise failures[0]
 
-    # ---- the model -----------------------------------------------------------------------------------
-
-    def _call_model(self, batch: Batch, template: Any) -> Any:
-        """Run the model on the ring's own memory; padded samples are cut to shape inside its function."""
-        leaves = [
-            PaddedRows(batch.padded(name), field.shape) if field.is_padded else batch[name]
-            for name, field in batch.ring.spec.items()
-        ]
-        return self._runner(put_together(template, leaves))
-
-    def _choose_spec(self, sample: Sample | None) -> tuple[Any, RecordSpec]:
+    def _empty_result(self) -> Any:
+        """Return what the model returns for no rows."""
+        if self._empty is not None:
+            return self._empty
         asked = self._runner.input_specs if self._sample_spec is None else self._sample_spec
-        return choose_spec(asked, sample)
+        if asked is None:
+            return empty_outputs(self._runner, None)
+        template, leaves = spec_leaves(asked)
+        specs = [tf.TensorSpec((None, *shape), dtype) for shape, dtype in leaves]
+        return empty_outputs(self._runner, put_together(template, specs))
 
     # ---- the end -------------------------------------------------------------------------------------
 
@@ -325,7 +375,7 @@ class Predictor:
     @property
     def ring(self) -> Ring | None:
         """The ring of samples, once the first item has told their shape; None before, or without workers."""
-        return None if self._pipeline is None else self._pipeline.rows
+        return None if self._flow is None else self._flow.rows
 
     @property
     def worker_process_ids(self) -> list[int]:
@@ -333,7 +383,7 @@ class Predictor:
         return [] if self._pool is None else self._pool.process_ids
 
     def close(self) -> None:
-        """End the workers and remove the rings; twice does no harm."""
+        """End the workers and remove the rings; twice does no harm. A forked child leaves them to their process."""
         self._finalizer()
 
     def __enter__(self) -> Predictor:
@@ -344,46 +394,101 @@ class Predictor:
     ) -> None:
         self.close()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError(f"a Predictor stays in its process: {_IN_A_CHILD}")
 
-def _end(pipeline: Pipeline | None, pool: WorkerPool | None) -> None:
+
+def _end(turns: Turns, flow: Pipeline | InProcess | None, pool: WorkerPool | None) -> None:
+    if not turns.is_own_process:
+        return
     try:
-        if pipeline is not None:
-            pipeline.close()
+        if flow is not None:
+            flow.close()
     finally:
         if pool is not None:
             pool.close()
 
 
+def _without_rows(output: Any) -> Any:
+    """Return no rows of an output; of a ragged or sparse one an empty array."""
+    if isinstance(output, np.ndarray):
+        return np.empty((0, *output.shape[1:]), output.dtype)
+    if output is None:
+        return None
+    return np.empty((0, *(length or 0 for length in output.shape[1:])), output.dtype.as_numpy_dtype)
+
+
+def _parts(template: Any) -> Iterable[Any]:
+    if isinstance(template, dict):
+        return template.values()
+    return template if isinstance(template, (list, tuple)) else [template]
+
+
+def _wanted(runner: ModelRunner) -> Wanted:
+    """Return what a model says of its inputs."""
+    inputs = runner.form.inputs
+    if runner.input_specs is None and runner.keras_model is None and inputs is not None:
+        is_flat = all(isinstance(part, int) for part in _parts(inputs.template))
+        if not inputs.specs or (is_flat and not any(map(is_invented, inputs.names))):
+            return Wanted(None, arguments=tuple(map(str, inputs.names)), options=inputs.optional)
+    return Wanted(runner.input_specs, runner.input_names)
+
+
+# ---- The model ---------------------------------------------------------------------------------------
+
+
+def _try_model(runner: ModelRunner, row: Any, template: Any, rows: int) -> None:
+    """Run the model on one row; where it fails, on as many as it is to be given, for it may need several."""
+    try:
+        _call_model(runner, row, template, is_trial=True)
+    except Exception:
+        if rows == 1:
+            raise
+    else:
+        return
+    _call_model(runner, {name: np.repeat(array, rows, 0) for name, array in row.items()}, template, is_trial=True)
+
+
+def _call_model(runner: ModelRunner, rows: Any, template: Any, *, is_trial: bool = False) -> Any:
+    """Run the model on rows: a batch is read in the ring's own memory, and cut to shape inside the function.
+
+    As a trial a model that changes a state or draws random numbers is not run, only traced.
+    """
+    if isinstance(rows, Batch):
+        leaves: list[Any] = [
+            PaddedRows(rows.padded(name), field.shape) if field.is_padded else rows[name]
+            for name, field in rows.ring.spec.items()
+        ]
+        count = len(rows)
+    else:
+        leaves = list(rows.values())
+        count = len(leaves[0])
+    try:
+        call = runner.prepare(pack_inputs(put_together(template, leaves)))
+    except Exception as error:
+        raise CommonError(error) from None
+    if is_trial:
+        if (refusal := runner.refusal_of(call)) is not None:
+            raise CommonError(refusal)
+        if not runner.may_be_tried(call):
+            return None
+    outputs = all_to_numpy(call())
+    try:
+        require_rows(outputs, count, runner.name)
+    except RingFeedError as error:
+        raise CommonError(error) from None
+    return outputs
+
+
 # ---- Arguments ---------------------------------------------------------------------------------------
 
 
-def _positive(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name} {value!r}: give a whole number of at least 1.")
+def _whole(name: str, value: Any, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(f"{name} {value!r}: give a whole number of at least {least}.")
     return int(value)
 
 
-def _as_items(x: Any) -> Any:
-    """Return a sequence or an iterable of single items."""
-    if isinstance(x, (str, bytes)):
-        raise TypeError(f"items {x!r:.60}: this is one item; pass a list of items.")
-    if isinstance(x, dict):
-        raise TypeError("items are a dict: with preprocess= pass a sequence of single items.")
-    if hasattr(x, "as_numpy_iterator"):
-        return x.as_numpy_iterator()
-    if hasattr(x, "numpy") and hasattr(x, "shape"):
-        return x.numpy()
-    if hasattr(x, "iloc"):
-        return x.to_numpy()
-    iter(x)  # a TypeError that names the type, where it is no iterable
-    return x
-
-
-def _count(items: Any) -> int | None:
-    return len(items) if hasattr(items, "__len__") and hasattr(items, "__getitem__") else None
-
-
-def _first(items: Any, count: int) -> Any:
-    if _count(items) is not None:
-        return items[:count]
-    return itertools.islice(items, count)
+def _require_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} {value!r}: choose one of {', '.join(map(repr, choices))}.")

@@ -1,12 +1,15 @@
 """The progress bar of long work: rate, ring fill, and who waits for whom.
 
-It may not know what the work is; it is quiet when nobody looks.
+It may not know what the work is; it is quiet when nobody looks. Keras's switch for its own bars counts here, too, and
+is read without importing Keras.
 """
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -14,10 +17,39 @@ _REFRESH_SECONDS = 0.25
 
 
 def is_wanted(verbose: str | int | bool) -> bool:
-    """Tell whether Keras's `verbose` asks for a bar; ``"auto"`` does on a terminal."""
-    if verbose == "auto":
-        return sys.stderr.isatty()
-    return bool(verbose)
+    """Tell whether Keras's `verbose` asks for a bar or a line.
+
+    ``"auto"`` does in a notebook and on a terminal, but not where the output goes into a file or a pipe, nor after
+    ``keras.utils.disable_interactive_logging()``.
+    """
+    if verbose != "auto":
+        return bool(verbose)
+    return _is_interactive() and (_is_terminal(sys.stderr) or _in_notebook())
+
+
+def _is_terminal(stream: Any) -> bool:
+    try:
+        return bool(stream.isatty())
+    except (AttributeError, ValueError):  # there is none, as in a daemon, or it was closed
+        return False
+
+
+def _in_notebook() -> bool:
+    """Tell whether this is an IPython kernel: what it prints goes to a front end, though not to a terminal."""
+    get_shell = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    shell = get_shell() if callable(get_shell) else None
+    return getattr(shell, "kernel", None) is not None or "IPKernelApp" in (getattr(shell, "config", None) or {})
+
+
+def _is_interactive() -> bool:
+    """Tell whether Keras, if it is in use, is to write for people rather than into the log of absl."""
+    config = getattr(sys.modules.get("keras"), "config", None)
+    return bool(getattr(config, "is_interactive_logging_enabled", lambda: True)())
+
+
+def _counted(count: float, unit: str, number: str) -> str:
+    plural = "" if count == 1 else "es" if unit.endswith(("ch", "s", "x")) else "s"
+    return f"{number} {unit}{plural}"
 
 
 class Progress:
@@ -28,20 +60,21 @@ class Progress:
     total : int or None
         Items in all; None for an unknown or endless number.
     verbose : {"auto", 0, 1, 2}
-        As in Keras: silent, a bar, one line at the end; "auto" is a bar on a terminal.
+        As in Keras: silent, a bar, one line at the end; "auto" is a bar in a notebook and on a terminal. After
+        ``keras.utils.disable_interactive_logging()`` the bar becomes a line, which goes into the log of absl.
+    unit : str
+        What is counted, in the singular.
     """
 
     def __init__(self, total: int | None, verbose: str | int = "auto", unit: str = "item") -> None:
         self._bar: Any = None
-        self._line = verbose == 2
+        self._line = verbose != "auto" and is_wanted(verbose) and (verbose == 2 or not _is_interactive())
         self._count = 0
         self._unit = unit
         self._started = self._refreshed = time.monotonic()
         self._waits: tuple[int, int] | None = None
-        if is_wanted(verbose) and not self._line:
-            from tqdm.auto import tqdm  # 30 ms that only a bar costs
-
-            self._bar = tqdm(total=total, unit=unit, dynamic_ncols=True, mininterval=_REFRESH_SECONDS)
+        if is_wanted(verbose) and not self._line and sys.stderr is not None:
+            self._bar = _bar_class()(total=total, unit=unit, dynamic_ncols=True, mininterval=_REFRESH_SECONDS)
 
     def advance(self, count: int) -> None:
         """Say that `count` more items are done."""
@@ -82,4 +115,17 @@ class Progress:
         elif self._line:
             seconds = time.monotonic() - self._started
             rate = self._count / seconds if seconds else 0.0
-            sys.stderr.write(f"{self._count} {self._unit}s in {seconds:.1f} s, {rate:.1f} {self._unit}s/s\n")
+            done, speed = _counted(self._count, self._unit, str(self._count)), _counted(0, self._unit, f"{rate:.1f}")
+            line = f"{done} in {seconds:.1f} s, {speed}/s"
+            if not _is_interactive():
+                logging.getLogger("absl").info(line)
+            elif sys.stderr is not None:
+                sys.stderr.write(line + "\n")
+
+
+def _bar_class() -> Any:
+    """Return the bar for where this runs: a widget in a notebook that has them, else text."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")  # a notebook without widgets gets text
+        from tqdm.auto import tqdm  # 30 ms that only a bar costs
+    return tqdm

@@ -228,6 +228,13 @@ class RecordSpec(Mapping[str, Field]):
 
 
 _RING_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+# With what is added to it for a ring's pool of replies and its other levels, and with the prefix still a file's name.
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,245}")
+
+
+def is_segment_label(text: str) -> bool:
+    """Tell whether a ring can have this name, or one of what is made beside a ring."""
+    return _LABEL.fullmatch(text) is not None
 
 
 def segment_name(ring_name: str) -> str:

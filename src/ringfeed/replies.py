@@ -6,16 +6,18 @@ of one row each; it says which ring it is for, so that what an earlier ring of t
 
 from __future__ import annotations
 
+import itertools
+import os
 import time
 from dataclasses import dataclass
 
 from . import _core, segment
-from .errors import LayoutMismatch, RingClosed, RingExists, RingNotFound
+from .errors import AccessRefused, LayoutMismatch, RingClosed, RingExists, RingNotFound
 from .record_spec import FieldsLike, RecordSpec
 from .ring import Ring
 
 TEXT_FIELD = "__error__"
-"""The last field of a pool: the text of an error."""
+"""The last field of a pool: the text of an error. It has another name where an output has this one."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,12 @@ class ReplyPool(_core.PoolBase):
     def join(cls, ring: Ring) -> ReplyPool | None:
         """Open the ring's pool; None where it has none (yet)."""
         name = segment.replies_name(ring.name)
-        descriptor = segment.open_existing(name)
+        try:
+            descriptor = segment.open_existing(name, ring.group)
+        except AccessRefused:
+            if ring.group is None or not segment.name_may_be_in_the_making(name):
+                raise
+            return None
         if descriptor is None:
             return None
         cells = _core.RingBase.__new__(_core.RingBase)
@@ -123,6 +130,8 @@ class ReplyPool(_core.PoolBase):
             Another engine lives that answers with other outputs, or has other settings.
         RingNotFound
             The ring's name was removed.
+        AccessRefused
+            What has the pool's name is another user's, or not shared with the ring's group alone.
         NoSpace
             /dev/shm is too small or too full.
         """
@@ -130,14 +139,17 @@ class ReplyPool(_core.PoolBase):
         name = segment.replies_name(ring.name)
         deadline = time.monotonic() + 2 * segment.MAKING_SECONDS
         while True:
-            if segment.identity_of(ring.name) != segment.identity(ring.descriptor):
+            if segment.identity_of(ring.name) != ring._identity():
+                if ring.is_nameless:
+                    raise RingNotFound(
+                        f"ring {ring.name!r} has no name by which clients would find its engine. Use Ring.create."
+                    )
                 raise RingNotFound(
                     f"ring {ring.name!r} has lost its name, by which clients would find its engine. Start the engine "
                     "before the ring is unlinked."
                 )
             pool = cls.join(ring)
             if pool is not None and pool.fits(wanted, settings):
-                pool.forget_stages()
                 return pool
             if pool is not None and pool.any_engines():
                 raise LayoutMismatch(
@@ -146,7 +158,7 @@ class ReplyPool(_core.PoolBase):
                     "Stop that engine first, or serve this model from a ring of its own."
                 )
             if pool is not None:
-                segment.remove(name, pool.cells.descriptor)
+                segment.remove(name, pool.cells._identity())
                 pool.close()
             created = cls._create(ring, name, wanted, cells, participants, settings)
             if created is not None:
@@ -167,19 +179,24 @@ class ReplyPool(_core.PoolBase):
         except RingExists:
             _remove_if_of_another(ring, name)
             return None
+        except AccessRefused:
+            if ring.group is None:
+                raise
+            return None  # perhaps another user's engine, with which the group shares: joining tells
         which = segment.identity(descriptor)
         fields = {field.name: (field.shape, field.dtype) for field in outputs.values()}
-        spec = RecordSpec({**fields, TEXT_FIELD: ((_core.TEXT_BYTES,), "uint8")})
+        text = next(each for number in itertools.count() if (each := f"{TEXT_FIELD}{'_' * number}") not in fields)
+        spec = RecordSpec({**fields, text: ((_core.TEXT_BYTES,), "uint8")})
         made = _core.RingBase.__new__(_core.RingBase)
         try:
-            made._create(
-                name, descriptor, spec, cells, participants, ring.redelivers, False, None, ring._inode(), settings.note
-            )
+            segment.share(descriptor, ring.group, name)
+            options = (spec, cells, participants, ring.redelivers, False, None)
+            made._create(name, descriptor, *options, answers=ring._inode(), note=settings.note)
             if segment.is_condemned(name, made.descriptor):
                 made.close()
                 return None
         except BaseException:
-            segment.unlink_if(name, which)
+            segment.remove(name, which)
             raise
         return cls._of(made, ring)
 
@@ -187,7 +204,7 @@ class ReplyPool(_core.PoolBase):
     def _of(cls, cells: _core.RingBase, ring: Ring) -> ReplyPool:
         pool = cls.__new__(cls)
         pool._ring = ring
-        fields = [field for field in cells.spec.values() if field.name != TEXT_FIELD]
+        fields = list(cells.spec.values())[:-1]
         pool.settings = PoolSettings.of(cells._note())
         pool._open(cells, pool.settings.bare)
         pool.outputs = RecordSpec.of(fields)
@@ -199,16 +216,24 @@ class ReplyPool(_core.PoolBase):
 
     def is_current(self) -> bool:
         """Tell whether it is still the one that the ring's name leads to."""
-        return segment.identity_of(segment.replies_name(self._ring.name)) == segment.identity(self.cells.descriptor)
+        return segment.identity_of(segment.replies_name(self._ring.name)) == self.cells._identity()
 
     def was_replaced(self) -> bool:
         """Tell whether the ring's name leads to another pool; one whose name was only removed goes on."""
         there = segment.identity_of(segment.replies_name(self._ring.name))
-        return there is not None and there != segment.identity(self.cells.descriptor)
+        return there is not None and there != self.cells._identity()
+
+    def lost_names(self) -> list[str]:
+        """Return which names in /dev/shm were removed, of the ring and of these cells: no other client finds them."""
+        names = {self._ring.name: self._ring._identity(), segment.replies_name(self._ring.name): self.cells._identity()}
+        return [name for name in names if segment.identity_of(name) is None]
 
     def ring_is_gone(self) -> bool:
         """Tell whether the ring was closed by its owner, or lost it."""
-        return self._ring.closed or not _core.segment_is_owned(self._ring.descriptor)
+        try:
+            return self._ring.closed or not self._ring._has_owner()
+        except RingClosed:  # by another thread, between the two
+            return True
 
     def is_lost(self) -> bool:
         """Tell whether no engine can come back to these cells: the ring is gone, or others took their place."""
@@ -221,12 +246,12 @@ class ReplyPool(_core.PoolBase):
 
 def _remove_if_of_another(ring: Ring, name: str) -> None:
     """Remove a pool that an earlier ring of that name left; its maker may still be alive."""
-    descriptor = segment.open_existing(name)
+    descriptor = segment.open_existing(name, ring.group)
     if descriptor is None:
         return
     try:
         told = _core.look_at_segment(descriptor)[1]
         if told is not None and told[-1] not in (0, ring._inode()):
-            segment.remove(name, descriptor)
+            segment.remove(name, segment.identity(descriptor))
     finally:
-        _core.discard_segment(descriptor)
+        os.close(descriptor)

@@ -6,66 +6,302 @@ shape is an axis that the model leaves free. It may not know TensorFlow.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from .record_spec import Field, RecordSpec, as_dtype
-from .worker_main import Sample
+from .nest import put_together, take_apart
+from .record_spec import MAX_FIELDS, Field, RecordSpec, as_dtype
+from .samples import DROPPED, RowLayout, Sample, Unfit, is_exact, is_float
+
+_Leaf = tuple[tuple[int | None, ...], str]
 
 
-def choose_spec(asked: Any, sample: Sample | None) -> tuple[Any, RecordSpec]:
+@dataclass(frozen=True)
+class Wanted:
+    """What the model takes, as far as it or the user says so.
+
+    Attributes
+    ----------
+    specs : nest of (shape, dtype), or None
+        None where nobody says.
+    names : sequence of (str or None), or None
+        For each leaf of `specs`, in the order of ``tf.nest.flatten`` (dicts by their sorted keys): the name under
+        which the model knows it.
+    is_binding : bool
+        The user gave it (``sample_spec=``): each sample becomes of these very dtypes.
+    arguments : sequence of str
+        Where nobody says `specs`: the arguments of a Python function, which takes of a mapping what they are called.
+        One that has a single argument takes the whole of a mapping without its name.
+    options : sequence of str
+        Further arguments, which may be left out.
+    """
+
+    specs: Any
+    names: Sequence[str | None] | None = None
+    is_binding: bool = False
+    arguments: Sequence[str] = ()
+    options: Sequence[str] = ()
+
+    @classmethod
+    def bound_to(cls, sample_spec: Any) -> Wanted:
+        """Return what the user wants, in plain data.
+
+        Raises
+        ------
+        TypeError
+            Something in it is no (shape, dtype), or a dtype that a ring cannot hold.
+        """
+        template, leaves = spec_leaves(sample_spec)
+        return cls(put_together(template, [(shape, as_dtype(dtype).name) for shape, dtype in leaves]), None, True)
+
+    @property
+    def settles_all(self) -> bool:
+        """Whether no sample is needed to know what a row is."""
+        return self.is_binding and self.says_all_shapes
+
+    @property
+    def says_all_shapes(self) -> bool:
+        """Whether the shape of each input is known, with all its axes."""
+        return self.specs is not None and all(None not in shape for shape, _ in spec_leaves(self.specs)[1])
+
+
+def choose_layout(wanted: Wanted, sample: Sample | None) -> RowLayout:
     """Choose the fields of a row.
 
     Parameters
     ----------
-    asked : nest of (shape, dtype), or None
-        What the model takes, if it says so.
+    wanted : Wanted
     sample : Sample or None
         What the first item came out as; None for a function that fills the slot itself.
 
     Returns
     -------
-    template : nest of int
-        The number of the field in the place of each input.
-    spec : RecordSpec
-        The fields, named by their numbers.
+    RowLayout
+        Its fields are named by their numbers.
 
     Raises
     ------
+    Unfit
+        The sample is not what the model takes.
     ValueError
-        The sample is not what the model takes; or there is no sample, and the model leaves shapes open.
+        There is no sample, and the model leaves shapes open.
     """
-    asked_template, asked_leaves = (None, []) if asked is None else spec_leaves(asked)
     if sample is None:
-        return asked_template, _fields_of_model(asked_leaves)
-    leaves = [
-        (shape, _storage_dtype(dtype, asked_leaves[position][1] if position < len(asked_leaves) else None))
-        for position, (shape, dtype) in enumerate(sample.leaves)
-    ]
-    if len(asked_leaves) == len(leaves):
-        for position, ((shape, _), (wanted, _)) in enumerate(zip(leaves, asked_leaves, strict=True)):
-            _check_shape(position, shape, wanted)
-    elif asked_leaves:
-        raise ValueError(
-            f"the model has {len(asked_leaves)} inputs; preprocess returned {len(leaves)} arrays for the first item."
+        template, leaves = (None, []) if wanted.specs is None else spec_leaves(wanted.specs)
+        fields = _fields_of_model(leaves)
+        return RowLayout(template, template, fields, tuple(is_float(field.dtype) for field in fields))
+    if wanted.specs is None:
+        return _layout_for_arguments(wanted, sample)
+    asked_template, asked = spec_leaves(wanted.specs)
+    match = _matched(asked_template, asked, wanted, sample)
+    picked = put_together(sample.template, _places(match.numbers, len(sample.leaves)))
+    chosen = Sample(None, [sample.leaves[number] for number in match.numbers])
+    return _layout(match.template, picked, chosen, match.asked, wanted)
+
+
+def _layout_for_arguments(wanted: Wanted, sample: Sample) -> RowLayout:
+    """Choose the fields of what a model takes that says no shapes: all, or what its arguments are called."""
+    given = _named_parts(sample.template)
+    known = set(wanted.arguments)
+    by_name = isinstance(sample.template, dict) or len(known) > 1  # one argument may be meant to be a named tuple
+    if known and by_name and given is not None and known <= set(given):
+        known |= set(wanted.options)
+        template, numbers = take_apart({key: part for key, part in given.items() if key in known})
+        picked = put_together(sample.template, _places(numbers, len(sample.leaves)))
+        chosen = Sample(None, [sample.leaves[number] for number in numbers])
+        return _layout(template, picked, chosen, [None] * len(numbers), wanted)
+    is_nest = isinstance(sample.template, (dict, list, tuple))
+    if len(known) > 1 and (given is not None or not is_nest or len(sample.template) != len(known)):
+        listed = _listed(list(given)) if given is not None else ""
+        raise Unfit(
+            f"the model takes the arguments {', '.join(wanted.arguments)}; preprocess returned "
+            f"{len(sample.template) if is_nest else 1} values{listed} for the first item. Return a dict of these "
+            "names, or a tuple of as many in their order."
         )
-    return sample.template, RecordSpec.of(
-        Field(str(position), tuple(shape), dtype) for position, (shape, dtype) in enumerate(leaves)
+    return _layout(sample.template, sample.template, sample, [None] * len(sample.leaves), wanted)
+
+
+def _named_parts(template: Any) -> dict[Any, Any] | None:
+    """Return the parts of a nest that has names for them: a mapping or a named tuple."""
+    if isinstance(template, tuple) and hasattr(template, "_fields"):
+        return dict(zip(template._fields, template, strict=True))
+    return template if isinstance(template, dict) else None
+
+
+def fields_spec(layout: RowLayout) -> RecordSpec:
+    """Return the fields of a layout as the record of a ring."""
+    return RecordSpec.of(layout.fields)
+
+
+def _places(numbers: list[int], count: int) -> list[int]:
+    """Return for each array of the sample the number of its field, or `DROPPED`."""
+    places = [DROPPED] * count
+    for place, number in enumerate(numbers):
+        places[number] = place
+    return places
+
+
+@dataclass(frozen=True)
+class _Match:
+    """Which array of a sample is which input.
+
+    Attributes
+    ----------
+    template : nest of int
+        What the model is given: the number of the field in the place of each input.
+    numbers : list of int
+        For each field the number of its array.
+    asked : list of (shape, dtype)
+        What the model wants in each field.
+    """
+
+    template: Any
+    numbers: list[int]
+    asked: list[_Leaf]
+
+
+def _matched(asked_template: Any, asked: list[_Leaf], wanted: Wanted, sample: Sample) -> _Match:
+    """Match the arrays of a sample with the model's inputs: by name where both have names, else by position."""
+    given, named = sample.template, _named_parts(sample.template)
+    has_keys = isinstance(given, dict)
+    names = _names_by_number(wanted, asked_template)
+    if named is not None:
+        numbers = _by_key(asked_template, named) if isinstance(asked_template, dict) else _by_name(names, named)
+        if numbers is not None:
+            return _Match(asked_template, numbers, asked)
+    if len(sample.leaves) == len(asked):
+        if len(asked) == 1:
+            is_in_dict = has_keys or isinstance(asked_template, dict)
+            return _Match(asked_template if is_in_dict else given, [0], asked)
+        if not has_keys:  # as Keras takes it, for which the inputs of a dict are in the order of their keys
+            ordered = [asked[number] for number in _flattened(asked_template)]
+            return _Match(given, take_apart(given)[1], ordered)
+        if not any(names):
+            return _Match(given, take_apart(given)[1], asked)
+    for leaf in sample.leaves:
+        if isinstance(leaf, str):  # says more than that there are too many or too few
+            raise Unfit(leaf)
+    listed = [str(key) for key in asked_template] if isinstance(asked_template, dict) else [n for n in names if n]
+    keys = [str(key) for key in given] if has_keys else []
+    raise Unfit(
+        f"the model has {len(asked)} inputs{_listed(listed)}; preprocess returned {len(sample.leaves)} arrays"
+        f"{_listed(keys)} for the first item. Return one array for each input, under its name."
     )
 
 
-def spec_leaves(specs: Any) -> tuple[Any, list[tuple[tuple[int | None, ...], str]]]:
-    """Take a nest of (shape, dtype) apart; a (shape, dtype) is a leaf."""
-    leaves: list[tuple[tuple[int | None, ...], str]] = []
+def _flattened(template: Any) -> list[int]:
+    """Return the numbers of a template in the order of ``tf.nest.flatten``: dicts by their sorted keys."""
+    if isinstance(template, dict):
+        return [number for key in sorted(template) for number in _flattened(template[key])]
+    if isinstance(template, (list, tuple)):
+        return [number for part in template for number in _flattened(part)]
+    return [template]
+
+
+def _names_by_number(wanted: Wanted, asked_template: Any) -> list[str | None]:
+    order = _flattened(asked_template)
+    names: list[str | None] = [None] * len(order)
+    if wanted.names is not None and len(wanted.names) == len(order):
+        for number, name in zip(order, wanted.names, strict=True):
+            names[number] = name
+    return names
+
+
+def _by_key(asked: dict[Any, Any], given: dict[Any, Any]) -> list[int] | None:
+    """Return the array of each input, where every key of the model's inputs is in the sample."""
+    numbers: dict[int, int] = {}
+
+    def walk(want: Any, have: Any) -> bool:
+        if isinstance(want, dict):
+            return (
+                isinstance(have, Mapping) and want.keys() <= have.keys() and all(walk(want[k], have[k]) for k in want)
+            )
+        if isinstance(want, (list, tuple)):
+            return isinstance(have, (list, tuple)) and len(want) == len(have) and all(map(walk, want, have))
+        if isinstance(have, (dict, list, tuple)):
+            return False
+        numbers[want] = have
+        return True
+
+    return [numbers[place] for place in range(len(numbers))] if walk(asked, given) else None
+
+
+def _by_name(names: list[str | None], given: dict[Any, Any]) -> list[int] | None:
+    """Return the array of each input, where the sample has one under the name of every input."""
+    if not names or any(name is None or not isinstance(given.get(name), int) for name in names):
+        return None
+    return [given[name] for name in names]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f" ({', '.join(names)})" if names else ""
+
+
+def _layout(template: Any, picked: Any, sample: Sample, asked: Sequence[_Leaf | None], wanted: Wanted) -> RowLayout:
+    fields, rounds = [], []
+    if len(sample.leaves) > MAX_FIELDS:
+        raise Unfit(
+            f"preprocess returned {len(sample.leaves)} arrays or numbers; a sample has at most {MAX_FIELDS}. Make an "
+            "array of a list of numbers: numpy.asarray(...)."
+        )
+    for number, (given, leaf) in enumerate(zip(sample.leaves, asked, strict=True)):
+        if isinstance(given, str):
+            raise Unfit(given)
+        shape, dtype = given
+        if leaf is not None:
+            _check_shape(number, shape, leaf[0], wanted.is_binding)
+        stored, rounded = _storage(as_dtype(dtype), None if leaf is None else as_dtype(leaf[1]), wanted.is_binding)
+        fields.append(Field(str(number), tuple(shape), stored))
+        rounds.append(rounded)
+    return RowLayout(template, picked, tuple(fields), tuple(rounds))
+
+
+def _storage(sample: np.dtype[Any], asked: np.dtype[Any] | None, is_binding: bool) -> tuple[np.dtype[Any], bool]:
+    """Return the dtype of a field, and whether floats are rounded to it.
+
+    What the user names binds. Floats are stored as the model takes them: NumPy makes float64 unasked. Integers keep
+    their own dtype where the model's holds all of them, so that a picture travels in bytes and is cast on the device;
+    and where the model casts them to floats itself. Else the model's dtype is the slots', and a worker checks that
+    each number stays what it is.
+    """
+    if asked is None:
+        return sample, False
+    if is_binding:
+        return asked, is_float(asked)
+    if is_float(sample) and is_float(asked):
+        return asked, True
+    casts_itself = sample.kind in "biu" and (is_float(asked) or asked.kind == "c")
+    if sample == asked or is_exact(sample, asked) or casts_itself:
+        return sample, False
+    if sample.kind == "c":
+        raise Unfit(
+            f"the model takes {asked.name}; preprocess returned {sample.name} for the first item. Convert it, or "
+            "change the model's input."
+        )
+    return asked, False
+
+
+def spec_leaves(specs: Any) -> tuple[Any, list[_Leaf]]:
+    """Take a nest of (shape, dtype) apart; a (shape, dtype) is a leaf.
+
+    Raises
+    ------
+    TypeError
+        Something in it is no (shape, dtype).
+    """
+    leaves: list[_Leaf] = []
 
     def walk(nest: Any) -> Any:
         if _is_spec(nest):
             leaves.append((tuple(nest[0]), nest[1]))
             return len(leaves) - 1
-        if isinstance(nest, dict):
+        if isinstance(nest, Mapping):
             return {key: walk(value) for key, value in nest.items()}
+        if isinstance(nest, tuple) and hasattr(nest, "_fields"):
+            return type(nest)(*map(walk, nest))
         if isinstance(nest, (list, tuple)):
             return type(nest)(walk(value) for value in nest)
         raise TypeError(f"sample_spec: {nest!r} is no (shape, dtype), as in ((224, 224, 3), 'uint8').")
@@ -81,32 +317,35 @@ def _is_spec(nest: Any) -> bool:
     )
 
 
-def _fields_of_model(leaves: list[tuple[tuple[int | None, ...], str]]) -> RecordSpec:
+def _fields_of_model(leaves: list[_Leaf]) -> tuple[Field, ...]:
     if not leaves or any(length is None for shape, _ in leaves for length in shape):
         said = "does not say its inputs" if not leaves else f"leaves them open: {', '.join(str(s) for s, _ in leaves)}"
         raise ValueError(
             "preprocess(item, out) needs the slot's shape beforehand, and the model " + said + ". "
             "Pass sample_spec=, as in ((224, 224, 3), 'uint8')."
         )
-    return RecordSpec.of(
+    return tuple(
         Field(str(position), tuple(int(length or 0) for length in shape), as_dtype(dtype))
         for position, (shape, dtype) in enumerate(leaves)
     )
 
 
-def _storage_dtype(dtype: str, asked: str | None) -> np.dtype[Any]:
-    """Keep the sample's dtype; but float64, which NumPy makes unasked, becomes what the model takes."""
-    if dtype == "float64" and asked is not None and as_dtype(asked).kind in "fV":
-        return as_dtype(asked)
-    return as_dtype(dtype)
-
-
-def _check_shape(position: int, shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> None:
-    differs = len(shape) == len(wanted) and any(
-        length is not None and length != given for given, length in zip(shape, wanted, strict=True)
+def _check_shape(position: int, shape: tuple[int, ...], wanted: tuple[int | None, ...], is_binding: bool) -> None:
+    if _fits(shape, wanted):
+        return
+    # Keras models add a last axis of length 1, and take one away.
+    if not is_binding and wanted[-1:] == (1,) and _fits(shape, wanted[:-1]):
+        return
+    if not is_binding and shape[-1:] == (1,) and _fits(shape[:-1], wanted):
+        return
+    whose, remedy = ("sample_spec", "sample_spec=") if is_binding else ("the model", "the model's input")
+    raise Unfit(
+        f"input {position} of {whose} takes samples of shape {wanted}; preprocess returned {shape} for the first "
+        f"item. Resize in preprocess, or change {remedy}."
     )
-    if differs or not math.prod(shape):
-        raise ValueError(
-            f"input {position} of the model takes samples of shape {wanted}; preprocess returned {shape} for the first "
-            "item. Resize in preprocess, or change the model's input."
-        )
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(wanted) and all(
+        length in (None, given) for given, length in zip(shape, wanted, strict=True)
+    )

@@ -7,21 +7,25 @@ client begins another one.
 from __future__ import annotations
 
 import math
+import operator
+import os
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
-import numpy as np
 import numpy.typing as npt
 
 from ._core import Reply
+from .answers import RowsAnswer, too_late
 from .collector import Collector
 from .errors import EngineDied, RecordMismatch, RingClosed, RingFull, RingNotFound
 from .replies import ReplyPool
 from .ring import Ring
 
-_ROOM_POLL_SECONDS = 0.0005
 _LIFE_SECONDS = 0.05
+
+_Made = TypeVar("_Made")
 
 
 class Session:
@@ -37,7 +41,6 @@ class Session:
     Attributes
     ----------
     ring, pool
-    collector : Collector
     in_doubt : bool
         An engine died: before the next request, look whether ring or cells were replaced.
     """
@@ -48,55 +51,87 @@ class Session:
         self.in_doubt = False
         self._patient = patient
         self._fields = list(ring.spec.values())
-        self.renew_collector()
+        self._collectors: dict[int, Collector] = {}
 
-    def renew_collector(self) -> None:
-        """Begin with nothing under way: a forked child has none of its parent's threads and requests."""
-        self.collector = Collector(self.pool, self._patient)
+    @property
+    def collector(self) -> Collector:
+        """Who collects the answers in this process: a forked child has none of its parent's threads and requests."""
+        return of_process(self._collectors, lambda: Collector(self.pool, self._patient))
 
     # -- what is asked -----------------------------------------------------------------------------
 
     def record_of(self, inputs: Any) -> tuple[Any, int | None]:
-        """Return the record; of rows a list of arrays, and how many there are."""
+        """Return the record; of arrays with an axis of rows a list of them, and how many rows there are."""
         first = self._fields[0]
-        if not isinstance(inputs, Mapping):
-            if len(self._fields) != 1:
-                raise RecordMismatch(
-                    f"ring {self.ring.name!r} has the fields {', '.join(self.ring.spec)}: give a dict of them, not "
-                    f"{type(inputs).__name__}."
-                )
-            inputs = {first.name: inputs}
-        if getattr(inputs.get(first.name), "ndim", None) != len(first.shape) + 1:
-            return inputs, None
-        return self._rows_of(inputs)
+        record = self._mapping_of(inputs)
+        if getattr(record.get(first.name), "ndim", None) != len(first.shape) + 1:
+            return record, None
+        return self.rows_of(record)
 
-    def _rows_of(self, inputs: Mapping[str, Any]) -> tuple[list[npt.NDArray[Any]], int]:
-        if set(inputs) != {field.name for field in self._fields}:
+    def rows_of(self, inputs: Any) -> tuple[list[npt.NDArray[Any]], int]:
+        """Return rows as one array for each field, and how many there are.
+
+        Parameters
+        ----------
+        inputs : mapping of str to array_like, sequence of mappings, or array_like
+            Rows of each field, or of each row its fields; of a ring with one field, rows of that.
+
+        Raises
+        ------
+        RecordMismatch
+            They are no rows of the ring's record.
+        """
+        record = self._mapping_of(self._columns_of(inputs) if is_list_of_mappings(inputs) else inputs)
+        if set(record) != {field.name for field in self._fields}:
+            self.ring._wrong_fields(record)
+        arrays = [self.ring._rows_of(field.name, record[field.name]) for field in self._fields]
+        counts = {len(array) for array in arrays}
+        if len(counts) > 1:
+            told = ", ".join(f"{field.name} {len(array)}" for field, array in zip(self._fields, arrays, strict=True))
             raise RecordMismatch(
-                f"ring {self.ring.name!r}: the inputs have the fields {', '.join(map(str, inputs))}; the ring holds "
-                f"{', '.join(self.ring.spec)}. Give each of them once."
+                f"ring {self.ring.name!r}: the fields have different numbers of rows: {told}. Give one row of each "
+                "field for each request."
             )
-        arrays = [np.asarray(inputs[field.name]) for field in self._fields]
-        rows = len(arrays[0])
-        for array, field in zip(arrays, self._fields, strict=True):
-            if array.shape != (rows, *field.shape) or array.dtype != field.dtype:
-                raise RecordMismatch(
-                    f"ring {self.ring.name!r}, field {field.name!r}: {array.dtype.name}{list(array.shape)} are no "
-                    f"{rows} rows of {field}. Convert, or reshape them."
-                )
+        (rows,) = counts
         if rows == 0:
             raise RecordMismatch(f"ring {self.ring.name!r}: 0 rows were given; give at least one.")
         return arrays, rows
 
+    def _mapping_of(self, inputs: Any) -> Mapping[str, Any]:
+        if isinstance(inputs, Mapping):
+            return inputs
+        if len(self._fields) != 1:
+            raise RecordMismatch(
+                f"ring {self.ring.name!r} has the fields {', '.join(self.ring.spec)}: give a dict of them, not "
+                f"{type(inputs).__name__}."
+            )
+        return {self._fields[0].name: inputs}
+
+    def _columns_of(self, rows: Sequence[Any]) -> dict[str, list[Any]]:
+        """Return for each field its values in all rows, given for each row its fields."""
+        names = {field.name for field in self._fields}
+        for number, row in enumerate(rows):
+            if not isinstance(row, Mapping) or set(row) != names:
+                given = f"the fields {', '.join(map(str, row))}" if isinstance(row, Mapping) else type(row).__name__
+                raise RecordMismatch(
+                    f"ring {self.ring.name!r}: row {number} is {given}; the ring holds {', '.join(self.ring.spec)}. "
+                    "Give each of them once in each row."
+                )
+        return {name: [row[name] for row in rows] for name in names}
+
     def _level(self, priority: int) -> Ring:
         levels = self.ring.levels
-        if not isinstance(priority, int) or not 0 <= priority < len(levels):
-            kind = ValueError if isinstance(priority, int) else TypeError
+        try:
+            level = operator.index(priority)
+        except TypeError:
+            level = None
+        if level is None or not 0 <= level < len(levels):
+            kind = TypeError if level is None else ValueError
             raise kind(
                 f"ring {self.ring.name!r}: priority {priority!r}: it has 0 (first) to {len(levels) - 1}. Create it "
                 "with more priorities."
             )
-        return levels[priority]
+        return levels[level]
 
     # -- asking ------------------------------------------------------------------------------------
 
@@ -117,6 +152,8 @@ class Session:
         tag: int,
         until: int,
         timeout: float | None,
+        *,
+        told: bool,
     ) -> Reply:
         """Ask for rows from `start` on, as many as there is room for, and at least one."""
         ring = self._level(priority)
@@ -126,7 +163,41 @@ class Session:
         most = max(min(ring.slots // 2, self.pool.cells.slots // 4, room), 1)
         stop = min(stop, start + most)
         wait = 0.0 if rejects else _left(until, timeout)
-        return self.pool.ask_rows(ring, arrays, start, stop, tag, until, wait, True, self._patient)
+        return self.pool.ask_rows(ring, arrays, start, stop, tag, until, wait, told, self._patient)
+
+    def answers_to_rows(
+        self,
+        arrays: list[npt.NDArray[Any]],
+        rows: int,
+        priority: int,
+        tag: int,
+        until: int,
+        timeout: float | None,
+    ) -> Any:
+        """Ask for rows and wait for their answers in this thread alone; return the answers as arrays (rows, ...)."""
+        answer, under_way, asked = RowsAnswer(rows), deque[tuple[int, Reply]](), 0
+        try:
+            while asked < rows or under_way:
+                if asked < rows:
+                    try:  # where answers are to come, those make room
+                        wait = 0.0 if under_way else timeout
+                        reply = self.ask_rows(arrays, asked, rows, priority, tag, until, wait, told=False)
+                        under_way.append((asked, reply))
+                        asked += reply.rows
+                        continue
+                    except RingFull:
+                        if not under_way:
+                            raise
+                first, reply = under_way[0]
+                if not reply.wait(until, self._patient):
+                    raise too_late(reply)
+                answer.store(first, reply)
+                reply.withdraw()
+                under_way.popleft()
+        finally:
+            for _, reply in under_way:
+                reply.withdraw()
+        return answer.arrays
 
     def _wait_for_room(self, ring: Ring, timeout: float | None, rejects: bool) -> int:
         """Hold to `max_queue_size`. Clients that ask at the same moment may pass it by as many as they are.
@@ -147,11 +218,20 @@ class Session:
             if now - looked >= _LIFE_SECONDS:
                 looked = now
                 ring.recover()
-                if self.pool.has_died(self._patient):
-                    raise EngineDied(f"ring {ring.name!r}: {waiting} requests wait, and no engine lives. Start one.")
-            time.sleep(_ROOM_POLL_SECONDS)
+                self.check_for_life()
+            key = self.pool.prepare_for_room()
+            if ring.ready >= most:
+                self.pool.sleep_for_room(key, min(until - now, _LIFE_SECONDS))
             now = time.monotonic()
         return most - waiting
+
+    def check_for_life(self) -> None:
+        """Raise `EngineDied` where no engine is left that would make room."""
+        if self.pool.has_died(self._patient):
+            raise EngineDied(
+                f"ring {self.ring.name!r}: there is no room for the request, and no engine lives that could make some. "
+                "Start one and ask again, or make the client with if_engine_dies='wait'."
+            )
 
     # -- its end -----------------------------------------------------------------------------------
 
@@ -166,7 +246,7 @@ class Session:
         ring = self.ring
         if reopen and self.pool.ring_is_gone():
             try:
-                ring = Ring.attach(self.ring.name)
+                ring = Ring.attach(self.ring.name, group=self.ring.group)
             except (RingNotFound, RingClosed):
                 return None
         elif self.pool.is_current():
@@ -180,13 +260,32 @@ class Session:
 
     def end(self, reason: BaseException) -> None:
         """Fail what is under way. Threads that wait for an answer of their own find out by themselves."""
-        self.collector.stop(reason)
+        collector = self._collectors.get(os.getpid())
+        if collector is not None:
+            collector.stop(reason)
 
     def close(self, with_ring: bool) -> None:
         """Close what is open."""
         self.pool.close()
         if with_ring:
             self.ring.close()
+
+
+def of_process(made: dict[int, _Made], make: Callable[[], _Made]) -> _Made:
+    """Return what this process has made. Threads that ask at once get the same, and none waits for another."""
+    pid = os.getpid()
+    found = made.get(pid)
+    if found is None:
+        found = made.setdefault(pid, make())  # one operation
+        for other in list(made):
+            if other != pid:
+                made.pop(other, None)
+    return found
+
+
+def is_list_of_mappings(inputs: Any) -> bool:
+    """Tell whether these are rows as JSON has them, each with its fields."""
+    return isinstance(inputs, (list, tuple)) and len(inputs) > 0 and isinstance(inputs[0], Mapping)
 
 
 def _left(until_ns: int, timeout: float | None) -> float | None:

@@ -13,7 +13,8 @@ becomes READY for another worker. `deliveries` counts that, so an item that kill
 
 from __future__ import annotations
 
-import inspect
+import contextlib
+import gc
 import os
 import pickle
 import queue
@@ -21,99 +22,69 @@ import signal
 import socket
 import sys
 import threading
-import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import cloudpickle
 import numpy as np
 
+from . import memory_files
 from .channel import Channel, ChannelClosed
-from .errors import RingClosed, RingFinished
+from .errors import RingClosed, RingEmpty, RingFinished
+from .failures import Failure as Failure
+from .failures import raised, traceback_text
+from .item_board import ItemBoard
+from .item_timeout import EndingRing, ItemTimer
 from .items import read_item
-from .nest import put_together, take_apart
+from .plain_data import NotPlain
 from .ring import Ring
+from .sample_spec import choose_layout
+from .samples import Sample, Unfit, row_of, sample_of
+from .slot_filler import SlotFiller
+from .worker_answers import LoadingFailed, ProbeAnswer, Ready, packed, packed_failure
+from .worker_identity import WorkerInfo, become
+from .worker_orders import MARK, PROBE_TAG, Open, Probe, takes_info
 
 FAILED = 1 << 63
 """In a row's tag: the row holds nothing; the failures ring says why."""
 
+FIRST = 1 << 47
+"""In a task's and a row's tag: the first item of a call, which decides what a row is. If other rings are to be made for
+it, the failure tells what it came out as."""
+
 MOST_DELIVERIES = 2
 FAILURE_BYTES = 16384
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What a worker gets first."""
-
-    function: bytes  # by cloudpickle
-    fills_slot: bool
-
-
-@dataclass(frozen=True)
-class Probe:
-    """Order: preprocess one item and say what came out."""
-
-    message: bytes  # of an item, as in a task
-
-
-@dataclass(frozen=True)
-class Open:
-    """Order: work on these rings; their descriptors (tasks, rows, failures, spill file) come with it."""
-
-    template: Any  # nest of field numbers
-
-
-@dataclass(frozen=True)
-class Ready:
-    """Answer: the function is loaded."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Answer to a probe: the result's nest and each leaf's (shape, dtype name)."""
-
-    template: Any
-    leaves: list[tuple[tuple[int, ...], str]]
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Answer: something was raised; `while_loading` the function or else over an item."""
-
-    kind: str  # "raised" or "crashed"
-    text: str
-    while_loading: bool = False
-
-
-def fills_slot(function: Callable[..., Any]) -> bool:
-    """Tell whether the function takes ``(item, out)`` rather than ``(item)``.
-
-    It does when its second parameter has no default or is named ``out``.
-    """
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):
-        return False  # a built-in without a signature takes the item
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    if any(p.name == "out" and p.kind == p.KEYWORD_ONLY and p.default is p.empty for p in parameters):
-        raise TypeError("preprocess takes out by keyword only; make it the second positional parameter.")
-    return len(positional) >= 2 and (positional[1].name == "out" or positional[1].default is inspect.Parameter.empty)
 
 
 class _Worker:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._orders: queue.SimpleQueue[tuple[Any, list[int]]] = queue.SimpleQueue()
-        setup, _ = channel.receive()
-        self._fills_slot: bool = setup.fills_slot
-        try:
-            self._function: Callable[..., Any] = cloudpickle.loads(setup.function)
-        except BaseException:
-            channel.send(Failure("raised", traceback.format_exc(), while_loading=True))
-            raise SystemExit(1) from None
-        channel.send(Ready())
+        self._left_over: list[tuple[Any, list[int]]] = []
+        setup, descriptors = channel.receive()
         threading.Thread(target=self._listen, daemon=True).start()
+        self._fills_slot: bool = setup.fills_slot
+        self._copies_messages = False
+        self._timer: ItemTimer | None = None
+        become(setup.info)
+        if setup.item_timeout is not None:
+            self._timer = ItemTimer(ItemBoard(descriptors[1], setup.info.count), setup.info.number, setup.item_timeout)
+        self._function: Callable[..., Any] = self._load(memory_files.read(descriptors[0]), setup.info)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        channel.send(Ready())
+
+    def _load(self, code: bytearray, info: WorkerInfo) -> Callable[..., Any]:
+        """Return the function, after the initializer has run."""
+        what = "function"
+        try:
+            function, initializer = cloudpickle.loads(code)
+            if initializer is not None:
+                what = "initializer"
+                initializer(info) if takes_info(initializer) else initializer()
+        except BaseException as error:
+            self._say_and_end(what, error)
+        return function  # type: ignore[no-any-return]
 
     def _listen(self) -> None:
         """Receive orders; end the process when the predictor is gone, whatever it is doing."""
@@ -122,106 +93,167 @@ class _Worker:
                 self._orders.put(self._channel.receive())
         except ChannelClosed:
             os._exit(0)
+        except BaseException as error:
+            self._say_and_end("order", error)
+
+    def _say_and_end(self, what: str, error: BaseException) -> None:
+        """End the process because of what would go wrong in the next one as well."""
+        with contextlib.suppress(ChannelClosed):
+            self._channel.send(LoadingFailed(what, traceback_text(error)))
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+        os._exit(1)
 
     def run(self) -> None:
         while True:
-            order, descriptors = self._orders.get()
+            order, descriptors = self._left_over.pop() if self._left_over else self._orders.get()
             if isinstance(order, Probe):
-                self._channel.send(self._probe(order))
+                self._answer(order, descriptors)
             else:
                 self._work(order, descriptors)
 
-    def _probe(self, order: Probe) -> Sample | Failure:
+    def _answer(self, order: Probe, descriptors: list[int]) -> None:
+        message = np.frombuffer(memory_files.read(descriptors[0]), np.uint8)
+        os.close(descriptors[0])
+        if self._timer is not None:
+            self._timer.begin(PROBE_TAG)
+        result = self._probe(message)
+        if self._timer is not None:
+            self._timer.end()
         try:
-            item = read_item(np.frombuffer(bytearray(order.message), np.uint8))
-            template, leaves = take_apart(self._function(item))
-            arrays = [np.asarray(leaf) for leaf in leaves]
-            return Sample(template, [(array.shape, array.dtype.name) for array in arrays])
-        except BaseException:
-            return Failure("raised", traceback.format_exc())
+            self._channel.send(ProbeAnswer(order.number, result))
+        except NotPlain as reason:  # a nest that cannot travel
+            self._channel.send(ProbeAnswer(order.number, Failure("unfit", str(reason))))
+
+    def _has_other_orders(self) -> bool:
+        """Answer probes while there is nothing to do; tell whether there is an order to leave these rings for."""
+        while not self._orders.empty():
+            order, descriptors = self._orders.get()
+            if not isinstance(order, Probe):
+                self._left_over.append((order, descriptors))
+                return True
+            self._answer(order, descriptors)
+        return False
+
+    def _probe(self, message: np.ndarray[Any, Any]) -> Sample | Failure:
+        try:
+            return sample_of(self._function(read_item(message)))
+        except BaseException as error:
+            return failure_of(error)
 
     def _work(self, order: Open, descriptors: list[int]) -> None:
-        rings = []
+        rings: list[Any] = []
         *of_rings, spill_descriptor = descriptors
         try:
             for name, descriptor in zip(("tasks", "rows", "failures"), of_rings, strict=True):
-                rings.append(Ring.attach_descriptor(descriptor, name))
+                try:
+                    rings.append(Ring.attach_descriptor(descriptor, name))
+                except (OSError, MemoryError) as error:
+                    self._say_and_end("rings", error)
             tasks, rows, failures = rings
-            writer = _Writer(rows, failures, order.template, spill_descriptor)
-            do = writer.fill if self._fills_slot else writer.write
+            if self._timer is not None:
+                rows, failures = EndingRing(rows, self._timer), EndingRing(failures, self._timer)
+            writer = _Writer(rows, failures, order, spill_descriptor)
+            do: Callable[[int, Any, Any], None] = writer.fill if self._fills_slot else writer.write
+            if self._timer is not None and self._fills_slot:
+                writer.begin, do = self._timer.begin, self._timer.ending(do)  # it begins once it has its slot
+            elif self._timer is not None:
+                do = self._timer.beginning(do)
             while True:
                 # One at a time: what else this worker held would wait for it, and be blamed for its death.
-                with tasks.take(1) as task:
+                with tasks.take(1, while_waiting=self._has_other_orders) as task:
                     tag, deliveries = task.only_record()
-                    if deliveries > MOST_DELIVERIES:
-                        writer.fail(tag, Failure("crashed", ""))
-                    else:
-                        do(tag, self._function, task["message"][0])
-        except (RingClosed, RingFinished):
+                    if deliveries == 1 or not self._refuse(writer, tag, deliveries):
+                        message = task["message"][0]
+                        do(tag, self._function, message.copy() if self._copies_messages else message)
+                        del message
+                if not task.release():
+                    # An exception that is kept keeps the frames below the function's, and the message in them.
+                    self._copies_messages = True
+                    gc.collect()
+        except (RingClosed, RingFinished, RingEmpty):
             pass  # the predictor ended this run; the next order says what is next
         finally:
             for ring in rings:
                 ring.close()
             os.close(spill_descriptor)
 
+    def _refuse(self, writer: _Writer, tag: int, deliveries: int) -> bool:
+        """Fail an item that ended workers before, if it is not to be tried again."""
+        if self._timer is not None and self._timer.board.was_given_up(tag):
+            writer.fail(tag, self._timer.failure)
+            self._timer.board.forget(tag)
+        elif deliveries > MOST_DELIVERIES:
+            writer.fail(tag, Failure("crashed", ""))
+        else:
+            return False
+        return True
+
 
 class _Writer:
     """Brings items through the function into slots."""
 
-    def __init__(self, rows: Ring, failures: Ring, template: Any, spill_descriptor: int) -> None:
+    begin: Callable[[int], None] | None = None
+    """Called with the tag before an item is read, if that is asked for."""
+
+    def __init__(self, rows: Ring, failures: Ring, order: Open, spill_descriptor: int) -> None:
         self._rows = rows
         self._failures = failures
-        self._template = template
+        self._layout = order.layout
+        self._wanted = order.wanted
         self._spill_descriptor = spill_descriptor
-        self._fields = list(rows.spec.values())
-        self._only = self._fields[0]
-        self._is_one_array = template == 0
+        self._names = list(rows.spec)
+        self._only = order.layout.fields[0]
+        self._is_one_array = order.layout.picked == 0
+        self._filler = SlotFiller(rows, order.layout.template)
 
     def write(self, tag: int, function: Callable[..., Any], message: Any) -> None:
         """Call ``function(item)`` and copy what it returns into a slot."""
+        failure: Failure | None = None
+        leaves = None
         try:
             result = function(read_item(message, self._spill_descriptor))
-            leaves = None if self._is_the_row(result) else self._check(result)
-        except BaseException:  # also SystemExit: the item would be lost with the worker
-            self.fail(tag, Failure("raised", traceback.format_exc()))
+            if tag & FIRST:
+                failure = self._unlike(result)
+            if failure is None and not self._is_the_row(result):
+                leaves = row_of(result, self._layout)
+        except BaseException as error:  # also SystemExit: the item would be lost with the worker
+            failure = failure_of(error)
+        if failure is not None:
+            self.fail(tag, failure)
             return
         if leaves is None:
             self._rows.put({self._only.name: result}, tag)
             return
         with self._rows.claim() as slot:
-            for field, leaf in zip(self._fields, leaves, strict=True):
-                slot[field.name] = leaf
+            for name, leaf in zip(self._names, leaves, strict=True):
+                slot[name][...] = leaf  # of the field's shape, and its numbers stay what they are
             slot.tag = tag
 
+    def _unlike(self, result: Any) -> Failure | None:
+        """Return what the first item of a call came out as, where other rings are to be made for it."""
+        sample = sample_of(result)
+        if choose_layout(self._wanted, sample) == self._layout:
+            return None
+        return Failure("unlike", "", sample=sample)
+
     def fill(self, tag: int, function: Callable[..., Any], message: Any) -> None:
-        """Call ``function(item, out)`` with `out` over the slot itself."""
-        slot = self._rows.claim()
-        try:
-            out = put_together(self._template, [slot[field.name] for field in self._fields])
-            function(read_item(message, self._spill_descriptor), out)
-        except BaseException:
-            slot.discard()
-            self.fail(tag, Failure("raised", traceback.format_exc()))
-            return
-        del out
-        slot.tag = tag
-        slot.publish()
+        """Call ``function(item, out)`` with zeros in `out`, over the slot itself if the function lets go of it."""
+        failure = self._filler.fill(
+            tag, lambda out: function(read_item(message, self._spill_descriptor), out), self.begin
+        )
+        if failure is not None:
+            self.fail(tag, failure)
 
     def fail(self, tag: int, failure: Failure) -> None:
         """Say why, then publish a row that holds nothing, so that the predictor counts the item."""
-        text = failure.text
-        body = pickle.dumps(failure)
-        while len(body) > FAILURE_BYTES - 8:
-            text = "..." + text[len(text) // 4 + 4 :]  # the end of a traceback says what went wrong
-            body = pickle.dumps(Failure(failure.kind, text))
+        body = _packed(failure)
         with self._failures.claim() as slot:
             target = slot["failure"]
             target[:8] = np.array([len(body)], np.uint64).view(np.uint8)
             target[8 : 8 + len(body)] = np.frombuffer(body, np.uint8)
             slot.tag = tag
         with self._rows.claim() as slot:
-            for field in self._fields:
-                slot[field.name] = 0
             slot.tag = tag | FAILED
 
     def _is_the_row(self, result: Any) -> bool:
@@ -234,46 +266,37 @@ class _Writer:
             and result.flags.c_contiguous
         )
 
-    def _check(self, result: Any) -> list[Any]:
-        """Return the arrays of a result, or say in which way it is not as the first item's."""
-        if isinstance(result, np.ndarray) and self._template == 0:
-            leaves: list[Any] = [result]
-        else:
-            template, leaves = take_apart(result)
-            if template != self._template:
-                raise ValueError(
-                    f"preprocess returned {_describe(template)}, for the first item it returned "
-                    f"{_describe(self._template)}; every item needs the same structure."
-                )
-        for position, field in enumerate(self._fields):
-            array = leaves[position] = np.asarray(leaves[position])
-            which = f"result {position} of preprocess" if len(leaves) > 1 else "preprocess"
-            if array.shape != field.shape:
-                raise ValueError(
-                    f"{which} returned shape {array.shape}, the slots hold {field.shape} (as the first item); "
-                    "resize or pad every item to one shape."
-                )
-            if array.dtype != field.dtype and not np.can_cast(array.dtype, field.dtype, "same_kind"):
-                raise ValueError(
-                    f"{which} returned {array.dtype.name}, the slots hold {field.dtype.name} (as the first item); "
-                    "convert every item to one dtype."
-                )
-        return leaves
+
+def _packed(failure: Failure) -> bytes:
+    """Return a failure as bytes, cut to what the failures ring holds."""
+    try:
+        body = packed_failure(failure)
+    except NotPlain as reason:
+        failure = Failure("unfit", str(reason))
+        body = packed_failure(failure)
+    if len(body) <= FAILURE_BYTES - 8:
+        return body
+    if failure.sample is not None:
+        failure = Failure("unfit", "preprocess returned more than can be told; return fewer and shorter-named arrays.")
+    text = failure.text
+    while len(body) > FAILURE_BYTES - 8:
+        body = packed_failure(Failure(failure.kind, text, failure.exception_type[:1000]))
+        text = "..." + text[len(text) // 4 + 4 :]  # the end of a traceback says what went wrong
+    return body
 
 
-def _describe(template: Any) -> str:
-    if isinstance(template, dict):
-        return f"a dict of {', '.join(map(repr, template))}"
-    if isinstance(template, (list, tuple)):
-        return f"a {type(template).__name__} of {len(template)}"
-    return "one array"
+def failure_of(error: BaseException) -> Failure:
+    """Return what is said of an exception that came of an item."""
+    return Failure("unfit", str(error)) if isinstance(error, Unfit) else raised(error)
 
 
 def main(descriptor: int) -> None:
     """Be a worker whose channel is the open socket `descriptor`."""
     # Ctrl-C reaches the whole process group; the predictor decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ.pop(MARK, None)
+    os.set_inheritable(descriptor, False)
     try:
-        _Worker(Channel(socket.socket(fileno=descriptor))).run()
+        _Worker(Channel(socket.socket(fileno=descriptor), packed, pickle.loads)).run()
     except ChannelClosed:
         sys.exit(0)

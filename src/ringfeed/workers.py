@@ -9,89 +9,107 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import multiprocessing.spawn
+import math
 import os
 import signal
-import socket
 import subprocess
-import sys
+import time
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import cloudpickle
 import numpy as np
 
+from . import by_value, memory_files, worker_start
+from .arguments import seconds
 from .channel import Channel, ChannelClosed
-from .errors import PreprocessError, RingFeedError, WorkerCrashed
+from .cpu_limits import available_cores as available_cores
+from .errors import PreprocessError, RingFeedError, SampleMismatch, WorkerCrashed
+from .failures import Failure, message_of, rebuilt, type_name
+from .item_timeout import ItemWatch, timeout_failure
 from .items import EncodedItem
+from .plain_data import NotPlain
 from .ring import Ring
-from .worker_main import MOST_DELIVERIES, Failure, Open, Probe, Ready, Sample, Setup, fills_slot
+from .samples import Sample
+from .worker_answers import MOST_BYTES, Answer, LoadingFailed, ProbeAnswer, Ready, unpacked
+from .worker_identity import WorkerInfo
+from .worker_main import MOST_DELIVERIES
+from .worker_orders import PROBE_TAG, Open, Probe, Setup, fills_slot, takes_info
 
 logger = logging.getLogger("ringfeed")
 
 _ENDING_SECONDS = 0.3
 _SLICE_SECONDS = 0.05
+_SLOW_START_SECONDS = 60.0
 _STARTS_IN_VAIN = 3
 _KILLED_STARTS_IN_VAIN = 12
 """Who is killed from outside while it starts may have been unlucky; who dies by itself will do so again."""
 
-# One process per core: their libraries must not start a thread per core each. And no GPU: it is the model's.
-# Every item allocates what the last one freed: glibc keeps it for the next, instead of giving it to the kernel and
-# fetching zeroed pages anew (photographs of 1 to 2 megapixels: 234 page faults each, 0.5 of 7 ms, become none).
-_ENVIRONMENT_DEFAULTS = {
-    **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"),
-    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),  # the most that glibc takes
-    "MALLOC_TRIM_THRESHOLD_": str(128 << 20),
+_WHAT_FAILED = {
+    "function": "preprocess could not be loaded in a worker process: what it needs must be importable there",
+    "initializer": "the initializer raised in a worker process",
+    "order": "a worker process could not read what it was sent",
+    "rings": "a worker process could not open the rings",
 }
-_ENVIRONMENT_FIXED = {"CUDA_VISIBLE_DEVICES": "-1", "HIP_VISIBLE_DEVICES": "-1", "ROCR_VISIBLE_DEVICES": "-1"}
-
-
-def available_cores() -> int:
-    """Return the number of cores that this process may run on."""
-    return len(os.sched_getaffinity(0))
 
 
 class _Process:
     """One worker process and our end of its channel."""
 
-    def __init__(self, setup: Setup) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        bootstrap = (
-            f"import sys; sys.path[:] = {sys.path!r}; from ringfeed.worker_main import main; main({theirs.fileno()})"
-        )
-        executable = os.fsdecode(multiprocessing.spawn.get_executable() or sys.executable)
-        with theirs:
-            self.process = subprocess.Popen(
-                [executable, "-c", bootstrap],
-                stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                env={**_ENVIRONMENT_DEFAULTS, **os.environ, **_ENVIRONMENT_FIXED},
-            )
-        self.channel = Channel(ours)
+    def __init__(self, program: str, setup: Setup, descriptors: tuple[int, ...]) -> None:
+        ours, theirs = worker_start.connected_sockets()
+        self.channel = Channel(ours, by_value.dumps, unpacked, MOST_BYTES)
+        try:
+            with theirs:
+                self.process = worker_start.start(program, theirs.fileno())
+        except BaseException:
+            self.channel.close()
+            raise
         self.ready = False
         self.start_counted = False
-        self.send(setup)
+        self.given_up = ""  # why the pool killed it
+        self.slow_after = time.monotonic() + _SLOW_START_SECONDS
+        self.send(setup, descriptors)
 
     def send(self, order: Any, descriptors: tuple[int, ...] = ()) -> None:
         """Send an order; that the worker is dead is noticed elsewhere."""
         with contextlib.suppress(ChannelClosed):
             self.channel.send(order, descriptors)
 
-    def receive(self, timeout: float) -> Any:
+    def receive(self, timeout: float) -> Answer | None:
         """Return the next answer, or None; note readiness on the way and raise what loading raised."""
+        answer: Answer
         try:
-            answer, _ = self.channel.receive(timeout)
-        except (TimeoutError, BlockingIOError, ChannelClosed):
+            answer, descriptors = self.channel.receive(timeout)
+        except (TimeoutError, ChannelClosed):
             return None
+        except NotPlain as error:
+            self.give_up(f"ended: what it sent is no answer ({error})")
+            return None
+        for descriptor in descriptors:  # nobody asked for one
+            os.close(descriptor)
         if isinstance(answer, Ready):
             self.ready = True
             return None
-        if isinstance(answer, Failure) and answer.while_loading:
-            raise RingFeedError(
-                "the preprocess function could not be loaded in a worker process. What it needs must be importable "
-                f"there:\n{answer.text}"
-            )
+        if isinstance(answer, LoadingFailed):
+            raise RingFeedError(f"{_WHAT_FAILED[answer.what]}:\n{answer.text}")
         return answer
+
+    def warn_if_slow(self) -> None:
+        """Say once that a worker is not ready after a minute."""
+        if not self.ready and time.monotonic() > self.slow_after:
+            self.slow_after = math.inf
+            logger.warning(
+                "worker process %d is not ready after %g s: it still imports what preprocess needs, or runs the "
+                "initializer. item_timeout does not limit that.",
+                self.process.pid,
+                _SLOW_START_SECONDS,
+            )
+
+    def give_up(self, why: str) -> None:
+        """Kill a worker, for the pool to replace it."""
+        self.given_up = why
+        self.process.kill()
 
     def end(self) -> None:
         self.channel.close()  # the worker ends when it notices
@@ -106,6 +124,19 @@ def _why_it_died(code: int) -> str:
     return f"exit code {code}"
 
 
+_pools: weakref.WeakSet[WorkerPool] = weakref.WeakSet()
+
+
+def _forget_workers() -> None:
+    """Close a forked child's ends of the channels, so that workers end with their predictor's own process."""
+    for pool in list(_pools):
+        for worker in pool._processes:
+            worker.channel.close()
+
+
+os.register_at_fork(after_in_child=_forget_workers)
+
+
 class WorkerPool:
     """Processes that run one function.
 
@@ -115,25 +146,57 @@ class WorkerPool:
         ``function(item)`` returning arrays, or ``function(item, out)`` filling the slot.
     count : int
         Number of processes, at least 1.
+    initializer : callable, optional
+        Called once in each process before its first item, without an argument or, if it needs one, with the
+        `WorkerInfo`. It travels together with the function, so that they share the globals of the main module. The
+        process that replaces a worker runs it again.
+    item_timeout : float, optional
+        Most seconds for one item, reading it included. The worker whose item takes longer, or that is stopped for
+        longer, is ended and replaced; the item fails. What a worker imports and its initializer are not limited.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument that makes no sense, or a function that cannot travel.
+    RingFeedError
+        There is no Python interpreter to start: a program that is frozen, or that embeds Python.
     """
 
-    def __init__(self, function: Callable[..., Any], count: int) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        count: int,
+        *,
+        initializer: Callable[..., Any] | None = None,
+        item_timeout: float | None = None,
+    ) -> None:
         self.fills_slot = fills_slot(function)
         self.last_death = ""
-        try:
-            self._setup = Setup(cloudpickle.dumps(function, protocol=5), self.fills_slot)
-        except Exception as error:
-            raise TypeError(f"preprocess {function!r} can not be sent to a worker process: {error}") from error
+        self._count = count
+        self._item_timeout = _checked_timeout(item_timeout)
+        self._program = worker_start.executable()
         self._open: tuple[Open, list[tuple[int, ...]]] | None = None
         self._starts_in_vain = 0
         self._killed_starts_in_vain = 0
+        self._probes = 0
         self._processes: list[_Process] = []
+        _pools.add(self)
+        self._watch: ItemWatch | None = None
+        self._code = memory_files.create_with("ringfeed-function", _pickled(function, initializer))
         try:
-            for _ in range(count):
-                self._processes.append(_Process(self._setup))
+            if self._item_timeout is not None:
+                self._watch = ItemWatch(self._item_timeout, count)
+            for number in range(count):
+                self._processes.append(self._start(number))
         except BaseException:
             self.close()
             raise
+
+    def _start(self, number: int) -> _Process:
+        info = WorkerInfo(number, self._count, int.from_bytes(os.urandom(8), "little"))
+        board = () if self._watch is None else (self._watch.descriptor,)
+        setup = Setup(self.fills_slot, info, self._item_timeout)
+        return _Process(self._program, setup, (self._code, *board))
 
     def __len__(self) -> int:
         return len(self._processes)
@@ -149,35 +212,61 @@ class WorkerPool:
         Raises
         ------
         PreprocessError
-            The function raised.
+            The function raised, the item took longer than `item_timeout`, or it cannot be sent to a worker.
         WorkerCrashed
             Two workers died over it.
         RingFeedError
-            The function could not be loaded in a worker.
+            The function could not be loaded in a worker, or the initializer raised.
         """
-        encoded = EncodedItem(item)
+        try:
+            encoded = EncodedItem(item)
+        except (Exception, SystemExit) as error:
+            raise unsendable_error(error, index, item) from error
         message = np.zeros(encoded.message_bytes, np.uint8)
         encoded.write(message)
+        descriptor = memory_files.create_with("ringfeed-item", message)
+        try:
+            result = self._probe(descriptor)
+        finally:
+            os.close(descriptor)
+        if isinstance(result, Failure):
+            raise preprocess_error(result, index, item, self.last_death)
+        return result
+
+    def _probe(self, descriptor: int) -> Sample | Failure:
         crashes = 0
         while crashes < MOST_DELIVERIES:
             worker = self._processes[0]
-            worker.send(Probe(message.tobytes()))
-            while True:
-                answer = worker.receive(_SLICE_SECONDS)
-                if isinstance(answer, Sample):
-                    return answer
-                if isinstance(answer, Failure):
-                    raise preprocess_error(answer, index, item, self.last_death)
-                if worker.process.poll() is not None and not (answer or worker.receive(0.0)):
-                    break
+            self._probes += 1
+            worker.send(Probe(self._probes), (descriptor,))
+            answer = self._answer(worker, self._probes)
+            if answer is not None:
+                return answer
             crashes += worker.ready
             self.mend()
-        raise preprocess_error(Failure("crashed", ""), index, item, self.last_death)
+        return Failure("crashed", "")
 
-    def open(self, template: Any, tasks: Sequence[Ring], rows: Ring, failures: Ring, spill_descriptor: int) -> None:
+    def _answer(self, worker: _Process, number: int) -> Sample | Failure | None:
+        """Wait for the answer to a probe; None when the worker died over it."""
+        while True:
+            is_dead = worker.process.poll() is not None
+            while (answer := worker.receive(0.0 if is_dead else _SLICE_SECONDS)) is not None:
+                # One to a probe before, which a Ctrl-C ended, is passed over.
+                if isinstance(answer, ProbeAnswer) and answer.number == number:
+                    return answer.result
+            if is_dead:
+                return None
+            for given_up, tag in self.watch():
+                if given_up is worker and tag == PROBE_TAG and self._item_timeout is not None:
+                    worker.process.wait()
+                    self.mend()
+                    return timeout_failure(self._item_timeout)
+            worker.warn_if_slow()
+
+    def open(self, order: Open, tasks: Sequence[Ring], rows: Ring, failures: Ring, spill_descriptor: int) -> None:
         """Let the workers work on these rings; worker k takes from ``tasks[k % len(tasks)]``."""
         self._open = (
-            Open(template),
+            order,
             [(ring.descriptor, rows.descriptor, failures.descriptor, spill_descriptor) for ring in tasks],
         )
         for number, worker in enumerate(self._processes):
@@ -188,24 +277,47 @@ class WorkerPool:
             order, descriptors = self._open
             worker.send(order, descriptors[number % len(descriptors)])
 
+    def watch(self) -> list[tuple[_Process, int | None]]:
+        """End the workers whose item takes longer than `item_timeout`; `mend` replaces them.
+
+        Call it often: most calls only read a clock.
+
+        Returns
+        -------
+        list of (worker, tag)
+            Whom it ended now; the tag is None for one that was stopped while it was at no item.
+        """
+        if self._watch is None:
+            return []
+        ended = []
+        for number, tag in self._watch.hanging(self.process_ids):
+            worker = self._processes[number]
+            worker.give_up("ended: item_timeout")
+            ended.append((worker, tag))
+        return ended
+
     def mend(self) -> int:
-        """Replace workers that died. Returns how many.
+        """Replace workers that died, and end those that hang; see `watch`. Returns how many died.
 
         Raises
         ------
         RingFeedError
-            Workers die again and again before they have done anything, or the function could not be
-            loaded in one.
+            Workers die again and again before they have done anything, the function could not be
+            loaded in one, or the initializer raised.
         """
         died = 0
+        self.watch()
         for number, worker in enumerate(self._processes):
             code = worker.process.poll()
             if code is None:
+                if not worker.ready:
+                    worker.receive(0.0)
+                    worker.warn_if_slow()
                 continue
             died += 1
-            while not worker.ready and worker.receive(0.001) is not None:
-                pass
-            self.last_death = _why_it_died(code)
+            while worker.receive(0.0) is not None:
+                pass  # what it said at last may be why it ended
+            self.last_death = worker.given_up or _why_it_died(code)
             self._count_start(worker, code)
             logger.warning("worker process %d died (%s); starting another", worker.process.pid, self.last_death)
             worker.end()
@@ -214,7 +326,9 @@ class WorkerPool:
                     f"worker processes die before they are ready (last: {self.last_death}). "
                     "Look at what the preprocess function imports."
                 )
-            self._processes[number] = _Process(self._setup)
+            if self._watch is not None:
+                self._watch.restarted(number)
+            self._processes[number] = self._start(number)
             self._send_open(number, self._processes[number])
         return died
 
@@ -245,22 +359,67 @@ class WorkerPool:
                 worker.process.kill()
         for worker in workers:
             worker.process.wait()
+        if self._watch is not None:
+            self._watch.close()
+        if self._code >= 0:
+            os.close(self._code)
+            self._code = -1
+
+
+def _checked_timeout(item_timeout: Any) -> float | None:
+    if item_timeout is None:
+        return None
+    limit = seconds(item_timeout, "item_timeout")
+    if not 0 < limit < math.inf:
+        raise ValueError(f"item_timeout {item_timeout!r:.80}: give seconds above 0, or None for no limit.")
+    return limit
+
+
+def _pickled(function: Callable[..., Any], initializer: Callable[..., Any] | None) -> bytes:
+    """Return both in one pickle: what they share of the main module stays shared."""
+    if initializer is not None:
+        takes_info(initializer)
+    for what, part in (("initializer", initializer), ("preprocess", (function, initializer))):
+        try:
+            code = by_value.dumps(part)
+        except Exception as error:
+            raise TypeError(
+                f"{what} {shorten(function if what == 'preprocess' else initializer)} can not be sent to a worker "
+                f"process: {message_of(error)}"
+            ) from error
+    return code
 
 
 def preprocess_error(failure: Failure, index: int, item: Any, last_death: str) -> PreprocessError | WorkerCrashed:
-    """Return the error of an item, naming it."""
+    """Return the error of an item, naming it; its cause is the exception that was raised, if it is known here."""
     named = f"item {index} ({shorten(item)})"
     if failure.kind == "crashed":
         reason = f" (last: {last_death})" if last_death else ""
         return WorkerCrashed(f"{named}: the worker process died over it, and so did the next{reason}.", index, item)
-    return PreprocessError(f"{named}: preprocess raised\n{failure.text.rstrip()}", index, item)
+    if failure.kind == "unfit":
+        return SampleMismatch(f"{named}: {failure.text}", index, item)
+    text = failure.text if failure.kind == "timeout" else f"preprocess raised\n{failure.text.rstrip()}"
+    error = PreprocessError(f"{named}: {text}", index, item, failure.exception_type)
+    error.__cause__ = rebuilt(failure)
+    return error
+
+
+def unsendable_error(reason: BaseException, index: int, item: Any) -> PreprocessError:
+    """Return the error of an item that cannot be sent to a worker; `reason` is what pickling raised."""
+    text = f"item {index} ({shorten(item)}) can not be sent to a worker process: {message_of(reason)}"
+    error = PreprocessError(text, index, item, type_name(type(reason)))
+    error.__cause__ = reason
+    return error
 
 
 def shorten(item: Any, most: int = 80) -> str:
-    """Return a short text for an item of any size."""
-    if isinstance(item, np.ndarray):
-        return f"array of shape {item.shape}, {item.dtype.name}"
-    if isinstance(item, (bytes, bytearray)) and len(item) > most:
-        return f"{len(item)} bytes"
-    text = repr(item)
+    """Return a short text for an item of any size, also for one whose own text cannot be had."""
+    try:
+        if isinstance(item, np.ndarray):
+            return f"array of shape {item.shape}, {item.dtype.name}"
+        if isinstance(item, (bytes, bytearray)) and len(item) > most:
+            return f"{len(item)} bytes"
+        text = repr(item[: most + 1] if type(item) is str else item)
+    except Exception as error:
+        return f"a {type_name(type(item))}, whose repr raises {type_name(type(error))}"
     return text if len(text) <= most else text[: most - 3] + "..."

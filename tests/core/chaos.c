@@ -13,6 +13,9 @@
  * its taker died, and then its count of deliveries says so.
  *
  * Stalled: see chaos_workers.h.
+ *
+ * The end. Producers work in blocks, the controller has one open until it calls the end; then the last that leaves
+ * finishes the ring, and that is what takers are told.
  */
 #include "chaos_workers.h"
 
@@ -46,6 +49,7 @@ enum { GRAVES = 64, BUCKETS = 1024 /* of a millisecond; the last is for all that
 
 typedef struct control {
     rf_ring *ring;
+    rf_block block;
     worker workers[2 * MOST];
     uint32_t count;
     uint64_t kills, stops;
@@ -87,7 +91,7 @@ static void remember_what_it_held(control *own, pid_t pid)
     const rf_ring *ring = own->ring;
     uint32_t owner = 1, place = 0;
     while (owner <= ring->geometry.participants &&
-           atomic_load(&ring->participants[owner - 1].pid) != (uint32_t)pid)
+           atomic_load(&ring->participants[owner - 1].who.pid) != (uint32_t)pid)
         owner++;
     while (place < GRAVES && own->graves[place].since_ns)
         place++;
@@ -204,16 +208,18 @@ static void calm_down(control *own)
 {
     alarm(WATCHDOG_SECONDS); /* whoever waits for ever shows here */
     atomic_store(&shared->stop, 1);
+    rf_producing_end(own->ring, own->block);
     for (uint32_t i = 0; i < own->count; i++)
         let_go_on(&own->workers[i]);
     for (uint32_t i = 0; i < own->count; i++)
         if (own->workers[i].produces)
             expect_success(own->workers[i].pid);
-    rf_finish(own->ring);
     for (uint32_t i = 0; i < own->count; i++)
         if (!own->workers[i].produces)
             expect_success(own->workers[i].pid);
+    CHECK(rf_ring_is_finished(own->ring) && !rf_ring_has_failed(own->ring));
     rf_recover(own->ring);
+    CHECK_EQUAL(rf_ring_open_blocks(own->ring), 0);
     static taker last;
     memset(&last, 0, sizeof last);
     batch rest_of_it;
@@ -294,6 +300,7 @@ static void play_phase(uint32_t phase, uint64_t kills, sums *sum)
     rf_options options = options_for(8u << random_below(6));
     own.ring = create_ring_as(&options, sizeof(payload));
     CHECK(rf_ring_geometry(own.ring)->slots <= MAX_SLOTS);
+    CHECK_EQUAL(rf_producing_begin(own.ring, 0, &own.block), RF_OK);
     uint32_t producers = 2 + random_below(3), takers = 2 + random_below(3);
     own.count = producers + takers;
     for (uint32_t i = 0; i < own.count; i++) {

@@ -13,6 +13,7 @@
 #ifndef RF_CHAOS_WORKERS_H
 #define RF_CHAOS_WORKERS_H
 
+#include "closings.h"
 #include "records.h"
 
 enum { MOST = 4, MAX_ROWS = 8, HELD = 3, MAX_SLOTS = 256, RECENT = 64 };
@@ -48,7 +49,7 @@ static bool is_dead(const rf_ring *ring, uint32_t owner)
 {
     if (owner == 0 || owner > ring->geometry.participants)
         return false;
-    uint32_t pid = atomic_load(&ring->participants[owner - 1].pid);
+    uint32_t pid = atomic_load(&ring->participants[owner - 1].who.pid);
     return pid != 0 && kill((pid_t)pid, 0) == -1 && errno == ESRCH;
 }
 
@@ -131,6 +132,7 @@ static uint32_t put_rows(watch *own, uint64_t producer, uint64_t number, rf_leas
     payload *records = rf_lease_data(lease, 0);
     for (uint32_t row = 0; row < rows; row++) {
         fill(&records[row], producer, number + row);
+        close_something(own->ring);
         tags[row] = number + row;
     }
     bool pin = !*pinned && random_below(8) == 0;
@@ -142,6 +144,17 @@ static uint32_t put_rows(watch *own, uint64_t producer, uint64_t number, rf_leas
     return rows;
 }
 
+/* Until everybody leaves, somebody else is there: so the ring is open. False: it is finished. */
+static bool come(watch *own, rf_block *block)
+{
+    rf_status status = rf_producing_begin(own->ring, 0, block);
+    if (status == RF_FINISHED)
+        CHECK(atomic_load(&shared->stop));
+    else
+        CHECK_EQUAL(status, RF_OK);
+    return status == RF_OK;
+}
+
 static inline void producer_process(void *argument)
 {
     uint32_t lane = (uint32_t)(uintptr_t)argument;
@@ -149,8 +162,15 @@ static inline void producer_process(void *argument)
     uint64_t number = atomic_load(&shared->told[lane]);
     uint64_t producer = lane + MOST * (uint64_t)atomic_load(&shared->generation[lane]);
     rf_lease *pinned = NULL;
+    rf_block block;
     seed(producer * 7919 + number);
+    bool inside = come(&own, &block);
     while (!atomic_load(&shared->stop)) {
+        if (random_below(32) == 0) { /* leave, and come again */
+            rf_producing_end(own.ring, block);
+            if (!(inside = come(&own, &block)))
+                break;
+        }
         CHECK(number + MAX_ROWS < NUMBERS_PER_LANE);
         if (random_below(2))
             put_one(&own, producer, number++);
@@ -162,6 +182,8 @@ static inline void producer_process(void *argument)
             pinned = NULL;
         }
     }
+    if (inside)
+        rf_producing_end(own.ring, block);
     if (pinned)
         rf_lease_drop(pinned);
     close_ring(own.ring);
@@ -266,6 +288,7 @@ static void taker_process(void *worker)
             break;
         CHECK_EQUAL(status, RF_OK);
         check_batch(&own, now);
+        close_something(own.watch.ring);
     }
     for (int i = 0; i < HELD; i++)
         if (own.held[i].lease)

@@ -36,6 +36,7 @@ static inline void restore_header(const garbler *own)
     atomic_store(&own->ring->header->whole, 1u);
     atomic_store(&own->ring->header->closed, 0u);
     atomic_store(&own->ring->header->finished, 0u);
+    own->ring->header->producers = own->pristine.producers;
 }
 
 /* ---- Nonsense that looks like sense --------------------------------------------------------- */
@@ -67,7 +68,8 @@ static inline uint32_t make_circle(const garbler *own)
         uint32_t next = i + 1 == length ? first : (slot + step) % own->ring->slot_count;
         uint64_t epoch = rf_word_epoch(word_of(own->ring, slot));
         atomic_store(&own->ring->links[slot], link_to(own, next));
-        atomic_store(&own->ring->words[slot], rf_word(RF_STATE_READY, RF_NO_OWNER, epoch));
+        atomic_store(&own->ring->words[slot],
+                     rf_ready_word(epoch, random_below(4) ? 0 : random_below(4)));
         slot = next;
     }
     return 2 * length;
@@ -117,9 +119,32 @@ static inline uint32_t garble_participant(const garbler *own)
     rf_participant *entry =
         &own->ring->participants[random_below(own->ring->geometry.participants)];
     atomic_store(&entry->state, random_below(2) ? random_below(3) : (uint32_t)odd_number());
-    atomic_store(&entry->pid, (uint32_t)odd_number());
+    atomic_store(&entry->who.pid, (uint32_t)odd_number());
+    atomic_store(random_below(2) ? &entry->who.pid_namespace : &entry->who.stack,
+                 (uint32_t)odd_number());
+    atomic_store(&entry->waits, (uint32_t)odd_number());
     atomic_store(&entry->counters.published, odd_number());
-    return 3;
+    atomic_store(&entry->producing, random_below(2) ? random_below(3) : odd_number());
+    return 4;
+}
+
+/* Who produces, how many are to come, and what one of them said. */
+static inline uint32_t garble_producers(const garbler *own)
+{
+    rf_header *header = own->ring->header;
+    rf_failure *failure = &header->failure;
+    switch (random_below(6)) {
+    case 0: atomic_store(&header->finished, odd_number()); break;
+    case 1: header->producers = (uint32_t)odd_number(); break;
+    case 2: atomic_store(&failure->bytes, (uint32_t)odd_number()); break;
+    case 3: memset(failure->text, (int)random_below(256), RF_FAILURE_BYTES); break;
+    case 4: atomic_store(&failure->word, odd_number()); break;
+    default: /* of somebody who is there or not */
+        atomic_store(&failure->word,
+                     rf_word((rf_state)random_below(8), random_below(6), random_below(4)) |
+                         (random_below(2) ? 0 : RF_PIN));
+    }
+    return 1;
 }
 
 static inline uint32_t garble_header(const garbler *own)
@@ -127,12 +152,15 @@ static inline uint32_t garble_header(const garbler *own)
     rf_header *header = own->ring->header;
     uint32_t *geometry = (uint32_t *)&header->geometry;
     switch (random_below(8)) {
-    case 0: atomic_store(&header->finished, (uint32_t)odd_number()); break;
+    case 0: atomic_store(&header->finished, odd_number()); break;
     case 1: atomic_store(&header->closed, (uint32_t)odd_number()); break;
     case 2: atomic_store(&header->whole, (uint32_t)odd_number()); break;
     case 3: header->magic ^= odd_number(); break;
     case 4: header->layout_version = (uint32_t)odd_number(); break;
-    case 5: header->redeliver = (uint32_t)odd_number(); break;
+    case 5:
+        header->redeliver = (uint32_t)odd_number();
+        header->max_deliveries = random_below(4) ? random_below(4) : (uint32_t)odd_number();
+        break;
     default: /* the head of the geometry and the first field, or anywhere in it */
         geometry[random_below(random_below(2) ? 128 : sizeof(rf_geometry) / 4)] =
             (uint32_t)odd_number();
@@ -168,7 +196,7 @@ static inline uint32_t garble(const garbler *own)
     case 9: return garble_event(own);
     case 10: atomic_store(&header->claim_cursor, (uint32_t)odd_number()); return 1;
     case 11: atomic_store(&header->take_cursor, (uint32_t)odd_number()); return 1;
-    case 12: return garble_participant(own);
+    case 12: return random_below(2) ? garble_participant(own) : garble_producers(own);
     case 13: return garble_anywhere(own);
     case 14: return random_below(4) ? 0 : garble_header(own);
     default: restore_header(own); return 0;
@@ -256,7 +284,8 @@ static inline void take_any(honest *own)
         return;
     read_lease(own, lease);
     if (random_below(8) == 0) {
-        void *tensor = rf_lease_export(lease, 0, RF_VIEW_ROWS, 1);
+        rf_export_form form = {.versioned = 1, .copied = (int)random_below(2)};
+        void *tensor = rf_lease_export(lease, 0, RF_VIEW_ROWS, &form);
         if (tensor)
             rf_export_delete(tensor, 1);
     }
@@ -266,14 +295,11 @@ static inline void take_any(honest *own)
         hold(own, lease);
 }
 
-/* Close, and come back through a door that may be garbled. As the binding does: a descriptor that is kept for its
- * locks is used again, or there would be one more with each time. */
+/* Close, and come back through a door that may be garbled. */
 static inline void attach_any(honest *own)
 {
-    int fd = rf_segment_borrow(own->ring->device, own->ring->inode);
+    int fd = open_segment(0);
     rf_ring *ring;
-    if (fd < 0)
-        fd = open_segment(0);
     own->sum += rf_segment_version(fd) + (uint64_t)rf_segment_has_owner(fd);
     if (rf_ring_attach(fd, &ring) != RF_OK)
         return;
@@ -292,23 +318,49 @@ static inline void attach_any(honest *own)
     close_ring(ring);
 }
 
+/* Come, put, perhaps fail, and leave; or stay for good. */
+static inline void produce_any(honest *own)
+{
+    static const char text[] = "an honest text";
+    char said[RF_FAILURE_BYTES + 1];
+    rf_block block;
+    if (rf_producing_begin(own->ring, (int)random_below(2), &block) == RF_OK) {
+        own->granted++;
+        put_any(own);
+        if (random_below(4) == 0)
+            rf_producing_fail(own->ring, block, text, random_below(sizeof text));
+        if (random_below(8))
+            rf_producing_end(own->ring, block);
+    }
+    if (rf_ring_has_failed(own->ring)) {
+        uint32_t bytes = rf_ring_failure(own->ring, said);
+        CHECK(bytes <= RF_FAILURE_BYTES && said[bytes] == 0);
+        own->sum += (uint8_t)said[bytes / 2];
+    }
+    own->sum += rf_ring_open_blocks(own->ring) + rf_ring_producers_entered(own->ring);
+}
+
 static inline void die_any(void *argument)
 {
     honest *own = argument;
     rf_lease *lease;
+    rf_block block;
+    rf_producing_begin(own->ring, 0, &block);
     rf_claim(own->ring, 2, 0, &lease);
     rf_take(own->ring, &(rf_take_request){.max_rows = 3, .min_rows = 1}, &lease);
     raise(SIGKILL);
 }
 
-static const char *const acts[] = {"put", "claim", "take", "recover", "stats", "attach", "die"};
+static const char *const acts[] = {"put",   "claim",  "take", "recover",
+                                   "stats", "attach", "die",  "produce"};
 
 static inline uint32_t choose_act(void)
 {
     uint32_t choice = random_below(1024);
     if (choice == 0)
         return 6;
-    return choice < 300   ? 0
+    return choice < 260   ? 0
+           : choice < 300 ? 7
            : choice < 550 ? 1
            : choice < 900 ? 2
            : choice < 930 ? 3
@@ -327,6 +379,7 @@ static inline void behave(honest *own, uint32_t act)
     case 3: own->sum += rf_recover(own->ring); break;
     case 4: rf_ring_stats(own->ring, &stats); break;
     case 5: attach_any(own); break;
+    case 7: produce_any(own); break;
     default: waitpid(spawn(die_any, own), &status, 0);
     }
 }

@@ -50,7 +50,8 @@ static inline uint32_t garble_request(const cell_garbler *own)
     atomic_store(&own->ring.ring->slots[slot].reply,
                  random_below(4) ? link_to(&own->pool, cell) : odd_number());
     atomic_store(&own->ring.ring->uses[slot].deliveries,
-                 rf_delivered(rf_word_epoch(word_of(own->ring.ring, slot)), random_below(3)));
+                 rf_delivered(rf_word_epoch(word_of(own->ring.ring, slot)), random_below(3),
+                              random_below(3)));
     return 2;
 }
 

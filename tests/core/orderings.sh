@@ -54,5 +54,7 @@ expect_race R2 lease.c '/^static void release_rows(/,/^}/' "$cas"
 expect_race A2 claim.c '/^static uint64_t claim_slot(/,/^}/' "$cas"
 expect_race R12 answering.c '/^static bool hand_over(/,/^}/' "$cas"
 expect_race A12 replies.c '/^static rf_status read_word(/,/^}/' "$cas"
+expect_race R17 producing.c '/^void rf_producing_fail(/,/^}/' "$cas"
+expect_race A17 producing.c '/^uint32_t rf_ring_failure(/,/^}/' "$cas"
 expect_race 'the last reference' lease.c '/^void rf_lease_drop(/,/^}/' 's/rf_sub_acq_rel/rf_sub_relaxed/'
 [ "$missed" -eq 0 ]

@@ -102,9 +102,10 @@ static inline uint32_t work_take(world *now, rf_ring *ring, uint32_t most)
     if (now->scrambled)
         atomic_store(&ring->header->take_cursor, now->takes++ * 3 % SLOTS);
     rf_status status = take_until(ring, most, 1, 0, &lease);
-    CHECK(status == RF_OK || status == RF_EMPTY || (now->finished && status == RF_FINISHED));
-    CHECK(!now->over || status == RF_FINISHED); /* who was told that it is over has gone */
-    now->over = status == RF_FINISHED;
+    bool over = status == RF_FINISHED || status == RF_PRODUCER_FAILED;
+    CHECK(status == RF_OK || status == RF_EMPTY || (now->finished && over));
+    CHECK(!now->over || over); /* who was told that it is over has gone */
+    now->over = over;
     if (status != RF_OK)
         return 0;
     uint32_t rows = rf_lease_rows(lease);
@@ -151,6 +152,30 @@ static inline void operate_pinned(world *now)
     CHECK_EQUAL(rf_publish(lease, 1, NULL, 1), RF_OK);
     atomic_fetch_add(&shared->published[VICTIM * NUMBERS + now->next[VICTIM]], 1);
     rf_lease_drop(lease);
+}
+
+/* Two claims that overlap, the one behind published first; then a record that comes behind both. The two are of
+ * producers of their own in the books, for they have no order; the third is of both. */
+static inline void operate_crossed_publish(world *now)
+{
+    rf_lease *first, *second = NULL;
+    uint64_t numbers[3] = {HELPER * NUMBERS + now->next[HELPER],
+                           VICTIM * NUMBERS + now->next[VICTIM],
+                           VICTIM * NUMBERS + now->next[VICTIM] + 1};
+    if (rf_claim(now->victim, 1, 0, &first) != RF_OK)
+        return;
+    set_number(first, 0, numbers[0]);
+    if (rf_claim(now->victim, 1, 0, &second) == RF_OK) {
+        set_number(second, 0, numbers[1]);
+        CHECK_EQUAL(rf_publish(second, 1, NULL, 0), RF_OK);
+        atomic_fetch_add(&shared->published[numbers[1]], 1);
+        rf_lease_drop(second);
+    }
+    CHECK_EQUAL(rf_publish(first, 1, NULL, 0), RF_OK);
+    atomic_fetch_add(&shared->published[numbers[0]], 1);
+    rf_lease_drop(first);
+    if (second && put_until(now->victim, numbers[2], 0) == RF_OK)
+        atomic_fetch_add(&shared->published[numbers[2]], 1);
 }
 
 static inline void operate_take(world *now)
@@ -224,11 +249,12 @@ static inline void four_records(world *now)
 /* Records whose order is not that of their slots. */
 static inline void crossed_records(world *now)
 {
-    rf_lease *first = claim(now->ours, 1), *second = claim(now->ours, 2);
-    publish(second, 2, now->next[OURS]);
-    publish(first, 1, now->next[OURS] + 2);
-    for (int i = 0; i < 3; i++)
-        atomic_fetch_add(&shared->published[now->next[OURS]++], 1);
+    rf_lease *held = claim(now->ours, 1);
+    uint32_t slot = rf_lease_first(held);
+    two_records(now);
+    rf_lease_drop(held);
+    atomic_store(&now->ours->header->claim_cursor, slot);
+    work_put(now, now->ours, OURS); /* ahead of those that it comes behind */
 }
 
 static inline void put_earlier(world *now)

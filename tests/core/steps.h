@@ -125,14 +125,13 @@ static inline bool waits_on(wait_count *count, rf_status status)
     return status == RF_AGAIN;
 }
 
-/* From here on waits count. The handles have just looked after the dead, which is as bad as can
- * be. */
+/* From here on waits count. Somebody has just looked after the dead, which is as bad as can be. */
 static inline void victim_is_gone(rf_ring *ours, rf_ring *other)
 {
     int64_t now = rf_now_ns();
-    atomic_store(&ours->looked_ns, now);
+    atomic_store(&ours->header->looked_ns, now);
     if (other)
-        atomic_store(&other->looked_ns, now);
+        atomic_store(&other->header->looked_ns, now);
     atomic_store(&staged->gone_ns, now);
 }
 
@@ -162,6 +161,15 @@ static inline rf_status patient_take(rf_ring *ring, uint32_t most, uint32_t leas
         mark_taken(lease);
         rf_lease_drop(lease);
     }
+    return status;
+}
+
+/* Take until there is no more; why. */
+static inline rf_status patient_end(rf_ring *ring)
+{
+    rf_status status;
+    while ((status = patient_take(ring, 2, 1)) == RF_OK)
+        ;
     return status;
 }
 

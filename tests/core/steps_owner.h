@@ -106,7 +106,7 @@ static inline bool play_create(uint32_t step, uint32_t visit, int signal)
     }
     int fd = open_segment(0);
     CHECK_EQUAL(rf_segment_has_owner(fd), signal == SIGSTOP);
-    rf_segment_discard(fd);
+    close(fd);
     rf_ring *ring;
     rf_status status = rf_ring_attach(open_segment(0), &ring);
     if (status == RF_OK) {
@@ -132,7 +132,7 @@ static inline bool play_create(uint32_t step, uint32_t visit, int signal)
     fd = open_segment(0);
     CHECK_EQUAL(rf_segment_condemn(fd), RF_OK);
     shm_unlink(segment_name(0));
-    rf_segment_discard(fd);
+    close(fd);
     ring = create_ring(SLOTS);
     put(ring, 1);
     take_expecting(ring, 1);

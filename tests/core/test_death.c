@@ -1,5 +1,8 @@
 /* Who is dead, who only stands still, and what becomes of the slots of either. */
+#include <sys/syscall.h>
+
 #include "check.h"
+#include "witness.h"
 
 /* What a child does before it tells that it is ready and waits to be killed or told to go on. */
 typedef struct role {
@@ -89,15 +92,17 @@ static void test_killed_taker(void)
     CHECK_EQUAL(rf_recover(ring), 0);
     kill_and_reap(child);
     CHECK_EQUAL(rf_recover(ring), 1);
-    rf_lease *batch = take(ring, 4);
-    CHECK_EQUAL(rf_lease_rows(batch), 4);
-    rf_record records[4];
-    rf_lease_records(batch, records);
-    for (uint32_t row = 0; row < 4; row++) {
-        CHECK_EQUAL(number_at(batch, row), row);
-        CHECK_EQUAL(records[row].deliveries, row < 2 ? 2 : 1);
+    /* What a taker died over comes alone: should it kill the next one, too, nothing else comes with it. */
+    for (uint64_t number = 0, rows = 1; number < 4; number += rows, rows = number < 2 ? 1 : 2) {
+        rf_lease *batch = take(ring, 4);
+        rf_record records[4];
+        CHECK_EQUAL(rf_lease_rows(batch), rows);
+        rf_lease_records(batch, records);
+        CHECK_EQUAL(number_at(batch, 0), number);
+        CHECK_EQUAL(records[0].deliveries, number < 2 ? 2 : 1);
+        CHECK_EQUAL(records[0].failures, number < 2 ? 1 : 0);
+        rf_lease_drop(batch);
     }
-    rf_lease_drop(batch);
     CHECK_EQUAL(counts_of(ring).redelivered, 2);
     CHECK_EQUAL(counts_of(ring).dropped, 0);
     expect_all_free(ring);
@@ -169,7 +174,10 @@ static void test_waiters_recover(void)
     for (uint64_t i = 0; i < 3; i++)
         put(ring, i);
     kill_and_reap(start_role(&child, take_all, NULL));
+    /* Who insists on so many rows gets them together, also those over which one died. */
     CHECK_EQUAL(take_until(ring, 3, 3, RF_FOREVER, &lease), RF_OK);
+    CHECK_EQUAL(rf_lease_rows(lease), 3);
+    CHECK_EQUAL(rf_lease_failures(lease), 1);
     rf_lease_drop(lease);
     expect_all_free(ring);
     close_ring(ring);
@@ -298,7 +306,7 @@ static void test_condemned_once(void)
     CHECK_EQUAL(rf_segment_has_owner(fd), 0);
     CHECK_EQUAL(rf_segment_condemn(fd), RF_OK);
     expect_success(spawn(condemn_expecting, (void *)RF_AGAIN));
-    rf_segment_discard(fd);
+    close(fd);
     expect_success(spawn(condemn_expecting, (void *)RF_OK));
 }
 
@@ -521,7 +529,7 @@ static void test_two_handles_in_one_process(void)
 static void test_a_second_open_keeps_the_locks(void)
 {
     rf_ring *ring = create_ring(4), *none;
-    rf_segment_discard(open_segment(0));
+    close(open_segment(0));
     expect_alive_elsewhere(1);
     ring->header->layout_version++;
     CHECK_EQUAL(rf_ring_attach(open_segment(0), &none), RF_WRONG_VERSION);
@@ -529,19 +537,237 @@ static void test_a_second_open_keeps_the_locks(void)
     expect_alive_elsewhere(1);
     int fd = open_segment(0);
     CHECK_EQUAL(rf_segment_has_owner(fd), 1);
-    rf_segment_discard(fd);
+    close(fd);
     expect_alive_elsewhere(1);
     close_ring(ring);
-    /* What was parked is closed with the last handle. */
-    struct stat status;
-    CHECK(fstat(fd, &status) == -1 && errno == EBADF);
 }
 
-static void lose_the_lock(rf_ring *ring)
+/* ---- What other code of a process closes ----------------------------------------------------- */
+
+static void close_a_copy(rf_ring *ring)
+{
+    close(dup(rf_ring_descriptor(ring)));
+}
+
+static void close_another_open(rf_ring *ring)
 {
     (void)ring;
+    close(open_segment(0));
+}
+
+static void map_and_unmap(rf_ring *ring)
+{
+    void *page = mmap(NULL, 4096, PROT_READ, MAP_SHARED, rf_ring_descriptor(ring), 0);
+    CHECK(page != MAP_FAILED && munmap(page, 4096) == 0);
+    close(dup(rf_ring_descriptor(ring)));
+}
+
+static void close_the_descriptor(rf_ring *ring)
+{
+    close(rf_ring_descriptor(ring));
+}
+
+static void close_every_descriptor(rf_ring *ring)
+{
+    (void)ring;
+    for (int fd = 3; fd < 4096; fd++)
+        close(fd);
+}
+
+/* As a daemon does: its log file gets the number that was the ring's. */
+static void reuse_every_number(rf_ring *ring)
+{
+    close_every_descriptor(ring);
+    for (int fd = 3; fd < 64; fd++)
+        CHECK(open("/dev/null", O_RDWR | O_CLOEXEC) >= 3);
+}
+
+static void lock_and_unlock_everything(rf_ring *ring)
+{
+    struct flock all = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
+    int fd = rf_ring_descriptor(ring);
+    CHECK_EQUAL(fcntl(fd, F_SETLK, &all), 0);
+    CHECK_EQUAL(fcntl(fd, F_OFD_SETLK, &all), 0);
+}
+
+/* None of the two: what comes of a child depends on who makes it. */
+static pid_t bare_clone(void)
+{
+    return (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
+}
+
+static void leave_a_bare_clone_behind(rf_ring *ring)
+{
+    (void)ring;
+    pid_t child = bare_clone();
+    CHECK(child != -1);
+    while (child == 0)
+        pause();
+}
+
+static void leave_a_forked_child_behind(rf_ring *ring)
+{
+    (void)ring;
+    pid_t child = fork();
+    CHECK(child != -1);
+    while (child == 0)
+        pause();
+}
+
+static void (*const closings[])(rf_ring *) = {close_a_copy,
+                                              close_another_open,
+                                              map_and_unmap,
+                                              close_the_descriptor,
+                                              close_every_descriptor,
+                                              reuse_every_number,
+                                              lock_and_unlock_everything,
+                                              leave_a_bare_clone_behind,
+                                              leave_a_forked_child_behind};
+
+static void (*closing)(rf_ring *); /* of the child in which it is set */
+
+static void claim_and_close(rf_ring *ring)
+{
     claim_two(ring);
-    close(open_segment(0)); /* as code that knows nothing of us may do */
+    closing(ring);
+}
+
+static void publish_and_go_on(rf_ring *ring)
+{
+    CHECK_EQUAL(rf_publish(kept, 2, NULL, 0), RF_OK);
+    rf_lease_drop(kept);
+    put(ring, 72);
+}
+
+static void test_no_close_takes_life_away(void)
+{
+    for (size_t i = 0; i < COUNT(closings); i++) {
+        role *writer;
+        rf_ring *ring = create_ring(4);
+        closing = closings[i];
+        pid_t child = start_role(&writer, claim_and_close, publish_and_go_on);
+        CHECK_EQUAL(rf_recover(ring), 0);
+        CHECK_EQUAL(state_of(ring, 0), RF_STATE_CLAIMED);
+        CHECK_EQUAL(state_of(ring, 1), RF_STATE_CLAIMED);
+        atomic_store(&writer->told, 1);
+        expect_success(child);
+        for (uint64_t number = 70; number < 73; number++)
+            take_expecting(ring, number);
+        close_ring(ring);
+        remove_segments(getpid());
+    }
+}
+
+static void test_no_close_keeps_the_dead_alive(void)
+{
+    for (size_t i = 0; i < COUNT(closings); i++) {
+        role *writer;
+        rf_ring *ring = create_ring(4);
+        closing = closings[i];
+        pid_t child = start_role(&writer, claim_and_close, NULL);
+        kill_and_reap(child);
+        CHECK_EQUAL(rf_recover(ring), 1);
+        expect_all_free(ring);
+        close_ring(ring);
+        remove_segments(getpid());
+    }
+}
+
+static void own_and_close(void *argument)
+{
+    owner *own = argument;
+    rf_ring *ring = create_ring(2);
+    closing(ring);
+    atomic_store(&own->ready, 1);
+    for (;;)
+        pause();
+}
+
+static void test_no_close_takes_the_owner_away(void)
+{
+    segment_name(0);
+    for (size_t i = 0; i < COUNT(closings); i++) {
+        owner *own = shared_memory(sizeof *own);
+        closing = closings[i];
+        pid_t child = spawn(own_and_close, own);
+        await(&own->ready, 1);
+        rf_ring *ring = attach_ring();
+        int fd = open_segment(0);
+        CHECK_EQUAL(rf_segment_has_owner(fd), 1);
+        CHECK(rf_owner_lives(ring));
+        kill_and_reap(child);
+        CHECK_EQUAL(rf_segment_has_owner(fd), 0);
+        CHECK(!rf_owner_lives(ring));
+        close(fd);
+        close_ring(ring);
+        remove_segments(getpid());
+    }
+}
+
+static void recover_as(rf_ring *ring)
+{
+    role *other;
+    kill_and_reap(start_role(&other, claim_two, NULL));
+    CHECK_EQUAL(rf_recover(ring), 1);
+}
+
+static void test_who_closed_everything_still_recovers(void)
+{
+    for (size_t i = 0; i < COUNT(closings); i++) {
+        rf_ring *ring = create_ring(4);
+        closings[i](ring);
+        recover_as(ring);
+        expect_all_free(ring);
+        int fd = rf_ring_descriptor(ring);
+        CHECK(rf_is_file(fd, ring->device, ring->inode));
+        close_ring(ring);
+        remove_segments(getpid());
+    }
+}
+
+static void test_a_reused_number_is_left_alone(void)
+{
+    rf_ring *ring = create_ring(4);
+    int number = rf_ring_descriptor(ring), pipes[2];
+    close(number);
+    CHECK_EQUAL(pipe(pipes), 0);
+    CHECK_EQUAL(pipes[0], number); /* the lowest that is free */
+    pid_t child = fork();
+    if (child == 0) {
+        CHECK(fcntl(number, F_GETFD) != -1);
+        put(ring, 1); /* joins anew */
+        CHECK(fcntl(number, F_GETFD) != -1);
+        close_ring(ring);
+        CHECK(fcntl(number, F_GETFD) != -1);
+        _exit(PASSED);
+    }
+    expect_success(child);
+    recover_as(ring);
+    struct flock lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET};
+    CHECK(fcntl(number, F_OFD_GETLK, &lock) == -1 || lock.l_type == F_UNLCK);
+    close_ring(ring);
+    CHECK_EQUAL(write(pipes[1], "x", 1), 1);
+    char byte;
+    CHECK_EQUAL(read(number, &byte, 1), 1);
+}
+
+/* A lock that is lost all the same: code that unmaps what is not its own. Then the mark of the process tells. */
+static void lose_the_lock(rf_ring *ring)
+{
+    claim_two(ring);
+    rf_stake_end(&ring->stake);
+}
+
+static void test_the_mark_of_a_process_is_a_second_witness(void)
+{
+    role *writer;
+    rf_ring *ring = create_ring(4);
+    pid_t child = start_role(&writer, lose_the_lock, publish_and_go_on);
+    CHECK_EQUAL(rf_recover(ring), 0);
+    atomic_store(&writer->told, 1);
+    expect_success(child);
+    take_expecting(ring, 70);
+    close_ring(ring);
 }
 
 static void publish_too_late(rf_ring *ring)
@@ -552,12 +778,18 @@ static void publish_too_late(rf_ring *ring)
     rf_lease_drop(kept);
 }
 
+static void lose_lock_and_mark(rf_ring *ring)
+{
+    lose_the_lock(ring);
+    rf_witness_withdraw(&ring->participants[rf_self(ring) - 1].who);
+}
+
 static void test_late_writers_are_fenced(void)
 {
     role *writer;
     rf_ring *ring = create_ring(2);
-    pid_t child = start_role(&writer, lose_the_lock, publish_too_late);
-    CHECK_EQUAL(rf_recover(ring), 1); /* the kernel says that it is dead */
+    pid_t child = start_role(&writer, lose_lock_and_mark, publish_too_late);
+    CHECK_EQUAL(rf_recover(ring), 1); /* both witnesses are silent */
     rf_lease *next = claim(ring, 2);
     CHECK_EQUAL(rf_lease_rows(next), 2);
     atomic_store(&writer->told, 1);
@@ -566,6 +798,62 @@ static void test_late_writers_are_fenced(void)
     take_expecting(ring, 30);
     take_expecting(ring, 31);
     expect_all_free(ring);
+    close_ring(ring);
+}
+
+static _Atomic uint32_t ended;
+
+static void *hold_and_end(void *ring)
+{
+    claim_two(ring);
+    atomic_store(&ended, 1);
+    for (;;)
+        pause();
+    return NULL;
+}
+
+/* The first thread ends, and the process looks like a zombie to who reads /proc. */
+static void end_the_first_thread(void *argument)
+{
+    role *own = argument;
+    rf_ring *ring = attach_ring();
+    start_thread(hold_and_end, ring);
+    await(&ended, 1);
+    rf_stake_end(&ring->stake); /* the mark alone is to tell */
+    atomic_store(&own->ready, 1);
+    pthread_exit(NULL);
+}
+
+static void test_a_process_without_its_first_thread_lives(void)
+{
+    role *own = shared_memory(sizeof *own);
+    rf_ring *ring = create_ring(4);
+    pid_t child = spawn(end_the_first_thread, own);
+    await(&own->ready, 1);
+    char path[64], text[512] = "";
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)child);
+    while (!strstr(text, ") Z ")) {
+        int fd = open(path, O_RDONLY);
+        CHECK(read(fd, text, sizeof text - 1) > 0);
+        close(fd);
+        rest();
+    }
+    CHECK_EQUAL(rf_recover(ring), 0);
+    kill_and_reap(child);
+    CHECK_EQUAL(rf_recover(ring), 1);
+    close_ring(ring);
+}
+
+static void test_a_zombie_is_dead(void)
+{
+    role *writer;
+    siginfo_t how;
+    rf_ring *ring = create_ring(4);
+    pid_t child = start_role(&writer, claim_two, NULL);
+    CHECK_EQUAL(kill(child, SIGKILL), 0);
+    CHECK_EQUAL(waitid(P_PID, (id_t)child, &how, WEXITED | WNOWAIT), 0);
+    CHECK_EQUAL(rf_recover(ring), 1);
+    kill_and_reap(child);
     close_ring(ring);
 }
 
@@ -637,6 +925,18 @@ static const test tests[] = {
     {"two handles in one process live and close apart", test_two_handles_in_one_process},
     {"a second open of the same segment keeps the process's locks",
      test_a_second_open_keeps_the_locks},
+    {"no close of a descriptor takes the life of a process away", test_no_close_takes_life_away},
+    {"nothing that is closed or left behind keeps the dead alive",
+     test_no_close_keeps_the_dead_alive},
+    {"no close of a descriptor takes the owner away", test_no_close_takes_the_owner_away},
+    {"who has closed every descriptor still finds the dead",
+     test_who_closed_everything_still_recovers},
+    {"a number that is another file's by now is neither locked nor closed",
+     test_a_reused_number_is_left_alone},
+    {"who lost its lock is not dead while its process lives",
+     test_the_mark_of_a_process_is_a_second_witness},
+    {"a process whose first thread has ended lives", test_a_process_without_its_first_thread_lives},
+    {"a killed process that nobody has reaped is dead", test_a_zombie_is_dead},
     {"a writer that was taken for dead is fenced", test_late_writers_are_fenced},
     {"a process that becomes another program is dead to the ring", test_exec_is_death},
     {"the entries of killed participants are used again", test_entries_of_the_dead_are_reused},

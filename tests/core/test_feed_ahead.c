@@ -97,6 +97,38 @@ static void test_copies(void)
     rf_feed_end(feed); /* the run keeps the feed; with it they go */
     rf_run_drop(last);
     expect_all_free(ring);
+    close_ring(ring);
+}
+
+/* Where a feed hands out copies alone, of any number of rows. */
+static void test_copies_alone(void)
+{
+    rf_ring *ring = create_ring(4);
+    rf_feed *feed = new_feed(
+        ring,
+        &(rf_feed_plan){.most = 2, .least = 1, .ahead = 1, .copies = 1, .timeout_ns = FOR_EVER});
+    uint64_t tags[2];
+    move_on_to(ring, 3);
+    put_numbers(ring, 0, 3); /* over the ring's end */
+    rf_run *first = next_of(feed), *second = next_of(feed);
+    CHECK(!first->lease);
+    CHECK_EQUAL((uintptr_t)first->data[0] % RF_ALIGNMENT, 0);
+    expect_all_free(ring);
+    put_numbers(ring, 3, 4); /* into the slots that the copies were in */
+    expect_numbers(first, 0, 2);
+    expect_numbers(second, 2, 1);
+    rf_run_tags(first, tags);
+    CHECK_EQUAL(tags[1], 1);
+    rf_run_drop(first);
+    deliver_and_drop(second);
+    uint64_t starts[] = {0, 3, 5};
+    for (int i = 0; i < 3; i++) {
+        rf_run *again = next_of(feed);
+        expect_numbers(again, starts[i], 2);
+        deliver_and_drop(again);
+    }
+    rf_feed_end(feed);
+    close_ring(ring);
 }
 
 /* Rows of no fixed number are copied, too, where a GPU's driver knows memory only up to the ring's end. */
@@ -288,6 +320,8 @@ static const test TESTS[] = {
     {"a ticket delivers its own element, once", test_tickets},
     {"rows that their producer still looks at keep their pins", test_pinned},
     {"exact: copies go back to the feed, in order", test_copies},
+    {"a feed of copies: slots are free at once, and what nobody saw goes back to the feed",
+     test_copies_alone},
     {"rows that were copied for their padding go back, too", test_copies_for_their_padding},
     {"after the ring's end, too", test_after_the_end},
     {"a taker that waits is woken", test_waiting_taker},

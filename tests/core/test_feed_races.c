@@ -101,6 +101,7 @@ static void test_by_number(void)
     }
     join_thread(thread);
     rf_feed_end(all->feed);
+    close_ring(ring);
     free(all);
 }
 

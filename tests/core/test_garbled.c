@@ -133,7 +133,7 @@ static void test_participants(void)
         if (i + 1 == rf_self(ring))
             continue;
         atomic_store(&ring->participants[i].state, i % 3);
-        atomic_store(&ring->participants[i].pid, 1);
+        atomic_store(&ring->participants[i].who.pid, 1);
         atomic_store(&ring->participants[i].counters.published, UINT64_MAX);
     }
     do_everything(ring);
@@ -155,6 +155,34 @@ static void test_events(void)
         atomic_store(&ring->header->readable.sequence, (uint32_t)oddities[i]);
         do_everything(ring);
     }
+    close_ring(ring);
+}
+
+/* Whoever says that it produces, or failed: blocks begin and end, a text is bounded, nobody waits for ever. */
+static void test_producers(void)
+{
+    rf_ring *ring = create_ring(4), *other = attach_ring();
+    rf_header *header = ring->header;
+    char text[RF_FAILURE_BYTES + 1];
+    for (size_t i = 0; i < COUNT(oddities); i++) {
+        for (uint32_t state = 0; state < 16; state++) {
+            rf_block block;
+            atomic_store(&header->finished, i % 2 ? 0 : oddities[i] * 2);
+            header->producers = (uint32_t)oddities[i];
+            atomic_store(&ring->participants[rf_self(other) - 1].producing, oddities[i] + state);
+            atomic_store(&ring->participants[15].producing, oddities[i]);
+            atomic_store(&header->failure.word, oddities[i] << 4 | state);
+            atomic_store(&header->failure.bytes, (uint32_t)oddities[i]);
+            if (rf_producing_begin(other, state & 1, &block) == RF_OK) {
+                rf_producing_fail(other, block, "x", 1);
+                rf_producing_end(other, block);
+            }
+            CHECK(rf_ring_failure(ring, text) <= RF_FAILURE_BYTES);
+            rf_end_blocks(ring, rf_self(other));
+            do_everything(ring);
+        }
+    }
+    close_ring(other);
     close_ring(ring);
 }
 
@@ -228,6 +256,7 @@ static const test tests[] = {
     {"slot records of any content do no harm", test_records},
     {"links in a circle hide only their own records", test_links_in_a_circle},
     {"participant entries of any content do no harm", test_participants},
+    {"producers of any number, and texts of any content, do no harm", test_producers},
     {"event counts of any content do no harm", test_events},
     {"a ring that is finished and not, in turns, hands out no empty batch", test_an_end_that_flips},
     {"a peer that writes at random everywhere does no harm", test_vandal},

@@ -57,7 +57,8 @@ int clock_gettime(clockid_t clock, struct timespec *now)
 static void let_time_stand(rf_ring *ring)
 {
     time_stands_ns = in_ms(time_stands_ms);
-    atomic_store(&ring->looked_ns, time_stands_ns); /* as if it had just looked after the dead */
+    atomic_store(&ring->header->looked_ns,
+                 time_stands_ns); /* as if it had just looked after the dead */
 }
 
 /* ---- What the child does when it waits ------------------------------------------------------ */
@@ -415,10 +416,22 @@ static void play_at(const scene *played, uint64_t address, uint32_t variant)
         }
 }
 
+/* A thread keeps the memory of one lease. Each play is to find it, and so to take the same way. */
+static void leave_a_spare_lease(void)
+{
+    rf_ring *ring = create_ring(SLOTS);
+    rf_lease *lease;
+    CHECK_EQUAL(rf_claim(ring, 1, 0, &lease), RF_OK);
+    rf_lease_drop(lease);
+    close_ring(ring);
+    shm_unlink(segment_name(0));
+}
+
 static void play(const scene *played)
 {
     static uint64_t addresses[MAX_ADDRESSES];
     shared = shared_memory(sizeof *shared);
+    leave_a_spare_lease();
     size_t count = trace(played, addresses);
     CHECK(count > 20);
     for (size_t i = 0; i < count; i++)
@@ -443,6 +456,7 @@ SCENE(stopped_take, .prepare = four_records, .operate = operate_take, .meanwhile
       .variants = 2)
 SCENE(stopped_crossed_take, .prepare = crossed_records, .operate = operate_take, .meanwhile = laps,
       .variants = 2)
+SCENE(stopped_crossed_publish, .operate = operate_crossed_publish, .meanwhile = laps, .variants = 2)
 SCENE(stopped_close, .prepare = two_records, .operate = operate_close, .meanwhile = laps,
       .variants = 2)
 SCENE(stopped_recover, .prepare = a_dead_participant, .operate = operate_recover,
@@ -466,6 +480,8 @@ SCENE(killed_claim, .prepare = two_records, .operate = operate_claim_and_publish
       .variants = 2, .kill = true)
 SCENE(killed_pinned, .prepare = two_records, .operate = operate_pinned, .meanwhile = laps,
       .variants = 2, .kill = true)
+SCENE(killed_crossed_publish, .operate = operate_crossed_publish, .meanwhile = laps, .variants = 2,
+      .kill = true)
 SCENE(killed_take, .prepare = four_records, .operate = operate_take, .meanwhile = laps,
       .variants = 2, .kill = true)
 SCENE(killed_close, .prepare = two_records, .operate = operate_close, .meanwhile = laps,
@@ -494,6 +510,8 @@ static const test tests[] = {
     {"a take or release that stands still at any instruction stops nobody", stopped_take},
     {"a take of crossed records that stands still at any instruction keeps the order",
      stopped_crossed_take},
+    {"records published crosswise by one that stands still at any instruction keep the order",
+     stopped_crossed_publish},
     {"a handle that stands still while it closes stops nobody", stopped_close},
     {"two may recover the same dead participant, at any instruction", stopped_recover},
     {"a pinned record that is taken at any instruction of a recovery leaves no slot behind",
@@ -508,6 +526,8 @@ static const test tests[] = {
     {"a put that is killed at any instruction is whole or gone", killed_put},
     {"a claim or publish that is killed at any instruction is whole or gone", killed_claim},
     {"a pinned publish that is killed at any instruction leaves no slot behind", killed_pinned},
+    {"records published crosswise by one that is killed at any instruction keep the order",
+     killed_crossed_publish},
     {"the rows of a taker that is killed at any instruction are delivered", killed_take},
     {"a handle that is killed while it closes leaves its entry to others", killed_close},
     {"a recovery that is killed at any instruction is completed by the next", killed_recover},

@@ -62,7 +62,10 @@ static void expect_parts_apart(const rf_geometry *geometry)
         CHECK(field->region_offset >= end);
         CHECK_EQUAL(field->region_offset % page, 0);
         CHECK_EQUAL(field->region_bytes % page, 0);
-        CHECK_EQUAL(field->region_bytes, geometry->slots * field->stride_bytes);
+        CHECK(field->region_bytes >= geometry->slots * field->stride_bytes);
+        CHECK(field->region_bytes < geometry->slots * field->stride_bytes + page);
+        CHECK(!rf_is_mirrored(geometry) ||
+              field->region_bytes == geometry->slots * field->stride_bytes);
         end = field->region_offset + field->region_bytes;
     }
     CHECK(geometry->segment_bytes >= end);
@@ -102,6 +105,60 @@ static void test_regions(void)
             free(again);
             free(geometry);
         }
+    }
+}
+
+/* Two fields: a sample of so many bytes, and a label of 8. */
+static rf_geometry *image_and_label(uint64_t bytes)
+{
+    rf_geometry *geometry = geometry_of(RF_UINT8, 1, &bytes);
+    geometry->fields = 2;
+    strcpy(geometry->field[1].name, "label");
+    geometry->field[1].dtype = RF_INT64;
+    return geometry;
+}
+
+static const struct {
+    uint32_t slots;
+    uint32_t huge_pages;
+    uint64_t bytes;
+    uint32_t rounded; /* 0: padded, so that there are as many as were asked for */
+} roundings[] = {
+    {2, 0, UINT64_C(64) << 20, 0},
+    {1, 0, UINT64_C(8) << 30, 0},
+    {2, 1, UINT64_C(64) << 20, 0},
+    {2, 0, 1000, 64},
+    {8, 0, 4096, 64},
+    {100, 0, 224 * 224 * 3, 128},
+    {256, 0, 224 * 224 * 3, 256},
+    {65, 0, 1 << 20, 0},
+    {3, 1, 300000, 0},
+    {32768, 1, 64, 32768},
+    {63, 0, 1 << 20, 64},
+};
+
+static void test_rounding(void)
+{
+    for (size_t i = 0; i < COUNT(roundings); i++) {
+        rf_options options = options_for(roundings[i].slots);
+        options.huge_pages = roundings[i].huge_pages;
+        rf_geometry *geometry = image_and_label(roundings[i].bytes),
+                    *exactly = malloc(sizeof *exactly);
+        plan_ok(&options, geometry);
+        CHECK_EQUAL(rf_is_mirrored(geometry), roundings[i].rounded != 0);
+        CHECK_EQUAL(geometry->slots, roundings[i].rounded ? roundings[i].rounded : options.slots);
+        expect_parts_apart(geometry);
+        *exactly = *geometry;
+        rf_options as_planned = options;
+        as_planned.slots = geometry->slots;
+        CHECK_EQUAL(rf_plan_exactly(&as_planned, exactly), RF_OK);
+        CHECK(memcmp(exactly, geometry, sizeof *exactly) ==
+              0); /* whoever attaches finds the same */
+        CHECK_EQUAL(rf_plan_exactly(&options, exactly), RF_OK);
+        uint64_t least = exactly->segment_bytes, spare = least / 3 > 1 << 20 ? least / 3 : 1 << 20;
+        CHECK(geometry->segment_bytes <= least + spare);
+        free(exactly);
+        free(geometry);
     }
 }
 
@@ -249,6 +306,45 @@ static void test_no_space(void)
     free(geometry);
 }
 
+/* Three slots, whose label's region is padded: what lies behind the last slot is not the first one. */
+static void test_runs_of_a_padded_ring_end_with_it(void)
+{
+    rf_options options = options_for(3);
+    rf_geometry *geometry = image_and_label(UINT64_C(2) << 20);
+    rf_ring *ring;
+    rf_lease *lease;
+    uint64_t next = 0, seen = 0;
+    plan_ok(&options, geometry);
+    CHECK_EQUAL(rf_ring_create(create_segment(0), &options, geometry, &ring), RF_OK);
+    free(geometry);
+    rf_ring *other = attach_ring();
+    CHECK(!rf_ring_is_mirrored(ring) && !rf_ring_is_mirrored(other));
+    for (int round = 0; round < 20; round++) {
+        CHECK_EQUAL(rf_claim(other, 1 + round % 3, 0, &lease), RF_OK);
+        uint32_t rows = rf_lease_rows(lease), first = rf_lease_first(lease);
+        CHECK(first + rows <= 3);
+        for (uint32_t row = 0; row < rows; row++, next++) {
+            ((uint64_t *)rf_lease_data(lease, 1))[row * 8] = next;
+            memset((uint8_t *)rf_lease_data(lease, 0) + ((uint64_t)row << 21), (int)next, 2 << 20);
+        }
+        CHECK_EQUAL(rf_publish(lease, rows, NULL, 0), RF_OK);
+        rf_lease_drop(lease);
+        while (seen < next) {
+            rf_take_request request = {.max_rows = 3, .min_rows = 1};
+            CHECK_EQUAL(rf_take(ring, &request, &lease), RF_OK);
+            CHECK(rf_lease_first(lease) + rf_lease_rows(lease) <= 3);
+            for (uint32_t row = 0; row < rf_lease_rows(lease); row++, seen++) {
+                CHECK_EQUAL(((uint64_t *)rf_lease_data(lease, 1))[row * 8], seen);
+                CHECK_EQUAL(((uint8_t *)rf_lease_data(lease, 0))[((uint64_t)(row + 1) << 21) - 1],
+                            (uint8_t)seen);
+            }
+            rf_lease_drop(lease);
+        }
+    }
+    close_ring(other);
+    close_ring(ring);
+}
+
 /* ---- Strange segments ----------------------------------------------------------------------- */
 
 static rf_status attach_status(void)
@@ -291,7 +387,7 @@ static void test_short_files(void)
     CHECK_EQUAL(rf_segment_version(fd), 0);
     CHECK_EQUAL(ftruncate(fd, 1 << 20), 0);
     CHECK_EQUAL(attach_status(), RF_UNFINISHED); /* all zero: someone is making it */
-    rf_segment_discard(fd);
+    close(fd);
 }
 
 static void test_truncated(void)
@@ -393,6 +489,10 @@ static const test tests[] = {
     {"the stride of a sample is its bytes rounded up to 64, for every dtype", test_dtypes},
     {"an unknown dtype is refused", test_unknown_dtypes},
     {"regions are whole pages, apart from each other, and planned alike twice", test_regions},
+    {"slots are rounded up where that costs little memory, and else stay as many as asked for",
+     test_rounding},
+    {"runs of a ring whose regions are padded end at its end",
+     test_runs_of_a_padded_ring_end_with_it},
     {"a size that overflows is too large", test_overflow},
     {"fields that are too large only together are too large", test_many_large_fields},
     {"a plan that makes no sense is refused", test_invalid_plans},

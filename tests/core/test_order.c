@@ -1,4 +1,4 @@
-/* Records of one producer are taken in the order in which it published them. */
+/* A record that was published before another one of the same handle was claimed is taken first; others lie in a row. */
 #include "check.h"
 
 static uint64_t random_state = 88172645463325252u;
@@ -22,17 +22,106 @@ static void scramble_cursors(rf_ring *ring)
 
 /* ---- By hand -------------------------------------------------------------------------------- */
 
+/* Claims that overlap have no order that anybody could observe: what lies in a row comes in one batch. */
 static void test_crossed_claims(void)
 {
     rf_ring *ring = create_ring(6);
     for (uint64_t round = 0; round < 60; round += 6) {
         rf_lease *first = claim(ring, 2), *second = claim(ring, 2), *third = claim(ring, 2);
-        publish(third, 2, round);
-        publish(first, 2, round + 2);
-        publish(second, 2, round + 4);
-        for (uint64_t i = 0; i < 6; i++)
-            take_expecting(ring, round + i);
+        publish(third, 2, round + 4);
+        publish(first, 2, round);
+        publish(second, 2, round + 2);
+        rf_lease *batch = take(ring, 6);
+        CHECK_EQUAL(rf_lease_rows(batch), 6);
+        for (uint32_t i = 0; i < 6; i++)
+            CHECK_EQUAL(number_at(batch, i), round + i);
+        rf_lease_drop(batch);
     }
+    expect_all_free(ring);
+    close_ring(ring);
+}
+
+/* In any order, of any length, and with others of the same claims published before and behind. */
+static void test_many_crossed_claims(void)
+{
+    enum { CLAIMS = 24 };
+    rf_ring *ring = create_ring(256);
+    for (int round = 0; round < 400; round++) {
+        rf_lease *claims[CLAIMS];
+        uint32_t rows = 2, all = 0, left = CLAIMS;
+        put(ring, 0);
+        for (uint32_t i = 0; i < CLAIMS; i++) {
+            claims[i] = claim(ring, rows = 1 + random_below(3));
+            all += rows;
+        }
+        while (left > 0) {
+            uint32_t which = random_below(left);
+            rf_lease *now = claims[which];
+            publish(now, rf_lease_rows(now), 7);
+            claims[which] = claims[--left];
+        }
+        put(ring, 1);
+        rf_lease *batch = take(ring, 256);
+        CHECK_EQUAL(rf_lease_rows(batch), all + 2);
+        CHECK_EQUAL(number_at(batch, 0), 0);
+        CHECK_EQUAL(number_at(batch, all + 1), 1);
+        rf_lease_drop(batch);
+    }
+    expect_all_free(ring);
+    close_ring(ring);
+}
+
+/* What was claimed behind both of two that crossed follows both, wherever the search for it begins. */
+static void test_behind_crossed_claims(void)
+{
+    for (uint32_t cursor = 0; cursor < 5; cursor++) {
+        rf_ring *ring = create_ring(5);
+        rf_lease *held = claim(ring, 1), *first = claim(ring, 1), *second = claim(ring, 1);
+        publish(second, 1, 12);
+        rf_lease *third = claim(ring, 1); /* behind `second`, beside `first` */
+        publish(third, 1, 13);
+        publish(first, 1, 11);
+        rf_lease_drop(held);
+        atomic_store(&ring->header->claim_cursor, 0);
+        put(ring, 14); /* in slot 0, behind all three */
+        CHECK_EQUAL(state_of(ring, 0), RF_STATE_READY);
+        bool taken[15] = {false};
+        for (uint32_t i = 0; i < 4; i++) {
+            atomic_store(&ring->header->take_cursor, cursor);
+            rf_lease *batch = take(ring, 1);
+            uint64_t number = number_at(batch, 0);
+            CHECK(number != 13 || taken[12]);
+            CHECK(number != 14 || (taken[11] && taken[12] && taken[13]));
+            taken[number] = true;
+            rf_lease_drop(batch);
+        }
+        expect_all_free(ring);
+        close_ring(ring);
+        shm_unlink(segment_name(0));
+    }
+}
+
+/* A taker is faster than who would put its record in front. */
+static void test_crossed_with_a_taker(void)
+{
+    rf_ring *ring = create_ring(8);
+    rf_lease *first = claim(ring, 2), *second = claim(ring, 2), *third = claim(ring, 2);
+    publish(second, 2, 3);
+    publish(third, 2, 5);
+    rf_lease *batch = take(ring, 1); /* half of the second */
+    CHECK_EQUAL(number_at(batch, 0), 3);
+    publish(first, 2, 1);
+    put(ring, 7);
+    rf_lease_drop(batch);
+    uint64_t before = 0;
+    for (uint32_t rows = 0; rows < 6;) {
+        rf_lease *next = take(ring, 8);
+        for (uint32_t row = 0; row < rf_lease_rows(next); row++)
+            before = number_at(next, row);
+        rows += rf_lease_rows(next);
+        rf_lease_drop(next);
+    }
+    CHECK_EQUAL(before, 7); /* the last is the one that was claimed behind them all */
     expect_all_free(ring);
     close_ring(ring);
 }
@@ -67,42 +156,71 @@ static void test_skipped_slots(void)
 static void test_a_batch_ends_where_the_order_does(void)
 {
     rf_ring *ring = create_ring(4);
-    rf_lease *first = claim(ring, 1), *second = claim(ring, 1), *third = claim(ring, 1);
-    publish(third, 1, 0);  /* slot 2 */
-    publish(first, 1, 1);  /* slot 0 */
-    publish(second, 1, 2); /* slot 1 */
+    rf_lease *first = claim(ring, 1), *second = claim(ring, 1);
+    publish(second, 1, 0); /* slot 1 */
+    rf_lease_drop(first);
+    atomic_store(&ring->header->claim_cursor, 0);
+    put(ring, 1); /* slot 0 */
+    put(ring, 2); /* slot 2 */
+    atomic_store(&ring->header->take_cursor, 0);
     rf_lease *batch = take(ring, 4);
-    CHECK_EQUAL(rf_lease_first(batch), 2);
+    CHECK_EQUAL(rf_lease_first(batch), 1);
     CHECK_EQUAL(rf_lease_rows(batch), 1);
     rf_lease *next = take(ring, 4);
     CHECK_EQUAL(rf_lease_first(next), 0);
-    CHECK_EQUAL(rf_lease_rows(next), 2);
+    CHECK_EQUAL(rf_lease_rows(next), 1);
     rf_lease_drop(batch);
     rf_lease_drop(next);
+    take_expecting(ring, 2);
+    expect_all_free(ring);
     close_ring(ring);
 }
 
 /* ---- At random ------------------------------------------------------------------------------ */
 
-enum { HANDLES = 3, OPEN_CLAIMS = 4, OPEN_BATCHES = 3, MAX_ROWS = 5 };
+enum { HANDLES = 3, OPEN_CLAIMS = 4, OPEN_BATCHES = 3, MAX_ROWS = 5, MOST_RECORDS = 1 << 19 };
 
 typedef struct player {
     rf_ring *ring;
     rf_lease *claims[OPEN_CLAIMS], *batches[OPEN_BATCHES];
     rf_lease *pinned;
-    uint64_t published, taken;
+    uint64_t published, since[OPEN_CLAIMS], taken;
+    struct {
+        uint32_t since; /* so many were published when it was claimed */
+        bool taken;
+    } *records;
+    uint64_t all_taken; /* up to here */
 } player;
+
+/* Of what was published before it was claimed, everything is taken. */
+static void note_taken(player *players, uint64_t number)
+{
+    player *its = &players[number >> 32];
+    uint32_t which = (uint32_t)number;
+    CHECK(which < its->published && !its->records[which].taken);
+    CHECK(its->records[which].since <= its->all_taken);
+    its->records[which].taken = true;
+    while (its->all_taken < its->published && its->records[its->all_taken].taken)
+        its->all_taken++;
+    its->taken++;
+}
 
 static void claim_or_publish(player *now, uint64_t mark)
 {
-    rf_lease **lease = &now->claims[random_below(OPEN_CLAIMS)];
+    uint32_t which = random_below(OPEN_CLAIMS);
+    rf_lease **lease = &now->claims[which];
     if (!*lease) {
+        now->since[which] = now->published;
         rf_claim(now->ring, 1 + random_below(MAX_ROWS), 0, lease);
         return;
     }
     uint32_t rows = random_below(rf_lease_rows(*lease) + 1);
-    for (uint32_t row = 0; row < rows; row++)
+    for (uint32_t row = 0; row < rows; row++) {
+        CHECK(now->published < MOST_RECORDS);
+        /* The rows of a claim keep their order. */
+        now->records[now->published].since = (uint32_t)now->since[which];
         set_number(*lease, row, mark << 32 | now->published++);
+    }
     bool pin = !now->pinned && random_below(4) == 0;
     CHECK_EQUAL(rf_publish(*lease, rows, NULL, pin), RF_OK);
     if (pin)
@@ -121,10 +239,8 @@ static void take_or_release(player *players, player *now)
         return;
     }
     *lease = take(now->ring, 1 + random_below(MAX_ROWS));
-    for (uint32_t row = 0; *lease && row < rf_lease_rows(*lease); row++) {
-        uint64_t number = number_at(*lease, row);
-        CHECK_EQUAL((uint32_t)number, players[number >> 32].taken++);
-    }
+    for (uint32_t row = 0; *lease && row < rf_lease_rows(*lease); row++)
+        note_taken(players, number_at(*lease, row));
 }
 
 static void play(uint32_t slots, int moves)
@@ -132,6 +248,8 @@ static void play(uint32_t slots, int moves)
     player players[HANDLES] = {{.ring = create_ring(slots)}};
     for (int i = 1; i < HANDLES; i++)
         players[i].ring = attach_ring();
+    for (int i = 0; i < HANDLES; i++)
+        players[i].records = calloc(MOST_RECORDS, sizeof *players[i].records);
     for (int move = 0; move < moves; move++) {
         player *now = &players[random_below(HANDLES)];
         if (random_below(10) == 0)
@@ -159,13 +277,13 @@ static void play(uint32_t slots, int moves)
     rf_lease *batch;
     while ((batch = take(rest_of_it.ring, MAX_ROWS))) {
         for (uint32_t row = 0; row < rf_lease_rows(batch); row++)
-            CHECK_EQUAL((uint32_t)number_at(batch, row),
-                        players[number_at(batch, row) >> 32].taken++);
+            note_taken(players, number_at(batch, row));
         rf_lease_drop(batch);
     }
     expect_all_free(players[0].ring);
     for (int i = HANDLES - 1; i >= 0; i--) {
         CHECK_EQUAL(players[i].taken, players[i].published);
+        free(players[i].records);
         close_ring(players[i].ring);
     }
     shm_unlink(segment_name(0));
@@ -283,8 +401,11 @@ static void test_rows_behind_a_lost_one(void)
 }
 
 static const test tests[] = {
-    {"claims that are published crosswise are taken in the order of publishing",
-     test_crossed_claims},
+    {"claims that are published crosswise lie in a row for takers", test_crossed_claims},
+    {"so do many, of several rows, whatever the order of publishing", test_many_crossed_claims},
+    {"a record that was claimed behind two that crossed follows both", test_behind_crossed_claims},
+    {"a taker that is faster than who publishes crosswise breaks no order",
+     test_crossed_with_a_taker},
     {"a record in a slot that was skipped waits for the older ones", test_skipped_slots},
     {"a batch ends where the next record in place is not the next in order",
      test_a_batch_ends_where_the_order_does},

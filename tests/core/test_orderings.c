@@ -178,11 +178,42 @@ static void test_answers(void)
     close_desk(&own);
 }
 
+/* ---- A producer's failure ------------------------------------------------------------------- */
+
+static void *fail_alone(void *ring)
+{
+    rf_block block;
+    char text[RF_FAILURE_BYTES];
+    memset(text, 'x', sizeof text);
+    CHECK_EQUAL(rf_producing_begin(ring, 0, &block), RF_OK);
+    rf_producing_fail(ring, block, text, sizeof text);
+    rf_producing_end(ring, block);
+    return NULL;
+}
+
+static void test_text(void)
+{
+    for (int round = 0; round < 20; round++) {
+        char text[RF_FAILURE_BYTES + 1];
+        rf_ring *ring = create_ring(1);
+        pthread_t producer = start_thread(fail_alone, ring);
+        while (!rf_ring_has_failed(ring))
+            sched_yield();
+        CHECK_EQUAL(rf_ring_failure(ring, text), RF_FAILURE_BYTES);
+        for (int at = 0; at < RF_FAILURE_BYTES; at++)
+            CHECK_EQUAL(text[at], 'x');
+        join_thread(producer);
+        close_ring(ring);
+        shm_unlink(segment_name(0));
+    }
+}
+
 static const test tests[] = {
     {"a payload is whole when a taker sees it, and read when a producer writes there again",
      test_payload},
     {"an answer is whole when its client sees it, and read when an engine writes there again",
      test_answers},
+    {"the text of a failure is whole when a taker sees it", test_text},
     {"slots that two threads hold go back when both have read them", test_shared_lease},
 };
 

@@ -350,6 +350,35 @@ static void test_gone(void)
     close_desk(&own);
 }
 
+/* The link 0 says that no answer is wanted. No cell has it, whatever its epoch: also not the first after many uses. */
+static void test_links_at_any_epoch(void)
+{
+    desk own = create_desk(2, 2);
+    static const uint64_t epochs[] = {UINT64_C(1) << 39, UINT64_C(1) << 40, UINT64_C(3) << 40,
+                                      UINT64_C(1) << 47, 0};
+    for (size_t i = 0; i < COUNT(epochs); i++) {
+        for (uint32_t cell = 0; cell < 2; cell++)
+            atomic_store(&own.pool->words[cell],
+                         rf_word(RF_STATE_FREE, RF_NO_OWNER, epochs[i] - 1));
+        for (uint64_t number = 1; number < 7; number++) { /* up to that epoch, at it and past it */
+            rf_lease *cell = ask(&own, number);
+            CHECK_EQUAL(serve(&own, 1), 1);
+            CHECK_EQUAL(wait_until(cell, 0, rf_now_ns() + 1000 * NS_PER_MS), RF_OK);
+            expect_answer(cell, 0, number);
+            rf_lease_drop(cell);
+        }
+    }
+    /* A record's slot is named in the same way. */
+    atomic_store(&own.ring->words[0], rf_word(RF_STATE_FREE, RF_NO_OWNER, UINT64_C(1) << 40));
+    atomic_store(&own.ring->header->claim_cursor, 0);
+    put(own.ring, 1);
+    put(own.ring, 2);
+    atomic_store(&own.ring->header->take_cursor, 1);
+    take_expecting(own.ring, 1);
+    take_expecting(own.ring, 2);
+    close_desk(&own);
+}
+
 static void test_closed_handles(void)
 {
     desk own = create_desk(4, 2), client = attach_desk();
@@ -386,6 +415,7 @@ static const test tests[] = {
     {"who has handed a request on answers it no more", test_handed_on},
     {"a pool takes and publishes nothing", test_pools_carry_no_records},
     {"a record is gone when it was released", test_gone},
+    {"a cell of any epoch has a link", test_links_at_any_epoch},
     {"answers are read after the handle was closed, and none is waited for", test_closed_handles},
 };
 

@@ -177,11 +177,13 @@ static void test_stopped_engine(void)
     close_desk(&own);
 }
 
-/* The kernel drops the locks of a dying process file by file: the ring's goes, the pool's is still there. */
+/* As a process of another PID namespace sees it, whose locks the kernel drops one by one: the ring's goes, the
+ * pool's is still there. */
 static void die_by_parts(desk *own)
 {
     take_and_hold(own);
-    set_lock(own->ring->fd, participant_byte(rf_self(own->ring)), F_UNLCK);
+    rf_stake_end(&own->ring->stake);
+    rf_witness_withdraw(&own->ring->participants[rf_self(own->ring) - 1].who);
 }
 
 static void test_dying_engine(void)

@@ -224,7 +224,7 @@ def test_of_two_engines_one_is_killed_and_the_other_answers_all(make_ring, engin
     client = make_client(ring.name)
     stuck = client.submit(x_of(13))
     wait_until(lambda: 13 in logged(log))
-    other = engine().serve(ring, first_number)
+    other = engine().serve(ring, first_number, same_model=False)
     assert client.predict(rows_of(range(40))).tolist() == list(range(40))
     made_the_cells.child.kill()
     assert stuck.result() == 13

@@ -80,6 +80,24 @@ def test_a_strategy_may_return_several_outputs():
 
 
 @on_two_cpus
+def test_a_strategys_replica_that_returns_rows_too_many_or_too_few_is_an_error_and_never_cut():
+    import tensorflow as tf
+
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    models = {
+        "twice": lambda x: tf.repeat(x, 2, axis=0),
+        "one": lambda x: tf.reduce_mean(x, axis=0, keepdims=True),
+        "scalar": tf.reduce_sum,
+    }
+    for model in models.values():
+        with (
+            ringfeed.Ring.create(None, FIELDS, slots=64) as ring,
+            pytest.raises((ValueError, tf.errors.InvalidArgumentError), match="row for each row"),
+        ):
+            ringfeed.Engine(ring, model, batch_size=8, strategy=strategy).start()
+
+
+@on_two_cpus
 def test_a_device_that_does_not_exist_is_named_with_those_that_do():
     with (
         ringfeed.Ring.create(None, FIELDS, slots=64) as ring,

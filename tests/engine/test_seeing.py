@@ -235,3 +235,32 @@ def test_batches_are_marked_for_tensorflows_profiler(ring, serve, make_client, t
     traces = [path.read_bytes() for path in tmp_path.rglob("*.xplane.pb")]
     assert traces
     assert any(b"ringfeed.batch" in trace for trace in traces)
+
+
+def test_metrics_are_shown_again_after_they_were_unregistered(ring, serve, make_client):
+    engine, registry = serve(ring), prometheus_client.CollectorRegistry()
+    collector = engine.register_metrics(registry)
+    registry.unregister(collector)
+    assert not prometheus_client.generate_latest(registry)
+    for _ in range(2):
+        engine.register_metrics(registry)
+        assert prometheus_client.generate_latest(registry).count(b"\nringfeed_engine_ready_rows{") == 1
+
+
+def test_the_label_of_engines_does_not_grow_with_each_that_was(ring, serve, make_client):
+    registry = prometheus_client.CollectorRegistry()
+    kept = []
+    for _ in range(3):
+        engine = ringfeed.Engine(ring, first_number, linger=0.0)
+        engine.register_metrics(registry)
+        with engine:
+            assert make_client(ring).predict(x_of(1)) == 1
+            shown = prometheus_client.generate_latest(registry).decode()
+            assert 'engine="0"' in shown
+            assert 'engine="1"' not in shown
+        kept.append(engine)  # as a notebook keeps them
+    two = [serve(ring), serve(ring)]
+    for engine in two:
+        engine.register_metrics(registry)
+    labels = {sample.labels["engine"] for family in registry.collect() for sample in family.samples}
+    assert labels == {"0", "1"}

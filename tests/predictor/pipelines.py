@@ -10,33 +10,33 @@ import numpy as np
 
 from ringfeed.errors import ItemError
 from ringfeed.nest import put_together
-from ringfeed.pipeline import Pipeline, Source
+from ringfeed.pipeline import Pipeline
 from ringfeed.progress import Progress
-from ringfeed.record_spec import Field, RecordSpec, as_dtype
-from ringfeed.worker_main import Sample
+from ringfeed.sample_spec import Wanted
+from ringfeed.source import Source
 from ringfeed.workers import WorkerPool
 
 
-def spec_of(sample: Sample | None) -> tuple[Any, RecordSpec]:
-    assert sample is not None
-    fields = (Field(str(i), tuple(shape), as_dtype(dtype)) for i, (shape, dtype) in enumerate(sample.leaves))
-    return sample.template, RecordSpec.of(fields)
+def wanted_of(shape: tuple[int, ...], dtype: str = "float32") -> Wanted:
+    """Return what a model of one input takes, whatever the samples are."""
+    return Wanted((shape, dtype), is_binding=True)
 
 
-def copy_rows(batch: Any, template: Any) -> Any:
-    return put_together(template, [np.array(batch[name]) for name in batch])
+def copy_rows(rows: Any, template: Any) -> Any:
+    return put_together(template, [np.array(rows[name]) for name in rows])
 
 
 class Run:
     """A pool and a pipeline, and what a call through them brought."""
 
     def __init__(self, function: Callable[..., Any], workers: int = 2, **options: Any) -> None:
-        self.pool = WorkerPool(function, workers)
+        of_workers = {name: options.pop(name) for name in ("initializer", "item_timeout") if name in options}
+        self.pool = WorkerPool(function, workers, **of_workers)
         self.partition = options.pop("partition", "dynamic")
         self.pipeline = Pipeline(
             self.pool,
             options.pop("model", copy_rows),
-            options.pop("choose_spec", spec_of),
+            options.pop("wanted", Wanted(None)),
             options.pop("batch_size", 16),
             options.pop("slots", None),
             self.partition != "dynamic",

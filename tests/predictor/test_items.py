@@ -54,13 +54,49 @@ def test_an_array_with_strides_is_not_pickled_either() -> None:
     np.testing.assert_array_equal(through_memory(array), array)
 
 
-def test_arrays_of_an_item_look_at_the_message_itself() -> None:
-    encoded = EncodedItem(np.arange(1000))
+@pytest.mark.parametrize("dtype", [np.uint8, np.float64, np.complex64])
+@pytest.mark.parametrize("nest", [lambda array: array, lambda array: [array], lambda array: {"a": (array, "x")}])
+def test_arrays_of_an_item_are_the_receivers_own(nest, dtype) -> None:
+    array = np.arange(1000).astype(dtype)
+    encoded = EncodedItem(nest(array))
     message = np.zeros(encoded.message_bytes, np.uint8)
     encoded.write(message)
-    array = read_item(message)
-    assert np.shares_memory(array, message)
-    assert array.ctypes.data % 64 == message.ctypes.data % 64
+    arrived = read_item(message)
+    message[:] = 0xFF  # the slot is another item's now
+    found = arrived
+    while not isinstance(found, np.ndarray):
+        found = found["a"] if isinstance(found, dict) else found[0]
+    np.testing.assert_array_equal(found, array)
+    assert found.flags.writeable
+    assert found.ctypes.data % 64 == 0
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        bytearray(b"b" * 5000),
+        np.frombuffer(b"r" * 5000, np.uint8),
+        np.ma.masked_array(np.arange(600), np.arange(600) % 2 == 0),
+        np.arange(1200, dtype=np.float32).reshape(30, 40)[::2, ::2],
+        np.zeros(800, [("a", "f4"), ("b", "u1")]),
+    ],
+    ids=["bytearray", "read-only array", "masked array", "strided array", "structured array"],
+)
+def test_nothing_of_an_item_looks_at_the_message(item: object) -> None:
+    encoded = EncodedItem([item])
+    message = np.zeros(encoded.message_bytes, np.uint8)
+    encoded.write(message)
+    before = pickle.dumps(through_memory([item]), protocol=5)
+    [arrived] = read_item(message)
+    message[:] = 0xFF
+    assert pickle.dumps([arrived], protocol=5) == before
+
+
+def test_a_masked_array_with_strides_keeps_its_mask() -> None:
+    item = np.ma.masked_array(np.arange(60).reshape(6, 10), np.arange(60).reshape(6, 10) % 3 == 0)[::2, ::2]
+    arrived = through_memory(item)
+    assert isinstance(arrived, np.ma.MaskedArray)
+    np.testing.assert_array_equal(np.ma.getmaskarray(arrived), np.ma.getmaskarray(item))
 
 
 def test_a_function_and_a_local_class_travel() -> None:

@@ -8,13 +8,14 @@ import resource
 import signal
 import sys
 import time
+from typing import Any
 
 import numpy as np
 import pytest
 
-from pipelines import copy_rows, running
+from pipelines import copy_rows, running, wanted_of
 from ringfeed.errors import PreprocessError, RingFeedError, WorkerCrashed
-from ringfeed.record_spec import RecordSpec
+from ringfeed.sample_spec import Wanted
 from support import wait_until
 
 
@@ -316,11 +317,7 @@ def test_a_function_with_out_writes_into_the_slot_itself() -> None:
         assert not out.flags.owndata
         out[...] = item
 
-    def choose(sample):
-        assert sample is None
-        return 0, RecordSpec({"0": ((16,), "float32")})
-
-    with running(decode, choose_spec=choose) as run:
+    with running(decode, wanted=wanted_of((16,))) as run:
         results, failures = run(range(100))
     assert not failures
     assert {index: row[0] for index, row in results.items()} == {i: i for i in range(100)}
@@ -332,7 +329,7 @@ def test_a_function_with_out_that_raises_loses_only_its_item() -> None:
             raise ValueError("no")
         out[...] = item
 
-    with running(decode, choose_spec=lambda sample: (0, RecordSpec({"0": ((16,), "float32")}))) as run:
+    with running(decode, wanted=wanted_of((16,))) as run:
         results, [failure] = run(range(10))
     assert failure.index == 5
     assert len(results) == 9
@@ -351,7 +348,7 @@ def exits_on_five_with_out(item: int, out: np.ndarray) -> None:
 @pytest.mark.parametrize("function", [exits_on_five, exits_on_five_with_out])
 @pytest.mark.parametrize("first", [0, 5])
 def test_a_function_that_exits_loses_only_its_item(function, first: int) -> None:
-    choose = {"choose_spec": lambda sample: (0, RecordSpec({"0": ((16,), "float32")}))}
+    choose = {"wanted": wanted_of((16,))}
     with running(function, **choose if function is exits_on_five_with_out else {}) as run:
         pids = run.pool.process_ids
         results, [failure] = run(range(first, 10))
@@ -385,7 +382,7 @@ def test_a_result_of_any_layout_arrives_as_it_is(form: str) -> None:
     def function(item: int) -> np.ndarray:
         return shape(np.arange(12, dtype=np.float32).reshape(3, 4) + item)
 
-    with running(function, choose_spec=lambda sample: (0, RecordSpec({"0": ((3, 4), "float32")}))) as run:
+    with running(function, wanted=wanted_of((3, 4))) as run:
         results, failures = run(range(40))
     assert not failures
     for index in range(40):
@@ -480,3 +477,78 @@ def test_a_ctrl_c_that_is_lost_in_a_destructor_is_raised_all_the_same(lost_in: s
             assert lost_in == "a wait"
             if len(chunk.indices):
                 run.pool.mend = lambda: Interrupted() and 0  # between two slices of the wait
+
+
+# ---- the first item of a call ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("linger", [None, 0.0])
+def test_batches_of_one_row_work_in_every_call(linger: float | None) -> None:
+    with running(as_row, batch_size=1) as run:
+        for _ in range(3):
+            results, failures = run(range(20), batch_size=1, linger=linger)
+            assert not failures
+            assert {index: row[0] for index, row in results.items()} == {i: i for i in range(20)}
+
+
+@pytest.mark.parametrize("batch_size", [16, 128, 1000])
+def test_more_failures_than_their_ring_holds_stop_nobody(batch_size: int) -> None:
+    def decode(item: int) -> np.ndarray:
+        if item != 7:
+            raise ValueError("no")
+        return as_row(item)
+
+    with running(decode, batch_size=batch_size) as run:
+        for _ in range(2):
+            results, failures = run(range(1500), batch_size=batch_size)
+            assert sorted(results) == [7]
+            assert len(failures) == 1499
+
+
+def test_a_named_tuple_of_the_main_module_may_change_its_shapes_from_call_to_call() -> None:
+    Pair = collections.namedtuple("Pair", "a b")
+    Pair.__module__ = "__main__"
+
+    def pair(side: int) -> Any:
+        return Pair(np.full(side, 1.0), np.full(2, 2.0))
+
+    def model(rows: Any, template: Any) -> np.ndarray:
+        return np.array([len(rows["0"][0])] * len(rows["0"]))
+
+    with running(pair, model=model) as run:
+        for side in (2, 5, 3):
+            results, failures = run([side] * 20)
+            assert not failures
+            assert set(results.values()) == {side}
+
+
+def test_what_the_model_does_not_take_decides_nothing() -> None:
+    def picture(item: int) -> dict[str, Any]:
+        boxes = np.zeros((item % 3, 4))
+        return {"boxes": boxes, "image": np.full(4, item, np.float32), "name": None if item % 2 else "text"}
+
+    wanted = Wanted({"image": ((4,), "float32")})
+    with running(picture, wanted=wanted, model=lambda rows, template: np.array(rows["0"])) as run:
+        rings = set()
+        for first in (0, 1, 2):
+            results, failures = run(range(first, 30))
+            assert not failures
+            assert {index + first: row[0] for index, row in results.items()} == {i: i for i in range(first, 30)}
+            rings.add(id(run.pipeline.rows))
+        assert len(rings) == 1
+
+
+def test_with_a_spec_that_settles_all_no_item_travels_alone(tmp_path: pathlib.Path) -> None:
+    def decode(item: int) -> np.ndarray:
+        if item == 0:
+            wait_for(tmp_path / "the other was here")
+        else:
+            (tmp_path / "the other was here").touch()
+        return as_row(item)
+
+    with running(decode, wanted=wanted_of((16,))) as run:
+        run([5])
+        (tmp_path / "the other was here").unlink()
+        results, failures = run(range(2))
+    assert not failures
+    assert sorted(results) == [0, 1]

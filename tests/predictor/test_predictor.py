@@ -311,7 +311,7 @@ def test_without_preprocess_no_process_is_started(cnn, pictures) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"workers": 0}, "workers 0"),
+        ({"workers": -1}, "workers -1"),
         ({"batch_size": -1}, "batch_size -1"),
         ({"on_error": "ignore"}, "on_error 'ignore'"),
         ({"partition": "random"}, "partition 'random'"),

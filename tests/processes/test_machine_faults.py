@@ -1,5 +1,6 @@
 """What the machine refuses: shared memory, descriptors, locked memory, a name that another one makes."""
 
+import contextlib
 import os
 import resource
 import shutil
@@ -8,11 +9,12 @@ import sys
 import textwrap
 import threading
 import warnings
+from pathlib import Path
 
 import pytest
 
 import ringfeed
-from support import record, segments, take_all
+from support import record, run_program, segments, take_all
 
 FIELDS = {"x": ((512,), "int64")}
 
@@ -310,3 +312,71 @@ def test_of_two_creators_exactly_one_makes_the_ring_round_after_round(ring_name,
         child.tell(None)
         child.result()
     assert not [name for name in segments() if name.startswith(ring_name)]
+
+
+# ---- Limits of memory --------------------------------------------------------------------------------
+
+
+def test_a_shared_memory_without_a_limit_of_its_own_takes_rings_and_refuses_what_no_memory_holds():
+    source = """
+    from ringfeed.cli import main
+    with create("fits", 20) as ring:
+        ring.put({"x": np.ones(MIB, np.uint8)})
+        print(int(ring.take(1)["x"].sum()) == MIB)
+    print(said_by(create, "huge", 2**23))
+    print(os.listdir("/dev/shm"))
+    main(["doctor", "--no-tensorflow"])
+    """
+    lines = run_with_own_shm("size=0", source)
+    assert lines[0] == "True"
+    assert lines[1].startswith("NoSpace: ring 'huge': 8388608 slots of 1048576 bytes need 8")
+    assert "bytes of memory" in lines[1]
+    assert lines[2] == "[]"
+    assert "ok  /dev/shm: no limit of its own (tmpfs of size=0): what memory there is limits rings" in lines
+
+
+@pytest.fixture
+def control_group():
+    """A control group of 64 MB; the test is skipped where this process may not make one."""
+    for mounted, limit in (
+        (Path("/sys/fs/cgroup"), "memory.max"),
+        (Path("/sys/fs/cgroup/unified"), "memory.max"),
+        (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"),
+    ):
+        folder = mounted / f"ringfeed-test-{os.getpid()}"
+        with contextlib.suppress(OSError):
+            folder.mkdir()
+            if (folder / limit).exists():
+                (folder / limit).write_text(str(64 << 20))
+                yield folder
+                folder.rmdir()
+                return
+            folder.rmdir()
+    pytest.skip("may not make a control group with a limit of memory")
+
+
+def test_a_ring_beyond_the_limit_of_a_control_group_is_no_space_and_leaves_nothing(control_group, ring_name):
+    inner = control_group / "inner"
+    inner.mkdir()
+    program = f"""
+        open("{inner}/cgroup.procs", "w").write(str(os.getpid()))
+        fields = {{"x": ((1 << 20,), "uint8")}}
+        for make, *name in ((ringfeed.Ring.create, {ring_name!r}), (ringfeed.Ring.create_nameless,)):
+            try:
+                make(*name, fields, 200)
+            except ringfeed.NoSpace as error:
+                print(error)
+        with ringfeed.Ring.create({ring_name!r}, {{"x": ((1 << 20,), "uint8")}}, 4) as ring:
+            print(ring.slots)
+        """
+    try:
+        status, out, err = run_program(program)
+    finally:
+        inner.rmdir()
+    assert (status, err) == (0, "")
+    named, nameless, slots = out.splitlines()
+    for said in (named, nameless):
+        assert f"of memory, the control group {control_group}" in said
+        assert "200 slots of 1048576 bytes need 2" in said
+    assert slots == "4"
+    assert ring_name not in segments()

@@ -27,7 +27,7 @@ def produce(pipe, name, who, count, way):
         rows = None if way == "claim" else min(way, count - number)
         with ring.claim(rows) as slots:
             numbers = np.arange(number, number + len(slots))
-            slots["x"] = numbers if rows is None else numbers[:, None]
+            slots["x"][...] = numbers if rows is None else numbers[:, None]
             slots["who"] = who
             slots.tags = numbers
         number += len(slots.tags)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import textwrap
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +15,8 @@ import tensorflow as tf
 
 import ringfeed
 from ringfeed.record_spec import Field
+from ringfeed.tf import element_spec, generator
+from support import wait_until
 
 
 def fill(ring: ringfeed.Ring, numbers: Iterable[int]) -> None:
@@ -108,3 +115,88 @@ def drain(dataset: Any) -> Iterator[Any]:
             return
         yield element
         del element
+
+
+def from_generator(ring: ringfeed.Ring, batch_size: int, *, structure: Any = None, **options: Any) -> tf.data.Dataset:
+    """Return a dataset by `from_generator`, as its users write it."""
+    shape = {name: options[name] for name in ("drop_remainder", "cut") if name in options}
+    return tf.data.Dataset.from_generator(
+        generator(ring, batch_size, structure=structure, **options),
+        output_signature=element_spec(ring, batch_size, structure=structure, **shape),
+    )
+
+
+def as_asked(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Take nothing ahead: TensorFlow adds a prefetch of its own, else."""
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.experimental_optimization.inject_prefetch = False
+    return dataset.with_options(options)
+
+
+@tf.function
+def read_in_graph(elements: Any) -> Any:
+    """Return the first number of every row, in a loop inside the graph."""
+    found = tf.zeros([0], tf.int64)
+    for element in elements:
+        found = tf.concat([found, element[:, 0]], 0)
+    return found
+
+
+def read_eagerly(elements: Any) -> Any:
+    """Return the first number of every row, in a loop that holds an element while it asks for the next."""
+    found: list[int] = []
+    for element in elements:
+        found += first_numbers(element)
+    return tf.constant(found, tf.int64)
+
+
+# ---- Ctrl-C ------------------------------------------------------------------------------------------
+
+WAITS = {
+    "a loop": "for element in elements: pass",
+    "a loop with a prefetch": "for element in elements.prefetch(2): pass",
+    "a loop in a graph": """
+        @tf.function
+        def read(elements):
+            for element in elements:
+                tf.print(element, output_stream=sys.stderr)
+        read(elements)
+    """,
+    "a model": """
+        import keras
+        keras.Sequential([keras.Input((512,)), keras.layers.Dense(1)]).predict(elements, verbose=0)
+    """,
+}
+"""Ways of a program to wait for a ring's elements in its main thread."""
+
+
+def end_a_wait_by_ctrl_c(ring: ringfeed.Ring, file: Path, elements: str, wait: str) -> None:
+    """Run a program that makes `elements` over the ring and waits; Ctrl-C ends the wait, then the program ends.
+
+    It stands in a file: of that, a loop can be brought into a graph.
+    """
+    file.write_text(f"""
+import sys
+import tensorflow as tf
+import ringfeed
+
+ring = ringfeed.Ring.attach({ring.name!r})
+{textwrap.dedent(elements)}
+try:
+{textwrap.indent(textwrap.dedent(wait).strip(), "    ")}
+except KeyboardInterrupt:
+    print("interrupted")
+except RuntimeError as error:  # all that Keras leaves of it
+    print("interrupted" if "KeyboardInterrupt" in str(error) and {"keras" in wait} else error)
+""")
+    waiter = subprocess.Popen([sys.executable, file], stdout=subprocess.PIPE, text=True)
+    try:
+        waited = ring.stats()["take_wait_ns"]
+        wait_until(lambda: ring.stats()["take_wait_ns"] > waited or waiter.poll() is not None)
+        waiter.send_signal(signal.SIGINT)
+        assert waiter.communicate() == ("interrupted\n", None)
+        assert waiter.returncode == 0
+    finally:
+        waiter.kill()
+        waiter.wait()

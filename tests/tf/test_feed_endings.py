@@ -5,15 +5,13 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import subprocess
 import sys
-import textwrap
 import threading
 import time
 
 import pytest
 import tensorflow as tf
-from feeding import fill, first_numbers, produce
+from feeding import WAITS, end_a_wait_by_ctrl_c, fill, first_numbers, produce
 
 import ringfeed
 from ringfeed.tf import dataset
@@ -163,52 +161,21 @@ def test_a_dropped_iterator_gives_back_what_it_took_ahead(ring, prefetch):
 
 # ---- Ctrl-C ------------------------------------------------------------------------------------------
 
-WAITS = {
-    "a loop": "for element in elements: pass",
-    "a loop with a prefetch": "for element in elements.prefetch(2): pass",
-    "a step inside a tape": "with tf.GradientTape(): next(iter(elements))",
-    "a loop in a graph": """
-        @tf.function
-        def read(elements):
-            for element in elements:
-                tf.print(element, output_stream=sys.stderr)
-        read(elements)
-    """,
-    "a model": """
-        import keras
-        keras.Sequential([keras.Input((512,)), keras.layers.Dense(1)]).predict(elements, verbose=0)
-    """,
-}
 
-
-@pytest.mark.parametrize("what", WAITS)
+@pytest.mark.parametrize(
+    "what",
+    [
+        each if each in ("a loop", "a model") else pytest.param(each, marks=pytest.mark.slow)
+        for each in [*WAITS, "a step inside a tape"]
+    ],
+)
 def test_ctrl_c_ends_a_wait(ring, tmp_path, what):
-    program = f"""
-        import sys
-        import tensorflow as tf
-        import ringfeed
-
-        ring = ringfeed.Ring.attach({ring.name!r})
-        elements = ringfeed.tf.dataset(ring, 2, structure="x")
-        try:
-            {textwrap.indent(textwrap.dedent(WAITS[what]), " " * 12).lstrip()}
-        except KeyboardInterrupt:
-            print("interrupted")
-        except RuntimeError as error:  # all that Keras leaves of it
-            print("interrupted" if "KeyboardInterrupt" in str(error) and {what!r} == "a model" else error)
-    """
-    file = tmp_path / "program.py"  # of a file, a loop can be brought into a graph
-    file.write_text(textwrap.dedent(program))
-    waiter = subprocess.Popen([sys.executable, file], stdout=subprocess.PIPE, text=True)
-    try:
-        waited = ring.stats()["take_wait_ns"]
-        wait_until(lambda: ring.stats()["take_wait_ns"] > waited or waiter.poll() is not None)
-        waiter.send_signal(signal.SIGINT)
-        assert waiter.communicate() == ("interrupted\n", None)
-        assert waiter.returncode == 0
-    finally:
-        waiter.kill()
-        waiter.wait()
+    end_a_wait_by_ctrl_c(
+        ring,
+        tmp_path / "program.py",
+        'elements = ringfeed.tf.dataset(ring, 2, structure="x")',
+        WAITS.get(what, "with tf.GradientTape(): next(iter(elements))"),
+    )
 
 
 def test_a_ctrl_c_that_the_program_handles_is_not_the_feeds_affair(ring, monkeypatch):

@@ -8,32 +8,15 @@ import warnings
 
 import pytest
 import tensorflow as tf
-from feeding import drain, fill, first_numbers, produce
+from feeding import drain, fill, first_numbers, produce, read_eagerly, read_in_graph
 
 import ringfeed
 from ringfeed.tf import StalledFeedWarning, dataset
-from support import states, wait_until
+from support import in_thread, states, wait_until
 
 pytestmark = pytest.mark.usefixtures("way", "quick_collection")
 
 RECORDS = 300
-
-
-@tf.function
-def read_in_graph(elements):
-    """Return the first number of every row, in a loop inside the graph."""
-    found = tf.zeros([0], tf.int64)
-    for element in elements:
-        found = tf.concat([found, element[:, 0]], 0)
-    return found
-
-
-def read_eagerly(elements):
-    """Return the first number of every row, in a loop that holds an element while it asks for the next."""
-    found = []
-    for element in elements:
-        found += first_numbers(element)
-    return tf.constant(found, tf.int64)
 
 
 @pytest.mark.parametrize("read", [read_in_graph, read_eagerly])
@@ -171,6 +154,20 @@ def test_two_iterators_share_the_records(make_ring, start):
     producer.result()
     assert sorted(found[0] + found[1]) == list(range(RECORDS))
     assert all(numbers == sorted(numbers) for numbers in found)
+
+
+@pytest.mark.parametrize("copy", [False, True])
+def test_two_iterators_of_whole_batches_lose_no_more_than_one_remainder(make_ring, start, copy):
+    ring = make_ring(slots=4)
+    elements = dataset(ring, 3, structure="x", drop_remainder=True, copy=copy)
+    read = lambda: [number for element in drain(elements) for number in first_numbers(element)]  # noqa: E731
+    with in_thread(read) as one, in_thread(read) as other:
+        producer = start(produce, ring.name, RECORDS + 2)
+    found = one.result() + other.result()
+    producer.result()
+    assert len(found) == RECORDS
+    assert len(set(found)) == RECORDS
+    assert states(ring) == {"free": 4}
 
 
 def test_two_datasets_of_one_ring_share_the_records(make_ring, start):

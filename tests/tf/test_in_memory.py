@@ -112,42 +112,7 @@ def test_float64_is_rounded_to_floatx_as_keras_rounds_it_also_for_models_of_floa
     np.testing.assert_array_equal(outputs, doubles.predict(x, verbose=0))
 
 
-# ---- Outputs -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("rows", [5, 70])
-@pytest.mark.parametrize(
-    "function",
-    [
-        lambda x: tf.reduce_sum(x),  # no batch axis
-        lambda x: tf.reduce_sum(x, axis=0, keepdims=True),  # fewer rows than the input
-        lambda x: tf.repeat(x, 3, axis=0),  # more
-        lambda x: tf.reshape(x, [-1]),
-        lambda x: tf.tile(x[:, :1], [1, tf.shape(x)[0]]),  # another width in each batch
-        lambda x: tf.tile(x[:, :1, None], [1, tf.shape(x)[0], 2]),
-        lambda x: tf.RaggedTensor.from_tensor(x, lengths=tf.range(tf.shape(x)[0]) % 7),
-        lambda x: tf.sparse.from_dense(x),
-        lambda x: tf.strings.as_string(x),
-        lambda x: tf.cast(x, tf.bfloat16),
-        lambda x: tf.complex(x, -x),
-    ],
-    ids=["scalar", "fewer", "more", "flat", "widths", "deep", "ragged", "sparse", "strings", "bfloat16", "complex"],
-)
-def test_outputs_of_any_kind_are_joined_as_in_keras(function: Any, rows: int) -> None:
-    class Wrapped(keras.Model):
-        def call(self, x: Any) -> Any:
-            return {"other": function(x), "same": x}
-
-        def compute_output_spec(self, x: Any) -> Any:
-            return None
-
-    model = Wrapped()
-    expected = model.predict(X[:rows], verbose=0)
-    actual = predict_in_memory(ModelRunner(model), X[:rows])
-    if expected["other"].dtype.kind == "O" if isinstance(expected["other"], np.ndarray) else False:
-        np.testing.assert_array_equal(actual["other"], expected["other"])
-    else:
-        assert_same(actual, expected)
+# ---- Outputs (test_outputs.py has the kinds of them) -----------------------------------------------------
 
 
 def test_results_are_memory_of_their_own() -> None:
@@ -157,61 +122,3 @@ def test_results_are_memory_of_their_own() -> None:
         assert not np.shares_memory(outputs, x)
         assert outputs.flags.writeable
         assert outputs.flags.owndata
-
-
-# ---- Callbacks and progress --------------------------------------------------------------------------
-
-
-class Recorder(keras.callbacks.Callback):
-    def __init__(self, stop_after: int | None = None) -> None:
-        super().__init__()
-        self.events: list[Any] = []
-        self.outputs: list[Any] = []
-        self.stop_after = stop_after
-
-    def on_predict_begin(self, logs: Any = None) -> None:
-        self.events.append(("begin", logs, self.params["steps"]))
-
-    def on_predict_batch_begin(self, batch: int, logs: Any = None) -> None:
-        self.events.append(("batch begin", batch, logs))
-
-    def on_predict_batch_end(self, batch: int, logs: Any = None) -> None:
-        self.events.append(("batch end", batch, sorted(logs)))
-        self.outputs.append(logs["outputs"])
-        if batch == self.stop_after:
-            self.model.stop_predicting = True
-
-    def on_predict_end(self, logs: Any = None) -> None:
-        self.events.append(("end", logs))
-
-
-@pytest.mark.parametrize("stop_after", [None, 1])
-@pytest.mark.parametrize("as_list", [False, True])
-def test_callbacks_are_called_as_by_keras(model: Any, runner: ModelRunner, stop_after: Any, as_list: bool) -> None:
-    def predicted(predict: Any) -> tuple[Any, Recorder]:
-        recorder = Recorder(stop_after)
-        callbacks: Any = [recorder]
-        if as_list:
-            callbacks = keras.callbacks.CallbackList([recorder], model=model, steps=5)
-        return predict(X, 16, verbose=0, callbacks=callbacks), recorder
-
-    outputs, ours = predicted(lambda *a, **k: predict_in_memory(runner, *a, **k))
-    expected, theirs = predicted(model.predict)
-    assert ours.events == theirs.events
-    assert_same(outputs, expected)
-    for output, theirs_output in zip(ours.outputs, theirs.outputs, strict=True):
-        assert type(output) is type(theirs_output)
-    np.testing.assert_array_equal(np.concatenate(ours.outputs), outputs)
-
-
-def test_progress_is_quiet_when_no_one_looks(runner: ModelRunner, capfd: pytest.CaptureFixture[str]) -> None:
-    predict_in_memory(runner, X, 16)
-    predict_in_memory(runner, X, 16, verbose=0)
-    assert capfd.readouterr() == ("", "")
-
-
-def test_progress_is_a_bar_or_a_line_on_demand(runner: ModelRunner, capfd: pytest.CaptureFixture[str]) -> None:
-    predict_in_memory(runner, X, 16, verbose=1)
-    assert "5/5" in capfd.readouterr().err
-    predict_in_memory(runner, X, 16, verbose=2)
-    assert len("".join(capfd.readouterr()).strip().splitlines()) == 1

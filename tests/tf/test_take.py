@@ -140,6 +140,7 @@ def test_a_keras_model_takes_its_own_batches(ring):
     assert sums.tolist() == [512 * number for number in range(4)]
 
 
+@pytest.mark.slow
 def test_each_replica_of_a_strategy_takes_its_own(tmp_path):
     program = tmp_path / "strategy.py"  # of a file, since a function's source is read
     program.write_text(

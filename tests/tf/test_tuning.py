@@ -181,6 +181,7 @@ def test_the_key_is_that_of_a_model_whose_values_may_change_and_of_nothing_else(
     assert tf.__version__ in same
 
 
+@pytest.mark.slow
 def test_a_fingerprint_is_the_same_in_the_next_process(start):
     def other(pipe):
         import keras
@@ -247,6 +248,7 @@ def test_the_folder_is_that_of_the_users_cache(tmp_path, monkeypatch):
     assert cache_folder() == Path.home() / ".cache" / "ringfeed"
 
 
+@pytest.mark.slow
 def test_two_processes_that_write_at_once_lose_nothing_and_see_whole_files(start, tmp_path):
     def write(number):
         with warnings.catch_warnings(action="error"):

@@ -225,7 +225,7 @@ def test_a_field_that_the_ring_has_not_is_refused_with_those_that_it_has(ring, n
                 call(name)
 
 
-def test_values_that_do_not_fit_into_a_claim_are_refused_by_numpy(ring):
+def test_values_that_do_not_fit_into_a_claim_are_refused(ring):
     with ring.claim() as slot:
         with pytest.raises(ValueError, match="broadcast"):
             slot["x"] = np.zeros(3)

@@ -273,7 +273,8 @@ def test_an_exporter_says_that_the_memory_is_on_the_cpu(filled):
     [
         ({"stream": 7}, r"stream 7: the ring's memory is on the CPU.*pass None"),
         ({"dl_device": (2, 0)}, r"device \(2, 0\): the ring's memory is on the CPU \(1, 0\); move the tensor"),
-        ({"copy": True}, r"copy=True: a ring shares its memory; copy the tensor afterwards"),
+        ({"copy": True, "dl_device": (2, 0)}, r"device \(2, 0\): the ring's memory is on the CPU"),
+        ({"dl_device": (1, 1)}, r"device \(1, 1\)"),
     ],
 )
 def test_what_the_ring_does_not_do_is_refused_with_the_way_to_get_it(filled, options, message):
@@ -282,7 +283,9 @@ def test_what_the_ring_does_not_do_is_refused_with_the_way_to_get_it(filled, opt
         batch.__dlpack__(**options)
 
 
-@pytest.mark.parametrize("options", [{"max_version": 1}, {"max_version": "a"}, {"dl_device": 1}, {"a": 1}])
+@pytest.mark.parametrize(
+    "options", [{"max_version": 1}, {"max_version": "a"}, {"max_version": (1, None)}, {"dl_device": 1}, {"a": 1}]
+)
 def test_nonsense_is_refused(filled, options):
     ring, batch = filled
     with pytest.raises(TypeError):

@@ -1,7 +1,11 @@
 """The errors: one family, which survives the way between processes."""
 
+import asyncio
+import multiprocessing
 import pickle
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
 import ringfeed
@@ -23,6 +27,54 @@ def test_every_error_comes_through_pickle_as_it_was(error):
     received = pickle.loads(pickle.dumps(sent))
     assert type(received) is error
     assert str(received) == str(sent)
+
+
+OF_TIME = [ringfeed.RingFull, ringfeed.RingEmpty, ringfeed.DeadlineExceeded]
+
+
+@pytest.mark.parametrize("error", OF_TIME)
+def test_errors_of_time_are_timeout_errors_also_behind_pickle_futures_and_event_loops(error):
+    sent = error("ring 'cams': what happened")
+    with ThreadPoolExecutor(1) as threads, ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as processes:
+        ways = [
+            lambda: pickle.loads(pickle.dumps(sent)),
+            lambda: threads.submit(_raise, sent).exception(),
+            lambda: processes.submit(_raise, sent).exception(),
+            lambda: asyncio.run(_caught(sent)),
+        ]
+        for way in ways:
+            received = way()
+            assert type(received) is error
+            assert isinstance(received, TimeoutError)
+            assert isinstance(received, ringfeed.RingFeedError)
+            assert (str(received), received.args) == (str(sent), sent.args)
+
+
+def _raise(error):
+    raise error
+
+
+async def _caught(error):
+    """Return what comes out of a task with a limit of time that is not reached."""
+    future = Future()
+    future.set_exception(error)
+    try:
+        await asyncio.wait_for(asyncio.wrap_future(future), timeout=60)
+    except TimeoutError as caught:
+        return caught
+
+
+def test_waits_that_are_over_raise_timeout_errors(ring):
+    with pytest.raises(TimeoutError, match="0 of 1 records ready"):
+        ring.take(1, timeout=0)
+    with pytest.raises(TimeoutError, match="0 of 1 records ready"):
+        next(ring.batches(1, timeout=0.001))
+    kept = [ring.claim() for _ in range(8)]
+    for call in (ring.claim, lambda **options: ring.put({"x": np.zeros(512, int)}, **options)):
+        with pytest.raises(TimeoutError, match="0 of 8 slots free"):
+            call(timeout=0.001)
+    for slot in kept:
+        slot.discard()
 
 
 @pytest.mark.parametrize("error", [ringfeed.PreprocessError, ringfeed.WorkerCrashed])

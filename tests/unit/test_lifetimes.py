@@ -56,6 +56,24 @@ WAYS_TO_KEEP = {
 }
 keeping = pytest.mark.parametrize("keep", WAYS_TO_KEEP.values(), ids=WAYS_TO_KEEP)
 
+# Of a claim: what could write into the slot when it is published, and looks unlike the claim's own arrays.
+DERIVED = [
+    "a slice",
+    "a slice of a slice",
+    "a reshaped array",
+    "a transposed array",
+    "an array of another dtype",
+    "what the array is based on",
+    "an array from DLPack",
+    "an array from an exporter",
+]
+deriving = pytest.mark.parametrize("derive", [WAYS_TO_KEEP[name] for name in DERIVED], ids=DERIVED)
+keeping_as_it_is = pytest.mark.parametrize(
+    "keep",
+    [way for name, way in WAYS_TO_KEEP.items() if name not in DERIVED],
+    ids=[name for name in WAYS_TO_KEEP if name not in DERIVED],
+)
+
 
 def released(ring):
     batch = ring.take(max_rows=1)
@@ -127,7 +145,7 @@ def test_a_slot_is_not_reused_while_a_view_of_its_batch_lives(ring, let_go, keep
     lap(ring, slots=8)
 
 
-@keeping
+@keeping_as_it_is
 def test_a_view_of_a_claim_pins_the_slot_which_is_published_and_taken_but_not_reused(ring, keep):
     with ring.claim() as slot:
         slot["x"] = MINE
@@ -142,6 +160,95 @@ def test_a_view_of_a_claim_pins_the_slot_which_is_published_and_taken_but_not_re
     gc.collect()
     assert states(ring) == {"free": 8}
     lap(ring, slots=8)
+
+
+@deriving
+def test_a_record_is_published_as_a_copy_while_a_view_could_still_write_into_its_slot(ring, derive):
+    with ring.claim() as slot:
+        slot["x"] = MINE
+        slot.tag = 5
+        view = derive(slot)
+    assert states(ring) == {"free": 6, "pinned": 1, "ready": 1}
+    batch = ring.take(max_rows=1)
+    if isinstance(view, np.ndarray) and view.flags.writeable:
+        view[...] = 0
+    assert numbers(batch) == [MINE]
+    assert (batch["x"] == MINE).all()
+    assert batch.tags.tolist() == [5]
+    batch.release()
+    for _ in range(3):
+        assert states(ring) == {"free": 7, "pinned": 1}
+        lap(ring, slots=7)
+    del view, slot
+    gc.collect()
+    assert states(ring) == {"free": 8}
+    lap(ring, slots=8)
+
+
+def test_rows_are_published_as_copies_in_their_order(ring):
+    with ring.claim(rows=3) as slots:
+        for number, row in enumerate(slots["x"]):
+            row[...] = number
+        slots.tags = range(3)
+    assert states(ring) == {"free": 2, "pinned": 3, "ready": 3}
+    row[...] = MINE
+    with ring.take(max_rows=8) as batch:
+        assert numbers(batch) == batch.tags.tolist() == [0, 1, 2]
+    del row
+    assert states(ring) == {"free": 8}
+
+
+def test_fewer_rows_are_published_as_copies(ring):
+    slots = ring.claim(rows=3)
+    slots["x"] = MINE
+    row = slots["x"][0]
+    slots.publish(rows=1)
+    row[...] = 0
+    assert take_all(ring) == [MINE]
+    del row
+    assert states(ring) == {"free": 8}
+
+
+def test_a_claim_of_every_slot_is_not_published_while_a_view_could_write_into_it(ring):
+    slots = ring.claim(rows=8)
+    row = slots["x"][3]
+    with pytest.raises(ringfeed.RingFull, match="Drop such views"):
+        slots.publish()
+    del row, slots
+    assert states(ring) == {"free": 8}
+
+
+def test_a_record_is_published_as_a_copy_also_when_the_ring_was_finished_meanwhile(ring):
+    slot = ring.claim()
+    slot["x"] = MINE
+    view = slot["x"][3:]
+    ring.finish()
+    slot.publish()
+    view[...] = 0
+    assert [numbers(batch) for batch in ring.batches(max_rows=4)] == [[MINE]]
+
+
+def test_an_array_that_was_given_another_shape_or_dtype_is_not_the_next_claims(ring):
+    for change in ({"shape": (2, 256)}, {"dtype": np.uint8}):
+        with ring.claim() as slot:
+            array = slot["x"]
+            for name, value in change.items():
+                setattr(array, name, value)
+            del array
+        with ring.claim() as slot:
+            assert (slot["x"].shape, slot["x"].dtype, slot["x"].strides) == ((512,), np.int64, (8,))
+            slot["x"] = MINE
+        with ring.take(max_rows=2) as batch:
+            assert (batch["x"][-1] == MINE).all()
+
+
+def test_views_that_are_gone_by_then_cost_no_copy(ring):
+    with ring.claim(rows=2) as slots:
+        for row in slots["x"]:
+            row[...] = MINE
+        del row
+    assert states(ring) == {"free": 6, "ready": 2}
+    assert take_all(ring) == [MINE, MINE]
 
 
 @pytest.mark.parametrize("step", ["ready", "taken", "released"])
@@ -183,7 +290,7 @@ def test_a_discarded_claim_holds_the_slot_until_its_last_view_is_gone(ring, end,
 
 def test_rows_that_were_not_published_are_free_when_the_last_view_is_gone(ring):
     slots = ring.claim(rows=4)
-    slots["x"] = [[0], [1], [2], [3]]
+    slots["x"][...] = [[0], [1], [2], [3]]
     view = slots["x"]
     slots.publish(rows=2)
     assert states(ring) == {"free": 4, "claimed": 2, "ready": 2}

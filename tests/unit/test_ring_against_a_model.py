@@ -35,6 +35,7 @@ class Claimed:
     producer: int
     rows: int
     numbers: list[int]
+    since: int  # so many records had its producer published when it was claimed
     published: int = 0
     ended: bool = False
     views: list[np.ndarray] = field(default_factory=list)
@@ -60,7 +61,9 @@ class RingMachine(RuleBasedStateMachine):
         self.handles = [ring, ringfeed.Ring.attach(ring.name)]
         self.slots = slots
         self.next_number = 1
-        self.waiting: tuple[list[int], list[int]] = ([], [])  # of each producer, in its order
+        # Of each producer, in its order: number, how-manieth it was, how many were published when it was claimed.
+        self.waiting: tuple[list[tuple[int, int, int]], ...] = ([], [])
+        self.published = [0, 0]
         self.all_claims: list[Claimed] = []
         self.all_batches: list[Taken] = []
         self.finished = False
@@ -75,7 +78,7 @@ class RingMachine(RuleBasedStateMachine):
 
     def expected_states(self):
         """Return how many slots the model has in each state."""
-        ready = {n for numbers in self.waiting for n in numbers}
+        ready = {n for records in self.waiting for n, _, _ in records}
         taken = {n for held in self.all_batches if not held.released or held.views for n in held.numbers}
         claimed = pinned = 0
         for held in self.all_claims:
@@ -106,7 +109,7 @@ class RingMachine(RuleBasedStateMachine):
             return multiple()
         assert not self.finished
         assert 1 <= len(claim) <= (rows or 1)
-        held = Claimed(claim, producer, len(claim), self.numbers(len(claim)))
+        held = Claimed(claim, producer, len(claim), self.numbers(len(claim)), self.published[producer])
         written = claim["x"]
         written[...] = held.numbers[0] if rows is None else np.array(held.numbers)[:, None]
         claim.tags = held.numbers
@@ -121,9 +124,16 @@ class RingMachine(RuleBasedStateMachine):
     @rule(held=consumes(claims), share=st.floats(0, 1))
     def publish(self, held, share):
         held.published = round(share * held.rows)
+        # What is derived from the claim's array has the record published as a copy: see test_lifetimes.py.
+        held.views[:] = [view for view in held.views if isinstance(view, memoryview) or view is held.claim["x"]]
         held.claim.publish(rows=held.published)
         held.ended = True
-        self.waiting[held.producer].extend(held.numbers[: held.published])
+        self.note_published(held.producer, held.numbers[: held.published], held.since)
+
+    def note_published(self, producer, numbers, since):
+        for number in numbers:
+            self.published[producer] += 1
+            self.waiting[producer].append((number, self.published[producer], since))
 
     @rule(held=consumes(claims), by_dropping=st.booleans())
     def discard(self, held, by_dropping):
@@ -144,7 +154,7 @@ class RingMachine(RuleBasedStateMachine):
             assert self.finished
         else:
             assert not self.finished
-            self.waiting[producer].append(number)
+            self.note_published(producer, [number], self.published[producer])
 
     # -- taking ------------------------------------------------------------------------------------
 
@@ -161,9 +171,10 @@ class RingMachine(RuleBasedStateMachine):
             return multiple()
         assert 1 <= len(batch) <= max_rows
         numbers = batch.tags.tolist()
-        for number in numbers:  # each is the oldest of its producer
-            (of,) = [waiting for waiting in self.waiting if waiting and waiting[0] == number]
-            of.pop(0)
+        for number in numbers:  # what its producer had published before it was claimed is gone
+            ((of, record),) = [(of, record) for of in self.waiting for record in of if record[0] == number]
+            assert all(place > record[2] for _, place, _ in of)
+            of.remove(record)
         held = Taken(batch, numbers)
         self.all_batches.append(held)
         return held

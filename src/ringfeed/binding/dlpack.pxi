@@ -6,6 +6,58 @@ cdef void drop_capsule(object capsule) noexcept:
         rf_export_delete(PyCapsule_GetPointer(capsule, b"dltensor"), 0)
     elif PyCapsule_IsValid(capsule, b"dltensor_versioned"):
         rf_export_delete(PyCapsule_GetPointer(capsule, b"dltensor_versioned"), 1)
+    elif PyCapsule_IsValid(capsule, b"ended_dltensor"):
+        rf_export_delete(PyCapsule_GetPointer(capsule, b"ended_dltensor"), 0)
+
+
+cdef int note_capsule(_Hold hold, capsule) except -1:
+    """Remember what must not be written through once the claim has ended."""
+    if hold.capsules is None:
+        hold.capsules = []
+    elif len(hold.capsules) >= 16:
+        hold.capsules = [known for known in hold.capsules if is_waiting(known)]
+    hold.capsules.append(capsule)
+    return 0
+
+
+cdef bint is_waiting(capsule):
+    """May anyone still take the tensor over?"""
+    return PyCapsule_IsValid(capsule, b"dltensor") or PyCapsule_IsValid(capsule, b"dltensor_versioned")
+
+
+cdef Py_ssize_t make_read_only(_Hold hold) except -1:
+    """The claim ends: capsules that nobody took over say that they may only be read, or can be taken over no more.
+
+    Returns how many of them still refer to the lease.
+    """
+    cdef list capsules = hold.capsules
+    cdef Py_ssize_t left = 0
+    hold.is_read_only = True
+    hold.capsules = None
+    if capsules is None:
+        return 0
+    while capsules:
+        capsule = capsules.pop()
+        if Py_REFCNT(<PyObject *>capsule) == 1:
+            pass  # nobody but us has it: it goes, and its tensor
+        elif PyCapsule_IsValid(capsule, b"dltensor_versioned"):
+            rf_export_make_read_only(PyCapsule_GetPointer(capsule, b"dltensor_versioned"))
+            left += 1
+        elif PyCapsule_IsValid(capsule, b"dltensor"):
+            PyCapsule_SetName(capsule, b"ended_dltensor")  # no library takes it any more; it keeps its slot
+            left += 1
+    return left
+
+
+cdef bint speaks_versions(max_version) except -1:
+    """Does who asks know DLPack 1.0?"""
+    if max_version is None:
+        return False
+    try:
+        version = [PyNumber_Index(part) for part in max_version]
+    except TypeError:
+        raise TypeError(f"max_version {max_version!r:.80}: give (major, minor), such as (1, 0), or None.") from None
+    return version >= [1, 0]
 
 
 @cython.final
@@ -15,7 +67,11 @@ cdef class DLPackView:
     ``torch.from_dlpack(view)``, ``jax.dlpack.from_dlpack(view)``, ``numpy.from_dlpack(view)`` and
     ``tf.experimental.dlpack.from_dlpack(view.__dlpack__())`` see the ring's own memory. The slots
     stay taken until the library has let go of every tensor made this way; it may do so from any
-    thread. Source: https://data-apis.org/array-api/latest/API_specification/generated/array_api.array.__dlpack__.html
+    thread. With ``copy=True`` it is memory of its own, which keeps no slot.
+
+    The memory may be written, but for a claim's behind its end: from then on the view gives tensors that say so, and so
+    do capsules that nobody took over before. A tensor that a library made before stays writable, for no library can be
+    told: while one lives, the record is published as a copy (`Claim`). Source: https://data-apis.org/array-api/latest/API_specification/generated/array_api.array.__dlpack__.html
     """
 
     cdef _Hold hold
@@ -25,26 +81,54 @@ cdef class DLPackView:
     def __init__(self):
         raise TypeError("DLPack views are made by Batch.dlpack and Claim.dlpack.")
 
+    def __dealloc__(self):
+        if self.hold is not None:
+            self.hold.exporters -= 1
+
     def __dlpack__(self, *, stream=None, max_version=None, dl_device=None, copy=None):
         """Return a capsule; each call makes a new one.
+
+        Parameters
+        ----------
+        stream
+            None: the CPU has no streams.
+        max_version : tuple of int, optional
+            The newest DLPack that the caller knows; from (1, 0) on the tensor says whether it may be written.
+        dl_device : tuple of int, optional
+            (1, 0), the CPU.
+        copy : bool, optional
+            True for memory of its own, writable, that holds no slot. By default, and with False, it is the ring's.
 
         Raises
         ------
         BufferError
-            A copy, a stream or another device was asked for; this memory is on the CPU.
+            A stream or another device was asked for. Or: the view is a claim's that has ended, so that it may only be
+            read, which a caller before DLPack 1.0 cannot be told.
         """
-        cdef bint versioned = max_version is not None and tuple(max_version) >= (1, 0)
+        cdef rf_export_form form
         cdef void *tensor
         if stream is not None and stream != -1:
             raise BufferError(f"stream {stream!r}: the ring's memory is on the CPU and has no streams; pass None.")
         if dl_device is not None and tuple(dl_device) != (1, 0):
             raise BufferError(f"device {dl_device!r}: the ring's memory is on the CPU (1, 0); move the tensor afterwards.")
-        if copy:
-            raise BufferError("copy=True: a ring shares its memory; copy the tensor afterwards.")
-        tensor = rf_lease_export(self.hold.lease, self.layout.index, self.kind, versioned)
+        form.versioned = speaks_versions(max_version)
+        form.copied = bool(copy)
+        form.read_only = self.hold.is_read_only
+        if form.read_only and not form.versioned and not form.copied:
+            raise BufferError(
+                f"field {self.layout.name!r}: the claim has ended, so that its memory may only be read, and DLPack before "
+                "1.0 cannot say so. Ask for max_version=(1, 0), or copy=True.")
+        if form.copied and self.layout.stride_bytes * rf_lease_rows(self.hold.lease) >= COPY_WITHOUT_GIL_BYTES:
+            with nogil:
+                tensor = rf_lease_export(self.hold.lease, self.layout.index, self.kind, &form)
+        else:
+            tensor = rf_lease_export(self.hold.lease, self.layout.index, self.kind, &form)
         if tensor == NULL:
             raise MemoryError()
-        return PyCapsule_New(tensor, b"dltensor_versioned" if versioned else b"dltensor", drop_capsule)
+        capsule = PyCapsule_New(tensor, b"dltensor_versioned" if form.versioned else b"dltensor", drop_capsule)
+        if self.hold.is_claim and not form.copied:
+            note_capsule(self.hold, capsule)
+        return capsule
 
     def __dlpack_device__(self):
         """Return (1, 0): the CPU."""
@@ -54,6 +138,7 @@ cdef class DLPackView:
 cdef DLPackView make_dlpack_view(_Hold hold, _Layout layout, rf_view kind):
     cdef DLPackView view = DLPackView.__new__(DLPackView)
     view.hold = hold
+    hold.exporters += 1
     view.layout = layout
     view.kind = kind
     return view

@@ -1,11 +1,53 @@
 # The one place where a C status becomes an exception.
 
-cdef int fail_to_create(RingBase ring, rf_status status, uint64_t needed, slots, spec) except -1:
+# Less than this is like any other allocation, and not worth reading files of the kernel.
+cdef enum:
+    SMALL_SEGMENT_BYTES = 1048576
+
+
+cdef int check_for_memory(RingBase ring, int fd, rf_geometry *geometry, slots, spec) except -1:
+    """Refuse what would pass a limit of memory: reserving it would be answered with SIGKILL."""
+    cdef uint64_t needed = geometry.segment_bytes
+    cdef int64_t free_bytes = rf_segment_free_bytes(fd)
+    if needed < SMALL_SEGMENT_BYTES or (free_bytes >= 0 and <uint64_t>free_bytes < needed):
+        return 0  # of the file system's limit rf_ring_create tells
+    room = memory_limits.room(with_swap=True)
+    if room.bytes < needed:
+        fail_for_memory(ring, geometry, slots, spec, room)
+    return 0
+
+
+cdef asked_for(rf_geometry *geometry, slots, spec):
+    """Say what was asked for, what rounding made of it and why, and what that needs."""
+    cdef uint32_t i
+    cdef uint64_t payload = 0
+    rounded = ""
+    if geometry.slots != <uint64_t>slots:
+        rounded = (
+            f" (rounded up to {geometry.slots} slots, with which every field fills whole pages of {geometry.page_bytes} "
+            "bytes, so that a batch may pass the ring's end)")
+    for i in range(geometry.fields):
+        payload += geometry.field[i].region_bytes
+    if payload > <uint64_t>geometry.slots * spec.record_bytes:
+        rounded = f" (each field padded to whole pages of {geometry.page_bytes} bytes)"
+    return f"{slots} slots of {spec.record_bytes} bytes{rounded} need {geometry.segment_bytes} bytes"
+
+
+cdef int fail_for_memory(RingBase ring, rf_geometry *geometry, slots, spec, room) except -1:
+    raise errors.NoSpace(
+        f"ring {ring.name!r}: {asked_for(geometry, slots, spec)} of memory, {room.limit} "
+        f"has {room.bytes} left. Ask for fewer slots, end what else uses memory, or raise the limit: "
+        "docker run --memory=..., resources.limits.memory in Kubernetes.")
+
+
+cdef int fail_to_create(RingBase ring, rf_status status, rf_geometry *geometry, slots, spec, bint nameless) except -1:
     cdef int code = errno
+    if status == RF_NO_SPACE and (nameless or code == ENOMEM):
+        fail_for_memory(ring, geometry, slots, spec, memory_limits.room(with_swap=True))
     if status == RF_NO_SPACE:
         free_bytes = os.statvfs("/dev/shm").f_bavail * os.statvfs("/dev/shm").f_frsize
         raise errors.NoSpace(
-            f"ring {ring.name!r}: {slots} slots of {spec.record_bytes} bytes need {needed} bytes of shared memory, "
+            f"ring {ring.name!r}: {asked_for(geometry, slots, spec)} of shared memory, "
             f"/dev/shm has {free_bytes} free. Ask for fewer slots, remove what is left in /dev/shm, or make it "
             "larger: docker run --shm-size=..., an emptyDir volume with medium: Memory in Kubernetes, "
             "mount -o remount,size=... /dev/shm elsewhere.")
@@ -14,7 +56,7 @@ cdef int fail_to_create(RingBase ring, rf_status status, uint64_t needed, slots,
             f"ring {ring.name!r}: {slots} slots of {spec!r} pass a limit: {RF_MAX_SLOTS} slots, 2**63 bytes.")
     if status == RF_INVALID:
         raise ValueError(f"ring {ring.name!r}: {slots} slots of {spec!r} make no ring.")
-    if status == RF_SYSTEM:
+    if status == RF_SYSTEM and code not in (EMFILE, ENFILE):
         raise OSError(code, f"ring {ring.name!r}: could not be created: {os.strerror(code)}")
     fail(ring, status, 0, None)
 
@@ -26,9 +68,9 @@ cdef int fail(RingBase ring, rf_status status, int wanted, timeout) except -1:
     if status == RF_FULL:
         raise errors.RingFull(f"ring {ring.name!r}: {why_full(ring, waited)}")
     if status == RF_EMPTY:
-        raise errors.RingEmpty(
-            f"ring {ring.name!r}: {ring.stats()['ready']} of {wanted} records ready{waited}; the producers are slower "
-            "than the taker. Wait longer, or add producers.")
+        raise errors.RingEmpty(f"ring {ring.name!r}: {why_empty(ring, wanted, waited)}")
+    if status == RF_PRODUCER_FAILED:
+        fail_for_producer(ring)
     if status == RF_FINISHED:
         raise errors.RingFinished(f"ring {ring.name!r} was finished: no more records come or are accepted.")
     if status == RF_CLOSED:
@@ -48,6 +90,14 @@ cdef int fail(RingBase ring, rf_status status, int wanted, timeout) except -1:
             f"ring {ring.name!r}: every participant entry is in use. Create it with a larger participants=.")
     if status == RF_NO_MEMORY:
         raise MemoryError()
+    if status == RF_NO_DESCRIPTOR:
+        raise errors.RingFeedError(
+            f"ring {ring.name!r}: its segment can not be opened once more for this process's lock: /proc is not mounted, or the "
+            "descriptor was closed by other code of this process (os.closerange?). Mount /proc, or attach the ring behind that.")
+    if status == RF_SYSTEM and code in (EMFILE, ENFILE):
+        raise errors.RingFeedError(
+            f"ring {ring.name!r}: no descriptor is left: this process may have "
+            f"{resource.getrlimit(resource.RLIMIT_NOFILE)[0]} open. Close some, or raise the limit (ulimit -n).")
     if status == RF_SYSTEM:
         raise OSError(code, f"ring {ring.name!r}: {os.strerror(code)}")
     raise errors.RingFeedError(f"ring {ring.name!r}: status {<int>status}")
@@ -58,8 +108,18 @@ cdef why_full(RingBase ring, waited):
     slots = f"{stats['free']} of {stats['slots']} slots free{waited}; "
     if stats["taken"] + stats["pinned"] > stats["ready"] and stats["taken"] + stats["pinned"] > stats["claimed"]:
         return slots + (
-            f"{stats['taken'] + stats['pinned']} are held by batches or arrays that are still alive. "
-            "Release batches and drop their arrays, or add slots.")
+            f"{stats['taken'] + stats['pinned']} are held by batches or arrays that are still alive. Release batches and "
+            f"drop their arrays, or add slots. Held are {stall.who_holds(ring._holdings())}.")
     if stats["claimed"] > stats["ready"]:
-        return slots + f"{stats['claimed']} are claimed and not published yet. Publish or discard them, or add slots."
+        return slots + (
+            f"{stats['claimed']} are claimed and not published yet. Publish or discard them, or add slots. Held are "
+            f"{stall.who_holds(ring._holdings())}.")
     return slots + "the model is slower than the producers. Take larger batches or add slots."
+
+
+cdef why_empty(RingBase ring, int wanted, waited):
+    stats = ring.stats()
+    ready = f"{stats['ready']} of {wanted} records ready{waited}; "
+    if stats["free"] + stats["claimed"] + stats["ready"] == 0:
+        return ready + f"all {stats['slots']} slots are held: {stall.who_holds(ring._holdings())}. {stall.REMEDY}"
+    return ready + f"the producers are slower than the taker. Wait longer, or add producers.{missing_producers(ring)}"

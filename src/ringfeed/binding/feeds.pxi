@@ -5,7 +5,7 @@ cdef extern from "feed.h" nogil:
         pass
 
     ctypedef struct rf_feed_plan:
-        uint32_t most, least, exact, ahead, shown
+        uint32_t most, least, exact, ahead, shown, copies
         int64_t linger_ns, timeout_ns, turn_ns
 
     rf_feed *rf_feed_new(rf_ring *ring, const char *name, const rf_feed_plan *plan)
@@ -71,18 +71,20 @@ cdef class NativeFeed:
 
     Rows and seconds as in `ringfeed.tf.dataset`; `exact` and `shown` may be 0, `timeout` None. A turn that is idle for
     `turn` seconds ends; 0 makes it endless. With `ahead` an element that is dropped before it was delivered goes back.
+    With `copies` elements have memory of their own.
     """
 
     cdef rf_feed *feed
     cdef object __weakref__
 
-    def __init__(self, RingBase ring not None, most, least, exact, bint ahead, shown, linger, timeout, turn):
+    def __init__(self, RingBase ring not None, most, least, exact, bint ahead, shown, linger, timeout, turn,
+                 bint copies=False):
         cdef rf_feed_plan plan
         if self.feed != NULL:
             raise TypeError("a feed is made once.")
         memset(&plan, 0, sizeof(plan))
         plan.most, plan.least, plan.exact, plan.shown = most, least, exact, shown
-        plan.ahead = ahead
+        plan.ahead, plan.copies = ahead, copies
         plan.linger_ns = <int64_t>(min(linger, 1e9) * 1e9)
         plan.timeout_ns = -1 if timeout is None else <int64_t>(min(timeout, 9e9) * 1e9)
         plan.turn_ns = <int64_t>(turn * 1e9)

@@ -6,6 +6,10 @@ cdef class _Hold:
     """A reference to a lease. Arrays over the lease's slots have it as their base."""
 
     cdef rf_lease *lease
+    cdef bint is_claim  # that can be written still; None of `capsules` without it
+    cdef bint is_read_only  # a claim that has ended
+    cdef list capsules  # of a claim, that may not have been taken over yet
+    cdef Py_ssize_t exporters  # DLPackViews that refer to it
 
     def __dealloc__(self):
         if self.lease != NULL:
@@ -19,10 +23,18 @@ cdef class _Layout:
     cdef readonly str name
     cdef cnp.dtype dtype
     cdef int number_rank
+    cdef object least  # of an integer field: its bounds
+    cdef object most
+    cdef double largest  # of a field of floats: its largest finite number
+    cdef int64_t exact_least  # every integer between these two is one of its numbers
+    cdef int64_t exact_most
     cdef uint32_t index
     cdef int rank
     cdef int64_t stride_bytes
     cdef bint is_padded
+    # The two arrays of a claim of one slot that nobody looks at any more (Claim.array); they have no memory.
+    cdef cnp.ndarray spare_base
+    cdef cnp.ndarray spare_array
     # Axis 0 is the batch's.
     cdef cnp.npy_intp shape[RF_MAX_RANK + 1]
     cdef cnp.npy_intp strides[RF_MAX_RANK + 1]
@@ -54,7 +66,43 @@ cdef class _Layout:
         cnp.set_array_base(array, hold)
         return array
 
-    cdef object window(self, _Hold hold, rf_ring *ring, uint32_t first, uint32_t rows):
+    cdef cnp.ndarray base_for(self, _Hold hold, rf_view kind, bint *is_spare):
+        """The base of a claim's array: what is derived from the array refers to that, as NumPy has it."""
+        cdef cnp.ndarray base = self.spare_base
+        is_spare[0] = kind == RF_VIEW_SAMPLE and base is not None
+        if not is_spare[0]:
+            return self.view(hold, kind)
+        self.spare_base = None
+        Py_INCREF(hold)
+        (<PyArrayObject_fields *>base).base = <PyObject *>hold
+        (<PyArrayObject_fields *>base).data = <char *>rf_lease_data(hold.lease, self.index)
+        cnp.PyArray_ENABLEFLAGS(base, cnp.NPY_ARRAY_WRITEABLE)
+        return base
+
+    cdef bint is_as_made(self, cnp.ndarray array) noexcept:
+        cdef int axis
+        if <void *>cnp.PyArray_DESCR(array) != <void *>self.dtype or cnp.PyArray_NDIM(array) != self.rank:
+            return False
+        for axis in range(self.rank):
+            if (cnp.PyArray_DIM(array, axis) != self.shape[axis + 1]
+                    or cnp.PyArray_STRIDE(array, axis) != self.strides[axis + 1]):
+                return False
+        return True
+
+    cdef int keep_spare(self, _Hold hold, cnp.ndarray base, cnp.ndarray array) except -1:
+        """Nobody else refers to a claim's array, nor to its base: the next claim has them."""
+        cdef PyArrayObject_fields *fields = <PyArrayObject_fields *>base
+        if fields.weakreflist != NULL or (<PyArrayObject_fields *>array).weakreflist != NULL:
+            return 0
+        if not self.is_as_made(base) or not self.is_as_made(array):
+            return 0  # somebody has given it another shape or dtype
+        fields.base = NULL
+        Py_DECREF(hold)
+        self.spare_base = base
+        self.spare_array = array
+        return 0
+
+    cdef object window(self, _Hold hold, const rf_ring *ring, uint32_t first, uint32_t rows):
         """Dense rows from one of the lease's on, which may pass its end."""
         cdef cnp.npy_intp shape[RF_MAX_RANK + 1]
         cdef int rank = self.rank + 1, axis
@@ -88,6 +136,16 @@ cdef class _Layout:
             return False
         return <void *>cnp.PyArray_DESCR(array) == <void *>self.dtype or (<object>array).dtype == self.dtype
 
+    cdef bint is_for(self, cnp.ndarray array, cnp.ndarray target) noexcept:
+        """Has it the very dtype, and the shape of a target of ours?"""
+        cdef int axis
+        if <void *>cnp.PyArray_DESCR(array) != <void *>self.dtype or cnp.PyArray_NDIM(array) != cnp.PyArray_NDIM(target):
+            return False
+        for axis in range(cnp.PyArray_NDIM(array)):
+            if cnp.PyArray_DIM(array, axis) != cnp.PyArray_DIM(target, axis):
+                return False
+        return True
+
     cdef bint fits(self, cnp.ndarray array) noexcept:
         """Is it one sample, of the very dtype, dense?"""
         cdef int axis
@@ -98,34 +156,19 @@ cdef class _Layout:
                 return False
         return <void *>cnp.PyArray_DESCR(array) == <void *>self.dtype and PyArray_ISCARRAY_RO(array)
 
-    cdef cnp.ndarray convert(self, object value, str ring_name):
-        """Bring a sample into the one form that can be copied, or say what does not fit."""
-        cdef str where = f"ring {ring_name!r}, field {self.name!r}"
-        cdef object array, plain
-        cdef bint is_array = isinstance(value, (np.ndarray, np.generic)) or hasattr(value, "__array__")
-        try:
-            array = np.asarray(value)
-            if not is_array and NUMBER_RANKS.get(array.dtype.kind, 9) <= self.number_rank:
-                # Python's own numbers have no size: they take the field's, where they stay what they are.
-                plain, array = array, np.asarray(value, dtype=self.dtype)
-                if self.number_rank <= 1 and not (array == plain).all():  # NumPy 1 wraps around
-                    raise OverflowError("out of its bounds")
-        except (TypeError, ValueError, OverflowError) as error:
-            raise errors.RecordMismatch(f"{where}: {value!r:.80} is no {self.dtype.name}: {error}") from None
-        if array.dtype != self.dtype:
-            if not is_array:
-                raise errors.RecordMismatch(
-                    f"{where}: the ring holds {self.dtype.name}, and {value!r:.80} is {array.dtype.name}. "
-                    f"Convert it with numpy.asarray(value, {self.dtype.name!r}).")
-            raise errors.RecordMismatch(
-                f"{where}: the ring holds {self.dtype.name}, the value is "
-                f"{array.dtype.name if array.dtype.isnative else array.dtype.str}. "
-                f"Convert it with .astype({self.dtype.name!r}).")
-        if array.shape != self.field.shape:
-            raise errors.RecordMismatch(
-                f"{where}: the ring holds samples of shape {self.field.shape}, the value has shape {array.shape}. "
-                "Reshape it, or create the ring for that shape.")
-        return np.require(array, dtype=self.dtype, requirements=["C", "A"])
+
+cdef int learn_bounds(_Layout layout) except -1:
+    """Note which numbers a dtype has."""
+    cdef object dtype = layout.dtype
+    layout.number_rank = NUMBER_RANKS.get(dtype.kind, 2)  # bfloat16 is no kind of its own
+    if layout.number_rank == 1:
+        bounds = np.iinfo(dtype)
+        layout.least, layout.most = int(bounds.min), int(bounds.max)
+        layout.exact_least, layout.exact_most = layout.least, min(layout.most, INT64_MAX)
+    elif layout.number_rank > 1:
+        layout.largest, layout.exact_most = FLOAT_BOUNDS[dtype.name]
+        layout.exact_least = -layout.exact_most
+    return 0
 
 
 cdef _Layout make_layout(rf_field *described, uint32_t index):
@@ -134,7 +177,7 @@ cdef _Layout make_layout(rf_field *described, uint32_t index):
     layout.index = index
     layout.name = described.name.decode("utf-8", "replace")
     layout.dtype = dtype_from_code(described.dtype)
-    layout.number_rank = NUMBER_RANKS.get((<object>layout.dtype).kind, 2)  # bfloat16 is no kind of its own
+    learn_bounds(layout)
     layout.rank = described.rank
     layout.stride_bytes = described.stride_bytes
     layout.is_padded = described.stride_bytes != described.sample_bytes

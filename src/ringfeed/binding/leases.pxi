@@ -41,6 +41,24 @@ cdef class _Rows:
         """Return the names of the fields."""
         return self.ring._by_name.keys()
 
+    def values(self):
+        """Return an iterator over the arrays of the fields, each as by ``[name]``, made as it is asked for."""
+        self.held()
+        return map(self.__getitem__, self.ring._by_name)
+
+    def items(self):
+        """Return an iterator over the pairs of a field's name and its array."""
+        self.held()
+        return zip(self.ring._by_name, self.values())
+
+    @property
+    def rows(self):
+        """How many rows it has, as ``len`` says: of a claim at most as many as were asked for.
+
+        Iterating gives the names of the fields, as of a dict.
+        """
+        return rf_lease_rows(self.held().lease)
+
     def padded(self, name):
         """Return the field as a dense array that includes the padding behind each sample.
 
@@ -91,10 +109,11 @@ cdef class _Rows:
 
     @property
     def records(self):
-        """What each slot knows: a structured array of tag, producer, deliveries and the times.
+        """What each slot knows: a structured array of tag, producer, deliveries, failures and the times.
 
-        Times are CLOCK_MONOTONIC nanoseconds (``time.monotonic_ns``). `deliveries` above 1 tells
-        that a taker died over the record before, or gave it back unseen; `released_ns` is when the slot was given back
+        Times are CLOCK_MONOTONIC nanoseconds (``time.monotonic_ns``). `deliveries` (up to 255) above 1 tells
+        that a taker died over the record before, or gave it back; `failures` how many died over it, or left the ``with``
+        block of their batch by an exception; `released_ns` is when the slot was given back
         before this record was written, 0 for a slot used the first time.
         """
         cdef _Hold hold = self.held()
@@ -103,18 +122,40 @@ cdef class _Rows:
         return records
 
 
+# How long a publish waits for slots to which it can copy what somebody may still write into.
+cdef int64_t MOST_WAIT_TO_COPY_NS = 10_000_000_000
+
+
 cdef class Claim(_Rows):
     """Slots that this process is writing.
 
     ``claim["image"]`` is a view of the slot itself: of the sample's shape, or with a leading axis
     of rows when rows were asked for. As a context manager it publishes at the end and discards on
     an exception. Arrays got from it become read-only when it is published.
+
+    ``claim["image"] = pixels`` checks before it copies. It takes an array of the view's very shape, or one number for
+    all of it; of the field's dtype, or one that NumPy casts "safe"; and Python's own numbers where they stay what they
+    are. Anything else is a `RecordMismatch`. ``claim["image"][...] = pixels`` is NumPy's own assignment to a view: it
+    casts 300 to 44 and repeats a row to fill the shape, and nobody can tell. Use the former.
+
+    A slot holds whatever an older record left there: write all of it, or claim it by ``ring.claim(zero=True)``.
+
+    Notes
+    -----
+    NumPy cannot revoke what was derived from the claim's arrays: a slice, a reshape, another dtype, a row of
+    ``for row in claim["x"]``, a tensor that another library made by DLPack. Each could still write into the slot when a
+    taker reads it. So where one lives when the claim is published, the record is copied into another slot and published
+    from there; the claim's own slot is kept for the view, and nobody else gets to see what is written there. It costs the
+    copy, and a wait while no slot is free: drop such views first where that matters. The claim's own arrays cost nothing.
+    What is made of such an array as it is, as ``memoryview(claim["x"])``, ``torch.from_numpy(claim["x"])`` or a view of a
+    subclass, cannot be told from a variable that keeps the array: write no more through it.
     """
 
     cdef cnp.ndarray tag_array
     cdef uint64_t single_tag
     cdef list given
     cdef str outcome
+    cdef bint is_written_through  # by an array or tensor that lives, and that nobody could make read-only
 
     def _gone(self):
         return f"this claim was {self.outcome} and can not be written any more; claim a new one."
@@ -124,11 +165,22 @@ cdef class Claim(_Rows):
         cdef _Hold hold = self.held()
         cdef _Layout layout = self.ring.layout(name)
         cdef Py_ssize_t place = 2 * layout.index + (kind == RF_VIEW_PADDED)
+        cdef Py_ssize_t places = 2 * len(self.ring.layouts)
         if self.given is None:
-            self.given = [None] * (2 * len(self.ring.layouts))
+            self.given = [None] * (2 * places)
         cdef object made = self.given[place]
+        cdef bint is_spare
+        cdef cnp.ndarray base
         if made is None:
-            made = layout.view(hold, kind)
+            base = layout.base_for(hold, kind, &is_spare)
+            if is_spare:
+                made = layout.spare_array
+                layout.spare_array = None
+                (<PyArrayObject_fields *>made).data = (<PyArrayObject_fields *>base).data
+                cnp.PyArray_ENABLEFLAGS(<cnp.ndarray>made, cnp.NPY_ARRAY_WRITEABLE)
+            else:
+                made = array_view(base, NULL, NULL)
+            self.given[places + place] = base
             self.given[place] = made
         return made
 
@@ -136,16 +188,17 @@ cdef class Claim(_Rows):
         return self.array(name, self.kind)
 
     def __setitem__(self, name, value):
-        self.array(name, self.kind)[...] = value
+        cdef cnp.ndarray target = self.array(name, self.kind)
+        cdef _Layout layout = self.ring.layout(name)
+        if type(value) is cnp.ndarray and layout.is_for(<cnp.ndarray>value, target):
+            if value is not target:  # as behind `slot["x"] += 1`
+                cnp.PyArray_CopyInto(target, <cnp.ndarray>value)
+        else:
+            assign(destination_of(layout, self.ring.name), target, value)
 
     def padded(self, name):
         """As `Batch.padded`, to be written; a claim of one slot has one row."""
         return self.array(name, RF_VIEW_PADDED)
-
-    @property
-    def rows(self):
-        """Rows claimed: at least 1, at most as many as were asked for."""
-        return len(self)
 
     @property
     def tag(self):
@@ -161,27 +214,45 @@ cdef class Claim(_Rows):
 
     @property
     def tags(self):
-        """The tags of the rows: a writable array of shape (rows,), dtype uint64."""
+        """The tags of the rows: a writable array of shape (rows,), dtype uint64.
+
+        ``claim.tags = numbers`` takes whole numbers from 0 to 2**64 - 1, one for each row or one for all.
+        """
         if self.tag_array is None:
             self.tag_array = np.full(len(self), self.single_tag, np.uint64)
         return self.tag_array
 
     @tags.setter
     def tags(self, values):
-        self.tags[:] = values
+        assign_tags(self.tags, values, self.ring.name)
 
     cdef bint end(self, _Hold hold, str outcome) except -1:
         """Give the slots up, once. Returns whether someone else still looks at them."""
         cdef object array
+        cdef Py_ssize_t place, places, derived
+        cdef cnp.ndarray base
+        cdef Py_ssize_t others = Py_REFCNT(<PyObject *>hold) - 2 - hold.exporters  # but for ours, and the caller's
         if self.hold is not hold:
             self.held()  # ended meanwhile, by another thread or a signal handler: says so
         self.hold = None
         self.outcome = outcome
         if self.given is not None:
-            for array in self.given:
+            places = len(self.given) // 2
+            for place in range(places):
+                array = self.given[place]
                 if array is not None:
+                    base = self.given[places + place]
                     cnp.PyArray_CLEARFLAGS(<cnp.ndarray>array, cnp.NPY_ARRAY_WRITEABLE)
-            array = self.given = None
+                    cnp.PyArray_CLEARFLAGS(base, cnp.NPY_ARRAY_WRITEABLE)
+                    derived = Py_REFCNT(<PyObject *>base) - 3  # but for the list's, the array's and ours
+                    others += derived - 1  # that of the base is known
+                    if (derived == 0 and Py_REFCNT(<PyObject *>array) == 2 and place % 2 == 0
+                            and self.kind == RF_VIEW_SAMPLE):
+                        (<_Layout>self.ring.layouts[place // 2]).keep_spare(hold, base, <cnp.ndarray>array)
+            array = base = self.given = None
+        others += rf_lease_references(hold.lease) - 1
+        others -= make_read_only(hold)
+        self.is_written_through = others > 0
         return Py_REFCNT(<PyObject *>hold) > 1  # the caller's own reference is the one
 
     def publish(self, rows=None):
@@ -196,6 +267,9 @@ cdef class Claim(_Rows):
         ------
         SlotLost
             The claim was taken back, because this process had been found dead.
+        RingFull
+            A view derived from the claim's arrays lives (see Notes of `Claim`), and no slot was free for the copy for
+            10 s; the rest of the claim is discarded.
         RingFeedError
             The claim was published or discarded before.
         """
@@ -216,10 +290,47 @@ cdef class Claim(_Rows):
             if cnp.PyArray_NBYTES(self.tag_array) < claimed * <Py_ssize_t>sizeof(uint64_t):
                 raise ValueError(f"ring {self.ring.name!r}: the claim's tags were resized; leave them {claimed} long.")
             tags = <uint64_t *>cnp.PyArray_DATA(self.tag_array)
-        status = rf_publish(hold.lease, count, tags, seen)
+        if self.is_written_through and count:
+            status = <rf_status>self.publish_copy(hold, count, tags)
+        else:
+            status = rf_publish(hold.lease, count, tags, seen)
         if status != RF_OK:
             self.outcome = "lost"
             fail(self.ring, status, 0, None)
+
+    cdef int publish_copy(self, _Hold hold, uint32_t count, uint64_t *tags) except -1:
+        """Publish the records from other slots, for somebody may still write into these. Returns a status."""
+        cdef rf_lease *copy = NULL
+        cdef rf_status status = RF_OK
+        cdef uint32_t row = 0, rows
+        cdef _Wait wait = None
+        cdef bint is_all = rf_lease_rows(hold.lease) == rf_ring_geometry(self.ring.handle).slots
+        cdef int64_t until = 0 if is_all else rf_now_ns() + MOST_WAIT_TO_COPY_NS
+        while row < count:
+            status = rf_claim_copy(hold.lease, row, count - row, &copy)
+            if status == RF_FULL and rf_now_ns() >= until:
+                self.outcome = "discarded"
+                raise errors.RingFull(
+                    f"ring {self.ring.name!r}: a slice, or another array or tensor made of the claim's arrays, is alive "
+                    f"and could still write into the slots, and no slot was free for a copy{'' if is_all else ' for 10 s'}: "
+                    f"{row} of {count} rows were published. Drop such views before you publish, or add slots.")
+            if status == RF_FULL:
+                PyErr_CheckSignals()
+                wait = noting_stalls(wait, (self.ring,), WAITS_TO_CLAIM, "a publish beside a view that is alive")
+                with nogil:
+                    rf_recover(self.ring.handle)
+                    usleep(1000)
+                continue
+            if status != RF_OK:
+                return status
+            rows = rf_lease_rows(copy)
+            status = rf_publish(copy, rows, NULL if tags == NULL else tags + row, False)
+            rf_lease_drop(copy)
+            if status != RF_OK:
+                return status
+            row += rows
+        rf_set_apart(hold.lease)
+        return RF_OK
 
     def discard(self):
         """Give the slots back unpublished. Does nothing when that, or publishing, was done before."""
@@ -243,10 +354,12 @@ cdef class Batch(_Rows):
 
     ``batch["image"]`` has shape (rows, \\*field shape), over the ring's own memory. The arrays keep
     the slots: they are recycled when the batch was released *and* the last array over them is gone.
-    As a context manager it releases at the end.
+    As a context manager it releases at the end. Where an exception ends the block, the records are there again for
+    whoever takes next (`Ring.take` with ``on_error``).
     """
 
     cdef bint freed
+    cdef bint releases  # also where an exception ends the block
 
     def _gone(self):
         return "this batch was released; take a new one."
@@ -330,8 +443,8 @@ cdef class Batch(_Rows):
         cdef _Hold hold = self.held()
         cdef _Layout layout = self.ring.layout(name)
         cdef uint32_t first = whole(start, self.ring.name, "start", 0, rf_lease_rows(hold.lease) - 1)
-        cdef uint32_t slots = rf_ring_geometry(self.ring.handle).slots
-        return layout.window(hold, self.ring.handle, first, whole(rows, self.ring.name, "rows", 1, slots))
+        cdef uint32_t slots = rf_ring_geometry(rf_lease_ring(hold.lease)).slots
+        return layout.window(hold, rf_lease_ring(hold.lease), first, whole(rows, self.ring.name, "rows", 1, slots))
 
     def release(self):
         """Let go of the slots. They are recycled at once, or with the last array over them.
@@ -349,13 +462,146 @@ cdef class Batch(_Rows):
         self.freed = Py_REFCNT(<PyObject *>hold) == 1 and rf_lease_references(hold.lease) == 1
         return self.freed
 
+    def give_back(self, *, failed=False):
+        """Let go of the records, for whoever takes next: in their order, as if this process had not taken them.
+
+        Arrays over them stay valid; with the last of them the records are there again.
+
+        Parameters
+        ----------
+        failed : bool
+            Count them as failed over, as when the process had died: from then on each comes alone, and is set aside
+            after ``max_deliveries`` of that (`Ring.create`).
+
+        Returns
+        -------
+        bool
+            True when they are there again now; False when arrays over them are still alive.
+
+        Raises
+        ------
+        RingFeedError
+            The batch was released before.
+        """
+        cdef _Hold hold = self.held()
+        if failed:
+            rf_lease_fail(hold.lease)
+        else:
+            rf_lease_give_back(hold.lease)
+        hold = None
+        return self.release()
+
+    def _show(self, shown):
+        """Say that from now on, or no longer, this process fails over the record by dying."""
+        rf_lease_show(self.held().lease, bool(shown))
+
+    @property
+    def deliveries(self):
+        """How often each record was handed to a taker, this time included: an array of shape (rows,), dtype uint32.
+
+        More than 1 where an earlier taker died, failed or gave it back; at most 255.
+        """
+        return self.records["deliveries"].copy()
+
+    @property
+    def failures(self):
+        """How many takers have failed over its record before; of several records, the most of any."""
+        return rf_lease_failures(self.held().lease)
+
     @property
     def released(self):
         """Was `release` called (or the ``with`` block left)?"""
         return self.hold is None
 
+    cdef int end_with(self, kind) except -1:
+        """The work on it is over, by an exception of that kind or without one."""
+        # A generator that is closed after it has yielded the batch has delivered it, as the body of a loop that breaks.
+        if kind is not None and self.hold is not None and not self.releases and not issubclass(kind, GeneratorExit):
+            # What ends a program or a task is no fault of the record.
+            self.give_back(failed=issubclass(kind, Exception))
+        self.release()
+        return 0
+
     def __enter__(self):
         return self
 
     def __exit__(self, kind, error, traceback):
-        self.release()
+        self.end_with(kind)
+
+
+cdef str GIVE_BACK = "give_back"
+
+
+cdef bint releases_on_error(on_error, ring_name) except -1:
+    if on_error is GIVE_BACK or on_error == GIVE_BACK:
+        return False
+    if on_error == "release":
+        return True
+    raise ValueError(f'ring {ring_name!r}: on_error={on_error!r}: give "give_back" or "release".')
+
+
+cdef extern from "Python.h":
+    # As cpython.pycapsule has it, but without a look for errors: one may be on its way.
+    void *context_of "PyCapsule_GetContext" (object capsule) noexcept
+
+
+cdef void end_of_loop(object witness) noexcept:
+    """A loop over batches has ended: by an exception where one is on its way, which only a destructor in C sees."""
+    cdef PyObject *kind
+    cdef PyObject *error
+    cdef PyObject *traceback
+    cdef PyObject *context = <PyObject *>context_of(witness)
+    cdef Batch batch
+    if context == NULL:
+        return
+    PyErr_Fetch(&kind, &error, &traceback)
+    batch = <Batch>context
+    Py_DECREF(batch)  # the witness's own
+    batch.end_with(<object>kind if kind != NULL else None)
+    batch = None
+    PyErr_Restore(kind, error, traceback)
+
+
+@cython.final
+cdef class Batches:
+    """An iterator over the batches of a ring, as `Ring.batches` makes it."""
+
+    cdef object take  # None: it is over
+    cdef object witness  # of the batch that the loop has: see end_of_loop
+
+    def __init__(self, take):
+        self.take = take
+        self.witness = PyCapsule_New(<void *>self, b"ringfeed.loop", end_of_loop)
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        cdef Batch batch
+        self.done()
+        if self.take is None:
+            raise StopIteration
+        try:
+            batch = self.take()
+        except errors.RingFinished:
+            self.take = None
+            raise StopIteration from None
+        Py_INCREF(batch)
+        PyCapsule_SetContext(self.witness, <void *>batch)
+        return batch
+
+    cdef int done(self) except -1:
+        """The loop came back for more: what it had is done with."""
+        cdef void *context = context_of(self.witness)
+        cdef Batch batch
+        if context != NULL:
+            PyCapsule_SetContext(self.witness, NULL)
+            batch = <Batch>context
+            Py_DECREF(batch)
+            batch.release()
+        return 0
+
+    def close(self):
+        """Release the batch that the loop has, and end."""
+        self.take = None
+        self.done()

@@ -19,8 +19,10 @@ def pin_ring(RingBase ring not None, driver, unsigned flags):
     functions.allocate = <void *><size_t>driver.allocate
     functions.copy = <void *><size_t>driver.copy
     functions.release = <void *><size_t>driver.release
+    ring.inside += 1
     with nogil:  # it may take seconds
         report = rf_ring_pin(handle, &functions, flags)
+    ring.left()
     return <int>report.way, report.refusal
 
 
@@ -28,14 +30,18 @@ def unpin_ring(RingBase ring not None):
     """Count down, and unregister at 0. Returns 0, or the driver's number for why it did not."""
     cdef rf_ring *handle = ring.opened()
     cdef int refused
+    ring.inside += 1
     with nogil:
         refused = rf_ring_unpin(handle)
+    ring.left()
     return refused
 
 
 def ring_is_pinned(RingBase ring not None):
     cdef rf_ring *handle = ring.opened()
     cdef int pinned
+    ring.inside += 1
     with nogil:
         pinned = rf_ring_is_pinned(handle)
+    ring.left()
     return pinned != 0

@@ -26,10 +26,26 @@ cdef extern from "replies.h" nogil:
     uint32_t rf_answers_prepare(rf_ring *pool)
     rf_status rf_answers_sleep(rf_ring *pool, uint32_t key, int64_t until_ns)
     void rf_answers_wake(rf_ring *pool)
+    uint32_t rf_room_prepare(rf_ring *pool)
+    rf_status rf_room_sleep(rf_ring *pool, uint32_t key, int64_t until_ns)
     uint32_t rf_pool_engines(rf_ring *pool)
-    void rf_pool_serve(rf_ring *pool, uint32_t stage)
     uint32_t rf_pool_all_engines(rf_ring *pool)
-    void rf_pool_forget_stages(rf_ring *pool)
+    uint32_t rf_pool_peers(rf_ring *pool, uint32_t from_)
+
+    ctypedef struct rf_service:
+        uint32_t from_ "from"
+        uint32_t onward
+        uint64_t model
+        const char *name
+        uint32_t name_bytes
+
+    enum:
+        RF_FROM_FIRST
+        RF_NAME_ROOM
+
+    void rf_pool_serve_as(rf_ring *pool, const rf_service *service)
+    int rf_pool_has_other_model(rf_ring *pool, const rf_service *service, uint32_t *pid)
+    uint32_t rf_pool_name(rf_ring *pool, uint32_t from_, char *name)
     int rf_record_is_gone(const rf_ring *ring, uint64_t link)
 
     ctypedef enum rf_verdict:
@@ -55,7 +71,29 @@ PENDING, OUTPUTS, FAILED, LATE, STOPPED, ENGINE_DIED = (
 
 TEXT_BYTES = 1024
 
+cdef enum:
+    MOST_TURNS_UNSEEN = 4
+
 cdef int64_t LIFE_NS = 25_000_000  # between two looks whether an engine lives; a large process takes long to die
+
+
+cdef int64_t next_look(const rf_ring *pool) noexcept nogil:
+    """When a client looks again: later where many wait, for they are woken when an engine is found dead."""
+    cdef int64_t now = rf_now_ns()
+    cdef int64_t until = rf_patience_until(pool)
+    return until if until > now + 2 * LIFE_NS + 1_000_000 else now + LIFE_NS
+
+
+cdef rf_status wait_for_cell(rf_lease *cells, uint32_t row, const rf_ring *pool, int64_t until, int64_t *look) noexcept nogil:
+    """As `rf_cell_wait`, until the caller has to look itself: for a few turns it need not, while another one does."""
+    cdef int turn
+    cdef rf_status status = RF_EMPTY
+    for turn in range(MOST_TURNS_UNSEEN):
+        look[0] = next_look(pool)
+        status = rf_cell_wait(cells, row, min(until, look[0]))
+        if status != RF_EMPTY or until <= look[0] or not rf_another_looks(pool):
+            break
+    return status
 
 
 cdef class PoolBase:
@@ -75,34 +113,77 @@ cdef class PoolBase:
         self.bare = bare
 
     def engines(self):
-        """Return how many engines live that answer here, of the stage that has the fewest; what dead ones held goes back."""
+        """Return how many engines live that answer here, or of the stage that has the fewest; what dead ones held goes back."""
         cdef rf_ring *pool = self.cells.opened()
         cdef uint32_t living
+        self.cells.inside += 1
         with nogil:
             living = rf_pool_engines(pool)
+        self.cells.left()
         return living
 
-    def serve(self, RingBase ring):
-        """Say that this participant takes requests from a ring, or no longer (None).
+    def serve(self, RingBase ring, RingBase output=None, *, model=0, name="", bint same_model=False):
+        """Say that this participant takes requests from a ring and answers them, or no longer (None).
 
-        The rings of a model that is cut into stages are all needed; that each has an engine, `engines` looks.
+        Parameters
+        ----------
+        ring : Ring or None
+            The pool's own, or that of a later stage.
+        output : Ring, optional
+            Of the next stage, to which it hands requests on in place of answering.
+        model : int
+            64 bits that are the same for engines of the same model.
+        name : str
+            The model's, for messages.
+        same_model : bool
+            Do not serve beside an engine of another model.
+
+        Returns
+        -------
+        tuple of (str, int) or None
+            Such an engine, by the name of its model and its process: this one does not serve then.
         """
-        cdef uint32_t stage = 0
-        if ring is not None:
-            stage = <uint32_t>(rf_ring_inode(ring.opened()) & 0x3fffffff) or 1
-        rf_pool_serve(self.cells.opened(), stage)
+        cdef rf_ring *pool = self.cells.opened()
+        cdef rf_service service
+        cdef uint32_t pid = 0
+        cdef char there[RF_NAME_ROOM]
+        cdef bytes text = name.encode("utf-8", "replace")[:RF_NAME_ROOM]
+        if ring is None:
+            rf_pool_serve_as(pool, NULL)
+            return None
+        memset(&service, 0, sizeof(service))
+        service.from_ = place_in(pool, ring)
+        service.onward = 0 if output is None else place_of(output)
+        service.model = model
+        if same_model and rf_pool_has_other_model(pool, &service, &pid):
+            return there[:rf_pool_name(pool, service.from_, there)].decode("utf-8", "replace"), pid
+        service.name = text
+        service.name_bytes = len(text)
+        rf_pool_serve_as(pool, &service)
+        if same_model and rf_pool_has_other_model(pool, &service, &pid):  # it came in the same moment
+            rf_pool_serve_as(pool, NULL)
+            return there[:rf_pool_name(pool, service.from_, there)].decode("utf-8", "replace"), pid
+        return None
+
+    def peers(self, RingBase ring not None):
+        """Return how many other engines live that take from a ring."""
+        cdef rf_ring *pool = self.cells.opened()
+        cdef uint32_t place = place_in(pool, ring), living
+        self.cells.inside += 1
+        with nogil:
+            living = rf_pool_peers(pool, place)
+        self.cells.left()
+        return living
 
     def any_engines(self):
         """Return how many engines live that serve here, of all stages together."""
         cdef rf_ring *pool = self.cells.opened()
         cdef uint32_t living
+        self.cells.inside += 1
         with nogil:
             living = rf_pool_all_engines(pool)
+        self.cells.left()
         return living
-
-    def forget_stages(self):
-        """Where no engine lives, forget which stages there were."""
-        rf_pool_forget_stages(self.cells.opened())
 
     # -- the client's side -------------------------------------------------------------------------
 
@@ -112,7 +193,7 @@ cdef class PoolBase:
         Parameters
         ----------
         record, tag
-            As for `Ring.put`.
+            As for `Ring.put`; arrays may have either byte order.
         answer_by : int
             CLOCK_MONOTONIC nanoseconds at which the model need not begin with it any more.
         timeout : float or None
@@ -133,7 +214,7 @@ cdef class PoolBase:
         cdef uint64_t bits = tag_bits(tag, ring.name)
         cdef int64_t deadline = deadline_ns(timeout, ring.name)
         cdef int64_t by = answer_by
-        cdef object kept = ring.sources_of(record, sources)  # alive until it is copied
+        cdef object kept = ring.sources_of(record, sources, SAME_DTYPE)  # alive until it is copied
         cdef Reply reply = self.new_reply(ring, 1, deadline, timeout, patient)
         cdef uint64_t cell
         cdef rf_status status
@@ -141,12 +222,16 @@ cdef class PoolBase:
         if ring.copy_bytes < COPY_WITHOUT_GIL_BYTES:
             status = rf_put_request(handle, sources, bits, cell, 0, &reply.links[0])
         else:
+            ring.inside += 1
             with nogil:
                 status = rf_put_request(handle, sources, bits, cell, 0, &reply.links[0])
+            ring.left()
         while (status == RF_FULL and deadline != 0) or status == RF_AGAIN:
             PyErr_CheckSignals()
+            ring.inside += 1
             with nogil:
                 status = rf_put_request(handle, sources, bits, cell, deadline, &reply.links[0])
+            ring.left()
             if status == RF_FULL:
                 break
             if status == RF_AGAIN:
@@ -211,8 +296,10 @@ cdef class PoolBase:
         """Is no engine left and, for the patient, will none come?"""
         cdef rf_ring *pool = self.cells.opened()
         cdef uint32_t engines
+        self.cells.inside += 1
         with nogil:
             engines = rf_pool_engines(pool)
+        self.cells.left()
         return engines == 0 and (not patient or self.is_lost())
 
     def is_lost(self):
@@ -231,14 +318,17 @@ cdef class PoolBase:
         cdef rf_status status = rf_claim(handle, rows, 0, &hold.lease)
         while (status == RF_FULL and deadline != 0) or status == RF_AGAIN:
             PyErr_CheckSignals()
+            ring.inside += 1
             with nogil:
                 status = rf_claim(handle, rows, deadline, &hold.lease)
+            ring.left()
             if status == RF_FULL:
                 break
             if status == RF_AGAIN:
                 self.look_for_engines(ring, patient)
         if status != RF_OK:
             fail(ring, status, 1, timeout)
+        hold.is_claim = True
         claim.hold = hold
         claim.ring = ring
         claim.kind = RF_VIEW_ROWS
@@ -249,14 +339,18 @@ cdef class PoolBase:
         cdef Reply reply = Reply.__new__(Reply)
         cdef _Hold hold = _Hold.__new__(_Hold)
         cdef rf_status status = rf_claim(pool, rows, 0, &hold.lease)
+        cdef _Wait wait = None
         while (status == RF_FULL and deadline != 0) or status == RF_AGAIN:
             PyErr_CheckSignals()
+            self.cells.inside += 1
             with nogil:
                 status = rf_claim(pool, rows, deadline, &hold.lease)
+            self.cells.left()
             if status == RF_FULL:
                 break
             if status == RF_AGAIN:
                 self.look_for_engines(ring, patient)
+                wait = noting_stalls(wait, (self.cells,), WAITS_TO_CLAIM, "a request")
         if status == RF_FULL:
             raise errors.RingFull(
                 f"ring {ring.name!r}: {'every' if timeout == 0 else f'after {timeout:g} s every'} one of its "
@@ -278,18 +372,40 @@ cdef class PoolBase:
         return rf_answers_prepare(self.cells.opened())
 
     def sleep(self, uint32_t key, seconds):
-        """Sleep until an answer comes, `wake`, a signal, or for so many seconds; at most 50 ms."""
+        """Sleep until an answer comes, `wake`, a signal, or for so many seconds; at most 50 ms, but where many wait."""
         cdef rf_ring *pool = self.cells.opened()
         cdef int64_t until = rf_now_ns() + <int64_t>(seconds * 1e9)
         cdef rf_status status
+        self.cells.inside += 1
         with nogil:
             status = rf_answers_sleep(pool, key, until)
+        self.cells.left()
         if status != RF_OK and status != RF_AGAIN:
             fail(self.cells, status, 1, None)
+
+    def seconds_to_look(self):
+        """For so long may who waits for answers sleep before it looks whether an engine lives."""
+        return max(next_look(self.cells.opened()) - rf_now_ns(), 0) / 1e9
 
     def wake(self):
         """Wake the thread that sleeps."""
         rf_answers_wake(self.cells.opened())
+
+    def prepare_for_room(self):
+        """Leave word that this thread waits for engines to take requests. Look, then `sleep_for_room` on the key."""
+        return rf_room_prepare(self.cells.opened())
+
+    def sleep_for_room(self, uint32_t key, seconds):
+        """Sleep until an engine takes requests, a signal comes, or for so many seconds; at most 50 ms."""
+        cdef rf_ring *pool = self.cells.opened()
+        cdef int64_t until = rf_now_ns() + <int64_t>(seconds * 1e9)
+        cdef rf_status status
+        self.cells.inside += 1
+        with nogil:
+            status = rf_room_sleep(pool, key, until)
+        self.cells.left()
+        if status != RF_OK and status != RF_AGAIN:
+            fail(self.cells, status, 1, None)
 
     # -- the engine's side -------------------------------------------------------------------------
 
@@ -314,8 +430,10 @@ cdef class PoolBase:
             if held == NULL:
                 raise MemoryError()
             raise errors.RingClosed(f"ring {batch.ring.name!r}: this engine's replies were closed.")
+        self.cells.inside += 1
         with nogil:  # a record that comes again may have to wait until its dying engine is dead
             running = rf_hold(pool, lease, held)
+        self.cells.left()
         if running == rows:
             found.append(make_requests(self, batch, held))
             return found
@@ -343,6 +461,16 @@ cdef class PoolBase:
         finally:
             free(held)
         return found
+
+
+cdef uint32_t place_of(RingBase ring) except 0:
+    """Return how a stage's ring is named among those of its model, in 30 bits."""
+    cdef uint32_t place = <uint32_t>(rf_ring_inode(ring.opened()) & RF_FROM_FIRST)
+    return 1 if place == 0 or place == RF_FROM_FIRST else place
+
+
+cdef uint32_t place_in(rf_ring *pool, RingBase ring) except 0:
+    return RF_FROM_FIRST if rf_ring_inode(ring.opened()) == rf_ring_answers(pool) else place_of(ring)
 
 
 cdef rf_held *copy_of(rf_held *held, uint32_t rows) except NULL:
@@ -442,8 +570,10 @@ cdef class Requests:
         if self.pool.cells.copy_bytes * rows < COPY_WITHOUT_GIL_BYTES:
             answered = rf_answer_rows(pool, held, rows, sources, strides)
         else:
+            self.pool.cells.inside += 1
             with nogil:
                 answered = rf_answer_rows(pool, held, rows, sources, strides)
+            self.pool.cells.left()
         self.settle(start, stop)
         return answered
 
@@ -588,8 +718,7 @@ cdef class Reply:
         cdef uint32_t row = self.rows
         while row > 0:  # the last first: the others are then answered, mostly
             with nogil:
-                look = rf_now_ns() + LIFE_NS
-                status = rf_cell_wait(hold.lease, row - 1, min(until, look))
+                status = wait_for_cell(hold.lease, row - 1, self.pool.cells.handle, until, &look)
             if status == RF_OK:
                 row -= 1
             elif status == RF_EMPTY and until <= look:
@@ -611,8 +740,10 @@ cdef class Reply:
         """
         cdef rf_ring *ring = self.ring.opened()
         cdef bint hopeless = self.pool.is_hopeless(patient)
+        self.ring.inside += 1
         with nogil:
-            rf_recover(ring)
+            rf_look(ring)
+        self.ring.left()
         if hopeless:
             self.give_up()
         self.check_if_dropped()

@@ -8,17 +8,12 @@ def segment_is_owned(int fd):
     return owned == 1
 
 
-def borrow_segment(device, inode):
-    """Return a descriptor of a segment that this process has open anyway; -1 when it has none to spare."""
-    return rf_segment_borrow(device, inode)
-
-
-def remove_segment(int fd, path, bint spare_the_living):
-    """Remove the path if it is the segment's name; None when someone else has the right, or owns it."""
+def remove_segment(device, inode, path, bint spare_the_living):
+    """Remove the path if it is the name of that segment; None when someone else has the right, or owns it."""
     cdef bytes encoded = os.fsencode(path)
     cdef const char *text = encoded
     cdef int removed
-    cdef rf_status status = rf_segment_remove(fd, text, spare_the_living, &removed)
+    cdef rf_status status = rf_segment_remove(device, inode, text, spare_the_living, &removed)
     if status == RF_SYSTEM:
         raise OSError(errno, os.strerror(errno))
     return None if status == RF_AGAIN else removed == 1
@@ -52,6 +47,15 @@ def segment_is_condemned(int fd):
     return condemned == 1
 
 
-def discard_segment(int fd):
-    """Let go of a descriptor of a segment that no ring took over."""
-    rf_segment_discard(fd)
+def create_nameless_segment(label):
+    """Return the descriptor of a new, empty segment that no file system knows."""
+    cdef bytes encoded = os.fsencode(label)
+    cdef int fd = rf_segment_create_nameless(encoded)
+    if fd < 0:
+        raise OSError(errno, os.strerror(errno))
+    return fd
+
+
+def segment_is_nameless(int fd):
+    """Was the segment made without a name?"""
+    return rf_segment_is_nameless(fd) == 1

@@ -1,4 +1,4 @@
-"""What this machine grants to rings, which rings there are, and removing what dead owners left.
+"""What this machine grants to rings, whether a model can be served, which rings there are, and removing dead ones.
 
 The command `ringfeed`. It may not do anything that the package does not do by itself.
 """
@@ -8,13 +8,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from ..errors import RingFeedError
 from ..inventory import SegmentInfo, clean, list_segments
 from ..version import VERSION
 from .doctor import findings
+from .model_doctor import model_findings
 
-_NO_RINGS_HERE = 1
+_NOT_POSSIBLE = 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,13 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0; 1 where `doctor` found that rings can not work here, or a command failed.
+        0; 1 where `doctor` found that rings can not work here or the model cannot be served, or a command failed.
     """
     parser = argparse.ArgumentParser(prog="ringfeed", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--version", action="version", version=f"ringfeed {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    doctor = commands.add_parser("doctor", help="say what works on this machine, and what would mend the rest")
-    doctor.add_argument("--no-tensorflow", action="store_true", help="do not import TensorFlow, which takes seconds")
+    _add_doctor(commands)
     for name, help_text in (
         ("list", "list the rings that have a name on this machine, the dead ones too"),
         ("clean", "remove what dead owners left; never a ring whose owner is alive"),
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         if given.command == "doctor":
-            return _doctor(with_tensorflow=not given.no_tensorflow)
+            return _doctor(given)
         if given.command == "list":
             return _show(list_segments(given.pattern), "no rings")
         return _show(clean(given.pattern, dry_run=given.dry_run), "nothing to remove")
@@ -54,12 +55,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _doctor(*, with_tensorflow: bool) -> int:
+def _add_doctor(commands: Any) -> None:
+    doctor = commands.add_parser(
+        "doctor", help="say what works on this machine, or what a model is and whether it can be served; and the remedy"
+    )
+    doctor.add_argument("model", nargs="?", help="a .keras or .h5 file, or the folder of a SavedModel")
+    doctor.add_argument("--signature", help="look at this signature of a SavedModel")
+    doctor.add_argument("--tags", nargs="+", help="look at the graph of these tags")
+    doctor.add_argument("--warm-up", metavar="FILE", help="try it on rows of a .npz or .npy file, not on zeros")
+    doctor.add_argument("--no-tensorflow", action="store_true", help="do not import TensorFlow, which takes seconds")
+
+
+def _doctor(given: argparse.Namespace) -> int:
     status = 0
-    for finding in findings(with_tensorflow=with_tensorflow):
+    if given.model is None:
+        found = findings(with_tensorflow=not given.no_tensorflow)
+    else:
+        found = model_findings(given.model, given.signature, given.tags, given.warm_up)
+    for finding in found:
         print(f"{'ok' if finding.is_well else 'NO':3} {finding.subject}: {finding.fact}", flush=True)
         if finding.is_vital and not finding.is_well:
-            status = _NO_RINGS_HERE
+            status = _NOT_POSSIBLE
     return status
 
 

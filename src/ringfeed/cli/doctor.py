@@ -10,7 +10,6 @@ import platform
 import resource
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,30 +20,12 @@ from ..inventory import list_segments
 from ..memory_options import MemoryOptionWarning
 from ..ring import Ring
 from ..version import VERSION
+from .finding import Finding
+from .remove_ipc import find_remove_ipc
 
 _SHARED_MEMORY = Path("/dev/shm")
 _SHMEM_HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/shmem_enabled")
 _HUGE_PAGE_BYTES = 2 << 20
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line.
-
-    Attributes
-    ----------
-    subject, fact : str
-        What was looked at, and what was found, with its mend.
-    is_well : bool
-        It works.
-    is_vital : bool
-        Without it there are no rings.
-    """
-
-    subject: str
-    fact: str
-    is_well: bool = True
-    is_vital: bool = False
 
 
 def findings(*, with_tensorflow: bool = True) -> Iterator[Finding]:
@@ -59,12 +40,15 @@ def findings(*, with_tensorflow: bool = True) -> Iterator[Finding]:
     ------
     Finding
     """
-    looks: list[Callable[[], Finding]] = [_versions, _shared_memory, _a_ring, _left_behind]
+    looks: list[Callable[[], Finding | None]] = [_versions, _shared_memory, _a_ring, _left_behind]
+    looks += [lambda: find_remove_ipc()]
     looks += [_locked_memory, _huge_pages, _pinned_memory]
     if with_tensorflow:
         looks += [_tensorflow, _native_op]
     for look in looks:
-        yield look()
+        finding = look()
+        if finding is not None:
+            yield finding
 
 
 def _versions() -> Finding:
@@ -80,6 +64,8 @@ def _shared_memory() -> Finding:
         status = os.statvfs(_SHARED_MEMORY)
     except OSError as error:
         return Finding(f"{_SHARED_MEMORY}", f"{error.strerror}; mount a tmpfs there", is_well=False, is_vital=True)
+    if status.f_blocks == 0:
+        return Finding(f"{_SHARED_MEMORY}", "no limit of its own (tmpfs of size=0): what memory there is limits rings")
     free, total = status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize
     enough = free >= 256e6
     mend = "" if enough else "; enlarge it: docker run --shm-size=2g, mount -o remount,size=2g /dev/shm"
@@ -100,7 +86,10 @@ def _a_ring() -> Finding:
 
 
 def _left_behind() -> Finding:
-    segments = list_segments()
+    try:
+        segments = list_segments()
+    except RingFeedError as error:
+        return Finding("rings on this machine", str(error), is_well=False)
     dead = [info.name for info in segments if info.owner_alive is False]
     if not dead:
         return Finding("rings on this machine", f"{len(segments)}, none without an owner")

@@ -6,6 +6,7 @@ The first folder that imports TensorFlow.
 from .elements import TAGS, cut_padding, tensors
 from .feed import NativeOpWarning, dataset
 from .fused import FusedModel, fuse
+from .generator import element_spec, generator
 from .op import why_not_native
 from .take import take
 from .waiting import StalledFeedWarning
@@ -17,7 +18,9 @@ __all__ = [
     "StalledFeedWarning",
     "cut_padding",
     "dataset",
+    "element_spec",
     "fuse",
+    "generator",
     "take",
     "tensors",
     "why_not_native",

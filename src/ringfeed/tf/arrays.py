@@ -1,4 +1,4 @@
-"""Arrays of any library, cut into batches of rows.
+"""Arrays of any library, as NumPy arrays and tensors, and cut into batches of rows.
 
 It may not know of models, or of what yields batches by itself. Frameworks other than TensorFlow are recognised by the
 names of their types: none is imported here.
@@ -6,10 +6,14 @@ names of their types: none is imported here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import ml_dtypes
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from .handover import aligned_copy
@@ -23,22 +27,76 @@ def _package(value: Any) -> str:
     return type(value).__module__.partition(".")[0]
 
 
+def _is_scipy_sparse(value: Any) -> bool:
+    return _package(value) == "scipy" and hasattr(value, "tocoo")
+
+
+def _is_jax_sparse(value: Any) -> bool:
+    return type(value).__module__.startswith("jax.experimental.sparse") and hasattr(value, "todense")
+
+
 def _is_array(value: Any) -> bool:
     return (
         value is None
         or isinstance(value, np.ndarray)
         or tf.is_tensor(value)
         or hasattr(value, "__array__")
-        or (_package(value) == "scipy" and hasattr(value, "tocsr"))
+        or _is_scipy_sparse(value)
+        or _is_jax_sparse(value)
     )
 
 
+def plain_nest(x: Any) -> Any:
+    """Return a nest that TensorFlow takes: any mapping becomes a dict, and a sparse matrix a leaf that has rows.
+
+    Parameters
+    ----------
+    x : anything
+        Branches are mappings of any class (a ``collections.UserDict``, a tokenizer's ``BatchEncoding``, ``numpy.load``
+        of an ``.npz`` file), lists, deques, tuples and named tuples. SciPy's ``dok_matrix``, a dict, is a leaf.
+
+    Returns
+    -------
+    anything
+        Of sparse matrices a ``csr_array`` or ``csr_matrix``, or a tf.SparseTensor where SciPy has no rows to cut; other
+        leaves as they are.
+    """
+    if _is_scipy_sparse(x):
+        return _sliceable(x)
+    if _is_jax_sparse(x):
+        return _from_jax_sparse(x)
+    if isinstance(x, Mapping):
+        return {key: plain_nest(value) for key, value in x.items()}
+    if isinstance(x, tuple) and hasattr(x, "_fields"):
+        return type(x)(*map(plain_nest, x))
+    if isinstance(x, tuple):
+        return tuple(map(plain_nest, x))
+    return list(map(plain_nest, x)) if isinstance(x, (list, deque)) else x
+
+
 def holds_arrays(x: Any) -> bool:
-    """Tell whether `x` is an array or tensor, or a nest of nothing else."""
-    if not tf.nest.is_nested(x):
-        return x is not None and _is_array(x)
-    leaves = tf.nest.flatten(x)
+    """Tell whether `x` is an array or tensor, or a nest of nothing else; `plain_nest` made it."""
+    leaves = list(_leaves(x))
     return any(leaf is not None for leaf in leaves) and all(map(_is_array, leaves))
+
+
+def _leaves(nest: Any) -> Iterator[Any]:
+    """Yield what is no dict, list or tuple; `tf.nest` would look into any sequence, such as a dataset of items."""
+    if isinstance(nest, dict):
+        nest = nest.values()
+    elif not isinstance(nest, (list, tuple)):
+        yield nest
+        return
+    for branch in nest:
+        yield from _leaves(branch)
+
+
+def whole_array(leaf: Any) -> Any:
+    """Return a leaf that is a batch by itself as a NumPy array or tensor, with its own dtype and shape."""
+    leaf = _standard(leaf)
+    if hasattr(leaf, "iloc"):
+        return leaf.to_numpy()
+    return _scipy_to_tensor(leaf) if _is_scipy_sparse(leaf) else leaf
 
 
 class ArraySource:
@@ -47,7 +105,7 @@ class ArraySource:
     Parameters
     ----------
     x : nest of arrays or tensors, each of shape (rows, ...)
-        None is an optional input that is left out.
+        As `plain_nest` returns it. None is an optional input that is left out.
     floatx : str or None
         Cast arrays of other floats to this dtype, batch by batch.
 
@@ -68,10 +126,6 @@ class ArraySource:
         shapes = [None if leaf is None else tuple(leaf.shape) for leaf in leaves]
         self.rows = _common_rows([shape for shape in shapes if shape is not None])
         self._cuts = [_cut(leaf, floatx) for leaf in leaves]
-
-    def all(self) -> Any:
-        """Return all rows as one batch."""
-        return self._batch(0, self.rows)
 
     def batches(self, batch_size: int) -> Iterator[Any]:
         """Yield batches of `batch_size` rows, the last of what is left.
@@ -99,18 +153,64 @@ def _common_rows(shapes: list[tuple[int | None, ...]]) -> int:
     return rows
 
 
+# ---- Libraries ---------------------------------------------------------------------------------------
+
+
 def _standard(leaf: Any) -> Any:
     """Return a leaf as a NumPy array or a tensor, or as it is where only its slices should be converted."""
     if leaf is None or type(leaf) is np.ndarray or tf.is_tensor(leaf):
         return tf.convert_to_tensor(leaf) if isinstance(leaf, tf.Variable) else leaf
     package = _package(leaf)
-    if package == "pandas" and hasattr(leaf, "iloc"):
+    if (package == "pandas" and hasattr(leaf, "iloc")) or _is_scipy_sparse(leaf):
         return leaf
-    if package == "scipy" and hasattr(leaf, "tocsr"):
-        return leaf.tocsr()
-    if package == "torch":
-        leaf = leaf.detach().cpu()
-    return np.asarray(leaf)
+    return _from_torch(leaf) if hasattr(leaf, "detach") and "torch" in sys.modules else np.asarray(leaf)
+
+
+def _from_torch(tensor: Any) -> npt.NDArray[Any]:
+    """Return a PyTorch tensor as an array, over its own memory where that is the host's."""
+    torch = sys.modules["torch"]
+    tensor = tensor.detach().cpu()
+    if tensor.layout is not torch.strided:
+        tensor = tensor.to_dense()
+    tensor = tensor.resolve_conj().resolve_neg()
+    name = str(tensor.dtype).partition(".")[2]
+    if not (name.startswith("float8") or name == "bfloat16"):
+        return np.asarray(tensor)
+    bits = {1: torch.uint8, 2: torch.int16}[tensor.element_size()]  # NumPy has no such dtype of its own
+    array: npt.NDArray[Any] = tensor.view(bits).numpy().view(getattr(ml_dtypes, name))
+    return array
+
+
+def _sliceable(matrix: Any) -> Any:
+    return matrix.tocsr() if len(matrix.shape) == 2 else _scipy_to_tensor(matrix)
+
+
+def _scipy_to_tensor(matrix: Any) -> tf.SparseTensor:
+    coo = matrix.tocoo(copy=True)
+    coo.sum_duplicates()  # also sorts, as TensorFlow expects
+    coordinates = getattr(coo, "coords", None) or (coo.row, coo.col)
+    return tf.SparseTensor(np.stack(coordinates, axis=1).astype(np.int64), coo.data, coo.shape)
+
+
+def _from_jax_sparse(array: Any) -> tf.SparseTensor:
+    sparse = sys.modules["jax.experimental.sparse"]
+    if hasattr(array, "to_bcoo"):
+        array = array.to_bcoo()
+    if not isinstance(array, sparse.BCOO):
+        array = sparse.BCOO.fromdense(array.todense())
+    if array.n_batch or array.n_dense:
+        array = array.update_layout(n_batch=0, n_dense=0)
+    indices = np.asarray(array.indices)
+    is_inside = (indices < np.array(array.shape)).all(axis=1)  # what fills a BCOO up to its length lies outside
+    # TensorFlow expects them in order, and one value at each place.
+    places, numbers = np.unique(indices[is_inside].astype(np.int64), axis=0, return_inverse=True)
+    values = np.asarray(array.data)[is_inside]
+    summed = np.zeros(len(places), values.dtype)
+    np.add.at(summed, numbers.reshape(-1), values)
+    return tf.SparseTensor(places, summed, array.shape)
+
+
+# ---- Cutting -----------------------------------------------------------------------------------------
 
 
 def _is_other_float(dtype: Any, floatx: str | None) -> bool:

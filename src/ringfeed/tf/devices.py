@@ -100,7 +100,14 @@ def grow_memory() -> None:
             )
 
 
-def replicas(model: Any, devices: str | Sequence[str] | None = None, *, jit_compile: bool = False) -> list[ModelForm]:
+def replicas(
+    model: Any,
+    devices: str | Sequence[str] | None = None,
+    *,
+    jit_compile: bool = False,
+    signature: str | None = None,
+    tags: str | Sequence[str] | None = None,
+) -> list[ModelForm]:
     """Return a model as one function per device, with its variables and operations on that device.
 
     Parameters
@@ -115,6 +122,8 @@ def replicas(model: Any, devices: str | Sequence[str] | None = None, *, jit_comp
     jit_compile : bool
         Compile each with XLA, on its device. `ringfeed.tf.model.ModelRunner` is then not to do so again: XLA takes no
         device from inside what it compiles.
+    signature, tags
+        Of SavedModels; as for `ringfeed.tf.model.ModelRunner`.
 
     Returns
     -------
@@ -138,25 +147,29 @@ def replicas(model: Any, devices: str | Sequence[str] | None = None, *, jit_comp
     weight from one to the other, and compiled by XLA it fails ("Trying to access resource ... located in device").
     """
     places = resolve_devices(devices)
+
+    def form_at(each: Any, place: str, alone: bool) -> ModelForm:
+        return _form_at(each, place, alone, signature, tags)
+
     if isinstance(model, (list, tuple)):
         if len(model) != len(places):
             raise ValueError(
                 f"{len(model)} models for {len(places)} devices ({', '.join(places)}): give one model per device."
             )
-        forms = [_form_at(each, place, alone=True) for each, place in zip(model, places, strict=True)]
+        forms = [form_at(each, place, True) for each, place in zip(model, places, strict=True)]
     else:
         alone = len(set(places)) == 1
-        of_place = {place: _form_at(model, place, alone) for place in dict.fromkeys(places)}
+        of_place = {place: form_at(model, place, alone) for place in dict.fromkeys(places)}
         forms = [of_place[place] for place in places]
     return [_bound(form, place, jit_compile) for form, place in zip(forms, places, strict=True)]
 
 
-def _form_at(model: Any, place: str, alone: bool) -> ModelForm:
+def _form_at(model: Any, place: str, alone: bool, signature: str | None, tags: Any) -> ModelForm:
     """Return the form of a model whose variables are at a place; `alone` says that it is asked for no other place."""
     if isinstance(model, (str, os.PathLike)):
         with tf.device(place):
-            return model_form(model)
-    form = model_form(model)
+            return model_form(model, signature, tags)
+    form = model_form(model, signature, tags)
     if not alone and not getattr(form.keras_model, "built", True):
         raise ValueError(
             f"model {form.name!r} is not built, so it has no weights that could be the same on each device; "

@@ -74,6 +74,7 @@ def direct_step(concrete: Any) -> Callable[..., Any]:
             return result
         return tf.nest.pack_sequence_as(template, outputs) if is_nested else outputs[0]
 
+    step.concrete = concrete  # type: ignore[attr-defined]
     return step
 
 

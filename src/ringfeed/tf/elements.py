@@ -6,7 +6,7 @@ It may not know how records are waited for, nor `tf.data`'s datasets.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -98,9 +98,9 @@ class Element:
         """Return an eager tensor for each of `fields`: over the ring's own memory, padded fields uncut."""
         return [_hand_over(batch, name, field) for name, field in self.fields.items()]
 
-    def arrays(self, batch: Batch) -> list[npt.NDArray[Any]]:
-        """Return what `hand_over` does, as arrays over the ring's memory."""
-        return [_array(batch, name, field) for name, field in self.fields.items()]
+    def arrays(self, batch: Batch, *, cut: bool = False) -> list[npt.NDArray[Any]]:
+        """Return what `hand_over` does, as arrays over the ring's memory; with `cut` in the fields' shapes."""
+        return [_array(batch, name, field, cut) for name, field in self.fields.items()]
 
     def nothing(self, rows: int) -> list[Any]:
         """Return what `hand_over` does, for `rows` rows of zeros."""
@@ -112,6 +112,10 @@ class Element:
         for name, field in self.fields.items():
             if cut and field is not None and field.is_padded:
                 named[name] = cut_padding(named[name], field.shape)
+        return self.nest(named)
+
+    def nest(self, named: Mapping[str, Any]) -> Any:
+        """Return the nest with what each name stands for."""
         return map_leaves(named.__getitem__, self.structure)
 
 
@@ -128,10 +132,10 @@ def _hand_over(batch: Batch, name: str, field: Field | None) -> Any:
     return tf.experimental.dlpack.from_dlpack(batch.dlpack(name, padded=field.is_padded).__dlpack__())
 
 
-def _array(batch: Batch, name: str, field: Field | None) -> npt.NDArray[Any]:
+def _array(batch: Batch, name: str, field: Field | None, cut: bool) -> npt.NDArray[Any]:
     if field is None:
         return batch.tags
-    return batch.padded(name) if field.is_padded else batch[name]
+    return batch.padded(name) if field.is_padded and not cut else batch[name]
 
 
 def tensors(batch: Batch, structure: Any = None) -> Any:

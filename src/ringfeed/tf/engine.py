@@ -5,50 +5,47 @@ It may not know how a request was made, how a batch is chosen (batching.py) or r
 
 from __future__ import annotations
 
-import atexit
-import contextlib
+import dataclasses
 import logging
-import threading
 import time
-import weakref
 from collections.abc import Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .. import _core
 from ..batching import Batching, BatchPolicy, either, policy_for
-from ..errors import RingClosed, RingEmpty, RingFeedError, RingFinished
+from ..errors import LayoutMismatch, RingFeedError
 from ..metrics import EngineCollector, EngineStats
-from ..replies import PoolSettings, ReplyPool
+from ..replies import ReplyPool
 from ..ring import Ring
 from . import tuning
 from .auto_batch import AutoBatch
 from .devices import grow_memory
 from .elements import Element
-from .fused import default_structure, refuse_mixed_rows
+from .engine_arguments import check_rings, pool_settings, pool_sizes
+from .engine_ends import stop_at_exit
+from .engine_life import EngineLife
+from .error_texts import ErrorTexts
+from .identity import identity_of
+from .made_up_rows import MadeUpRows
 from .model_forms import ModelForm
+from .output_spec import OutputSpec
 from .placement import placed
-from .replica import Answers, Forward, Replica, Sink, Stopped
+from .preparing import outputs_of, refuse_mixing_where_padded, try_sizes
+from .record_inputs import structure_for
+from .replica import Replica
+from .serving_threads import Orders, Presence, ServingThreads
+from .sinks import Answers, Forward, Sink
 from .structure import lists_to_tuples
-from .taking import whole
 from .tracing import BatchTracer
 
 if TYPE_CHECKING:
     from .precision import PrecisionReport
 
-_RECOVERY_SECONDS = 0.2
-_MOST_FAILURES = 16
 _LAST_STAGE_SECONDS = 60.0
-_WHEN_FULL = ("block", "reject")
-_MOST_QUEUED = 2**32 - 1
 _log = logging.getLogger("ringfeed.engine")
 
 
-class _Orphaned(RingFeedError):
-    """The replies of this engine are not those of its ring any more."""
-
-
-class Engine:
+class Engine(EngineLife):
     """Serves a model: takes requests from a ring as batches, and answers them.
 
     It runs in any process, in the background (`start`, or as a context manager) or in the foreground (`run`). Several
@@ -92,8 +89,9 @@ class Engine:
     jit_compile : bool
         Compile the model with XLA. With `allowed_batch_sizes` all of them are compiled before serving.
     structure : nest of str, optional
-        What the model is given, as for `ringfeed.tf.dataset`. By default the record's only field; of several, a dict
-        of those that the model names as its inputs, or of all.
+        What the model is given: a nest of fields, and of `ringfeed.tf.TAGS`. A tuple or list means inputs, never
+        ``(x, y)``. By default the fields that have the names of the model's inputs (of Keras inputs, TensorSpecs,
+        signatures or Python arguments), as `ringfeed.tf.fuse` decides.
     allow_row_mixing : bool
         Do not ask whether the model mixes rows before padding batches.
     reply_cells : int, optional
@@ -108,6 +106,18 @@ class Engine:
     pin_memory : bool, optional
         Page-lock the ring for copies to a GPU, as `Ring.pin` does; by default where a device is one. A refusal
         stands in the ring's `memory`.
+    signature, tags
+        Which signature of a SavedModel, and which of its graphs, as for `ringfeed.tf.model.ModelRunner`.
+    warm_up : nest of arrays of shape (rows, ...), optional
+        Rows on which the model is tried before it serves, named as the record's fields or nested as the model's inputs;
+        by default rows of zeros, which some models cannot be run on. They are repeated as often as a batch takes. Where
+        batches are padded, give two that differ, or more: it is then found out on them whether the model mixes rows.
+    same_model : bool
+        Engines on one ring share its requests, so they are of one model: an engine whose model's name, inputs, outputs
+        or weights differ from those of one that serves already is refused. False says that both may answer.
+    error_detail : "full" or "short"
+        What clients are told when the model raises: its text, up to 1,000 characters, which may show its internals; or
+        the exception's type and a number under which the log of this process has the text.
     output : Ring, optional
         Of the next stage: this engine is one of several, as `Pipeline` makes them. What the model returns goes into
         that ring, with the requests.
@@ -161,37 +171,37 @@ class Engine:
         latency_target: float | None = None,
         remember: Any = False,
         pin_memory: bool | None = None,
+        signature: str | None = None,
+        tags: str | Sequence[str] | None = None,
+        warm_up: Any = None,
+        same_model: bool = True,
+        error_detail: str = "full",
         output: Ring | None = None,
         answers_for: Ring | None = None,
     ) -> None:
-        if not isinstance(ring, Ring):
-            raise TypeError(f"ring {ring!r:.80}: give a ringfeed.Ring. Ring.attach(name) opens one that exists.")
-        if when_full not in _WHEN_FULL:
-            raise ValueError(f'when_full={when_full!r}: give "block" or "reject".')
+        check_rings(ring, output, answers_for)
         self.ring = ring
         self.name = "?"
         self.meter = _core.Meter()
-        self._threads: list[threading.Thread] = []
-        self._stopping = self._draining = False
-        self._failed: BaseException | None = None
+        self._orders = Orders()
         self.precision_report: PrecisionReport | None = None
         self.measurements: tuning.Measurements | None = None
         self.output = output
         self._answers_for = answers_for or ring
-        for each in (ring, self._answers_for) if output is not None or answers_for not in (None, ring) else ():
-            if not each.redelivers:
-                raise ValueError(
-                    f"ring {each.name!r} drops what dead takers had (redeliver=False): its requests can not be handed "
-                    "on. Create it with redeliver=True."
-                )
-        self._sink: Sink = Answers() if output is None else Forward(output, lambda: self._stopping)
+        self._same_model = same_model
+        texts = ErrorTexts(ring.name, error_detail)
+        self._pool_sizes = pool_sizes(ring, reply_cells, participants)
+        self._settings = pool_settings(False, max_queue_size, when_full)
+        self._sink: Sink = Answers() if output is None else Forward(output, lambda: self._orders.stopping)
         grow_memory()
-        forms, self.precision_report = placed(model, devices, strategy, precision, samples, jit_compile)
+        saved = {"signature": signature, "tags": tags}
+        forms, self.precision_report = placed(model, devices, strategy, precision, samples, jit_compile, saved)
         if self.precision_report is not None:
             _log.info("ring %r: precision %s: %s", ring.name, precision, self.precision_report)
         self.name = forms[0][1].name
-        structure = default_structure(ring.spec, forms[0][1]) if structure is None else lists_to_tuples(structure)
-        self._element = Element.of(ring.spec, structure, ring.name)
+        if structure is None:
+            structure = structure_for(ring.spec, forms[0][1], ring.name)
+        self._made_up = MadeUpRows(Element.of(ring.spec, lists_to_tuples(structure), ring.name), warm_up)
         size = either("batch_size", batch_size, "max_batch_size", max_batch_size)
         wait = either("linger", linger, "batch_timeout", batch_timeout)
         self.policy = policy_for(ring, policy, size, wait, allowed_batch_sizes, preferred_batch_sizes)
@@ -199,17 +209,14 @@ class Engine:
             "model": forms[0][1] if isinstance(model, (list, tuple)) else model,
             "precision": precision,
             "jit_compile": jit_compile,
+            **({} if signature is None and tags is None else saved),
         }
         self._auto = AutoBatch(latency_target, remember, key) if size == "auto" else None
         self._compile_all = bool(jit_compile and allowed_batch_sizes)
         self._sizes = allowed_batch_sizes
         self._allow_row_mixing = allow_row_mixing
-        cells = 2 * ring.slots if reply_cells is None else whole("reply_cells", reply_cells, 1)
-        self._pool_options = cells, whole("participants", participants, 2)
-        queue = 0 if max_queue_size is None else whole("max_queue_size", max_queue_size, 1)
-        self._settings = min(queue, _MOST_QUEUED), when_full == "reject"
         tracer = BatchTracer(ring.name, self.name)
-        self._replicas = [self._replica(form, device, tracer) for device, form in forms]
+        self._replicas = [self._replica(form, device, tracer, texts) for device, form in forms]
         extended = getattr(strategy, "extended", None)
         places = [*(device for device, _ in forms), *getattr(extended, "worker_devices", ())]
         on_gpu = any("GPU" in place for place in places)
@@ -217,24 +224,22 @@ class Engine:
         self._pinned: list[Ring] = []
         self._pool: ReplyPool | None = None
         self._started = 0.0
-        self._serving = 0
-        self._lock = threading.Lock()
         self._failures_logged = 0
-        self._recovered = 0.0
 
     # -- what it is made of ------------------------------------------------------------------------
 
-    def _replica(self, form: ModelForm, device: str, tracer: BatchTracer) -> Replica:
+    def _replica(self, form: ModelForm, device: str, tracer: BatchTracer, texts: ErrorTexts) -> Replica:
         return Replica(
             form,
             device,
-            self._element,
+            self._made_up,
             lambda rows: self.policy.padded_size(rows),
             self.policy.max_batch_size,
             self.meter,
             tracer,
             self._sink,
             self._note_failure,
+            texts,
             asked_here=self._answers_for is self.ring,
         )
 
@@ -248,160 +253,81 @@ class Engine:
         Engine
             Itself.
         """
-        if self._threads or self._stopping:
+        if self._serving is not None or self._orders.stopping:
             raise RingFeedError(f"engine of ring {self.ring.name!r} was started or stopped before. Make a new one.")
-        self._prepare()
-        if self._pins:  # before batches are taken
-            self._pinned = [level for level in self.ring.levels if level.pin()]
-        self._started = time.monotonic()
-        for number, replica in enumerate(self._replicas):
-            name = f"ringfeed-engine-{self.ring.name}-{number}"
-            self._threads.append(threading.Thread(target=self._serve, args=(replica,), name=name, daemon=True))
-        assert self._pool is not None
-        self._serving = len(self._threads)
-        for thread in self._threads:
-            thread.start()
-        atexit.register(_stop_at_exit, weakref.ref(self))  # TensorFlow does not survive its threads' end
+        try:
+            outputs = self._prepare()
+            self._open_pool(outputs)
+            assert self._pool is not None
+            presence = Presence(self.ring, self._pool, self._serve)
+            self._serve()  # at once: nobody is to take the pool for one that nobody serves
+            if self._pins:  # before batches are taken
+                self._pinned = [level for level in self.ring.levels if level.pin()]
+            self._serving = ServingThreads(
+                self.ring,
+                self._pool,
+                self.policy,
+                self._replicas,
+                self._orders,
+                presence,
+                self.output is not None,
+                self._when_ended,
+            )
+            self._started = time.monotonic()
+            self._serving.start()
+        except BaseException:
+            self._close()  # clients must not take it for one that serves
+            raise
+        stop_at_exit(self)
         devices = ", ".join(replica.device for replica in self._replicas)
         _log.info("ring %r: serving model %r on %s, %s", self.ring.name, self.name, devices, self.policy)
         return self
 
-    def _prepare(self) -> None:
-        first = self._replicas[0]
-        self._refuse_mixed_rows()
+    def _prepare(self) -> OutputSpec:
+        outputs = outputs_of(self._replicas)
+        if not self._allow_row_mixing:
+            refuse_mixing_where_padded(self._replicas[0], self.policy, self._made_up)
         if self._auto is not None:
-            self._choose_batch_size(first, self._auto)
-        outputs = first.output_spec()
-        for replica in self._replicas[1:]:
-            if (other := replica.output_spec()) != outputs:
-                raise ValueError(
-                    f"{first.device} and {replica.device}: the models return {outputs.fields!r} and {other.fields!r}; "
-                    "those of one engine return the same."
-                )
-        for replica in self._replicas:
-            for rows in self._sizes if self._compile_all and self._sizes else (1, self.policy.max_batch_size):
-                self._warm_up(replica, rows)
+            self._choose_batch_size(self._replicas[0], self._auto)
+        every_size = self._sizes if self._compile_all and self._sizes else None
+        try_sizes(self._replicas, every_size or (1, self.policy.max_batch_size), self.ring.name)
+        specs = self._made_up.element.specs(None, cut=False)
+        self._identity = identity_of(self._replicas[0].form, outputs, specs)
+        return outputs
+
+    def _open_pool(self, outputs: OutputSpec) -> None:
         if self.output is not None:
-            self._sink.check(outputs.fields, self.name)
+            self._sink.check(outputs, self.name)
             self._pool = ReplyPool.wait_for(self._answers_for, _LAST_STAGE_SECONDS)
         else:
-            settings = PoolSettings(outputs.bare, *self._settings)
-            self._pool = ReplyPool.make(self._answers_for, outputs.fields, *self._pool_options, settings)
-        self._pool.serve(self.ring)  # at once: nobody is to take the pool for one that nobody serves
+            settings = dataclasses.replace(self._settings, bare=outputs.bare)
+            self._pool = ReplyPool.make(self._answers_for, outputs.fields, *self._pool_sizes, settings)
 
-    def _warm_up(self, replica: Replica, rows: int) -> None:
-        import tensorflow as tf
-
-        try:
-            replica.run_on_nothing(rows)
-        except tf.errors.ResourceExhaustedError:
-            replica.ceiling.lower(rows)
-            _log.warning("ring %r: %s has no memory for %d rows", self.ring.name, replica.device, rows)
-
-    def _refuse_mixed_rows(self) -> None:
-        most = self.policy.max_batch_size
-        padded = max(
-            (size for rows in range(1, most + 1) if (size := self.policy.padded_size(rows)) != rows), default=0
+    def _serve(self) -> None:
+        """Say to clients that this engine serves."""
+        assert self._pool is not None
+        other = self._pool.serve(
+            self.ring, self.output, model=self._identity, name=self.name, same_model=self._same_model
         )
-        if padded and not self._allow_row_mixing:
-            refuse_mixed_rows(
-                self._replicas[0].form, self._replicas[0].form.step, self._element, padded, "allowed_batch_sizes"
+        if other is not None:
+            name, pid = other
+            raise LayoutMismatch(
+                f"ring {self.ring.name!r}: an engine of model {name!r} (pid {pid}) serves it, and this one is of model "
+                f"{self.name!r}: names, inputs, outputs or weights differ, and clients would get answers of both at "
+                "random. Stop that engine first, serve this model from a ring of its own, or pass same_model=False."
             )
 
+    def _when_ended(self) -> None:
+        if self._terminations is not None:
+            self._terminations.end()
+
     def _choose_batch_size(self, replica: Replica, auto: AutoBatch) -> None:
-        self.measurements, chosen = auto.choose(replica, self._element, self.policy.max_batch_size, self._sizes)
+        self.measurements, chosen = auto.choose(replica, self._made_up.element, self.policy.max_batch_size, self._sizes)
         if isinstance(self.policy, Batching):
             self.policy = self.policy.limited_to(chosen)
         for each in self._replicas:
-            each.ceiling.rows = min(each.ceiling.rows, chosen)
+            each.ceiling.limit(chosen)
         _log.info("ring %r: batch_size=%d of (%s)", self.ring.name, chosen, self.measurements)
-
-    # -- serving -----------------------------------------------------------------------------------
-
-    def _serve(self, replica: Replica) -> None:
-        pool = self._pool
-        assert pool is not None
-        replica.waits_from_now()
-        try:
-            failures = 0
-            while not self._stopping and failures < _MOST_FAILURES:
-                more, failed = self._serve_once(replica, pool)
-                if not more:
-                    return
-                failures = failures + 1 if failed else 0
-            if failures >= _MOST_FAILURES:
-                raise RingFeedError(f"{failures} batches in a row could not be served; the log has the reasons.")
-        except BaseException as error:
-            self._failed = error
-            _log.exception("ring %r: the thread that serves %s ends", self.ring.name, replica.device)
-        finally:
-            replica.waiting_since = None
-            with self._lock:
-                self._serving -= 1
-                last = self._serving == 0
-            # Clients must not wait for someone who is not there any more; but those behind a stage have its requests.
-            if last and (self.output is None or self._failed):
-                with contextlib.suppress(RingClosed):
-                    pool.serve(None)
-
-    def _serve_once(self, replica: Replica, pool: ReplyPool) -> tuple[bool, bool]:
-        """Serve a batch. Returns whether more are to come, and whether it failed."""
-        try:
-            self._serve_batch(replica, pool)
-        except RingEmpty:
-            return not self._draining, False
-        except (RingFinished, RingClosed, Stopped):
-            return False, False
-        except _Orphaned:
-            raise
-        except Exception:
-            _log.exception("ring %r: a batch could not be served", self.ring.name)
-            return True, True
-        return True, False
-
-    def _serve_batch(self, replica: Replica, pool: ReplyPool) -> None:
-        # In a function of its own: nothing of a batch is kept while the next is waited for.
-        held = pool.hold(self._take(replica.ceiling.rows))
-        try:
-            for requests in held:
-                replica.serve(requests)
-        except Stopped:
-            for requests in held:
-                if not requests.batch.released:
-                    requests.give_back()
-                    requests.batch.release()
-            raise
-        finally:
-            for requests in held:  # that none is lost when something fails that should not
-                requests.refuse_rest(_core.FAILED, "the engine failed before it came to the request")
-        self._look_after_the_dead(pool)
-
-    def _take(self, ceiling: int) -> _core.Batch:
-        try:
-            return self.policy.take(self.ring, ceiling, self._should_end)
-        except RingEmpty:
-            if not self._draining or self._stopping:
-                raise
-            # What waited for a larger batch, or for a command.
-            return self.ring.take_urgent(min(self.policy.max_batch_size, ceiling), timeout=0)
-
-    def _should_end(self) -> bool:
-        """Look around while a replica waits."""
-        if self._pool is not None:
-            self._look_after_the_dead(self._pool)
-        return self._stopping or self._draining
-
-    def _look_after_the_dead(self, pool: ReplyPool) -> None:
-        """Take back, now and then, the cells of clients that died."""
-        now = time.monotonic()
-        if now - self._recovered >= _RECOVERY_SECONDS:
-            self._recovered = now
-            pool.cells.recover()
-            if pool.was_replaced():
-                raise _Orphaned(
-                    f"ring {self.ring.name!r}: another engine has made the replies anew, for other outputs or "
-                    "settings; this one can answer nobody any more."
-                )
 
     def _note_failure(self, error: Exception, rows: int) -> None:
         self._failures_logged += 1
@@ -414,95 +340,7 @@ class Engine:
                 error,
             )
 
-    # -- ending ------------------------------------------------------------------------------------
-
-    def run(self) -> None:
-        """Serve in the foreground, until the ring is finished or closed, or Ctrl-C ends it.
-
-        Raises
-        ------
-        KeyboardInterrupt
-            After the batch under way was answered.
-        RingFeedError
-            It can not serve any more; the message says why.
-        """
-        self.start()
-        try:
-            self.wait()
-        finally:
-            self.stop()
-        if self._failed is not None:
-            raise RingFeedError(f"ring {self.ring.name!r}: the engine ended: {self._failed}") from self._failed
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until it serves no more: because the ring was finished, or it was drained or stopped.
-
-        Returns
-        -------
-        bool
-            False when `timeout` seconds were over before.
-        """
-        until = None if timeout is None else time.monotonic() + timeout
-        for thread in self._threads:
-            thread.join(None if until is None else max(until - time.monotonic(), 0.0))
-        return not any(thread.is_alive() for thread in self._threads)
-
-    def drain(self, timeout: float | None = None) -> bool:
-        """Answer what waits in the ring, then stop.
-
-        It ends when nothing waits: clients that go on asking keep it at work. `Ring.finish` ends those, too.
-
-        Returns
-        -------
-        bool
-            False when `timeout` seconds were over before; it goes on draining.
-        """
-        drained = self.finish_serving(timeout)
-        if drained:
-            self.stop()
-        return drained
-
-    def finish_serving(self, timeout: float | None = None) -> bool:
-        """Answer what waits in the ring, and take no more; of a stage: the stages behind may still be at it.
-
-        Returns
-        -------
-        bool
-            False when `timeout` seconds were over before; it goes on.
-        """
-        self._draining = True
-        return self.wait(timeout)
-
-    def stop(self) -> None:
-        """Answer the batches under way, then stop. Doing it twice does no harm.
-
-        What waits in the ring is left to other engines. Where there is none, clients get `EngineDied` within 100 ms.
-        """
-        self._stopping = True
-        for thread in self._threads:
-            if thread is not threading.current_thread():  # a model may stop its own engine
-                thread.join()
-        if self._pool is not None and not self._pool.cells.closed:
-            self._pool.serve(None)
-            self._pool.close()
-            for level in self._pinned:
-                level.unpin()
-            _log.info("ring %r: stopped: %s", self.ring.name, self.stats().advice)
-
-    def __enter__(self) -> Engine:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stop()
-
     # -- seeing what happens -----------------------------------------------------------------------
-
-    @property
-    def running(self) -> bool:
-        """Whether it takes batches."""
-        return any(thread.is_alive() for thread in self._threads)
 
     def stats(self) -> EngineStats:
         """Return what it did since it was started; ``print(engine.stats())`` shows it as text."""
@@ -534,11 +372,5 @@ class Engine:
         return EngineCollector.show(self, REGISTRY if registry is None else registry)
 
     def __repr__(self) -> str:
-        state = "running" if self.running else "stopped" if self._stopping else "not started"
+        state = "running" if self.running else "stopped" if self._orders.stopping else "not started"
         return f"<Engine of model {self.name!r} on ring {self.ring.name!r}, {state}>"
-
-
-def _stop_at_exit(reference: weakref.ref[Engine]) -> None:
-    engine = reference()
-    if engine is not None:
-        engine.stop()

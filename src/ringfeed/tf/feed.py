@@ -4,8 +4,7 @@ It may not know of models. How it works:
 
 The native op (op.py) takes the next run of records and makes tensors over it, so that what flows
 through the dataset is the ring's own memory. The slots' lease is in the tensor: whoever drops the
-last reference, in whatever thread, gives the slots back at that moment, without Python. Where the op
-can not be used, a function in Python does the same through DLPack (taking.py).
+last reference, in whatever thread, gives the slots back at that moment, without Python.
 
     range(for ever) > goes_on                                   one element per turn
         .flat_map((range(for ever) > next_batch).prefetch())    a turn: batches, until none came for a while
@@ -17,12 +16,16 @@ inside the turn because it looks for that only when its input says something. Wh
 dropped was never handed to anyone: each element has a ticket (`csrc/ahead.h`), and goes back unless it was delivered.
 
 It runs in the thread that asks, or a prefetch's; not in one of the pipeline's, of which there are as many as cores:
-waits could keep the pipeline's other steps from running. Python code gets a thread of its own, instead: in the thread
-that asks, TensorFlow would swallow Ctrl-C, and a `tf.GradientTape` keep the batch.
+waits could keep the pipeline's other steps from running.
 
-Not taken: `Dataset.from_generator`. It passes NumPy arrays, whose references TensorFlow keeps in a list
-until some later call into Python: never exact, and with a small ring a deadlock. And each waits for the
-interpreter's lock.
+Where the op cannot be used, the same stands on ``Dataset.from_generator`` (generator.py):
+
+    from_generator(turns)                                       one element per turn
+        .flat_map(from_generator(batches).prefetch())           a turn, as above
+
+Python code gets a thread of its own: in the thread that asks, TensorFlow would swallow Ctrl-C. What is lost against the
+op: slots of tensors that die in TensorFlow's threads come back with the next call into Python, each element waits for
+the interpreter's lock, and elements that were taken ahead are lost with their iterator.
 """
 
 from __future__ import annotations
@@ -35,14 +38,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from ..nest import map_leaves
 from ..ring import Ring
 from . import waiting
+from .checkpoints import refuse_checkpoints
 from .elements import Element
-from .native import Feed as NativeFeed
+from .generator import Source
+from .native import Feed
 from .op import SWITCH, deliver, why_not_native
 from .structure import lists_to_tuples
-from .taking import Feed as PythonFeed
 from .taking import Plan
 
 _FOREVER = 1 << 62
@@ -63,6 +66,7 @@ def dataset(
     prefetch: int = 0,
     drop_remainder: bool = False,
     cut: bool = True,
+    copy: bool = False,
     native: bool | None = None,
     device: str | None = None,
 ) -> tf.data.Dataset:
@@ -70,11 +74,13 @@ def dataset(
 
     An element holds its slots as long as TensorFlow refers to it; they are recycled at that very
     moment. ``for batch in ds`` leaves its variable alive after the loop, and so those slots taken:
-    ``del batch``.
+    ``del batch``. Steps that keep many elements (``.shuffle``, ``.cache``, ``.window``, ``.batch``, a long
+    ``.prefetch``) need as many slots, or ``copy=True``.
 
     The dataset ends when the ring is finished and drained. It is the same stream however often it is
     iterated: a second iteration goes on with the records that come then, two at a time share them,
-    and after the end there are none. An iterator that is dropped gives back what it holds: elements that were handed
+    and after the end there are none. A stream cannot be rewound: saving an iterator in a ``tf.train.Checkpoint``, or
+    restoring one, is a `RingFeedError`. An iterator that is dropped gives back what it holds: elements that were handed
     out are gone, those that it had taken ahead are there again for whoever comes next (``native=True`` only; Python
     code and `device` lose them).
 
@@ -107,9 +113,14 @@ def dataset(
         Cut padded fields (whose samples do not fill a multiple of 64 bytes) to their shape, which
         copies them. False hands them over without a copy, as [rows, stride in elements], for a
         `ringfeed.tf.cut_padding` on the model's device.
+    copy : bool
+        Elements are copies, in memory of their own. Their slots are free at once, whatever TensorFlow keeps, and an
+        element may be as long as the ring.
     native : bool, optional
         Take batches by the native op, which needs no Python: the default where it can be used, else a warning says
-        once why not (`ringfeed.tf.why_not_native`). True insists on it, False does without.
+        once why not (`ringfeed.tf.why_not_native`). True insists on it. False does without, by
+        ``Dataset.from_generator`` (`ringfeed.tf.generator`): then slots of tensors that die inside a graph or in a
+        prefetch come back a little later, at the latest with the next element.
     device : str, optional
         Copy elements to this device (``"/GPU:0"``) while the one before is in use: `prefetch` of them, at least one.
         The copy overlaps with computing only if the ring is pinned (`Ring.pin`). Nothing can be put behind such a
@@ -132,9 +143,10 @@ def dataset(
     Notes
     -----
     Errors come out of the iteration as TensorFlow's `tf.errors.UnknownError`, whose message names
-    ours: RingEmpty (nothing came within `timeout`), RingClosed. Ctrl-C is a KeyboardInterrupt as
+    ours: RingEmpty (nothing came within `timeout`), RingClosed, ProducerFailed (behind the last record, from a
+    producer that raised in `Ring.producing`, with its text). Ctrl-C is a KeyboardInterrupt as
     ever, only that Keras makes a RuntimeError of it that names it. When every slot is held by
-    tensors for five seconds while the dataset waits, a `StalledFeedWarning` says so.
+    tensors for five seconds while the dataset waits, a `StalledFeedWarning` says so, and names steps that hold them.
 
     Three things are not ours to mend. On an idle ring, ``ds.prefetch(n).take(m)`` ends only with the next record or
     the ring's end; ``dataset(..., prefetch=n).take(m)`` ends at once. Under a strategy, `fit` first reads some
@@ -147,14 +159,17 @@ def dataset(
     """
     if not isinstance(ring, Ring):
         raise TypeError(f"ring {ring!r:.80}: give a ringfeed.Ring. Ring.attach(name) opens one that exists.")
+    refuse_checkpoints()
     element = Element.of(ring.spec, lists_to_tuples(structure), ring.name)
-    plan = Plan.of(ring, batch_size, min_rows, linger, timeout, prefetch, drop_remainder)
+    plan = Plan.of(ring, batch_size, min_rows, linger, timeout, prefetch, drop_remainder, copy)
     placed = None if device is None else _known_device(device)
     ahead = plan.prefetch
     if placed is not None:  # there is where batches are taken ahead, and not here as well
         plan = dataclasses.replace(plan, prefetch=0)
-    feed = _native_feed(ring, plan) if _is_native(native) else PythonFeed(ring, element, plan)
-    made = _build(feed, element, plan, cut)
+    if _is_native(native):
+        made = _by_op(_native_feed(ring, plan), element, plan, cut)
+    else:
+        made = _by_generator(Source(ring, element, plan, cut=cut, in_turns=True), element, plan, cut)
     made._ringfeed_ring = ring  # the functions do not keep it: TensorFlow never lets go of them
     options = tf.data.Options()
     options.autotune.enabled = False
@@ -179,15 +194,15 @@ def _is_native(wanted: bool | None) -> bool:
 def _warn_once(reason: str) -> None:
     if os.environ.get(SWITCH) != "0":
         warnings.warn(
-            f"RingFeed's native op can not be used: {reason}. Datasets take their batches by Python code instead, "
-            "which costs some 0.2 ms for each, and waits for the interpreter's lock.",
+            f"RingFeed's native op can not be used: {reason}. Datasets take their batches by "
+            "Dataset.from_generator instead, which costs some 0.3 ms for each, and waits for the interpreter's lock.",
             NativeOpWarning,
             stacklevel=4,
         )
 
 
-def _native_feed(ring: Ring, plan: Plan) -> NativeFeed:
-    return NativeFeed.shared(
+def _native_feed(ring: Ring, plan: Plan) -> Feed:
+    return Feed.shared(
         ring,
         most=plan.most,
         least=plan.least,
@@ -196,28 +211,36 @@ def _native_feed(ring: Ring, plan: Plan) -> NativeFeed:
         linger=plan.linger,
         timeout=plan.timeout,
         turn=waiting.TURN_SECONDS,
+        copy=plan.copy,
     )
 
 
-def _build(feed: NativeFeed | PythonFeed, element: Element, plan: Plan, cut: bool) -> tf.data.Dataset:
-    """Return the dataset of the picture above, without options."""
-    spec = map_leaves(element.specs(plan.exact, cut=cut).__getitem__, element.structure)
-    is_python = isinstance(feed, PythonFeed)
-    if plan.prefetch and isinstance(feed, NativeFeed):
+def _by_op(feed: Feed, element: Element, plan: Plan, cut: bool) -> tf.data.Dataset:
+    """Return the dataset of the first picture above, without options."""
+    spec = element.nest(element.specs(plan.exact, cut=cut))
+    if plan.prefetch:
         turn = _taken_ahead(feed, element, plan, spec, cut)
     else:
-        turn = _map(_endless(), lambda _: element.pack(feed.next_tensors(element), cut=cut), spec, in_pool=is_python)
-        if plan.prefetch:
-            turn = turn.prefetch(plan.prefetch)
-    turns = _map(_endless(), lambda _: feed.goes_on(), tf.TensorSpec((), tf.bool), in_pool=is_python)
+        turn = _map(_endless(), lambda _: element.pack(feed.next_tensors(element), cut=cut), spec)
+    turns = _map(_endless(), lambda _: feed.goes_on(), tf.TensorSpec((), tf.bool))
     made = turns.flat_map(tf.autograph.experimental.do_not_convert(lambda going: turn))
-    if is_python:
-        made = _in_own_thread(made)
     made._ringfeed_keeps = turns, turn
     return made
 
 
-def _taken_ahead(feed: NativeFeed, element: Element, plan: Plan, spec: Any, cut: bool) -> tf.data.Dataset:
+def _by_generator(source: Source, element: Element, plan: Plan, cut: bool) -> tf.data.Dataset:
+    """Return the dataset of the second picture above, without options."""
+    spec = element.nest(element.specs(plan.exact, cut=cut))
+    turn = tf.data.Dataset.from_generator(source, output_signature=spec)
+    if plan.prefetch:
+        turn = turn.prefetch(plan.prefetch)
+    turns = tf.data.Dataset.from_generator(source.turns, output_signature=tf.TensorSpec((), tf.bool))
+    made = _in_own_thread(turns.flat_map(tf.autograph.experimental.do_not_convert(lambda going: turn)))
+    made._ringfeed_keeps = turns, turn
+    return made
+
+
+def _taken_ahead(feed: Feed, element: Element, plan: Plan, spec: Any, cut: bool) -> tf.data.Dataset:
     """Return a turn with a prefetch in it, from which elements go back that nobody gets."""
     number = tf.TensorSpec((), tf.int64)
 
@@ -256,11 +279,8 @@ def _endless() -> tf.data.Dataset:
     return tf.data.Dataset.range(_FOREVER)
 
 
-def _map(source: tf.data.Dataset, function: Any, spec: Any, *, in_pool: bool = False) -> tf.data.Dataset:
-    """Return ``source.map(function)``, which also ends when `function` raises StopIteration or says OUT_OF_RANGE.
-
-    The function runs in the thread that asks or, with `in_pool`, in one of the pipeline's.
-    """
+def _map(source: tf.data.Dataset, function: Any, spec: Any) -> tf.data.Dataset:
+    """Return ``source.map(function)``, which also ends when `function` says OUT_OF_RANGE, in the thread that asks."""
     given = source.element_spec
     concrete = tf.function(
         lambda *flat: function(tf.nest.pack_sequence_as(given, flat)),
@@ -272,7 +292,7 @@ def _map(source: tf.data.Dataset, function: Any, spec: Any, *, in_pool: bool = F
         other_arguments=concrete.captured_inputs,
         f=concrete,
         preserve_cardinality=False,
-        use_inter_op_parallelism=in_pool,
+        use_inter_op_parallelism=False,
         **_flat(spec),
     )
     made = tf.data.experimental.from_variant(mapped, spec)

@@ -6,19 +6,21 @@ that waiting, errors and Ctrl-C are those of any other `Ring.take`); the op fetc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from ..errors import RingFinished
-from ..record_spec import RecordSpec
 from ..ring import Ring
 from .elements import Element
+from .made_up_rows import MadeUpRows
 from .model_forms import ModelForm, model_form
 from .native import Feed
 from .op import next_element, why_not_native
-from .row_mixing import why_rows_are_mixed
+from .output_spec import as_output, rows_of_each
+from .record_inputs import model_call, structure_for
+from .row_mixing import refuse_mixed_rows
 from .structure import lists_to_tuples
 from .taking import seconds, whole
 
@@ -38,6 +40,9 @@ def fuse(
     allow_row_mixing: bool = False,
     jit_compile: bool = False,
     with_tags: bool = False,
+    signature: str | None = None,
+    tags: str | Sequence[str] | None = None,
+    warm_up: Any = None,
 ) -> FusedModel:
     """Put a ring and a model into one function: each call takes a batch and returns its outputs.
 
@@ -53,9 +58,12 @@ def fuse(
     batch_size : int
         Most rows in a call; at most the ring's slots.
     structure : nest of str, optional
-        What the model is given, as for `ringfeed.tf.dataset`. By default the record's only field; of several, a dict
-        of those that the model names as its inputs; for a model of as many inputs without names, all in their order;
-        else a dict of all.
+        What the model is given: a nest of fields, and of `ringfeed.tf.TAGS`. A tuple or list means inputs, never
+        ``(x, y)``. By default the fields that have the names of the model's inputs: of Keras inputs, of TensorSpecs
+        and signatures, or of Python arguments. One field and one input belong together whatever they are called, and
+        inputs whose names Keras or TensorFlow made up ("keras_tensor_3", "inputs_1") are the fields in their order. A
+        function of one argument that no field is named after gets a dict of all. Anything else is an error that lists
+        fields and inputs.
     min_rows : int
         Wait for so many records, as `Ring.take` does.
     linger : float
@@ -72,6 +80,11 @@ def fuse(
         Compile the model with XLA.
     with_tags : bool
         Return the records' tags, too.
+    signature, tags
+        Which signature of a SavedModel, and which of its graphs, as for `ringfeed.tf.model.ModelRunner`.
+    warm_up : nest of arrays of shape (rows, ...), optional
+        As for `ringfeed.Engine`. With `pad` a model is asked on two such rows or more whether it mixes rows, where
+        random numbers would not do.
 
     Returns
     -------
@@ -105,12 +118,12 @@ def fuse(
         raise ValueError(f"min_rows {min_rows}: more than batch_size {batch_size}.")
     if pad not in (None, PAD_WITH_RING):
         raise ValueError(f'pad {pad!r}: give "ring", or None for batches of as many rows as there are.')
-    form = model_form(model)
-    structure = default_structure(ring.spec, form) if structure is None else lists_to_tuples(structure)
+    form = model_form(model, signature, tags)
+    structure = structure_for(ring.spec, form, ring.name) if structure is None else lists_to_tuples(structure)
     element = Element.of(ring.spec, structure, ring.name)
     step = tf.function(form.step, jit_compile=True, autograph=False) if jit_compile else form.step
     if pad and batch_size > 1 and not allow_row_mixing:
-        refuse_mixed_rows(form, step, element, batch_size)
+        refuse_mixed_rows(form, step, MadeUpRows(element, warm_up), batch_size)
     timeout = None if timeout is None else seconds("timeout", timeout)
     options = {"min_rows": min_rows, "linger": seconds("linger", linger), "timeout": timeout}
     return FusedModel(ring, form, step, element, batch_size, options, pad is not None, with_tags)
@@ -121,33 +134,6 @@ def _rows(what: str, value: Any, ring: Ring) -> int:
     if rows > ring.slots:
         raise ValueError(f"{what} {rows}: ring {ring.name!r} has only {ring.slots} slots.")
     return rows
-
-
-def default_structure(spec: RecordSpec, form: ModelForm) -> Any:
-    """Return what a model is given of a record, where nobody says."""
-    names = list(spec)
-    if isinstance(form.input_specs, dict) and set(form.input_specs) <= set(names):
-        return {name: name for name in form.input_specs}
-    if isinstance(form.input_specs, dict) and len(form.input_specs) == len(names) == 1:
-        return {next(iter(form.input_specs)): names[0]}
-    if len(names) == 1:
-        return names[0]
-    if isinstance(form.input_specs, (list, tuple)) and len(form.input_specs) == len(names):
-        return tuple(names)
-    return {name: name for name in names}
-
-
-def refuse_mixed_rows(
-    form: ModelForm, step: Callable[[Any], Any], element: Element, rows: int, option: str = 'pad="ring"'
-) -> None:
-    """Raise where the model's results for a row depend on those beside it, which padding would let in."""
-    specs = list(element.specs(rows, cut=False).values())
-    call = tf.function(lambda *given: step(element.pack(given, cut=True)), input_signature=specs, autograph=False)
-    if reason := why_rows_are_mixed(call, specs):
-        raise ValueError(
-            f"model {form.name!r}: {option} would let the slots beside a batch into its results, because the model "
-            f"mixes rows: {reason}. Leave it out, or say allow_row_mixing=True if that is wanted."
-        )
 
 
 class FusedModel:
@@ -200,7 +186,7 @@ class FusedModel:
 
         Raises
         ------
-        RingEmpty, RingFinished, RingClosed
+        RingEmpty, RingFinished, ProducerFailed, RingClosed
             As `Ring.take`. Inside a tf.function all of them are errors of TensorFlow's, the end of the data is
             `tf.errors.OutOfRangeError`.
         """
@@ -251,9 +237,10 @@ class FusedModel:
         if self._pads:
             for tensor in tensors:
                 tensor.set_shape((self._most_rows, *tensor.shape[1:]))
-        outputs = self._step(self._element.pack(tensors, cut=True))
+        outputs = model_call(self._step, self._element)(*tensors)
         if self._pads:
+            outputs = rows_of_each(outputs, self._most_rows, self.name)
             outputs = tf.nest.map_structure(lambda output: output[:rows], outputs)
         # At the end, so that with a GPU the copy goes into TensorFlow's pinned memory.
         with tf.device("/CPU:0"):
-            return tf.nest.map_structure(tf.identity, outputs)
+            return tf.nest.map_structure(as_output, outputs)

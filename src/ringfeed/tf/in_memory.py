@@ -7,13 +7,14 @@ back is copied into the result.
 from __future__ import annotations
 
 from contextlib import closing
+from itertools import count
 from typing import Any
 
 from ..progress import Progress, is_wanted
-from .callbacks import PredictCallbacks
-from .inputs import Batches, iterate_batches
+from .callbacks import PredictCallbacks, batches_per_call
+from .inputs import Batches, Replicas, iterate_batches
 from .model import ModelRunner, floatx_of
-from .outputs import Gather, all_to_numpy
+from .outputs import Gather, all_to_numpy, join_outputs
 
 
 def predict_in_memory(
@@ -36,13 +37,15 @@ def predict_in_memory(
     batch_size : int, optional
         Rows per batch; 32 by default. For arrays only.
     verbose : "auto", 0, 1 or 2
-        0: silent. 1: a bar on standard error. 2: one line at the end. "auto": a bar for more than one
-        batch, if standard error is a terminal.
+        0: silent. 1: a bar on standard error. 2: one line at the end. "auto": a bar in a notebook, or if standard
+        error is a terminal. Callbacks that show the progress replace it.
     steps : int, optional
-        Stop after so many batches.
+        Stop after so many batches. Where the model was compiled with `steps_per_execution`, the batches of the last
+        execution are all predicted, as in Keras.
     callbacks : list of keras.callbacks.Callback, or keras.callbacks.CallbackList
         Their ``on_predict_*`` methods are called as by Keras. ``logs["outputs"]`` of a batch holds tensors that
-        are the callback's own. ``model.stop_predicting = True`` ends the work after the batch.
+        are the callback's own. ``model.stop_predicting = True``, set by a callback or by another thread, ends the
+        work after the batch; the result holds the rows so far.
     progress : Progress, optional
         Is told of each batch and closed at the end; replaces what `verbose` asks for.
 
@@ -59,11 +62,14 @@ def predict_in_memory(
     """
     if verbose not in ("auto", 0, 1, 2):
         raise ValueError(f"verbose={verbose!r}: must be 'auto', 0 (silent), 1 (a bar) or 2 (one line).")
-    batches = iterate_batches(x, batch_size, steps, floatx=floatx_of(runner))
-    if progress is None and is_wanted(verbose) and (verbose != "auto" or batches.total != 1):
+    batches = iterate_batches(
+        x, batch_size, steps, floatx=floatx_of(runner), batches_per_call=batches_per_call(runner.keras_model)
+    )
+    watchers = PredictCallbacks(runner.keras_model, callbacks, batches.steps, verbose)
+    if progress is None and is_wanted(verbose) and not watchers.show_progress:
         progress = Progress(batches.total, verbose, unit="batch")
-    watchers = PredictCallbacks(runner.keras_model, callbacks, batches.total)
-    if not watchers and progress is None and batches.total == 1:
+    if not watchers and progress is None and batches.total == 1 and batches.rows is not None:
+        watchers.begin()
         (data,) = batches
         return all_to_numpy(runner.run(data))
     try:
@@ -79,10 +85,14 @@ def _predict_batches(
     gather = Gather(batches.rows)
     watchers.begin()
     with closing(iter(batches)) as iterator:
-        for data in iterator:
-            watchers.begin_batch()
-            outputs = runner.run(data)
-            gather.add(outputs)
+        for number in count():
+            if number != batches.total:  # as Keras, also before it is known that there is no more
+                watchers.begin_batch()
+            try:
+                data = next(iterator)
+            except StopIteration:
+                break
+            outputs = _run(runner, data, gather)
             if progress is not None:
                 progress.advance(1)
             if watchers.end_batch(outputs):
@@ -90,3 +100,16 @@ def _predict_batches(
             del outputs, data  # they may keep memory that the next batch needs
     watchers.end()
     return gather.result()
+
+
+def _run(runner: ModelRunner, data: Any, gather: Gather) -> Any:
+    """Run the model on a batch, let its outputs be collected, and return them."""
+    if not isinstance(data, Replicas):
+        outputs = runner.run(data)
+        gather.add(outputs)
+        return outputs
+    parts = []
+    for part in data.parts:
+        parts.append(runner.run(part))
+        gather.add(parts[-1])
+    return join_outputs(parts)

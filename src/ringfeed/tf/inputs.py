@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from .arrays import ArraySource, holds_arrays
+from .arrays import ArraySource, holds_arrays, plain_nest, whole_array
 from .structure import lists_to_tuples
+from .uniform import FirstDtypes
 
 DEFAULT_BATCH_SIZE = 32  # Keras' own
 
@@ -41,12 +42,18 @@ class Batches:
     total: int | None
     rows: int | None = None
     _wanted: int | None = None
+    _most: int | None = None
+
+    @property
+    def steps(self) -> int | None:
+        """The number of batches as Keras tells its callbacks: what was asked for, else what is known."""
+        return self._wanted or self.total
 
     def __iter__(self) -> Generator[Any, None, None]:
         number = 0
         source = self._make()
         try:
-            for number, batch in enumerate(islice(source, self._wanted), 1):  # noqa: B007
+            for number, batch in enumerate(islice(source, self._most), 1):  # noqa: B007
                 yield batch
         finally:  # at once, also when the loop was left early: threads end, a PyDataset is told
             getattr(source, "close", lambda: None)()
@@ -59,8 +66,20 @@ class Batches:
             )
 
 
+@dataclass(frozen=True)
+class Replicas:
+    """One batch of a distributed dataset: a part of its rows for each replica, in their order."""
+
+    parts: list[Any]
+
+
 def iterate_batches(
-    x: Any, batch_size: int | None = None, steps: int | None = None, *, floatx: str | None = None
+    x: Any,
+    batch_size: int | None = None,
+    steps: int | None = None,
+    *,
+    floatx: str | None = None,
+    batches_per_call: int = 1,
 ) -> Batches:
     """Split what ``keras.Model.predict`` takes into batches.
 
@@ -68,10 +87,11 @@ def iterate_batches(
     ----------
     x : nest of arrays, tf.data.Dataset, PyDataset, DataLoader, generator or iterator
         - Arrays: NumPy, TensorFlow (ragged and sparse too), pandas, SciPy sparse, PyTorch, JAX or anything
-          with ``__array__``, alone or in lists, tuples and dicts; all with the same number of rows.
-        - A dataset of batches x, (x, y) or (x, y, sample_weight).
+          with ``__array__``, alone or in lists, tuples and mappings; all with the same number of rows.
+        - A dataset of batches x, (x, y) or (x, y, sample_weight), also a distributed one, whose batches are
+          `Replicas`.
         - A ``keras.utils.PyDataset``; one that asks for several workers is read by that many threads.
-        - A generator or iterator of batches (x,), (x, y) or (x, y, sample_weight).
+        - A generator or iterator of batches (x,), (x, y) or (x, y, sample_weight), all of the first one's dtypes.
     batch_size : int, optional
         Rows per batch of arrays; 32 by default, or what makes `steps` batches. The other kinds bring
         their own batches and pass over it with a warning.
@@ -79,6 +99,9 @@ def iterate_batches(
         Stop after so many batches.
     floatx : str, optional
         Cast arrays of other floats to this dtype, as Keras does. The other kinds keep theirs.
+    batches_per_call : int
+        The model's `steps_per_execution`. As in Keras, the batches of a call that has begun are all taken: they may be
+        more than `steps`.
 
     Returns
     -------
@@ -94,13 +117,15 @@ def iterate_batches(
         `x` is of no kind that can be read.
     """
     batch_size, steps = _positive("batch_size", batch_size), _steps(steps)
-    if holds_arrays(x):
-        return _array_batches(x, batch_size, steps, floatx)
+    most = None if steps is None else -(-steps // batches_per_call) * batches_per_call
+    nest = plain_nest(x)
+    if holds_arrays(nest):
+        return _array_batches(nest, batch_size, steps, most, floatx)
     kind = _kind_of(x)
     if kind is None:
         raise TypeError(
             f"x of type {type(x).__name__!r} can not be split into batches: give arrays or tensors (in lists, tuples "
-            "or dicts), a tf.data.Dataset, a keras.utils.PyDataset or a generator of batches."
+            "or mappings), a tf.data.Dataset, a keras.utils.PyDataset or a generator of batches."
         )
     if batch_size is not None:
         warnings.warn(
@@ -110,9 +135,9 @@ def iterate_batches(
     total = _known_total(x, kind)
     if total == 0:
         raise ValueError(f"x is a {type(x).__name__} of 0 batches, so there is nothing to predict; give at least one.")
-    if steps is not None:
-        total = steps if total is None else min(steps, total)
-    return Batches(lambda: _ITERATORS[kind](x, steps), total, None, steps)
+    if most is not None:
+        total = most if total is None else min(most, total)
+    return Batches(lambda: _ITERATORS[kind](x, most), total, None, steps, most)
 
 
 def _positive(name: str, value: Any) -> int | None:
@@ -132,14 +157,14 @@ def _steps(steps: Any) -> int | None:
     return steps if not limit else min(limit, steps or limit)
 
 
-def _array_batches(x: Any, batch_size: int | None, steps: int | None, floatx: str | None) -> Batches:
+def _array_batches(x: Any, batch_size: int | None, steps: int | None, most: int | None, floatx: str | None) -> Batches:
     source = ArraySource(x, floatx)
     if batch_size is None:
         batch_size = -(-source.rows // steps) if steps else DEFAULT_BATCH_SIZE
     total = -(-source.rows // batch_size)
-    if steps is not None:
-        total = min(steps, total)
-    return Batches(lambda: source.batches(batch_size), total, min(source.rows, total * batch_size), steps)
+    if most is not None:
+        total = min(most, total)
+    return Batches(lambda: source.batches(batch_size), total, min(source.rows, total * batch_size), steps, most)
 
 
 # ---- What brings batches of its own --------------------------------------------------------------
@@ -148,6 +173,8 @@ def _array_batches(x: Any, batch_size: int | None, steps: int | None, floatx: st
 def _kind_of(x: Any) -> str | None:
     if isinstance(x, tf.data.Dataset):
         return "dataset"
+    if isinstance(x, tf.distribute.DistributedDataset) or type(x).__name__ == "DistributedDatasetsFromFunction":
+        return "distributed"
     utils = getattr(sys.modules.get("keras"), "utils", None)
     if isinstance(x, getattr(utils, "PyDataset", ())):
         return "pydataset"
@@ -160,8 +187,9 @@ def _kind_of(x: Any) -> str | None:
 
 
 def _known_total(x: Any, kind: str) -> int | None:
-    if kind == "dataset":
-        cardinality = int(x.cardinality())
+    if kind in ("dataset", "distributed"):
+        cardinality = getattr(x, "cardinality", tf.data.UNKNOWN_CARDINALITY)  # a number of a distributed one
+        cardinality = int(cardinality() if callable(cardinality) else cardinality)
         return cardinality if cardinality >= 0 else None  # infinite or unknown
     if kind == "pydataset":
         return None if x.num_batches is None else int(x.num_batches)
@@ -180,14 +208,14 @@ def _parts(batch: Any, kind: str) -> Any:
             f"x yielded a {type(batch).__name__} of {len(batch)} parts as a batch: yield (x,), (x, y) or "
             "(x, y, sample_weight), where x may be a list or dict of arrays."
         )
-    return tf.nest.map_structure(_as_array, lists_to_tuples(batch))
+    return tf.nest.map_structure(_as_array, lists_to_tuples(plain_nest(batch)))
 
 
 def _as_array(leaf: Any) -> Any:
-    if leaf is None or isinstance(leaf, np.ndarray) or tf.is_tensor(leaf):
-        return leaf
-    array = ArraySource(leaf, None).all() if holds_arrays(leaf) else np.asarray(leaf)
-    if not array.shape:
+    if leaf is None:
+        return None
+    array = whole_array(leaf) if holds_arrays(leaf) else np.asarray(leaf)
+    if array.shape.rank == 0 if isinstance(array.shape, tf.TensorShape) else not array.shape:
         raise ValueError(f"x yielded a batch that holds {leaf!r}, which has no axis for the rows; yield arrays.")
     return array
 
@@ -196,23 +224,36 @@ def _from_dataset(dataset: Any, steps: int | None) -> Iterator[Any]:
     return iter(dataset if steps is None else dataset.take(steps))
 
 
+def _from_distributed(dataset: Any, steps: int | None) -> Iterator[Any]:
+    for batch in dataset:
+        leaves = [
+            leaf.values if isinstance(leaf, tf.distribute.DistributedValues) else (leaf,)
+            for leaf in tf.nest.flatten(batch)
+        ]
+        parts = zip(*leaves, strict=True)
+        yield Replicas([tf.nest.pack_sequence_as(batch, list(part)) for part in parts])
+
+
 def _from_iterator(iterator: Any, steps: int | None) -> Iterator[Any]:
-    return (_parts(batch, "iterator") for batch in iterator)
+    dtypes = FirstDtypes()
+    return (dtypes.cast(_parts(batch, "iterator")) for batch in iterator)
 
 
 def _from_loader(loader: Any, steps: int | None) -> Iterator[Any]:
-    return (_parts(batch, "loader") for batch in loader)
+    dtypes = FirstDtypes()
+    return (dtypes.cast(_parts(batch, "loader")) for batch in loader)
 
 
 def _from_pydataset(dataset: Any, steps: int | None) -> Iterator[Any]:
     """Read in order, with as many threads as the dataset asks for, and tell it of begin and end."""
     total = dataset.num_batches if steps is None else min(steps, dataset.num_batches or steps)
     indices = count() if total is None else range(total)
+    dtypes = FirstDtypes()
     with ExitStack() as cleanup:
         getattr(dataset, "on_epoch_begin", lambda: None)()  # newer than the oldest Keras supported
         cleanup.callback(dataset.on_epoch_end)
         if dataset.workers <= 1:
-            yield from (_parts(dataset[index], "pydataset") for index in indices)
+            yield from (dtypes.cast(_parts(dataset[index], "pydataset")) for index in indices)
             return
         if dataset.use_multiprocessing:
             warnings.warn(
@@ -228,11 +269,12 @@ def _from_pydataset(dataset: Any, steps: int | None) -> Iterator[Any]:
         while pending:
             batch = pending.popleft().result()
             pending.extend(islice(rest, 1))
-            yield _parts(batch, "pydataset")
+            yield dtypes.cast(_parts(batch, "pydataset"))
 
 
 _ITERATORS: dict[str, Callable[[Any, int | None], Iterator[Any]]] = {
     "dataset": _from_dataset,
+    "distributed": _from_distributed,
     "pydataset": _from_pydataset,
     "loader": _from_loader,
     "iterator": _from_iterator,

@@ -10,7 +10,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from .model_forms import ModelForm
+from .forms import ModelForm
+from .output_spec import rows_of_each
 
 
 def mirrored_form(form: ModelForm, strategy: Any) -> ModelForm:
@@ -45,8 +46,10 @@ def mirrored_form(form: ModelForm, strategy: Any) -> ModelForm:
         start, stop = rows * number // parts, rows * (number + 1) // parts
         # Not every model takes no rows at all: a replica that would get none runs one, and forgets it.
         first = tf.minimum(start, rows - 1)
-        part = tf.nest.map_structure(lambda whole: whole[first : tf.maximum(stop, first + 1)], data)
-        return tf.nest.map_structure(lambda output: output[: stop - start], form.step(part))
+        end = tf.maximum(stop, first + 1)
+        part = tf.nest.map_structure(lambda whole: whole[first:end], data)
+        outputs = rows_of_each(form.step(part), end - first, form.name)  # else rows of others would be taken for them
+        return tf.nest.map_structure(lambda output: output[: stop - start], outputs)
 
     def step(data: Any) -> Any:
         of_replicas = strategy.run(run_part, args=(data,))

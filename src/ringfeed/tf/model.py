@@ -7,10 +7,12 @@ the host inside it.
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 import warnings
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,9 +22,13 @@ from .direct_call import direct_step
 from .handover import PaddedRows, as_tensor
 from .model_forms import ModelForm, model_form
 from .outputs import all_to_numpy
+from .side_effects import has_side_effects
 from .structure import pack_inputs, structure_key
 
 _Step = Callable[..., Any]
+
+_MOST_ROW_COUNTS = 64
+"""Functions of one number of rows that are kept; the one that was used longest ago goes first."""
 
 
 class ModelRunner:
@@ -33,15 +39,21 @@ class ModelRunner:
     model : keras.Model, path, SavedModel folder, tf.function or callable
         - A Keras model (functional, Sequential, subclassed), built or not; its `predict_step` is
           used, with ``training=False``, and in eager mode where it is compiled so.
-        - The path of a ``.keras`` file (or any that ``keras.models.load_model`` takes).
+        - The path of a ``.keras`` or ``.h5`` file (or any that ``keras.models.load_model`` takes). Its optimizer,
+          losses and metrics are not restored.
         - The folder of a SavedModel, or the object loaded from it. Of what was saved is taken: the ``serve``
           that ``model.export`` writes, the object itself if it can be called, or its
-          ``serving_default`` signature.
+          ``serving_default`` signature. Of one whose objects TensorFlow cannot restore, as Keras 2 saved them with an
+          optimizer, the signature is made of its graph and its variables.
         - A tf.function or a callable on tensors. One with several required arguments is given the inputs
           one by one. What can not be traced is run eagerly, with a warning.
     jit_compile : bool
         Compile the model with XLA. XLA compiles anew for every number of rows: of use where the
         batches are all of one size.
+    signature : str, optional
+        Of a SavedModel: call it by this signature.
+    tags : str or sequence of str, optional
+        Of a SavedModel's folder: take its graph of these tags. By default the only one, else that of "serve".
 
     Attributes
     ----------
@@ -50,34 +62,53 @@ class ModelRunner:
     input_specs : nest of (shape, dtype name), or None
         In the inputs' structure: the shape of one sample (None where an axis is free) and the dtype.
         None where the model does not say (subclassed, a callable).
+    input_names : list of (str or None), or None
+        The model's names for the leaves of `input_specs`, in the order in which ``tf.nest`` flattens them; None in the
+        place of a name that the model does not have, or that Keras or TensorFlow made up ("keras_tensor_3"). None
+        altogether where the model does not say its inputs. Functions of several arguments have names, those of their
+        arguments, though they say no shapes.
     keras_model : keras.Model or None
         The model, where it is one.
+    form : ModelForm
+        The model as a function.
     traces : int
         How many functions were made of the model so far.
 
     Raises
     ------
     FileNotFoundError, ValueError, TypeError
-        The path or object is no model; the message says what would be.
+        The path or object is no model; the message says what would be. There is no such signature, or no graph of these
+        tags; the message lists those there are.
     RuntimeError
         Keras runs on another backend than TensorFlow.
 
     Notes
     -----
     A function is made for each structure, dtype and inner shape of the inputs; from the second
-    inner shape on the axes that differ are left free as well. Weights may change in between, the
-    model's layers may not. Call from one thread at a time.
+    inner shape on the axes that differ are left free as well. A model that cannot be traced with a
+    free number of rows, because it reads ``x.shape[0]`` in Python or was declared for one number, gets a function for
+    each number of rows. Weights may change in between, the model's layers may not. Call from one thread at a time.
     """
 
-    def __init__(self, model: Any, *, jit_compile: bool = False) -> None:
-        self._form: ModelForm = model_form(model)
+    def __init__(
+        self,
+        model: Any,
+        *,
+        jit_compile: bool = False,
+        signature: str | None = None,
+        tags: str | Sequence[str] | None = None,
+    ) -> None:
+        self.form: ModelForm = model_form(model, signature, tags)
         self._jit_compile = jit_compile
         self._functions: dict[Any, _Step] = {}
         self._traced: dict[Any, tuple[list[Any], _Step]] = {}
+        self._of_one_length: OrderedDict[Any, _Step] = OrderedDict()
+        self._needs_length: set[Any] = set()
         self._is_traceable = True
-        self.name = self._form.name
-        self.input_specs = self._form.input_specs
-        self.keras_model = self._form.keras_model
+        self.name = self.form.name
+        self.input_specs = self.form.input_specs
+        self.input_names = self.form.input_names
+        self.keras_model = self.form.keras_model
         self.traces = 0
 
     def __call__(self, inputs: Any) -> Any:
@@ -86,8 +117,11 @@ class ModelRunner:
         Parameters
         ----------
         inputs : nest of arrays, tensors or PaddedRows, each of shape (rows, ...)
-            A list counts as a tuple. An array that starts on 64 bytes and is C-contiguous is read in
-            place, and let go of before this returns; others are copied once. None leaves an optional input out.
+            A mapping of any class is read by the names of the model's inputs, whatever the order of its keys; those
+            that the model has no input for are left out. One value for the only input needs no name. A model without
+            names is given the values in their order. A list counts as a tuple. An array that starts on 64 bytes and is
+            C-contiguous is read in place, and let go of before this returns; others are copied once. None leaves an
+            optional input out.
 
         Returns
         -------
@@ -109,20 +143,51 @@ class ModelRunner:
         nest of tf.Tensor
             On the host. A tensor may lie over the memory of an input.
         """
+        return self.prepare(data)()
+
+    def prepare(self, data: Any) -> Callable[[], Any]:
+        """Find or trace the function for a batch, and return a call of it that takes nothing.
+
+        So an error of the model's form, which every batch of this kind would have, is told from one over the numbers of
+        this batch. The call keeps the batch.
+
+        Parameters
+        ----------
+        data : nest
+            As for `run`.
+        """
         leaves = tf.nest.flatten(data) if tf.nest.is_nested(data) else [data]
         tensors = [_tensor(leaf) for leaf in leaves]
         if self._runs_eagerly():
-            return self._eager_step(_Layout(data, leaves).packed(tensors))
+            packed = _Layout(data, leaves).packed(tensors)
+            return lambda: self._eager_step(packed)
         key = (structure_key(data), *map(_kind, leaves, tensors))
         function = self._functions.get(key)
         if function is None:
             function = self._function_for(_Layout(data, leaves), tensors, key)
-            self._functions[key] = function
-        return function(*(tensor for tensor in tensors if tensor is not None))
+        return functools.partial(function, *(tensor for tensor in tensors if tensor is not None))
+
+    def may_be_tried(self, call: Callable[[], Any]) -> bool:
+        """Tell whether a call that `prepare` returned may be made once more than needed: nobody would see it.
+
+        Of one that runs eagerly nobody knows; it may, for nothing else tells whether it takes a batch.
+        """
+        step = getattr(call, "func", None)
+        concrete = getattr(step, "concrete", step)
+        return not hasattr(concrete, "graph") or not has_side_effects(concrete)
+
+    def refusal_of(self, call: Callable[[], Any]) -> Exception | None:
+        """Return why no batch of this kind can be run, where a call that `prepare` returned would try it eagerly.
+
+        An operation that refuses the batch's shapes in a graph does so eagerly as well, and some kernels of TensorFlow
+        end the process over them.
+        """
+        failure = getattr(getattr(call, "func", None), "failure", None)
+        return failure if "{{node" in str(failure) else None
 
     @property
     def _eager_step(self) -> _Step:
-        return self._form.eager_step or self._form.step
+        return self.form.eager_step or self.form.step
 
     def _runs_eagerly(self) -> bool:
         return (
@@ -141,8 +206,7 @@ class ModelRunner:
             specs = [_merged(old, new) for old, new in zip(known, exact, strict=True)]
             if specs == known:
                 return function
-        # The one that serves most batches first: what was declared with a fixed shape takes only its own.
-        attempts = [specs, exact, [_type_spec(tensor, free_rows=False) for tensor in tensors]]
+        attempts = [] if key in self._needs_length else [specs, exact]  # the one that serves most batches first
         for number, attempt in enumerate(attempts):
             if attempt in attempts[:number]:
                 continue
@@ -153,11 +217,32 @@ class ModelRunner:
                 continue
             if number == 0:
                 self._traced[family] = specs, function
+            self._functions[key] = function
             return function
-        return self._without_graph(layout, failure)
+        try:
+            return self._function_of_one_length(layout, tensors, key)
+        except Exception as error:
+            failure = error
+        function = self._without_graph(layout, failure)
+        if key not in self._needs_length:
+            self._functions[key] = function
+        return function
+
+    def _function_of_one_length(self, layout: _Layout, tensors: list[Any], key: tuple[Any, ...]) -> _Step:
+        """Find or make a function for this number of rows alone: Python code of the model may have computed with it."""
+        specs = [_type_spec(tensor, free_rows=False) for tensor in tensors]
+        own_key = (key, *specs)
+        function = self._of_one_length.get(own_key)
+        if function is None:
+            function = self._of_one_length[own_key] = self._trace(layout, specs)
+            self._needs_length.add(key)
+            if len(self._of_one_length) > _MOST_ROW_COUNTS:
+                self._of_one_length.popitem(last=False)
+        self._of_one_length.move_to_end(own_key)
+        return function
 
     def _trace(self, layout: _Layout, specs: list[Any]) -> _Step:
-        step = tf.function(self._form.step, jit_compile=True, autograph=False) if self._jit_compile else self._form.step
+        step = tf.function(self.form.step, jit_compile=True, autograph=False) if self._jit_compile else self.form.step
 
         def on_host(output: Any) -> Any:
             return None if output is None else tf.identity(output)
@@ -174,9 +259,9 @@ class ModelRunner:
 
     def _without_graph(self, layout: _Layout, failure: Exception) -> _Step:
         """Return a step that runs a plain callable eagerly; raise what went wrong where the model is none."""
-        if self.keras_model is not None or self._form.eager_step is None:
+        if self.keras_model is not None or self.form.eager_step is None:
             raise failure
-        step, reason = self._form.eager_step, f"{type(failure).__name__}: {failure}"
+        step, reason = self.form.eager_step, f"{type(failure).__name__}: {failure}"
 
         def eagerly(*given: Any) -> Any:
             outputs = step(layout.packed(_with_nones(given, layout.present)))
@@ -189,6 +274,7 @@ class ModelRunner:
                 )
             return outputs
 
+        eagerly.failure = failure  # type: ignore[attr-defined]
         return eagerly
 
 

@@ -6,258 +6,101 @@ tracing or of where the batches come from.
 
 from __future__ import annotations
 
-import inspect
 import os
-import re
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
-from .structure import fit_structure, spec_of, unpack_inputs
+from .forms import ModelForm
+from .function_forms import flat_argument_names, function_form
+from .keras_forms import keras_form
+from .loading import GraphOnly, is_saved_model, load_keras_file, load_saved_model
+
+__all__ = ["ModelForm", "model_form", "signatures_of"]
+
+SERVING_DEFAULT = "serving_default"
 
 
-@dataclass(frozen=True)
-class ModelForm:
-    """A model as a function.
-
-    Attributes
-    ----------
-    name : str
-        What messages call it.
-    step : callable
-        Takes a batch as Keras passes it to ``predict_step`` (x, (x,), (x, y) or (x, y, sample_weight)),
-        returns the nest of outputs. Traceable, except where `keras_model` runs eagerly.
-    input_specs : nest of (shape without batch, dtype name), or None
-        The inputs' structure; None where the model does not say.
-    keras_model : keras.Model or None
-        The model itself, which callbacks are told of.
-    eager_step : callable or None
-        The same without a graph, for code that can not be traced; None where `step` is all there is.
-    owner : object
-        What must stay alive while `step` is in use: a restored object owns the variables.
-    """
-
-    name: str
-    step: Callable[[Any], Any]
-    input_specs: Any = None
-    keras_model: Any = None
-    eager_step: Callable[[Any], Any] | None = None
-    owner: Any = None
-
-
-def model_form(model: Any) -> ModelForm:
+def model_form(model: Any, signature: str | None = None, tags: str | Sequence[str] | None = None) -> ModelForm:
     """Return the form of a model of any kind; see `ringfeed.tf.model.ModelRunner`."""
+    if isinstance(model, (str, os.PathLike)):
+        return _from_path(os.fspath(model), signature, tags)
+    if tags is not None:
+        raise ValueError(f"tags {tags!r}: they choose a graph in a SavedModel's folder, and the model is none. {_GIVE}")
+    if hasattr(model, "signatures") and not callable(getattr(model, "predict_step", None)):
+        return _from_restored(model, type(model).__name__, signature)
+    if signature is not None:
+        raise ValueError(f"signature {signature!r}: SavedModels have some, and the model is none. {_GIVE}")
     if isinstance(model, ModelForm):
         return model
-    if isinstance(model, (str, os.PathLike)):
-        return _from_path(os.fspath(model))
     if callable(getattr(model, "predict_step", None)):  # keras.Model, and tf_keras.Model likewise
-        return _from_keras(model)
-    if hasattr(model, "signatures"):
-        return _from_restored(model, type(model).__name__)
+        return keras_form(model)
     if callable(model):
-        return _from_callable(model, _name_of(model), model)
+        return function_form(model, _name_of(model), model)
     raise TypeError(
         f"a model can not be made of {type(model).__name__!r}: give a Keras model, the path of a .keras file or of a "
         "SavedModel folder, a tf.function or a callable on tensors."
     )
 
 
+_GIVE = "Leave it out, or give the folder's path as the model."
+
+
 def _name_of(model: Any) -> str:
     return str(getattr(model, "__name__", None) or getattr(model, "name", None) or type(model).__name__)
-
-
-def _require_tensorflow_backend(name: str) -> None:
-    keras = sys.modules.get("keras")
-    if keras is not None and keras.config.backend() != "tensorflow":
-        raise RuntimeError(
-            f"model {name!r}: Keras runs on the {keras.config.backend()!r} backend, and RingFeed feeds TensorFlow. "
-            "Set the environment variable KERAS_BACKEND=tensorflow before Keras is imported."
-        )
-
-
-# ---- Keras ---------------------------------------------------------------------------------------
-
-
-def _from_keras(model: Any) -> ModelForm:
-    name = str(getattr(model, "name", type(model).__name__))
-    if isinstance(model, getattr(sys.modules.get("keras"), "Model", ())):
-        _require_tensorflow_backend(name)
-    return ModelForm(name, model.predict_step, _keras_input_specs(model), model, model.predict_step)
-
-
-def _keras_input_specs(model: Any) -> Any:
-    inputs = None
-    for attribute in ("input", "inputs"):  # a Sequential model has only the second, always a list of one
-        try:
-            inputs = getattr(model, attribute)
-        except (AttributeError, ValueError):  # subclassed, or not built yet
-            continue
-        if inputs is not None:
-            break
-    if inputs is None:
-        return None
-    if isinstance(inputs, (list, tuple)) and len(inputs) == 1:
-        inputs = inputs[0]
-    specs = tf.nest.map_structure(spec_of, inputs)
-    return specs if _all_known(inputs) else None
-
-
-def _all_known(type_specs: Any) -> bool:
-    return all(spec_of(leaf) is not None for leaf in tf.nest.flatten(type_specs))
 
 
 # ---- Files and folders ---------------------------------------------------------------------------
 
 
-def _from_path(path: str) -> ModelForm:
-    name = Path(path).name
+def _from_path(path: str, signature: str | None, tags: str | Sequence[str] | None) -> ModelForm:
     if not tf.io.gfile.exists(path):
         raise FileNotFoundError(f"model {path!r}: there is no such file or folder.")
-    if not tf.io.gfile.isdir(path):
-        import keras  # only here: a callable needs no Keras
-
-        _require_tensorflow_backend(name)
-        return _from_keras(keras.models.load_model(path))
-    if not any(tf.io.gfile.exists(f"{path}/saved_model.{ending}") for ending in ("pb", "pbtxt")):
+    is_folder = tf.io.gfile.isdir(path)
+    if is_folder and is_saved_model(path):
+        return _from_restored(load_saved_model(path, tags), Path(path).name, signature)
+    if is_folder and not tf.io.gfile.exists(f"{path}/config.json"):  # of a Keras model that was not zipped
         raise ValueError(
             f"model {path!r}: it holds no saved_model.pb; give a folder that model.export or tf.saved_model.save wrote."
         )
-    return _from_restored(tf.saved_model.load(path), name)
+    if signature is not None or tags is not None:
+        what = "signature" if signature is not None else "tags"
+        raise ValueError(f"model {path!r}: {what}= is for SavedModels, and this is a file of Keras. Leave it out.")
+    return replace(keras_form(load_keras_file(path)), origin=f"file of Keras {path!r}")
 
 
-def _from_restored(restored: Any, name: str) -> ModelForm:
+def signatures_of(restored: Any) -> dict[str, Any]:
+    """Return the signatures of a restored object that a model can be called by."""
+    return {name: function for name, function in restored.signatures.items() if not name.startswith("__saved_model_")}
+
+
+def _from_restored(restored: Any, name: str, signature: str | None) -> ModelForm:
     """Take the entry that keeps most of the structure: Keras' ``serve``, a callable object, a signature."""
-    if callable(getattr(restored, "serve", None)):
-        return _from_callable(restored.serve, name, restored)
-    if callable(restored):
-        return _from_callable(restored.__call__, name, restored)
-    signatures = dict(restored.signatures)
-    if "serving_default" not in signatures and len(signatures) != 1:
+    entry = _entry_of(restored)
+    if signature is None and entry is not None:
+        what, function = entry
+        return replace(function_form(function, name, restored), origin=f"SavedModel, called by its {what}")
+    there = signatures_of(restored)
+    listed = ", ".join(map(repr, sorted(there))) or "none"
+    if signature is not None and signature not in there:
+        raise ValueError(f"model {name!r}: it has no signature {signature!r}; there are {listed}. Give one of these.")
+    if signature is None and SERVING_DEFAULT not in there and len(there) != 1:
         raise ValueError(
-            f"model {name!r}: no 'serve', no 'serving_default' and not callable; it has the signatures "
-            f"{sorted(signatures)}. Load it yourself and give the one that is meant."
+            f"model {name!r}: no 'serve', no 'serving_default' and not callable; its signatures are {listed}. "
+            "Give the one that is meant as signature=, or load it yourself and give a function of it."
         )
-    function = signatures.get("serving_default") or next(iter(signatures.values()))
-    return _from_callable(function, name, restored)
+    chosen = signature or (SERVING_DEFAULT if SERVING_DEFAULT in there else next(iter(there)))
+    order = None if entry is None else flat_argument_names(entry[1])
+    origin = f"SavedModel, called by its signature {chosen!r}"
+    if isinstance(restored, GraphOnly):
+        origin += f" (its objects can not be restored: {restored.reason})"
+    return replace(function_form(there[chosen], name, restored, order), origin=origin)
 
 
-# ---- Functions -----------------------------------------------------------------------------------
-
-
-def _from_callable(function: Any, name: str, owner: Any) -> ModelForm:
-    owner = (function, owner)  # a signature holds its variables only while its module lives
-    declared = _declared_signature(function)
-    if declared is None:
-        return _from_undeclared(function, name, owner)
-    positional, keywords = declared
-    options = {"training": False} if _takes_training(function) else {}
-    expected, call = _with_keywords(function, keywords) if keywords else _with_positions(function, positional, options)
-
-    def step(data: Any) -> Any:
-        inputs = fit_structure(unpack_inputs(data), expected, f"model {name!r}")
-        return call(tf.nest.map_structure(_cast, inputs, expected, check_types=False))
-
-    specs = tf.nest.map_structure(spec_of, expected) if _all_known(expected) else None
-    return ModelForm(name, step, specs, owner=owner)
-
-
-def _cast(value: Any, spec: Any) -> Any:
-    """Cast as Keras casts to an input's dtype; inside the function, so that the fewest bytes travel."""
-    if value is None or not isinstance(spec, tf.TensorSpec) or value.dtype == spec.dtype:
-        return value
-    return value if tf.string in (value.dtype, spec.dtype) else tf.cast(value, spec.dtype)
-
-
-def _with_positions(
-    function: Any, expected: tuple[Any, ...], options: dict[str, Any]
-) -> tuple[Any, Callable[[Any], Any]]:
-    if len(expected) == 1:
-        return expected[0], lambda inputs: function(inputs, **options)
-    return expected, lambda inputs: function(*inputs, **options)
-
-
-def _with_keywords(function: Any, expected: dict[str, Any]) -> tuple[Any, Callable[[Any], Any]]:
-    names = sorted(expected, key=_natural)
-    if len(names) == 1:
-        return expected[names[0]], lambda inputs: _unnamed_outputs(function(**{names[0]: inputs}))
-    if all(re.fullmatch(r"inputs(_\d+)?", name) for name in names):  # invented: only the order means something
-        unnamed = tuple(tf.TensorSpec(expected[name].shape, expected[name].dtype) for name in names)
-        return unnamed, lambda inputs: _unnamed_outputs(function(**dict(zip(names, inputs, strict=True))))
-    return expected, lambda inputs: _unnamed_outputs(function(**inputs))
-
-
-def _declared_signature(function: Any) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-    """Return the nests of TypeSpec given by position, and those by keyword; None where the function takes anything."""
-    signature = getattr(function, "input_signature", None)  # a tf.function's, also when restored
-    if signature:
-        return tuple(signature), {}
-    concrete = function
-    if not hasattr(concrete, "structured_input_signature"):
-        candidates = getattr(function, "concrete_functions", None) or []  # of a restored tf.function
-        if not candidates:
-            return None
-        concrete = candidates[0]
-    arguments, keywords = concrete.structured_input_signature
-    arguments = tuple(argument for argument in arguments if _is_tensor_nest(argument))
-    return (arguments, {}) if arguments else ((), dict(keywords))
-
-
-def _is_tensor_nest(argument: Any) -> bool:
-    leaves = tf.nest.flatten(argument)
-    return bool(leaves) and all(isinstance(leaf, tf.TypeSpec) for leaf in leaves)
-
-
-def _natural(key: str) -> list[Any]:
-    """Sort inputs, inputs_1, ..., inputs_10 as they were flattened."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", key)]
-
-
-def _takes_training(function: Any) -> bool:
-    """Tell whether a restored function has the argument `training`, as models saved by Keras 2 do."""
-    if hasattr(function, "structured_input_signature"):  # a concrete one: that is settled
-        return False
-    return "training" in getattr(getattr(function, "function_type", None), "parameters", {})
-
-
-def _unnamed_outputs(outputs: Any) -> Any:
-    """Undo the names that TensorFlow invents for a signature's outputs: output_0 alone, or a list of them."""
-    if not isinstance(outputs, dict) or not outputs:
-        return outputs
-    names = [f"output_{number}" for number in range(len(outputs))]
-    if set(names) != set(outputs):
-        return outputs
-    return outputs["output_0"] if len(names) == 1 else [outputs[name] for name in names]
-
-
-def _from_undeclared(function: Any, name: str, owner: Any) -> ModelForm:
-    names = _positional_names(getattr(function, "python_function", function))
-
-    def step_of(target: Any) -> Callable[[Any], Any]:
-        def step(data: Any) -> Any:
-            inputs = unpack_inputs(data)
-            if len(names) > 1 and isinstance(inputs, dict) and set(names) <= set(inputs):
-                return target(*(inputs[name] for name in names))
-            if len(names) > 1 and isinstance(inputs, tuple) and len(inputs) == len(names):
-                return target(*inputs)
-            return target(inputs)
-
-        return step
-
-    if isinstance(function, tf.types.experimental.PolymorphicFunction):
-        return ModelForm(name, step_of(function), owner=owner)
-    return ModelForm(name, step_of(tf.function(function)), eager_step=step_of(function), owner=owner)
-
-
-def _positional_names(function: Any) -> list[str]:
-    """Return the names of the arguments that must be given by position."""
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # built into C
-        return []
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return [item.name for item in parameters if item.kind in positional and item.default is item.empty]
+def _entry_of(restored: Any) -> tuple[str, Any] | None:
+    if callable(getattr(restored, "serve", None)):
+        return "endpoint 'serve'", restored.serve
+    return ("__call__", restored.__call__) if callable(restored) else None

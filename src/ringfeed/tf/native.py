@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from .. import _core
 from ..ctrl_c import ctrl_c_raises
+from .downstream import holders
 from .elements import Element
 from .op import goes_on, next_element
 from .waiting import CtrlC, Stall, inside_python, main_thread_asks_for_an_element
@@ -45,6 +46,8 @@ class Feed:
         Seconds.
     turn : float
         Seconds that a turn may be idle; 0 for no turns.
+    copy : bool
+        Elements have memory of their own, and their slots are free at once.
 
     Attributes
     ----------
@@ -64,8 +67,9 @@ class Feed:
         linger: float = 0.0,
         timeout: float | None = None,
         turn: float = 0.0,
+        copy: bool = False,
     ) -> None:
-        self._native = _core.NativeFeed(ring, most, least, exact, ahead, shown, linger, timeout, turn)
+        self._native = _core.NativeFeed(ring, most, least, exact, ahead, shown, linger, timeout, turn, copy)
         self._ring = weakref.ref(ring)
         self._name = ring.name
         self._ctrl_c = CtrlC()
@@ -100,7 +104,7 @@ class Feed:
         """Say what a thread is to do that waits."""
         ring = self._ring()
         if stalled and ring is not None:
-            self._stall.goes_on(self._name, ring.slots)
+            self._stall.goes_on_at(self._name, ring.slots, lambda: holders(ring))
         if not interrupted:
             return _core.GO_ON
         deaf = self._ctrl_c.look()
@@ -108,7 +112,7 @@ class Feed:
             return _core.ASK_AGAIN
         if not deaf:
             return _core.GO_ON
-        # Why so: Feed._bring_back_to_python in taking.py.
+        # Why so: Source._bring_back_to_python in generator.py.
         if not ctrl_c_raises():
             return _core.FAIL
         return _end_for_main_thread()

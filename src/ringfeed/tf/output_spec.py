@@ -1,4 +1,4 @@
-"""What a model returns, as the fields of a reply: names, shapes of one row, dtypes.
+"""What a model returns, as the fields of a reply: names, shapes of one row, dtypes; and whether a batch is so.
 
 It may not know of rings or replies.
 """
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from ..record_spec import RecordSpec, as_dtype
+from ..record_spec import Field, RecordSpec, as_dtype
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,16 @@ class OutputSpec:
         Of one row, by the names that the model gives them.
     bare : bool
         The model returns one tensor alone.
+    by_order : bool
+        The model returns a tensor or a list, not a dict: the position of an output means something.
+    unnamed : bool
+        The names are made up, of the outputs' positions.
     """
 
     fields: RecordSpec
     bare: bool
+    by_order: bool = False
+    unnamed: bool = False
 
     @classmethod
     def of(cls, outputs: Any, rows: int, model_name: str, keras_names: Sequence[str] | None = None) -> OutputSpec:
@@ -50,7 +56,7 @@ class OutputSpec:
             An output is not a dense tensor with an axis of rows, or has elements that a reply can not hold.
         """
         leaves = tf.nest.flatten(outputs)
-        if not leaves:
+        if not leaves or outputs is None:
             raise ValueError(f"model {model_name!r} returns nothing; an answer is made of rows.")
         names = _names(outputs, leaves, keras_names)
         if len(set(names)) != len(names):
@@ -61,17 +67,88 @@ class OutputSpec:
             if not isinstance(leaf, tf.Tensor):
                 raise ValueError(f"{what} is a {type(leaf).__name__}; a reply holds dense tensors. Make it one.")
             if leaf.shape.rank == 0 or leaf.shape[0] != rows:
-                raise ValueError(
-                    f"{what} has shape {tuple(leaf.shape)} for {rows} rows; an answer is made of rows. Return one row "
-                    "for each row of the inputs."
-                )
+                raise ValueError(not_rows(what, leaf.shape, rows))
             if 0 in leaf.shape[1:]:
                 raise ValueError(f"{what} has shape {tuple(leaf.shape)}: it is empty. Leave it out.")
             try:
                 fields[name] = (tuple(leaf.shape[1:]), as_dtype(leaf.dtype.as_numpy_dtype))
             except TypeError as error:
                 raise ValueError(f"{what}: {error}") from None
-        return cls(RecordSpec(fields), not tf.nest.is_nested(outputs))
+        bare = not tf.nest.is_nested(outputs)
+        by_order = bare or (isinstance(outputs, (list, tuple)) and not hasattr(outputs, "_fields"))
+        return cls(RecordSpec(fields), bare, by_order, by_order and names == _names(outputs, leaves, None))
+
+    def mismatch(self, outputs: Sequence[Any], rows: int) -> str | None:
+        """Return how the outputs for `rows` rows differ from what the model returned before; None where they do not.
+
+        Parameters
+        ----------
+        outputs : sequence of numpy.ndarray or tf.Tensor
+            In the order of `fields`.
+        rows : int
+            That the model was given.
+        """
+        if len(outputs) != len(self.fields):
+            return f"the model returned {len(outputs)} outputs for {rows} rows, and {len(self.fields)} before."
+        for output, field in zip(outputs, self.fields.values(), strict=True):
+            shape = tuple(output.shape)
+            if shape != (rows, *field.shape) or output.dtype != field.dtype:
+                return _difference(output, shape, field, rows)
+        return None
+
+
+def rows_of_each(outputs: Any, rows: Any, model_name: str) -> Any:
+    """Return outputs as they are, inside a graph, once it is sure that each has one row for each of `rows`.
+
+    Parameters
+    ----------
+    outputs : nest of tf.Tensor
+    rows : int or tf.Tensor
+        That the model was given.
+    model_name : str
+
+    Raises
+    ------
+    ValueError
+        When the graph is made: an output is not dense, a scalar, or of another fixed number of rows.
+    tf.errors.InvalidArgumentError
+        When it runs: an output has another number of rows.
+    """
+
+    def checked(output: Any) -> Any:
+        what = f"model {model_name!r}: an output"
+        if not isinstance(output, tf.Tensor):
+            raise ValueError(
+                f"{what} is a {type(output).__name__}; only rows of dense tensors can be cut. Make it one."
+            )
+        known = tf.get_static_value(rows)
+        if output.shape.rank == 0 or (output.shape.rank and known is not None and output.shape[0] not in (None, known)):
+            raise ValueError(not_rows(what, output.shape, "as many" if known is None else int(known)))
+        there = tf.shape(output)[0]
+        same = tf.debugging.assert_equal(there, rows, f"{what} has not one row for each row of the inputs")
+        with tf.control_dependencies([same] if same is not None else []):
+            return tf.identity(output)
+
+    return tf.nest.map_structure(checked, outputs)
+
+
+def not_rows(what: str, shape: Any, rows: int | str) -> str:
+    """Return what to say of an output that has not one row for each row of the inputs."""
+    return (
+        f"{what} has shape {tuple(shape)} for {rows} rows; an answer is made of rows. Return one row for each row of "
+        "the inputs."
+    )
+
+
+def _difference(output: Any, shape: tuple[int, ...], field: Field, rows: int) -> str:
+    given = f"{as_dtype(output.dtype).name}{list(shape)} for {rows} rows"
+    if shape[:1] != (rows,):
+        return f"the model returned {given} as output {field.name!r}. Return one row for each row of the inputs."
+    return (
+        f"output {field.name!r} is {given}; its replies hold {field.dtype.name}{[rows, *field.shape]}, as the model "
+        "returned it when it was started. Return rows of one shape and dtype: pad them, say, to the longest there can "
+        "be."
+    )
 
 
 def _names(outputs: Any, leaves: Sequence[Any], keras_names: Sequence[str] | None) -> list[str]:
@@ -94,6 +171,11 @@ def _paths(nest: Any, prefix: str) -> list[str]:
         stem = f"{prefix}/" if prefix else "output_"
         return [path for i, part in enumerate(nest) for path in _paths(part, f"{stem}{i}")]
     return [prefix]
+
+
+def as_output(output: Any) -> Any:
+    """Bring an output to the device of the caller's scope; one that is None stays so, and is refused by name later."""
+    return None if output is None else tf.identity(output)
 
 
 def as_arrays(outputs: Sequence[Any]) -> list[npt.NDArray[Any]]:

@@ -17,12 +17,21 @@ if TYPE_CHECKING:
 
 
 def placed(
-    model: Any, devices: Any, strategy: Any, precision: str | None, samples: Any, jit_compile: bool
+    model: Any,
+    devices: Any,
+    strategy: Any,
+    precision: str | None,
+    samples: Any,
+    jit_compile: bool,
+    saved: dict[str, Any],
 ) -> tuple[list[tuple[str, ModelForm]], PrecisionReport | None]:
-    """Return a model as (device, form) for each device, and what its precision changed; see `Engine`."""
+    """Return a model as (device, form) for each device, and what its precision changed; see `Engine`.
+
+    `saved` holds the signature and the tags of a SavedModel.
+    """
     report = None
     if strategy is not None:
-        return _mirrored(model, devices, strategy, precision, jit_compile), None
+        return _mirrored(model, devices, strategy, precision, jit_compile, saved), None
     if precision is not None:
         from .precision import compare, with_precision  # it needs Keras, which takes its time
 
@@ -31,11 +40,11 @@ def placed(
             report = compare(model, smaller, samples)
         model = smaller
     places = resolve_devices(devices)
-    return list(zip(places, replicas(model, places, jit_compile=jit_compile), strict=True)), report
+    return list(zip(places, replicas(model, places, jit_compile=jit_compile, **saved), strict=True)), report
 
 
 def _mirrored(
-    model: Any, devices: Any, strategy: Any, precision: str | None, jit_compile: bool
+    model: Any, devices: Any, strategy: Any, precision: str | None, jit_compile: bool, saved: dict[str, Any]
 ) -> list[tuple[str, ModelForm]]:
     if devices is not None:
         raise ValueError("devices and strategy: give one of them; a strategy has devices of its own.")
@@ -46,4 +55,4 @@ def _mirrored(
         )
     scope = getattr(strategy, "scope", contextlib.nullcontext)
     with scope():  # where a path is loaded
-        return [(type(strategy).__name__, mirrored_form(model_form(model), strategy))]
+        return [(type(strategy).__name__, mirrored_form(model_form(model, **saved), strategy))]

@@ -154,7 +154,7 @@ class _Cast(keras.Model):  # type: ignore[misc]
 
     def __init__(self, model: Any, dtype: str) -> None:
         super().__init__(name=model.name, dtype=dtype)
-        self.model = model
+        self.model = self.ringfeed_wraps = model
         self._floats = dtype
         self.built = True
 
@@ -280,8 +280,20 @@ def weight_bytes(model: Any) -> int | None:
 
 def _outputs(model: Any, samples: Any, rows: int) -> list[tuple[str, npt.NDArray[Any]]]:
     runner = ModelRunner(model)
-    parts = [list(_named(runner(batch))) for batch in _batches(samples, rows)]
+    parts = [_of_rows(list(_named(runner(batch))), batch, runner.name) for batch in _batches(samples, rows)]
     return [(columns[0][0], np.concatenate([array for _, array in columns])) for columns in zip(*parts, strict=True)]
+
+
+def _of_rows(outputs: list[tuple[str, Any]], batch: Any, name: str) -> list[tuple[str, npt.NDArray[Any]]]:
+    """Return the outputs of a batch; raise where they are not a row for each of its rows."""
+    rows = len(tf.nest.flatten(batch)[0])
+    for what, output in outputs:
+        if not isinstance(output, np.ndarray) or output.shape[:1] != (rows,):
+            found = list(output.shape) if isinstance(output, np.ndarray) else f"a {type(output).__name__}"
+            raise ValueError(
+                f"model {name!r}: {what} is {found} for {rows} rows. Return one row for each row of the inputs."
+            )
+    return outputs
 
 
 def _batches(samples: Any, rows: int) -> Iterator[Any]:

@@ -7,131 +7,36 @@ answered is delivered again.
 
 from __future__ import annotations
 
+import itertools
 import logging
-import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
 from .. import _core
-from .._core import Batch, Claim, Requests
-from ..errors import RecordMismatch, RingClosed, RingFinished, RingFull
-from ..record_spec import RecordSpec
-from ..ring import Ring
+from .._core import Batch, Requests
+from ..alone import Alone
+from ..blame import LEAST_ROWS, are_alike, telling_rows
+from ..errors import RecordMismatch
+from .ceiling import Ceiling, Health
 from .direct_call import direct_call
-from .elements import Element
+from .error_texts import ErrorTexts
 from .handover import as_tensor
+from .made_up_rows import MadeUpRows
 from .model_forms import ModelForm
-from .output_spec import OutputSpec, as_arrays
+from .output_spec import OutputSpec, as_arrays, as_output
+from .record_inputs import model_call
+from .sinks import Answers, Sink, Stopped
 from .tracing import BatchTracer
 
 _log = logging.getLogger("ringfeed.engine")
-_TEXT_CHARACTERS = 1000
-_GRAPH_ERROR = "Graph execution error:"
-_WHERE = re.compile(r'Detected at node|  File "|    |\s*$')
-_LOOK_SECONDS = 0.05
-
-
-class Stopped(Exception):
-    """The engine is told to stop, and can not deliver what it has."""
-
-
-class Ceiling:
-    """Most rows that a device has memory for, as far as is known; it only sinks.
-
-    Attributes
-    ----------
-    rows : int
-    lowered : int
-        How often the device had too little memory.
-    """
-
-    def __init__(self, rows: int) -> None:
-        self.rows = rows
-        self.lowered = 0
-
-    def lower(self, failed_rows: int) -> None:
-        """Take note that so many rows were too many."""
-        self.lowered += 1
-        self.rows = max(min(self.rows, failed_rows // 2), 1)
-
-
-class Sink(Protocol):
-    """Where the outputs of rows go: into reply cells, or into the ring of the next stage."""
-
-    def deliver(self, requests: Requests, outputs: list[npt.NDArray[Any]], start: int, stop: int) -> None:
-        """Deliver the outputs of rows `start` to `stop`."""
-        ...
-
-    def check(self, outputs: RecordSpec, model_name: str) -> None:
-        """Raise ValueError where a model's outputs do not fit."""
-        ...
-
-
-class Answers:
-    """The sink of an engine that answers: each row's outputs go into the cell of its request."""
-
-    def deliver(self, requests: Requests, outputs: list[npt.NDArray[Any]], start: int, stop: int) -> None:
-        """Write them, and wake who waits."""
-        requests.answer(outputs, start, stop)
-
-    def check(self, outputs: RecordSpec, model_name: str) -> None:
-        """Do nothing: the cells are made for the outputs."""
-
-
-class Forward:
-    """The sink of a stage: outputs go into the slots of the next stage's ring, with the requests that they belong to.
-
-    Parameters
-    ----------
-    ring : Ring
-        Of the next stage.
-    should_end : callable
-        Asked while the next ring is full.
-    """
-
-    def __init__(self, ring: Ring, should_end: Callable[[], bool]) -> None:
-        self._ring = ring
-        self._names = list(ring.spec)
-        self._should_end = should_end
-
-    def deliver(self, requests: Requests, outputs: list[npt.NDArray[Any]], start: int, stop: int) -> None:
-        """Write them, and hand the requests on."""
-        done = start
-        while done < stop:
-            claim = self._claim(stop - done)
-            try:
-                offset = done - start
-                for name, array in zip(self._names, outputs, strict=True):
-                    claim[name] = array[offset : offset + claim.rows]
-                rows = claim.rows
-                requests.hand_on(claim, done)
-            finally:
-                claim.discard()
-            done += rows
-
-    def check(self, outputs: RecordSpec, model_name: str) -> None:
-        """Raise where the ring of the next stage is not for these outputs."""
-        if list(outputs.values()) != list(self._ring.spec.values()):
-            raise ValueError(
-                f"model {model_name!r} returns {outputs!r}, and ring {self._ring.name!r} of the next stage holds "
-                f"{self._ring.spec!r}. Create that ring for these outputs."
-            )
-
-    def _claim(self, rows: int) -> Claim:
-        while True:
-            try:
-                return self._ring.claim(rows, timeout=_LOOK_SECONDS)
-            except RingFull:
-                if self._should_end():
-                    raise Stopped from None
-            except (RingClosed, RingFinished) as error:
-                raise Stopped(str(error)) from None
+_CALLS = Alone()  # of models, by all engines of this process
 
 
 class Replica:
@@ -143,8 +48,8 @@ class Replica:
         Its step puts itself on the device.
     device : str
         For traces and messages.
-    element : Element
-        What the model is given of a record.
+    made_up : MadeUpRows
+        What the model is tried on before it serves, and what it is given of a record.
     padded_size : callable
         From rows to the number of rows that the model is to be given.
     most_rows : int
@@ -154,12 +59,16 @@ class Replica:
     sink : Sink
     when_failed : callable
         Called with an exception and a number of rows.
+    texts : ErrorTexts
     asked_here : bool
         Clients put their requests into the ring that batches come from; not so for a later stage.
 
     Attributes
     ----------
     ceiling : Ceiling
+    health : Health
+    runs : tuple of (int, float), or None
+        While the model runs: its rows, and since when by `time.monotonic`.
     failed : int
         Rows that were answered with an error.
     batch_sizes : dict of int to int
@@ -172,13 +81,14 @@ class Replica:
         self,
         form: ModelForm,
         device: str,
-        element: Element,
+        made_up: MadeUpRows,
         padded_size: Callable[[int], int],
         most_rows: int,
         meter: _core.Meter,
         tracer: BatchTracer,
         sink: Sink,
         when_failed: Callable[[Exception, int], None],
+        texts: ErrorTexts,
         *,
         asked_here: bool = True,
     ) -> None:
@@ -186,10 +96,13 @@ class Replica:
         self._asked_here = asked_here
         self._answers = isinstance(sink, Answers)
         self.ceiling = Ceiling(most_rows)
+        self.health = Health()
+        self.runs: tuple[int, float] | None = None
+        self._texts = texts
         self.failed = 0
         self.batch_sizes: dict[int, int] = {}
         self.form = form  # owns the model's variables
-        self._element = element
+        self._made_up, self._element = made_up, made_up.element
         self._padded_size = padded_size
         self._meter = meter
         self._tracer = tracer
@@ -197,16 +110,17 @@ class Replica:
         self._when_failed = when_failed
         self._concrete = self._trace()
         self._call: Callable[..., list[Any]] = direct_call(self._concrete)
+        self._outputs: OutputSpec | None = None
         self._idle_since = time.monotonic_ns()
         self.waiting_since: int | None = None
 
     def _trace(self) -> Any:
-        element, step = self._element, self.form.step
+        element, call = self._element, model_call(self.form.step, self._element)
 
         def function(*given: Any) -> Any:
-            outputs = step(element.pack(given, cut=True))
+            outputs = call(*given)
             with tf.device("/CPU:0"):  # with a GPU the copy goes into TensorFlow's pinned memory
-                return tf.nest.map_structure(tf.identity, outputs)
+                return tf.nest.map_structure(as_output, outputs)
 
         specs = list(element.specs(None, cut=False).values())
         traced = tf.function(function, input_signature=specs, autograph=False)
@@ -215,11 +129,28 @@ class Replica:
     # -- outside of service ------------------------------------------------------------------------
 
     def run_on_nothing(self, rows: int) -> Any:
-        """Run the model on zeros, of the size that so many rows make. Returns its outputs."""
-        return self._concrete(*self._element.nothing(self._padded_size(rows)))
+        """Run the model on made-up rows, of the size that so many rows make. Returns its outputs.
+
+        Raises
+        ------
+        ValueError
+            The model fails on them, or its outputs are not what it returned for another number of rows.
+        """
+        size = self._padded_size(rows)
+        try:
+            outputs = self._concrete(*self._made_up.tensors(size))
+        except tf.errors.ResourceExhaustedError:
+            raise
+        except tf.errors.OpError as error:
+            raise self._made_up.explain(error, self.form.name) from error
+        if self._outputs is not None:
+            reason = self._outputs.mismatch(tf.nest.flatten(outputs), size)
+            if reason is not None:
+                raise ValueError(f"model {self.form.name!r}: {reason}")
+        return outputs
 
     def output_spec(self) -> OutputSpec:
-        """Learn what the model returns. Warms it up, too.
+        """Learn what the model returns, which every batch is then held to. Warms it up, too.
 
         Raises
         ------
@@ -227,13 +158,14 @@ class Replica:
             The outputs are not rows of fixed shapes.
         """
         rows = self._padded_size(1)
+        names = getattr(self.form.keras_model, "output_names", None)
+        self._outputs = OutputSpec.of(self.run_on_nothing(1), rows, self.form.name, names)
         try:
-            self._call(*self._element.nothing(rows))
+            self._call(*self._made_up.tensors(rows))
         except Exception as error:  # what no documentation promises: the function's own call does as well
             _log.info("model %r is called the slower way: %s", self.form.name, error)
             self._call = lambda *tensors: tf.nest.flatten(self._concrete(*tensors))
-        names = getattr(self.form.keras_model, "output_names", None)
-        return OutputSpec.of(self.run_on_nothing(1), rows, self.form.name, names)
+        return self._outputs
 
     def waits_from_now(self) -> None:
         """Say that what comes now is waiting for a batch."""
@@ -245,29 +177,88 @@ class Replica:
         """Run a batch, answer its requests, release it.
 
         A batch that the device has too little memory for is halved and run again, down to single rows. One that fails
-        otherwise is halved, too, until the error belongs to single rows: it reaches exactly those.
+        otherwise is halved, too, until the error belongs to single rows: it reaches exactly those. But where some rows,
+        spread over the batch, fail alone with the same words, the error is taken for that of all of them.
         """
-        parts = [_Part(0, requests.rows)]
+        # Over a row that comes alone an engine may have died: it is shown no other slots of the ring.
+        parts = [_Part(0, requests.rows, alone=requests.batch.failures > 0)]
         self.waiting_since = None
+        answered = looked_for_common = False
+        failed_before = self.failed
         try:
             self._meter.begin(requests, self._idle_since, self._asked_here)
+            allowed = self.ceiling.allowed
             while parts:
                 part = parts.pop()
-                if part.rows > self.ceiling.rows:
+                if part.rows > allowed:
                     parts += part.halves(part.alone)
                     continue
                 error = self._serve_part(requests, part)
-                if error is not None:
+                if error is None:
+                    answered = True
+                    continue
+                if part.rows >= LEAST_ROWS and not (answered or looked_for_common) and not _is_of_memory(error):
+                    looked_for_common = True
+                    parts += self._unless_common(requests, part)
+                else:
                     parts += self._after_failure(requests, part, error)
+                allowed = min(allowed, self.ceiling.rows)
+            self._note_health(self.failed - failed_before < requests.rows, requests.rows)
         except Stopped:
             requests.give_back()
             raise
         except BaseException as error:
-            requests.refuse_rest(_core.FAILED, f"the engine failed: {text_of(error)}")
+            requests.refuse_rest(_core.FAILED, f"the engine failed: {self._texts.of(error)}")
             raise
         finally:
+            self.runs = None
             requests.batch.release()
             self._idle_since = self.waiting_since = time.monotonic_ns()
+
+    def _unless_common(self, requests: Requests, part: _Part) -> list[_Part]:
+        """Run some rows of a part alone; return what is left to run, or nothing where all of it fails alike."""
+        errors: list[Exception] = []
+        tried: list[int] = []
+        left: list[_Part] = []
+        for row in (part.start + number for number in telling_rows(part.rows)):
+            error = self._serve_part(requests, _Part(row, row + 1, alone=True))
+            tried.append(row)
+            if error is not None:
+                errors.append(error)
+            if error is None or not are_alike(errors):
+                break
+        is_common = len(errors) == len(tried) and are_alike(errors)
+        if is_common:
+            self._refuse(requests, part, errors[0], tried)
+            return []
+        for row, error in zip(tried, errors, strict=False):  # the last of `tried` may have no error
+            self._refuse(requests, _Part(row, row + 1), error)
+        ends = [part.start - 1, *tried, part.stop]
+        for before, behind in itertools.pairwise(ends):
+            if behind - before > 1:
+                left.append(_Part(before + 1, behind, alone=True))
+        return left[::-1]
+
+    def _refuse(self, requests: Requests, part: _Part, error: Exception, tried: Sequence[int] = ()) -> None:
+        """Answer rows of a part with an error."""
+        self.failed += part.rows
+        self._when_failed(error, part.rows)
+        text = self._texts.of(error)
+        if tried:
+            text = f"{text} (and so with {len(tried)} rows of the {part.rows} in its batch, each run alone)"
+        requests.refuse(_core.FAILED, text, part.start, part.stop)
+
+    def _note_health(self, works: bool, rows: int) -> None:
+        if works:
+            if self.health.worked():
+                _log.warning("%s: model %r answers again", self.device, self.form.name)
+        elif self.health.failed(rows):
+            _log.error(
+                "%s: model %r fails every request; it leaves them to other engines, where there are some, and tries "
+                "single ones.",
+                self.device,
+                self.form.name,
+            )
 
     def _serve_part(self, requests: Requests, part: _Part) -> Exception | None:
         rows, size = part.rows, self._padded_size(part.rows)
@@ -275,13 +266,15 @@ class Replica:
         try:
             inputs = self._inputs(requests.batch, part, size)
             ready = time.monotonic_ns()
-            with self._tracer.batch(rows, self.device):
+            self.runs = rows, time.monotonic()
+            with self._tracer.batch(rows, self.device), _turn_of(requests.batch):
                 outputs = as_arrays(self._call(*inputs))
             ran = time.monotonic_ns()
+            self.runs = None
             del inputs
-            for output in outputs:
-                if output.shape[:1] != (size,):
-                    raise RecordMismatch(f"the model returned {output.dtype.name}{list(output.shape)} for {size} rows.")
+            assert self._outputs is not None
+            if (reason := self._outputs.mismatch(outputs, size)) is not None:
+                raise RecordMismatch(reason)
             if self._answers:
                 self._meter.answered(requests, part.start, part.stop)
             self._sink.deliver(requests, outputs, part.start, part.stop)
@@ -289,6 +282,7 @@ class Replica:
             raise
         except Exception as error:
             return _without_frames(error)
+        self.ceiling.passed(size)
         self._meter.add(_core.COPY, ready - began)
         self._meter.add(_core.COMPUTE, ran - ready)
         self._meter.add(_core.REPLY, time.monotonic_ns() - ran)
@@ -308,17 +302,19 @@ class Replica:
 
     def _after_failure(self, requests: Requests, part: _Part, error: Exception) -> list[_Part]:
         """Return what is to be run again."""
-        no_memory = isinstance(error, tf.errors.ResourceExhaustedError)
+        no_memory = _is_of_memory(error)
         if no_memory:
             self.ceiling.lower(self._padded_size(part.rows))
         if part.rows > 1:
             return part.halves(part.alone or not no_memory)
         if not part.alone and not no_memory and self._padded_size(1) > 1:  # perhaps over what lies beside
             return [_Part(part.start, part.stop, alone=True)]
-        self.failed += 1
-        self._when_failed(error, 1)
-        requests.refuse(_core.FAILED, text_of(error), part.start, part.stop)
+        self._refuse(requests, part, error)
         return []
+
+
+def _is_of_memory(error: Exception) -> bool:
+    return isinstance(error, tf.errors.ResourceExhaustedError)
 
 
 @dataclass(frozen=True)
@@ -351,6 +347,22 @@ def _repeated(array: npt.NDArray[Any], part: _Part, size: int) -> npt.NDArray[An
     return array[np.minimum(np.arange(part.start, part.start + size), part.stop - 1)]
 
 
+def _turn_of(batch: Batch) -> AbstractContextManager[None]:
+    """Return what is to be around a call of the model: a row over which an engine may have died runs alone."""
+    return _shown_alone(batch) if batch.failures else _CALLS
+
+
+@contextmanager
+def _shown_alone(batch: Batch) -> Iterator[None]:
+    """Have no other call run: should the process die, it has failed over this row alone, which no other was shown."""
+    with _CALLS.alone():
+        batch._show(True)
+        try:
+            yield
+        finally:
+            batch._show(False)
+
+
 def _without_frames(error: Exception) -> Exception:
     """Return an error that does not keep what stood in the frames it came through: tensors, and so slots."""
     each: BaseException | None = error
@@ -358,16 +370,3 @@ def _without_frames(error: Exception) -> Exception:
         each.__traceback__ = None
         each = each.__cause__ or each.__context__
     return error
-
-
-def text_of(error: BaseException) -> str:
-    """Return what a client is told of an error."""
-    message = getattr(error, "message", None) or str(error)
-    if message.startswith(_GRAPH_ERROR):  # where the model's code stands comes first there, and may fill all the room
-        lines = [line for line in message.removeprefix(_GRAPH_ERROR).splitlines() if line and not _WHERE.match(line)]
-        message = "\n".join(lines) or message
-    text = f"{type(error).__name__}: {message}"
-    if len(text) <= _TEXT_CHARACTERS:
-        return text
-    half = _TEXT_CHARACTERS // 2  # the error's own words may come first or last
-    return f"{text[:half]} ... {text[5 - half :]}"

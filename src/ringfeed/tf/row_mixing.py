@@ -1,7 +1,7 @@
 """Does a model mix the rows of a batch? Where it does, a row's result depends on what lies beside it.
 
-It may not know of rings or feeds. There is no telling from the graph (a mean over axis 0 is a matrix product as well),
-so the model is asked: the same rows, beside others, must give the same.
+It may not know of rings or how they are fed. There is no telling from the graph (a mean over axis 0 is a matrix product
+as well), so the model is asked: the same rows, beside others, must give the same.
 """
 
 from __future__ import annotations
@@ -13,11 +13,42 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from .forms import ModelForm
+from .made_up_rows import MadeUpRows
+from .record_inputs import model_call
+
 _Samples = list[npt.NDArray[Any]]
 _LARGEST_INDICES = (9, 1, 0)  # integers may index something whose length we do not know
 
 
-def why_rows_are_mixed(call: Callable[..., Any], specs: Sequence[tf.TensorSpec]) -> str | None:
+def refuse_mixed_rows(
+    form: ModelForm, step: Callable[[Any], Any], made_up: MadeUpRows, rows: int, option: str = 'pad="ring"'
+) -> None:
+    """Raise where the model's results for a row depend on those beside it, which padding would let in.
+
+    Raises
+    ------
+    ValueError
+        They do, or it cannot be found out; the message says what to do.
+    """
+    specs = list(made_up.element.specs(rows, cut=False).values())
+    call = tf.function(model_call(step, made_up.element), input_signature=specs, autograph=False)
+    try:
+        reason = why_rows_are_mixed(call, specs, made_up)
+    except tf.errors.ResourceExhaustedError:
+        raise
+    except tf.errors.OpError as error:
+        raise made_up.explain(error, form.name) from error
+    if reason is not None:
+        raise ValueError(
+            f"model {form.name!r}: {option} would let the slots beside a batch into its results, because the model "
+            f"mixes rows: {reason}. Leave it out, or say allow_row_mixing=True if that is wanted."
+        )
+
+
+def why_rows_are_mixed(
+    call: Callable[..., Any], specs: Sequence[tf.TensorSpec], made_up: MadeUpRows | None = None
+) -> str | None:
     """Return how a function was seen to mix the rows of its inputs; None where it was not.
 
     Parameters
@@ -26,6 +57,8 @@ def why_rows_are_mixed(call: Callable[..., Any], specs: Sequence[tf.TensorSpec])
         From one tensor per spec to a nest of tensors.
     specs : sequence of tf.TensorSpec
         Whole shapes, of 2 rows or more.
+    made_up : MadeUpRows, optional
+        Where it has samples, these are the rows; by default they are random numbers.
 
     Returns
     -------
@@ -33,31 +66,63 @@ def why_rows_are_mixed(call: Callable[..., Any], specs: Sequence[tf.TensorSpec])
 
     Notes
     -----
-    It is called four times, with random numbers. Functions that change their own state, or draw random numbers, look as
-    if they mixed rows.
+    It is called four times. Functions that change their own state, or draw random numbers, look as if they mixed rows.
     """
+    if made_up is not None and made_up.samples is not None:
+        return _compare_samples(call, made_up, int(specs[0].shape[0]))
     error: Exception | None = None
     for largest in _LARGEST_INDICES:
         random = np.random.default_rng(7)
         try:
             return _compare(call, [_random_samples(spec, largest, random) for spec in specs], random, largest)
-        except tf.errors.InvalidArgumentError as caught:  # an index beyond the end of something
+        except tf.errors.ResourceExhaustedError:
+            raise
+        except tf.errors.OpError as caught:  # an index beyond the end of something, say
             error = caught
-    return f"it can not be tried on made-up rows ({error})"
+    return f"it can not be tried on made-up rows, so give some of your own as warm_up= ({error})"
+
+
+def _compare_samples(call: Callable[..., Any], made_up: MadeUpRows, rows: int) -> str | None:
+    """Compare results of rows whose neighbours are other rows of the samples."""
+    assert made_up.samples is not None
+    there = len(made_up.samples[0])
+    if all(_is_same(part, np.repeat(part[:1], there, axis=0)) for part in made_up.samples):
+        return "that can not be found out from one row of warm_up; give two that differ, or more"
+    kept, numbers = rows // 2, np.arange(rows)
+    first = _outputs(call, made_up.handed_over(numbers % there))
+    if reason := _rows_differ(first, rows):
+        return reason
+    for behind in ((numbers + 1) % there, numbers * 0, numbers * 0 + there - 1):
+        beside = made_up.handed_over(np.where(numbers < kept, numbers % there, behind))
+        if reason := _results_differ(first, _outputs(call, beside), kept):
+            return reason
+    return None
 
 
 def _compare(call: Callable[..., Any], samples: _Samples, random: np.random.Generator, largest: int) -> str | None:
     rows = len(samples[0])
     kept = rows // 2
     first = _outputs(call, samples)
-    for output in first:
-        if output.ndim == 0 or len(output) != rows:
-            return f"for {rows} rows it returns an output of shape {output.shape}"
+    if reason := _rows_differ(first, rows):
+        return reason
     for others in (_random_like, _zeros_like, _large_like):
         beside = [np.concatenate([part[:kept], others(part[kept:], random, largest)]) for part in samples]
-        for before, after in zip(first, _outputs(call, beside), strict=True):
-            if not _is_same(before[:kept], after[:kept]):
-                return f"its result for row 0 to {kept - 1} changes with the rows behind them"
+        if reason := _results_differ(first, _outputs(call, beside), kept):
+            return reason
+    return None
+
+
+def _rows_differ(outputs: _Samples, rows: int) -> str | None:
+    for output in outputs:
+        if output.ndim == 0 or len(output) != rows:
+            return f"for {rows} rows it returns an output of shape {output.shape}"
+    return None
+
+
+def _results_differ(first: _Samples, second: _Samples, kept: int) -> str | None:
+    for before, after in zip(first, second, strict=True):
+        if not _is_same(before[:kept], after[:kept]):
+            return f"its result for row 0 to {kept - 1} changes with the rows behind them"
     return None
 
 

@@ -5,6 +5,7 @@ It may not know how a stage runs: each is an engine, which hands its requests on
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,20 +14,24 @@ from typing import Any
 
 import tensorflow as tf
 
+from ..arguments import seconds as checked_seconds
 from ..client import Client
-from ..errors import RingFeedError
+from ..errors import EngineHung, RingFeedError
 from ..metrics import EngineStats
 from ..ring import Ring
 from .devices import replicas, resolve_devices
 from .elements import Element
 from .engine import Engine
-from .fused import default_structure
+from .engine_ends import INTERRUPT_SECONDS, stop_quietly
+from .made_up_rows import MadeUpRows
 from .model_forms import ModelForm
-from .output_spec import OutputSpec
+from .output_spec import OutputSpec, as_arrays
+from .record_inputs import fields_for, model_call, structure_for
 from .structure import lists_to_tuples
 
 DEFAULT_SLOTS = 256
 _MOST_STAGES = 16
+_MOST_WARM_UP_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -71,13 +76,22 @@ class Pipeline:
         For each stage its device, or devices. By default each gets the default device.
     ring : Ring, optional
         Into which clients put their requests; else the pipeline makes one, for the inputs that the first stage says it
-        has.
+        has, by their names.
     batch_size, linger : int, float
         As for `Engine`, for every stage; or a sequence of one for each.
     slots : int, optional
         Of the rings between stages, and of the first one where the pipeline makes it; by default those of `ring`.
     structure : nest of str, optional
-        What the first stage is given of a record, as for `Engine`.
+        What the first stage is given of a record, as for `Engine`. Each later stage gets what the one before returns:
+        by name wherever its inputs have the names of these outputs, and by position what is returned as a list or tuple
+        in which no input finds its name.
+    signature : str or sequence of (str or None), optional
+        Of a SavedModel in every stage; or one for each stage.
+    tags : str or sequence of str, optional
+        Of every SavedModel that is given as a folder.
+    warm_up : nest of arrays of shape (rows, ...), optional
+        Rows on which the first stage is tried before it serves, as for `Engine`; each later stage is tried on what the
+        one before makes of them.
     options
         Further options of `Engine`, for every stage.
 
@@ -115,6 +129,9 @@ class Pipeline:
         linger: float | Sequence[float] = 0.0,
         slots: int | None = None,
         structure: Any = None,
+        signature: str | Sequence[str | None] | None = None,
+        tags: str | Sequence[str] | None = None,
+        warm_up: Any = None,
         **options: Any,
     ) -> None:
         models = list(stages)
@@ -123,34 +140,41 @@ class Pipeline:
         places = _one_each("devices", devices, len(models))
         sizes = _one_each("batch_size", batch_size, len(models))
         lingers = _one_each("linger", linger, len(models))
-        self._stages = [
-            _Stage(number, model, replicas(model, place), place, size, wait)
-            for number, (model, place, size, wait) in enumerate(zip(models, places, sizes, lingers, strict=True))
+        names = (
+            [signature] * len(models) if isinstance(signature, str) else _one_each("signature", signature, len(models))
+        )
+        forms = [
+            replicas(model, place, signature=name, tags=tags if isinstance(model, (str, os.PathLike)) else None)
+            for model, place, name in zip(models, places, names, strict=True)
         ]
+        parts = zip(models, forms, places, sizes, lingers, strict=True)
+        self._stages = [_Stage(number, *each) for number, each in enumerate(parts)]
         self._rings: list[Ring] = []
         self._client: Client | None = None
         self.engines: list[Engine] = []
         try:
             self.ring = self._own_ring(slots) if ring is None else ring
-            self._make_engines(slots or self.ring.slots, structure, options)
+            self._make_engines(slots or self.ring.slots, structure, warm_up, options)
         except BaseException:
             self._close_rings()
             raise
 
     def _own_ring(self, slots: int | None) -> Ring:
-        return self._own(Ring.create(None, _fields_of(self._stages[0].form), slots or DEFAULT_SLOTS))
+        return self._own(Ring.create(None, fields_for(self._stages[0].form), slots or DEFAULT_SLOTS))
 
-    def _make_engines(self, slots: int, structure: Any, options: dict[str, Any]) -> None:
-        source = self.ring
+    def _make_engines(self, slots: int, structure: Any, warm_up: Any, options: dict[str, Any]) -> None:
+        source, by_order = self.ring, False
         for stage in self._stages:
             target = None
             try:
-                given = default_structure(source.spec, stage.form) if structure is None else structure
+                if structure is None:
+                    structure = structure_for(source.spec, stage.form, source.name, by_order=by_order)
+                given = {**options, "warm_up": warm_up}
                 if stage is not self._stages[-1]:
-                    fields = _outputs_of(stage.form, source, given).fields
-                    name = f"{self.ring.name}.stage-{stage.number + 1}"
-                    target = self._own(Ring.create(name, fields, slots))
-                self.engines.append(stage.engine(source, target, self.ring, given, options))
+                    outputs, warm_up = _outputs_of(stage.form, source, structure, warm_up)
+                    name, by_order = f"{self.ring.name}.stage-{stage.number + 1}", outputs.by_order
+                    target = self._own(Ring.create(name, outputs.fields, slots))
+                self.engines.append(stage.engine(source, target, self.ring, structure, given))
             except RingFeedError:
                 raise
             except Exception as error:
@@ -213,12 +237,30 @@ class Pipeline:
                 engine.output.finish()
         return True
 
-    def stop(self) -> None:
-        """Answer the batches that the last stage has in hand, and stop every stage. Doing it twice does no harm."""
+    def stop(self, timeout: float | None = None) -> None:
+        """Answer the batches that the last stage has in hand, and stop every stage. Doing it twice does no harm.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds to wait for the batches under way, of all stages together.
+
+        Raises
+        ------
+        EngineHung
+            They were over before: a model has not returned. The other stages are stopped all the same.
+        """
+        until = None if timeout is None else time.monotonic() + checked_seconds(timeout, "timeout")
+        hung: EngineHung | None = None
         if self._client is not None:
             self._client.close()
         for engine in self.engines:
-            engine.stop()
+            try:
+                engine.stop(None if until is None else max(until - time.monotonic(), 0.0))
+            except EngineHung as error:
+                hung = hung or error
+        if hung is not None:
+            raise hung
         self._close_rings()
 
     def _close_rings(self) -> None:
@@ -236,7 +278,10 @@ class Pipeline:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.stop()
+        if isinstance(error, KeyboardInterrupt):  # one is enough, whatever the models do
+            stop_quietly(self, INTERRUPT_SECONDS)
+        else:
+            self.stop()
 
     def __repr__(self) -> str:
         return f"<Pipeline of {len(self.engines)} stages on ring {self.ring.name!r}>"
@@ -251,33 +296,15 @@ def _one_each(name: str, value: Any, stages: int) -> list[Any]:
     return list(value)
 
 
-def _fields_of(form: ModelForm) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Return the record that a model says it takes."""
-    if form.input_specs is None:
-        raise ValueError(
-            f"model {form.name!r} does not say what it takes: create a ring for its inputs and give it as ring=."
-        )
-    specs = form.input_specs
-    if not tf.nest.is_nested(specs) or _is_spec(specs):
-        specs = {"input": specs}
-    elif not isinstance(specs, dict):
-        specs = {f"input_{number}": spec for number, spec in enumerate(specs)}
-    for name, (shape, _) in specs.items():
-        if None in shape:
-            raise ValueError(
-                f"model {form.name!r}: input {name!r} has shape {shape}, of which an axis is free: create a ring for "
-                "the shape that you have and give it as ring=."
-            )
-    return dict(specs)
-
-
-def _is_spec(value: Any) -> bool:
-    return isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], str)
-
-
-def _outputs_of(form: ModelForm, ring: Ring, structure: Any) -> OutputSpec:
-    """Learn what a stage returns, by running it on a row of zeros."""
-    structure = default_structure(ring.spec, form) if structure is None else lists_to_tuples(structure)
-    element = Element.of(ring.spec, structure, ring.name)
-    outputs = form.step(element.pack(element.nothing(1), cut=True))
-    return OutputSpec.of(outputs, 1, form.name, getattr(form.keras_model, "output_names", None))
+def _outputs_of(form: ModelForm, ring: Ring, structure: Any, warm_up: Any) -> tuple[OutputSpec, Any]:
+    """Learn what a stage returns; return that, and what it makes of the rows of `warm_up`, if there are some."""
+    made_up = MadeUpRows(Element.of(ring.spec, lists_to_tuples(structure), ring.name), warm_up)
+    rows = 1 if made_up.samples is None else min(len(made_up.samples[0]), _MOST_WARM_UP_ROWS)
+    try:
+        outputs = model_call(form.step, made_up.element)(*made_up.tensors(rows))
+    except tf.errors.OpError as error:
+        raise made_up.explain(error, form.name) from error
+    spec = OutputSpec.of(outputs, rows, form.name, getattr(form.keras_model, "output_names", None))
+    if made_up.samples is None:
+        return spec, None
+    return spec, dict(zip(spec.fields, as_arrays(tf.nest.flatten(outputs)), strict=True))

@@ -47,7 +47,7 @@ def take(
 
     Raises
     ------
-    RingEmpty, RingFinished, RingClosed
+    RingEmpty, RingFinished, ProducerFailed, RingClosed
         As `Ring.take`. In a graph, `tf.errors.OutOfRangeError` is the end of the data, and
         `tf.errors.UnknownError` names the others.
     RuntimeError

@@ -51,10 +51,11 @@ def fingerprint(model: Any) -> str:
     if keras_model is None:
         return f"{form.name}-{_hash([form.input_specs, _code_of(model)])}"
     weights = [(tuple(weight.shape), tf.as_dtype(weight.dtype).name) for weight in keras_model.weights]
-    return f"{form.name}-{_hash([type(keras_model).__name__, _architecture(keras_model), form.input_specs, weights])}"
+    return f"{form.name}-{_hash([type(keras_model).__name__, architecture(keras_model), form.input_specs, weights])}"
 
 
-def _architecture(model: Any) -> Any:
+def architecture(model: Any) -> Any:
+    """Return what a Keras model is made of, as a nest of plain values."""
     with contextlib.suppress(Exception):  # a class of one's own may have no config; its layers still count
         return _without_code(model.get_config())
     return [(type(layer).__name__, layer.name) for layer in getattr(model, "layers", [])]

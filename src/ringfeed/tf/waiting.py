@@ -8,17 +8,18 @@ when the interpreter ends takes the process down with it.
 from __future__ import annotations
 
 import atexit
-import gc
 import sys
 import threading
 import time
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from .. import stall
 from .._core import InterruptWatch, main_thread_runs, stop_feeds
+from ..stall import StalledRingWarning
+from .downstream import holders, is_in_tensorflow
 
 if TYPE_CHECKING:
     from ..ring import Ring
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 TURN_SECONDS = 0.25
 """How long a feed's turn may be idle, and so how long dropping an iterator may take."""
 
-STALL_SECONDS = 5.0
+STALL_SECONDS = stall.STALL_SECONDS
 """A ring whose every slot is held for so long is worth a word."""
 
 _ABANDONED_SECONDS = 1.0
@@ -35,7 +36,7 @@ _EXIT_SECONDS = 2.0
 _QUIET_SECONDS = 0.03  # a thread that has just left comes back for the end of its turn
 
 
-class StalledFeedWarning(RuntimeWarning):
+class StalledFeedWarning(StalledRingWarning):
     """Every slot of the ring is held by tensors that are alive, so that no record can come."""
 
 
@@ -54,7 +55,8 @@ class CtrlC:
         if self._asked is None:
             self._asked = now, runs
         since, ran = self._asked
-        if runs == ran and _is_tensorflows(_main_thread_frame()):
+        # A sleep or a lock lets handlers run.
+        if runs == ran and is_in_tensorflow(_main_thread_frame()):
             if now - since < _DEAF_SECONDS:
                 return None
             self._asked = None
@@ -63,37 +65,30 @@ class CtrlC:
         return False
 
 
-class Stall:
-    """Notices that every slot of a ring is held by tensors: if the program waits for this feed, it waits for ever."""
+class Stall(stall.Stall):
+    """Notices that every slot of a ring is held by tensors: if the program waits for this feed, it waits for ever.
+
+    Garbage is collected at once: from Python 3.12 on, ``keras.Model.predict`` leaves its last batch in a circle of
+    references (an exception, its traceback, the frame).
+    """
 
     def __init__(self) -> None:
-        self._since: float | None = None
-        self._seen = 0.0
+        super().__init__(StalledFeedWarning, lambda: STALL_SECONDS)
 
-    def over(self) -> None:
-        """Say that there is none."""
-        self._since = None
+    def goes_on_at(self, name: str, slots: int, holders: Callable[[], list[str]] = list) -> None:
+        """Take note of it, on a ring of that name. `holders` finds the steps behind its datasets that hold elements."""
 
-    def goes_on(self, name: str, slots: int) -> None:
-        """Let go of what is garbage, at first; warn, once, when it has lasted.
-
-        From Python 3.12 on, ``keras.Model.predict`` leaves its last batch in a circle of references (an exception, its
-        traceback, the frame).
-        """
-        now = time.monotonic()
-        if self._since is None or now - self._seen > 1.0:
-            self._since = now
-            gc.collect()
-        elif now - self._since >= STALL_SECONDS:
-            self._since = float("inf")  # once is enough
-            warnings.warn(
+        def say(_: float) -> str:
+            steps = holders()
+            here = f" Behind this one stands {', '.join(steps)}." if steps else ""
+            return (
                 f"ring {name!r}: a feed waits for records, but all {slots} slots are held by tensors or "
                 "batches that are still alive. Drop them (`del batch` at the end of a loop's body), take smaller "
-                "batches, or create the ring with more slots.",
-                StalledFeedWarning,
-                stacklevel=2,
+                "batches, or create the ring with more slots. Steps behind a dataset hold its elements, too: .shuffle, "
+                f".cache, .batch, .window, .prefetch.{here} Give them copies (copy=True), or shuffle before the ring."
             )
-        self._seen = now
+
+        self.goes_on(say)
 
 
 class Wait:
@@ -140,22 +135,17 @@ class Wait:
         if stats["free"] or stats["claimed"] or stats["ready"]:
             self._stall.over()
         else:
-            self._stall.goes_on(ring.name, stats["slots"])
+            self._stall.goes_on_at(ring.name, stats["slots"], lambda: holders(ring))
 
 
 def _main_thread_frame() -> FrameType | None:
     return sys._current_frames().get(threading.main_thread().ident or 0)
 
 
-def _is_tensorflows(frame: FrameType | None) -> bool:
-    """Tell whether a thread is inside TensorFlow, or in its Python; a sleep or a lock lets handlers run."""
-    return frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "tensorflow"
-
-
 def main_thread_asks_for_an_element() -> bool:
     """Tell whether the main thread is inside ``next(iterator)``, rather than in a graph or in something else."""
     frame = _main_thread_frame()
-    while frame is not None and not _is_tensorflows(frame):  # this may be the main thread
+    while frame is not None and not is_in_tensorflow(frame):  # this may be the main thread
         frame = frame.f_back
     return frame is not None and frame.f_code.co_name == "iterator_get_next"
 

@@ -1,0 +1,165 @@
+"""Who may use a segment: what the descriptor that is used says of its file's owner, group and mode.
+
+It may not know names in /dev/shm, nor what lies in a segment. A name may mean another file from one moment to the next;
+a descriptor means one file for good, so only a descriptor is asked.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import grp
+import operator
+import os
+import pwd
+import stat
+from typing import Any
+
+from .errors import AccessRefused
+
+PRIVATE_MODE = 0o600
+GROUP_MODE = 0o660
+
+_MOST_GROUPS = 2**32 - 2
+
+
+def group_id(group: Any, what: str) -> int | None:
+    """Return the number of a group that is given by name or number; None stays None.
+
+    Raises
+    ------
+    ValueError, TypeError
+        There is no such group, or that is none.
+    """
+    if group is None:
+        return None
+    remedy = "give the name or the number of a group, as `id` shows them"
+    if isinstance(group, str):
+        try:
+            return grp.getgrnam(group).gr_gid
+        except KeyError:
+            raise ValueError(f"{what}: group {group!r:.80}: this machine has none of that name; {remedy}.") from None
+    try:
+        number = operator.index(group)
+    except TypeError:
+        number = None
+    if number is None or isinstance(group, bool):
+        raise TypeError(f"{what}: group {group!r:.80}: {remedy}.")
+    if not 0 <= number <= _MOST_GROUPS:
+        raise ValueError(f"{what}: group {group!r:.80}: {remedy}.")
+    return number
+
+
+def give_to_group(descriptor: int, group: int | None, what: str) -> None:
+    """Let a group use a new file that only its owner may use so far; with None leave it so.
+
+    Raises
+    ------
+    AccessRefused
+        This process may not give files to that group.
+    """
+    if group is None:
+        return
+    try:
+        os.fchown(descriptor, -1, group)
+        os.fchmod(descriptor, GROUP_MODE)  # behind the group: no other group may use it, not for a moment
+    except PermissionError:
+        raise AccessRefused(
+            f"{what}: user {user_name(os.geteuid())} is no member of group {group_name(group)} and cannot share with "
+            "it. Become a member (usermod -aG), or give a group that `id` shows."
+        ) from None
+
+
+def check(descriptor: int, group: int | None, what: str) -> None:
+    """Refuse the file of a descriptor unless it is this user's alone or, with a group, that group's alone.
+
+    Parameters
+    ----------
+    descriptor : int
+        The very one that is going to be used.
+    group : int, optional
+        With whom it is shared, as both sides say.
+    what : str
+        The object, for messages.
+
+    Raises
+    ------
+    AccessRefused
+        Another user could read or change what goes through it, or cut it short.
+    """
+    refuse_status(os.fstat(descriptor), group, what)
+
+
+def refuse_status(status: os.stat_result, group: int | None, what: str) -> None:
+    """As `check`, of what ``fstat`` told."""
+    mode = stat.S_IMODE(status.st_mode)
+    found = _found(status)
+    if not stat.S_ISREG(status.st_mode):
+        raise AccessRefused(f"{what}: {not_a_file(status.st_mode)} has this name; a segment is a file. Remove it.")
+    if group is None:
+        if status.st_uid != os.geteuid():
+            raise AccessRefused(
+                f"{what} belongs to another user; rings are private to one (mode 0600). {found}; this process is user "
+                f"{user_name(os.geteuid())}. Choose another name; or share it with a group of both users, by group= on "
+                "Ring.create and on Ring.attach."
+            )
+        if mode & 0o077:
+            raise AccessRefused(
+                f"{what} may be opened by other users; rings are private to one (mode 0600). {found}. Create it anew, "
+                "and leave its mode alone; or, if it was created with group=, give the same group here."
+            )
+    elif status.st_gid != group or mode != GROUP_MODE:
+        raise AccessRefused(
+            f"{what} is not shared with group {group_name(group)} alone (mode 0660). {found}. Give the same group= to "
+            "Ring.create and to Ring.attach."
+        )
+
+
+def denied(status: os.stat_result, what: str) -> AccessRefused:
+    """Return the error for a file that the kernel does not open, though its owner and mode are as wanted."""
+    return AccessRefused(
+        f"{what} may not be opened by user {user_name(os.geteuid())}. {_found(status)}. To share it by a group, both "
+        "users must be members (usermod -aG, and a new login)."
+    )
+
+
+def check_writable(descriptor: int, what: str) -> None:
+    """Refuse a descriptor through which a ring cannot be used, as takers write, too."""
+    if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDWR:
+        raise AccessRefused(
+            f"{what}: its descriptor was opened for reading alone. Whoever takes a record writes into its slot that it "
+            "is taken. Send a copy of Ring.descriptor."
+        )
+
+
+def _found(status: os.stat_result) -> str:
+    mode = stat.S_IMODE(status.st_mode)
+    return f"Its owner is user {user_name(status.st_uid)}, its group {group_name(status.st_gid)}, its mode {mode:04o}"
+
+
+def not_a_file(mode: int) -> str:
+    """Return words for what stands where a file is wanted."""
+    kinds = {
+        stat.S_IFLNK: "a symbolic link",
+        stat.S_IFDIR: "a directory",
+        stat.S_IFIFO: "a pipe",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+    }
+    return kinds.get(stat.S_IFMT(mode), "something else than a file")
+
+
+def user_name(number: int) -> str:
+    """Return a user's number, and the name where there is one."""
+    try:
+        return f"{number} ({pwd.getpwuid(number).pw_name})"
+    except KeyError:
+        return str(number)
+
+
+def group_name(number: int) -> str:
+    """Return a group's number, and the name where there is one."""
+    try:
+        return f"{number} ({grp.getgrgid(number).gr_name})"
+    except KeyError:
+        return str(number)

@@ -1,0 +1,153 @@
+"""What a model is, what it takes and returns, and whether an engine can serve it: a line each.
+
+It may not serve anything. TensorFlow is imported when a model is looked at, and no sooner.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..record_spec import RecordSpec
+from .finding import Finding
+
+if TYPE_CHECKING:
+    from ..tf.forms import ModelForm
+
+_FREE_LENGTHS = (32, 224, 4)
+"""What is tried in turn where a model leaves an axis free."""
+_ROWS = 4
+
+
+def model_findings(
+    path: str, signature: str | None = None, tags: list[str] | None = None, warm_up: str | None = None
+) -> Iterator[Finding]:
+    """Look at a model.
+
+    Parameters
+    ----------
+    path : str
+        A file or a folder, as `Engine` takes it.
+    signature : str, optional
+    tags : list of str, optional
+    warm_up : str, optional
+        A file of rows to try it on, ``.npz`` with the names of its inputs or ``.npy``; by default rows of zeros.
+
+    Yields
+    ------
+    Finding
+        Vital are those without which the model cannot be served.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        from ..tf.model_forms import model_form
+    except ImportError as error:
+        yield _no("TensorFlow", f"{error}; pip install 'ringfeed[tf]'")
+        return
+    try:
+        rows = None if warm_up is None else _read_rows(warm_up)
+        form = model_form(path, signature, tags or None)
+    except Exception as error:  # whatever a layer of anybody's raises
+        yield _no(f"model {Path(path).name}", _text(error))
+        return
+    yield Finding(f"model {form.name}", form.origin)
+    yield from _saved(form, path)
+    yield from _tried(form, rows)
+
+
+def _no(subject: str, fact: str) -> Finding:
+    return Finding(subject, fact, is_well=False, is_vital=True)
+
+
+def _text(error: Exception) -> str:
+    return " ".join((str(error) or type(error).__name__).split())
+
+
+def _read_rows(path: str) -> Any:
+    loaded = np.load(path)
+    return dict(loaded) if isinstance(loaded, Mapping) else loaded
+
+
+def _saved(form: ModelForm, path: str) -> Iterator[Finding]:
+    from ..tf.loading import is_saved_model, tags_of
+    from ..tf.model_forms import signatures_of
+
+    if not is_saved_model(path):
+        return
+    _, restored = form.owner
+    listed = ", ".join(map(repr, sorted(signatures_of(restored)))) or "none"
+    yield Finding("signatures", f"{listed}; signature= chooses one")
+    yield Finding("tags", "; ".join(", ".join(map(repr, tags)) or "none" for tags in tags_of(path)))
+
+
+def _tried(form: ModelForm, rows: Any) -> Iterator[Finding]:
+    from ..tf.record_inputs import field_names
+
+    if form.inputs is None or form.input_specs is None:
+        yield Finding(
+            "inputs",
+            "it does not say what it takes, so it can not be tried here; an engine tries it on the record of its ring",
+            is_well=False,
+        )
+        return
+    names = [own or other for own, other in zip(form.inputs.names, field_names(form.inputs), strict=True)]
+    specs = dict(zip(names, form.inputs.specs, strict=True))
+    yield Finding("inputs", _listed(specs))
+    try:
+        fields = [RecordSpec(each) for each in _sizes(specs, rows)]
+    except (TypeError, ValueError) as error:
+        yield _no("record", f"{_text(error)} Put what makes numbers of it in front of the ring, as preprocess=")
+        return
+    yield from _run(form, fields, rows)
+
+
+def _listed(specs: Mapping[str, Any]) -> str:
+    lengths = {name: ", ".join(["rows", *map(str, shape)]) for name, (shape, _) in specs.items()}
+    return ", ".join(f"{name!r}: {dtype}[{lengths[name]}]" for name, (_, dtype) in specs.items())
+
+
+def _sizes(specs: Mapping[str, Any], rows: Any) -> Iterator[dict[str, Any]]:
+    """Yield the records to try: of the rows that are given or, where axes are free, of several lengths."""
+    if isinstance(rows, Mapping) and set(specs) <= set(rows):
+        yield {name: (rows[name].shape[1:], dtype) for name, (_, dtype) in specs.items()}
+        return
+    if rows is not None and len(specs) == 1:
+        array = next(iter(rows.values())) if isinstance(rows, Mapping) else rows
+        yield {name: (array.shape[1:], dtype) for name, (_, dtype) in specs.items()}
+        return
+    is_free = any(None in shape for shape, _ in specs.values())
+    for length in _FREE_LENGTHS if is_free else _FREE_LENGTHS[:1]:
+        yield {
+            name: ([length if each is None else each for each in shape], dtype)
+            for name, (shape, dtype) in specs.items()
+        }
+
+
+def _run(form: ModelForm, fields: list[RecordSpec], rows: Any) -> Iterator[Finding]:
+    """Run it on the first record that it takes, and say what it returns."""
+    from ..tf.trial import Trial
+
+    failure: Exception | None = None
+    for spec in fields:
+        try:
+            trial = Trial(form, spec, rows)
+            outputs = trial.outputs(1, _ROWS)
+            break
+        except Exception as error:  # whatever the model raises
+            failure = error
+    else:
+        yield _no("rows" if rows is None else "rows of warm_up", _text(failure or ValueError("there are none")))
+        return
+    what = "of zeros" if rows is None else "that were given"
+    tried = _listed({name: (field.shape, field.dtype.name) for name, field in spec.items()})
+    yield Finding("rows", f"it runs on rows {what}" + (f", tried as {tried}" if len(fields) > 1 else ""))
+    yield Finding("outputs", ", ".join(map(str, outputs.fields.values())))
+    reason = trial.why_rows_are_mixed(_ROWS)
+    if reason is None:
+        yield Finding("mixing", "a row's result does not depend on others, so batches may be padded")
+    else:
+        yield Finding("mixing", f"{reason}; it is served, but batches are not padded", is_well=False)

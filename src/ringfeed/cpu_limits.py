@@ -1,0 +1,101 @@
+"""How many cores this process may use: its CPU affinity and the quotas of its control groups.
+
+It may not know what the cores are for.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+CGROUP_ROOT = Path("/sys/fs/cgroup")
+_OWN_GROUPS = Path("/proc/self/cgroup")
+
+
+def available_cores(cgroup_root: str | os.PathLike[str] = CGROUP_ROOT) -> int:
+    """Return the number of processes that can compute at a time here, at least 1.
+
+    It is the number of cores that this process may run on, or the control group's quota where that is less. A quota
+    is rounded up, 2.5 cores to 3: with 2 processes half a core would be left unused, and the third one loses nothing
+    while the others wait for files.
+
+    Parameters
+    ----------
+    cgroup_root : path
+        Where the control groups are mounted.
+    """
+    cores = len(os.sched_getaffinity(0))
+    quota = cpu_quota(cgroup_root)
+    return cores if quota is None else max(1, min(cores, math.ceil(quota - 1e-6)))
+
+
+def cpu_quota(
+    cgroup_root: str | os.PathLike[str] = CGROUP_ROOT, own_groups: str | os.PathLike[str] = _OWN_GROUPS
+) -> float | None:
+    """Return the CPU quota of this process's control group in cores, the least of its own and its parents'.
+
+    Parameters
+    ----------
+    cgroup_root : path
+        Where the control groups are mounted: version 2 (``cpu.max``), version 1 (``cpu.cfs_quota_us``), or both.
+    own_groups : path
+        A file as ``/proc/self/cgroup``.
+
+    Returns
+    -------
+    float or None
+        None where nothing limits it, or the machine does not say.
+    """
+    root = Path(cgroup_root)
+    try:
+        lines = Path(own_groups).read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        lines = []
+    quotas: list[float] = []
+    for line in lines or ["0::/"]:
+        _, _, rest = line.partition(":")
+        controllers, _, group = rest.partition(":")
+        if not controllers:
+            for mount in (root, root / "unified"):  # alone, or beside version 1
+                quotas += filter(None, map(_quota_of_version_2, _upwards(mount, group)))
+        elif "cpu" in controllers.split(","):
+            for mount in {root / "cpu", root / controllers}:
+                quotas += filter(None, map(_quota_of_version_1, _upwards(mount, group)))
+    return min(quotas, default=None)
+
+
+def _upwards(mount: Path, group: str) -> Iterator[Path]:
+    """Yield the folders of a group and its parents, up to the mount.
+
+    In a container a group may be named as its host sees it. There is no such folder then, and the mount itself is the
+    container's own group.
+    """
+    names = [name for name in PurePosixPath(group).parts if name not in ("/", "..", ".")]
+    for length in range(len(names), -1, -1):
+        yield mount.joinpath(*names[:length])
+
+
+def _quota_of_version_2(folder: Path) -> float | None:
+    try:
+        quota, _, period = (folder / "cpu.max").read_text().strip().partition(" ")
+    except (OSError, ValueError):
+        return None
+    return _cores(quota, period or "100000")  # the kernel's default period
+
+
+def _quota_of_version_1(folder: Path) -> float | None:
+    try:
+        return _cores((folder / "cpu.cfs_quota_us").read_text(), (folder / "cpu.cfs_period_us").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _cores(quota: str, period: str) -> float | None:
+    """Return the cores of a quota in microseconds a period; None for "max", -1 and what is no number."""
+    try:
+        microseconds, each = int(quota), int(period)
+    except ValueError:
+        return None
+    return microseconds / each if microseconds > 0 and each > 0 else None

@@ -1,0 +1,137 @@
+"""Items through `preprocess` into the model, all in this process: for a debugger, and where nothing is to be started.
+
+The way of `Pipeline`, without workers and rings; what an item may be and what becomes of failures is the same. It may
+not know how the model is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+
+import numpy as np
+
+from .errors import ItemError, PreprocessError, SampleMismatch
+from .failures import traceback_text, type_name
+from .layout_trials import LayoutTrials
+from .model_calls import Chunk, ModelCalls
+from .nest import put_together
+from .progress import Progress
+from .sample_spec import Wanted, choose_layout
+from .samples import RowLayout, Unfit, row_of, sample_of
+from .slot_filler import STRAYED, strays
+from .source import Source
+from .worker_identity import WorkerInfo, working_as
+from .workers import shorten
+
+
+class InProcess:
+    """Runs `preprocess` and the model in turn.
+
+    Parameters
+    ----------
+    function : callable
+    fills_slot : bool
+        It takes ``(item, out)``.
+    call_model, wanted, trials
+        As for `Pipeline`.
+    info : WorkerInfo
+        What `function` is told of who it is.
+    """
+
+    rows = None
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        fills_slot: bool,
+        call_model: Callable[[Any, Any], Any],
+        wanted: Wanted,
+        trials: LayoutTrials,
+        info: WorkerInfo,
+    ) -> None:
+        self._function = function
+        self._fills_slot = fills_slot
+        self._call_model = call_model
+        self._wanted = wanted
+        self._trials = trials
+        self._info = info
+
+    def run(
+        self, source: Source, *, batch_size: int, linger: float | None, window: int | None, progress: Progress
+    ) -> Generator[Chunk, int | None, None]:
+        """Run the items of a source through the model; parameters and result as for `Pipeline.run`.
+
+        `window` has no say: an item is read when it is its turn. With a `linger` each item has a call of its own, since
+        the next may depend on its result.
+        """
+        layout = choose_layout(self._wanted, None) if self._fills_slot else None
+        rows = batch_size if linger is None else 1
+        calls = ModelCalls(lambda rows: self._call_model(rows, _known(layout).template), rows, gathers=True)
+        is_taken = self._fills_slot
+        self._trials.begin()
+        for index, item in _items(source):
+            try:
+                layout, leaves = self._preprocessed(layout, index, item)
+            except ItemError as failure:
+                progress.advance(1)
+                yield Chunk.of_failures([failure])
+                continue
+            arrays = {field.name: leaf[np.newaxis] for field, leaf in zip(layout.fields, leaves, strict=True)}
+            progress.advance(1)
+            failures: list[ItemError] = []
+            if not is_taken:
+                is_taken, failures = self._try_first(layout, arrays, index, item, min(rows, source.count or rows))
+            if failures:
+                yield Chunk.of_failures(failures)
+            if is_taken:
+                yield from calls.add_row(arrays, index, item)
+            else:
+                layout = None
+        self._trials.end()
+        yield from calls.rest()
+
+    def _try_first(
+        self, layout: RowLayout, arrays: dict[str, Any], index: int, item: Any, rows: int
+    ) -> tuple[bool, list[ItemError]]:
+        if self._trials.is_needed(layout):
+            return self._trials.failures_of(layout, arrays, index, item, rows)
+        return True, self._trials.released()
+
+    def _preprocessed(self, layout: RowLayout | None, index: int, item: Any) -> tuple[RowLayout, list[Any]]:
+        leaves = [np.zeros(field.shape, field.dtype) for field in _known(layout).fields] if self._fills_slot else []
+        try:
+            with working_as(self._info):
+                if self._fills_slot:
+                    result = self._function(item, put_together(_known(layout).template, leaves))
+                else:
+                    result = self._function(item)
+        except (Exception, SystemExit) as error:
+            named = f"item {index} ({shorten(item)}): preprocess raised\n{traceback_text(error).rstrip()}"
+            raise PreprocessError(named, index, item, type_name(type(error))) from error
+        try:
+            if self._fills_slot:
+                if strays(result, leaves):
+                    raise Unfit(STRAYED)
+                return _known(layout), [leaf.copy() for leaf in leaves]  # the function may keep what it was given
+            if layout is None:
+                layout = choose_layout(self._wanted, sample_of(result))
+            return layout, [
+                np.array(leaf, field.dtype)  # the item's own: the function may reuse what it returned
+                for leaf, field in zip(row_of(result, layout), layout.fields, strict=True)
+            ]
+        except Unfit as unfit:
+            raise SampleMismatch(f"item {index} ({shorten(item)}): {unfit}", index, item) from None
+
+    def close(self) -> None:
+        """Do nothing: nothing was opened."""
+
+
+def _known(layout: RowLayout | None) -> RowLayout:
+    assert layout is not None
+    return layout
+
+
+def _items(source: Source) -> Iterator[tuple[int, Any]]:
+    (part,) = source.parts(set())
+    return part

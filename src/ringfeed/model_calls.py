@@ -1,0 +1,274 @@
+"""Rows become calls of the model: whole batches of good rows, and, where a call fails, the row that is to blame.
+
+It may not know rings, workers or how the model is called. Rows that hold nothing, because their item failed or nobody
+wants it any more, are never shown to the model: it may look across rows, or refuse what lies there.
+"""
+
+from __future__ import annotations
+
+import itertools
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .blame import LEAST_ROWS, are_alike, telling_rows
+from .errors import ItemError, ModelError
+from .failures import message_of
+from .workers import shorten
+
+_NO_ROWS: npt.NDArray[np.int64] = np.empty(0, np.int64)
+
+
+@dataclass
+class Chunk:
+    """What one call of the model brought, or what failed."""
+
+    indices: npt.NDArray[np.int64]
+    """Items of the rows of `outputs`, shape (rows,)."""
+    outputs: Any = None
+    """Nest of arrays (rows, ...), as the model nests them; None when there are no rows."""
+    failures: Sequence[ItemError] = ()
+
+    @classmethod
+    def of_failures(cls, failures: Sequence[ItemError]) -> Chunk:
+        """Return one without rows."""
+        return cls(_NO_ROWS, failures=failures)
+
+
+class CommonError(Exception):
+    """The model cannot be called so, or its outputs are no rows: no single row is to blame.
+
+    Attributes
+    ----------
+    error : Exception
+        What is to be raised instead.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+@dataclass
+class _Rows:
+    """Good rows in memory of their own, each with its item."""
+
+    arrays: dict[str, npt.NDArray[Any]]
+    indices: npt.NDArray[np.int64]
+    items: list[Any]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def part(self, start: int, stop: int) -> _Rows:
+        arrays = {name: array[start:stop] for name, array in self.arrays.items()}
+        return _Rows(arrays, self.indices[start:stop], self.items[start:stop])
+
+    @classmethod
+    def joined(cls, parts: Sequence[_Rows]) -> _Rows:
+        if len(parts) == 1:
+            return parts[0]
+        arrays = {name: np.concatenate([part.arrays[name] for part in parts]) for name in parts[0].arrays}
+        return cls(arrays, np.concatenate([part.indices for part in parts]), [x for part in parts for x in part.items])
+
+
+class ModelCalls:
+    """Calls the model for the rows of one call of `predict` or `stream`.
+
+    Parameters
+    ----------
+    call_model : callable
+        ``call_model(rows)`` returns the model's outputs for rows, as a nest of arrays (rows, ...) of their own memory.
+        `rows` maps each field's name to an array (rows, ...): a `Batch`, or a dict of arrays. It raises `CommonError`
+        where no row is to blame.
+    batch_size : int
+    gathers : bool
+        Where rows of a batch are left out, wait for as many others before the model is called.
+    """
+
+    def __init__(self, call_model: Callable[[Any], Any], batch_size: int, gathers: bool) -> None:
+        self._call_model = call_model
+        self._batch_size = batch_size
+        self.gathers = gathers
+        self._kept: list[_Rows] = []
+
+    @property
+    def room(self) -> int:
+        """Rows that the next call still has room for."""
+        return self._batch_size - sum(map(len, self._kept))
+
+    def add(
+        self, batch: Any, indices: npt.NDArray[np.int64], items: list[Any], good: npt.NDArray[np.bool_]
+    ) -> Iterator[Chunk]:
+        """Run the model on the good rows of a batch, or keep them for the next call.
+
+        The batch is released before anything is yielded.
+
+        Parameters
+        ----------
+        batch : Batch
+            At most `room` rows.
+        indices, items
+            Of each row.
+        good : array of bool
+            Which rows the model is to see.
+        """
+        outcome: _Returned | _Raised | None = None
+        rows: _Rows | None = None
+        with batch:
+            if good.all() and not self._kept:
+                outcome = self._outcome(batch)
+            if good.any() and not isinstance(outcome, _Returned):
+                rows = _copied(batch, indices, items, good)
+        if isinstance(outcome, _Returned):
+            yield Chunk(indices, outcome.outputs)
+        elif isinstance(outcome, _Raised):
+            assert rows is not None
+            yield from self._blamed(rows, outcome.error)
+        elif rows is not None:
+            self._kept.append(rows)
+            if self.room <= 0 or not self.gathers:
+                yield from self.rest()
+
+    def keep(self, batch: Any, indices: npt.NDArray[np.int64], items: list[Any], good: npt.NDArray[np.bool_]) -> None:
+        """Keep the good rows of a batch for the next call, and release it."""
+        with batch:
+            self._kept.append(_copied(batch, indices, items, good))
+
+    def add_row(self, arrays: dict[str, npt.NDArray[Any]], index: int, item: Any) -> Iterator[Chunk]:
+        """Keep one row, each array of shape (1, ...), and run the model when `batch_size` are there."""
+        self._kept.append(_Rows(arrays, np.array([index], np.int64), [item]))
+        if self.room <= 0:
+            yield from self.rest()
+
+    def rest(self) -> Iterator[Chunk]:
+        """Run the model on the rows that were kept."""
+        kept, self._kept = self._kept, []
+        if kept:
+            yield from self._run(_Rows.joined(kept))
+
+    def _run(self, rows: _Rows, looks_for_common: bool = True) -> Iterator[Chunk]:
+        outcome = self._outcome(rows.arrays)
+        if isinstance(outcome, _Raised):
+            yield from self._blamed(rows, outcome.error, looks_for_common)
+        else:
+            yield Chunk(rows.indices, outcome.outputs)
+
+    def _blamed(self, rows: _Rows, error: Exception, looks_for_common: bool = True) -> Iterator[Chunk]:
+        """Halve rows over which the model raised, until the error belongs to single ones."""
+        if len(rows) == 1:
+            yield self._failures(rows, error)
+            return
+        if len(rows) >= LEAST_ROWS and looks_for_common:
+            yield from self._unless_common(rows)
+            return
+        middle = len(rows) // 2
+        for part in (rows.part(0, middle), rows.part(middle, len(rows))):
+            yield from self._run(part, looks_for_common=False)
+
+    def _unless_common(self, rows: _Rows) -> Iterator[Chunk]:
+        """Run some rows alone; where each fails with the same words, that is the error of all of them."""
+        errors: list[Exception] = []
+        chunks: list[Chunk] = []
+        tried: list[int] = []
+        for number in telling_rows(len(rows)):
+            tried.append(number)
+            row = rows.part(number, number + 1)
+            outcome = self._outcome(row.arrays)
+            if isinstance(outcome, _Returned):
+                chunks.append(Chunk(row.indices, outcome.outputs))
+                break
+            errors.append(outcome.error)
+            chunks.append(self._failures(row, outcome.error))
+            if not are_alike(errors):
+                break
+        if len(errors) == len(tried) and are_alike(errors):
+            yield self._failures(rows, errors[0])
+            return
+        yield from chunks
+        for before, behind in itertools.pairwise([-1, *tried, len(rows)]):
+            if behind - before > 1:
+                yield from self._run(rows.part(before + 1, behind), looks_for_common=False)
+
+    def _failures(self, rows: _Rows, error: Exception) -> Chunk:
+        pairs = zip(rows.indices, rows.items, strict=True)
+        return Chunk.of_failures([model_error(error, int(index), item) for index, item in pairs])
+
+    def _outcome(self, rows: Any) -> _Returned | _Raised:
+        # An error is returned, so that one over a part does not have that over the whole for its context, whose frames
+        # keep the batch.
+        try:
+            return _Returned(self._call_model(rows))
+        except CommonError as common:
+            error = common.error
+            let_go(common)
+            let_go(error)
+        except Exception as raised:
+            let_go(raised)
+            return _Raised(raised)
+        raise error
+
+
+@dataclass
+class _Returned:
+    outputs: Any
+
+
+@dataclass
+class _Raised:
+    error: Exception
+
+
+def _copied(batch: Any, indices: npt.NDArray[np.int64], items: list[Any], good: npt.NDArray[np.bool_]) -> _Rows:
+    arrays = {name: batch[name][good] for name in batch}
+    return _Rows(arrays, indices[good], [item for item, is_good in zip(items, good.tolist(), strict=True) if is_good])
+
+
+def let_go(error: BaseException) -> None:
+    """Empty the frames of an error and of those behind it: they look at the batch, and would keep its slots.
+
+    Whoever catches an error may keep it, and one in a circle with its frames stays until garbage is collected.
+    """
+    behind: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while behind:
+        one = behind.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        traceback.clear_frames(one.__traceback__)
+        behind += [one.__cause__, one.__context__, *getattr(one, "exceptions", ())]
+
+
+def model_error(error: Exception, index: int, item: Any) -> ModelError:
+    """Return the error of an item over whose row the model raised.
+
+    It is a `ModelError` and, where Python allows it, of the class of the model's own exception as well, so that
+    programs that catch that one go on to do so.
+    """
+    message = f"item {index} ({shorten(item)}): the model raised {message_of(error)}"
+    made: ModelError
+    try:
+        both: Any = type("ModelError", (_RaisedByModel, type(error)), {"__module__": ModelError.__module__})
+        made = both.__new__(both, message)
+        made.__dict__.update(error.__dict__)
+        made.args = (message,)
+        made.index, made.item = index, item
+    except Exception:  # classes whose instances differ in their layout, or that guard their attributes
+        made = ModelError(message, index, item)
+    made.__cause__ = error
+    return made
+
+
+class _RaisedByModel(ModelError):
+    """A `ModelError` that is an instance of another class of exceptions, too."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ModelError, (self.args[0], self.index, self.item)

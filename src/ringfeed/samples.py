@@ -1,0 +1,241 @@
+"""What `preprocess` returned for an item, brought into the fields of a row: the same numbers, or an error.
+
+It may not know of workers, rings or TensorFlow. NumPy's own assignment is not used for it: that broadcasts, and casts
+integers modulo the size of the target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .nest import take_apart
+from .record_spec import MAX_FIELDS, Field, as_dtype
+
+DROPPED = -1
+"""In `RowLayout.picked`, in the place of an array that the model does not take."""
+
+_LOSSY_FOR_NUMPY_SAFE = {("int64", "float64"), ("uint64", "float64"), ("int64", "complex128"), ("uint64", "complex128")}
+"""What NumPy calls a safe cast although large integers are rounded."""
+
+
+class Unfit(ValueError):
+    """What `preprocess` returned is no sample, or is not one of these slots; the message says what would be."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What an item came out as.
+
+    Attributes
+    ----------
+    template : nest of int
+        The result's structure, with the number of each leaf.
+    leaves : list of ((shape, dtype name) or str)
+        Of each leaf; of one that no slot can hold a text that says why. The model may not want it.
+    """
+
+    template: Any
+    leaves: list[tuple[tuple[int, ...], str] | str]
+
+
+@dataclass(frozen=True)
+class RowLayout:
+    """What lies in a row, and how a result becomes one.
+
+    Attributes
+    ----------
+    template : nest of int
+        What the model is given: the number of the field in the place of each input.
+    picked : nest of int
+        What `preprocess` returns: the number of the field in the place of each array, or `DROPPED`.
+    fields : tuple of Field
+        In the order of their numbers.
+    rounds : tuple of bool
+        For each field: floats of another width are rounded to the field's dtype, because the model or the user asked
+        for that dtype. Other fields take only what stays the same number.
+    """
+
+    template: Any
+    picked: Any
+    fields: tuple[Field, ...]
+    rounds: tuple[bool, ...]
+
+
+def sample_of(result: Any) -> Sample:
+    """Return what a result is made of.
+
+    Raises
+    ------
+    Unfit
+        It is empty, or has more arrays than a record has fields.
+    """
+    template, leaves = take_apart(result)
+    if not leaves:
+        raise Unfit(f"preprocess returned an empty {type(result).__name__}; return an array, or a nest of arrays.")
+    if len(leaves) > MAX_FIELDS and not isinstance(result, Mapping):  # of a mapping the model may take a few
+        raise Unfit(
+            f"preprocess returned {_describe(result)} with {len(leaves)} arrays or numbers in it; a sample has at most "
+            f"{MAX_FIELDS}. Make an array of a list of numbers: numpy.asarray(...)."
+        )
+    return Sample(template, [_described(leaf, _which(position, len(leaves))) for position, leaf in enumerate(leaves)])
+
+
+def _described(leaf: Any, which: str) -> tuple[tuple[int, ...], str] | str:
+    try:
+        array = _array(leaf, which)
+    except Unfit as unfit:
+        return str(unfit)
+    return array.shape, array.dtype.name
+
+
+def row_of(result: Any, layout: RowLayout) -> list[np.ndarray[Any, Any]]:
+    """Return the arrays of a result, one for each field, of its shape and dtype.
+
+    Raises
+    ------
+    Unfit
+        The result has another structure, shape, or numbers that the fields cannot hold.
+    """
+    found: dict[int, Any] = {}
+    if not _collect(layout.picked, result, found):
+        raise Unfit(
+            f"preprocess returned {_describe(result)}, for the first item it returned {_describe(layout.picked)}; "
+            "every item needs the same structure."
+        )
+    count = len(layout.fields)
+    return [
+        _fit(_array(found[number], _which(number, count)), field, _which(number, count), layout.rounds[number])
+        for number, field in enumerate(layout.fields)
+    ]
+
+
+def _collect(picked: Any, result: Any, found: dict[int, Any]) -> bool:
+    """Find what stands in the place of each number; False where the structures differ."""
+    if isinstance(picked, dict):
+        if not isinstance(result, Mapping):
+            return False
+        needed = {key: part for key, part in picked.items() if _holds_fields(part)}
+        return needed.keys() <= result.keys() and all(
+            _collect(part, result[key], found) for key, part in needed.items()
+        )
+    if isinstance(picked, (list, tuple)):
+        if isinstance(result, list) != isinstance(picked, list) or not isinstance(result, (list, tuple)):
+            return False
+        fields = [getattr(nest, "_fields", None) for nest in (picked, result)]
+        if None not in fields and fields[0] != fields[1]:
+            return False  # named tuples whose parts are in another order
+        return len(result) == len(picked) and all(map(_collect, picked, result, [found] * len(picked)))
+    if isinstance(result, (list, tuple, Mapping)):
+        return bool(picked == DROPPED)
+    found[picked] = result
+    return True
+
+
+def _holds_fields(picked: Any) -> bool:
+    return any(number != DROPPED for number in take_apart(picked)[1])
+
+
+def _which(position: int, count: int) -> str:
+    return f"result {position} of preprocess" if count > 1 else "preprocess"
+
+
+def _array(leaf: Any, which: str) -> np.ndarray[Any, Any]:
+    """Return a leaf as an array of a dtype that a slot can hold."""
+    if leaf is None:
+        raise Unfit(
+            f"{which} returned None; return an array of numbers. Where an item cannot be read, raise an exception: "
+            "on_error= decides what becomes of it."
+        )
+    if isinstance(leaf, np.ma.MaskedArray) and np.ma.is_masked(leaf):
+        raise Unfit(
+            f"{which} returned an array with masked numbers, which a slot cannot mark; fill them: array.filled(0)."
+        )
+    try:
+        array = np.asarray(leaf)
+    except Exception as error:
+        raise Unfit(f"{which} returned a {type(leaf).__name__} of which no array can be made: {error}") from None
+    kind = array.dtype.kind
+    if kind == "O":
+        raise Unfit(
+            f"{which} returned Python objects ({type(leaf).__name__}, as an array of dtype object); return an array of "
+            "numbers, all rows of it of one length."
+        )
+    if kind in "SU":
+        raise Unfit(f"{which} returned text (dtype {array.dtype.str}); return an array of numbers, such as token ids.")
+    try:
+        as_dtype(array.dtype)
+    except TypeError as error:
+        raise Unfit(f"{which}: {error} Convert it, as in array.astype('float32').") from None
+    if 0 in array.shape:
+        raise Unfit(f"{which} returned an array of shape {array.shape}, which is empty; return at least one number.")
+    return array
+
+
+def _fit(array: np.ndarray[Any, Any], field: Field, which: str, rounds: bool) -> np.ndarray[Any, Any]:
+    if array.shape != field.shape:
+        raise Unfit(
+            f"{which} returned shape {array.shape}, the slots hold {field.shape} (as the first item); resize or pad "
+            "every item to one shape."
+        )
+    if array.dtype == field.dtype or is_exact(array.dtype, field.dtype):
+        return array
+    reason = ""
+    if array.dtype.kind != "c" or field.dtype.kind == "c":
+        with np.errstate(all="ignore"):
+            cast = array.astype(field.dtype)
+        if rounds and is_float(array.dtype) and is_float(field.dtype):
+            if not (np.isinf(cast) & ~np.isinf(array)).any():
+                return cast
+            reason = ", where its numbers would become infinite"
+        elif _same_numbers(array, cast):
+            return cast
+        else:
+            reason = ", where its numbers would become others"
+    raise Unfit(
+        f"{which} returned {array.dtype.name}, the slots hold {field.dtype.name}{reason}. Convert every item to one "
+        "dtype that holds all numbers, or name it in sample_spec=."
+    )
+
+
+def is_float(dtype: np.dtype[Any]) -> bool:
+    """Tell whether a dtype is one of floating-point numbers; bfloat16 says of itself that it is none."""
+    return bool(dtype.kind == "f" or dtype.name == "bfloat16")
+
+
+def is_exact(source: np.dtype[Any], target: np.dtype[Any]) -> bool:
+    """Tell whether every number of `source` is one of `target`, too."""
+    if (source.name, target.name) in _LOSSY_FOR_NUMPY_SAFE:
+        return False
+    return bool(np.can_cast(source, target, "safe"))
+
+
+def _same_numbers(array: np.ndarray[Any, Any], cast: np.ndarray[Any, Any]) -> bool:
+    """Tell whether a cast has changed no number."""
+    source, target = array.dtype, cast.dtype
+    with np.errstate(all="ignore"):
+        same = cast.astype(source) == array
+        if is_float(source) and is_float(target):
+            same |= np.isnan(array) & np.isnan(cast)
+        # What passes a bound may come back as it was: integers wrap around, and casts of floats may stop at the bound.
+        if source.kind in "iu" and target.kind in "iu":
+            same &= (cast < 0) == (array < 0)
+        elif source.kind in "iu" and is_float(target):
+            same &= np.isfinite(cast) & (cast < float(2 * (np.iinfo(source).max // 2 + 1)))
+        elif is_float(source) and target.kind in "iu":
+            bounds = float(np.iinfo(target).min), float(2 * (np.iinfo(target).max // 2 + 1))
+            same &= np.isfinite(array) & (array >= bounds[0]) & (array < bounds[1])
+    return bool(np.all(same))
+
+
+def _describe(nest: Any) -> str:
+    if isinstance(nest, (Mapping, list, tuple)) and not nest:
+        return f"an empty {type(nest).__name__}"
+    if isinstance(nest, Mapping):
+        return f"a dict of {', '.join(map(repr, nest))}"
+    if isinstance(nest, (list, tuple)):
+        return f"a {type(nest).__name__} of {len(nest)}"
+    return "one array"

@@ -1,0 +1,138 @@
+"""Calls functions that write a sample into `out`, and publishes it.
+
+`out` is the slot itself, zeroed, as long as the function lets go of it. A function that keeps it, or a view of it,
+would keep the slot from all others, and could still write while the model reads. It gets memory of its own from then
+on, which is copied. It may not know what the function is, nor where its item comes from.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .failures import Failure, raised
+from .items import aligned_room
+from .nest import put_together
+from .record_spec import Field
+from .ring import Ring
+
+_Arrays = list[np.ndarray[Any, Any]]
+
+
+class SlotFiller:
+    """Fills the slots of a ring.
+
+    Parameters
+    ----------
+    rows : Ring
+    template : nest of int
+        The number of the field in the place of each array of `out`.
+    """
+
+    def __init__(self, rows: Ring, template: Any) -> None:
+        self._rows = rows
+        self._template = template
+        self._fields = list(rows.spec.values())
+        self._lends_slots: bool | None = None  # the first item shows it, in memory of its own
+
+    def fill(self, tag: int, write: Callable[[Any], object], begin: Callable[[int], None] | None) -> Failure | None:
+        """Call ``write(out)`` and publish what is in `out`; return what it raised, or None.
+
+        Parameters
+        ----------
+        begin : callable or None
+            Called with the tag once a slot is there and `write` is about to be called.
+        """
+        if not self._lends_slots:
+            return self._fill_memory(tag, write, begin)
+        slot = self._rows.claim()
+        arrays = [slot[field.name] for field in self._fields]
+        _set_to_zero(arrays)
+        failure, is_kept = self._call(tag, write, arrays, begin)
+        if is_kept:
+            self._lends_slots = False
+            gc.collect()  # an exception in a circle of references keeps it no longer than that
+            arrays = [array.copy() for array in arrays]
+            slot.discard()  # it stays claimed until the function lets go; what is written there late goes nowhere
+            if failure is None:
+                self._publish(tag, arrays)
+            return failure
+        arrays.clear()  # a slot that is looked at when it is published is kept from takers' recycling
+        if failure is None:
+            slot.tag = tag
+            slot.publish()
+        else:
+            slot.discard()
+        return failure
+
+    def _fill_memory(
+        self, tag: int, write: Callable[[Any], object], begin: Callable[[int], None] | None
+    ) -> Failure | None:
+        arrays = [_own_memory(field) for field in self._fields]
+        failure, is_kept = self._call(tag, write, arrays, begin)
+        if self._lends_slots is None:
+            self._lends_slots = not is_kept
+        if failure is None:
+            self._publish(tag, arrays)
+        return failure
+
+    def _call(
+        self, tag: int, write: Callable[[Any], object], arrays: _Arrays, begin: Callable[[int], None] | None
+    ) -> tuple[Failure | None, bool]:
+        """Call the function; return what it raised, and whether it keeps one of the arrays."""
+        failure = None
+        before = _references(arrays)
+        if begin is not None:
+            begin(tag)
+        try:
+            if strays(write(put_together(self._template, arrays)), arrays):
+                failure = Failure("unfit", STRAYED)
+        except BaseException as error:  # also SystemExit: the item would be lost with the worker
+            failure = raised(error)
+        return failure, _references(arrays) != before
+
+    def _publish(self, tag: int, arrays: _Arrays) -> None:
+        with self._rows.claim() as slot:
+            for field, array in zip(self._fields, arrays, strict=True):
+                slot[field.name] = array
+            slot.tag = tag
+
+
+STRAYED = (
+    "preprocess(item, out) returned an array of its own, which nobody reads; write it into out, as in "
+    "out[...] = array, or take the item alone: preprocess(item)."
+)
+
+
+def strays(result: Any, arrays: _Arrays) -> bool:
+    """Tell whether a function that is to fill arrays returned another array instead, as OpenCV does for `dst`."""
+    return isinstance(result, np.ndarray) and not any(np.may_share_memory(result, array) for array in arrays)
+
+
+def _own_memory(field: Field) -> np.ndarray[Any, Any]:
+    """Return zeros that lie as they would in a slot, on 64 bytes.
+
+    Directly over memory that is no array: NumPy makes a view of a view a view of the innermost array, which would not
+    be a reference to this one.
+    """
+    array: np.ndarray[Any, Any] = np.ndarray(field.shape, field.dtype, aligned_room(field.sample_bytes).data)
+    array[...] = 0
+    return array
+
+
+def _set_to_zero(arrays: _Arrays) -> None:
+    for array in arrays:
+        array[...] = 0
+
+
+def _references(arrays: _Arrays) -> list[int]:
+    """Return how many references there are to each array and its base; a view of it holds one to either."""
+    return [
+        count
+        for array in arrays
+        for count in (sys.getrefcount(array), 0 if array.base is None else sys.getrefcount(array.base))
+    ]

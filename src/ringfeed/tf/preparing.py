@@ -1,0 +1,63 @@
+"""What an engine asks of its model before it serves: what it returns, whether it mixes rows, whether memory suffices.
+
+It may not know of rings, requests or answers.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+
+import tensorflow as tf
+
+from ..batching import BatchPolicy
+from .made_up_rows import MadeUpRows
+from .output_spec import OutputSpec
+from .replica import Replica
+from .row_mixing import refuse_mixed_rows
+
+_log = logging.getLogger("ringfeed.engine")
+
+
+def outputs_of(replicas: Sequence[Replica]) -> OutputSpec:
+    """Learn what a model returns, and that it is the same on every device.
+
+    Raises
+    ------
+    ValueError
+        It is not, or its outputs are no rows of fixed shapes, or the model fails on the rows that it is tried on.
+    """
+    first = replicas[0]
+    outputs = first.output_spec()
+    for replica in replicas[1:]:
+        if (other := replica.output_spec()) != outputs:
+            raise ValueError(
+                f"{first.device} and {replica.device}: the models return {outputs.fields!r} and {other.fields!r}; "
+                "those of one engine return the same."
+            )
+    return outputs
+
+
+def refuse_mixing_where_padded(replica: Replica, policy: BatchPolicy, made_up: MadeUpRows) -> None:
+    """Raise ValueError where batches are padded and the model mixes their rows."""
+    sizes = {rows: policy.padded_size(rows) for rows in range(1, policy.max_batch_size + 1)}
+    padded = max((size for rows, size in sizes.items() if size != rows), default=0)
+    if padded:
+        refuse_mixed_rows(replica.form, replica.form.step, made_up, padded, "allowed_batch_sizes")
+
+
+def try_sizes(replicas: Iterable[Replica], sizes: Sequence[int], ring_name: str) -> None:
+    """Run each replica on batches of these sizes; lower the ceiling of one whose device has no memory for them.
+
+    Raises
+    ------
+    ValueError
+        The model fails on them, or returns something else than for one row.
+    """
+    for replica in replicas:
+        for rows in sizes:
+            try:
+                replica.run_on_nothing(rows)
+            except tf.errors.ResourceExhaustedError:
+                replica.ceiling.lower(rows)
+                _log.warning("ring %r: %s has no memory for %d rows", ring_name, replica.device, rows)

@@ -1,0 +1,125 @@
+"""Which field of a record is which input of a model, and the call that hands them over.
+
+It may not know how records are taken, nor how a model runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from ..nest import map_leaves
+from .elements import Element
+from .forms import ModelForm, ModelInputs
+from .structure import is_invented, pack_inputs
+
+
+def structure_for(fields: Iterable[str], form: ModelForm, ring_name: str, *, by_order: bool = False) -> Any:
+    """Return which fields a model is given, in the structure of its inputs, where nobody says.
+
+    Parameters
+    ----------
+    fields : iterable of str
+        Names of a record's fields, in its order.
+    form : ModelForm
+    ring_name : str
+        For messages.
+    by_order : bool
+        The record is what another model returned as a list: where no name fits, the position counts.
+
+    Returns
+    -------
+    nest of str
+        - The model has names for its inputs: the fields of these names; further fields are left out.
+        - One field and one input belong together, whatever they are called.
+        - Inputs without names, or with those that Keras and TensorFlow make up, are the fields in their order, if there
+          are as many. Where some have names, these come first.
+        - A function of one argument, or a subclassed Keras model, gets the field of the argument's name, else a dict of
+          all fields. An argument with a default is given where a field has its name.
+
+    Raises
+    ------
+    ValueError
+        Names and fields do not match; both are listed.
+    """
+    there = list(fields)
+    inputs = form.inputs
+    if inputs is None or (inputs.takes_dict and inputs.names[0] not in there):
+        return there[0] if len(there) == 1 else {name: name for name in there}
+    matched = _matched(inputs.names, there, by_order)
+    if matched is None:
+        raise ValueError(_mismatch(inputs.names, there, form.name, ring_name))
+    further = [name for name in inputs.optional if name in there and name not in matched]
+    if further and list(inputs.names) == matched:
+        return {name: name for name in (*matched, *further)}
+    return map_leaves(matched.__getitem__, inputs.template)
+
+
+def _matched(names: Sequence[str | None], there: list[str], by_order: bool) -> list[str] | None:
+    """Return the field of each input; None where that is not clear."""
+    if None not in names and set(names) <= set(there):
+        return [str(name) for name in names]
+    real = [name for name in names if not is_invented(name)]
+    if len(names) == len(there) and (len(names) == 1 or not real or (by_order and not set(names) & set(there))):
+        return there
+    rest = [name for name in there if name not in real]
+    if not real or not set(real) <= set(there) or len(rest) != len(names) - len(real):
+        return None
+    unnamed = iter(rest)
+    return [next(unnamed) if is_invented(name) else str(name) for name in names]
+
+
+def _mismatch(names: Sequence[str | None], there: list[str], model_name: str, ring_name: str) -> str:
+    takes = ", ".join("one without a name" if name is None else repr(name) for name in names)
+    return (
+        f"model {model_name!r} takes the input{'s' if len(names) > 1 else ''} {takes}, and the record of ring "
+        f"{ring_name!r} has the field{'s' if len(there) > 1 else ''} {', '.join(map(repr, there))}: which is which is "
+        "not clear. Give the fields the names of the inputs, or say it by structure=, a nest of fields such as "
+        f"{_example(names, there)!r}."
+    )
+
+
+def _example(names: Sequence[str | None], there: list[str]) -> Any:
+    chosen = [there[number % len(there)] for number in range(len(names))]
+    if len(names) == 1:
+        return chosen[0]
+    return tuple(chosen) if None in names else dict(zip(names, chosen, strict=True))
+
+
+def fields_for(form: ModelForm) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Return the record that a model says it takes; a field has the name of its input, where that has one.
+
+    Raises
+    ------
+    ValueError
+        The model does not say its inputs, or leaves an axis of them free.
+    """
+    if form.input_specs is None or form.inputs is None:
+        raise ValueError(
+            f"model {form.name!r} does not say what it takes: create a ring for its inputs and give it as ring=."
+        )
+    fields: dict[str, tuple[tuple[int, ...], str]] = {}
+    for field, (shape, dtype) in zip(field_names(form.inputs), form.inputs.specs, strict=True):
+        if None in shape:
+            raise ValueError(
+                f"model {form.name!r}: input {field!r} has shape {shape}, of which an axis is free: create a ring for "
+                "the shape that you have and give it as ring=."
+            )
+        fields[field] = shape, dtype
+    return fields
+
+
+def field_names(inputs: ModelInputs) -> list[str]:
+    """Return a name for the field of each input: its own, or one that says its place."""
+    made_up = ["input"] if len(inputs.names) == 1 else [f"input_{number}" for number in range(len(inputs.names))]
+    return [
+        other if name is None or is_invented(name) else name for name, other in zip(inputs.names, made_up, strict=True)
+    ]
+
+
+def model_call(step: Callable[[Any], Any], element: Element) -> Callable[..., Any]:
+    """Return a function from the tensors of `Element.hand_over` to what a model's step returns for them.
+
+    The fields are inputs, all of them: a tuple of two is never taken for ``(x, y)``, as a dataset's would be.
+    """
+    return lambda *tensors: step(pack_inputs(element.pack(tensors, cut=True)))

@@ -1,0 +1,110 @@
+"""Turns of threads at something that does one thing at a time.
+
+It may not know what is done.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from .errors import RingFeedError
+
+_LOOK_SECONDS = 0.5
+"""So often whoever waits looks by itself: the word that a turn is over may be lost to a signal handler that raises."""
+
+
+class _Turn(NamedTuple):
+    what: str
+    thread: int
+
+
+class Turns:
+    """Lets calls of several threads take turns. A stream, which may stay open for ever, is not waited for.
+
+    Parameters
+    ----------
+    owner : str
+        What messages call the thing, such as ``"this Predictor"``.
+    remedy_after_fork : str
+        What a forked child is told to do.
+    """
+
+    def __init__(self, owner: str, remedy_after_fork: str) -> None:
+        self._owner = owner
+        self._remedy_after_fork = remedy_after_fork
+        self._process = os.getpid()
+        self._changed = threading.Condition()
+        self._now: _Turn | None = None
+
+    @property
+    def is_own_process(self) -> bool:
+        """Whether this is the process that made it, and not a child that was forked."""
+        return os.getpid() == self._process
+
+    def require_own_process(self) -> None:
+        """Raise in a forked child.
+
+        Raises
+        ------
+        RingFeedError
+        """
+        if not self.is_own_process:
+            raise RingFeedError(
+                f"{self._owner} was made in process {self._process}, and this is process {os.getpid()}, which was "
+                f"forked from it: {self._remedy_after_fork}"
+            )
+
+    @contextmanager
+    def turn(self, what: str, *, may_nest: bool = False) -> Iterator[None]:
+        """Wait for one's turn, and keep it for the block.
+
+        Parameters
+        ----------
+        what : {"predict", "stream"}
+        may_nest : bool
+            A thread that has the turn may take it again, within it.
+
+        Raises
+        ------
+        RingFeedError
+            A stream is open; or this very thread has the turn already, and would wait for itself.
+        """
+        self.require_own_process()
+        me = threading.get_ident()
+        if may_nest and (now := self._now) is not None and now.thread == me:
+            yield
+            return
+        mine = _Turn(what, me)
+        try:
+            self._wait_for(mine)
+            yield
+        finally:
+            # One step, which no signal handler that raises can come before; whoever waits looks again by itself.
+            if self._now is mine:
+                self._now = None
+                self._tell()
+
+    def _wait_for(self, mine: _Turn) -> None:
+        with self._changed:
+            while (now := self._now) is not None:
+                if now.what == "stream":
+                    raise RingFeedError(
+                        f"{self._owner} has a stream open that has not come to its end: finish or close its stream "
+                        "first (stream.close()), or make another one for what is to run beside it."
+                    )
+                if now.thread == mine.thread:
+                    raise RingFeedError(
+                        f"{self._owner} is predicting in this very thread already: a callback, an item's iterator or "
+                        "the model asks it to predict again. Make another one for that."
+                    )
+                self._changed.wait(_LOOK_SECONDS)
+            self._now = mine
+
+    def _tell(self) -> None:
+        if self.is_own_process:  # in a forked child a thread that it does not have may hold the lock
+            with self._changed:
+                self._changed.notify_all()  # one that was chosen may be interrupted before it goes on

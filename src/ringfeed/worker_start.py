@@ -1,0 +1,179 @@
+"""Starting the interpreter of a worker process: which program, with which arguments and environment.
+
+Workers are fresh interpreters, never forks: this process may have threads, TensorFlow and a GPU. It may not know what
+a worker is told, nor what it does.
+"""
+
+from __future__ import annotations
+
+import multiprocessing.spawn
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .errors import RingFeedError
+from .memory_files import above_standard_streams
+from .worker_orders import MARK
+
+# One process per core: their libraries must not start a thread per core each.
+_ONE_THREAD = (
+    "OMP_NUM_THREADS",  # OpenMP, and with it PyTorch, Arrow and much else
+    "OPENBLAS_NUM_THREADS",
+    "GOTO_NUM_THREADS",  # OpenBLAS by its older name
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "OPENCV_FOR_THREADS_NUM",
+    "OPENCV_FFMPEG_THREADS",  # decoding of videos in OpenCV
+    "VIPS_CONCURRENCY",
+    "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
+    "RAYON_NUM_THREADS",  # libraries in Rust, such as tokenizers
+    "POLARS_MAX_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+    "TF_NUM_INTEROP_THREADS",
+)
+_FOLLOWS = {
+    "OPENBLAS_NUM_THREADS": ("GOTO_NUM_THREADS", "OMP_NUM_THREADS"),
+    "GOTO_NUM_THREADS": ("OMP_NUM_THREADS",),
+    "MKL_NUM_THREADS": ("OMP_NUM_THREADS",),
+    "BLIS_NUM_THREADS": ("OMP_NUM_THREADS",),
+    "NUMEXPR_NUM_THREADS": ("OMP_NUM_THREADS",),
+    "POLARS_MAX_THREADS": ("RAYON_NUM_THREADS",),
+}
+"""A library that reads the variable reads these where it is not set: a user who has set one of them meant it, too."""
+
+# Every item allocates what the last one freed: glibc keeps it for the next, instead of giving it to the kernel and
+# fetching zeroed pages anew (photographs of 1 to 2 megapixels: 234 page faults each, 0.5 of 7 ms, become none).
+_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),  # the most that glibc takes
+    "MALLOC_TRIM_THRESHOLD_": str(128 << 20),
+}
+# No GPU: it is the model's.
+_FIXED = {"CUDA_VISIBLE_DEVICES": "-1", "HIP_VISIBLE_DEVICES": "-1", "ROCR_VISIBLE_DEVICES": "-1"}
+
+_INTERPRETER = re.compile(
+    r".*(python|pypy|graalpy|hython|mayapy)w?[0-9.]*[a-z]{0,2}([-_.](d|dbg|debug|real|wrapped|wrapper|bin|exe|sh|intel64|appimage))*"
+)
+_SILENT_OPTIONS = frozenset({"importtime", "showrefcount"})  # they only print
+_REMEDY = "Name one before: multiprocessing.set_executable('/path/to/python')."
+
+
+def environment(own: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a worker: our own, and what keeps libraries to one thread where the user is silent."""
+    one_thread = {
+        name: "1" for name in _ONE_THREAD if name not in own and not any(f in own for f in _FOLLOWS.get(name, ()))
+    }
+    return {**_MEMORY, **one_thread, **own, **_FIXED, MARK: "1"}
+
+
+def executable() -> str:
+    """Return the program that runs Python, as `multiprocessing` would start it.
+
+    Raises
+    ------
+    RingFeedError
+        There is none: this program is frozen into one executable, or embeds Python. Started again it would not be a
+        worker, but itself.
+    """
+    if MARK in os.environ:
+        raise RingFeedError(
+            f"this process was started as a worker process and runs a program instead: {sys.executable!r} is no Python "
+            f"interpreter. {_REMEDY}"
+        )
+    chosen = os.fsdecode(multiprocessing.spawn.get_executable() or "")
+    own = os.fsdecode(sys.executable or "")
+    if chosen and chosen != own:
+        return chosen  # as the user said
+    if not chosen:
+        raise RingFeedError(
+            f"workers need a Python interpreter, and sys.executable is {sys.executable!r}: this program embeds Python. "
+            f"{_REMEDY}"
+        )
+    if getattr(sys, "frozen", False):
+        raise RingFeedError(
+            f"workers need a Python interpreter, and this program is frozen into one executable, {chosen!r}: it would "
+            f"start itself. {_REMEDY}"
+        )
+    if not _INTERPRETER.fullmatch(os.path.basename(chosen).lower()):
+        raise RingFeedError(
+            f"workers need a Python interpreter, and sys.executable is {chosen!r}, which by its name is none: it would "
+            f"start itself. {_REMEDY}"
+        )
+    return chosen
+
+
+def search_path(entries: Iterable[Any]) -> list[str]:
+    """Return the entries of ``sys.path`` as text, without those that are no paths."""
+    found = []
+    for entry in entries:
+        try:
+            found.append("".join((os.fsdecode(entry),)))  # joined: of a subclass of str, a str
+        except Exception:  # no path, or an object whose __fspath__ raises; Python's own import passes over it, too
+            continue
+    return found
+
+
+def interpreter_flags() -> list[str]:
+    """Return the options of this interpreter that a worker needs to run the same code in the same way."""
+    flags = sys.flags
+    options = ["-" + "O" * flags.optimize] if flags.optimize else []
+    letters = {"dont_write_bytecode": "B", "no_site": "S", "bytes_warning": "b", "isolated": "I"}
+    if not flags.isolated:
+        letters |= {"ignore_environment": "E", "no_user_site": "s", "safe_path": "P"}
+    options += ["-" + letter * int(getattr(flags, name, 0)) for name, letter in letters.items()]
+    options += [f"-W{option}" for option in sys.warnoptions if isinstance(option, str)]
+    for name, value in sys._xoptions.items():
+        if name not in _SILENT_OPTIONS:
+            options += ["-X", name if value is True else f"{name}={value}"]
+    return [option for option in options if option != "-"]
+
+
+def connected_sockets() -> tuple[socket.socket, socket.socket]:
+    """Return the two ends of a channel, never at the places of the standard streams, which may be closed here."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with ours, theirs:
+        ends = [socket.socket(fileno=above_standard_streams(os.dup(end.fileno()))) for end in (ours, theirs)]
+    return ends[0], ends[1]
+
+
+def start(program: str, descriptor: int) -> subprocess.Popen[bytes]:
+    """Start a worker process whose channel is a descriptor of ours.
+
+    Raises
+    ------
+    RingFeedError
+        The program could not be started.
+    """
+    bootstrap = (
+        f"import sys; sys.path[:] = {search_path(sys.path)!a}; "
+        f"from ringfeed.worker_main import main; main({descriptor})"
+    )
+    try:
+        return subprocess.Popen(
+            [program, *interpreter_flags(), "-c", bootstrap],
+            stdin=subprocess.DEVNULL,
+            stdout=_inherited(1),
+            stderr=_inherited(2),
+            pass_fds=(descriptor,),
+            env=environment(os.environ),
+        )
+    except OSError as error:
+        raise RingFeedError(f"no worker process could be started by {program!r}: {error}. {_REMEDY}") from error
+
+
+def _inherited(stream: int) -> int | None:
+    """Let a worker have our standard stream, if there is one.
+
+    Where it is closed, or a file of ours took its place, a worker would have none, and the first file that it opens
+    would become it.
+    """
+    try:
+        return None if os.get_inheritable(stream) else subprocess.DEVNULL
+    except OSError:
+        return subprocess.DEVNULL

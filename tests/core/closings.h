@@ -1,0 +1,35 @@
+/* What other code of a process does to descriptors, at random: another fault beside kills and stops. */
+#ifndef RF_CLOSINGS_H
+#define RF_CLOSINGS_H
+
+#include "chance.h"
+#include "check.h"
+
+/* Mostly nothing. Whatever is closed, the process lives, and what it holds is its own. */
+static inline void close_something(rf_ring *ring)
+{
+    if (random_below(32))
+        return;
+    pid_t child;
+    switch (random_below(6)) {
+    case 0: close(dup(rf_ring_descriptor(ring))); break;
+    case 1: close(open_segment(0)); break;
+    case 2: close(rf_ring_descriptor(ring)); break;
+    case 3:
+        for (int fd = 3; fd < 64; fd++)
+            close(fd);
+        break;
+    case 4: /* its number is another file's */
+        close(rf_ring_descriptor(ring));
+        (void)!open("/dev/null", O_RDWR | O_CLOEXEC);
+        break;
+    default: /* a child that outlives its parent for a while */
+        if ((child = fork()) == 0) {
+            nanosleep(&(struct timespec){.tv_nsec = 30000000}, NULL);
+            _exit(0);
+        }
+        CHECK(child != -1);
+    }
+}
+
+#endif

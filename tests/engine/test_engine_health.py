@@ -1,0 +1,366 @@
+"""Engines that fail, for a moment or for good: memory that comes back, black holes, errors common to all rows."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from serving import first_number, rows_of, wait_until_free, x_of
+
+import ringfeed
+from ringfeed.batching import PuppetPolicy
+from ringfeed.blame import are_alike, telling_rows
+from ringfeed.tf import ceiling
+from ringfeed.tf.ceiling import Ceiling, Health
+from support import wait_until
+
+
+class Broken:
+    """A model that counts its calls, and fails them while it is told to; `why` says how, given the numbers."""
+
+    def __init__(self, why=None):
+        self.why = why
+        self.calls: list[list[int]] = []
+
+    def __call__(self, x):
+        def look(numbers):
+            given = numbers.numpy().tolist()
+            self.calls.append(given)
+            if self.why is not None:
+                self.why(given)
+            return numbers
+
+        return tf.ensure_shape(tf.py_function(look, [x[:, 0]], tf.int64), (None,))
+
+
+def no_session(given):
+    raise RuntimeError("the session is broken")
+
+
+def outcomes(client, numbers):
+    futures = [client.submit(x_of(number), timeout=60) for number in numbers]
+    return [future.exception() or int(future.result()) for future in futures]
+
+
+# ---- Memory --------------------------------------------------------------------------------------------
+
+
+def test_the_ceiling_comes_back_when_there_is_memory_again(make_ring, serve, make_client):
+    ring = make_ring(slots=64)
+    most = [64]
+
+    def short_of_memory(given):
+        if len(given) > most[0]:
+            raise MemoryError
+
+    engine, client = serve(ring, Broken(short_of_memory), batch_size=32), make_client(ring)
+    most[0] = 1
+    assert client.predict(rows_of(range(64))).tolist() == list(range(64))
+    assert engine.stats().ceiling_rows == 1
+    most[0] = 64
+
+    def is_back():
+        assert client.predict(rows_of(range(64))).tolist() == list(range(64))
+        return engine.stats().ceiling_rows == 32
+
+    wait_until(is_back)
+    assert engine.stats().failed == 0
+
+
+def test_trials_that_fail_come_more_and_more_seldom(monkeypatch):
+    monkeypatch.setattr(ceiling, "_PROBE_SECONDS", 1e9)
+    found = Ceiling(32)
+    found.lower(32)
+    trials = []
+    for batch in range(1000):
+        if found.allowed > found.rows:
+            trials.append(batch)
+            found.lower(found.allowed)
+        else:
+            found.passed(found.rows)
+    assert found.rows == 16
+    gaps = np.diff(trials)
+    assert (gaps[1:] >= gaps[:-1]).all()
+    assert len(trials) <= 7
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 7, 32])
+def test_the_ceiling_never_passes_what_was_asked_for(monkeypatch, most):
+    monkeypatch.setattr(ceiling, "_PROBE_BATCHES", 0)
+    found = Ceiling(32)
+    found.limit(most)
+    found.lower(most)
+    for _ in range(10):
+        assert 1 <= found.allowed <= most
+        found.passed(found.allowed)
+    assert found.rows == most
+
+
+# ---- An error common to all rows -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("why", ["a broken session", "a wrong dtype", "too few rows"])
+def test_an_error_common_to_all_rows_costs_few_calls(make_ring, serve, make_client, why):
+    ring, model, policy = make_ring(slots=64), Broken(), PuppetPolicy(64)
+    broken = threading.Event()
+
+    def call(x):
+        numbers = model(x)
+        if why == "a wrong dtype":
+
+            def text(value):
+                return np.array("x") if broken.is_set() else value.numpy()
+
+            numbers = tf.ensure_shape(tf.py_function(text, [numbers], tf.int64), (None,))
+        if why == "too few rows":
+
+            def cut(value):
+                return value[: len(value) - 1] if broken.is_set() else value
+
+            numbers = tf.ensure_shape(tf.py_function(cut, [numbers], tf.int64), (None,))
+        return numbers
+
+    serve(ring, call, policy=policy)
+    client = make_client(ring)
+    model.calls.clear()
+    broken.set()
+    model.why = no_session if why == "a broken session" else None
+    futures = [client.submit(x_of(number)) for number in range(64)]
+    policy.release(64)
+    assert {type(future.exception(timeout=60)) for future in futures} == {ringfeed.ModelError}
+    assert len(model.calls) <= 2 * 6 + 4
+    model.why = None
+    broken.clear()
+    future = client.submit(x_of(7))
+    policy.release(1)
+    assert int(future.result(timeout=60)) == 7
+    wait_until_free(ring, client._session.pool)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{0}, {63}, {31}, {0, 63}, set(range(63)), set(range(1, 64)), {n for n in range(64) if n % 3}, set(range(32))],
+)
+def test_rows_that_are_right_are_answered_whichever_others_fail(make_ring, serve, make_client, bad):
+    ring, policy = make_ring(slots=64), PuppetPolicy(64)
+
+    def unlucky(given):
+        for number in given:
+            if number in bad:
+                raise ValueError(f"{number} is refused")
+
+    model = Broken()
+    serve(ring, model, policy=policy)
+    model.why = unlucky
+    client = make_client(ring)
+    futures = [client.submit(x_of(number)) for number in range(64)]
+    policy.release(64)
+    for number, future in enumerate(futures):
+        if number in bad:
+            assert f"{number} is refused" in str(future.exception(timeout=60))
+        else:
+            assert int(future.result(timeout=60)) == number
+
+
+@pytest.mark.parametrize("rows", [1, 2, 8, 9, 63, 64, 1000])
+def test_the_telling_rows_are_few_and_spread(rows):
+    told = telling_rows(rows)
+    assert told == sorted(set(told))
+    assert told[0] == 0
+    assert told[-1] == rows - 1
+    assert len(told) <= max(np.log2(rows), 0) + 4
+    assert are_alike([]) and are_alike([ValueError("a"), ValueError("a")])  # noqa: PT018
+    assert not are_alike([ValueError("a"), TypeError("a")])
+
+
+# ---- Health --------------------------------------------------------------------------------------------
+
+
+def test_of_two_engines_one_that_fails_everything_leaves_the_work_to_the_other(make_ring, serve, make_client, caplog):
+    ring = make_ring(slots=64)
+    bad, good = Broken(), Broken()
+    serve(ring, bad, batch_size=1)
+    serve(ring, good, batch_size=1)
+    bad.why = no_session
+    client = make_client(ring)
+    answers = outcomes(client, [number % 50 for number in range(240)])
+    failed = [answer for answer in answers if isinstance(answer, ringfeed.ModelError)]
+    assert len(failed) <= 12
+    assert [a for a in answers if not isinstance(a, Exception)] == [
+        n % 50 for n, a in enumerate(answers) if not isinstance(a, Exception)
+    ]
+    assert "fails every request" in caplog.text
+    bad.why = None
+    bad.calls.clear()
+    with caplog.at_level(logging.WARNING):
+        wait_until(lambda: outcomes(client, range(8)) == list(range(8)) and "answers again" in caplog.text)
+
+
+def test_an_engine_that_fails_everything_and_is_alone_answers_each_with_its_error(ring, serve, make_client):
+    model = Broken()
+    serve(ring, model, batch_size=8)
+    client = make_client(ring)
+    model.why = no_session
+    for _ in range(3):
+        assert {type(each) for each in outcomes(client, range(20))} == {ringfeed.ModelError}
+    model.why = None
+    assert outcomes(client, range(20)) == list(range(20))
+
+
+def test_two_engines_that_fail_everything_answer_each_and_never_hang(ring, serve, make_client):
+    models = [Broken(), Broken()]
+    for model in models:
+        serve(ring, model, batch_size=4)
+    for model in models:
+        model.why = no_session
+    client = make_client(ring)
+    for _ in range(3):
+        kinds = {type(each) for each in outcomes(client, range(20))}
+        assert kinds <= {ringfeed.ModelError, ringfeed.EngineDied}
+    for model in models:
+        model.why = None
+    wait_until(lambda: outcomes(client, range(20)) == list(range(20)))
+
+
+def test_one_that_rests_takes_over_when_the_other_stops(ring, serve, make_client):
+    bad, good = Broken(), Broken()
+    serve(ring, bad, batch_size=1)
+    other = serve(ring, good, batch_size=1)
+    client = make_client(ring)
+    bad.why = no_session
+    wait_until(lambda: client._session.pool.engines() == 1 or not outcomes(client, range(8)))
+    bad.why = None
+    other.stop()
+
+    def answers():
+        with contextlib.suppress(ringfeed.EngineDied):
+            return client.predict(x_of(5), timeout=60) == 5
+        return False
+
+    wait_until(answers)
+
+
+def test_health_rests_longer_each_time_and_is_well_at_once():
+    health = Health()
+    assert [health.failed(1) for _ in range(4)] == [False, False, True, False]
+    first = health.rest_seconds
+    for _ in range(20):
+        health.failed(1)
+    assert first < health.rest_seconds <= 30
+    assert health.worked()
+    assert not health.is_ill
+    assert health.rest_seconds == 0
+
+
+# ---- Identity ------------------------------------------------------------------------------------------
+
+
+def twice(x):
+    return x[:, 0] * 2
+
+
+def keras_model(value):
+    import keras
+
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, use_bias=False, name="scores")], name="judge")
+    model.layers[0].set_weights([np.full((4, 1), value, np.float32)])
+    return model
+
+
+def test_an_engine_of_another_model_is_refused_with_both_named_unless_it_is_asked_for(ring, serve):
+    serve(ring, first_number)
+    with pytest.raises(ringfeed.LayoutMismatch, match=r"model 'first_number' \(pid \d+\).*'twice'.*same_model=False"):
+        ringfeed.Engine(ring, twice).start()
+    with pytest.raises(ringfeed.LayoutMismatch, match="same_model=False"):
+        ringfeed.Engine(ring, lambda x: x[:, 0]).start()
+    serve(ring, first_number)
+    serve(ring, twice, same_model=False)
+
+
+def test_weights_tell_models_of_one_architecture_apart(make_ring, serve, make_client):
+    ring = make_ring({"x": ((4,), "float32")})
+    first = serve(ring, keras_model(1.0))
+    second = serve(ring, keras_model(1.0))
+    with pytest.raises(ringfeed.LayoutMismatch, match=r"'judge'.*'judge'"):
+        ringfeed.Engine(ring, keras_model(2.0)).start()
+    assert make_client(ring).predict(np.ones(4, np.float32)) == 4
+    first.stop()
+    second.stop()
+    serve(ring, keras_model(2.0))  # in place of those that are gone
+    assert make_client(ring).predict(np.ones(4, np.float32)) == 8
+
+
+# ---- Stages that are gone ------------------------------------------------------------------------------
+
+
+def add(value):
+    return lambda x: x + value
+
+
+def test_an_engine_that_takes_over_from_a_pipeline_serves_while_and_after_it_ends(make_ring, serve, make_client):
+    ring = make_ring({"x": ((4,), "float32")})
+    ones = np.ones(4, np.float32)
+    pipeline = ringfeed.Pipeline([add(1), add(2)], ring=ring).start()
+    client = make_client(ring)
+    assert client.predict(ones).tolist() == [4] * 4
+    engine = serve(ring, add(3), same_model=False)
+    pipeline.stop()
+    for _ in range(3):
+        assert client.predict(ones, timeout=60).tolist() == [4] * 4
+    with ringfeed.Pipeline([add(2), add(1)], ring=ring, same_model=False):
+        engine.stop()
+        assert client.predict(ones, timeout=60).tolist() == [4] * 4
+    with pytest.raises(ringfeed.EngineDied):
+        client.predict(ones, timeout=60)
+
+
+def test_a_stage_whose_next_ring_closed_says_that_it_serves_no_more(make_ring, serve, make_client):
+    first, second = make_ring({"x": ((4,), "float32")}), make_ring({"output": ((4,), "float32")})
+    serve(second, add(1), answers_for=first)
+    stage = serve(first, add(1), output=second)
+    client = make_client(first)
+    assert client.predict(np.ones(4, np.float32)).tolist() == [3] * 4
+    second.close()
+    with pytest.raises(ringfeed.EngineDied):
+        client.predict(np.ones(4, np.float32), timeout=60)
+    wait_until(lambda: not stage.running)
+
+
+# ---- What clients are told -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("detail", ["full", "short"])
+def test_an_errors_text_stays_in_the_log_where_it_is_asked_for(ring, serve, make_client, caplog, detail):
+    def secret(given):
+        raise ValueError("the path is /srv/models/secret.keras")
+
+    model = Broken()
+    serve(ring, model, error_detail=detail)
+    model.why = secret
+    with pytest.raises(ringfeed.ModelError) as caught:
+        make_client(ring).predict(x_of(1), timeout=60)
+    text = str(caught.value)
+    assert ("/srv/models/secret.keras" in text) == (detail == "full")
+    assert "InvalidArgumentError" in text
+    assert "/srv/models/secret.keras" in caplog.text
+    if detail == "short":
+        number = text.split("has error ")[1]
+        assert f"error {number}:" in caplog.text
+
+
+def test_an_error_detail_that_is_none_is_named(ring):
+    with pytest.raises(ValueError, match='error_detail=\'long\': give "full" or "short"'):
+        ringfeed.Engine(ring, first_number, error_detail="long")
+
+
+@pytest.mark.parametrize("names", [["__error__"], ["__error__", "__error___"], ["__error___", "y"]])
+def test_an_output_may_have_the_name_of_the_error_text(ring, serve, make_client, names):
+    serve(ring, lambda x: {name: x[:, 0] + number for number, name in enumerate(names)})
+    answer = make_client(ring).predict(x_of(3), timeout=60)
+    assert {name: int(answer[name]) for name in answer} == {name: 3 + number for number, name in enumerate(names)}
+    with pytest.raises(ringfeed.DeadlineExceeded):
+        make_client(ring).predict(x_of(3), timeout=0)

@@ -1,0 +1,10 @@
+"""What some of Keras's tests import from the `conftest` of its repository, which no wheel holds."""
+
+from typing import Any
+
+import pytest
+
+
+def skip_if_backend(given_backend: str, reason: str) -> Any:
+    """Return the mark of a test that cannot run on one of Keras's backends; ours is TensorFlow."""
+    return pytest.mark.skipif(given_backend == "tensorflow", reason=reason)

@@ -1,0 +1,66 @@
+"""Run Keras's own tests, as its wheel ships them, with every `Model.predict` sent through a `ringfeed.Predictor`.
+
+    python tests/keras_suite/run.py [--workers | --plain] [--smoke] [arguments of pytest]
+
+`--workers` lets a worker process hand over each row (see `through_ringfeed.py`); `--plain` leaves `Model.predict` as it
+is, to see what fails without RingFeed. `--smoke` takes one file of tests. Nothing of Keras is copied: the tests are
+found in the installed package.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+from pathlib import Path
+
+from known_failures import NEEDS
+
+HERE = Path(__file__).parent
+
+SMOKE = ("trainers/trainer_test.py", "predict")
+"""The one file of the short run, and what the names of its tests hold."""
+
+
+def keras_sources() -> Path:
+    """Return the folder keras/src of the installed Keras, without importing it."""
+    spec = importlib.util.find_spec("keras")
+    if spec is None or spec.origin is None:
+        raise SystemExit("test-keras: Keras is not installed.")
+    return Path(spec.origin).parent / "src"
+
+
+def files_with_tests(sources: Path) -> list[str]:
+    """Return the files of tests that call `predict`, and those of `trainers` as a whole."""
+    files = [str(path) for path in sorted(sources.rglob("*_test.py")) if _is_of_use(path)]
+    for name, package in NEEDS.items():
+        if "::" not in name and importlib.util.find_spec(package) is None:
+            print(f"test-keras: {name} is left out, because {package} is not installed.")
+            files.remove(str(sources / name))
+    return files
+
+
+def _is_of_use(path: Path) -> bool:
+    return "trainers" in path.parts or ".predict(" in path.read_text()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    way = parser.add_mutually_exclusive_group()
+    way.add_argument("--workers", dest="way", action="store_const", const="workers", default="memory")
+    way.add_argument("--plain", dest="way", action="store_const", const="plain")
+    parser.add_argument("--smoke", action="store_true")
+    options, rest = parser.parse_known_args()
+
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    os.environ.setdefault("SKIP_APPLICATIONS_TESTS", "1")  # Keras's own switch: they download weights of gigabytes
+    import pytest
+
+    sources = keras_sources()
+    selected = [str(sources / SMOKE[0]), "-k", SMOKE[1]] if options.smoke else files_with_tests(sources)
+    settings = ["-c", str(HERE / "pytest.ini"), "--rootdir", str(sources), "-p", "through_ringfeed"]
+    return int(pytest.main([*settings, "--predict-way", options.way, *rest, *selected]))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,60 @@
+"""Functions for workers, in a module of their own: workers that import it import no TensorFlow with it."""
+
+from __future__ import annotations
+
+import collections
+from typing import Any
+
+import numpy as np
+
+
+def given(item: Any) -> Any:
+    return item
+
+
+def failing_where_negative(item: np.ndarray) -> np.ndarray:
+    if item[0] < 0:
+        raise ValueError("negative")
+    return item
+
+
+def as_user_dict(index: int) -> Any:
+    return collections.UserDict({"b": np.float32([index]), "other": np.zeros(3), "a": np.float32([1])})
+
+
+def in_turns(index: int) -> Any:
+    sample = {"a": np.float32([1]), "b": np.float32([index])}
+    return sample if index % 2 else dict(reversed(sample.items()))
+
+
+def with_more_now_and_then(index: int) -> Any:
+    more = {"z": "text", "c": None} if index % 3 == 1 else {}
+    return {**more, "b": np.float32([index]), "a": np.float32([1])}
+
+
+class Unspeakable:
+    """It has no text, and cannot be pickled."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no text")
+
+    def __reduce__(self) -> Any:
+        raise RuntimeError("no pickle")
+
+
+def row_of_four(item: float) -> np.ndarray:
+    return np.full(4, item, np.float32)
+
+
+Reversed = collections.namedtuple("Reversed", "b a")
+InOrder = collections.namedtuple("InOrder", "a b")
+WithMore = collections.namedtuple("WithMore", "path b a")
+
+MORE = {
+    "text": lambda i: {"path": "x"},
+    "None": lambda i: {"label": None},
+    "of varying length": lambda i: {"size": np.zeros(i + 1)},
+    "now and then": lambda i: {"z": 1} if i % 2 else {},
+    "a nest": lambda i: {"c": {"deep": [i] * i, "text": "x"}},
+    "an object": lambda i: {"c": {1, 2}, "d": np.empty(0)},
+}

@@ -1,0 +1,207 @@
+"""A first item that the model does not take, of a model that does not say what it takes: its own error, no other's."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from preprocessing import given
+
+import ringfeed
+
+tf = pytest.importorskip("tensorflow")
+keras = pytest.importorskip("keras")
+
+PICTURE = np.full((8, 8, 3), 2, np.float32)
+KERNEL = np.ones((3, 3, 3, 2), np.float32)
+FIRST = {
+    "grey": np.ones((8, 8), np.float32),
+    "RGBA": np.ones((8, 8, 4), np.float32),
+    "too small": np.ones((1, 1, 3), np.float32),
+    "a number": np.float32(3),
+    "two pictures": np.ones((2, 8, 8, 3), np.float32),
+    "of a dtype that it does not take": np.ones((8, 8, 3), np.complex64),
+    "a dict": {"picture": np.ones((8, 8, 3), np.float32)},
+}
+
+
+class Convolution(keras.Model):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.convolution = keras.layers.Conv2D(2, 3, kernel_initializer="ones")
+
+        self(PICTURE[np.newaxis])
+
+    def call(self, pictures: Any) -> Any:
+        return tf.reduce_mean(self.convolution(pictures), (1, 2))
+
+
+def eager() -> Any:
+    model = Convolution()
+    model.compile(run_eagerly=True)
+    return model
+
+
+def convolution(pictures: Any) -> Any:
+    return tf.reduce_mean(tf.nn.conv2d(pictures, KERNEL, 1, "VALID"), (1, 2))
+
+
+def functional() -> Any:
+    pictures = keras.Input((None, None, 3))
+    return keras.Model(pictures, keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(2, 3)(pictures)))
+
+
+MODELS: dict[str, Callable[[], Any]] = {
+    "subclassed": Convolution,
+    "eager": eager,
+    "a callable": lambda: convolution,
+    "a tf.function": lambda: tf.function(convolution),
+}
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_first_item_that_the_model_does_not_take_fails_alone(kind: str) -> None:
+    with ringfeed.Predictor(MODELS[kind](), preprocess=given, workers=0, batch_size=2, on_error="skip") as predictor:
+        for name, first in FIRST.items():
+            if name == "two pictures" and kind in (
+                "a callable",
+                "a tf.function",
+            ):  # tf.nn.conv2d takes any batch of them
+                continue
+            assert predictor.predict([first, PICTURE, PICTURE], verbose=0).shape == (2, 2), name
+            assert [failure.index for failure in predictor.failures] == [0], name
+            assert predictor.predict([PICTURE] * 3, verbose=0).tolist() == [[54, 54]] * 3
+            assert predictor.failures == []
+            assert predictor.predict([first], verbose=0).shape == (0, 2), name
+            streamed = dict(predictor.stream(iter([first, PICTURE, first, PICTURE])))
+            assert sorted(streamed) == [1, 3], name
+
+
+@pytest.mark.parametrize("kind", ["subclassed", "a callable"])
+def test_with_workers_a_first_item_that_the_model_does_not_take_fails_alone(kind: str) -> None:
+    with ringfeed.Predictor(MODELS[kind](), preprocess=given, workers=1, batch_size=2, on_error="skip") as predictor:
+        for name in ("grey", "RGBA", "too small"):
+            first = FIRST[name]
+            for items in ([first, PICTURE, PICTURE], iter([first, first, PICTURE, PICTURE])):
+                assert predictor.predict(items, verbose=0).tolist() == [[54, 54]] * 2
+                assert {failure.index for failure in predictor.failures} <= {0, 1}
+            assert predictor.predict([PICTURE] * 3, verbose=0).tolist() == [[54, 54]] * 3
+            assert predictor.predict([first], verbose=0).shape == (0, 2)
+            assert sorted(dict(predictor.stream([first, PICTURE, first, PICTURE]))) == [1, 3]
+
+
+def test_a_model_of_free_axes_refuses_a_picture_that_is_too_small_alone() -> None:
+    with ringfeed.Predictor(functional(), preprocess=given, workers=0, on_error="return") as predictor:
+        for _ in range(2):
+            small, *good = predictor.predict([FIRST["too small"], PICTURE, PICTURE], verbose=0)
+            assert isinstance(small, ringfeed.ModelError)
+            assert (small.index, len(good)) == (0, 2)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_structure_that_a_model_of_named_inputs_does_not_take_is_the_first_items_error(workers: int) -> None:
+    a, b = keras.Input((1,), name="a"), keras.Input((1,), name="b")
+    model = keras.Model({"k2": a, "k1": b}, a * 10 + b)
+    one, two = np.float32([1]), np.float32([2])
+    with ringfeed.Predictor(model, preprocess=given, workers=workers, on_error="skip") as predictor:
+        for _ in range(2):
+            assert predictor.predict([(one, two), {"k1": two, "k2": one}], verbose=0).tolist() == [[12]]
+            assert [failure.index for failure in predictor.failures] == [0]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_errors_in_the_place_of_results_say_what_the_model_said(workers: int) -> None:
+    with ringfeed.Predictor(Convolution(), preprocess=given, workers=workers, on_error="return") as predictor:
+        items = [FIRST["RGBA"], FIRST["grey"], PICTURE, FIRST["RGBA"]]
+        four, grey, good, other = predictor.predict(items, verbose=0)
+    assert good.tolist() == [54, 54]
+    for index, error, said in ((0, four, "axis -1"), (1, grey, "ndim")):
+        assert isinstance(error, ringfeed.ModelError)
+        assert isinstance(error, ValueError)
+        assert error.index == index
+        assert f"item {index} " in str(error)
+        assert said in str(error.__cause__)
+    assert isinstance(other, ringfeed.SampleMismatch)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_where_errors_are_raised_that_of_the_first_item_is(workers: int) -> None:
+    with ringfeed.Predictor(Convolution(), preprocess=given, workers=workers) as predictor:
+        with pytest.raises(ValueError, match="axis -1"):
+            predictor.predict([FIRST["RGBA"], PICTURE], verbose=0)
+        assert predictor.predict([PICTURE], verbose=0).tolist() == [[54, 54]]
+        with pytest.raises(ringfeed.ModelError, match="item 0 ") as caught:
+            predictor.predict([FIRST["RGBA"], PICTURE], verbose=0)
+        assert caught.value.index == 0
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_numbers_that_make_no_whole_rows_are_the_first_items_error(workers: int) -> None:
+    with ringfeed.Predictor(
+        lambda x: tf.reshape(x, (-1, 12)), preprocess=given, workers=workers, on_error="skip"
+    ) as predictor:
+        for first in (np.ones((2, 2), np.float32), np.ones((4, 3, 2), np.float32), np.ones(7, np.float32)):
+            good = np.ones((2, 2, 3), np.float32)
+            assert predictor.predict([first, good, good], verbose=0).shape == (2, 12)
+            assert [failure.index for failure in predictor.failures] == [0]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("shapes", [[(3,)], [(3,), (4,), (5, 2)]])
+def test_a_model_that_takes_nothing_is_not_hidden_and_not_run_for_every_item(workers: int, shapes: Any) -> None:
+    runs = []
+
+    @tf.function
+    def broken(x: Any) -> Any:
+        runs.append(1)
+        raise ValueError("broken model")
+
+    items = [np.ones(shapes[number % len(shapes)], np.float32) for number in range(60)]
+    with ringfeed.Predictor(broken, preprocess=given, workers=workers, on_error="skip") as predictor:
+        for form in (items, iter(items)):
+            runs.clear()
+            with pytest.raises(ValueError, match="broken model"):
+                predictor.predict(form, verbose=0)
+            assert predictor.failures == []
+            assert len(runs) <= 8 * len(shapes)
+
+
+def test_an_endless_stream_into_a_model_that_takes_nothing_ends() -> None:
+    def items() -> Any:
+        length = 0
+        while True:
+            length += 1
+            yield np.ones(length, np.float32)
+
+    @tf.function
+    def broken(x: Any) -> Any:
+        raise ValueError("broken model")
+
+    with ringfeed.Predictor(broken, preprocess=given, workers=0, on_error="skip") as predictor:
+        with pytest.raises(ValueError, match="broken model"):
+            next(predictor.stream(items()))
+        with pytest.raises(ValueError, match="broken model"):
+            next(predictor.stream(itertools.repeat(np.ones(3, np.float32))))
+
+
+def test_many_first_items_that_do_not_fit_are_left_out_one_by_one() -> None:
+    with ringfeed.Predictor(Convolution(), preprocess=given, workers=0, on_error="skip") as predictor:
+        outputs = predictor.predict([FIRST["grey"]] * 200 + [PICTURE] * 3, verbose=0)
+        assert outputs.tolist() == [[54, 54]] * 3
+        assert [failure.index for failure in predictor.failures] == list(range(200))
+
+
+def test_a_model_that_keeps_a_state_is_not_run_once_more() -> None:
+    count = tf.Variable(0)
+
+    @tf.function
+    def counting(x: Any) -> Any:
+        count.assign_add(tf.shape(x)[0])
+        return x
+
+    with ringfeed.Predictor(counting, preprocess=given, workers=0) as predictor:
+        predictor.predict(np.ones((5, 3)), verbose=0)
+    assert int(count) == 5

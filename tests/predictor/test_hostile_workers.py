@@ -1,0 +1,220 @@
+"""A worker that someone has taken over garbles its own items at most; it runs nothing in the predictor's process."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ringfeed
+from pipelines import running
+from ringfeed.failures import Failure, raised, rebuilt
+from ringfeed.plain_data import NotPlain
+from ringfeed.samples import sample_of
+from ringfeed.worker_answers import (
+    LoadingFailed,
+    ProbeAnswer,
+    Ready,
+    packed,
+    packed_failure,
+    unpacked,
+    unpacked_failure,
+)
+from ringfeed.workers import preprocess_error
+
+
+class Payload:
+    """Whose pickle makes a file where it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+def bodies(path: Path) -> dict[str, bytes]:
+    """Return what a hostile worker may send; reading one of them as a pickle makes the file."""
+    return {
+        "a pickle": pickle.dumps(Payload(path)),
+        "a pickle of protocol 0": pickle.dumps(Payload(path), 0),
+        "an answer with a pickle": pickle.dumps((1, Payload(path))),
+        "a call by name": json.dumps({"probe": [1, {"failure": {"kind": "os.system"}}]}).encode(),
+        "another answer": b'{"ready":true,"also":1}',
+        "deep": b'{"probe":[1,{"sample":{"template":' + b"[" * 100_000,
+        "no text": bytes(range(256)),
+        "nothing": b"",
+    }
+
+
+def test_the_payload_would_work(tmp_path: Path) -> None:
+    path = tmp_path / "ran"
+    for what in ("a pickle", "a pickle of protocol 0", "an answer with a pickle"):
+        pickle.loads(bodies(path)[what])
+        assert path.exists()
+        path.unlink()
+
+
+@pytest.mark.parametrize("what", bodies(Path()))
+def test_what_comes_over_the_channel_is_not_run_and_ends_the_worker(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "ran"
+    body = bodies(path)[what]
+
+    def taken_over(item: int) -> Any:
+        import gc
+        import struct
+
+        if item == 13:
+            worker = next(x for x in gc.get_objects() if type(x).__name__ == "_Worker")
+            worker._channel._socket.sendall(struct.pack("<QI", len(body), 0) + body)
+        return np.float32(item)
+
+    with running(taken_over, 1) as run:
+        with pytest.raises(ringfeed.WorkerCrashed, match="what it sent is no answer"):
+            run.pool.probe(0, 13)
+        assert run.pool.probe(0, 5).leaves == [((), "float32")]
+        results, failures = run([1, 2, 3])
+        assert results == {0: 1.0, 1: 2.0, 2: 3.0}
+        assert not failures
+    assert not path.exists()
+
+
+def test_an_answer_without_end_and_descriptors_that_nobody_asked_for_end_the_worker(tmp_path: Path) -> None:
+    def taken_over(item: int) -> Any:
+        import gc
+        import os
+        import socket
+        import struct
+
+        worker = next(x for x in gc.get_objects() if type(x).__name__ == "_Worker")
+        channel = worker._channel._socket
+        if item == 1:
+            channel.sendall(struct.pack("<QI", 1 << 40, 0) + b"x" * 1000)
+        if item == 2:
+            body = b'{"ready":true}'
+            read_end, write_end = os.pipe()
+            socket.send_fds(channel, [struct.pack("<QI", len(body), 2)], [read_end, write_end])
+            channel.sendall(body)
+        return np.float32(item)
+
+    with running(taken_over, 1) as run:
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        with pytest.raises(ringfeed.WorkerCrashed):
+            run.pool.probe(0, 1)
+        assert run.pool.probe(0, 2).leaves == [((), "float32")]
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
+        assert run.pool.probe(0, 3).leaves == [((), "float32")]
+
+
+@pytest.mark.parametrize("what", bodies(Path()))
+def test_what_comes_through_the_ring_of_failures_is_not_run(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "ran"
+    body = bodies(path)[what][:10_000]
+
+    def taken_over(item: int) -> Any:
+        import sys
+
+        if item == 13:
+            worker_main = sys.modules["ringfeed.worker_main"]
+            worker_main._packed = lambda failure: body
+            raise ValueError("bad")
+        return np.float32(item)
+
+    with running(taken_over, 1) as run:
+        results, failures = run([1, 13, 3])
+    assert sorted(results) == [0, 2]
+    (failure,) = failures
+    assert type(failure) is ringfeed.PreprocessError
+    assert failure.index == 1
+    assert not path.exists()
+
+
+def test_rows_and_failures_with_tags_that_nobody_gave_change_no_other_item() -> None:
+    def taken_over(item: int) -> Any:
+        import gc
+
+        if item == 13:
+            rows, failures = (
+                next(x for x in gc.get_objects() if type(x).__name__ == "_Writer").__dict__[name]
+                for name in ("_rows", "_failures")
+            )
+            for tag in (0, (1 << 64) - 1, 1 << 63, (1 << 63) | (1 << 47), 12345 << 48, 99):
+                for ring in (rows, failures):
+                    with ring.claim() as slot:
+                        slot.tag = tag
+        return np.float32(item)
+
+    with running(taken_over, 1) as run:
+        results, failures = run([1, 13, 3, 4, 5])
+        assert not failures
+        assert results == {0: 1.0, 1: 13.0, 2: 3.0, 3: 4.0, 4: 5.0}
+
+
+def test_answers_come_back_as_they_were_whatever_their_structure() -> None:
+    for result in (
+        np.zeros((2, 3), np.uint8),
+        {"a": np.zeros(3), "b": [np.zeros(1), (np.zeros(2), 5)], 7: 1.0},
+        [np.zeros(0), None, "text"],
+        Pair(np.zeros(3), Pair(1, 2)),
+    ):
+        sample = sample_of(result)
+        answer = unpacked(packed(ProbeAnswer(7, sample)))
+        assert answer == ProbeAnswer(7, sample)
+        assert type(answer.result.template) is type(sample.template)
+    for other in (Ready(), LoadingFailed("rings", "text"), ProbeAnswer(1, Failure("crashed", ""))):
+        assert unpacked(packed(other)) == other
+
+
+def test_a_named_tuple_of_a_class_that_is_not_known_here_has_its_fields() -> None:
+    body = packed(ProbeAnswer(1, sample_of(Pair(np.zeros(3), 2)))).replace(b'"Pair"', b'"Gone"')
+    template = unpacked(body).result.template
+    assert (template.left, template.right) == (0, 1)
+    assert type(template).__name__ == "Gone"
+
+
+def test_mutated_answers_are_read_or_refused_and_nothing_else_happens() -> None:
+    chance = random.Random(20261128)
+    try:
+        raise ValueError("x", np.arange(3), {"k": (1, b"2")}, object()) from KeyError(1)
+    except ValueError as error:
+        failure = raised(error)
+    sample = sample_of({"a": np.zeros((2, 3)), "b": (1, Pair(2, [3]))})
+    starts = [packed(Ready()), packed(ProbeAnswer(3, sample)), packed(ProbeAnswer(3, failure))]
+    words = [b"null", b"[]", b"{}", b"-1", b"1e999", b'""', b'"x"', b"true", b'{"int":"0x"}', b'{"tuple":[1]}', b"NaN"]
+    read = 0
+    for round_ in range(20_000):
+        body = bytearray(starts[round_ % 3] if round_ % 2 else packed_failure(failure))
+        for _ in range(chance.randint(1, 3)):
+            at = chance.randrange(len(body))
+            if chance.random() < 0.5:
+                body[at] = chance.randrange(256)
+            else:
+                body[at : at + chance.randrange(12)] = chance.choice(words)
+        for read_as in (unpacked, unpacked_failure):
+            try:
+                answer = read_as(bytes(body))
+            except NotPlain:
+                continue
+            read += 1
+            found = answer.result if isinstance(answer, ProbeAnswer) else answer
+            if isinstance(found, Failure):
+                rebuilt(found)
+                str(preprocess_error(found, 0, "item", ""))
+    assert read > 100
+
+
+class Pair(tuple):  # a named tuple that this module has under its name
+    __slots__ = ()
+    _fields = ("left", "right")
+
+    def __new__(cls, left: Any, right: Any) -> Pair:
+        return super().__new__(cls, (left, right))
+
+    @classmethod
+    def _make(cls, values: Any) -> Pair:
+        return cls(*values)

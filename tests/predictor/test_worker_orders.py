@@ -1,0 +1,95 @@
+"""Orders to workers, and their answers, at odd times and of odd kinds."""
+
+from __future__ import annotations
+
+import collections
+import os
+import resource
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipelines import running, wanted_of
+from ringfeed import memory_files
+from ringfeed.errors import RingFeedError
+from ringfeed.worker_orders import Probe
+from support import run_program, wait_until
+
+
+def row(item: int) -> np.ndarray:
+    return np.full(4, item, np.float32)
+
+
+def test_an_item_can_be_probed_while_the_rings_are_open() -> None:
+    with running(lambda item: np.full(item, item, np.float32), workers=1) as run:
+        assert len(run([4] * 50)[0]) == 50
+        for number in range(1, 5):
+            assert run.pool.probe(0, number).leaves == [((number,), "float32")]
+        assert len(run([4] * 50)[0]) == 50
+
+
+def test_the_answer_to_a_probe_that_was_given_up_is_not_taken_for_the_next() -> None:
+    from ringfeed.items import EncodedItem
+
+    with running(lambda item: np.zeros(item, np.float32)) as run:
+        encoded = EncodedItem(3)
+        message = np.zeros(encoded.message_bytes, np.uint8)
+        encoded.write(message)
+        descriptor = memory_files.create_with("item", message)
+        run.pool._processes[0].send(Probe(-1), (descriptor,))  # as before a Ctrl-C
+        os.close(descriptor)
+        assert run.pool.probe(0, 8).leaves == [((8,), "float32")]
+
+
+def no_more_files() -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+
+
+def test_a_worker_that_cannot_open_what_it_is_sent_says_so_instead_of_being_replaced_for_ever() -> None:
+    def write(item: int, out: np.ndarray) -> None:
+        out[...] = item
+
+    with running(write, wanted=wanted_of((4,)), initializer=no_more_files) as run:
+        wait_until(lambda: run.pool.mend() or all(worker.ready for worker in run.pool._processes))
+        with pytest.raises(RingFeedError, match="open files"):
+            run(range(10))
+
+
+def test_a_named_tuple_of_the_main_module_is_known_on_both_sides() -> None:
+    body = """
+    import collections
+    from pipelines import running, wanted_of
+    Pair = collections.namedtuple("Pair", "a b")
+    def pair(item):
+        return Pair(np.float32(item), np.full(3, item))
+    def model(batch, template):
+        assert type(template) is Pair, template
+        return np.array(batch[str(template.a)])
+    with running(pair, model=model) as run:
+        for _ in range(2):
+            results, failures = run(range(50))
+            assert not failures, failures[0]
+            assert [float(results[n]) for n in range(50)] == list(range(50))
+    """
+    import sys
+
+    here = os.path.dirname(__file__)
+    status, _, errors = run_program(body, PYTHONPATH=os.pathsep.join([here, os.path.dirname(here), *sys.path]))
+    assert status == 0, errors
+
+
+def test_descriptors_of_a_worker_do_not_add_up() -> None:
+    def count(item: Any) -> np.ndarray:
+        return np.int64(len(os.listdir("/proc/self/fd")))
+
+    with running(count, workers=1) as run:
+        first = None
+        for _ in range(3):
+            run(range(4))
+            for _ in range(20):
+                run.pool.probe(0, np.zeros(1 << 18))
+            counts = collections.Counter(int(value) for value in run(range(20))[0].values())
+            assert len(counts) == 1
+            assert first in (None, *counts)
+            first = next(iter(counts))

@@ -1,0 +1,325 @@
+"""Items that hang, and workers that are stopped, with `item_timeout=`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pathlib
+import signal
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ringfeed
+from pipelines import running, wanted_of
+from ringfeed import workers
+from ringfeed.item_board import ItemBoard
+from ringfeed.item_timeout import ItemWatch
+from support import in_thread, process_state, wait_until
+
+LIMIT = 0.4
+"""Seconds; far more than a quick item takes on a machine that is busy."""
+
+
+def hang() -> None:
+    while True:
+        time.sleep(3600)
+
+
+def spin_without_the_interpreter() -> None:
+    """Hang as code in C does that holds the GIL."""
+    import ctypes
+
+    ctypes.PyDLL(None).sleep(3600)
+
+
+class HangsWhenRead:
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def __setstate__(self, state: Any) -> None:
+        hang()
+
+
+def of_number(item: Any) -> np.ndarray:
+    return np.full(4, item, np.float32)
+
+
+@pytest.mark.parametrize("how", [hang, spin_without_the_interpreter])
+def test_an_item_that_hangs_fails_by_name_and_the_others_lose_nothing(how: Any, tmp_path: pathlib.Path) -> None:
+    tries = tmp_path / "tries"
+
+    def decode(item: int) -> np.ndarray:
+        if item in (7, 40, 41, 99):
+            with open(tries, "a") as file:
+                file.write(f"{item} ")
+            how()
+        return of_number(item)
+
+    with running(decode, item_timeout=LIMIT) as run:
+        before = run.pool.process_ids
+        results, failures = run(range(100))
+        assert run.pool.process_ids != before
+        assert sorted(run(range(6))[0]) == list(range(6))
+    assert sorted(results) == [n for n in range(100) if n not in (7, 40, 41, 99)]
+    assert all((row == index).all() for index, row in results.items())
+    assert sorted(failure.index for failure in failures) == [7, 40, 41, 99]
+    for failure in failures:
+        assert type(failure) is ringfeed.PreprocessError
+        assert failure.exception_type == "TimeoutError"
+        assert type(failure.__cause__) is TimeoutError
+        assert f"item {failure.index} ({failure.index}): preprocess took longer than item_timeout=0.4 s" in str(failure)
+    assert sorted(map(int, tries.read_text().split())) == [7, 40, 41, 99]  # none was tried again
+
+
+def test_an_item_that_hangs_while_it_is_read_fails_as_well() -> None:
+    items = [HangsWhenRead(n) if n in (30, 31) else n for n in range(60)]
+    with running(of_number, item_timeout=LIMIT) as run:
+        results, failures = run(items)
+    assert sorted(failure.index for failure in failures) == [30, 31]
+    assert len(results) == 58
+
+
+class Lazy:
+    """Computes when it is made an array."""
+
+    def __init__(self, item: int) -> None:
+        self.item = item
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        if self.item == 30:
+            hang()
+        return of_number(self.item)
+
+
+def test_a_result_that_hangs_when_it_is_made_an_array_fails_as_well() -> None:
+    with running(Lazy, item_timeout=LIMIT) as run:
+        results, failures = run(range(60))
+    assert [failure.index for failure in failures] == [30]
+    assert len(results) == 59
+
+
+def test_a_first_item_that_hangs_fails_and_the_next_is_tried() -> None:
+    def decode(item: int) -> np.ndarray:
+        if item < 2:
+            hang()
+        return of_number(item)
+
+    with running(decode, item_timeout=LIMIT) as run:
+        results, failures = run(range(10))
+    assert sorted(failure.index for failure in failures) == [0, 1]
+    assert {failure.exception_type for failure in failures} == {"TimeoutError"}
+    assert sorted(results) == list(range(2, 10))
+
+
+def test_a_function_that_fills_the_slot_and_hangs_fails_as_well() -> None:
+    def decode(item: int, out: np.ndarray) -> None:
+        out[...] = item
+        if item in (0, 50):
+            hang()
+
+    with running(decode, item_timeout=LIMIT, wanted=wanted_of((16,))) as run:
+        results, failures = run(range(100))
+    assert sorted(failure.index for failure in failures) == [0, 50]
+    assert all((row == index).all() for index, row in results.items())
+
+
+def test_waiting_for_a_slow_model_does_not_count() -> None:
+    def slow_model(batch: Any, template: Any) -> np.ndarray:
+        time.sleep(2 * LIMIT)
+        return np.array(batch["0"])
+
+    with running(of_number, item_timeout=LIMIT, model=slow_model, batch_size=4, slots=8) as run:
+        before = run.pool.process_ids
+        results, failures = run(range(16), batch_size=4)
+        assert run.pool.process_ids == before
+    assert not failures
+    assert len(results) == 16
+
+
+def test_items_that_stay_below_the_limit_lose_nothing() -> None:
+    def decode(item: int) -> np.ndarray:
+        time.sleep(LIMIT / 8)
+        return of_number(item)
+
+    with running(decode, item_timeout=LIMIT) as run:
+        before = run.pool.process_ids
+        results, failures = run(range(30))
+        assert run.pool.process_ids == before
+    assert not failures
+    assert len(results) == 30
+
+
+@pytest.mark.parametrize("fills", [False, True])
+def test_a_worker_that_is_stopped_amid_an_item_is_replaced_and_the_item_fails(fills: bool, tmp_path: Any) -> None:
+    def work(item: int) -> np.ndarray:
+        if item == 50:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return of_number(item)
+
+    def fill(item: int, out: np.ndarray) -> None:
+        out[...] = work(item)
+
+    options: Any = {"wanted": wanted_of((4,))} if fills else {}
+    with running(fill if fills else work, item_timeout=LIMIT, **options) as run:
+        results, [failure] = run(range(100))
+    assert failure.index == 50
+    assert failure.exception_type == "TimeoutError"
+    assert len(results) == 99
+
+
+def test_workers_that_are_stopped_at_any_moment_are_replaced_and_the_items_come() -> None:
+    """Mostly a worker is stopped beside its item, between two of them: then the item is not to blame."""
+    with running(of_number, item_timeout=LIMIT) as run:
+        run(range(4))
+        stopped = []
+        chunks = run.chunks(range(3000))
+        done: list[int] = []
+        failed: list[Any] = []
+        for number, chunk in enumerate(chunks):
+            done += chunk.indices.tolist()
+            failed += chunk.failures
+            if number in (5, 60):
+                victim = run.pool.process_ids[0]
+                os.kill(victim, signal.SIGSTOP)
+                stopped.append(victim)
+            if number == 120:
+                for victim in run.pool.process_ids:
+                    os.kill(victim, signal.SIGSTOP)
+                    stopped.append(victim)
+            run.pool.watch()
+        assert not set(stopped) & set(run.pool.process_ids)
+    assert all(failure.exception_type == "TimeoutError" for failure in failed)
+    assert len(failed) <= len(stopped)
+    assert sorted(done + [failure.index for failure in failed]) == list(range(3000))
+
+
+def test_a_worker_that_is_stopped_before_a_probe_is_replaced() -> None:
+    with running(of_number, workers=1, item_timeout=LIMIT) as run:
+        wait_until(lambda: run.pool.mend() or run.pool._processes[0].ready)
+        [pid] = run.pool.process_ids
+        os.kill(pid, signal.SIGSTOP)
+        wait_until(lambda: process_state(pid) == "T")
+        results, failures = run(range(10))
+        assert run.pool.process_ids != [pid]
+    assert not failures
+    assert len(results) == 10
+
+
+def test_a_large_first_item_for_a_worker_that_is_stopped_does_not_wait_for_it() -> None:
+    with running(lambda item: np.float32(item[-1]), workers=1, item_timeout=LIMIT) as run:
+        wait_until(lambda: run.pool.mend() or run.pool._processes[0].ready)
+        os.kill(run.pool.process_ids[0], signal.SIGSTOP)
+        results, failures = run([np.full(3 << 20, n, np.uint8) for n in range(3)])
+    assert not failures
+    assert [float(results[n]) for n in range(3)] == [0, 1, 2]
+
+
+def test_an_item_that_crashed_a_worker_and_then_hangs_is_given_up(tmp_path: pathlib.Path) -> None:
+    def decode(item: int) -> np.ndarray:
+        if item == 20:
+            if (tmp_path / "tried").exists():
+                hang()
+            (tmp_path / "tried").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return of_number(item)
+
+    with running(decode, item_timeout=LIMIT) as run:
+        results, [failure] = run(range(60))
+    assert failure.index == 20
+    assert failure.exception_type == "TimeoutError"
+    assert len(results) == 59
+
+
+def test_an_item_that_was_given_up_leaves_the_list_when_its_failure_is_told() -> None:
+    def decode(item: int) -> np.ndarray:
+        if item % 2:
+            hang()
+        return of_number(item)
+
+    with running(decode, workers=1, item_timeout=0.05) as run:
+        results, failures = run(range(6))
+        board = run.pool._watch._board
+        assert not any(board.was_given_up(tag) for tag in range(1 << 12))
+    assert sorted(results) == [0, 2, 4]
+    assert sorted(failure.index for failure in failures) == [1, 3, 5]
+
+
+def test_an_initializer_is_not_limited_but_a_slow_one_is_named(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: pathlib.Path
+) -> None:
+    monkeypatch.setattr(workers, "_SLOW_START_SECONDS", 0.1)
+
+    def start() -> None:
+        while not (tmp_path / "go on").exists():
+            time.sleep(0.001)
+
+    with (
+        caplog.at_level(logging.WARNING, "ringfeed"),
+        running(of_number, item_timeout=LIMIT, initializer=start) as run,
+        in_thread(run, range(5)) as running_call,
+    ):
+        wait_until(lambda: "is not ready after" in caplog.text)
+        (tmp_path / "go on").touch()
+        assert len(running_call.result()[0]) == 5
+    assert "initializer" in caplog.text
+    assert caplog.text.count("is not ready after") <= 2  # once a worker
+
+
+@pytest.mark.parametrize("wrong", [0, -1, float("nan"), float("inf"), "2", [1]])
+def test_a_timeout_that_is_none_is_refused(wrong: Any) -> None:
+    with pytest.raises((ValueError, TypeError), match="item_timeout"):
+        workers.WorkerPool(of_number, 1, item_timeout=wrong)
+
+
+# ---- the watch ---------------------------------------------------------------------------------------
+
+
+def test_a_pause_of_the_whole_program_makes_no_item_late() -> None:
+    """As by Ctrl-Z: workers and watch stand still, and the clock goes on."""
+    watch = ItemWatch(60.0, 2)
+    board = ItemBoard(watch.descriptor, 2)
+    try:
+        board.begin(0, 5)
+        wait_until(lambda: watch._seen[0] is not None or watch.hanging([os.getpid()] * 2))
+        for _ in range(4):
+            watch._last_look -= 3600.0  # nobody looked for an hour
+            assert watch.hanging([os.getpid()] * 2) == []
+        for _ in range(8):
+            watch._last_look -= 3600.0
+            found = watch.hanging([os.getpid()] * 2)
+        assert found == [(0, 5)] or board.was_given_up(5)
+        assert board.was_given_up(5)
+        assert not board.was_given_up(6)
+        board.forget(5)
+        assert not board.was_given_up(5)
+    finally:
+        board.close()
+        watch.close()
+        watch.close()
+
+
+def test_the_board_tells_items_apart_by_the_whole_tag() -> None:
+    watch = ItemWatch(1.0, 3)
+    board = ItemBoard(watch.descriptor, 3)
+    try:
+        for worker, tag in enumerate([0, (1 << 63) - 1, workers.PROBE_TAG]):
+            assert board.line(worker) is None
+            board.begin(worker, tag)
+            found = board.line(worker)
+            assert found is not None
+            assert found[0] == tag
+            assert not board.was_given_up(tag)
+            board.give_up(tag)
+            assert board.was_given_up(tag)
+            board.end(worker)
+            assert board.line(worker) is None
+        for tag in range(1000, 1064):  # a full list forgets the oldest
+            board.give_up(tag)
+        assert not board.was_given_up(0)
+        assert all(board.was_given_up(tag) for tag in range(1001, 1064))
+    finally:
+        board.close()
+        watch.close()
