@@ -37,6 +37,7 @@ LAYERS = [
         "worker_orders",
         "item_board",
         "item_timeout",
+        "item_order",
         "memory_files",
         "worker_identity",
         "worker_start",

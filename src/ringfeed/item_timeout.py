@@ -42,17 +42,6 @@ class ItemTimer:
         """End it."""
         self.board.end(self._worker)
 
-    def beginning(self, do: Callable[[int, Any, Any], None]) -> Callable[[int, Any, Any], None]:
-        """Return ``do(tag, function, message)``, made to begin the item."""
-        begin, end = self.begin, self.end
-
-        def timed(tag: int, function: Any, message: Any) -> None:
-            begin(tag)
-            do(tag, function, message)
-            end()
-
-        return timed
-
     def ending(self, do: Callable[[int, Any, Any], None]) -> Callable[[int, Any, Any], None]:
         """Return ``do(tag, function, message)``, which begins the item itself, made to end it."""
         end = self.end

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from .blame import LEAST_ROWS, are_alike, telling_rows
 from .errors import ItemError, ModelError
 from .failures import message_of
+from .item_order import ItemOrder
 from .workers import shorten
 
 _NO_ROWS: npt.NDArray[np.int64] = np.empty(0, np.int64)
@@ -68,6 +69,14 @@ class _Rows:
         arrays = {name: array[start:stop] for name, array in self.arrays.items()}
         return _Rows(arrays, self.indices[start:stop], self.items[start:stop])
 
+    def sorted(self) -> _Rows:
+        """Return the rows in their items' order."""
+        if (self.indices[1:] > self.indices[:-1]).all():
+            return self
+        order = np.argsort(self.indices)
+        arrays = {name: array[order] for name, array in self.arrays.items()}
+        return _Rows(arrays, self.indices[order], [self.items[row] for row in order.tolist()])
+
     @classmethod
     def joined(cls, parts: Sequence[_Rows]) -> _Rows:
         if len(parts) == 1:
@@ -88,18 +97,31 @@ class ModelCalls:
     batch_size : int
     gathers : bool
         Where rows of a batch are left out, wait for as many others before the model is called.
+    order : ItemOrder, optional
+        The rows of each call are to follow each other as their items do, so that a model that looks across rows sees
+        what Keras would show it. Rows that come before their turn are copied, and kept until then. By default a call
+        has the rows that came together.
     """
 
-    def __init__(self, call_model: Callable[[Any], Any], batch_size: int, gathers: bool) -> None:
+    def __init__(
+        self, call_model: Callable[[Any], Any], batch_size: int, gathers: bool, order: ItemOrder | None = None
+    ) -> None:
         self._call_model = call_model
         self._batch_size = batch_size
         self.gathers = gathers
-        self._kept: list[_Rows] = []
+        self._order = order
+        self._kept: list[_Rows] = []  # with an order each part is in it
+        self._in_turn = 0  # of these, with an order: how many are behind no item that is missing
 
     @property
     def room(self) -> int:
         """Rows that the next call still has room for."""
-        return self._batch_size - sum(map(len, self._kept))
+        return self._batch_size - (self._in_turn if self._order else sum(map(len, self._kept)))
+
+    @property
+    def waits_for_a_turn(self) -> bool:
+        """Whether there are rows before whose turn others have to come."""
+        return self._order is not None and sum(map(len, self._kept)) > self._in_turn
 
     def add(
         self, batch: Any, indices: npt.NDArray[np.int64], items: list[Any], good: npt.NDArray[np.bool_]
@@ -120,24 +142,32 @@ class ModelCalls:
         outcome: _Returned | _Raised | None = None
         rows: _Rows | None = None
         with batch:
-            if good.all() and not self._kept:
+            if good.all() and not self._kept and self._is_a_call(indices):
                 outcome = self._outcome(batch)
             if good.any() and not isinstance(outcome, _Returned):
                 rows = _copied(batch, indices, items, good)
+        if self._order is not None:
+            self._order.settle(indices[good])
         if isinstance(outcome, _Returned):
             yield Chunk(indices, outcome.outputs)
         elif isinstance(outcome, _Raised):
             assert rows is not None
             yield from self._blamed(rows, outcome.error)
         elif rows is not None:
-            self._kept.append(rows)
-            if self.room <= 0 or not self.gathers:
-                yield from self.rest()
+            self._kept.append(rows if self._order is None else rows.sorted())
+            yield from self._due()
+
+    def _is_a_call(self, indices: npt.NDArray[np.int64]) -> bool:
+        """Tell whether these rows are what the model is to be given next."""
+        return self._order is None or (len(indices) == self._batch_size and self._order.is_next(indices))
 
     def keep(self, batch: Any, indices: npt.NDArray[np.int64], items: list[Any], good: npt.NDArray[np.bool_]) -> None:
-        """Keep the good rows of a batch for the next call, and release it."""
+        """Keep the good rows of a batch for the next call, and release it. They are the next in the items' order."""
         with batch:
             self._kept.append(_copied(batch, indices, items, good))
+        if self._order is not None:
+            self._order.settle(indices[good])
+            self._in_turn += int(good.sum())
 
     def add_row(self, arrays: dict[str, npt.NDArray[Any]], index: int, item: Any) -> Iterator[Chunk]:
         """Keep one row, each array of shape (1, ...), and run the model when `batch_size` are there."""
@@ -145,11 +175,34 @@ class ModelCalls:
         if self.room <= 0:
             yield from self.rest()
 
+    def leave_out(self, indices: Sequence[int]) -> Iterator[Chunk]:
+        """Take note that items have no rows, and run the model on what waited for them."""
+        if self._order is not None and len(indices):
+            self._order.settle(np.asarray(indices, np.int64))
+            yield from self._due()
+
+    def _due(self) -> Iterator[Chunk]:
+        """Run the model on whole batches of the rows that were kept."""
+        if self._order is None:
+            if self.room <= 0 or not self.gathers:
+                yield from self.rest()
+            return
+        self._in_turn = sum(int(np.searchsorted(part.indices, self._order.frontier)) for part in self._kept)
+        if self._in_turn < self._batch_size:
+            return
+        rows = _Rows.joined(self._kept).sorted()
+        whole = self._in_turn - self._in_turn % self._batch_size
+        self._in_turn -= whole
+        self._kept = [rows.part(whole, len(rows))] if whole < len(rows) else []
+        for start in range(0, whole, self._batch_size):
+            yield from self._run(rows.part(start, start + self._batch_size))
+
     def rest(self) -> Iterator[Chunk]:
-        """Run the model on the rows that were kept."""
-        kept, self._kept = self._kept, []
+        """Run the model on the rows that were kept, and are less than a batch."""
+        kept, self._kept, self._in_turn = self._kept, [], 0
         if kept:
-            yield from self._run(_Rows.joined(kept))
+            rows = _Rows.joined(kept)
+            yield from self._run(rows if self._order is None else rows.sorted())
 
     def _run(self, rows: _Rows, looks_for_common: bool = True) -> Iterator[Chunk]:
         outcome = self._outcome(rows.arrays)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from operator import is_not
 from typing import Any
@@ -24,6 +24,7 @@ from .ctrl_c import LostInterrupts
 from .errors import ItemError, NoSpace, RingEmpty
 from .failures import Failure
 from .feeder import NOT_IN_FLIGHT, Feeder
+from .item_order import ItemOrder
 from .items import EncodedItem, SpillFile
 from .layout_trials import LayoutTrials, copied
 from .memory_limits import available_bytes
@@ -101,6 +102,7 @@ class Pipeline:
         self._batch_size = batch_size
         self._slots = slots
         self._parts = len(pool) if one_part_per_worker else 1
+        self._parts_are_in_step = not one_part_per_worker
         self._call = 0
         self._layout: RowLayout | None = None
         self._message_bytes = _LEAST_MESSAGE_BYTES
@@ -145,18 +147,21 @@ class Pipeline:
         self._call = (self._call + 1) % _CALLS
         self._failure_texts.clear()
         self._trials.begin()
-        calls = ModelCalls(self._model_of_rows, batch_size, gathers=linger is None)
+        order = ItemOrder() if linger is None and self._parts_are_in_step else None
+        calls = ModelCalls(self._model_of_rows, batch_size, gathers=linger is None, order=order)
         try:
             done = yield from self._first_item(source, batch_size, calls, progress)
         except CommonError as common:
             raise common.error from None
         if not self._are_open or self._spill is None:
             return
+        if order is not None:
+            window = self._most_under_way(batch_size)
         feeder = Feeder(source.parts(done), self._tasks, self._spill, self._call << _CALL_SHIFT, window)
         try:
             feeder.start()
             to_come = -1 << 60 if source.count is None else source.count - len(done)
-            yield from self._batches(feeder, calls, to_come, linger, progress)
+            yield from self._batches(feeder, calls, order, to_come, linger, progress)
         finally:
             feeder.stop()
 
@@ -195,6 +200,7 @@ class Pipeline:
                 yield Chunk.of_failures(failures)
             if first.is_taken:
                 return done
+            yield from calls.leave_out([index])
         self._trials.end()
         if self._layout is not None:
             self._rows_for(batch_size)
@@ -297,15 +303,28 @@ class Pipeline:
     # ---- the others ----------------------------------------------------------------------------------
 
     def _batches(
-        self, feeder: Feeder, calls: ModelCalls, to_come: int, linger: float | None, progress: Progress
+        self,
+        feeder: Feeder,
+        calls: ModelCalls,
+        order: ItemOrder | None,
+        to_come: int,
+        linger: float | None,
+        progress: Progress,
     ) -> Generator[Chunk, int | None, None]:
         assert self._rows is not None
         rows, interrupts = self._rows, LostInterrupts()
-        if not calls.gathers or calls.room <= 0:  # the first item waits for no others
-            for chunk in calls.rest():
+        slid = 0 if order is None else order.frontier
+
+        def yielded(chunks: Iterable[Chunk]) -> Generator[Chunk, int | None, None]:
+            for chunk in chunks:
                 interrupts.check()
-                yield chunk
+                count = (yield chunk) or 0
+                if order is None:
+                    feeder.slide(count)
                 interrupts.forget()
+
+        if not calls.gathers or calls.room <= 0:  # the first item waits for no others
+            yield from yielded(calls.rest())
         while True:
             fed_all = feeder.fed_all  # before the count: what is fed in between keeps us here
             missing = feeder.in_flight
@@ -315,12 +334,15 @@ class Pipeline:
             if refused:
                 progress.advance(len(refused))
                 to_come -= len(refused)
-                feeder.slide((yield Chunk.of_failures(refused)) or 0)
-                interrupts.forget()
+                yield from yielded([Chunk.of_failures(refused)])
+                yield from yielded(calls.leave_out([failure.index for failure in refused]))
             elif fed_all and not missing:
                 break
+            if order is not None and order.frontier > slid:
+                feeder.slide(order.frontier - slid)
+                slid = order.frontier
             expected = to_come if to_come >= 0 else missing if fed_all else calls.room
-            least = 1 if linger is not None else max(1, min(calls.room, expected))
+            least = 1 if linger is not None or calls.waits_for_a_turn else max(1, min(calls.room, expected))
             try:
                 batch = rows.take(calls.room, min_rows=least, timeout=_SLICE_SECONDS, linger=linger or 0.0)
             except RingEmpty:
@@ -337,20 +359,14 @@ class Pipeline:
                 preprocess_error(failure, int(indices[row]), items[row], self._pool.last_death)
                 for row, failure in said.items()
             ]
-            for chunk in calls.add(batch, indices, items, good):
-                interrupts.check()
-                feeder.slide((yield chunk) or 0)
-                interrupts.forget()
+            yield from yielded(calls.add(batch, indices, items, good))
             if failures:
-                feeder.slide((yield Chunk.of_failures(failures)) or 0)
-                interrupts.forget()
+                yield from yielded([Chunk.of_failures(failures)])
+                yield from yielded(calls.leave_out([failure.index for failure in failures]))
             interrupts.check()
             progress.show_ring(rows.stats, len(self._pool))
             self._mend()
-        for chunk in calls.rest():
-            interrupts.check()
-            yield chunk
-            interrupts.forget()
+        yield from yielded(calls.rest())
 
     def _sort_rows(
         self, feeder: Feeder, tags: npt.NDArray[np.uint64]
@@ -465,6 +481,16 @@ class Pipeline:
             if slots == least:
                 raise
             return _nameless("rows", spec, least)
+
+    def _most_under_way(self, batch_size: int) -> int:
+        """Return how many items may be fed and not settled: as many as the rings and the workers hold.
+
+        Rows that come before their turn are kept, so where memory is short there are fewer.
+        """
+        assert self._rows is not None
+        capacity = sum(ring.slots for ring in self._tasks) + len(self._pool) + self._rows.slots
+        fitting = int(available_bytes() * _SHARE_OF_MEMORY) // self._rows.spec.record_bytes
+        return min(capacity, max(fitting, 2 * batch_size + len(self._pool)))
 
     def _close_rings(self) -> None:
         self._are_open = False

@@ -36,6 +36,7 @@ from .tf.in_memory import predict_in_memory
 from .tf.model import ModelRunner
 from .tf.ordered_outputs import OrderedOutputs, require_rows, rows_by_index
 from .tf.outputs import all_to_numpy
+from .tf.rows_apart import RowsApart
 from .tf.structure import is_invented, pack_inputs
 from .turns import Turns
 from .worker_identity import WorkerInfo, working_as
@@ -107,10 +108,12 @@ class Predictor:
     own error is raised, whatever `on_error` says: at the first item with "raise", else when 100 shapes or 1000 items
     were refused or the items end.
 
-    With workers, a model call has the rows that are ready, in the order in which they came: which rows share a call
-    changes from run to run. Results are in the items' order. A model whose output for one row depends on other rows (a
-    maximum over the batch, a normalisation by its mean) gives other numbers than Keras; use ``workers=0`` for it, which
-    keeps the items' order, and ``on_error="raise"``.
+    Results are in the items' order, and so are the rows of each model call in `predict`: batches are those of Keras,
+    but for items that failed, which have no row. A row that comes before its turn is copied, and waits. In `stream` a
+    call has the rows that are ready: a model whose output for one row depends on other rows (a maximum over the batch,
+    a normalisation by its mean) gives numbers there that change from run to run. So it would in `predict` where each
+    worker has a share of its own (`partition`): the first batch is tried in parts, and a model that is seen to mix
+    rows is refused.
 
     Each number that `preprocess` returns reaches the model as it is, or the item fails with `SampleMismatch`: integers
     are never cut to a smaller dtype. Floats of another width become what the model takes, as in Keras.
@@ -167,11 +170,13 @@ class Predictor:
                 self._pool.close()
             raise
         # Neither refers to the Predictor: one that is dropped ends its workers.
-        call_model = functools.partial(_call_model, self._runner)
+        call_model: Callable[..., Any] = functools.partial(_call_model, self._runner)
         wanted = _wanted(self._runner) if bound is None else bound
         trials = LayoutTrials(functools.partial(_try_model, self._runner), wanted, raises=on_error == "raise")
         if self._pool is not None:
             one_part_each = partition != "dynamic"
+            if one_part_each:
+                call_model = RowsApart(call_model, functools.partial(call_model, is_trial=True), partition)
             self._flow = Pipeline(self._pool, call_model, wanted, self._batch_size, slots, one_part_each, trials)
         elif preprocess is not None:
             info = WorkerInfo(0, 1, secrets.randbits(64))

@@ -155,10 +155,8 @@ class _Worker:
                 rows, failures = EndingRing(rows, self._timer), EndingRing(failures, self._timer)
             writer = _Writer(rows, failures, order, spill_descriptor)
             do: Callable[[int, Any, Any], None] = writer.fill if self._fills_slot else writer.write
-            if self._timer is not None and self._fills_slot:
+            if self._timer is not None:
                 writer.begin, do = self._timer.begin, self._timer.ending(do)  # it begins once it has its slot
-            elif self._timer is not None:
-                do = self._timer.beginning(do)
             while True:
                 # One at a time: what else this worker held would wait for it, and be blamed for its death.
                 with tasks.take(1, while_waiting=self._has_other_orders) as task:
@@ -208,9 +206,16 @@ class _Writer:
         self._filler = SlotFiller(rows, order.layout.template)
 
     def write(self, tag: int, function: Callable[..., Any], message: Any) -> None:
-        """Call ``function(item)`` and copy what it returns into a slot."""
+        """Call ``function(item)`` and copy what it returns into a slot.
+
+        The slot is claimed first: so slots are in the order of their items, nearly always, and batches need no copy to
+        be so, too.
+        """
         failure: Failure | None = None
         leaves = None
+        slot = self._rows.claim()
+        if self.begin is not None:
+            self.begin(tag)
         try:
             result = function(read_item(message, self._spill_descriptor))
             if tag & FIRST:
@@ -220,15 +225,15 @@ class _Writer:
         except BaseException as error:  # also SystemExit: the item would be lost with the worker
             failure = failure_of(error)
         if failure is not None:
-            self.fail(tag, failure)
-            return
-        if leaves is None:
-            self._rows.put({self._only.name: result}, tag)
-            return
-        with self._rows.claim() as slot:
+            self._say(tag, failure)
+            tag |= FAILED
+        elif leaves is None:
+            slot[self._only.name] = result
+        else:
             for name, leaf in zip(self._names, leaves, strict=True):
                 slot[name][...] = leaf  # of the field's shape, and its numbers stay what they are
-            slot.tag = tag
+        slot.tag = tag
+        slot.publish()
 
     def _unlike(self, result: Any) -> Failure | None:
         """Return what the first item of a call came out as, where other rings are to be made for it."""
@@ -247,14 +252,17 @@ class _Writer:
 
     def fail(self, tag: int, failure: Failure) -> None:
         """Say why, then publish a row that holds nothing, so that the predictor counts the item."""
+        self._say(tag, failure)
+        with self._rows.claim() as slot:
+            slot.tag = tag | FAILED
+
+    def _say(self, tag: int, failure: Failure) -> None:
         body = _packed(failure)
         with self._failures.claim() as slot:
             target = slot["failure"]
             target[:8] = np.array([len(body)], np.uint64).view(np.uint8)
             target[8 : 8 + len(body)] = np.frombuffer(body, np.uint8)
             slot.tag = tag
-        with self._rows.claim() as slot:
-            slot.tag = tag | FAILED
 
     def _is_the_row(self, result: Any) -> bool:
         """Tell, quickly, whether a result can be copied byte by byte."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import collections
+import os
+import signal
+import time
 from typing import Any
 
 import numpy as np
@@ -58,3 +61,46 @@ MORE = {
     "a nest": lambda i: {"c": {"deep": [i] * i, "text": "x"}},
     "an object": lambda i: {"c": {1, 2}, "d": np.empty(0)},
 }
+
+
+_KEPT: list[Any] = []
+
+
+def unevenly(number: int) -> np.ndarray:
+    time.sleep(0.001 * (number * 7919 % 5))
+    return np.float32([number % 13, number, -number])
+
+
+def unevenly_into(number: int, out: np.ndarray) -> None:
+    out[...] = unevenly(number)
+
+
+def unevenly_and_keeping(number: int, out: np.ndarray) -> None:
+    """Keep what it was given: it gets memory that is copied into a slot afterwards."""
+    _KEPT.append(out)
+    unevenly_into(number, out)
+
+
+def refusing_some(number: int) -> np.ndarray:
+    if number % 5 == 0 or 40 <= number < 60:
+        raise ValueError("one of those")
+    return unevenly(number)
+
+
+def dying_once(item: tuple[int, str]) -> np.ndarray:
+    number, folder = item
+    if number % 10 == 3:
+        try:
+            os.mkdir(f"{folder}/{number}")
+        except FileExistsError:
+            pass
+        else:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return unevenly(number)
+
+
+def waiting_for_a_file(item: tuple[int, str]) -> np.ndarray:
+    number, path = item
+    while number == 1 and not os.path.exists(path):
+        time.sleep(0.001)
+    return np.float32([number % 13, number, -number])

@@ -132,7 +132,7 @@ def stopping_after(batches: int) -> Any:
 
 
 @pytest.mark.parametrize("items_as", [list, iter])
-@pytest.mark.parametrize(("workers", "on_error"), [(0, "raise"), (1, "raise"), (1, "skip"), (1, "return")])
+@pytest.mark.parametrize(("workers", "on_error"), [(0, "raise"), (1, "raise"), (2, "skip"), (3, "return")])
 def test_a_callback_that_stops_gets_the_rows_so_far_and_no_others(doubling, items_as, workers, on_error) -> None:
     with ringfeed.Predictor(doubling, preprocess=given, workers=workers, batch_size=3, on_error=on_error) as predictor:
         outputs = predictor.predict(items_as(ROWS), callbacks=[stopping_after(2)])

@@ -1,10 +1,13 @@
-"""`ringfeed.model_calls`: an error common to all rows costs few calls, and rows that are right are never blamed."""
+"""`ringfeed.model_calls`: what an error common to all rows costs, who is blamed, and which rows a call has."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from ringfeed.item_order import ItemOrder
 from ringfeed.model_calls import ModelCalls
 
 
@@ -51,3 +54,57 @@ def test_rows_that_are_right_have_results_whichever_others_fail(bad):
     assert answers == {number: 2 * number for number in range(64) if number not in bad}
     assert set(failures) == bad
     assert all(f"{number} is refused" in text for number, text in failures.items())
+
+
+class Taken(dict):
+    """Rows as a ring hands them out: gone when they are released."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self["x"][...] = -1
+
+
+@st.composite
+def arrivals(draw):
+    """Return a batch size and, take by take, items as (number, is it good?), in an order that is nearly theirs."""
+    count = draw(st.integers(0, 60))
+    lateness = draw(st.lists(st.integers(0, draw(st.sampled_from([0, 2, 70]))), min_size=count, max_size=count))
+    bad = draw(st.sets(st.integers(0, 59)))
+    numbers = sorted(range(count), key=lambda number: number + lateness[number])
+    return draw(st.integers(1, 9)), [(number, number not in bad) for number in numbers], draw(st.randoms())
+
+
+@given(arrivals())
+def test_batches_are_whole_and_in_the_order_of_their_items_however_rows_come(given_rows):
+    batch_size, rows, random = given_rows
+    seen, answers, late = [], {}, []
+
+    def call_model(batch):
+        seen.append(batch["x"].tolist())
+        return batch["x"] * 2
+
+    order = ItemOrder()
+    calls = ModelCalls(call_model, batch_size, True, order)
+
+    def note(chunks):
+        for chunk in chunks:
+            answers.update(zip(chunk.indices.tolist(), chunk.outputs.tolist(), strict=True))
+
+    left = list(rows)
+    while left:
+        assert 1 <= calls.room <= batch_size
+        split = random.randint(1, calls.room)
+        taken, left = left[:split], left[split:]
+        indices, good = np.array([number for number, _ in taken]), np.array([is_good for _, is_good in taken])
+        assert calls.waits_for_a_turn == bool(late)
+        note(calls.add(Taken(x=indices.copy()), indices, indices.tolist(), good))
+        note(calls.leave_out(indices[~good].tolist()))
+        settled = {number for number, _ in rows[: len(rows) - len(left)]}
+        assert order.frontier == next(number for number in range(len(rows) + 1) if number not in settled)
+        late = [number for number, is_good in rows[: len(rows) - len(left)] if is_good and number > order.frontier]
+    note(calls.rest())
+    wanted = sorted(number for number, is_good in rows if is_good)
+    assert seen == [wanted[start : start + batch_size] for start in range(0, len(wanted), batch_size)]
+    assert answers == {number: 2 * number for number in wanted}

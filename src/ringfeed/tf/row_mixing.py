@@ -82,6 +82,66 @@ def why_rows_are_mixed(
     return f"it can not be tried on made-up rows, so give some of your own as warm_up= ({error})"
 
 
+def why_parts_differ(
+    call: Callable[[dict[str, npt.NDArray[Any]]], Any], rows: dict[str, npt.NDArray[Any]], outputs: Any
+) -> str | None:
+    """Return how a model was seen to mix the rows of a batch; None where it was not.
+
+    Parameters
+    ----------
+    call : callable
+        Runs the model on rows; None where it may not be run once more than needed.
+    rows : dict of arrays of shape (rows, ...)
+        Two rows or more.
+    outputs : nest
+        What the model returned for these rows.
+
+    Notes
+    -----
+    It is called for the first and the last row and for each half, and again where one seems to differ: a model that
+    draws random numbers does not mix rows. What the model raises for a part says nothing. What changes only beside
+    certain rows may not be seen.
+    """
+    count = len(next(iter(rows.values())))
+    parts = {(0, 1), (count - 1, count), (0, count // 2), (count // 2, count)}
+    for start, stop in sorted(parts, key=lambda part: part[1] - part[0]):
+        part = {name: array[start:stop] for name, array in rows.items()}
+        try:
+            alone = call(part)
+            if alone is None:
+                return None
+            if not _is_same_for(outputs, alone, start):
+                is_random = not _is_same_for(alone, call(part), 0)
+                return None if is_random else f"its results for {stop - start} of {count} rows change with the others"
+        except tf.errors.ResourceExhaustedError:
+            raise
+        except Exception:
+            continue
+    return None
+
+
+def _is_same_for(outputs: Any, of_part: Any, start: int) -> bool:
+    """Compare outputs with those of a part of their rows."""
+    for whole, some in zip(tf.nest.flatten(outputs), tf.nest.flatten(of_part), strict=True):
+        if some is None or whole is None:
+            continue
+        rows = int(some.shape[0])
+        for before, after in zip(_arrays_of(whole, start, rows), _arrays_of(some, 0, rows), strict=True):
+            if before.shape != after.shape or not _is_same(before, after):
+                return False
+    return True
+
+
+def _arrays_of(output: Any, start: int, rows: int) -> _Samples:
+    """Return what tells some rows of an output from others, as arrays."""
+    if isinstance(output, tf.SparseTensor):
+        output = tf.sparse.to_dense(output).numpy()
+    part = output[start : start + rows]
+    if isinstance(part, tf.RaggedTensor):
+        return [part.flat_values.numpy(), *(lengths.numpy() for lengths in part.nested_row_lengths())]
+    return [np.asarray(part)]
+
+
 def _compare_samples(call: Callable[..., Any], made_up: MadeUpRows, rows: int) -> str | None:
     """Compare results of rows whose neighbours are other rows of the samples."""
     assert made_up.samples is not None
