@@ -23,14 +23,14 @@ def test_what_is_no_ring_is_not_attached(ring_name, content):
     segment_path(ring_name).unlink()
 
 
-def test_a_ring_of_another_layout_version_is_refused_with_both_versions(ring, ring_name):
+@pytest.mark.parametrize("newer_by", [-1, -2, -3, 1, 41])
+def test_a_ring_of_another_layout_version_is_refused_with_both_versions(ring, ring_name, newer_by):
     content = bytearray(segment_path(ring.name).read_bytes())
     ours = int.from_bytes(content[8:12], "little")
-    content[8:12] = (ours + 41).to_bytes(4, "little")
+    theirs = ours + newer_by
+    content[8:12] = theirs.to_bytes(4, "little")
     foreign_segment(ring_name, content)
-    message = (
-        rf"'{ring_name}' has layout version {ours + 41}; this RingFeed reads version {ours}\. Run the same version"
-    )
+    message = rf"'{ring_name}' has layout version {theirs}; this RingFeed reads version {ours}\. Run the same version"
     with pytest.raises(ringfeed.LayoutMismatch, match=message):
         ringfeed.Ring.attach(ring_name)
     segment_path(ring_name).unlink()
