@@ -28,6 +28,15 @@ def fill(ring: ringfeed.Ring, numbers: Iterable[int]) -> None:
             slot.tag = number
 
 
+def fill_at_once(ring: ringfeed.Ring, numbers: list[int]) -> None:
+    """Do the same in one step: who waits for them sees all of them or none."""
+    with ring.claim(len(numbers)) as slots:
+        for row, number in enumerate(numbers):
+            for name in slots:
+                slots[name][row] = number
+        slots.tags = numbers
+
+
 def produce(pipe: Any, name: str, count: int) -> None:
     """Put `count` numbers as `fill` does, then finish the ring: for a process of its own."""
     with ringfeed.Ring.attach(name) as ring:

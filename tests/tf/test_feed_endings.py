@@ -11,7 +11,7 @@ import time
 
 import pytest
 import tensorflow as tf
-from feeding import WAITS, end_a_wait_by_ctrl_c, fill, first_numbers, produce
+from feeding import WAITS, end_a_wait_by_ctrl_c, fill, fill_at_once, first_numbers, produce
 
 import ringfeed
 from ringfeed.tf import dataset
@@ -192,7 +192,7 @@ def test_a_ctrl_c_that_the_program_handles_is_not_the_feeds_affair(ring, monkeyp
     slices = threading.Thread(target=lambda: [wait_until_waited(ring, "take") for _ in range(3)])
     slices.start()
     slices.join()  # at one place all the time, as inside TensorFlow, but here handlers run
-    fill(ring, [2, 3])
+    fill_at_once(ring, [2, 3])
     assert first_numbers(next(elements)) == [2, 3]
     ring.finish()  # ends the wait for the one after that
 
