@@ -114,3 +114,43 @@ def start(leaves_nothing_behind: None) -> Iterator[Callable[..., Child]]:
     yield start_child
     for child in started:
         child.end()
+
+
+# ---- Once more ---------------------------------------------------------------------------------------
+
+_MOST_FAILED = 5
+_passed: set[str] = set()
+_failed: set[str] = set()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add an option for machines whose load nobody controls: a fault that shows alone, too, is not a matter of load."""
+    parser.addoption(
+        "--once-more",
+        action="store_true",
+        help=f"run what did not pass in the last run, if at most {_MOST_FAILED} failed",
+    )
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.failed:
+        _failed.add(report.nodeid)
+    elif report.skipped or report.when == "call":
+        _passed.add(report.nodeid)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if not hasattr(session.config, "workerinput") and session.config.cache is not None:
+        session.config.cache.set("ringfeed/passed", sorted(_passed - _failed))
+        session.config.cache.set("ringfeed/failed", sorted(_failed))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--once-more") or config.cache is None:
+        return
+    failed, passed = config.cache.get("ringfeed/failed", []), set(config.cache.get("ringfeed/passed", []))
+    if len(failed) > _MOST_FAILED or not passed:
+        pytest.exit(f"{len(failed)} tests failed and {len(passed)} passed: once more would say nothing", 1)
+    config.hook.pytest_deselected(items=[item for item in items if item.nodeid in passed])
+    items[:] = [item for item in items if item.nodeid not in passed]
+    print("failed beside others, run alone now:", *failed or ["(none)"], sep="\n  ")
