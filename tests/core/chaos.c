@@ -101,8 +101,8 @@ static void remember_what_it_held(control *own, pid_t pid)
     now->count = 0;
     for (uint32_t slot = 0; slot < ring->slot_count; slot++) {
         uint64_t word = word_of(ring, slot);
-        if (rf_word_owner(word) != owner)
-            continue;
+        if (rf_word_owner(word) != owner || rf_word_state(word) == RF_STATE_READY)
+            continue; /* a READY one is nobody's */
         now->slots[now->count] = slot;
         now->words[now->count++] = word;
     }

@@ -58,6 +58,8 @@ static bool is_work(const watch *own, uint64_t word)
     rf_state state = rf_word_state(word);
     if (state == (own->produces ? RF_STATE_FREE : RF_STATE_READY))
         return true;
+    if (state == RF_STATE_READY) /* nobody's: there the number says how many failed over it */
+        return false;
     return rf_word_owner(word) && is_dead(own->ring, rf_word_owner(word));
 }
 

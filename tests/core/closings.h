@@ -28,7 +28,7 @@ static inline void close_something(rf_ring *ring)
             nanosleep(&(struct timespec){.tv_nsec = 30000000}, NULL);
             _exit(0);
         }
-        CHECK(child != -1);
+        CHECK_EQUAL(child == -1 ? errno : 0, 0);
     }
 }
 
