@@ -28,6 +28,7 @@ def memory_in_shm():
     return status.f_bfree * status.f_frsize
 
 
+@pytest.mark.usefixtures("quick_collection")
 def test_a_nameless_ring_works_and_leaves_no_entry_in_shared_memory():
     before = sorted(os.listdir(SHARED_MEMORY))
     with ringfeed.Ring.create_nameless(FIELDS, slots=8) as ring:
