@@ -38,6 +38,7 @@ LAYERS = [
         "item_board",
         "item_timeout",
         "item_order",
+        "kept_rows",
         "memory_files",
         "worker_identity",
         "worker_start",

@@ -19,6 +19,7 @@ from .blame import LEAST_ROWS, are_alike, telling_rows
 from .errors import ItemError, ModelError
 from .failures import message_of
 from .item_order import ItemOrder
+from .kept_rows import KeptRows, Rows
 from .workers import shorten
 
 _NO_ROWS: npt.NDArray[np.int64] = np.empty(0, np.int64)
@@ -54,37 +55,6 @@ class CommonError(Exception):
         self.error = error
 
 
-@dataclass
-class _Rows:
-    """Good rows in memory of their own, each with its item."""
-
-    arrays: dict[str, npt.NDArray[Any]]
-    indices: npt.NDArray[np.int64]
-    items: list[Any]
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def part(self, start: int, stop: int) -> _Rows:
-        arrays = {name: array[start:stop] for name, array in self.arrays.items()}
-        return _Rows(arrays, self.indices[start:stop], self.items[start:stop])
-
-    def sorted(self) -> _Rows:
-        """Return the rows in their items' order."""
-        if (self.indices[1:] > self.indices[:-1]).all():
-            return self
-        order = np.argsort(self.indices)
-        arrays = {name: array[order] for name, array in self.arrays.items()}
-        return _Rows(arrays, self.indices[order], [self.items[row] for row in order.tolist()])
-
-    @classmethod
-    def joined(cls, parts: Sequence[_Rows]) -> _Rows:
-        if len(parts) == 1:
-            return parts[0]
-        arrays = {name: np.concatenate([part.arrays[name] for part in parts]) for name in parts[0].arrays}
-        return cls(arrays, np.concatenate([part.indices for part in parts]), [x for part in parts for x in part.items])
-
-
 class ModelCalls:
     """Calls the model for the rows of one call of `predict` or `stream`.
 
@@ -110,21 +80,30 @@ class ModelCalls:
         self._batch_size = batch_size
         self.gathers = gathers
         self._order = order
-        self._kept: list[_Rows] = []  # with an order each part is in it
-        self._in_turn = 0  # of these, with an order: how many are behind no item that is missing
+        self._kept = KeptRows()
 
     @property
     def room(self) -> int:
         """Rows that the next call still has room for."""
-        return self._batch_size - (self._in_turn if self._order else sum(map(len, self._kept)))
+        return self._batch_size - self._in_turn
+
+    @property
+    def _in_turn(self) -> int:
+        """How many of the kept rows are behind no item that is missing."""
+        return len(self._kept) if self._order is None else self._kept.before(self._order.frontier)
 
     @property
     def waits_for_a_turn(self) -> bool:
         """Whether there are rows before whose turn others have to come."""
-        return self._order is not None and sum(map(len, self._kept)) > self._in_turn
+        return self._in_turn < len(self._kept)
 
     def add(
-        self, batch: Any, indices: npt.NDArray[np.int64], items: list[Any], good: npt.NDArray[np.bool_]
+        self,
+        batch: Any,
+        indices: npt.NDArray[np.int64],
+        items: list[Any],
+        good: npt.NDArray[np.bool_],
+        without: Sequence[int] = (),
     ) -> Iterator[Chunk]:
         """Run the model on the good rows of a batch, or keep them for the next call.
 
@@ -138,24 +117,35 @@ class ModelCalls:
             Of each row.
         good : array of bool
             Which rows the model is to see.
+        without : sequence of int
+            Items that turned out to have no row.
         """
         outcome: _Returned | _Raised | None = None
-        rows: _Rows | None = None
+        rows: Rows | None = None
         with batch:
-            if good.all() and not self._kept and self._is_a_call(indices):
+            all_good = bool(good.all())
+            if all_good and not len(self._kept) and self._is_a_call(indices):
                 outcome = self._outcome(batch)
             if good.any() and not isinstance(outcome, _Returned):
-                rows = _copied(batch, indices, items, good)
-        if self._order is not None:
-            self._order.settle(indices[good])
+                rows = Rows(batch, indices, items, is_lent=True)
+                rows = rows if all_good else rows.picked(np.flatnonzero(good))
+                if outcome is not None:
+                    rows = rows.copied()
+            if self._order is not None:
+                self._order.settle(indices[good])
+                self._order.settle(np.asarray(without, np.int64))
+            if rows is not None and outcome is None:
+                self._kept.add(rows)
+                rows = self._next_call()
+                self._kept.settle()
         if isinstance(outcome, _Returned):
             yield Chunk(indices, outcome.outputs)
         elif isinstance(outcome, _Raised):
             assert rows is not None
             yield from self._blamed(rows, outcome.error)
         elif rows is not None:
-            self._kept.append(rows if self._order is None else rows.sorted())
-            yield from self._due()
+            yield from self._run(rows)
+        yield from self._due()
 
     def _is_a_call(self, indices: npt.NDArray[np.int64]) -> bool:
         """Tell whether these rows are what the model is to be given next."""
@@ -164,14 +154,13 @@ class ModelCalls:
     def keep(self, batch: Any, indices: npt.NDArray[np.int64], items: list[Any], good: npt.NDArray[np.bool_]) -> None:
         """Keep the good rows of a batch for the next call, and release it. They are the next in the items' order."""
         with batch:
-            self._kept.append(_copied(batch, indices, items, good))
+            self._kept.add(Rows(batch, indices, items).picked(np.flatnonzero(good)).copied())
         if self._order is not None:
             self._order.settle(indices[good])
-            self._in_turn += int(good.sum())
 
     def add_row(self, arrays: dict[str, npt.NDArray[Any]], index: int, item: Any) -> Iterator[Chunk]:
         """Keep one row, each array of shape (1, ...), and run the model when `batch_size` are there."""
-        self._kept.append(_Rows(arrays, np.array([index], np.int64), [item]))
+        self._kept.add(Rows(arrays, np.array([index], np.int64), [item]))
         if self.room <= 0:
             yield from self.rest()
 
@@ -181,37 +170,32 @@ class ModelCalls:
             self._order.settle(np.asarray(indices, np.int64))
             yield from self._due()
 
-    def _due(self) -> Iterator[Chunk]:
-        """Run the model on whole batches of the rows that were kept."""
+    def _next_call(self) -> Rows | None:
+        """Return the rows of the next call, if they are there."""
+        if not len(self._kept):
+            return None
         if self._order is None:
-            if self.room <= 0 or not self.gathers:
-                yield from self.rest()
-            return
-        self._in_turn = sum(int(np.searchsorted(part.indices, self._order.frontier)) for part in self._kept)
-        if self._in_turn < self._batch_size:
-            return
-        rows = _Rows.joined(self._kept).sorted()
-        whole = self._in_turn - self._in_turn % self._batch_size
-        self._in_turn -= whole
-        self._kept = [rows.part(whole, len(rows))] if whole < len(rows) else []
-        for start in range(0, whole, self._batch_size):
-            yield from self._run(rows.part(start, start + self._batch_size))
+            return self._kept.taken(len(self._kept), in_order=False) if self.room <= 0 or not self.gathers else None
+        return self._kept.taken(self._batch_size, in_order=True) if self.room <= 0 else None
+
+    def _due(self) -> Iterator[Chunk]:
+        """Run the model on the calls that are complete."""
+        while (rows := self._next_call()) is not None:
+            yield from self._run(rows)
 
     def rest(self) -> Iterator[Chunk]:
         """Run the model on the rows that were kept, and are less than a batch."""
-        kept, self._kept, self._in_turn = self._kept, [], 0
-        if kept:
-            rows = _Rows.joined(kept)
-            yield from self._run(rows if self._order is None else rows.sorted())
+        if len(self._kept):
+            yield from self._run(self._kept.taken(len(self._kept), in_order=self._order is not None))
 
-    def _run(self, rows: _Rows, looks_for_common: bool = True) -> Iterator[Chunk]:
+    def _run(self, rows: Rows, looks_for_common: bool = True) -> Iterator[Chunk]:
         outcome = self._outcome(rows.arrays)
         if isinstance(outcome, _Raised):
             yield from self._blamed(rows, outcome.error, looks_for_common)
         else:
             yield Chunk(rows.indices, outcome.outputs)
 
-    def _blamed(self, rows: _Rows, error: Exception, looks_for_common: bool = True) -> Iterator[Chunk]:
+    def _blamed(self, rows: Rows, error: Exception, looks_for_common: bool = True) -> Iterator[Chunk]:
         """Halve rows over which the model raised, until the error belongs to single ones."""
         if len(rows) == 1:
             yield self._failures(rows, error)
@@ -223,7 +207,7 @@ class ModelCalls:
         for part in (rows.part(0, middle), rows.part(middle, len(rows))):
             yield from self._run(part, looks_for_common=False)
 
-    def _unless_common(self, rows: _Rows) -> Iterator[Chunk]:
+    def _unless_common(self, rows: Rows) -> Iterator[Chunk]:
         """Run some rows alone; where each fails with the same words, that is the error of all of them."""
         errors: list[Exception] = []
         chunks: list[Chunk] = []
@@ -247,7 +231,7 @@ class ModelCalls:
             if behind - before > 1:
                 yield from self._run(rows.part(before + 1, behind), looks_for_common=False)
 
-    def _failures(self, rows: _Rows, error: Exception) -> Chunk:
+    def _failures(self, rows: Rows, error: Exception) -> Chunk:
         pairs = zip(rows.indices, rows.items, strict=True)
         return Chunk.of_failures([model_error(error, int(index), item) for index, item in pairs])
 
@@ -274,11 +258,6 @@ class _Returned:
 @dataclass
 class _Raised:
     error: Exception
-
-
-def _copied(batch: Any, indices: npt.NDArray[np.int64], items: list[Any], good: npt.NDArray[np.bool_]) -> _Rows:
-    arrays = {name: batch[name][good] for name in batch}
-    return _Rows(arrays, indices[good], [item for item, is_good in zip(items, good.tolist(), strict=True) if is_good])
 
 
 def let_go(error: BaseException) -> None:

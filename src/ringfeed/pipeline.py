@@ -83,6 +83,8 @@ class Pipeline:
         Does each worker have a task ring of its own?
     trials : LayoutTrials, optional
         Whether the model takes what the first item of a call came out as; by default it does.
+    call_apart : callable, optional
+        In place of `call_model` where the batches of a call without `linger` are not in the items' order.
     """
 
     def __init__(
@@ -94,15 +96,17 @@ class Pipeline:
         slots: int | None,
         one_part_per_worker: bool,
         trials: LayoutTrials | None = None,
+        call_apart: Callable[[Any, Any], Any] | None = None,
     ) -> None:
         self._pool = pool
         self._call_model = call_model
+        self._call_apart = call_model if call_apart is None else call_apart
         self._wanted = wanted
         self._trials = LayoutTrials(lambda *_: None, wanted, raises=True) if trials is None else trials
         self._batch_size = batch_size
         self._slots = slots
         self._parts = len(pool) if one_part_per_worker else 1
-        self._parts_are_in_step = not one_part_per_worker
+        self._is_in_order = self._parts == 1
         self._call = 0
         self._layout: RowLayout | None = None
         self._message_bytes = _LEAST_MESSAGE_BYTES
@@ -147,8 +151,10 @@ class Pipeline:
         self._call = (self._call + 1) % _CALLS
         self._failure_texts.clear()
         self._trials.begin()
-        order = ItemOrder() if linger is None and self._parts_are_in_step else None
-        calls = ModelCalls(self._model_of_rows, batch_size, gathers=linger is None, order=order)
+        order = ItemOrder() if linger is None and self._is_in_order else None
+        is_apart = linger is None and order is None
+        call = self._model_of_rows_apart if is_apart else self._model_of_rows
+        calls = ModelCalls(call, batch_size, gathers=linger is None, order=order)
         try:
             done = yield from self._first_item(source, batch_size, calls, progress)
         except CommonError as common:
@@ -168,6 +174,10 @@ class Pipeline:
     def _model_of_rows(self, rows: Any) -> Any:
         assert self._layout is not None
         return self._call_model(rows, self._layout.template)
+
+    def _model_of_rows_apart(self, rows: Any) -> Any:
+        assert self._layout is not None
+        return self._call_apart(rows, self._layout.template)
 
     # ---- the first item ------------------------------------------------------------------------------
 
@@ -359,10 +369,10 @@ class Pipeline:
                 preprocess_error(failure, int(indices[row]), items[row], self._pool.last_death)
                 for row, failure in said.items()
             ]
-            yield from yielded(calls.add(batch, indices, items, good))
+            without = [failure.index for failure in failures]
+            yield from yielded(calls.add(batch, indices, items, good, without))
             if failures:
                 yield from yielded([Chunk.of_failures(failures)])
-                yield from yielded(calls.leave_out([failure.index for failure in failures]))
             interrupts.check()
             progress.show_ring(rows.stats, len(self._pool))
             self._mend()

@@ -109,11 +109,14 @@ class Predictor:
     were refused or the items end.
 
     Results are in the items' order, and so are the rows of each model call in `predict`: batches are those of Keras,
-    but for items that failed, which have no row. A row that comes before its turn is copied, and waits. In `stream` a
-    call has the rows that are ready: a model whose output for one row depends on other rows (a maximum over the batch,
-    a normalisation by its mean) gives numbers there that change from run to run. So it would in `predict` where each
-    worker has a share of its own (`partition`): the first batch is tried in parts, and a model that is seen to mix
-    rows is refused.
+    but for items that failed, which have no row. Where the model raises over a row, the others of its batch are run in
+    parts. A row that comes before its turn is copied, and waits.
+
+    In `stream` a call has the rows that are ready: a model whose output for one row depends on other rows (a maximum
+    over the batch, a normalisation by its mean) gives numbers there that change from run to run. So it would in
+    `predict` where several workers have shares of their own (`partition`): the first batch of two rows or more is tried
+    in parts, and a model that is seen to mix rows is refused. One that changes a state or draws random numbers is not
+    tried.
 
     Each number that `preprocess` returns reaches the model as it is, or the item fails with `SampleMismatch`: integers
     are never cut to a smaller dtype. Floats of another width become what the model takes, as in Keras.
@@ -170,14 +173,13 @@ class Predictor:
                 self._pool.close()
             raise
         # Neither refers to the Predictor: one that is dropped ends its workers.
-        call_model: Callable[..., Any] = functools.partial(_call_model, self._runner)
+        call_model = functools.partial(_call_model, self._runner)
         wanted = _wanted(self._runner) if bound is None else bound
         trials = LayoutTrials(functools.partial(_try_model, self._runner), wanted, raises=on_error == "raise")
         if self._pool is not None:
             one_part_each = partition != "dynamic"
-            if one_part_each:
-                call_model = RowsApart(call_model, functools.partial(call_model, is_trial=True), partition)
-            self._flow = Pipeline(self._pool, call_model, wanted, self._batch_size, slots, one_part_each, trials)
+            apart = RowsApart(call_model, functools.partial(call_model, is_trial=True), partition)
+            self._flow = Pipeline(self._pool, call_model, wanted, self._batch_size, slots, one_part_each, trials, apart)
         elif preprocess is not None:
             info = WorkerInfo(0, 1, secrets.randbits(64))
             if initializer is not None:

@@ -39,17 +39,20 @@ class SlotFiller:
         self._fields = list(rows.spec.values())
         self._lends_slots: bool | None = None  # the first item shows it, in memory of its own
 
-    def fill(self, tag: int, write: Callable[[Any], object], begin: Callable[[int], None] | None) -> Failure | None:
+    def fill(
+        self, slot: Any, tag: int, write: Callable[[Any], object], begin: Callable[[int], None] | None
+    ) -> Failure | None:
         """Call ``write(out)`` and publish what is in `out`; return what it raised, or None.
 
         Parameters
         ----------
+        slot : Claim
+            Of one slot; it is published, or discarded where something was raised.
         begin : callable or None
             Called with the tag once a slot is there and `write` is about to be called.
         """
         if not self._lends_slots:
-            return self._fill_memory(tag, write, begin)
-        slot = self._rows.claim()
+            return self._fill_memory(slot, tag, write, begin)
         arrays = [slot[field.name] for field in self._fields]
         _set_to_zero(arrays)
         failure, is_kept = self._call(tag, write, arrays, begin)
@@ -59,7 +62,7 @@ class SlotFiller:
             arrays = [array.copy() for array in arrays]
             slot.discard()  # it stays claimed until the function lets go; what is written there late goes nowhere
             if failure is None:
-                self._publish(tag, arrays)
+                self._publish(self._rows.claim(), tag, arrays)
             return failure
         arrays.clear()  # a slot that is looked at when it is published is kept from takers' recycling
         if failure is None:
@@ -70,14 +73,16 @@ class SlotFiller:
         return failure
 
     def _fill_memory(
-        self, tag: int, write: Callable[[Any], object], begin: Callable[[int], None] | None
+        self, slot: Any, tag: int, write: Callable[[Any], object], begin: Callable[[int], None] | None
     ) -> Failure | None:
         arrays = [_own_memory(field) for field in self._fields]
         failure, is_kept = self._call(tag, write, arrays, begin)
         if self._lends_slots is None:
             self._lends_slots = not is_kept
         if failure is None:
-            self._publish(tag, arrays)
+            self._publish(slot, tag, arrays)
+        else:
+            slot.discard()
         return failure
 
     def _call(
@@ -95,8 +100,8 @@ class SlotFiller:
             failure = raised(error)
         return failure, _references(arrays) != before
 
-    def _publish(self, tag: int, arrays: _Arrays) -> None:
-        with self._rows.claim() as slot:
+    def _publish(self, slot: Any, tag: int, arrays: _Arrays) -> None:
+        with slot:
             for field, array in zip(self._fields, arrays, strict=True):
                 slot[field.name] = array
             slot.tag = tag

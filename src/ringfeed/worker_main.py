@@ -160,6 +160,7 @@ class _Worker:
             while True:
                 # One at a time: what else this worker held would wait for it, and be blamed for its death.
                 with tasks.take(1, while_waiting=self._has_other_orders) as task:
+                    writer.claim()
                     tag, deliveries = task.only_record()
                     if deliveries == 1 or not self._refuse(writer, tag, deliveries):
                         message = task["message"][0]
@@ -204,16 +205,20 @@ class _Writer:
         self._only = order.layout.fields[0]
         self._is_one_array = order.layout.picked == 0
         self._filler = SlotFiller(rows, order.layout.template)
+        self._slot: Any = None
+
+    def claim(self) -> None:
+        """Claim the slot of the next item, as soon as that was taken.
+
+        So slots lie in the order of their items, nearly always, and batches need no copy to be so, too.
+        """
+        self._slot = self._rows.claim()
 
     def write(self, tag: int, function: Callable[..., Any], message: Any) -> None:
-        """Call ``function(item)`` and copy what it returns into a slot.
-
-        The slot is claimed first: so slots are in the order of their items, nearly always, and batches need no copy to
-        be so, too.
-        """
+        """Call ``function(item)`` and copy what it returns into the slot."""
         failure: Failure | None = None
         leaves = None
-        slot = self._rows.claim()
+        slot, self._slot = self._slot, None
         if self.begin is not None:
             self.begin(tag)
         try:
@@ -244,8 +249,9 @@ class _Writer:
 
     def fill(self, tag: int, function: Callable[..., Any], message: Any) -> None:
         """Call ``function(item, out)`` with zeros in `out`, over the slot itself if the function lets go of it."""
+        slot, self._slot = self._slot, None
         failure = self._filler.fill(
-            tag, lambda out: function(read_item(message, self._spill_descriptor), out), self.begin
+            slot, tag, lambda out: function(read_item(message, self._spill_descriptor), out), self.begin
         )
         if failure is not None:
             self.fail(tag, failure)
@@ -253,8 +259,9 @@ class _Writer:
     def fail(self, tag: int, failure: Failure) -> None:
         """Say why, then publish a row that holds nothing, so that the predictor counts the item."""
         self._say(tag, failure)
-        with self._rows.claim() as slot:
-            slot.tag = tag | FAILED
+        slot, self._slot = self._slot or self._rows.claim(), None
+        slot.tag = tag | FAILED
+        slot.publish()
 
     def _say(self, tag: int, failure: Failure) -> None:
         body = _packed(failure)

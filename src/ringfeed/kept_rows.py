@@ -1,0 +1,152 @@
+"""Good rows that wait for their call of the model, each with its item; and the next ones of them, put together.
+
+It may not know rings or models. Rows are copied once when they leave their batch, and once when their call is put
+together, into memory that TensorFlow can borrow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .items import aligned_room
+
+Indices = npt.NDArray[np.int64]
+
+_LARGE_ROW_BYTES = 4096
+"""From here on a row is copied by a call of its own, which is cheaper than NumPy's copy by an index array."""
+
+
+@dataclass
+class Rows:
+    """Rows of arrays, and the item of each row.
+
+    Attributes
+    ----------
+    arrays : mapping of str to array of shape (any, ...)
+        A batch, while it is held, or memory of their own.
+    indices : array of int64, shape (rows,)
+        The rows' items.
+    items : list
+    places : array of int64, shape (rows,), or None
+        Where each row lies in the arrays; None where they have these rows alone, in this order.
+    is_lent : bool
+        The arrays are those of a batch that will be released.
+    """
+
+    arrays: Mapping[str, npt.NDArray[Any]]
+    indices: Indices
+    items: list[Any]
+    places: Indices | None = None
+    is_lent: bool = False
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def picked(self, rows: Indices) -> Rows:
+        """Return some of the rows, over the same arrays."""
+        places = rows if self.places is None else self.places[rows]
+        return Rows(self.arrays, self.indices[rows], [self.items[row] for row in rows.tolist()], places, self.is_lent)
+
+    def part(self, start: int, stop: int) -> Rows:
+        """Return rows next to each other."""
+        if self.places is not None:
+            return self.picked(np.arange(start, stop))
+        arrays = {name: array[start:stop] for name, array in self.arrays.items()}
+        return Rows(arrays, self.indices[start:stop], self.items[start:stop], None, self.is_lent)
+
+    def copied(self) -> Rows:
+        """Return the rows in memory of their own."""
+        return gathered([self])
+
+
+def gathered(parts: Sequence[Rows], order: Indices | None = None) -> Rows:
+    """Return rows of several parts, put together in memory of their own that starts on 64 bytes.
+
+    Parameters
+    ----------
+    parts : sequence of Rows
+        One at least, of the same arrays.
+    order : array of int64, optional
+        Which rows, counted through all parts, and in which order; by default all in theirs.
+    """
+    counts = [len(part) for part in parts]
+    of_part = np.repeat(np.arange(len(parts)), counts)
+    row_of = np.concatenate([np.arange(count) for count in counts])
+    if order is not None:
+        of_part, row_of = of_part[order], row_of[order]
+    indices = np.empty(len(row_of), np.int64)
+    items: list[Any] = [None] * len(row_of)
+    first = parts[0].arrays
+    arrays = {name: _aligned(len(row_of), first[name]) for name in first}
+    for number, part in enumerate(parts):
+        targets = np.flatnonzero(of_part == number)
+        rows = row_of[targets]
+        indices[targets] = part.indices[rows]
+        for target, row in zip(targets.tolist(), rows.tolist(), strict=True):
+            items[target] = part.items[row]
+        places = rows if part.places is None else part.places[rows]
+        for name, target_array in arrays.items():
+            _copy(target_array, targets, part.arrays[name], places)
+    return Rows(arrays, indices, items)
+
+
+def _aligned(rows: int, like: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    length = rows * like[:0].itemsize * int(np.prod(like.shape[1:], dtype=np.int64))
+    return np.ndarray((rows, *like.shape[1:]), like.dtype, aligned_room(length).data)
+
+
+def _copy(target: npt.NDArray[Any], targets: Indices, source: npt.NDArray[Any], places: Indices) -> None:
+    if len(targets) == 0:
+        return
+    if int(targets[-1]) - int(targets[0]) == len(targets) - 1 and (np.diff(places) == 1).all():
+        target[targets[0] : targets[-1] + 1] = source[places[0] : places[-1] + 1]
+    elif target[:1].nbytes >= _LARGE_ROW_BYTES:
+        for to, place in zip(targets.tolist(), places.tolist(), strict=True):
+            target[to] = source[place]
+    else:
+        target[targets] = source[places]
+
+
+class KeptRows:
+    """Rows in the order of their items, or as they came."""
+
+    def __init__(self) -> None:
+        self._parts: list[Rows] = []
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts))
+
+    def add(self, rows: Rows) -> None:
+        """Keep rows. Those of a batch are copied by `settle`, before it is released."""
+        if len(rows):
+            self._parts.append(rows)
+
+    def settle(self) -> None:
+        """Copy what is left of a batch."""
+        self._parts = [part.copied() if part.is_lent else part for part in self._parts]
+
+    def before(self, frontier: int) -> int:
+        """Return how many rows are of items below a number."""
+        return sum(int((part.indices < frontier).sum()) for part in self._parts)
+
+    def taken(self, count: int, in_order: bool) -> Rows:
+        """Return so many rows, and keep them no longer: those of the first items, or those that came first."""
+        numbers = np.concatenate([part.indices for part in self._parts])
+        order = (np.argsort(numbers) if in_order else np.arange(len(numbers)))[:count]
+        taken = gathered(self._parts, order)
+        left = np.ones(len(numbers), bool)
+        left[order] = False
+        parts, self._parts, start = self._parts, [], 0
+        for part in parts:
+            here = left[start : start + len(part)]
+            start += len(part)
+            if here.all():
+                self._parts.append(part)
+            elif here.any():
+                self._parts.append(part.picked(np.flatnonzero(here)))
+        return taken
