@@ -116,7 +116,8 @@ static void note_failures(rf_lease *lease, uint32_t row, uint32_t failures)
 
 void rf_lease_show(rf_lease *lease, int shown)
 {
-    if (lease->is_claim || lease->generation != rf_load_relaxed(&rf_fork_generation))
+    if (lease->is_claim || lease->rows > 1 ||
+        lease->generation != rf_load_relaxed(&rf_fork_generation))
         return;
     for (uint32_t row = 0; row < lease->rows; row++)
         note_failures(lease, row, lease->failures + (shown != 0));
