@@ -290,7 +290,7 @@ static void give_rows_back(rf_lease *lease)
     for (uint32_t row = 0; row < lease->rows; row++) {
         _Atomic uint64_t *place = &ring->words[rf_lease_slot(lease, row)];
         uint32_t failures = failures_before(lease, row) + (lease->failed && !lease->unseen);
-        uint64_t word = lease->words[row], next = rf_ready_word(rf_word_epoch(word), failures);
+        uint64_t word = lease->words[row], next = rf_ready_again(rf_word_epoch(word), failures);
         note_failures(lease, row, failures);
         /* Acquire and release: the swap goes on with R1 for the next taker. Without success the producer
          * has let go of its view meanwhile, and the pin is gone. */
