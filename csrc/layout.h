@@ -72,14 +72,17 @@ static inline uint64_t rf_word_epoch(uint64_t word)
 }
 
 /* What a READY word of a ring says in the owner's place: in the lower 8 bits how many takers failed over the record,
- * because they died or said so; in the upper 4 how often its link was written anew. */
+ * because they died or said so; in the upper 4 how often its link was written anew, the most where it is READY again. */
 enum { RF_MOST_FAILURES = UINT8_MAX, RF_MOST_TURNS = 15 };
 #define RF_ONE_TURN (UINT64_C(1) << 12)
 
-static inline uint64_t rf_ready_word(uint64_t epoch, uint32_t failures)
+/* Of a record that was taken before. It has had every turn: what follows it may have been taken as well, so no other
+ * record is put in front of it any more (order.c). */
+static inline uint64_t rf_ready_again(uint64_t epoch, uint32_t failures)
 {
     return rf_word(RF_STATE_READY, failures > RF_MOST_FAILURES ? RF_MOST_FAILURES : failures,
-                   epoch);
+                   epoch) |
+           RF_MOST_TURNS * RF_ONE_TURN;
 }
 
 static inline uint32_t rf_word_failures(uint64_t word)

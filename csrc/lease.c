@@ -116,7 +116,8 @@ static void note_failures(rf_lease *lease, uint32_t row, uint32_t failures)
 
 void rf_lease_show(rf_lease *lease, int shown)
 {
-    if (lease->is_claim || lease->generation != rf_load_relaxed(&rf_fork_generation))
+    if (lease->is_claim || lease->rows > 1 ||
+        lease->generation != rf_load_relaxed(&rf_fork_generation))
         return;
     for (uint32_t row = 0; row < lease->rows; row++)
         note_failures(lease, row, lease->failures + (shown != 0));
@@ -289,7 +290,7 @@ static void give_rows_back(rf_lease *lease)
     for (uint32_t row = 0; row < lease->rows; row++) {
         _Atomic uint64_t *place = &ring->words[rf_lease_slot(lease, row)];
         uint32_t failures = failures_before(lease, row) + (lease->failed && !lease->unseen);
-        uint64_t word = lease->words[row], next = rf_ready_word(rf_word_epoch(word), failures);
+        uint64_t word = lease->words[row], next = rf_ready_again(rf_word_epoch(word), failures);
         note_failures(lease, row, failures);
         /* Acquire and release: the swap goes on with R1 for the next taker. Without success the producer
          * has let go of its view meanwhile, and the pin is gone. */

@@ -122,7 +122,7 @@ static _Atomic uint64_t *undo(rf_ring *ring, uint32_t slot, uint64_t seen, rf_co
         atomic_compare_exchange_strong_explicit(deliveries, &before, rf_delivered(epoch, 1, 0),
                                                 memory_order_relaxed, memory_order_relaxed);
     /* What the dead was not shown it has not failed over: it has left word of that (take_run). */
-    uint64_t ready = rf_ready_word(epoch, rf_failures(before, epoch)) | (seen & RF_PIN);
+    uint64_t ready = rf_ready_again(epoch, rf_failures(before, epoch)) | (seen & RF_PIN);
     /* Acquire and release: the swap goes on with R1 for the next taker. */
     return rf_cas_acq_rel(&ring->words[slot], seen, ready) ? &counters->redelivered : NULL;
 }

@@ -6,7 +6,8 @@
  * one was claimed goes first. Claims that overlap in time have no order. Where threads share the handle, or one thread
  * publishes its claims crosswise, those are put into the chain in the order of their slots, so that they lie in a row
  * for takers: a record goes in front of those at the chain's end that overlap it and lie behind it. The first of these
- * gets a new link, and its word a new turn: a taker that had read the old link does not get the record by it.
+ * gets a new link, and its word a new turn: a taker that had read the old link does not get the record by it. Nothing
+ * goes in front of a record that was taken before and is READY again, for what lies behind that one may be taken.
  *
  * It may not know what a record is. Everything here happens between begin_ and end_publishing (claim.c).
  */
@@ -56,22 +57,27 @@ uint64_t rf_chain_find_place(rf_ring *ring, uint32_t slot, uint64_t since, uint3
                                     : at(chain, RF_CHAIN_ENTRIES)->last;
 }
 
-/* Have `link` name `before` from now on. False: it was taken meanwhile. */
+/* Have the record that `link` names come behind `before` from now on. False: it was taken meanwhile, and may be READY
+ * again. */
 static bool link_anew(rf_ring *ring, uint64_t link, uint64_t before)
 {
     uint32_t slot = rf_link_slot(link);
-    uint64_t word;
-    while (is_ready(ring, link, &word)) {
+    uint64_t own = rf_load_acquire(&ring->links[slot]), now = own, word;
+    while (is_ready(ring, link, &word) && rf_word_turn(word) < RF_MOST_TURNS) {
         /* From what we wrote there: should the slot have been recycled meanwhile, its new link is another one.
          * R18 -> A18 (must_wait): who finds `before` by this link finds it READY, or sees what became of it. */
-        uint64_t old = rf_load_acquire(&ring->links[slot]), now;
-        if (!is_ready(ring, link, &now) || !rf_cas_acq_rel(&ring->links[slot], old, before))
-            continue;
+        if (!rf_cas_acq_rel(&ring->links[slot], now, before))
+            return false;
+        now = before;
         RF_STEP("publish: link written anew, turn not counted");
         /* A taker that has read the old link swaps from the old word, and fails. */
         if (rf_cas_acq_rel(&ring->words[slot], word, word + RF_ONE_TURN))
             return true;
     }
+    /* It may come again, and `before` be put behind it: then the two would wait for each other. R18 -> A18 for the
+     * record that our link named at first. */
+    if (now != own)
+        rf_cas_acq_rel(&ring->links[slot], before, own);
     return false;
 }
 

@@ -147,6 +147,7 @@ static uint32_t take_run(rf_ring *ring, uint32_t first, uint32_t rows, bool unse
     if (!count)
         return 0;
     int64_t now = rf_now_ns();
+    unseen = unseen && count == 1; /* several are counted over at once, whoever sees them */
     RF_STEP("take: run taken, deliveries not counted");
     for (uint32_t row = 0; row < count; row++) {
         rf_use *use = &ring->uses[rf_wrap(ring, first + row)];

@@ -305,7 +305,8 @@ RF_API void rf_lease_fail(rf_lease *lease);
 RF_API uint32_t rf_lease_failures(const rf_lease *lease);
 /* Did so many fail that its one row is to be set aside (rf_options.max_deliveries)? Its release counts as that. */
 RF_API int rf_lease_is_dead_letter(const rf_lease *lease);
-/* Of a batch that was taken `unseen`: from now on, or no longer, this taker fails over it by dying. */
+/* Of a batch of one row that was taken `unseen`: from now on, or no longer, this taker fails over it by dying. Of several
+ * rows: nothing, for over these it does. */
 RF_API void rf_lease_show(rf_lease *lease, int shown);
 /* Cut a batch in two: it keeps its first `rows`, the others are the lease that is returned. NULL: no
  * memory, or it is no batch of more rows that this reference holds alone. */

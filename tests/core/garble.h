@@ -69,7 +69,7 @@ static inline uint32_t make_circle(const garbler *own)
         uint64_t epoch = rf_word_epoch(word_of(own->ring, slot));
         atomic_store(&own->ring->links[slot], link_to(own, next));
         atomic_store(&own->ring->words[slot],
-                     rf_ready_word(epoch, random_below(4) ? 0 : random_below(4)));
+                     rf_ready_again(epoch, random_below(4) ? 0 : random_below(4)));
         slot = next;
     }
     return 2 * length;

@@ -116,6 +116,40 @@ static void test_not_seen(void)
     close_ring(ring);
 }
 
+static rf_lease *take_together(rf_ring *ring, uint32_t rows)
+{
+    rf_take_request request = {.max_rows = rows, .min_rows = rows, .unseen = 1};
+    rf_lease *lease;
+    CHECK_EQUAL(rf_take(ring, &request, &lease), RF_OK);
+    CHECK_EQUAL(rf_lease_rows(lease), rows);
+    return lease;
+}
+
+/* Only of one that comes alone can it be said whether it was shown. */
+static void test_several_unseen(void)
+{
+    rf_ring *ring = ring_with(4, 3, 1);
+    rf_record records[3];
+    put(ring, 1);
+    put(ring, 2);
+    fail_over(take(ring, 4));
+    put(ring, 3);
+    rf_lease *batch = take_together(ring, 3);
+    rf_lease_records(batch, records);
+    for (uint32_t row = 0; row < 3; row++)
+        CHECK_EQUAL(records[row].failures, row < 2);
+    rf_lease_show(batch, 1);
+    rf_lease_show(batch, 0);
+    rf_lease_give_back(batch);
+    rf_lease_drop(batch);
+    for (uint32_t slot = 0; slot < 3; slot++)
+        CHECK_EQUAL(rf_word_failures(word_of(ring, slot)), slot < 2);
+    fail_over(take_together(ring, 3));
+    for (uint32_t slot = 0; slot < 3; slot++)
+        CHECK_EQUAL(rf_word_failures(word_of(ring, slot)), 1u + (slot < 2));
+    close_ring(ring);
+}
+
 static void test_without_limit(void)
 {
     rf_ring *ring = ring_with(2, 0, 1);
@@ -229,6 +263,7 @@ static const test tests[] = {
     {"a record comes alone behind a failure, and is set aside after so many", test_set_aside},
     {"a dead letter is handed out to who asks for it", test_handed_out},
     {"what is given back unseen is no failure, however often", test_not_seen},
+    {"of several records that are waited for, each keeps its own failures", test_several_unseen},
     {"without a limit a record comes for ever", test_without_limit},
     {"a ring that does not redeliver drops what was failed over", test_dropped},
     {"a taker that dies has failed over what it was shown", test_deaths},

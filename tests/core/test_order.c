@@ -126,6 +126,31 @@ static void test_crossed_with_a_taker(void)
     close_ring(ring);
 }
 
+/* What lies behind a record that comes again may be in somebody's hands: nothing is put in front of it any more. */
+static void test_crossed_with_a_record_that_comes_again(void)
+{
+    rf_ring *ring = create_ring(8);
+    rf_lease *first = claim(ring, 1);
+    publish(claim(ring, 2), 2, 2);
+    rf_lease *again = take(ring, 1), *held = take(ring, 1);
+    CHECK_EQUAL(number_at(held, 0), 3);
+    rf_lease_give_back(again);
+    rf_lease_drop(again);
+    publish(first, 1, 1);
+    put(ring, 4); /* it was claimed behind 1, and its link names 3, which is taken */
+    bool taken = false;
+    for (uint32_t i = 0; i < 3; i++) {
+        atomic_store(&ring->header->take_cursor, 3);
+        rf_lease *batch = take(ring, 1);
+        CHECK(number_at(batch, 0) != 4 || taken);
+        taken |= number_at(batch, 0) == 1;
+        rf_lease_drop(batch);
+    }
+    rf_lease_drop(held);
+    expect_all_free(ring);
+    close_ring(ring);
+}
+
 static void test_skipped_slots(void)
 {
     rf_ring *ring = create_ring(4), *other = attach_ring();
@@ -406,6 +431,8 @@ static const test tests[] = {
     {"a record that was claimed behind two that crossed follows both", test_behind_crossed_claims},
     {"a taker that is faster than who publishes crosswise breaks no order",
      test_crossed_with_a_taker},
+    {"a record that comes again is not put behind what was claimed before it",
+     test_crossed_with_a_record_that_comes_again},
     {"a record in a slot that was skipped waits for the older ones", test_skipped_slots},
     {"a batch ends where the next record in place is not the next in order",
      test_a_batch_ends_where_the_order_does},

@@ -1,0 +1,415 @@
+/*
+ * Takers fail over records, are killed over them, give them back and split their batches, patient ones beside hasty ones;
+ * producers publish claims crosswise, discard some and are killed in between. As many are killed as the first argument
+ * says.
+ *
+ *     chaos_failures 10000 [seed]
+ *
+ * Each published record is released once, or becomes a dead letter once. Each delivery is held against the books: how
+ * often the record came, how many takers failed over it, whether it comes alone, whether it is a dead letter.
+ *
+ * A victim is stopped before it is killed: what the words say it has taken then dies with it, and the books are told how
+ * many takers have failed over that. Where it stood inside a call, that may be one more or not; the next delivery tells.
+ *
+ * Out of order. A record says how many its producer's threads had published before it was claimed. Who has it in hand
+ * looks at the words: none of those may still be READY and never delivered. Links are not asked, for they may be wrong.
+ *
+ * Stalled: as in chaos_workers.h. What lies in dead hands may take LATE_LOOKS slices, for who looks after it is killed, too.
+ *
+ * A kind of event that never happened fails the run.
+ */
+#include "chaos_failing.h"
+
+enum { PHASES = 10, HANG_SECONDS = 10 };
+
+/* ---- Producers ------------------------------------------------------------------------------ */
+
+typedef struct lane {
+    rf_ring *ring;
+    _Atomic uint64_t *told; /* of all threads of its process */
+    uint64_t producer;
+    uint32_t thread;
+    watch watch;
+} lane;
+
+typedef struct open_claim {
+    rf_lease *lease;
+    uint64_t told[THREADS]; /* before it was made */
+} open_claim;
+
+static void note_told(const lane *own, uint64_t *told)
+{
+    for (uint32_t thread = 0; thread < THREADS; thread++)
+        told[thread] = atomic_load(&own->told[thread]);
+}
+
+static uint64_t write_record(const lane *own, payload *record, uint64_t number,
+                             const uint64_t *told)
+{
+    CHECK(number < NUMBERS_PER_LANE);
+    fill(record, own->producer, number);
+    record->filling[0] = own->thread;
+    memcpy(&record->filling[1], told, THREADS * sizeof *told);
+    record->checksum = checksum_of(record);
+    return tag_of(record);
+}
+
+/* A wait for a slot is over. False: there was none before the deadline. */
+static bool end_wait(lane *own, rf_status status, int64_t deadline_ns)
+{
+    memset(&own->watch, 0, sizeof own->watch);
+    CHECK(status == RF_OK || (status == RF_FULL && deadline_ns != RF_FOREVER));
+    return status == RF_OK;
+}
+
+static void put_one(lane *own, int64_t deadline_ns)
+{
+    payload record;
+    const void *sources[1] = {&record};
+    uint64_t told[THREADS];
+    rf_status status;
+    note_told(own, told);
+    uint64_t tag = write_record(own, &record, told[own->thread], told);
+    while ((status = rf_put(own->ring, sources, tag, deadline_ns)) == RF_AGAIN)
+        look_around(own->ring, &own->watch, RF_STATE_FREE, 1);
+    if (!end_wait(own, status, deadline_ns))
+        return;
+    atomic_store(&entries[tag].published, 1);
+    atomic_store(&own->told[own->thread], told[own->thread] + 1);
+}
+
+static bool claim_some(lane *own, open_claim *claim, int64_t deadline_ns)
+{
+    rf_status status;
+    uint32_t rows = 1 + random_below(MAX_ROWS / 2);
+    note_told(own, claim->told);
+    while ((status = rf_claim(own->ring, rows, deadline_ns, &claim->lease)) == RF_AGAIN)
+        look_around(own->ring, &own->watch, RF_STATE_FREE, 1);
+    return end_wait(own, status, deadline_ns);
+}
+
+/* Publish the first rows, and discard the others, which are written as well. */
+static void publish_some(const lane *own, const open_claim *claim, uint32_t rows)
+{
+    uint64_t tags[MAX_ROWS], number = atomic_load(&own->told[own->thread]);
+    uint32_t all = rf_lease_rows(claim->lease);
+    payload *records = rf_lease_data(claim->lease, 0);
+    for (uint32_t row = 0; row < all; row++) {
+        tags[row] = write_record(own, &records[row], number + row, claim->told);
+        atomic_store(&entries[tags[row]].discarded, row >= rows);
+    }
+    CHECK_EQUAL(rf_publish(claim->lease, rows, tags, 0), RF_OK);
+    rf_lease_drop(claim->lease);
+    for (uint32_t row = 0; row < rows; row++)
+        atomic_store(&entries[tags[row]].published, 1);
+    atomic_store(&own->told[own->thread], number + all);
+}
+
+/* Of two claims the second is published first, perhaps another record in between; some of the first, or all. */
+static void cross(lane *own)
+{
+    open_claim first, second;
+    claim_some(own, &first, RF_FOREVER);
+    uint32_t all = rf_lease_rows(first.lease), rows = random_below(8) ? all : random_below(all);
+    if (claim_some(own, &second, in_ms(1))) {
+        rest_at_times();
+        publish_some(own, &second, rf_lease_rows(second.lease));
+        rest_at_times();
+        if (random_below(2))
+            put_one(own, in_ms(1));
+        note(rows ? &shared->crossed : &shared->discarded);
+    }
+    publish_some(own, &first, rows);
+}
+
+static void *produce(void *argument)
+{
+    lane *own = argument;
+    seed(own->producer * THREADS + own->thread);
+    while (!atomic_load(&shared->stop)) {
+        garble_cursor(own->ring, &own->ring->header->claim_cursor);
+        if (random_below(2))
+            put_one(own, RF_FOREVER);
+        else
+            cross(own);
+        rest_at_times();
+    }
+    return NULL;
+}
+
+static void producer_process(void *argument)
+{
+    uint32_t index = (uint32_t)(uintptr_t)argument;
+    uint64_t producer = index + PRODUCERS * (uint64_t)atomic_load(&shared->generation[index]);
+    rf_ring *ring = attach_ring();
+    pthread_t threads[THREADS];
+    lane lanes[THREADS];
+    atomic_store(&shared->owner[index], rf_self(ring));
+    for (uint32_t i = 0; i < THREADS; i++) {
+        lanes[i] = (lane){ring, &shared->told[index * THREADS], producer, i, {{0}, {0}, {0}}};
+        threads[i] = start_thread(produce, &lanes[i]);
+    }
+    for (uint32_t i = 0; i < THREADS; i++)
+        join_thread(threads[i]);
+    close_ring(ring);
+}
+
+/* ---- The controller ------------------------------------------------------------------------- */
+
+static pid_t workers[WORKERS];
+static uint64_t total_kills = 200, first_seed = 1;
+
+static void start_worker(uint32_t index)
+{
+    atomic_store(&shared->owner[index], 0);
+    atomic_store(&shared->taking[index], 0);
+    atomic_store(&shared->stands[index], 0);
+    workers[index] =
+        spawn(index < PRODUCERS ? producer_process : taker_process, (void *)(uintptr_t)index);
+}
+
+/* The taker of that record stands still, and will not go on. */
+static void note_death_over(const payload *record, bool taking)
+{
+    entry *its = entry_of(record);
+    if (!its)
+        return;
+    mark known = atomic_load(&its->mark);
+    bool in_hand = known.fate == IN_HAND, unseen = known.fate == UNSEEN;
+    if (taking && !in_hand && !unseen && !may_come(known))
+        note(&shared->doubled);
+    known.fewest += in_hand;
+    known.most += !unseen && (known.fate != FAILED_OVER || taking);
+    known.uncertain += taking && !in_hand && !unseen;
+    known.fate = LOOSE;
+    atomic_store(&its->mark, known);
+    note(in_hand ? &shared->killed_over : unseen ? &shared->killed_unseen : &shared->killed_taking);
+}
+
+/* What a producer that stands still has published is seen in the ring, or is gone. */
+static void note_published(const rf_ring *ring, uint32_t index, uint32_t slot, uint64_t word)
+{
+    payload record = *record_in(ring, slot);
+    uint64_t producer = index + PRODUCERS * (uint64_t)atomic_load(&shared->generation[index]);
+    if (rf_word_epoch(word_of(ring, slot)) != rf_word_epoch(word))
+        return;
+    entry *its = entry_of(&record);
+    if (its && record.producer == producer)
+        atomic_store(&its->published, 1);
+}
+
+static void note_what_it_held(const rf_ring *ring, uint32_t index)
+{
+    uint32_t owner = atomic_load(&shared->owner[index]);
+    for (uint32_t slot = 0; slot < ring->slot_count; slot++) {
+        uint64_t word = word_of(ring, slot);
+        rf_state state = rf_word_state(word);
+        bool its_own = owner && rf_word_owner(word) == owner;
+        if (state == RF_STATE_CLAIMED && its_own)
+            note(&shared->killed_claims);
+        else if (state == RF_STATE_TAKEN && its_own)
+            note_death_over(record_in(ring, slot), atomic_load(&shared->taking[index]));
+        else if (index < PRODUCERS && (state == RF_STATE_READY || state == RF_STATE_TAKEN))
+            note_published(ring, index, slot, word);
+    }
+}
+
+static void kill_worker(rf_ring *ring, uint32_t index)
+{
+    stop_and_wait(workers[index]);
+    note_what_it_held(ring, index);
+    kill_and_reap(workers[index]);
+    for (uint32_t thread = 0; index < PRODUCERS && thread < THREADS; thread++)
+        atomic_fetch_add(&shared->told[index * THREADS + thread], MAX_ROWS);
+    if (index < PRODUCERS)
+        atomic_fetch_add(&shared->generation[index], 1);
+    if (random_below(2))
+        rf_recover(ring); /* else survivors do */
+    start_worker(index);
+}
+
+/* Rather one that stands over a record. */
+static uint32_t choose_victim(void)
+{
+    uint32_t index = PRODUCERS + random_below(TAKERS);
+    if (!atomic_load(&shared->stands[index]))
+        index = random_below(WORKERS);
+    return index == SEXTON ? SEXTON + 1 : index;
+}
+
+/* ---- The books ------------------------------------------------------------------------------ */
+
+static board all; /* the sum of all phases */
+
+/* Letters of which no more is known than that they were are no loss. Who is killed behind a release has not counted it. */
+static void add_up(rf_ring *ring)
+{
+    rf_stats stats;
+    uint64_t lost = 0, unsaid = atomic_load(&shared->unsaid);
+    for (uint64_t lane = 0; lane < LANES; lane++)
+        for (uint64_t number = 0; number < atomic_load(&shared->told[lane]); number++) {
+            entry *its = &entries[lane * NUMBERS_PER_LANE + number];
+            mark known = atomic_load(&its->mark);
+            if (known.fate == RELEASED || known.fate == BURIED)
+                note(known.fate == BURIED ? &shared->buried : &shared->released);
+            else
+                lost += known.deliveries || atomic_load(&its->published);
+        }
+    rf_ring_stats(ring, &stats);
+    atomic_store(&shared->lost, lost - (lost < unsaid ? lost : unsaid));
+    atomic_store(&shared->overcounted,
+                 stats.counts.released > atomic_load(&shared->released) ||
+                     stats.counts.dead_letters > atomic_load(&shared->buried) + unsaid ||
+                     stats.counts.dropped > 0);
+    _Atomic uint64_t *from = &shared->takes, *into = &all.takes;
+    while (into <= &all.overcounted)
+        *into++ += *from++;
+}
+
+/* How many are not as they must be. */
+static uint32_t show_books(void)
+{
+    const struct {
+        const char *what;
+        uint64_t count;
+        enum { PLAIN, MUST, MUST_NOT } rule;
+    } rows[] = {
+        {"batches", all.takes, PLAIN},
+        {"records released", all.released, MUST},
+        {"dead letters", all.buried, MUST},
+        {"rows killed over", all.killed_over, MUST},
+        {"rows killed over, not shown yet", all.killed_unseen, PLAIN},
+        {"rows killed over in a call", all.killed_taking, PLAIN},
+        {"slots in killed producers' claims", all.killed_claims, MUST},
+        {"batches failed over", all.failed_over, MUST},
+        {"batches given back", all.given_back, MUST},
+        {"batches split", all.split, MUST},
+        {"came alone behind a failure", all.alone, MUST},
+        {"came together, as was waited for", all.together, MUST},
+        {"batches as long as was waited for", all.patient, MUST},
+        {"dead letters handed out", all.letters, MUST},
+        {"dead letters given back", all.letters_given_back, MUST},
+        {"dead letters set aside, and read of", all.letters_read, MUST},
+        {"claims published crosswise", all.crossed, MUST},
+        {"claims discarded meanwhile", all.discarded, MUST},
+        {"compared with what was not delivered", all.compared, MUST},
+        {"with what was READY again", all.ready_again, MUST},
+        {"lost", all.lost, MUST_NOT},
+        {"doubled, or never published", all.doubled, MUST_NOT},
+        {"torn", all.torn, MUST_NOT},
+        {"out of order", all.disordered, MUST_NOT},
+        {"deliveries, failures miscounted", all.miscounted, MUST_NOT},
+        {"failed over, and not alone", all.not_alone, MUST_NOT},
+        {"dead letters misjudged", all.misjudged, MUST_NOT},
+        {"kept, though it was let go", all.kept, MUST_NOT},
+        {"stalled beside work", all.stalled, MUST_NOT},
+        {"phases with odd statistics", all.overcounted, MUST_NOT},
+    };
+    uint32_t wrong = 0;
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        bool bad = rows[i].rule != PLAIN && (rows[i].count != 0) != (rows[i].rule == MUST);
+        printf("    %-38s %12llu%s\n", rows[i].what, (unsigned long long)rows[i].count,
+               bad ? "   <--" : "");
+        wrong += bad;
+    }
+    fflush(stdout);
+    return wrong;
+}
+
+/* ---- Phases --------------------------------------------------------------------------------- */
+
+/* When nothing moves, what the books say tells why. */
+static void expect_progress(rf_ring *ring, int64_t since_ns)
+{
+    if (rf_now_ns() - since_ns < HANG_SECONDS * 1000 * NS_PER_MS)
+        return;
+    add_up(ring);
+    show_books();
+    CHECK(!"it goes on");
+}
+
+/* A worker that ends by itself has found something wrong. */
+static void rage(rf_ring *ring, uint64_t kills)
+{
+    uint64_t takes = 0;
+    int64_t moved_ns = rf_now_ns();
+    siginfo_t ended = {0};
+    for (uint64_t killed = 0; killed < kills; killed++) {
+        nanosleep(&(struct timespec){.tv_nsec = random_below(2000000)}, NULL);
+        CHECK_EQUAL(waitid(P_ALL, 0, &ended, WEXITED | WNOHANG | WNOWAIT), 0);
+        CHECK_EQUAL(ended.si_pid, 0);
+        kill_worker(ring, choose_victim());
+        if (atomic_load(&shared->takes) != takes)
+            moved_ns = rf_now_ns();
+        takes = atomic_load(&shared->takes);
+        expect_progress(ring, moved_ns);
+    }
+}
+
+/* Producers end, then takers; then what they left is taken. */
+static void calm_down(rf_ring *ring)
+{
+    taker own = {.index = SEXTON + 2, .ring = ring};
+    int64_t since_ns = rf_now_ns();
+    atomic_store(&shared->stop, 1);
+    for (uint32_t index = 0; index < WORKERS; index++) {
+        int status;
+        if (index == PRODUCERS)
+            rf_finish(ring);
+        for (; waitpid(workers[index], &status, WNOHANG) == 0; rest())
+            expect_progress(ring, since_ns);
+        CHECK_EQUAL(status, 0);
+    }
+    rf_recover(ring);
+    while (rf_ring_ready(ring))
+        take_all(&own);
+}
+
+static void play_phase(uint32_t phase, uint64_t kills)
+{
+    size_t bytes = LANES * NUMBERS_PER_LANE * sizeof *entries; /* far more than will be touched */
+    memset(shared, 0, sizeof *shared);
+    entries = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE,
+                   -1, 0);
+    CHECK(entries != MAP_FAILED);
+    rf_options options = options_for(8u << random_below(4));
+    options.max_deliveries = limit = 1 + phase % 3;
+    rf_ring *ring = create_ring_as(&options, sizeof(payload));
+    CHECK(rf_ring_geometry(ring)->slots <= MAX_SLOTS);
+    for (uint32_t index = 0; index < WORKERS; index++)
+        start_worker(index);
+    rage(ring, kills);
+    calm_down(ring);
+    add_up(ring);
+    if (atomic_load(&shared->kept) == 0)
+        expect_all_free(ring);
+    close_ring(ring);
+    shm_unlink(segment_name(0));
+    munmap(entries, bytes);
+}
+
+static void chaos(void)
+{
+    int64_t began = rf_now_ns();
+    alarm(0); /* rage() notices by itself when nothing moves */
+    shared = shared_memory(sizeof *shared);
+    seed(first_seed);
+    for (uint32_t phase = 0; phase < PHASES; phase++)
+        play_phase(phase, (total_kills + PHASES - 1) / PHASES);
+    printf("    %.1f s\n", (double)(rf_now_ns() - began) / 1e9);
+    CHECK_EQUAL(show_books(), 0);
+}
+
+static const test tests[] = {
+    {"what takers fail over is set aside, nothing else is; claims that cross keep their order",
+     chaos},
+};
+
+int main(int argc, char **argv)
+{
+    if (argc > 1)
+        total_kills = (uint64_t)atof(argv[1]);
+    if (argc > 2)
+        first_seed = (uint64_t)atof(argv[2]);
+    return run_tests(1, argv, tests, COUNT(tests));
+}
