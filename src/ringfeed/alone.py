@@ -22,20 +22,31 @@ class Alone:
 
     def __init__(self) -> None:
         self._changed = threading.Condition(threading.Lock())
-        self._running = 0
+        # How often each thread is inside. It changes its own entry alone, by single operations of a dict, and takes no
+        # lock: it says that it runs, then looks whether somebody is alone, who says that first, and then looks here.
+        self._running: dict[int, int] = {}
         self._alone = 0  # run alone, or wait for that
         self._turn = threading.Lock()
 
     def __enter__(self) -> None:
-        with self._changed:
-            if self._alone:
+        thread = threading.get_ident()
+        self._running[thread] = self._running.get(thread, 0) + 1
+        if self._alone:
+            self._leave(thread)
+            with self._changed:
                 self._wait_until(lambda: not self._alone)
-            self._running += 1
+                self._running[thread] = self._running.get(thread, 0) + 1
 
     def __exit__(self, *_: object) -> None:
-        with self._changed:
-            self._running -= 1
-            if self._alone:
+        self._leave(threading.get_ident())
+
+    def _leave(self, thread: int) -> None:
+        if self._running[thread] == 1:
+            del self._running[thread]
+        else:
+            self._running[thread] -= 1
+        if self._alone:
+            with self._changed:
                 self._changed.notify_all()
 
     @contextmanager

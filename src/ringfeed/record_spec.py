@@ -5,6 +5,7 @@ It may not know of shared memory, rings or TensorFlow.
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 import re
@@ -102,17 +103,17 @@ class Field:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
-    @property
+    @functools.cached_property
     def sample_bytes(self) -> int:
         """Bytes of one sample, without padding."""
         return math.prod(self.shape) * self.dtype.itemsize
 
-    @property
+    @functools.cached_property
     def stride_bytes(self) -> int:
         """Bytes from one slot to the next: `sample_bytes` rounded up to 64."""
         return -(-self.sample_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
 
-    @property
+    @functools.cached_property
     def is_padded(self) -> bool:
         """Whether padding follows each sample, so that a batch is not one dense array."""
         return self.stride_bytes != self.sample_bytes

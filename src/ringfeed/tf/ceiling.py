@@ -84,6 +84,11 @@ class Health:
         self._until = 0.0
 
     @property
+    def has_failed(self) -> bool:
+        """Whether the last batch failed."""
+        return self._failed > 0
+
+    @property
     def rest_seconds(self) -> float:
         """So long it should leave the work to others; 0 where it should try a request."""
         return max(self._until - time.monotonic(), 0.0) if self.is_ill else 0.0

@@ -6,7 +6,7 @@ It may not know of rings or replies.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,10 @@ class OutputSpec:
     bare: bool
     by_order: bool = False
     unnamed: bool = False
+    _wanted: list[tuple[tuple[int, ...], Any]] = field(default_factory=list, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._wanted.extend((each.shape, each.dtype) for each in self.fields.values())
 
     @classmethod
     def of(cls, outputs: Any, rows: int, model_name: str, keras_names: Sequence[str] | None = None) -> OutputSpec:
@@ -88,12 +92,13 @@ class OutputSpec:
         rows : int
             That the model was given.
         """
-        if len(outputs) != len(self.fields):
-            return f"the model returned {len(outputs)} outputs for {rows} rows, and {len(self.fields)} before."
-        for output, field in zip(outputs, self.fields.values(), strict=True):
-            shape = tuple(output.shape)
-            if shape != (rows, *field.shape) or output.dtype != field.dtype:
-                return _difference(output, shape, field, rows)
+        wanted = self._wanted
+        if len(outputs) != len(wanted):
+            return f"the model returned {len(outputs)} outputs for {rows} rows, and {len(wanted)} before."
+        for number, (shape, dtype) in enumerate(wanted):
+            output = outputs[number]
+            if output.shape != (rows, *shape) or output.dtype != dtype:
+                return _difference(output, tuple(output.shape), list(self.fields.values())[number], rows)
         return None
 
 

@@ -203,7 +203,8 @@ class Replica:
                 else:
                     parts += self._after_failure(requests, part, error)
                 allowed = min(allowed, self.ceiling.rows)
-            self._note_health(self.failed - failed_before < requests.rows, requests.rows)
+            if self.failed != failed_before or self.health.has_failed:
+                self._note_health(self.failed - failed_before < requests.rows, requests.rows)
         except Stopped:
             requests.give_back()
             raise
@@ -317,7 +318,7 @@ def _is_of_memory(error: Exception) -> bool:
     return isinstance(error, tf.errors.ResourceExhaustedError)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class _Part:
     """Rows of a batch; `alone`: the model is to see no others with them."""
 

@@ -79,6 +79,8 @@ class Presence:
 
     def come_back(self) -> None:
         """Serve again."""
+        if not self._is_away:
+            return
         with self._lock:
             if self._is_away:
                 self._serve()
