@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "order.h"
+#include "window.h"
 
 enum { SMALL_RECORD_BYTES = 1024 };
 
@@ -69,7 +70,7 @@ static uint32_t claim_run(rf_ring *ring, uint32_t rows, uint32_t *first, uint64_
         rows = rf_rows_from(ring, slot, rows);
         while (count < rows && (words[count] = claim_slot(ring, rf_wrap(ring, slot + count), self)))
             count++;
-        move_cursor(&ring->header->claim_cursor, cursor, rf_wrap(ring, slot + count));
+        move_cursor(&ring->header->claim_cursor, cursor, rf_next_claim(ring, slot, count));
         RF_STEP("claim: cursor moved");
         return count;
     }

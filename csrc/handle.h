@@ -89,6 +89,7 @@ struct rf_ring {
     _Atomic uint32_t looked_by;  /* and which (looking.c) */
     _Atomic uint32_t claim_spin; /* how long a wait is worth spinning; learnt */
     _Atomic uint32_t take_spin;
+    uint32_t window; /* slots that are used again while takers keep up (window.h); 0: all */
     _Atomic uint32_t trail,
         trail_rows; /* where links led (look_from): slot + 1, or 0; rows taken there */
 };

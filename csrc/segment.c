@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "handle.h"
+#include "window.h"
 #include "witness.h"
 
 #ifndef MADV_COLLAPSE
@@ -73,6 +74,7 @@ static rf_status map_segment(rf_ring *ring)
     ring->slots = (rf_slot *)(ring->mapping + geometry->slots_offset);
     ring->uses = (rf_use *)(ring->slots + geometry->slots);
     ring->slot_count = geometry->slots;
+    ring->window = rf_window_slots(geometry);
     ring->is_padded = !rf_is_mirrored(geometry);
     atomic_init(&ring->runs_end, ring->is_padded);
     return RF_OK;

@@ -2,6 +2,7 @@
  * The taker's side: find the run of records that is next, and take it. The outline stands in ring.c.
  */
 #include "handle.h"
+#include "window.h"
 
 /* How long records on both sides of a held slot wait for it before they go in two batches. */
 #define GAP_PATIENCE_NS INT64_C(5000000)
@@ -87,7 +88,7 @@ static void leave_trail(rf_ring *ring, const look *seen, uint32_t count)
     uint32_t behind = rf_wrap(ring, seen->first + count);
     uint32_t walked = seen->by_link ? rf_load_relaxed(&ring->trail_rows) + count : 0;
     if (!seen->by_link)
-        rf_store_relaxed(&ring->header->take_cursor, behind);
+        rf_store_relaxed(&ring->header->take_cursor, rf_next_look(ring, seen->first, behind));
     if (walked >= ring->slot_count)
         walked = 0;
     rf_store_relaxed(&ring->trail, walked ? behind + 1 : 0);
@@ -424,6 +425,8 @@ rf_status rf_take(rf_ring *ring, rf_take_request *request, rf_lease **out)
         return RF_INVALID;
     if (request->max_rows > ring->slot_count)
         request->max_rows = ring->slot_count;
+    if (request->min_rows > 1 || (request->linger_ns && request->max_rows > 1))
+        rf_keep_together(ring);
     rf_status status = rf_enter(ring);
     if (status != RF_OK)
         return status;

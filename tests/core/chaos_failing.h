@@ -382,7 +382,7 @@ static void take_all(taker *own)
 
 static void taker_process(void *argument)
 {
-    taker own = {.index = (uint32_t)(uintptr_t)argument, .ring = attach_ring()};
+    taker own = {.index = (uint32_t)(uintptr_t)argument, .ring = attach_ring_with_window()};
     atomic_store(&shared->owner[own.index], rf_self(own.ring));
     seed((uint64_t)getpid());
     take_all(&own);

@@ -141,7 +141,7 @@ static void producer_process(void *argument)
 {
     uint32_t index = (uint32_t)(uintptr_t)argument;
     uint64_t producer = index + PRODUCERS * (uint64_t)atomic_load(&shared->generation[index]);
-    rf_ring *ring = attach_ring();
+    rf_ring *ring = attach_ring_with_window();
     pthread_t threads[THREADS];
     lane lanes[THREADS];
     atomic_store(&shared->owner[index], rf_self(ring));

@@ -59,7 +59,7 @@ static void produce(void *argument)
 {
     uint32_t index = (uint32_t)(uintptr_t)argument;
     lane *own = &shared->lanes[index];
-    rf_ring *ring = attach_ring();
+    rf_ring *ring = attach_ring_with_window();
     rf_block block, inner;
     seed(shared->seed * 31 + index);
     CHECK_EQUAL(rf_producing_begin(ring, 0, &block), RF_OK);
@@ -117,7 +117,7 @@ static rf_status take_or_end(rf_ring *ring, rf_lease **lease, uint32_t *slices)
 static void take_all(void *unused)
 {
     (void)unused;
-    rf_ring *ring = attach_ring();
+    rf_ring *ring = attach_ring_with_window();
     rf_lease *lease;
     rf_status status;
     uint32_t slices = 0;

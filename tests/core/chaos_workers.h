@@ -160,7 +160,7 @@ static bool come(watch *own, rf_block *block)
 static inline void producer_process(void *argument)
 {
     uint32_t lane = (uint32_t)(uintptr_t)argument;
-    watch own = {.ring = attach_ring(), .produces = true, .worker = lane};
+    watch own = {.ring = attach_ring_with_window(), .produces = true, .worker = lane};
     uint64_t number = atomic_load(&shared->told[lane]);
     uint64_t producer = lane + MOST * (uint64_t)atomic_load(&shared->generation[lane]);
     rf_lease *pinned = NULL;
@@ -269,7 +269,7 @@ static void taker_process(void *worker)
 {
     static taker own;
     own.watch.worker = (uint32_t)(uintptr_t)worker;
-    own.watch.ring = attach_ring();
+    own.watch.ring = attach_ring_with_window();
     seed((uint64_t)getpid());
     for (;;) {
         batch *now = &own.held[random_below(HELD)];

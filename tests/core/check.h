@@ -325,6 +325,14 @@ static inline rf_ring *attach_ring(void)
     return ring;
 }
 
+/* The same, with a window (window.h) that ends within a small ring, or none. */
+static inline rf_ring *attach_ring_with_window(void)
+{
+    rf_ring *ring = attach_ring();
+    ring->window = (uint32_t)getpid() % 6;
+    return ring;
+}
+
 static inline void close_ring(rf_ring *ring)
 {
     rf_ring_close(ring);

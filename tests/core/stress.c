@@ -100,7 +100,7 @@ static void run_threads(uint32_t count, uint64_t first_id, void *(*run)(void *))
 {
     worker workers[MAX_PRODUCERS];
     pthread_t threads[MAX_PRODUCERS];
-    rf_ring *ring = attach_ring();
+    rf_ring *ring = attach_ring_with_window();
     for (uint32_t i = 0; i < count; i++) {
         workers[i] = (worker){ring, first_id + i};
         threads[i] = start_thread(run, &workers[i]);

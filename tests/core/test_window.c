@@ -1,0 +1,232 @@
+/* Slots that are used again while takers keep up (window.h), and all of them under a backlog. */
+#include "chance.h"
+#include "check.h"
+#include "window.h"
+
+enum { SLOTS = 64, WINDOW = 4, ROUNDS = 1000 };
+
+static rf_ring *ring_with_window(uint32_t slots, uint32_t window)
+{
+    rf_ring *ring = create_ring(slots);
+    ring->window = window;
+    return ring;
+}
+
+static void remove_ring(rf_ring *ring)
+{
+    close_ring(ring);
+    CHECK_EQUAL(shm_unlink(segment_name(0)), 0);
+}
+
+/* Which slots were used, a bit each. */
+static uint64_t bit_of(const rf_lease *lease)
+{
+    uint64_t bits = 0;
+    for (uint32_t row = 0; row < rf_lease_rows(lease); row++)
+        bits |= UINT64_C(1) << rf_lease_slot(lease, row);
+    return bits;
+}
+
+static int count_bits(uint64_t bits)
+{
+    return __builtin_popcountll(bits);
+}
+
+static void test_few_slots(void)
+{
+    for (uint32_t held = 1; held <= 20; held++) {
+        rf_ring *ring = ring_with_window(SLOTS, WINDOW);
+        rf_lease *in_hand[20] = {NULL};
+        uint64_t used = 0;
+        for (uint64_t number = 0; number < ROUNDS; number++) {
+            rf_lease *written = claim(ring, 1);
+            if (number >= ROUNDS / 2)
+                used |= bit_of(written);
+            publish(written, 1, number);
+            rf_lease **place = &in_hand[number % held];
+            if (*place)
+                rf_lease_drop(*place);
+            *place = take(ring, 1);
+            CHECK_EQUAL(number_at(*place, 0), number);
+        }
+        /* A taker that holds on to more has it in a window of twice as many, or four times. */
+        CHECK(count_bits(used) <= (held + 1 < WINDOW / 2 ? WINDOW : 2 * (int)(held + 1)));
+        for (uint32_t i = 0; i < held; i++)
+            rf_lease_drop(in_hand[i]);
+        expect_all_free(ring);
+        remove_ring(ring);
+    }
+}
+
+static void test_backlog(void)
+{
+    rf_ring *ring = ring_with_window(SLOTS, WINDOW);
+    uint64_t number = 0, taken = 0;
+    for (int lap = 0; lap < 10; lap++) {
+        uint64_t used = 0;
+        for (int i = 0; i < SLOTS; i++) {
+            rf_lease *written = claim(ring, 1);
+            used |= bit_of(written);
+            publish(written, 1, number++);
+        }
+        CHECK_EQUAL(used, UINT64_MAX);
+        rf_lease *none;
+        CHECK_EQUAL(rf_claim(ring, 1, 0, &none), RF_FULL);
+        while (taken < number) {
+            rf_lease *read = take(ring, 7);
+            for (uint32_t row = 0; row < rf_lease_rows(read); row++)
+                CHECK_EQUAL(number_at(read, row), taken++);
+            rf_lease_drop(read);
+        }
+        used = 0;
+        for (int i = 0; i < 100; i++) {
+            rf_lease *written = claim(ring, 1);
+            used |= i < 50 ? 0 : bit_of(written);
+            publish(written, 1, number++);
+            rf_lease *read = take(ring, 1);
+            CHECK_EQUAL(number_at(read, 0), taken++);
+            rf_lease_drop(read);
+        }
+        CHECK(count_bits(used) <= 2 * WINDOW);
+    }
+    close_ring(ring);
+}
+
+/* Who waits for several rows gets them in one piece, wherever a window ends, and so does who claims them. */
+static void test_batches(void)
+{
+    for (uint32_t rows = 2; rows <= 20; rows++) {
+        rf_ring *ring = ring_with_window(SLOTS, WINDOW);
+        rf_lease *read;
+        CHECK_EQUAL(take_until(ring, rows, rows, 0, &read),
+                    RF_EMPTY); /* it says what it waits for */
+        for (uint64_t round = 0, number = 0; round < ROUNDS / 4; round++, number += rows) {
+            if (round % 2) {
+                rf_lease *written = claim(ring, rows);
+                CHECK_EQUAL(rf_lease_rows(written), rows);
+                publish(written, rows, number);
+            } else {
+                for (uint64_t i = 0; i < rows; i++)
+                    publish(claim(ring, 1), 1, number + i);
+            }
+            CHECK_EQUAL(take_until(ring, rows, rows, 0, &read), RF_OK);
+            CHECK_EQUAL(rf_lease_rows(read), rows);
+            CHECK_EQUAL(number_at(read, 0), number);
+            CHECK_EQUAL(number_at(read, rows - 1), number + rows - 1);
+            rf_lease_drop(read);
+        }
+        remove_ring(ring);
+    }
+}
+
+/* A claim of several rows is as long as was asked for, also where a window ends. */
+static void test_claims_of_several(void)
+{
+    for (uint32_t rows = 2; rows <= 20; rows++) {
+        rf_ring *ring = ring_with_window(SLOTS, WINDOW);
+        uint64_t used = 0;
+        for (uint64_t round = 0, number = 0; round < ROUNDS; round++, number += rows) {
+            rf_lease *written = claim(ring, rows);
+            CHECK_EQUAL(rf_lease_rows(written), rows);
+            publish(written, rows, number);
+            rf_lease *read = take(ring, rows);
+            CHECK_EQUAL(rf_lease_rows(read), rows);
+            CHECK_EQUAL(number_at(read, rows - 1), number + rows - 1);
+            used |= round < ROUNDS / 2 ? 0 : bit_of(read);
+            rf_lease_drop(read);
+        }
+        CHECK(count_bits(used) <= (int)(2 * rows + 2 * WINDOW));
+        remove_ring(ring);
+    }
+}
+
+/* A slot that is held for long stands in nobody's way. */
+static void test_held_slot(void)
+{
+    for (uint32_t place = 0; place < 3 * WINDOW; place++) {
+        rf_ring *ring = ring_with_window(SLOTS, WINDOW);
+        rf_lease *held = NULL;
+        uint64_t used = 0;
+        for (uint64_t number = 0; number < ROUNDS; number++) {
+            if (number == place)
+                held = claim(ring, 1);
+            rf_lease *written = claim(ring, 1);
+            used |= number < ROUNDS / 2 ? 0 : bit_of(written);
+            publish(written, 1, number);
+            rf_lease *read = take(ring, 1);
+            CHECK_EQUAL(number_at(read, 0), number);
+            rf_lease_drop(read);
+        }
+        CHECK(count_bits(used) <= 4 * WINDOW);
+        publish(held, 1, ROUNDS);
+        rf_lease *last = take(ring, 1);
+        CHECK_EQUAL(number_at(last, 0), ROUNDS);
+        rf_lease_drop(last);
+        expect_all_free(ring);
+        remove_ring(ring);
+    }
+}
+
+/* Claims and takes of any size, with leases held for any time: everything comes once, in order. */
+static void test_any_pattern(void)
+{
+    seed(1);
+    for (int trial = 0; trial < 300; trial++) {
+        uint32_t slots = 1 + random_below(24);
+        rf_ring *ring = ring_with_window(slots, random_below(8));
+        rf_lease *held[4] = {NULL};
+        uint64_t put = 0, got = 0;
+        for (int step = 0; step < 400; step++) {
+            rf_lease *lease, **place = &held[random_below(4)];
+            if (random_below(2)) {
+                if (rf_claim(ring, 1 + random_below(slots), 0, &lease) != RF_OK)
+                    continue;
+                uint32_t rows = rf_lease_rows(lease);
+                publish(lease, rows, put);
+                put += rows;
+            } else {
+                if (*place)
+                    rf_lease_drop(*place);
+                *place = take(ring, 1 + random_below(slots));
+                for (uint32_t row = 0; *place && row < rf_lease_rows(*place); row++)
+                    CHECK_EQUAL(number_at(*place, row), got++);
+            }
+        }
+        for (int i = 0; i < 4; i++)
+            if (held[i])
+                rf_lease_drop(held[i]);
+        while ((held[0] = take(ring, slots))) {
+            for (uint32_t row = 0; row < rf_lease_rows(held[0]); row++)
+                CHECK_EQUAL(number_at(held[0], row), got++);
+            rf_lease_drop(held[0]);
+        }
+        CHECK_EQUAL(got, put);
+        expect_all_free(ring);
+        remove_ring(ring);
+    }
+}
+
+static void test_size(void)
+{
+    uint64_t of_bytes[][2] = {
+        {64, 0}, {4096, 256}, {150528, 6}, {602112, 2}, {UINT64_C(1) << 25, 2}};
+    for (size_t i = 0; i < COUNT(of_bytes); i++) {
+        rf_geometry geometry = {
+            .fields = 1, .slots = 1024, .field[0].stride_bytes = of_bytes[i][0]};
+        CHECK_EQUAL(rf_window_slots(&geometry), of_bytes[i][1]);
+        geometry.slots = 4;
+        CHECK_EQUAL(rf_window_slots(&geometry), 0);
+    }
+}
+
+static const test tests[] = {
+    {"while takers keep up, records lie in few slots", test_few_slots},
+    {"under a backlog every slot is used, in order, and afterwards few", test_backlog},
+    {"who waits for several records gets them in one piece", test_batches},
+    {"claims of several slots are as long as was asked for", test_claims_of_several},
+    {"a slot that is held for long stands in nobody's way", test_held_slot},
+    {"whatever is claimed, taken and held, everything comes once, in order", test_any_pattern},
+    {"a window is what a cache holds, and at most half of the ring", test_size},
+};
+
+MAIN(tests)
