@@ -1,138 +1,320 @@
 /*
  * Records that are put into the middle of a handle's chain: order.c, with the taker's look at links (take.c).
  *
- * One handle publishes O. It has claimed A and B by then, and publishes B first; so A goes in front of B, whose link is
- * written anew, unless B was taken. Then it claims and publishes C, which comes behind both. Meanwhile takers take and
- * release, and another handle claims B's slot once it is free, for X, which comes behind its own Y. The threads of a
- * handle publish one after the other, so they are one process here.
+ * One handle publishes RECORDS records, in publications of one row to ROWS. Each publication may go in front of any of
+ * the chain's last ones that are READY. It counts as claimed just before the first of those was published, the latest
+ * time that allows this: so it goes behind as many as it can. C goes in front of fewer, by the order of slots. Meanwhile
+ * takers take, and GIVE_BACKS times a taken record comes again. OTHER: another handle claims one of the slots once it is
+ * free, for X, which comes behind its own Y; with X_FIRST it has no link. The threads of a handle publish one after the
+ * other, so they are one process here.
  *
- * It may not know claims, sleep or death. A step is one atomic access of the C code.
+ * Properties: nobody gets a record while one that goes before it lies READY and has never been taken; records never wait
+ * for each other in a circle, not for a moment, so that the publisher may stand still anywhere; a record is taken once,
+ * and once more for each time that it came again; none is lost.
+ *
+ * It may not know claims or sleep, nor who died: a dead taker's record comes again as one that was given back does. A
+ * step is one atomic access of the C code.
  */
 #ifndef TAKERS
 #define TAKERS 2
+#endif
+#ifndef RECORDS
+#define RECORDS 3
+#endif
+#ifndef ROWS
+#define ROWS 1
+#endif
+#ifndef GIVE_BACKS
+#define GIVE_BACKS 0
+#endif
+#ifndef OTHER
+#define OTHER 0
+#endif
+#ifndef X_FIRST
+#define X_FIRST 0
+#endif
+#ifndef MOST_TURNS
+#define MOST_TURNS 15
 #endif
 
 #define FREE 0
 #define CLAIMED 1
 #define READY 2
 #define TAKEN 3
-#define WORD(state, epoch, turn) (state | (epoch << 2) | (turn << 4))
+#define WORD(state, epoch, turn) (state | ((epoch) << 2) | ((turn) << 4))
 #define STATE(w) (w & 3)
 #define EPOCH(w) ((w >> 2) & 3)
+#define TURN(w) (w >> 4)
 
-#define O 0
-#define A 1
-#define B 2
-#define C 3
-#define Y 4
-/* A link names a slot and an epoch; 0 is none. */
+/* rf_ready_again */
+#ifdef READY_AS_NEW
+#define AGAIN(epoch) WORD(READY, epoch, 0)
+#else
+#define AGAIN(epoch) WORD(READY, epoch, MOST_TURNS)
+#endif
+
+/* Records have the numbers of their slots, in the order in which they are published. A link names a slot and an epoch; 0
+ * is none. */
+#define Y RECORDS
 #define LINK(slot, epoch) (8 + slot + (epoch << 4))
 #define LINK_SLOT(l) (l & 7)
 #define LINK_EPOCH(l) (l >> 4)
 #define IS_READY(slot, epoch) (STATE(words[slot]) == READY && EPOCH(words[slot]) == epoch)
 #define LINK_IS_READY(l) (l != 0 && IS_READY(LINK_SLOT(l), LINK_EPOCH(l)))
+#define HAS_TURNS(slot) (IS_READY(slot, 1) && TURN(words[slot]) < MOST_TURNS)
+#define BIT(slot) (1 << (slot))
 
-byte words[5];
-byte links[5];
-byte left = 6; /* records that are not released */
+byte words[RECORDS + OTHER];
+byte links[RECORDS + OTHER];
+byte left = RECORDS + 2 * OTHER; /* records that are not released */
+byte give_backs = GIVE_BACKS;
 
-/* link_anew: B's link names A from now on. `gone` where B was taken. */
-inline link_b_anew()
+/* Sets of records, for the properties alone. */
+byte earlier[RECORDS]; /* those that go before it */
+byte fresh;            /* READY, and never taken */
+byte due;              /* READY, for the first time or again */
+
+/* ---- The handle ----------------------------------------------------------------------------- */
+
+/* link_anew: `target` comes behind `before` from now on. Not `won`: it was taken. */
+inline link_anew()
 {
+    atomic { own = links[target]; now = own; won = false };
     do
-    :: atomic { IS_READY(B, 1) -> seen = words[B] };
-       old = links[B];
-       if
-       :: atomic { IS_READY(B, 1) -> skip };
+    :: atomic { HAS_TURNS(target) -> word = words[target] };
 #ifdef LINK_STORED
-          links[B] = LINK(A, 1);
+       atomic { links[target] = LINK(before, 1); now = LINK(before, 1) };
 #else
-          if
-          :: atomic { links[B] == old -> links[B] = LINK(A, 1) }
-          :: atomic { links[B] != old -> goto again }
-          fi;
+       if
+       :: atomic { links[target] == now -> links[target] = LINK(before, 1); now = LINK(before, 1) }
+       :: atomic { links[target] != now -> now = own; break } /* it is another record's */
+       fi;
 #endif
 #ifdef NO_TURN
-          leaf = B;
-          break
+       won = true;
+       break
 #else
+#ifdef TURN_STORED
+       atomic { words[target] = word + WORD(0, 0, 1); won = true; break }
+#else
+       if
+       :: atomic { words[target] == word -> words[target] = word + WORD(0, 0, 1); won = true; break }
+       :: atomic { words[target] != word -> skip }
+       fi
+#endif
+#endif
+    :: atomic { !HAS_TURNS(target) -> break }
+    od;
+    atomic {
+        if
+#ifndef LINK_LEFT
+        :: !won && now != own && links[target] == now -> links[target] = own
+#endif
+        :: else
+        fi;
+        own = 0; now = 0; word = 0
+    }
+}
+
+#define NEXT (entries - passed)
+
+/* rf_chain_enter: the rows are READY, and `passed` entries are to come behind. */
+inline enter()
+{
+    do
+    :: atomic { passed == 0 -> break }
+    :: atomic { passed > 0 -> target = firsts[NEXT]; before = end };
+       link_anew();
+       if
+       :: atomic { won -> break }
+#ifdef NOT_BEHIND
+       :: atomic { !won -> passed-- }
+#else
+       :: atomic { !won && !IS_READY(lasts[NEXT], 1) -> passed-- }
+       :: atomic { !won && IS_READY(lasts[NEXT], 1) -> target = record; before = lasts[NEXT] };
+          do /* put_behind */
+          :: atomic { target > end -> break }
+          :: atomic { target <= end -> skip };
+             link_anew();
+             if
+             :: atomic { won -> break }
+             :: atomic { !won -> target++ }
+             fi
+          od;
           if
-          :: atomic { words[B] == seen -> words[B] = seen + WORD(0, 0, 1); leaf = B; break }
-          :: atomic { words[B] != seen -> skip }
+          :: atomic { target > end -> break } /* all were taken */
+          :: atomic { target <= end -> passed-- }
           fi
 #endif
-       :: atomic { !IS_READY(B, 1) -> skip }
-       fi;
-again: skip
-#ifdef LEAF_KEPT
-    :: atomic { !IS_READY(B, 1) -> leaf = B; break }
-#else
-    :: atomic { !IS_READY(B, 1) -> leaf = A; break }
-#endif
+       fi
     od
 }
 
 proctype publisher()
 {
-    byte seen, old, leaf;
-    bool passes;
-    links[B] = LINK(O, 1);
-    words[B] = WORD(READY, 1, 0);
-    passes = IS_READY(B, 1); /* rf_chain_place */
-    links[A] = (passes -> LINK(O, 1) : LINK(B, 1));
-#ifdef NEW_LINK_EARLY
-    if
-    :: passes -> link_b_anew()
-    :: !passes -> leaf = A
-    fi;
-    words[A] = WORD(READY, 1, 0);
-#else
-    words[A] = WORD(READY, 1, 0); /* R1 */
-    if
-    :: passes -> link_b_anew()
-    :: !passes -> leaf = A
-    fi;
+    byte record, end, passed, target, before, own, now, word, i;
+    bool won;
+    byte firsts[RECORDS], lasts[RECORDS], entries, last_link; /* the chain */
+#ifdef LEAF_KEPT
+    bool crossed;
 #endif
-    links[C] = LINK(leaf, 1);
-    words[C] = WORD(READY, 1, 0)
+    do
+    :: atomic { record == RECORDS -> break }
+    :: atomic { record < RECORDS -> end = record; i = record };
+#if ROWS > 1
+       do
+       :: atomic { end + 1 < RECORDS && end + 1 < record + ROWS -> end++ }
+       :: break
+       od;
+#endif
+       do /* rf_chain_find_place; `i`: the earliest of those that come behind */
+       :: atomic {
+            passed < entries && HAS_TURNS(firsts[NEXT - 1]) ->
+                passed++;
+                i = (firsts[NEXT] < i -> firsts[NEXT] : i)
+          }
+       :: break
+       od;
+       atomic { /* describe_slot: nobody looks there yet */
+            links[record] = (passed == 0 -> last_link : (passed < entries -> LINK(lasts[NEXT - 1], 1) : 0));
+            earlier[record] = BIT(i) - 1;
+            i = record;
+            do
+            :: i < end ->
+                links[i + 1] = LINK(i, 1);
+                earlier[i + 1] = earlier[i] | BIT(i);
+                i++
+            :: else -> break
+            od;
+            i = record
+       };
+#ifdef LEAF_KEPT
+       crossed = passed > 0;
+#endif
+#ifdef NEW_LINK_EARLY
+       enter();
+#endif
+       do /* R1 */
+       :: atomic {
+            i <= end ->
+                words[i] = WORD(READY, 1, 0);
+                fresh = fresh | BIT(i);
+                due = due | BIT(i);
+                i++
+          }
+       :: atomic { i > end -> break }
+       od;
+#ifndef NEW_LINK_EARLY
+       enter();
+#endif
+       atomic { /* rf_chain_append, in front of `passed` entries */
+            if
+#ifdef LEAF_KEPT
+            :: passed == 0 && !crossed -> last_link = LINK(end, 1)
+#else
+            :: passed == 0 -> last_link = LINK(end, 1)
+#endif
+            :: else
+            fi;
+            i = entries;
+            do
+            :: i > NEXT -> firsts[i] = firsts[i - 1]; lasts[i] = lasts[i - 1]; i--
+            :: else -> break
+            od;
+            firsts[i] = record;
+            lasts[i] = end;
+            entries++;
+            record = end + 1;
+            end = 0; passed = 0; target = 0; before = 0; i = 0; won = false
+       }
+    od
 }
 
+/* ---- Others --------------------------------------------------------------------------------- */
+
+#if RECORDS + OTHER > 5
+#define ANY_SLOT(one) :: one(0) :: one(1) :: one(2) :: one(3) :: one(4) :: one(5)
+#elif RECORDS + OTHER > 4
+#define ANY_SLOT(one) :: one(0) :: one(1) :: one(2) :: one(3) :: one(4)
+#elif RECORDS + OTHER > 3
+#define ANY_SLOT(one) :: one(0) :: one(1) :: one(2) :: one(3)
+#else
+#define ANY_SLOT(one) :: one(0) :: one(1) :: one(2)
+#endif
+
+#if OTHER
+#define CLAIM(s) atomic { words[s] == WORD(FREE, 2, 0) -> words[s] = WORD(CLAIMED, 2, 0); slot = s }
 proctype other()
 {
-    words[B] == WORD(FREE, 2, 0) -> words[B] = WORD(CLAIMED, 2, 0);
-    links[B] = LINK(Y, 1);
-    words[B] = WORD(READY, 2, 0)
+    byte slot;
+    if
+    ANY_SLOT(CLAIM)
+    fi;
+    links[slot] = (X_FIRST -> 0 : LINK(Y, 1));
+    atomic { words[slot] = WORD(READY, 2, 0); due = due | BIT(slot) }
+}
+#endif
+
+/* TAKEN is only what comes again. The rest is FREE as it is taken: TAKEN or FREE, it is not READY, and who claims it may
+ * do so late. */
+#define COME_AGAIN(s) atomic { STATE(words[s]) == TAKEN -> words[s] = AGAIN(EPOCH(words[s])); due = due | BIT(s) }
+proctype holders()
+{
+    do
+    ANY_SLOT(COME_AGAIN)
+    :: atomic { left == 0 -> break }
+    od
 }
 
+#define LOOK(s) atomic { STATE(words[s]) == READY -> slot = s; seen = words[s] }
+/* The swap from `seen` will fail, so it does not matter how this look ends. A word that is TAKEN may come back to `seen`,
+ * no other one: turns and epochs only grow. */
+#define IN_VAIN (words[slot] != seen && STATE(words[slot]) != TAKEN)
 proctype taker()
 {
-    byte slot, seen, link;
+    byte slot, seen, link, hops;
     do
-    :: atomic { STATE(words[O]) == READY -> slot = O; seen = words[O] }; goto look
-    :: atomic { STATE(words[A]) == READY -> slot = A; seen = words[A] }; goto look
-    :: atomic { STATE(words[B]) == READY -> slot = B; seen = words[B] }; goto look
-    :: atomic { STATE(words[C]) == READY -> slot = C; seen = words[C] }; goto look
-    :: atomic { STATE(words[Y]) == READY -> slot = Y; seen = words[Y] }; goto look
-    :: left == 0 -> break
-look: /* must_wait: the link, then the word that it names. A18 <- R18 */
-       link = links[slot];
-       if
-       :: atomic { LINK_IS_READY(link) -> goto next }
-       :: atomic { !LINK_IS_READY(link) -> skip }
+    :: if
+       ANY_SLOT(LOOK)
+       :: atomic { left == 0 -> break }
+       fi;
+       if /* must_wait: the link, then the word that it names. A18 <- R18 */
+       :: atomic { IN_VAIN -> goto next }
+       :: atomic { !IN_VAIN -> link = links[slot] }
        fi;
        if
+       :: atomic { IN_VAIN -> skip }
        :: atomic {
-            words[slot] == seen ->
-                words[slot] = WORD(TAKEN, EPOCH(seen), 0);
-                assert(slot != A || !IS_READY(O, 1));
-                assert(slot != B || EPOCH(seen) != 1 || !IS_READY(O, 1));
-                assert(slot != C || !(IS_READY(O, 1) || IS_READY(A, 1) || IS_READY(B, 1)));
-                assert(slot != B || EPOCH(seen) != 2 || !IS_READY(Y, 1))
-          };
-          atomic { words[slot] = WORD(FREE, (EPOCH(seen) + 1), 0); left-- }
-       :: atomic { words[slot] != seen -> skip }
+            !IN_VAIN && LINK_IS_READY(link) ->
+                link = links[slot]; /* as it is now: `link` may be one that was put back since */
+                do
+                :: hops < RECORDS && LINK_IS_READY(link) -> link = links[LINK_SLOT(link)]; hops++
+                :: else -> break
+                od;
+                assert(hops < RECORDS)
+          }
+       :: atomic { !IN_VAIN && !LINK_IS_READY(link) -> skip };
+          if
+          :: atomic {
+               words[slot] == seen ->
+                   assert(due & BIT(slot));
+                   assert(EPOCH(seen) != 1 || slot == Y || !(earlier[slot] & fresh));
+                   assert(EPOCH(seen) != 2 || slot == Y || X_FIRST || !(BIT(Y) & fresh));
+                   due = due & ~BIT(slot);
+                   fresh = fresh & ~BIT(slot);
+                   if
+                   :: slot != Y -> earlier[slot] = 0 /* none of those will be fresh again */
+                   :: else
+                   fi;
+                   if
+                   :: words[slot] = WORD(FREE, EPOCH(seen) + 1, 0); left--
+                   :: give_backs > 0 -> words[slot] = WORD(TAKEN, EPOCH(seen), 0); give_backs--
+                   fi
+             }
+          :: atomic { words[slot] != seen -> skip }
+          fi
        fi;
-next:  slot = 0; seen = 0; link = 0
+next:  atomic { slot = 0; seen = 0; link = 0; hops = 0 }
     od
 }
 
@@ -140,13 +322,16 @@ init
 {
     byte i;
     atomic {
-        words[O] = WORD(READY, 1, 0);
-        words[A] = WORD(CLAIMED, 1, 0);
-        words[B] = WORD(CLAIMED, 1, 0);
-        words[C] = WORD(CLAIMED, 1, 0);
+        for (i : 0 .. RECORDS - 1) { words[i] = WORD(CLAIMED, 1, 0) }
+#if OTHER
         words[Y] = WORD(READY, 1, 0);
-        run publisher();
+        fresh = BIT(Y);
+        due = BIT(Y);
         run other();
+#endif
+        run publisher();
+        run holders();
         for (i : 1 .. TAKERS) { run taker() }
+        i = 0
     }
 }

@@ -307,17 +307,54 @@ MUTATIONS += [
     Mutation("FAIL_BEHIND_THE_BLOCK", "a producer leaves and then tells", FAILURES, model=PRODUCING),
 ]
 
-CHAIN = {"TAKERS": 2}
+CHAIN_PML = "chain.pml"
+CHAIN = {"TAKERS": 2, "RECORDS": 3}
+CHAIN_4 = CHAIN | {"RECORDS": 4}
+CHAIN_OTHER = CHAIN | {"OTHER": 1}
+CHAIN_AGAIN = CHAIN | {"GIVE_BACKS": 1}
+CHAIN_4_AGAIN = CHAIN_4 | {"GIVE_BACKS": 1}
+ROWS_AGAIN = CHAIN_4_AGAIN | {"ROWS": 3}
 CONFIGURATIONS += [
-    Configuration("chain: 2 handles, 2 takers, a record put in front", CHAIN, smoke=True, model="chain.pml")
+    Configuration("chain: 2 handles, 3 records put in front of others", CHAIN_OTHER, smoke=True, model=CHAIN_PML),
+    Configuration("chain: the same, X has no link", CHAIN_OTHER | {"X_FIRST": 1}, model=CHAIN_PML),
+    Configuration("chain: 2 handles, 4 records put in front of others", CHAIN_4 | {"OTHER": 1}, model=CHAIN_PML),
+    Configuration("chain: 3 records, one comes again", CHAIN_AGAIN, smoke=True, model=CHAIN_PML),
+    Configuration("chain: 3 records, two come again, or one twice", CHAIN | {"GIVE_BACKS": 2}, model=CHAIN_PML),
+    Configuration("chain: 3 records, one comes again, 3 takers", CHAIN_AGAIN | {"TAKERS": 3}, model=CHAIN_PML),
+    Configuration("chain: 2 handles, 3 records, one comes again", CHAIN_OTHER | {"GIVE_BACKS": 1}, model=CHAIN_PML),
+    Configuration("chain: 4 records in runs, one comes again", ROWS_AGAIN, model=CHAIN_PML),
+    Configuration("chain: 4 records in runs, one comes again, 1 turn", ROWS_AGAIN | {"MOST_TURNS": 1}, model=CHAIN_PML),
+    Configuration(
+        "chain: 4 records in runs, two come again", ROWS_AGAIN | {"GIVE_BACKS": 2}, long=True, model=CHAIN_PML
+    ),
 ]
 MUTATIONS += [
-    Mutation("NO_TURN", "a new link, and the word stays as it was", CHAIN, smoke=True, model="chain.pml"),
-    Mutation("LINK_STORED", "a new link is stored, not swapped in", CHAIN, smoke=True, model="chain.pml"),
+    Mutation("NO_TURN", "a new link, and the word stays as it was", CHAIN, smoke=True, model=CHAIN_PML),
+    Mutation("LINK_STORED", "a new link is stored, not swapped in", CHAIN_OTHER, smoke=True, model=CHAIN_PML),
+    Mutation("TURN_STORED", "a new turn is stored, not swapped in", CHAIN, smoke=True, model=CHAIN_PML),
+    Mutation("NEW_LINK_EARLY", "R18: a link names a record that is not READY yet", CHAIN, smoke=True, model=CHAIN_PML),
+    Mutation("LEAF_KEPT", "what follows names a record that was taken already", CHAIN, smoke=True, model=CHAIN_PML),
     Mutation(
-        "NEW_LINK_EARLY", "R18: a link names a record that is not READY yet", CHAIN, smoke=True, model="chain.pml"
+        "NOT_BEHIND",
+        "rows do not come behind a run that was taken in part",
+        CHAIN_4 | {"ROWS": 2},
+        smoke=True,
+        model=CHAIN_PML,
     ),
-    Mutation("LEAF_KEPT", "what follows names a record that was taken already", CHAIN, smoke=True, model="chain.pml"),
+    Mutation(
+        "READY_AS_NEW",
+        "records are put in front of one that is READY again",
+        CHAIN_4_AGAIN | {"ROWS": 2},
+        smoke=True,
+        model=CHAIN_PML,
+    ),
+    Mutation(
+        "LINK_LEFT",
+        "a record that was taken meanwhile keeps its new link",
+        CHAIN_AGAIN,
+        smoke=True,
+        model=CHAIN_PML,
+    ),
 ]
 
 LOOKING_PML = "looking.pml"
@@ -491,6 +528,9 @@ def property_of(error: str) -> str:
         ("raised", "every failure is told"),
         ("text_state", "a text is whole"),
         ("entered", "the end comes"),
+        ("fresh", "the order of a chain"),
+        ("hops", "no circle"),
+        ("due", "no doubled record"),
     ):
         if sign in error:
             return words
