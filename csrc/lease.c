@@ -125,6 +125,17 @@ void rf_lease_show(rf_lease *lease, int shown)
 
 static uint32_t failures_before(const rf_lease *lease, uint32_t row);
 
+/* The most failures of any of some rows, which rf_lease_failures tells. */
+static uint8_t most_failures(const rf_lease *lease, uint32_t row, uint32_t end)
+{
+    uint32_t most = 0;
+    for (; row < end; row++) {
+        uint32_t failures = failures_before(lease, row);
+        most = failures > most ? failures : most;
+    }
+    return (uint8_t)most;
+}
+
 rf_lease *rf_lease_split(rf_lease *batch, uint32_t rows)
 {
     if (batch->is_claim || rows == 0 || rows >= batch->rows || rf_lease_references(batch) != 1)
@@ -137,9 +148,8 @@ rf_lease *rf_lease_split(rf_lease *batch, uint32_t rows)
     rest->generation = batch->generation;
     rest->unseen = batch->unseen;
     rest->failed = batch->failed;
-    rest->failures = (uint8_t)failures_before(batch, rows);
-    if (rows == 1)
-        batch->failures = (uint8_t)failures_before(batch, 0);
+    rest->failures = most_failures(batch, rows, batch->rows);
+    batch->failures = most_failures(batch, 0, rows);
     memcpy(rest->words, batch->words + rows, rest->rows * sizeof rest->words[0]);
     batch->rows = rows;
     return rest;

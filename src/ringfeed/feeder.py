@@ -38,7 +38,7 @@ class Feeder:
     tag : int
         Combined with each index (by or) into the task's tag.
     window : int or None
-        Most items fed and not yet acknowledged by `slide`; None for no limit of its own.
+        Most items fed and not yet acknowledged by `slide`, of a single part; None for no limit of its own.
     """
 
     def __init__(
@@ -53,7 +53,10 @@ class Feeder:
         self._rings = rings
         self._spill = spill
         self._tag = tag
-        self._window = threading.Semaphore(window) if window else None
+        self._window = window
+        self._entered = 0  # changed by the one thread that feeds where there is a window
+        self._slid = 0  # changed by the model's thread
+        self._has_slid = threading.Event()
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._process = os.getpid()
@@ -97,7 +100,8 @@ class Feeder:
     def slide(self, count: int) -> None:
         """Let `count` more items in."""
         if self._window is not None and count:
-            self._window.release(count)
+            self._slid += count
+            self._has_slid.set()
 
     def unsendable(self) -> list[PreprocessError]:
         """Return, once, the errors of items that could not be sent to a worker."""
@@ -143,9 +147,15 @@ class Feeder:
             self.error = error
 
     def _enter_window(self) -> bool:
-        while self._window is not None and not self._window.acquire(timeout=_SLICE_SECONDS):
+        if self._window is None:
+            return True
+        while self._entered - self._slid >= self._window:
+            self._has_slid.clear()
+            if self._entered - self._slid >= self._window:
+                self._has_slid.wait(_SLICE_SECONDS)
             if self._stopped.is_set():
                 return False
+        self._entered += 1
         return True
 
     def _send(self, ring: Ring, room: int, index: int, item: Any) -> None:

@@ -259,11 +259,40 @@ static void test_many_letters(void)
     close_ring(ring);
 }
 
+/* Each part of a batch that was cut tells the most failures of its own rows. */
+static void test_cut(void)
+{
+    for (uint32_t failed = 0; failed < 4; failed++)
+        for (uint32_t rows = 1; rows < 4; rows++) {
+            rf_ring *ring = ring_with(4, 3, 1);
+            rf_lease *single[4];
+            for (uint32_t row = 0; row < 4; row++) {
+                put(ring, row);
+                single[row] = take(ring, 1);
+            }
+            for (uint32_t row = 0; row < 4; row++)
+                if (row == failed) {
+                    fail_over(single[row]);
+                } else {
+                    rf_lease_give_back(single[row]);
+                    rf_lease_drop(single[row]);
+                }
+            rf_lease *batch = take_together(ring, 4), *rest = rf_lease_split(batch, rows);
+            CHECK_EQUAL(rf_lease_failures(batch), failed < rows);
+            CHECK_EQUAL(rf_lease_failures(rest), failed >= rows);
+            rf_lease_drop(batch);
+            rf_lease_drop(rest);
+            close_ring(ring);
+            CHECK_EQUAL(shm_unlink(segment_name(0)), 0);
+        }
+}
+
 static const test tests[] = {
     {"a record comes alone behind a failure, and is set aside after so many", test_set_aside},
     {"a dead letter is handed out to who asks for it", test_handed_out},
     {"what is given back unseen is no failure, however often", test_not_seen},
     {"of several records that are waited for, each keeps its own failures", test_several_unseen},
+    {"each part of a batch that was cut tells the most failures of its own rows", test_cut},
     {"without a limit a record comes for ever", test_without_limit},
     {"a ring that does not redeliver drops what was failed over", test_dropped},
     {"a taker that dies has failed over what it was shown", test_deaths},
