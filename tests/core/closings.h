@@ -23,7 +23,7 @@ static inline void close_something(rf_ring *ring)
         close(rf_ring_descriptor(ring));
         (void)!open("/dev/null", O_RDWR | O_CLOEXEC);
         break;
-    default: /* a child that outlives its parent for a while */
+    default:                      /* a child that outlives its parent for a while */
         signal(SIGCHLD, SIG_IGN); /* nobody waits for it */
         if ((child = fork()) == 0) {
             nanosleep(&(struct timespec){.tv_nsec = 30000000}, NULL);
