@@ -239,6 +239,8 @@ def storm():
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
     yield begin
+    # In this order: a handler that comes in between would set the timer again, and the signal then end the process.
+    signal.signal(signal.SIGALRM, lambda *_: None)
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, before)
 
