@@ -70,11 +70,6 @@ class EndingRing:
         self._end()
         return self._ring.claim(*arguments, **options)
 
-    def put(self, *arguments: Any, **options: Any) -> Any:
-        """Put as the ring does."""
-        self._end()
-        return self._ring.put(*arguments, **options)
-
     def __getattr__(self, name: str) -> Any:
         return getattr(self._ring, name)
 
