@@ -282,6 +282,29 @@ static inline bool ready_slot(rf_ring *ring, uint32_t slot, uint64_t claimed,
     return true;
 }
 
+/* Row `done` was taken back: publish what comes behind it. How many rows are published then in all, from `own->first`
+ * to `own->last`; `before` is the record before them. */
+static uint32_t publish_behind_lost(rf_lease *lease, uint32_t done, uint32_t rows, uint64_t before,
+                                    const publication *about, rf_chained *own)
+{
+    rf_ring *ring = lease->ring;
+    *own = (rf_chained){0};
+    if (done)
+        *own = (rf_chained){rf_lease_link(lease, 0), before = rf_lease_link(lease, done - 1), 0};
+    for (uint32_t row = done + 1; row < rows; row++) {
+        uint32_t slot = rf_lease_slot(lease, row);
+        /* Where the row before was taken back, its successor names the last one that was not. */
+        if (rf_load_relaxed(&ring->words[slot]) == lease->words[row])
+            rf_store_relaxed(&ring->links[slot], before);
+        if (!ready_slot(ring, slot, lease->words[row], about))
+            continue;
+        own->last = before = rf_lease_link(lease, row);
+        own->first = own->first ? own->first : before;
+        done++;
+    }
+    return done;
+}
+
 /* Publish rows in order; how many were still ours. First what all their slots know, then their words: a
  * compare-and-swap waits for every store before it, and so each row for the line of its slot record. */
 static uint32_t publish_rows(rf_lease *lease, uint32_t rows, const uint64_t *tags,
@@ -289,38 +312,27 @@ static uint32_t publish_rows(rf_lease *lease, uint32_t rows, const uint64_t *tag
 {
     rf_ring *ring = lease->ring;
     uint32_t done = 0, slot = lease->first, passed;
-    uint64_t before = rf_chain_place(ring, slot, lease->since, &passed), link = before, first = 0;
+    if (rows == 0)
+        return 0;
+    uint64_t before = rf_chain_place(ring, slot, lease->since, &passed), link = before;
     for (uint32_t row = 0; row < rows; row++, slot = rf_wrap(ring, slot + 1)) {
         describe_slot(ring, slot, lease->words[row], tags ? tags[row] : 0,
                       replies ? replies[row] : 0, link, about);
         link = rf_link(slot, rf_word_epoch(lease->words[row]));
     }
+    rf_chained own = {.first = rf_lease_link(lease, 0), .last = link};
+    rf_chain_prepare(ring, own.first, own.last);
     slot = lease->first;
-    while (done < rows && ready_slot(ring, slot, lease->words[done], about)) {
-        done++;
+    for (; done < rows && ready_slot(ring, slot, lease->words[done], about); done++)
         slot = rf_wrap(ring, slot + 1);
-    }
-    if (done) {
-        first = rf_link(lease->first, rf_word_epoch(lease->words[0]));
-        before = rf_lease_link(lease, done - 1);
-    }
-    /* And on behind a row that was taken back, if there was one. */
-    for (uint32_t row = done + 1; row < rows; row++) {
-        slot = rf_wrap(ring, slot + 1);
-        /* Where the row before was taken back, its successor names the last one that was not. */
-        if (rf_load_relaxed(&ring->words[slot]) == lease->words[row])
-            rf_store_relaxed(&ring->links[slot], before);
-        if (!ready_slot(ring, slot, lease->words[row], about))
-            continue;
-        before = rf_lease_link(lease, row);
-        first = first ? first : before;
-        done++;
+    if (done < rows) {
+        done = publish_behind_lost(lease, done, rows, before, about, &own);
+        rf_chain_prepare(ring, own.first, own.last);
     }
     if (passed)
-        rf_chain_enter(ring, &(rf_chained){.first = first, .last = done ? before : 0}, lease->first,
-                       lease->words, rows, passed);
+        rf_chain_enter(ring, &own, lease->first, lease->words, rows, passed);
     else if (done)
-        rf_chain_append(ring, 0, first, before);
+        rf_chain_append(ring, own.last);
     return done;
 }
 
@@ -401,12 +413,13 @@ rf_status rf_put_request(rf_ring *ring, const void *const *sources, uint64_t tag
     uint32_t passed;
     uint64_t before = rf_chain_place(ring, slot, since, &passed),
              own = rf_link(slot, rf_word_epoch(word));
+    rf_chain_prepare(ring, own, own);
     bool published = describe_slot(ring, slot, word, tag, reply, before, &about) &&
                      ready_slot(ring, slot, word, &about);
     if (published && passed)
         rf_chain_enter(ring, &(rf_chained){.first = own, .last = own}, slot, &word, 1, passed);
     else if (published)
-        rf_chain_append(ring, 0, own, own);
+        rf_chain_append(ring, own);
     RF_STEP("put: slot ready, not counted");
     count_published(ring, published);
     end_publishing(ring);

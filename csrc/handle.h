@@ -24,7 +24,7 @@ typedef struct rf_pin {
 
 /* What this handle published last, in the order in which takers get it (order.c). Between begin_ and end_publishing,
  * but for `published`. */
-enum { RF_CHAIN_ENTRIES = 64, RF_CHAIN_KNOWN = RF_CHAIN_ENTRIES - 1 };
+enum { RF_CHAIN_ENTRIES = 64, RF_CHAIN_KNOWN = RF_CHAIN_ENTRIES - 2 };
 
 typedef struct rf_chained {
     uint64_t first, last; /* links that name the first and the last row of a publication */

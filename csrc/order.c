@@ -52,9 +52,8 @@ uint64_t rf_chain_find_place(rf_ring *ring, uint32_t slot, uint64_t since, uint3
         ++*passed;
     if (*passed == 0)
         return rf_load_relaxed(&ring->last_link);
-    /* Behind the oldest that is known lies, as long as nothing was written over it, the one before that. */
-    return *passed < RF_CHAIN_KNOWN ? *passed < known ? at(chain, *passed + 1)->last : 0
-                                    : at(chain, RF_CHAIN_ENTRIES)->last;
+    /* Behind the oldest that may be passed lies one more. */
+    return *passed < all ? at(chain, *passed + 1)->last : 0;
 }
 
 /* Have the record that `link` names come behind `before` from now on. False: it was taken meanwhile, and may be READY
@@ -109,6 +108,8 @@ void rf_chain_enter(rf_ring *ring, const rf_chained *own, uint32_t slot, const u
     uint64_t last = passed ? rf_load_relaxed(&ring->last_link) : own->last;
     for (uint32_t place = 0; place < passed; place++)
         *at(chain, place) = *at(chain, place + 1);
-    rf_chain_append(ring, passed, own->first, own->last);
+    uint64_t end = rf_load_relaxed(&chain->published);
+    *at(chain, passed) = (rf_chained){own->first, own->last, end + 1};
     rf_store_relaxed(&ring->last_link, last);
+    rf_store_relaxed(&chain->published, end + 1);
 }

@@ -35,14 +35,21 @@ static inline uint64_t rf_chain_place(rf_ring *ring, uint32_t slot, uint64_t sin
 void rf_chain_enter(rf_ring *ring, const rf_chained *own, uint32_t slot, const uint64_t *words,
                     uint32_t rows, uint32_t passed);
 
-/* A publication from row `first` to row `last` becomes the chain's last entry, or so many before that. */
-static inline void rf_chain_append(rf_ring *ring, uint32_t passed, uint64_t first, uint64_t last)
+/* Write the entry that comes next, of a publication from row `first` to row `last`; it counts from rf_chain_append on.
+ * Before the rows are READY: behind the swap of a word the processor has nothing to do meanwhile. */
+static inline void rf_chain_prepare(rf_ring *ring, uint64_t first, uint64_t last)
 {
     rf_chain *chain = &ring->chain;
     uint64_t end = rf_load_relaxed(&chain->published);
-    chain->entries[(end - passed) % RF_CHAIN_ENTRIES] = (rf_chained){first, last, end + 1};
+    chain->entries[end % RF_CHAIN_ENTRIES] = (rf_chained){first, last, end + 1};
+}
+
+/* The entry that was prepared becomes the chain's last; `last` is its last row. */
+static inline void rf_chain_append(rf_ring *ring, uint64_t last)
+{
+    rf_chain *chain = &ring->chain;
     rf_store_relaxed(&ring->last_link, last);
-    rf_store_relaxed(&chain->published, end + 1);
+    rf_store_relaxed(&chain->published, rf_load_relaxed(&chain->published) + 1);
 }
 
 #endif

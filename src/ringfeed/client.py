@@ -7,12 +7,10 @@ waits for one answer sleeps at its cell; answers to futures and coroutines are c
 
 from __future__ import annotations
 
-import contextlib
 import operator
 import os
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any
@@ -165,13 +163,17 @@ class Client:
         record, rows = session.record_of(inputs)
         if rows is not None:
             return self._result_of_rows(session, record, rows, until, timeout, priority, tag)
-        with self._noting_deaths(session):
+        reply = None
+        try:
             reply = session.ask(record, priority, tag, until, timeout, told=False)
-            try:
-                if not reply.wait(until, self._patient):
-                    raise too_late(reply)
-                return answer_of(reply, copy=self._copy if copy is None else copy)
-            finally:
+            if not reply.wait(until, self._patient):
+                raise too_late(reply)
+            return answer_of(reply, copy=self._copy if copy is None else copy)
+        except EngineDied:
+            session.in_doubt = True
+            raise
+        finally:
+            if reply is not None:
                 reply.withdraw()  # also where an error keeps this frame
 
     def predict_rows(self, inputs: Any, *, timeout: float | None = None, priority: int = 0, tag: int = 0) -> Any:
@@ -315,8 +317,11 @@ class Client:
         try:
             future = self._asking(session, record, rows, until, timeout, priority, tag, True).ask_all()
         except ThreadRefused:  # nothing was asked yet
-            with self._noting_deaths(session):
+            try:
                 return session.answers_to_rows(record, rows, priority, tag, until, timeout)
+            except EngineDied:
+                session.in_doubt = True
+                raise
         try:
             return future.result()
         finally:
@@ -350,14 +355,6 @@ class Client:
     @property
     def _state(self) -> _State:
         return of_process(self._states, lambda: _State(self.name, self._max_in_flight))
-
-    @contextlib.contextmanager
-    def _noting_deaths(self, session: Session) -> Iterator[None]:
-        try:
-            yield
-        except EngineDied:
-            session.in_doubt = True
-            raise
 
     # -- its end -----------------------------------------------------------------------------------
 

@@ -189,7 +189,7 @@ class ServingThreads:
         try:
             failures = 0
             while not self._orders.stopping and failures < _MOST_FAILURES:
-                if not self._rest(replica):
+                if replica.health.is_ill and not self._rest(replica):
                     continue
                 more, failed = self._serve_once(replica)
                 if not more:
@@ -213,9 +213,7 @@ class ServingThreads:
                 self._when_ended()
 
     def _rest(self, replica: Replica) -> bool:
-        """Leave the work to others for a while, where the replica fails everything. Returns whether to go on."""
-        if not replica.health.is_ill:
-            return True
+        """Leave the work to others for a while: the replica fails everything. Returns whether to go on."""
         well = [each for each in self._replicas if not each.health.is_ill]
         others_work = bool(well) or self._presence.leave()
         seconds = replica.health.rest_seconds
