@@ -24,7 +24,10 @@ void rf_pool_serve_as(rf_ring *pool, const rf_service *service)
         return;
     rf_participant *self = &pool->participants[rf_self(pool) - 1];
     if (service == NULL) {
+        bool served = rf_serves(self);
         rf_store_relaxed(&self->state, (uint32_t)RF_PRESENT);
+        if (served) /* clients may have nobody left to wait for, and sleep for long */
+            rf_wake_patient(pool);
         return;
     }
     uint32_t from = service->from & RF_FROM_FIRST, bytes = service->name_bytes;
@@ -33,10 +36,11 @@ void rf_pool_serve_as(rf_ring *pool, const rf_service *service)
         memset(name, 0, RF_ENGINE_NAME_BYTES);
         memcpy(name, service->name, bytes < RF_ENGINE_NAME_BYTES ? bytes : RF_ENGINE_NAME_BYTES);
     }
-    /* Relaxed: who sees one late asks again; what belongs together is looked at again by whoever starts. */
     rf_store_relaxed(&self->onward, service->onward & RF_FROM_FIRST);
     rf_store_relaxed(&self->model, service->model);
-    rf_store_relaxed(&self->state, from << RF_STATE_BITS | (uint32_t)RF_SERVING);
+    /* R20 -> A20 (engine_from): who sees that we serve sees which model, and where to. */
+    rf_store_release(&self->state, from << RF_STATE_BITS | (uint32_t)RF_SERVING);
+    rf_fence_full(); /* F9 with F9: of two that begin at once one at least sees the other (rf_pool_has_other_model) */
 }
 
 void rf_pool_serve(rf_ring *pool, uint32_t serves)
@@ -48,7 +52,7 @@ void rf_pool_serve(rf_ring *pool, uint32_t serves)
 /* Where an engine takes from; 0 where the participant is none, or dead, which is noted. */
 static uint32_t engine_from(rf_ring *pool, uint32_t owner, bool *dead)
 {
-    uint32_t state = rf_load_relaxed(&pool->participants[owner - 1].state);
+    uint32_t state = rf_load_acquire(&pool->participants[owner - 1].state); /* A20 <- R20 */
     if ((state & ((1u << RF_STATE_BITS) - 1)) != RF_SERVING)
         return 0;
     if (rf_participant_lives(pool, owner))

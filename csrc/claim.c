@@ -179,6 +179,15 @@ void rf_claim_zero(rf_lease *claim)
                claim->rows * claim->ring->geometry.field[field].stride_bytes);
 }
 
+/* Was none of these rows taken back? */
+static bool still_ours(const rf_lease *claim, uint32_t row, uint32_t rows)
+{
+    for (uint32_t end = row + rows; row < end; row++)
+        if (rf_load_relaxed(&claim->ring->words[rf_lease_slot(claim, row)]) != claim->words[row])
+            return false;
+    return true;
+}
+
 rf_status rf_claim_copy(rf_lease *claim, uint32_t row, uint32_t rows, rf_lease **out)
 {
     rf_ring *ring = claim->ring;
@@ -187,8 +196,7 @@ rf_status rf_claim_copy(rf_lease *claim, uint32_t row, uint32_t rows, rf_lease *
         row >= claim->rows || rows == 0 || rows > claim->rows - row)
         return RF_INVALID;
     uint32_t from = rf_lease_slot(claim, row);
-    if (claim->generation != rf_load_relaxed(&rf_fork_generation) ||
-        rf_load_relaxed(&ring->words[from]) != claim->words[row])
+    if (claim->generation != rf_load_relaxed(&rf_fork_generation) || !still_ours(claim, row, rows))
         return RF_SLOT_LOST;
     rf_lease *copy = rf_new_lease(ring, rows);
     if (!copy)
@@ -206,6 +214,13 @@ rf_status rf_claim_copy(rf_lease *claim, uint32_t row, uint32_t rows, rf_lease *
         uint64_t stride = ring->geometry.field[field].stride_bytes;
         memcpy(rf_lease_data(copy, field), ring->region[field] + from * stride,
                copy->rows * stride);
+    }
+    RF_STEP("copy: copied, claim not looked at");
+    /* A2 <- R2: a slot that was taken back meanwhile may have been claimed anew, and these bytes be another's. */
+    rf_fence_full();
+    if (!still_ours(claim, row, copy->rows)) {
+        rf_lease_drop(copy);
+        return RF_SLOT_LOST;
     }
     *out = copy;
     return RF_OK;

@@ -34,8 +34,12 @@ static void keep_copy_of_tables(rf_ring *ring)
     _Atomic uint64_t *from = (_Atomic uint64_t *)ring->mapping;
     for (size_t i = 0; i < bytes / sizeof *from; i++)
         ((uint64_t *)copy)[i] = rf_load_relaxed(&from[i]);
-    if (mremap(copy, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, ring->mapping) == MAP_FAILED)
-        munmap(copy, bytes);
+    if (mremap(copy, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, ring->mapping) != MAP_FAILED)
+        return;
+    munmap(copy, bytes);
+    /* What was there may be gone nevertheless; then it tells of an empty ring. Where that fails too, it is still mapped. */
+    mmap(ring->mapping, bytes, PROT_READ | PROT_WRITE,
+         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
 }
 
 static void give_back_entry_and_memory(rf_ring *ring)

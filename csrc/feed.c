@@ -67,6 +67,8 @@ static void once(void)
 rf_feed *rf_feed_new(rf_ring *ring, const char *name, const rf_feed_plan *plan)
 {
     static pthread_once_t done = PTHREAD_ONCE_INIT;
+    if (rf_ring_is_retired(ring))
+        return NULL; /* its memory is given back */
     rf_feed *feed = calloc(1, sizeof *feed);
     if (!feed)
         return NULL;

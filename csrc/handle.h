@@ -90,6 +90,7 @@ struct rf_ring {
     _Atomic uint32_t claim_spin; /* how long a wait is worth spinning; learnt */
     _Atomic uint32_t take_spin;
     uint32_t window; /* slots that are used again while takers keep up (window.h); 0: all */
+    _Atomic uint32_t returns; /* so often looks in a row went back within a window */
     _Atomic uint32_t trail,
         trail_rows; /* where links led (look_from): slot + 1, or 0; rows taken there */
 };
@@ -140,6 +141,12 @@ static inline uint32_t rf_cursor(const rf_ring *ring, _Atomic uint32_t *cursor)
 static inline uint32_t rf_self(const rf_ring *ring)
 {
     return rf_load_relaxed(&((rf_ring *)ring)->self);
+}
+
+/* Does a participant of a pool say that it serves? */
+static inline bool rf_serves(rf_participant *entry)
+{
+    return (rf_load_relaxed(&entry->state) & ((1u << RF_STATE_BITS) - 1)) == RF_SERVING;
 }
 
 static inline rf_counters *rf_own_counters(rf_ring *ring)

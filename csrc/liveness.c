@@ -159,8 +159,7 @@ static void recover_slot(rf_ring *ring, uint32_t slot, uint32_t dead)
 static void bury(rf_ring *ring, uint32_t dead)
 {
     RF_STEP("recover: entry of the dead locked");
-    bool engine = (rf_load_relaxed(&ring->participants[dead - 1].state) &
-                   ((1u << RF_STATE_BITS) - 1)) == RF_SERVING;
+    bool engine = rf_serves(&ring->participants[dead - 1]);
     for (uint32_t slot = 0; slot < ring->slot_count; slot++)
         recover_slot(ring, slot, dead);
     RF_STEP("recover: slots given back, entry not cleared");
@@ -275,7 +274,10 @@ void rf_leave(rf_ring *ring)
         rf_recover_cell(ring, slot, rf_self(ring));
     if (rf_load_relaxed(&ring->participants[rf_self(ring) - 1].producing))
         rf_end_blocks(ring, rf_self(ring));
+    bool served = rf_serves(&ring->participants[rf_self(ring) - 1]);
     clear_entry(ring, rf_self(ring));
+    if (served) /* as rf_pool_serve_as */
+        rf_wake_patient(ring);
     rf_stake_end(&ring->stake);
     RF_STEP("leave: lock dropped");
 }

@@ -159,8 +159,7 @@ static void whom_to_look_at(const rf_ring *ring, int64_t now_ns, uint64_t *owner
         if (state == RF_ABSENT)
             continue;
         if (owner % LOCK_LAPS == lap || rf_load_relaxed(&entry->producing) != 0 ||
-            (state & ((1u << RF_STATE_BITS) - 1)) == RF_SERVING ||
-            (owner % LAPS == lap % LAPS && rf_witness_is_gone(&entry->who)))
+            rf_serves(entry) || (owner % LAPS == lap % LAPS && rf_witness_is_gone(&entry->who)))
             add_owner(ring, owners, owner);
     }
     add_owner(ring, owners, rf_word_owner(rf_load_relaxed(&ring->header->failure.word)));

@@ -190,10 +190,13 @@ int rf_ring_is_pinned(rf_ring *ring)
 
 void rf_pin_end(rf_ring *ring, size_t kept_bytes)
 {
-    /* Without the mutex: nobody else has the ring any more, and a forked child that drops what it
-     * inherited must not wait for a thread of its parent. */
+    /* The handle of a ring that was closed may still be asked to unpin it. */
+    pthread_once(&watch_forks, install_fork_watch);
+    pthread_mutex_lock(&pin_mutex);
     if (is_pinned_here(ring))
         unpin_ring(ring);
+    ring->pin.count = 0;
+    pthread_mutex_unlock(&pin_mutex);
     uint8_t *start = ring->mapping + kept_bytes;
     size_t bytes = ring->mapped_bytes - kept_bytes;
     if (ring->pin.stuck)

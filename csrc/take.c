@@ -265,7 +265,12 @@ static rf_status nothing_ready(const rf_ring *ring, rf_take_request *request, lo
         return RF_EMPTY;
     rf_census now = rf_count_states(ring);
     want_rows(seen, request->min_rows, &now);
-    return seen->open == RF_OK || now.claimed || now.ready ? RF_EMPTY : seen->open;
+    if (seen->open == RF_OK || now.claimed || now.ready)
+        return RF_EMPTY;
+    /* A claim is published in other slots where somebody may still write into its own (rf_claim_copy): from one that we had
+     * yet to look at, perhaps, into one that we had passed. Then it lies READY there by now. A19 <- R19 (rf_set_apart) */
+    rf_fence_full();
+    return rf_count_states(ring).ready ? RF_EMPTY : seen->open;
 }
 
 /* What ended a short run may have been published while all words were counted. */

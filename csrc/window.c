@@ -53,16 +53,28 @@ uint32_t rf_window_claim(const rf_ring *ring, uint32_t first, uint32_t count, ui
     return next;
 }
 
-uint32_t rf_window_look(const rf_ring *ring, uint32_t first, uint32_t next)
+/* Where looks go on that end a window, and how many in a row did not go on to its end. */
+static uint32_t look_at(rf_ring *ring, uint32_t next, uint32_t at)
+{
+    uint32_t returns = at == next ? 0 : rf_load_relaxed(&ring->returns) + 1;
+    /* Outside may lie what a claim from before became: whoever looks meets it within a lap, as without a window. */
+    if (returns > ring->slot_count / ring->window)
+        returns = 0;
+    rf_store_relaxed(&ring->returns, returns);
+    return returns ? at : next;
+}
+
+uint32_t rf_window_look(rf_ring *ring, uint32_t first, uint32_t next)
 {
     if (state_of(ring, next) != RF_STATE_FREE)
-        return next;
+        return look_at(ring, next, next);
     for (uint64_t window = ring->window;
          rf_window_ends(window, first, next) && window < ring->slot_count; window *= 2) {
         uint32_t start = (uint32_t)(first / window * window);
         rf_state state = state_of(ring, start);
         if (state == RF_STATE_CLAIMED || state == RF_STATE_READY)
-            return start;
+            return look_at(ring, next, start);
     }
-    return rf_cursor(ring, &ring->header->claim_cursor); /* they go on there, and have not begun */
+    /* They go on there, and have not begun. */
+    return look_at(ring, next, rf_cursor(ring, &ring->header->claim_cursor));
 }

@@ -220,7 +220,7 @@ RF_API int rf_ring_redelivers(const rf_ring *ring);
 /* May a run pass the ring's end? Not where that would have taken many slots more than were asked for (rf_plan). */
 RF_API int rf_ring_is_mirrored(const rf_ring *ring);
 RF_API uint32_t rf_ring_max_deliveries(const rf_ring *ring); /* rf_options.max_deliveries */
-/* The process that is or was that participant, for people; 0 where it has left. */
+/* The process that is that participant, or was it last, for people; 0 where nobody ever was. */
 RF_API uint32_t rf_participant_pid(const rf_ring *ring, uint32_t participant);
 /* Of a reply pool: the inode of its ring; 0 of a ring. */
 RF_API uint64_t rf_ring_answers(const rf_ring *ring);

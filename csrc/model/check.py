@@ -357,6 +357,18 @@ MUTATIONS += [
     ),
 ]
 
+MOVING_PML = "moving.pml"
+MOVING = {"PRODUCERS": 2, "TAKERS": 1}
+CONFIGURATIONS += [
+    Configuration("moving: 2 producers, 1 taker, 3 slots", MOVING, smoke=True, model=MOVING_PML),
+    Configuration("moving: 2 producers, 2 takers, 3 slots", MOVING | {"TAKERS": 2}, model=MOVING_PML),
+    Configuration("moving: 2 producers, 1 taker, 4 slots", MOVING | {"SLOTS": 4}, model=MOVING_PML),
+]
+MUTATIONS += [
+    Mutation("ONE_LOOK", "a finished ring's words are looked at once", MOVING, smoke=True, model=MOVING_PML),
+    Mutation("APART_FIRST", "R19: a claim is set apart before its copy is READY", MOVING, smoke=True, model=MOVING_PML),
+]
+
 LOOKING_PML = "looking.pml"
 LOOKING = {"WAITERS": 4, "KILLS": 3}
 LOOKER_KILLED = LOOKING | {"KILLS": 1, "LOOKERS_ALONE": 1}

@@ -2,6 +2,7 @@
 #include <pthread.h>
 
 #include "check.h"
+#include "feed.h"
 
 static uint32_t living(rf_ring *ring)
 {
@@ -49,6 +50,16 @@ static void test_without_leases(void)
     CHECK_EQUAL(rf_recover(other), 0);
     rf_ring_drop(other);
     take_expecting(ring, 2);
+    close_ring(ring);
+}
+
+static void test_no_feed_of_what_is_gone(void)
+{
+    rf_ring *ring = create_ring(4), *other = attach_ring();
+    rf_ring_close(other);
+    CHECK(rf_ring_retire(other));
+    CHECK(rf_feed_new(other, "cams", &(rf_feed_plan){.most = 1, .least = 1}) == NULL);
+    rf_ring_drop(other);
     close_ring(ring);
 }
 
@@ -141,6 +152,7 @@ static const test tests[] = {
     {"a handle that is open is not retired", test_open_handles_are_not_retired},
     {"entry, memory and descriptor go with the close; the handle tells what was so",
      test_without_leases},
+    {"no feed is made of a handle whose memory is gone", test_no_feed_of_what_is_gone},
     {"with a lease they go with the lease, whether the handle is dropped before or after",
      test_with_a_lease},
     {"an open block of a producer keeps the entry until it ends",

@@ -126,10 +126,60 @@ static void test_woken_claimer(void)
     close_desk(&own);
 }
 
+/* Many sleep for longer than a few do. The last engine that stops serving wakes them all. */
+enum { CROWD = 200 };
+static _Atomic uint32_t told;
+
+static void *wait_for_nobody(void *argument)
+{
+    rf_lease *cell = argument;
+    rf_status status;
+    while ((status = rf_cell_wait(cell, 0, RF_FOREVER)) == RF_AGAIN && rf_pool_engines(cell->ring))
+        ;
+    CHECK_EQUAL(status, RF_AGAIN);
+    atomic_fetch_add(&told, 1);
+    return NULL;
+}
+
+static void test_woken_crowd(void)
+{
+    for (int leaves = 0; leaves < 2; leaves++) {
+        desk own = create_desk(256, 256), engine = attach_desk();
+        pthread_t threads[CROWD];
+        rf_lease *cells[CROWD];
+        rf_pool_serve(engine.pool, 1);
+        atomic_store(&told, 0);
+        for (int i = 0; i < CROWD; i++) {
+            cells[i] = ask(&own, (uint64_t)i);
+            threads[i] = start_thread(wait_for_nobody, cells[i]);
+        }
+        /* Most have slept once, and know how many they are. */
+        while (atomic_load(&own.pool->header->waiters) < CROWD / 4 * 3)
+            sched_yield();
+        rest();
+        int64_t stopped = rf_now_ns();
+        if (leaves)
+            close_desk(&engine);
+        else
+            rf_pool_serve(engine.pool, 0);
+        await(&told, CROWD);
+        CHECK(rf_now_ns() - stopped < RF_MOST_PATIENCE_NS / 4); /* by turns: in five seconds */
+        for (int i = 0; i < CROWD; i++) {
+            join_thread(threads[i]);
+            rf_lease_drop(cells[i]);
+        }
+        if (!leaves)
+            close_desk(&engine);
+        close_desk(&own);
+        remove_segments(getpid());
+    }
+}
+
 static const test tests[] = {
     {"who sleeps at a cell is woken by its answer", test_woken_thread},
     {"who sleeps for all its answers is woken by each", test_woken_client},
     {"who waits for a free cell is woken by who frees one", test_woken_claimer},
+    {"a crowd that waits is woken when its last engine stops, or leaves", test_woken_crowd},
 };
 
 MAIN(tests)

@@ -167,6 +167,38 @@ static void test_held_slot(void)
     }
 }
 
+static void pass_one_by(rf_ring *ring, uint64_t number)
+{
+    publish(claim(ring, 1), 1, number);
+    take_expecting(ring, number);
+}
+
+/* What another claimed before lies outside, and comes within a few laps though there is always something within. */
+static void test_record_from_outside(void)
+{
+    for (uint32_t place = 0; place < 4 * WINDOW; place++) {
+        rf_ring *ring = ring_with_window(SLOTS, WINDOW), *other = attach_ring();
+        uint64_t number = 0;
+        while (number < place)
+            pass_one_by(ring, number++);
+        rf_lease *held = claim(other, 1);
+        while (number < place + 2 * WINDOW)
+            pass_one_by(ring, number++);
+        publish(held, 1, ROUNDS);
+        for (bool came = false; !came; number++) {
+            CHECK(number < place + 4 * SLOTS);
+            publish(claim(ring, 1), 1, number);
+            rf_lease *read = take(ring, 1);
+            came = number_at(read, 0) == ROUNDS;
+            rf_lease_drop(read);
+        }
+        take_expecting(ring, number - 1);
+        expect_all_free(ring);
+        close_ring(other);
+        remove_ring(ring);
+    }
+}
+
 /* Claims and takes of any size, with leases held for any time: everything comes once, in order. */
 static void test_any_pattern(void)
 {
@@ -225,6 +257,7 @@ static const test tests[] = {
     {"who waits for several records gets them in one piece", test_batches},
     {"claims of several slots are as long as was asked for", test_claims_of_several},
     {"a slot that is held for long stands in nobody's way", test_held_slot},
+    {"a record outside of the window is taken, too", test_record_from_outside},
     {"whatever is claimed, taken and held, everything comes once, in order", test_any_pattern},
     {"a window is what a cache holds, and at most half of the ring", test_size},
 };

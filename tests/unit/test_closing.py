@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import ringfeed
+from ringfeed import _core
 from support import in_thread, record, run_program, segments, take_all, wait_until, wait_until_waited
 
 FIELDS = {"x": ((512,), "int64")}
@@ -141,6 +142,13 @@ def test_a_thread_that_waits_is_told_and_the_memory_goes_when_it_is_out(ring_nam
             waiting.result()
     ring.unlink()
     wait_until(lambda: not taken_memory(ring_name))
+
+
+def test_no_feed_is_made_of_a_closed_ring(ring):
+    ring.close()
+    for _ in range(100):  # each gave the memory back once more
+        with pytest.raises(ringfeed.RingClosed):
+            _core.NativeFeed(ring, 1, 1, 0, False, 0, 0.0, None, 0.0)
 
 
 def test_a_ring_that_threads_use_while_it_is_closed_does_no_harm_again_and_again():

@@ -133,6 +133,15 @@ def test_rows_are_released_where_that_is_asked_for(ring, fail):
     assert ring.stats()["released"] == 2
 
 
+def test_both_parts_of_a_batch_that_was_cut_are_released_where_that_is_asked_for(ring):
+    put_all(ring, 1, 2, 3, 4)
+    first = ring.take(max_rows=4, on_error="release")
+    for part in (first, first.split(2)):
+        with pytest.raises(ZeroDivisionError), part:
+            raise ZeroDivisionError
+    assert states(ring) == {"free": 8}
+
+
 def test_a_ring_that_does_not_redeliver_drops_what_its_taker_failed_over(make_ring):
     ring = make_ring(redeliver=False)
     put_all(ring, 1, 2)

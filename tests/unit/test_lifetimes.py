@@ -218,6 +218,26 @@ def test_a_claim_of_every_slot_is_not_published_while_a_view_could_write_into_it
     assert states(ring) == {"free": 8}
 
 
+def test_takers_of_a_finished_ring_do_not_wait_for_a_claim_that_was_not_published_for_its_views(ring):
+    claim = ring.claim(rows=8)
+    keep = claim["x"][1:]
+    with pytest.raises(ringfeed.RingFull):
+        claim.publish()
+    ring.finish()
+    with pytest.raises(ringfeed.RingFinished):
+        ring.take(1, timeout=0)
+    assert states(ring) == {"pinned": 8}
+    del keep, claim
+    assert states(ring) == {"free": 8}
+
+
+def test_a_capsule_that_nobody_took_over_and_nobody_has_costs_no_copy(ring):
+    claim = ring.claim(rows=8)  # there is no room for a copy
+    claim.dlpack("x").__dlpack__()
+    claim.publish()
+    assert states(ring) == {"ready": 8}
+
+
 def test_a_record_is_published_as_a_copy_also_when_the_ring_was_finished_meanwhile(ring):
     slot = ring.claim()
     slot["x"] = MINE

@@ -250,8 +250,8 @@ cdef class Claim(_Rows):
                             and self.kind == RF_VIEW_SAMPLE):
                         (<_Layout>self.ring.layouts[place // 2]).keep_spare(hold, base, <cnp.ndarray>array)
             array = base = self.given = None
-        others += rf_lease_references(hold.lease) - 1
-        others -= make_read_only(hold)
+        cdef Py_ssize_t waiting = make_read_only(hold)  # first: capsules that nobody else has go, with their references
+        others += rf_lease_references(hold.lease) - 1 - waiting
         self.is_written_through = others > 0
         return Py_REFCNT(<PyObject *>hold) > 1  # the caller's own reference is the one
 
@@ -291,7 +291,12 @@ cdef class Claim(_Rows):
                 raise ValueError(f"ring {self.ring.name!r}: the claim's tags were resized; leave them {claimed} long.")
             tags = <uint64_t *>cnp.PyArray_DATA(self.tag_array)
         if self.is_written_through and count:
-            status = <rf_status>self.publish_copy(hold, count, tags)
+            try:
+                status = <rf_status>self.publish_copy(hold, count, tags)
+            except BaseException:
+                self.outcome = "discarded"
+                rf_set_apart(hold.lease)  # takers must not wait for it, though a view keeps the slots
+                raise
         else:
             status = rf_publish(hold.lease, count, tags, seen)
         if status != RF_OK:
@@ -309,7 +314,6 @@ cdef class Claim(_Rows):
         while row < count:
             status = rf_claim_copy(hold.lease, row, count - row, &copy)
             if status == RF_FULL and rf_now_ns() >= until:
-                self.outcome = "discarded"
                 raise errors.RingFull(
                     f"ring {self.ring.name!r}: a slice, or another array or tensor made of the claim's arrays, is alive "
                     f"and could still write into the slots, and no slot was free for a copy{'' if is_all else ' for 10 s'}: "
@@ -418,6 +422,7 @@ cdef class Batch(_Rows):
         batch.hold = rest
         batch.ring = self.ring
         batch.kind = self.kind
+        batch.releases = self.releases
         return batch
 
     def window(self, name, start, rows):

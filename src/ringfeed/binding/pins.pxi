@@ -19,6 +19,8 @@ def pin_ring(RingBase ring not None, driver, unsigned flags):
     functions.allocate = <void *><size_t>driver.allocate
     functions.copy = <void *><size_t>driver.copy
     functions.release = <void *><size_t>driver.release
+    if rf_ring_is_retired(handle):
+        fail(ring, RF_CLOSED, 0, None)
     ring.inside += 1
     with nogil:  # it may take seconds
         report = rf_ring_pin(handle, &functions, flags)

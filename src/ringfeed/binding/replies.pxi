@@ -512,6 +512,7 @@ cdef class Requests:
         if self.held != NULL:
             if self.left:
                 rf_let_go(self.pool.cells.handle, self.held, self.rows)
+                self.pool.cells.retire_if_idle()
                 if self.batch is not None and self.batch.hold is not None:
                     rf_lease_give_back(self.batch.hold.lease)
             free(self.held)
@@ -527,6 +528,8 @@ cdef class Requests:
     cdef int settle(self, uint32_t start, uint32_t stop) except -1:
         memset(self.held + start, 0, (stop - start) * sizeof(rf_held))
         self.left -= min(stop - start, self.left)
+        if self.left == 0:
+            self.pool.cells.retire_if_idle()  # a pool that was closed waited for what was in hand
         return 0
 
     def answer(self, outputs, uint32_t start, uint32_t stop):
