@@ -90,7 +90,8 @@ struct rf_ring {
     _Atomic uint32_t claim_spin; /* how long a wait is worth spinning; learnt */
     _Atomic uint32_t take_spin;
     uint32_t window; /* slots that are used again while takers keep up (window.h); 0: all */
-    _Atomic uint32_t returns; /* so often looks in a row went back within a window */
+    bool restarts;   /* a claim begins anew where everything was taken (window.h) */
+    _Atomic uint32_t patrol, patrol_rows; /* does the next look go around; rows since the last */
     _Atomic uint32_t trail,
         trail_rows; /* where links led (look_from): slot + 1, or 0; rows taken there */
 };

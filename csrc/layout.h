@@ -268,7 +268,7 @@ typedef struct rf_header {
     _Atomic uint32_t closed;
     uint32_t producers; /* rf_options.producers */
     _Atomic uint32_t
-        together; /* a taker has waited for several records, which are to lie in a row */
+        together; /* a taker has waited for so many records, which are to lie in a row */
     _Alignas(RF_CACHE_PAIR) rf_event readable; /* takers wait here for READY */
     _Alignas(RF_CACHE_PAIR) rf_event writable; /* producers wait here for FREE */
     /* Of a pool: the model that came last to each place, UTF-8 and for messages; `from` says which place. */

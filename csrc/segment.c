@@ -75,6 +75,7 @@ static rf_status map_segment(rf_ring *ring)
     ring->uses = (rf_use *)(ring->slots + geometry->slots);
     ring->slot_count = geometry->slots;
     ring->window = rf_window_slots(geometry);
+    ring->restarts = rf_window_restarts(geometry);
     ring->is_padded = !rf_is_mirrored(geometry);
     atomic_init(&ring->runs_end, ring->is_padded);
     return RF_OK;

@@ -77,15 +77,32 @@ static uint32_t run_length(const rf_ring *ring, uint32_t first, uint32_t most, b
  * the cursor each time would follow the same links again, one slot further. */
 static uint32_t look_from(const rf_ring *ring, bool *by_link)
 {
+    if (rf_load_relaxed(&ring->patrol)) {
+        *by_link = false;
+        rf_store_relaxed(&((rf_ring *)ring)->patrol, 0u);
+        return rf_cursor(ring, &ring->header->claim_cursor);
+    }
     uint32_t trail = rf_load_relaxed(&ring->trail);
     *by_link = trail != 0;
     return trail ? trail - 1 : rf_cursor(ring, &ring->header->take_cursor);
+}
+
+/* With a window the cursors do not go around by themselves, and outside may lie what a claim from before became. So one look
+ * for as many records as the ring has slots goes around all that lies behind the newest claim first. */
+static void walk_patrol(rf_ring *ring, uint32_t count)
+{
+    uint32_t rows = rf_load_relaxed(&ring->patrol_rows) + count;
+    if (rows >= ring->slot_count)
+        rf_store_relaxed(&ring->patrol, 1u);
+    rf_store_relaxed(&ring->patrol_rows, rows >= ring->slot_count ? 0 : rows);
 }
 
 /* Remember where a run ended. A trail is left after a lap, so that what lies at the cursor gets its turn. */
 static void leave_trail(rf_ring *ring, const look *seen, uint32_t count)
 {
     uint32_t behind = rf_wrap(ring, seen->first + count);
+    if (ring->window)
+        walk_patrol(ring, count);
     uint32_t walked = seen->by_link ? rf_load_relaxed(&ring->trail_rows) + count : 0;
     if (!seen->by_link)
         rf_store_relaxed(&ring->header->take_cursor, rf_next_look(ring, seen->first, behind));
@@ -292,7 +309,8 @@ static rf_status try_take(rf_ring *ring, rf_take_request *request, rf_lease *lea
         seen->open = rf_still_open(ring);
         if (seen->open != RF_OK)
             rf_fence_full(); /* F4 with F3 (try_claim): claims older than the end are seen below. A16 <- R16 */
-        if (!find_first(ring, seen->hasty ? 1 : ring->slot_count, &seen->first, &seen->by_link))
+        bool at_cursor = seen->hasty && !rf_load_relaxed(&ring->patrol);
+        if (!find_first(ring, at_cursor ? 1 : ring->slot_count, &seen->first, &seen->by_link))
             return nothing_ready(ring, request, seen);
         seen->rows = run_length(ring, seen->first, request->max_rows, together, lease->words);
         if (!seen->rows)
@@ -431,7 +449,7 @@ rf_status rf_take(rf_ring *ring, rf_take_request *request, rf_lease **out)
     if (request->max_rows > ring->slot_count)
         request->max_rows = ring->slot_count;
     if (request->min_rows > 1 || (request->linger_ns && request->max_rows > 1))
-        rf_keep_together(ring);
+        rf_keep_together(ring, request->max_rows);
     rf_status status = rf_enter(ring);
     if (status != RF_OK)
         return status;

@@ -1,6 +1,9 @@
 /*
  * The window of slots that are used again. See window.h.
  *
+ * A claim that finds everything taken that was ever claimed begins anew, at the first slots that are free; it moves the
+ * cursor of the takers along. That is for records that are copied for longer than a line takes from core to core.
+ *
  * Nobody holds the window, and no word says where it is: at the end of so many slots a producer asks whether takers have
  * taken all that lies before its record, and whether the slot is free at which these began; takers look there in turn. What
  * either finds is a hint, as the cursors are: a search goes around the whole ring.
@@ -9,7 +12,7 @@
 
 /* A cache near a core holds as much, beside what the programs at both ends of the ring work on. */
 #define WINDOW_BYTES (UINT64_C(1) << 20)
-enum { LEAST_SLOTS = 2 };
+enum { LEAST_SLOTS = 2, RESTART_BYTES = 16384, MOST_STARTS = 8 };
 
 uint32_t rf_window_slots(const rf_geometry *geometry)
 {
@@ -36,6 +39,33 @@ static bool is_free(const rf_ring *ring, uint32_t slot, uint32_t count)
     return count == 0;
 }
 
+bool rf_window_restarts(const rf_geometry *geometry)
+{
+    uint64_t bytes = 0;
+    for (uint32_t field = 0; field < geometry->fields; field++)
+        bytes += geometry->field[field].stride_bytes;
+    return bytes >= RESTART_BYTES && rf_window_slots(geometry) != 0;
+}
+
+uint32_t rf_window_restart(const rf_ring *ring, uint32_t cursor, uint32_t rows)
+{
+    if (rf_load_relaxed(&ring->header->take_cursor) != cursor)
+        return cursor;
+    /* Where takers wait for several, there is to be room for these. What the last of them holds is looked at, no more: a
+     * batch goes as a whole, mostly. */
+    uint32_t together = rf_load_relaxed(&ring->header->together);
+    uint32_t run = together > rows && together <= ring->slot_count ? together : rows, start = 0;
+    for (int tried = 0; tried < MOST_STARTS && start + run <= ring->slot_count; tried++) {
+        if (start == cursor)
+            break; /* it goes on as well */
+        if (is_free(ring, start, rows) && state_of(ring, start + run - 1) == RF_STATE_FREE &&
+            state_of(ring, start + run / 2) == RF_STATE_FREE)
+            return start;
+        start += run;
+    }
+    return cursor;
+}
+
 uint32_t rf_window_claim(const rf_ring *ring, uint32_t first, uint32_t count, uint32_t next)
 {
     /* Relaxed, as all here: each is a hint. Has everything before our claim been taken? What comes behind it may wait for
@@ -53,28 +83,16 @@ uint32_t rf_window_claim(const rf_ring *ring, uint32_t first, uint32_t count, ui
     return next;
 }
 
-/* Where looks go on that end a window, and how many in a row did not go on to its end. */
-static uint32_t look_at(rf_ring *ring, uint32_t next, uint32_t at)
-{
-    uint32_t returns = at == next ? 0 : rf_load_relaxed(&ring->returns) + 1;
-    /* Outside may lie what a claim from before became: whoever looks meets it within a lap, as without a window. */
-    if (returns > ring->slot_count / ring->window)
-        returns = 0;
-    rf_store_relaxed(&ring->returns, returns);
-    return returns ? at : next;
-}
-
-uint32_t rf_window_look(rf_ring *ring, uint32_t first, uint32_t next)
+uint32_t rf_window_look(const rf_ring *ring, uint32_t first, uint32_t next)
 {
     if (state_of(ring, next) != RF_STATE_FREE)
-        return look_at(ring, next, next);
+        return next;
     for (uint64_t window = ring->window;
          rf_window_ends(window, first, next) && window < ring->slot_count; window *= 2) {
         uint32_t start = (uint32_t)(first / window * window);
         rf_state state = state_of(ring, start);
         if (state == RF_STATE_CLAIMED || state == RF_STATE_READY)
-            return look_at(ring, next, start);
+            return start;
     }
-    /* They go on there, and have not begun. */
-    return look_at(ring, next, rf_cursor(ring, &ring->header->claim_cursor));
+    return rf_cursor(ring, &ring->header->claim_cursor); /* they go on there, and have not begun */
 }

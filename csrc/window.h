@@ -15,7 +15,7 @@ uint32_t rf_window_slots(const rf_geometry *geometry);
 
 /* What a claim or a look that ends a window finds out; see below. */
 uint32_t rf_window_claim(const rf_ring *ring, uint32_t first, uint32_t count, uint32_t next);
-uint32_t rf_window_look(rf_ring *ring, uint32_t first, uint32_t next);
+uint32_t rf_window_look(const rf_ring *ring, uint32_t first, uint32_t next);
 
 /* Does a window of so many slots end between two slots? */
 static inline bool rf_window_ends(uint64_t window, uint32_t first, uint32_t next)
@@ -33,18 +33,22 @@ static inline uint32_t rf_next_claim(const rf_ring *ring, uint32_t first, uint32
 }
 
 /* The same for the look behind a run that was taken: where claims have gone on. */
-static inline uint32_t rf_next_look(rf_ring *ring, uint32_t first, uint32_t next)
+static inline uint32_t rf_next_look(const rf_ring *ring, uint32_t first, uint32_t next)
 {
     return ring->window && rf_window_ends(ring->window, first, next)
                ? rf_window_look(ring, first, next)
                : next;
 }
 
-/* Say that takers wait for several records, which are to lie in a row. Once said it stays so. */
-static inline void rf_keep_together(rf_ring *ring)
+/* Say that takers wait for so many records, which are to lie in a row. Once said it stays so. */
+static inline void rf_keep_together(rf_ring *ring, uint32_t rows)
 {
-    if (ring->window && !rf_load_relaxed(&ring->header->together))
-        rf_store_relaxed(&ring->header->together, 1u); /* a hint */
+    if (ring->window && rf_load_relaxed(&ring->header->together) < rows)
+        rf_store_relaxed(&ring->header->together, rows); /* a hint */
 }
+
+/* Does a claim begin anew where everything was taken, and where? */
+bool rf_window_restarts(const rf_geometry *geometry);
+uint32_t rf_window_restart(const rf_ring *ring, uint32_t cursor, uint32_t rows);
 
 #endif

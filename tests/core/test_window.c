@@ -5,10 +5,13 @@
 
 enum { SLOTS = 64, WINDOW = 4, ROUNDS = 1000 };
 
+static bool restarts; /* of the rings that are made */
+
 static rf_ring *ring_with_window(uint32_t slots, uint32_t window)
 {
     rf_ring *ring = create_ring(slots);
     ring->window = window;
+    ring->restarts = restarts;
     return ring;
 }
 
@@ -251,7 +254,31 @@ static void test_size(void)
     }
 }
 
+/* All of it again, where a claim begins anew when everything was taken. */
+#define WITH_RESTARTS(test)             \
+    static void test##_restarting(void) \
+    {                                   \
+        restarts = true;                \
+        test();                         \
+    }
+WITH_RESTARTS(test_few_slots)
+WITH_RESTARTS(test_backlog)
+WITH_RESTARTS(test_batches)
+WITH_RESTARTS(test_claims_of_several)
+WITH_RESTARTS(test_held_slot)
+WITH_RESTARTS(test_record_from_outside)
+WITH_RESTARTS(test_any_pattern)
+
 static const test tests[] = {
+    {"beginning anew: records lie in few slots", test_few_slots_restarting},
+    {"beginning anew: under a backlog every slot is used, and afterwards few",
+     test_backlog_restarting},
+    {"beginning anew: who waits for several gets them in one piece", test_batches_restarting},
+    {"beginning anew: claims of several slots are as long", test_claims_of_several_restarting},
+    {"beginning anew: a slot that is held stands in nobody's way", test_held_slot_restarting},
+    {"beginning anew: a record outside of the window is taken",
+     test_record_from_outside_restarting},
+    {"beginning anew: everything comes once, in order", test_any_pattern_restarting},
     {"while takers keep up, records lie in few slots", test_few_slots},
     {"under a backlog every slot is used, in order, and afterwards few", test_backlog},
     {"who waits for several records gets them in one piece", test_batches},
