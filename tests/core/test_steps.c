@@ -43,6 +43,22 @@ static void operate_set_apart(world *now)
     rf_lease_drop(lease);
 }
 
+/* Published from another slot: somebody may still write into its own. */
+static void operate_publish_copy(world *now)
+{
+    rf_lease *written, *copy;
+    if (rf_claim(now->victim, 1, 0, &written) != RF_OK)
+        return;
+    set_number(written, 0, VICTIM * NUMBERS);
+    if (rf_claim_copy(written, 0, 1, &copy) == RF_OK) {
+        if (rf_publish(copy, 1, NULL, 0) == RF_OK)
+            atomic_fetch_add(&shared->published[VICTIM * NUMBERS], 1);
+        rf_lease_drop(copy);
+    }
+    rf_set_apart(written);
+    rf_lease_drop(written);
+}
+
 static void operate_pinned_and_take(world *now)
 {
     rf_lease *pinned = claim(now->victim, 1);
@@ -321,6 +337,7 @@ static const scene scenes[] = {
     {"crossed publishing", .operate = operate_crossed_publish},
     {"a pinned publish", .operate = operate_pinned},
     {"a claim that is set apart for its views", .operate = operate_set_apart},
+    {"a claim that is published from another slot", .operate = operate_publish_copy},
     {"a pinned record that is released", .operate = operate_pinned_and_take},
     {"a take", .prepare = four_records, .operate = operate_take},
     {"a take that is given back", .prepare = four_records, .operate = operate_give_back},
