@@ -1,14 +1,15 @@
 """How the pictures look: one paper-white card that reads well on a light and on a dark page, RingFeed in warm colours.
 
-Peers are cold colours, limits dashed grey; markers differ as well, so that nothing depends on telling colours apart.
+Peers are cold colours, limits dashed grey, and peers that are the best nowhere pale; markers differ as well, so that nothing depends on telling colours apart.
 Text is drawn as paths: it looks the same wherever it is shown. The same data gives the same bytes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import textwrap
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from measuring.contest import Role
 from report.units import tick
 
-INK, FAINT, RULE, PAPER = "#24292f", "#57606a", "#e3e6ea", "#ffffff"
+INK, FAINT, RULE, PALE, PAPER = "#24292f", "#57606a", "#e3e6ea", "#c4c9cf", "#ffffff"
 WARM = ("#c8370a", "#f0801a", "#8c2d04", "#e0a000")
 COLD = ("#0072b2", "#009e73", "#6a51a3", "#56a8d8", "#5f6b76", "#1b3f66", "#5c9a1e", "#a6559d", "#00747a")
 GREY = ("#24292f", "#8a939c", "#57606a")
@@ -70,9 +71,12 @@ class Style:
     color: str
     marker: str
     dashes: str
+    is_pale: bool = False
 
     @property
     def line(self) -> dict[str, Any]:
+        if self.is_pale:
+            return {"color": PALE, "linestyle": "-", "linewidth": 1.0, "zorder": 1.5}
         strong = self.role == "ringfeed"
         return {
             "color": self.color,
@@ -103,6 +107,21 @@ def styles(roles: Mapping[str, Role]) -> dict[str, Style]:
             marker = MARKERS[(number + number // len(colors[role])) % len(MARKERS)]
             found[way] = Style(role, color, marker, DASHES[number % len(DASHES)] if role == "limit" else "-")
     return found
+
+
+def pale_but(drawn: Mapping[str, Style], shown: Container[str]) -> dict[str, Style]:
+    """Return the styles with the peers pale that are not to be shown by name; those that are get the first colours."""
+    pale = {way for way, style in drawn.items() if style.role == "peer" and way not in shown}
+    strong = styles({way: style.role for way, style in drawn.items() if way not in pale})
+    return {way: replace(style, is_pale=True) if way in pale else strong[way] for way, style in drawn.items()}
+
+
+def name_pale(figure: Figure, drawn: Mapping[str, Style]) -> None:
+    """Say below the picture which ways its pale lines are."""
+    pale = [way for way, style in drawn.items() if style.is_pale]
+    if pale:
+        words = textwrap.fill(f"grey, best at no size: {'; '.join(pale)}", LEGEND_CHARACTERS)
+        figure.supxlabel(words, x=MARGIN / WIDTH, ha="left", fontsize=8.5, color=FAINT)
 
 
 def distinct(names: Sequence[str]) -> dict[str, str]:
@@ -212,7 +231,7 @@ def name_ends(figure: Figure, axes: Axes, drawn: Mapping[str, Style]) -> None:
     to_axes = axes.transAxes.inverted()
     ends = {}
     for line in axes.get_lines():
-        if line.get_label() in drawn:
+        if line.get_label() in drawn and not drawn[line.get_label()].is_pale:
             x, y = line.get_xydata()[-1]
             ends[line.get_label()] = to_axes.transform(axes.transData.transform((x, y)))
     gap = 13.5 * figure.dpi / 72 / axes.get_window_extent().height

@@ -65,15 +65,22 @@ def hop_by_size(results: Results) -> Figure | None:
         "one producer, one taker; median time per record, less is better",
         height=5.2,
     )
-    drawn = styles_of(tables)
+    drawn = look.pale_but(styles_of(tables), best_peers(tables))
     lines = lines_by(tables, "record_bytes")
     for way, style in drawn.items():
         axes.plot([x for x, _ in lines[way]], [row.seconds for _, row in lines[way]], label=way, **style.line)
     look.measured_at(axes, [table.axes["record_bytes"] for table in tables], size)
     look.seconds_up(axes)
     axes.set_xlabel("size of the record")
+    look.name_pale(figure, drawn)
     look.name_ways(figure, [axes], drawn)
     return figure
+
+
+def best_peers(tables: Iterable[Table]) -> set[str]:
+    """Return the ways of others than RingFeed that are the fastest of them in some table."""
+    peers = ([row for row in table.measured if row.role == "peer" and row.seconds] for table in tables)
+    return {min(rows, key=lambda row: row.seconds or math.inf).way for rows in peers if rows}
 
 
 def throughput_by_producers(results: Results) -> Figure | None:

@@ -231,6 +231,32 @@ def test_the_report_has_pictures_words_on_missed_targets_and_no_place(tmp_path: 
         assert not any(place in path.read_text(encoding="utf-8") for place in [*PLACES, str(tmp_path)])
 
 
+def test_the_picture_of_hop_times_names_the_best_peers_and_has_the_others_in_grey(
+    loaded: Callable[..., results.Results],
+) -> None:
+    pytest.importorskip("matplotlib")
+    from report import look, plots
+
+    times = {"RingFeed": [1.0, 9.0], "fast, small": [2.0, 8.0], "fast, large": [3.0, 5.0], "middling": [2.5, 6.0]}
+    entries = [
+        entry(f"hop of {size}", way, "ringfeed" if way == "RingFeed" else "peer", [times[way][place]], "hop", axes)
+        for way in times
+        for place, size in enumerate((64, 4096))
+        for axes in [{"record_bytes": size, "producers": 1, "takers": 1}]
+    ]
+    measured = loaded(entries)
+    assert plots.best_peers(measured.tables) == {"fast, small", "fast, large"}
+    with look.settings():
+        figure = plots.hop_by_size(measured)
+    assert figure is not None
+    words = [text.get_text() for text in figure.findobj(match=lambda part: hasattr(part, "get_text"))]
+    assert {"RingFeed", "fast, small", "fast, large"} <= {*words}
+    assert "middling" not in words
+    assert any("grey" in each and "middling" in each for each in words)
+    colors = {line.get_label(): line.get_color() for line in figure.axes[0].get_lines()}
+    assert [way for way, color in colors.items() if color == look.PALE] == ["middling"]
+
+
 def test_pictures_are_svg_and_the_same_bytes_every_time(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     raw = written(tmp_path / "raw.json", everything())
