@@ -1,7 +1,8 @@
 """How the pictures look: one paper-white card that reads well on a light and on a dark page, RingFeed in warm colours.
 
-Peers are cold colours, limits dashed grey, and peers that are the best nowhere pale; markers differ as well, so that nothing depends on telling colours apart.
-Text is drawn as paths: it looks the same wherever it is shown. The same data gives the same bytes.
+Peers are cold colours, limits dashed grey, and peers that are the best nowhere pale. Markers differ as well, so that
+nothing depends on telling colours apart. Text is drawn as paths: it looks the same wherever it is shown. The same data
+gives the same bytes.
 """
 
 from __future__ import annotations
