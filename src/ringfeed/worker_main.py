@@ -113,8 +113,10 @@ class _Worker:
                 self._work(order, descriptors)
 
     def _answer(self, order: Probe, descriptors: list[int]) -> None:
-        message = np.frombuffer(memory_files.read(descriptors[0]), np.uint8)
-        os.close(descriptors[0])
+        try:
+            message = np.frombuffer(memory_files.read(descriptors[0]), np.uint8)
+        finally:
+            os.close(descriptors[0])
         if self._timer is not None:
             self._timer.begin(PROBE_TAG)
         result = self._probe(message)
@@ -143,13 +145,15 @@ class _Worker:
 
     def _work(self, order: Open, descriptors: list[int]) -> None:
         rings: list[Any] = []
-        *of_rings, spill_descriptor = descriptors
+        *left, spill_descriptor = descriptors
         try:
-            for name, descriptor in zip(("tasks", "rows", "failures"), of_rings, strict=True):
-                try:
-                    rings.append(Ring.attach_descriptor(descriptor, name))
-                except (OSError, MemoryError) as error:
-                    self._say_and_end("rings", error)
+            try:
+                for name in ("tasks", "rows", "failures"):
+                    rings.append(Ring.attach_descriptor(left.pop(0), name))  # it takes it over, whatever comes of it
+            except RingClosed:
+                raise  # this order was overtaken by another
+            except (OSError, MemoryError) as error:
+                self._say_and_end("rings", error)
             tasks, rows, failures = rings
             if self._timer is not None:
                 rows, failures = EndingRing(rows, self._timer), EndingRing(failures, self._timer)
@@ -175,7 +179,8 @@ class _Worker:
         finally:
             for ring in rings:
                 ring.close()
-            os.close(spill_descriptor)
+            for descriptor in (*left, spill_descriptor):
+                os.close(descriptor)
 
     def _refuse(self, writer: _Writer, tag: int, deliveries: int) -> bool:
         """Fail an item that ended workers before, if it is not to be tried again."""

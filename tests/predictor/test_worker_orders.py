@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import os
+import pathlib
 import resource
 from typing import Any
 
@@ -93,3 +94,38 @@ def test_descriptors_of_a_worker_do_not_add_up() -> None:
             assert len(counts) == 1
             assert first in (None, *counts)
             first = next(iter(counts))
+
+
+def row_of_the_process(item: tuple[int, str | None]) -> np.ndarray:
+    """Return the process id, as often as the item says; with a folder, say so there and wait for a word."""
+    import pathlib
+    import time
+
+    size, folder = item
+    if folder is not None:
+        pathlib.Path(folder, "entered").write_text(str(os.getpid()))
+        while not pathlib.Path(folder, "go").exists():
+            time.sleep(0.001)
+    return np.full(size, os.getpid(), np.int64)
+
+
+def descriptors_of(process_id: int) -> list[str]:
+    folder = f"/proc/{process_id}/fd"
+    return sorted(os.readlink(f"{folder}/{name}").partition(":")[0] for name in os.listdir(folder))
+
+
+def test_a_worker_keeps_nothing_of_orders_that_were_overtaken_while_it_was_busy(tmp_path: pathlib.Path) -> None:
+    with running(row_of_the_process) as run:
+        while len({int(row[0]) for row in run([(10, None)] * 50)[0].values()}) < 2:
+            pass
+        before = {pid: descriptors_of(pid) for pid in run.pool.process_ids}
+        abandoned = run.chunks([*[(10, None)] * 32, (10, str(tmp_path)), *[(10, None)] * 5])
+        next(abandoned)
+        busy = int(wait_until(lambda: (tmp_path / "entered").exists() and (tmp_path / "entered").read_text()))
+        abandoned.close()
+        for size in range(11, 15):
+            assert {int(row[0]) for row in run([(size, None)] * 5)[0].values()} == set(run.pool.process_ids) - {busy}
+        (tmp_path / "go").touch()
+        while busy not in {int(row[0]) for row in run([(14, None)] * 50)[0].values()}:
+            pass
+        assert {pid: descriptors_of(pid) for pid in run.pool.process_ids} == before
