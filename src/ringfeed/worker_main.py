@@ -30,7 +30,7 @@ import numpy as np
 
 from . import memory_files
 from .channel import Channel, ChannelClosed
-from .errors import RingClosed, RingEmpty, RingFinished
+from .errors import RingClosed, RingEmpty, RingFeedError, RingFinished
 from .failures import Failure as Failure
 from .failures import raised, traceback_text
 from .item_board import ItemBoard
@@ -152,7 +152,7 @@ class _Worker:
                     rings.append(Ring.attach_descriptor(left.pop(0), name))  # it takes it over, whatever comes of it
             except RingClosed:
                 raise  # this order was overtaken by another
-            except (OSError, MemoryError) as error:
+            except (OSError, MemoryError, RingFeedError) as error:  # the one in our place could not attach, either
                 self._say_and_end("rings", error)
             tasks, rows, failures = rings
             if self._timer is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import os
 import pathlib
 import resource
@@ -14,7 +15,12 @@ import pytest
 from pipelines import running, wanted_of
 from ringfeed import memory_files
 from ringfeed.errors import RingFeedError
-from ringfeed.worker_orders import Probe
+from ringfeed.items import SpillFile
+from ringfeed.ring import Ring
+from ringfeed.sample_spec import choose_layout, fields_spec
+from ringfeed.worker_main import FAILURE_BYTES
+from ringfeed.worker_orders import Open, Probe
+from ringfeed.workers import WorkerPool
 from support import run_program, wait_until
 
 
@@ -129,3 +135,27 @@ def test_a_worker_keeps_nothing_of_orders_that_were_overtaken_while_it_was_busy(
         while busy not in {int(row[0]) for row in run([(14, None)] * 50)[0].values()}:
             pass
         assert {pid: descriptors_of(pid) for pid in run.pool.process_ids} == before
+
+
+def test_a_ready_worker_that_cannot_attach_to_the_rings_says_so_instead_of_being_replaced_for_ever() -> None:
+    wanted = wanted_of((4,))
+    layout = choose_layout(wanted, None)
+    message, failure = ({name: ((FAILURE_BYTES,), "uint8")} for name in ("message", "failure"))
+    pool = WorkerPool(lambda item: np.zeros(4, np.float32), 2)
+    with (
+        contextlib.closing(pool),
+        contextlib.closing(SpillFile()) as spill,
+        Ring.create_nameless(message, 8, participants=2) as tasks,  # of us and one of the two
+        Ring.create_nameless(fields_spec(layout), 8) as rows,
+        Ring.create_nameless(failure, 8) as failures,
+    ):
+        wait_until(lambda: pool.mend() or all(worker.ready for worker in pool._processes))
+        pool.open(Open(layout, wanted), [tasks], rows, failures, spill.descriptor)
+
+        def mend_until_five_died() -> None:
+            died = 0
+            while died < 5:
+                died += pool.mend()
+
+        with pytest.raises(RingFeedError, match=r"could not open the rings(?s:.*)participant"):
+            mend_until_five_died()
