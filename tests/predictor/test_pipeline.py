@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from pipelines import copy_rows, running, wanted_of
-from ringfeed.errors import PreprocessError, RingFeedError, WorkerCrashed
+from ringfeed.errors import PreprocessError, RingFeedError, SampleMismatch, WorkerCrashed
 from ringfeed.sample_spec import Wanted
 from support import wait_until
 
@@ -162,6 +162,38 @@ def test_a_later_item_that_does_not_fit_fails_with_both_descriptions(other: obje
     assert failure.index == 7
     for text in said:
         assert text in str(failure)
+
+
+@pytest.mark.parametrize("form", ["a list under a name", "many names", "long names", "a list of mappings", "deep"])
+def test_a_first_item_that_is_too_much_to_tell_of_fails_alone_and_ends_no_worker(form: str) -> None:
+    def decode(item: int) -> Any:
+        if item:
+            return {"image": as_row(item)}
+        if form == "a list under a name":
+            return {"image": [[0.0] * 3] * 50_176}  # a picture, as a list of its points
+        if form == "many names":
+            return {f"number {number}": 0.0 for number in range(40_000)}
+        if form == "long names":
+            return {"x" * 1_000_000 + str(number): 0.0 for number in range(2)}
+        if form == "a list of mappings":
+            return {"image": [{"a": 0.0, "b": 1.0}] * 20_000}
+        nest: Any = 0.0
+        for _ in range(150):
+            nest = [nest]
+        return {"image": nest, "other": 0}
+
+    with running(decode, model=lambda rows, template: np.array(rows["0"])) as run:
+        before = run.pool.process_ids
+        for _ in range(2):  # in the second call the rings are there
+            results, failures = run(range(20))
+            assert sorted(results) == list(range(1, 20))
+            [failure] = failures
+            assert isinstance(failure, SampleMismatch)
+            assert "item 0 (0): preprocess returned" in str(failure)
+            assert len(str(failure)) < 1000
+            if "list" in form:
+                assert "numpy.asarray" in str(failure)
+        assert run.pool.process_ids == before
 
 
 def test_an_item_that_kills_its_worker_is_tried_once_more_and_then_fails_by_name(tmp_path: pathlib.Path) -> None:
