@@ -16,7 +16,7 @@ from .nest import take_apart
 from .record_spec import MAX_FIELDS, Field, as_dtype
 
 DROPPED = -1
-"""In `RowLayout.picked`, in the place of an array that the model does not take."""
+"""In `RowLayout.picked`, in the place of an array or nest that the model does not take."""
 
 _LOSSY_FOR_NUMPY_SAFE = {("int64", "float64"), ("uint64", "float64"), ("int64", "complex128"), ("uint64", "complex128")}
 """What NumPy calls a safe cast although large integers are rounded."""
@@ -51,7 +51,8 @@ class RowLayout:
     template : nest of int
         What the model is given: the number of the field in the place of each input.
     picked : nest of int
-        What `preprocess` returns: the number of the field in the place of each array, or `DROPPED`.
+        What `preprocess` returns: the number of the field in the place of each array. `DROPPED` in the place of what
+        the model does not take; of mappings that is left out.
     fields : tuple of Field
         In the order of their numbers.
     rounds : tuple of bool
@@ -136,8 +137,8 @@ def row_of(result: Any, layout: RowLayout) -> list[np.ndarray[Any, Any]]:
     found: dict[int, Any] = {}
     if not _collect(layout.picked, result, found):
         raise Unfit(
-            f"preprocess returned {_describe(result)}, for the first item it returned {_describe(layout.picked)}; "
-            "every item needs the same structure."
+            f"preprocess returned {_describe(result)}, and of the first item the model takes "
+            f"{_describe(layout.picked)}; every item needs the same structure."
         )
     count = len(layout.fields)
     return [

@@ -38,7 +38,7 @@ from .item_timeout import EndingRing, ItemTimer
 from .items import read_item
 from .plain_data import NotPlain
 from .ring import Ring
-from .sample_spec import choose_layout
+from .sample_spec import choose_layout, taken_of
 from .samples import Sample, Unfit, row_of, sample_of
 from .slot_filler import SlotFiller
 from .worker_answers import LoadingFailed, ProbeAnswer, Ready, packed, packed_failure
@@ -248,9 +248,8 @@ class _Writer:
     def _unlike(self, result: Any) -> Failure | None:
         """Return what the first item of a call came out as, where other rings are to be made for it."""
         sample = sample_of(result)
-        if choose_layout(self._wanted, sample) == self._layout:
-            return None
-        return Failure("unlike", "", sample=sample)
+        layout = choose_layout(self._wanted, sample)
+        return None if layout == self._layout else Failure("unlike", "", sample=taken_of(sample, layout))
 
     def fill(self, tag: int, function: Callable[..., Any], message: Any) -> None:
         """Call ``function(item, out)`` with zeros in `out`, over the slot itself if the function lets go of it."""

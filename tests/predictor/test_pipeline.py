@@ -8,6 +8,7 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -568,6 +569,57 @@ def test_what_the_model_does_not_take_decides_nothing() -> None:
             assert {index + first: row[0] for index, row in results.items()} == {i: i for i in range(first, 30)}
             rings.add(id(run.pipeline.rows))
         assert len(rings) == 1
+
+
+MORE_THAN_IS_TAKEN: dict[str, Callable[[int], Any]] = {
+    "a long list": lambda item: [item] * 2000,
+    "lists of various lengths": lambda item: [item] * item,
+    "many names": lambda item: {f"name {number}": item for number in range(2000)},
+    "a list of mappings": lambda item: [{"a": item, "b": [1, 2]}] * 2000,
+    "a tuple that has all": lambda item: ([item] * 2000, {"a": item}, "text", [[], {}]),
+    "more than a probe could tell": lambda item: [[0.0] * 3] * 30_000,
+}
+
+
+@pytest.mark.parametrize("more", MORE_THAN_IS_TAKEN)
+@pytest.mark.parametrize("by", ["the model's names", "the arguments of a function"])
+def test_what_the_model_does_not_take_needs_no_room_where_rows_get_another_shape(more: str, by: str) -> None:
+    meta = MORE_THAN_IS_TAKEN[more]
+
+    def picture(item: int) -> dict[str, Any]:
+        return {"before": meta(item + 1), "x": np.full(item, item, np.float32), "meta": meta(item)}
+
+    wanted = Wanted(((None,), "float32"), ["x"]) if by == "the model's names" else Wanted(None, arguments=["x"])
+    with running(picture, wanted=wanted, model=lambda rows, template: np.array(next(iter(rows.values())))) as run:
+        for size in (5, 6):
+            results, failures = run([size] * 3)
+            assert not failures, failures[0]
+            assert [row.tolist() for row in results.values()] == [[size] * size] * 3
+            ring = run.pipeline.rows
+            assert len(run([size])[0]) == 1
+            assert run.pipeline.rows is ring
+
+
+def test_parts_of_a_named_tuple_that_the_model_does_not_take_need_no_room_either() -> None:
+    Sample = collections.namedtuple("Sample", "text x boxes")
+    Sample.__module__ = "__main__"
+    wanted = Wanted({"x": ((None,), "float32")}, ["x"])
+
+    def picture(item: int) -> Any:
+        return Sample("text", np.full(item, item, np.float32), [{"a": 1, "b": (2, "c")}] * (2 * item))
+
+    def model(rows: Any, template: Any) -> Any:
+        assert template == {"x": 0}
+        return np.array(rows["0"])
+
+    with running(picture, wanted=wanted, model=model) as run:
+        for size in (5, 6, 15, 6):
+            results, failures = run([size] * 3)
+            assert not failures, failures[0]
+            assert [row.tolist() for row in results.values()] == [[size] * size] * 3
+            ring = run.pipeline.rows
+            assert len(run([size])[0]) == 1
+            assert run.pipeline.rows is ring
 
 
 def test_with_a_spec_that_settles_all_no_item_travels_alone(tmp_path: pathlib.Path) -> None:
