@@ -54,6 +54,8 @@ it, the failure tells what it came out as."""
 
 MOST_DELIVERIES = 2
 FAILURE_BYTES = 16384
+_LEAST_TEXT = 500
+"""Characters of a failure's text that are told in any case."""
 
 
 class _Worker:
@@ -288,19 +290,23 @@ class _Writer:
 
 def _packed(failure: Failure) -> bytes:
     """Return a failure as bytes, cut to what the failures ring holds."""
+    room = FAILURE_BYTES - 8
     try:
         body = packed_failure(failure)
+        if len(body) > room and failure.sample is not None:
+            raise NotPlain("preprocess returned more than can be told; return fewer and shorter-named arrays.")
     except NotPlain as reason:
         failure = Failure("unfit", str(reason))
         body = packed_failure(failure)
-    if len(body) <= FAILURE_BYTES - 8:
-        return body
-    if failure.sample is not None:
-        failure = Failure("unfit", "preprocess returned more than can be told; return fewer and shorter-named arrays.")
-    text = failure.text
-    while len(body) > FAILURE_BYTES - 8:
-        body = packed_failure(Failure(failure.kind, text, failure.exception_type[:1000]))
-        text = "..." + text[len(text) // 4 + 4 :]  # the end of a traceback says what went wrong
+    # The text is cut first: the end of a traceback says what went wrong, and the exception is not to be had without
+    # its recipe.
+    for recipe in (failure.recipe, None):
+        text = failure.text
+        while len(body) > room:
+            body = packed_failure(Failure(failure.kind, text, failure.exception_type, recipe))
+            if len(text) <= _LEAST_TEXT:
+                break
+            text = "..." + text[len(text) // 4 + 4 :]
     return body
 
 
