@@ -265,7 +265,7 @@ class Client:
         try:
             asking.step(0.0)
         except RingFull as error:
-            if timeout == 0 or session.pool.settings.rejects:
+            if timeout == 0 or asking.is_rejected_when_full:
                 asking.fail(error)
                 raise
             return await self._await_room(asking, priority)

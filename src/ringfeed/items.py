@@ -129,7 +129,7 @@ class SpillFile:
             if self._closed:
                 raise RingClosed("the predictor was closed.")
             offset, self._end = self._end, self._end + length
-            os.ftruncate(self._descriptor, self._end)
+            memory_files.grow(self._descriptor, self._end)
             memory = mmap.mmap(self._descriptor, length, offset=offset)
         encoded.write(np.frombuffer(memory, np.uint8))
         return SpilledItem(memory, offset)

@@ -6,7 +6,7 @@ shape is an axis that the model leaves free. It may not know TensorFlow.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,7 +97,7 @@ def choose_layout(wanted: Wanted, sample: Sample | None) -> RowLayout:
         return _layout_for_arguments(wanted, sample)
     asked_template, asked = spec_leaves(wanted.specs)
     match = _matched(asked_template, asked, wanted, sample)
-    picked = put_together(sample.template, _places(match.numbers, len(sample.leaves)))
+    picked = _picked(sample, match.numbers)
     chosen = Sample(None, [sample.leaves[number] for number in match.numbers])
     return _layout(match.template, picked, chosen, match.asked, wanted)
 
@@ -110,7 +110,7 @@ def _layout_for_arguments(wanted: Wanted, sample: Sample) -> RowLayout:
     if known and by_name and given is not None and known <= set(given):
         known |= set(wanted.options)
         template, numbers = take_apart({key: part for key, part in given.items() if key in known})
-        picked = put_together(sample.template, _places(numbers, len(sample.leaves)))
+        picked = _picked(sample, numbers)
         chosen = Sample(None, [sample.leaves[number] for number in numbers])
         return _layout(template, picked, chosen, [None] * len(numbers), wanted)
     is_nest = isinstance(sample.template, (dict, list, tuple))
@@ -136,12 +136,52 @@ def fields_spec(layout: RowLayout) -> RecordSpec:
     return RecordSpec.of(layout.fields)
 
 
-def _places(numbers: list[int], count: int) -> list[int]:
-    """Return for each array of the sample the number of its field, or `DROPPED`."""
-    places = [DROPPED] * count
+def taken_of(sample: Sample, layout: RowLayout) -> Sample:
+    """Return what a layout takes of a sample that it was chosen for: of that it is chosen again, and it is never much.
+
+    Of what the model does not take there may be any number of names and lists.
+    """
+    leaves: list[tuple[tuple[int, ...], str] | str] = []
+
+    def walk(picked: Any, template: Any) -> Any:
+        if isinstance(picked, dict):
+            return {key: walk(part, template[key]) for key, part in picked.items()}
+        if isinstance(picked, (list, tuple)):
+            return _like(picked, map(walk, picked, template))
+        leaves.append("The model does not take this." if picked == DROPPED else sample.leaves[template])
+        return len(leaves) - 1
+
+    return Sample(walk(layout.picked, sample.template), leaves)
+
+
+def _picked(sample: Sample, numbers: list[int]) -> Any:
+    """Return what `RowLayout.picked` is where these arrays of a sample become fields, in this order.
+
+    What else the sample has decides nothing, and differs from item to item: of mappings it is left out, and of a nest
+    that the model does not take there is one `DROPPED`.
+    """
+    places = [DROPPED] * len(sample.leaves)
     for place, number in enumerate(numbers):
         places[number] = place
-    return places
+    return _without_dropped(put_together(sample.template, places))
+
+
+def _without_dropped(picked: Any) -> Any:
+    if isinstance(picked, dict):
+        return {key: _without_dropped(part) for key, part in picked.items() if not _is_dropped(part)}
+    if isinstance(picked, (list, tuple)):
+        return _like(picked, (DROPPED if _is_dropped(part) else _without_dropped(part) for part in picked))
+    return picked
+
+
+def _is_dropped(picked: Any) -> bool:
+    leaves = take_apart(picked)[1]
+    return bool(leaves) and all(number == DROPPED for number in leaves)
+
+
+def _like(nest: Any, parts: Iterable[Any]) -> Any:
+    """Return a list or tuple of the same class, with other parts."""
+    return type(nest)(*parts) if hasattr(nest, "_fields") else type(nest)(parts)
 
 
 @dataclass(frozen=True)

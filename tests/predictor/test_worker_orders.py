@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import os
+import pathlib
 import resource
 from typing import Any
 
@@ -13,7 +15,12 @@ import pytest
 from pipelines import running, wanted_of
 from ringfeed import memory_files
 from ringfeed.errors import RingFeedError
-from ringfeed.worker_orders import Probe
+from ringfeed.items import SpillFile
+from ringfeed.ring import Ring
+from ringfeed.sample_spec import choose_layout, fields_spec
+from ringfeed.worker_main import FAILURE_BYTES
+from ringfeed.worker_orders import Open, Probe
+from ringfeed.workers import WorkerPool
 from support import run_program, wait_until
 
 
@@ -93,3 +100,62 @@ def test_descriptors_of_a_worker_do_not_add_up() -> None:
             assert len(counts) == 1
             assert first in (None, *counts)
             first = next(iter(counts))
+
+
+def row_of_the_process(item: tuple[int, str | None]) -> np.ndarray:
+    """Return the process id, as often as the item says; with a folder, say so there and wait for a word."""
+    import pathlib
+    import time
+
+    size, folder = item
+    if folder is not None:
+        pathlib.Path(folder, "entered").write_text(str(os.getpid()))
+        while not pathlib.Path(folder, "go").exists():
+            time.sleep(0.001)
+    return np.full(size, os.getpid(), np.int64)
+
+
+def descriptors_of(process_id: int) -> list[str]:
+    folder = f"/proc/{process_id}/fd"
+    return sorted(os.readlink(f"{folder}/{name}").partition(":")[0] for name in os.listdir(folder))
+
+
+def test_a_worker_keeps_nothing_of_orders_that_were_overtaken_while_it_was_busy(tmp_path: pathlib.Path) -> None:
+    with running(row_of_the_process) as run:
+        while len({int(row[0]) for row in run([(10, None)] * 50)[0].values()}) < 2:
+            pass
+        before = {pid: descriptors_of(pid) for pid in run.pool.process_ids}
+        abandoned = run.chunks([*[(10, None)] * 32, (10, str(tmp_path)), *[(10, None)] * 5])
+        next(abandoned)
+        busy = int(wait_until(lambda: (tmp_path / "entered").exists() and (tmp_path / "entered").read_text()))
+        abandoned.close()
+        for size in range(11, 15):
+            assert {int(row[0]) for row in run([(size, None)] * 5)[0].values()} == set(run.pool.process_ids) - {busy}
+        (tmp_path / "go").touch()
+        while busy not in {int(row[0]) for row in run([(14, None)] * 50)[0].values()}:
+            pass
+        assert {pid: descriptors_of(pid) for pid in run.pool.process_ids} == before
+
+
+def test_a_ready_worker_that_cannot_attach_to_the_rings_says_so_instead_of_being_replaced_for_ever() -> None:
+    wanted = wanted_of((4,))
+    layout = choose_layout(wanted, None)
+    message, failure = ({name: ((FAILURE_BYTES,), "uint8")} for name in ("message", "failure"))
+    pool = WorkerPool(lambda item: np.zeros(4, np.float32), 2)
+    with (
+        contextlib.closing(pool),
+        contextlib.closing(SpillFile()) as spill,
+        Ring.create_nameless(message, 8, participants=2) as tasks,  # of us and one of the two
+        Ring.create_nameless(fields_spec(layout), 8) as rows,
+        Ring.create_nameless(failure, 8) as failures,
+    ):
+        wait_until(lambda: pool.mend() or all(worker.ready for worker in pool._processes))
+        pool.open(Open(layout, wanted), [tasks], rows, failures, spill.descriptor)
+
+        def mend_until_five_died() -> None:
+            died = 0
+            while died < 5:
+                died += pool.mend()
+
+        with pytest.raises(RingFeedError, match=r"could not open the rings(?s:.*)participant"):
+            mend_until_five_died()
