@@ -136,6 +136,30 @@ def test_inputs_without_names_are_the_fields_in_their_order(tmp_path: Path) -> N
         np.testing.assert_array_equal(ask({}, fields, one_named), X - MEAN)
 
 
+def test_fields_with_the_names_of_the_layers_belong_to_them_in_any_order(make_ring: Any) -> None:
+    first, second = keras.Input((3,)), keras.Input((3,))
+    model = keras.Model([first, second], first - second)
+    names = [layer.name for layer in model.layers[:2]]
+    for fields in names, names[::-1]:
+        with (
+            ringfeed.Ring.create(None, dict.fromkeys(fields, FIELD), 16) as ring,
+            ringfeed.Engine(ring, model, linger=0.0),
+            ringfeed.Client(ring) as client,
+        ):
+            np.testing.assert_array_equal(client.predict(dict(zip(names, (X, MEAN), strict=True))), X - MEAN)
+
+
+@pytest.mark.parametrize("fields", [("input_1", "a"), ("a", "input_2"), ("input_layer_9", "input_layer_8")])
+def test_fields_that_have_other_numbers_than_the_inputs_are_an_error_that_lists_both(
+    make_ring: Any, fields: tuple[str, str]
+) -> None:
+    first, second = named_input("input_1"), named_input("input_2")
+    ring = make_ring(dict.fromkeys(fields, FIELD))
+    listed = rf"'input_1', 'input_2', and the record .* '{fields[0]}', '{fields[1]}'"
+    with pytest.raises(ValueError, match=listed):
+        ringfeed.Engine(ring, keras.Model([first, second], first - second))
+
+
 @pytest.mark.parametrize("structure", [("x", "mean"), ["x", "mean"], {"mean": "mean", "x": "x"}], ids=str)
 def test_in_a_structure_a_tuple_means_inputs_and_never_labels(structure: Any) -> None:
     for model in (keras_difference(list), keras_difference(dict), difference):
@@ -195,7 +219,7 @@ def test_names_that_do_not_match_are_an_error_that_lists_both(make_ring: Any, mo
 def test_an_input_without_a_name_and_several_fields_are_an_error_that_lists_both(make_ring: Any) -> None:
     ring = make_ring(RINGS["another order"])
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
-    with pytest.raises(ValueError, match=r"takes the input 'keras_tensor.*' has the fields 'mean', 'x'"):
+    with pytest.raises(ValueError, match=r"takes the input 'input_layer.*' has the fields 'mean', 'x'"):
         ringfeed.Engine(ring, model)
 
 

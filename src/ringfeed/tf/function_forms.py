@@ -5,7 +5,6 @@ It may not know of Keras, of files or of rings.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ import tensorflow as tf
 
 from .call_arguments import Arguments
 from .forms import ModelForm, ModelInputs, leaf_names, specs_of
-from .structure import fit_structure, is_invented, unpack_inputs
+from .structure import fit_structure, is_invented, natural, unpack_inputs
 
 
 def function_form(function: Any, name: str, owner: Any, order: Sequence[str | None] | None = None) -> ModelForm:
@@ -105,7 +104,7 @@ def _with_keywords(
     function: Any, expected: dict[str, Any], order: Sequence[str | None] | None
 ) -> tuple[Any, list[str | None], _Call]:
     """Return how a signature is called: by name, and by position where it is known which is which."""
-    names = sorted(expected, key=_natural)
+    names = sorted(expected, key=natural)
     if len(names) == 1:
         return expected[names[0]], [names[0]], lambda inputs: _unnamed_outputs(function(**{names[0]: inputs}))
     ordered = [name for name in order or () if name is not None]
@@ -159,11 +158,6 @@ def flat_argument_names(function: Any) -> list[str | None]:
     if declared is None:
         return []
     return [getattr(spec, "name", None) for spec in tf.nest.flatten(declared[0])]
-
-
-def _natural(key: str) -> list[Any]:
-    """Sort inputs, inputs_1, ..., inputs_10 as they were flattened."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", key)]
 
 
 def _takes_training(function: Any) -> bool:

@@ -118,8 +118,9 @@ class ModelRunner:
         ----------
         inputs : nest of arrays, tensors or PaddedRows, each of shape (rows, ...)
             A mapping of any class is read by the names of the model's inputs, whatever the order of its keys; those
-            that the model has no input for are left out. One value for the only input needs no name. A model without
-            names is given the values in their order. A list counts as a tuple. An array that starts on 64 bytes and is
+            that the model has no input for are left out. One value for the only input needs no name. Keras inputs to
+            which nobody gave a name have those of their layers ("input_layer_2"). A model that has no names at all is
+            given the values in their order. A list counts as a tuple. An array that starts on 64 bytes and is
             C-contiguous is read in place, and let go of before this returns; others are copied once. None leaves an
             optional input out.
 

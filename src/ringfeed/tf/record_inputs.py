@@ -11,7 +11,7 @@ from typing import Any
 from ..nest import map_leaves
 from .elements import Element
 from .forms import ModelForm, ModelInputs
-from .structure import is_invented, pack_inputs
+from .structure import is_invented, natural, pack_inputs
 
 
 def structure_for(fields: Iterable[str], form: ModelForm, ring_name: str, *, by_order: bool = False) -> Any:
@@ -33,7 +33,8 @@ def structure_for(fields: Iterable[str], form: ModelForm, ring_name: str, *, by_
         - The model has names for its inputs: the fields of these names; further fields are left out.
         - One field and one input belong together, whatever they are called.
         - Inputs without names, or with those that Keras and TensorFlow make up, are the fields in their order, if there
-          are as many. Where some have names, these come first.
+          are as many. Where some have names, these come first. Not so where a field has one of the names that were made
+          up, and not every input finds its own, or where numbered fields ("input_2", "input_1") are in another order.
         - A function of one argument, or a subclassed Keras model, gets the field of the argument's name, else a dict of
           all fields. An argument with a default is given where a field has its name.
 
@@ -60,6 +61,10 @@ def _matched(names: Sequence[str | None], there: list[str], by_order: bool) -> l
     if None not in names and set(names) <= set(there):
         return [str(name) for name in names]
     real = [name for name in names if not is_invented(name)]
+    if len(names) > 1 and (set(names) - set(real)) & set(there):
+        return None
+    if len(names) > 1 and all(map(is_invented, there)) and there != sorted(there, key=natural):
+        return None
     if len(names) == len(there) and (len(names) == 1 or not real or (by_order and not set(names) & set(there))):
         return there
     rest = [name for name in there if name not in real]

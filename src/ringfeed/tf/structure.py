@@ -21,6 +21,11 @@ def is_invented(name: str | None) -> bool:
     return name is None or _INVENTED.fullmatch(name) is not None
 
 
+def natural(name: str) -> list[Any]:
+    """Return a key that sorts inputs, inputs_1, ..., inputs_10 as they were numbered."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+
 def structure_key(data: Any) -> Hashable:
     """Return something that is equal for two nests of one structure, whatever their leaves hold."""
     if isinstance(data, dict):
@@ -76,8 +81,8 @@ def fit_structure(inputs: Any, expected: Any, owner: str, names: Sequence[str | 
     """Arrange inputs in the structure that a model or function was made, saved or declared with.
 
     A mapping is read by name, in any order of its keys; those that the model has no input for are left out. By position
-    are read a tuple, and a mapping for a model that has no names. A named tuple that has all the names counts as a
-    mapping.
+    are read a tuple, and a mapping for a model that has no names at all: those that Keras and TensorFlow made up are
+    names, too. A named tuple that has all the names counts as a mapping.
 
     Parameters
     ----------
@@ -135,7 +140,7 @@ def _by_name(inputs: Any, expected: Any, names: Sequence[str | None] | None) -> 
     if None not in wanted and set(wanted) <= set(inputs):
         return [inputs[name] for name in wanted], []
     given = _in_order(inputs)
-    if len(given) == len(specs) and (len(specs) == 1 or all(map(is_invented, wanted))):
+    if len(given) == len(specs) and (len(specs) == 1 or not any(wanted)):
         return given, []
     return [], [name for name in wanted if name not in inputs]
 
