@@ -438,7 +438,7 @@ def _wanted(runner: ModelRunner) -> Wanted:
         is_flat = all(isinstance(part, int) for part in _parts(inputs.template))
         if not inputs.specs or (is_flat and not any(map(is_invented, inputs.names))):
             return Wanted(None, arguments=tuple(map(str, inputs.names)), options=inputs.optional)
-    return Wanted(runner.input_specs, runner.input_names)
+    return Wanted(runner.input_specs, None if inputs is None else inputs.names)
 
 
 # ---- The model ---------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ class Wanted:
         None where nobody says.
     names : sequence of (str or None), or None
         For each leaf of `specs`, in the order of ``tf.nest.flatten`` (dicts by their sorted keys): the name under
-        which the model knows it.
+        which the model knows it, also one that Keras or TensorFlow made up.
     is_binding : bool
         The user gave it (``sample_spec=``): each sample becomes of these very dtypes.
     arguments : sequence of str
