@@ -258,6 +258,27 @@ def test_a_pipelines_own_ring_has_fields_of_the_inputs_names() -> None:
         np.testing.assert_array_equal(answer, 2 * (X - MEAN))
 
 
+@pytest.mark.parametrize("names", [("input_1", "input_2"), ("input_2", "input_1"), ("inputs", "x"), (None, None)])
+def test_a_pipelines_own_ring_has_the_names_that_the_inputs_have_whatever_they_look_like(names: Any) -> None:
+    first, second = map(named_input, names)
+    model = keras.Model([first, second], first - second)
+    names = [layer.name for layer in model.layers[:2]]
+    with ringfeed.Pipeline([model]) as pipeline:
+        assert list(pipeline.ring.spec) == names
+        for order in (1, -1):
+            given = dict([*zip(names, (X, MEAN), strict=True)][::order])
+            np.testing.assert_array_equal(pipeline.predict(given), X - MEAN)
+
+
+def test_a_pipelines_own_ring_has_a_field_of_its_own_for_an_input_without_a_name() -> None:
+    first, second = tf.TensorSpec([None, 3], name="input_1"), tf.TensorSpec([None, 3])
+    function = tf.function(lambda pair: pair[0] - pair[1], input_signature=[[first, second]])
+    with ringfeed.Pipeline([function]) as pipeline:
+        fields = list(pipeline.ring.spec)
+        assert fields == ["input_1", "input_1_without_name"]
+        np.testing.assert_array_equal(pipeline.predict(dict(zip(fields, (X, MEAN), strict=True))), X - MEAN)
+
+
 def test_a_stage_gets_what_the_one_before_names_after_its_inputs() -> None:
     x = named_input("x")
     first = keras.Model(x, {"mean": x * 0 + 1, "x": x * 10, "more": x})

@@ -58,20 +58,24 @@ def structure_for(fields: Iterable[str], form: ModelForm, ring_name: str, *, by_
 
 def _matched(names: Sequence[str | None], there: list[str], by_order: bool) -> list[str] | None:
     """Return the field of each input; None where that is not clear."""
-    if None not in names and set(names) <= set(there):
+    if set(names) <= set(there):
         return [str(name) for name in names]
-    real = [name for name in names if not is_invented(name)]
-    if len(names) > 1 and (set(names) - set(real)) & set(there):
+    named = {name for name in names if name is not None}
+    sure = named if named <= set(there) else {name for name in named if not is_invented(name)}
+    if len(names) > 1 and _contradict(named - sure, there):
         return None
-    if len(names) > 1 and all(map(is_invented, there)) and there != sorted(there, key=natural):
-        return None
-    if len(names) == len(there) and (len(names) == 1 or not real or (by_order and not set(names) & set(there))):
+    if len(names) == len(there) and (len(names) == 1 or not sure or (by_order and not named & set(there))):
         return there
-    rest = [name for name in there if name not in real]
-    if not real or not set(real) <= set(there) or len(rest) != len(names) - len(real):
+    rest = [name for name in there if name not in sure]
+    if not sure or not sure <= set(there) or len(rest) != len(names) - len(sure):
         return None
     unnamed = iter(rest)
-    return [next(unnamed) if is_invented(name) else str(name) for name in names]
+    return [str(name) if name in sure else next(unnamed) for name in names]
+
+
+def _contradict(made_up: set[str], there: list[str]) -> bool:
+    """Tell whether the fields do not stand in the order of inputs whose names were made up."""
+    return bool(made_up & set(there)) or (all(map(is_invented, there)) and there != sorted(there, key=natural))
 
 
 def _mismatch(names: Sequence[str | None], there: list[str], model_name: str, ring_name: str) -> str:
@@ -115,10 +119,12 @@ def fields_for(form: ModelForm) -> dict[str, tuple[tuple[int, ...], str]]:
 
 
 def field_names(inputs: ModelInputs) -> list[str]:
-    """Return a name for the field of each input: its own, or one that says its place."""
+    """Return a name for the field of each input: its own, or of one that has none a name that says its place."""
     made_up = ["input"] if len(inputs.names) == 1 else [f"input_{number}" for number in range(len(inputs.names))]
+    taken = set(inputs.names)
     return [
-        other if name is None or is_invented(name) else name for name, other in zip(inputs.names, made_up, strict=True)
+        name if name is not None else other if other not in taken else f"{other}_without_name"
+        for name, other in zip(inputs.names, made_up, strict=True)
     ]
 
 
