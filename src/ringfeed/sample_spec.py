@@ -181,6 +181,11 @@ def _matched(asked_template: Any, asked: list[_Leaf], wanted: Wanted, sample: Sa
             return _Match(given, take_apart(given)[1], ordered)
         if not any(names):
             return _Match(given, take_apart(given)[1], asked)
+    if has_keys and (same := [name for name in dict.fromkeys(names) if name and names.count(name) > 1]):
+        raise Unfit(
+            f"the model has several inputs of the name {', '.join(map(repr, same))}, so a mapping does not say which "
+            "is which. Return a tuple of the inputs in their order."
+        )
     for leaf in sample.leaves:
         if isinstance(leaf, str):  # says more than that there are too many or too few
             raise Unfit(leaf)
@@ -231,7 +236,11 @@ def _by_key(asked: dict[Any, Any], given: dict[Any, Any]) -> list[int] | None:
 
 def _by_name(names: list[str | None], given: dict[Any, Any]) -> list[int] | None:
     """Return the array of each input, where the sample has one under the name of every input."""
-    if not names or any(name is None or not isinstance(given.get(name), int) for name in names):
+    if (
+        not names
+        or len(set(names)) < len(names)
+        or any(name is None or not isinstance(given.get(name), int) for name in names)
+    ):
         return None
     return [given[name] for name in names]
 

@@ -216,6 +216,26 @@ def test_names_that_do_not_match_are_an_error_that_lists_both(make_ring: Any, mo
             fuse(ring, model, 2)
 
 
+SAME_NAME = [tf.TensorSpec([None, 3], name="x")] * 2
+
+
+def test_specs_of_one_name_leave_the_fields_the_names_of_the_arguments() -> None:
+    declared = tf.function(difference, input_signature=SAME_NAME)
+    for fields in RINGS.values():
+        np.testing.assert_array_equal(ask({}, fields, declared), X - MEAN)
+    np.testing.assert_array_equal(ask_pipeline([declared], {"mean": MEAN, "x": X}), X - MEAN)
+
+
+def test_several_inputs_of_one_name_are_an_error_and_a_structure_is_the_way_out(make_ring: Any) -> None:
+    model = tf.function(lambda pair: pair[0] - pair[1], input_signature=[SAME_NAME])
+    for fields in RINGS.values():
+        with pytest.raises(ValueError, match=r"several inputs.*'x'.*structure="):
+            ringfeed.Engine(make_ring(fields), model)
+        np.testing.assert_array_equal(ask({"structure": ("x", "mean")}, fields, model), X - MEAN)
+    with pytest.raises(ValueError, match=r"several inputs.*'x'.*ring="):
+        ringfeed.Pipeline([model])
+
+
 def test_an_input_without_a_name_and_several_fields_are_an_error_that_lists_both(make_ring: Any) -> None:
     ring = make_ring(RINGS["another order"])
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])

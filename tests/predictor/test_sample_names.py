@@ -192,3 +192,20 @@ def test_inputs_without_names_are_asked_for_by_those_of_their_layers() -> None:
     ):
         predictor.predict([0], verbose=0)
     assert predicted(model, lambda i: (np.float32([1]), np.float32([i])), 0) == [[10], [9], [8]]
+
+
+def test_inputs_of_one_name_are_taken_by_those_of_the_arguments_else_in_a_tuple() -> None:
+    specs = [tf.TensorSpec([None, 1], name="x")] * 2
+    declared = tf.function(two, input_signature=specs)
+    listed = tf.function(lambda pair: two(*pair), input_signature=[specs])
+
+    def function(i: int) -> Any:
+        return {"b": np.float32([i]), "a": np.float32([i + 1])}
+
+    assert predicted(declared, function, 0) == [[10], [21], [32]]
+    assert predicted(listed, lambda i: (np.float32([i + 1]), np.float32([i])), 0) == [[10], [21], [32]]
+    with (
+        ringfeed.Predictor(listed, preprocess=lambda i: {"x": [1.0], "y": [2.0]}, workers=0) as predictor,
+        pytest.raises(ringfeed.SampleMismatch, match=r"several inputs.*'x'.*tuple"),
+    ):
+        predictor.predict([0], verbose=0)

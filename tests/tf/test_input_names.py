@@ -236,3 +236,20 @@ def test_a_tf_function_of_one_declared_dict_is_called_by_its_keys() -> None:
     runner = ModelRunner(tf.function(lambda values: values["mean"] - values["image"], input_signature=signature))
     assert runner.input_names == ["image", "mean"]
     np.testing.assert_array_equal(runner({"extra": ONES, "image": ONES, "mean": HUNDREDS}), DIFFERENCE)
+
+
+def test_specs_of_one_name_leave_the_inputs_the_names_of_the_arguments() -> None:
+    runner = ModelRunner(tf.function(difference, input_signature=named_specs("x", "x")))
+    assert runner.input_names == ["mean", "image"]
+    np.testing.assert_array_equal(runner({"image": ONES, "mean": HUNDREDS}), DIFFERENCE)
+    np.testing.assert_array_equal(runner((HUNDREDS, ONES)), DIFFERENCE)
+    with pytest.raises(ValueError, match="Missing: 'image'"):
+        runner({"x": ONES, "mean": HUNDREDS})
+
+
+def test_inputs_of_one_name_in_a_list_are_taken_by_position_alone() -> None:
+    runner = ModelRunner(tf.function(lambda pair: pair[0] - pair[1], input_signature=[named_specs("x", "x")]))
+    np.testing.assert_array_equal(runner((HUNDREDS, ONES)), DIFFERENCE)
+    for given in ({"x": ONES}, {"x": ONES, "y": HUNDREDS}):
+        with pytest.raises(ValueError, match=r"several inputs.*'x'.*tuple"):
+            runner(given)

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from .call_arguments import Arguments
 from .forms import ModelForm, ModelInputs, leaf_names, specs_of
-from .structure import fit_structure, is_invented, natural, unpack_inputs
+from .structure import fit_structure, is_invented, natural, repeated, unpack_inputs
 
 
 def function_form(function: Any, name: str, owner: Any, order: Sequence[str | None] | None = None) -> ModelForm:
@@ -97,6 +97,8 @@ def _with_positions(
     if len(expected) == 1:
         return expected[0], leaf_names(expected[0], arguments[0]), lambda inputs: function(inputs, **options)
     names = [name for each, argument in zip(expected, arguments, strict=True) for name in leaf_names(each, argument)]
+    if repeated(names) and len(names) == len(arguments) and None not in arguments:
+        names = list(arguments)  # of specs of one name: these differ
     return expected, names, lambda inputs: function(*inputs, **options)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from ..nest import map_leaves
 from .elements import Element
 from .forms import ModelForm, ModelInputs
-from .structure import is_invented, natural, pack_inputs
+from .structure import is_invented, natural, pack_inputs, repeated
 
 
 def structure_for(fields: Iterable[str], form: ModelForm, ring_name: str, *, by_order: bool = False) -> Any:
@@ -41,12 +41,17 @@ def structure_for(fields: Iterable[str], form: ModelForm, ring_name: str, *, by_
     Raises
     ------
     ValueError
-        Names and fields do not match; both are listed.
+        Names and fields do not match; both are listed. Or several inputs have one name.
     """
     there = list(fields)
     inputs = form.inputs
     if inputs is None or (inputs.takes_dict and inputs.names[0] not in there):
         return there[0] if len(there) == 1 else {name: name for name in there}
+    if same := repeated(inputs.names):
+        example = _example(inputs.names, there)
+        raise ValueError(
+            f"{_of_one_name(form, same)} Say by structure= which field is which, a nest such as {example!r}."
+        )
     matched = _matched(inputs.names, there, by_order)
     if matched is None:
         raise ValueError(_mismatch(inputs.names, there, form.name, ring_name))
@@ -88,11 +93,16 @@ def _mismatch(names: Sequence[str | None], there: list[str], model_name: str, ri
     )
 
 
+def _of_one_name(form: ModelForm, names: list[str]) -> str:
+    listed = ", ".join(map(repr, names))
+    return f"model {form.name!r} has several inputs of the name {listed}, so it does not say which is which."
+
+
 def _example(names: Sequence[str | None], there: list[str]) -> Any:
     chosen = [there[number % len(there)] for number in range(len(names))]
     if len(names) == 1:
         return chosen[0]
-    return tuple(chosen) if None in names else dict(zip(names, chosen, strict=True))
+    return tuple(chosen) if None in names or repeated(names) else dict(zip(names, chosen, strict=True))
 
 
 def fields_for(form: ModelForm) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -101,11 +111,16 @@ def fields_for(form: ModelForm) -> dict[str, tuple[tuple[int, ...], str]]:
     Raises
     ------
     ValueError
-        The model does not say its inputs, or leaves an axis of them free.
+        The model does not say its inputs, leaves an axis of them free, or has several of one name.
     """
     if form.input_specs is None or form.inputs is None:
         raise ValueError(
             f"model {form.name!r} does not say what it takes: create a ring for its inputs and give it as ring=."
+        )
+    if same := repeated(form.inputs.names):
+        raise ValueError(
+            f"{_of_one_name(form, same)} Create a ring for its inputs, give it as ring=, and say by structure= which "
+            "field is which."
         )
     fields: dict[str, tuple[tuple[int, ...], str]] = {}
     for field, (shape, dtype) in zip(field_names(form.inputs), form.inputs.specs, strict=True):

@@ -26,6 +26,12 @@ def natural(name: str) -> list[Any]:
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
+def repeated(names: Sequence[str | None]) -> list[str]:
+    """Return the names that several inputs have: they do not say which is which."""
+    found = [name for name in names if name is not None]
+    return [name for name in dict.fromkeys(found) if found.count(name) > 1]
+
+
 def structure_key(data: Any) -> Hashable:
     """Return something that is equal for two nests of one structure, whatever their leaves hold."""
     if isinstance(data, dict):
@@ -105,7 +111,7 @@ def fit_structure(inputs: Any, expected: Any, owner: str, names: Sequence[str | 
     """
     if hasattr(inputs, "_fields") and not hasattr(expected, "_fields"):
         own = list(expected) if isinstance(expected, Mapping) else _names_of(expected, names)
-        if None not in own and set(own) <= set(inputs._fields):  # a named tuple has names as well
+        if None not in own and not repeated(own) and set(own) <= set(inputs._fields):  # a named tuple has names as well
             inputs = inputs._asdict()
     if isinstance(expected, Mapping) and isinstance(inputs, Mapping):
         missing = [key for key in expected if key not in inputs]
@@ -116,6 +122,11 @@ def fit_structure(inputs: Any, expected: Any, owner: str, names: Sequence[str | 
                 expected, {missing[0]: fit_structure(next(iter(inputs.values())), expected[missing[0]], owner)}
             )
     elif isinstance(inputs, Mapping):
+        if same := repeated(_names_of(expected, names)):
+            raise ValueError(
+                f"{owner} has several inputs of the name {', '.join(map(repr, same))}, so a mapping does not say which "
+                "is which. Give a tuple of the inputs in their order."
+            )
         leaves, missing = _by_name(inputs, expected, names)
         if not missing:
             return _packed(expected, leaves)
