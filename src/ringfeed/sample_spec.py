@@ -37,6 +37,9 @@ class Wanted:
         One that has a single argument takes the whole of a mapping without its name.
     options : sequence of str
         Further arguments, which may be left out.
+    are_lost : bool
+        The names stand for others that are not known, in whose order the inputs are: a mapping in the order of its keys
+        counts as one of these.
     """
 
     specs: Any
@@ -44,6 +47,7 @@ class Wanted:
     is_binding: bool = False
     arguments: Sequence[str] = ()
     options: Sequence[str] = ()
+    are_lost: bool = False
 
     @classmethod
     def bound_to(cls, sample_spec: Any) -> Wanted:
@@ -179,7 +183,7 @@ def _matched(asked_template: Any, asked: list[_Leaf], wanted: Wanted, sample: Sa
         if not has_keys:  # as Keras takes it, for which the inputs of a dict are in the order of their keys
             ordered = [asked[number] for number in _flattened(asked_template)]
             return _Match(given, take_apart(given)[1], ordered)
-        if not any(names):
+        if not any(names) or (wanted.are_lost and list(given) == sorted(given, key=str)):
             return _Match(given, take_apart(given)[1], asked)
     if has_keys and (same := [name for name in dict.fromkeys(names) if name and names.count(name) > 1]):
         raise Unfit(

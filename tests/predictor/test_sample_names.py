@@ -209,3 +209,19 @@ def test_inputs_of_one_name_are_taken_by_those_of_the_arguments_else_in_a_tuple(
         pytest.raises(ringfeed.SampleMismatch, match=r"several inputs.*'x'.*tuple"),
     ):
         predictor.predict([0], verbose=0)
+
+
+def test_a_saved_model_whose_names_were_lost_takes_samples_in_the_order_of_their_keys_alone(tmp_path: Any) -> None:
+    a, b = keras.Input((1,), name="a"), keras.Input((1,), name="b")
+    tf.saved_model.save(keras.Model({"a": a, "b": b}, a * 10 + b), str(tmp_path))
+
+    def function(i: int) -> Any:
+        return {"a": np.float32([i + 1]), "b": np.float32([i])}
+
+    outputs = np.ravel(predicted(str(tmp_path), function, 0))
+    assert outputs.tolist() == [10, 21, 32]
+    with (
+        ringfeed.Predictor(str(tmp_path), preprocess=lambda i: dict([*function(i).items()][::-1]), workers=0) as other,
+        pytest.raises(ringfeed.SampleMismatch, match=r"2 inputs \(inputs, inputs_1\).*\(b, a\)"),
+    ):
+        other.predict([0], verbose=0)

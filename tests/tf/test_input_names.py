@@ -155,7 +155,10 @@ def test_names_that_keras_and_tensorflow_make_up_are_none(tmp_path: Path) -> Non
         runner = ModelRunner(form)
         assert runner.input_names == [None, None]
         np.testing.assert_array_equal(runner((HUNDREDS, ONES)), DIFFERENCE)
-        for names in ("zz", "a"), ("a", "zz"), ("input_2", "input_1"):  # equal dicts would get other answers
+        orders = [("zz", "a"), ("input_2", "input_1"), ("a", "zz")]
+        if form == tmp_path / "saved":  # what TensorFlow numbered may have had names, in the order of these
+            np.testing.assert_array_equal(runner(dict(zip(orders.pop(), (HUNDREDS, ONES), strict=True))), DIFFERENCE)
+        for names in orders:  # equal dicts would get other answers
             with pytest.raises(ValueError, match=rf"takes inputs in the structure .*{names[0]}.*Missing"):
                 runner(dict(zip(names, (HUNDREDS, ONES), strict=True)))
     assert ModelRunner(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])).input_names == [None]

@@ -16,6 +16,17 @@ import tensorflow as tf
 _INVENTED = re.compile(r"(keras_tensor|input_layer)(_\d+)?(CLONE)?|inputs?(_\d+)*|args(_\d+)+")
 
 
+_FLATTENED = re.compile(r"inputs?(_\d+)*|args(_\d+)+")
+
+
+def are_lost(names: Sequence[str | None]) -> bool:
+    """Tell whether TensorFlow numbered the parts of a nest that was saved: whether they had names is not known.
+
+    Had they some, they stand in the order of these.
+    """
+    return all(name is not None and _FLATTENED.fullmatch(name) is not None for name in names)
+
+
 def is_invented(name: str | None) -> bool:
     """Tell whether a name of an input says nothing: there is none, or Keras or TensorFlow made it up."""
     return name is None or _INVENTED.fullmatch(name) is not None
@@ -88,7 +99,8 @@ def fit_structure(inputs: Any, expected: Any, owner: str, names: Sequence[str | 
 
     A mapping is read by name, in any order of its keys; those that the model has no input for are left out. By position
     are read a tuple, and a mapping for a model that has no names at all: those that Keras and TensorFlow made up are
-    names, too. A named tuple that has all the names counts as a mapping.
+    names, too. Where TensorFlow lost the names as the model was saved, a mapping must stand in the order of its keys. A
+    named tuple that has all the names counts as a mapping.
 
     Parameters
     ----------
@@ -151,7 +163,8 @@ def _by_name(inputs: Any, expected: Any, names: Sequence[str | None] | None) -> 
     if None not in wanted and set(wanted) <= set(inputs):
         return [inputs[name] for name in wanted], []
     given = _in_order(inputs)
-    if len(given) == len(specs) and (len(specs) == 1 or not any(wanted)):
+    is_in_order = not any(wanted) or (are_lost(wanted) and list(inputs) == sorted(inputs, key=str))
+    if len(given) == len(specs) and (len(specs) == 1 or is_in_order):
         return given, []
     return [], [name for name in wanted if name not in inputs]
 
