@@ -11,8 +11,9 @@ from typing import Any
 import tensorflow as tf
 
 from .call_arguments import Arguments
+from .declared_dtypes import DeclaredDtypes
 from .forms import ModelForm, ModelInputs, leaf_names, specs_of
-from .structure import fit_structure, is_invented, natural, repeated, unpack_inputs
+from .structure import fit_structure, is_invented, natural, pack_inputs, repeated, unpack_inputs
 
 
 def function_form(function: Any, name: str, owner: Any, order: Sequence[str | None] | None = None) -> ModelForm:
@@ -47,32 +48,46 @@ def function_form(function: Any, name: str, owner: Any, order: Sequence[str | No
     has_order = not (keywords and isinstance(expected, dict))
     several = not getattr(function, "input_signature", None) and len(getattr(function, "concrete_functions", ())) > 1
 
-    def step(data: Any) -> Any:
+    specs = tf.nest.flatten(expected)
+    dtypes = DeclaredDtypes(specs, names, f"model {name!r}")
+
+    def arranged(data: Any) -> Any:
         inputs = unpack_inputs(data)
         if not has_order and not isinstance(inputs, Mapping):
             listed = ", ".join(map(repr, names))
             raise ValueError(f"model {name!r} takes its inputs by name alone: {listed}. Give a dict of them.")
-        inputs = fit_structure(inputs, expected, f"model {name!r}", names)
-        if several and any(map(_is_freer, tf.nest.flatten(inputs), tf.nest.flatten(expected))):
+        return fit_structure(inputs, expected, f"model {name!r}", names)
+
+    def fit(data: Any) -> Any:
+        if dtypes.take_all(tf.nest.flatten(data)):
+            return data
+        inputs = arranged(data)
+        return pack_inputs(_repacked(inputs, dtypes.fit(tf.nest.flatten(inputs))))
+
+    def step(data: Any) -> Any:
+        inputs = arranged(data)
+        leaves = tf.nest.flatten(inputs)
+        if several and any(map(_is_freer, leaves, specs)):
             raise ValueError(
                 f"model {name!r} was saved with a function for each of several shapes: which one is called can not be "
                 "told for a free number of rows. Save it with an input_signature whose axis 0 is None."
             )
-        return call(tf.nest.map_structure(_cast, inputs, expected, check_types=False))
+        cast = [dtypes.cast(number, leaf) for number, leaf in enumerate(leaves)]  # here the fewest bytes have travelled
+        return call(_repacked(inputs, list(map(_of_declared_rows, cast, specs))))
 
-    return ModelForm(name, step, specs_of(expected), owner=owner, inputs=ModelInputs.of(expected, names))
+    return ModelForm(name, step, specs_of(expected), owner=owner, inputs=ModelInputs.of(expected, names), fit=fit)
 
 
-def _cast(value: Any, spec: Any) -> Any:
-    """Cast as Keras casts to an input's dtype; inside the function, so that the fewest bytes travel.
+def _repacked(nest: Any, leaves: list[Any]) -> Any:
+    return tf.nest.pack_sequence_as(nest, leaves) if tf.nest.is_nested(nest) else leaves[0]
+
+
+def _of_declared_rows(value: Any, spec: Any) -> Any:
+    """Have the graph look at the shape, where it leaves open what was declared as one length.
 
     A function that was declared for one number of rows may have computed with it. TensorFlow lets a tensor pass whose
-    number is free in the graph, and answers with wrong numbers; so the shape is looked at when the graph runs.
+    number is free in the graph, and answers with wrong numbers.
     """
-    if value is None or not isinstance(spec, tf.TensorSpec):
-        return value
-    if value.dtype != spec.dtype and tf.string not in (value.dtype, spec.dtype):
-        value = tf.cast(value, spec.dtype)
     return tf.ensure_shape(value, spec.shape) if _is_freer(value, spec) else value
 
 
