@@ -37,7 +37,7 @@ from .tf.model import ModelRunner
 from .tf.ordered_outputs import OrderedOutputs, require_rows, rows_by_index
 from .tf.outputs import all_to_numpy
 from .tf.rows_apart import RowsApart
-from .tf.structure import is_invented, pack_inputs
+from .tf.structure import are_lost, is_invented, pack_inputs
 from .turns import Turns
 from .worker_identity import WorkerInfo, working_as
 from .worker_orders import fills_slot, takes_info
@@ -438,7 +438,8 @@ def _wanted(runner: ModelRunner) -> Wanted:
         is_flat = all(isinstance(part, int) for part in _parts(inputs.template))
         if not inputs.specs or (is_flat and not any(map(is_invented, inputs.names))):
             return Wanted(None, arguments=tuple(map(str, inputs.names)), options=inputs.optional)
-    return Wanted(runner.input_specs, runner.input_names)
+    names = () if inputs is None else inputs.names
+    return Wanted(runner.input_specs, names, are_lost=are_lost(names))
 
 
 # ---- The model ---------------------------------------------------------------------------------------

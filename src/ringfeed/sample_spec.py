@@ -29,7 +29,7 @@ class Wanted:
         None where nobody says.
     names : sequence of (str or None), or None
         For each leaf of `specs`, in the order of ``tf.nest.flatten`` (dicts by their sorted keys): the name under
-        which the model knows it.
+        which the model knows it, also one that Keras or TensorFlow made up.
     is_binding : bool
         The user gave it (``sample_spec=``): each sample becomes of these very dtypes.
     arguments : sequence of str
@@ -37,6 +37,9 @@ class Wanted:
         One that has a single argument takes the whole of a mapping without its name.
     options : sequence of str
         Further arguments, which may be left out.
+    are_lost : bool
+        The names stand for others that are not known, in whose order the inputs are: a mapping in the order of its keys
+        counts as one of these.
     """
 
     specs: Any
@@ -44,6 +47,7 @@ class Wanted:
     is_binding: bool = False
     arguments: Sequence[str] = ()
     options: Sequence[str] = ()
+    are_lost: bool = False
 
     @classmethod
     def bound_to(cls, sample_spec: Any) -> Wanted:
@@ -219,8 +223,13 @@ def _matched(asked_template: Any, asked: list[_Leaf], wanted: Wanted, sample: Sa
         if not has_keys:  # as Keras takes it, for which the inputs of a dict are in the order of their keys
             ordered = [asked[number] for number in _flattened(asked_template)]
             return _Match(given, take_apart(given)[1], ordered)
-        if not any(names):
+        if not any(names) or (wanted.are_lost and list(given) == sorted(given, key=str)):
             return _Match(given, take_apart(given)[1], asked)
+    if has_keys and (same := [name for name in dict.fromkeys(names) if name and names.count(name) > 1]):
+        raise Unfit(
+            f"the model has several inputs of the name {', '.join(map(repr, same))}, so a mapping does not say which "
+            "is which. Return a tuple of the inputs in their order."
+        )
     for leaf in sample.leaves:
         if isinstance(leaf, str):  # says more than that there are too many or too few
             raise Unfit(leaf)
@@ -271,7 +280,11 @@ def _by_key(asked: dict[Any, Any], given: dict[Any, Any]) -> list[int] | None:
 
 def _by_name(names: list[str | None], given: dict[Any, Any]) -> list[int] | None:
     """Return the array of each input, where the sample has one under the name of every input."""
-    if not names or any(name is None or not isinstance(given.get(name), int) for name in names):
+    if (
+        not names
+        or len(set(names)) < len(names)
+        or any(name is None or not isinstance(given.get(name), int) for name in names)
+    ):
         return None
     return [given[name] for name in names]
 
