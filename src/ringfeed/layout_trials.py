@@ -96,7 +96,7 @@ class LayoutTrials:
             except Exception as raised:
                 # So many rows in turn: from now on they fail by the batch.
                 is_assumed = self._tries >= _MOST_TRIES
-                return is_assumed, [] if is_assumed else [_failure(raised, index, item)]
+                return is_assumed, self.released() if is_assumed else [_failure(raised, index, item)]
             else:
                 self._taken = [*self._taken[1 - _MOST_KNOWN :], layout]
                 return True, self.released()

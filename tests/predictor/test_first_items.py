@@ -205,3 +205,13 @@ def test_a_model_that_keeps_a_state_is_not_run_once_more() -> None:
     with ringfeed.Predictor(counting, preprocess=given, workers=0) as predictor:
         predictor.predict(np.ones((5, 3)), verbose=0)
     assert int(count) == 5
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_first_item_that_was_held_back_is_told_where_the_model_raises_over_many_rows_behind_it(workers: int) -> None:
+    singular, good = np.zeros((3, 3), np.float32), np.eye(3, dtype=np.float32)
+    items = [np.ones((3, 2), np.float32), *[singular] * 130, *[good] * 3]
+    with ringfeed.Predictor(tf.linalg.inv, preprocess=given, workers=workers, on_error="skip") as predictor:
+        for form in (items, iter(items)):
+            np.testing.assert_array_equal(predictor.predict(form, verbose=0), [good] * 3)
+            assert sorted(failure.index for failure in predictor.failures) == list(range(131))
