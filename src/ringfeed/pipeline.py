@@ -155,10 +155,13 @@ class Pipeline:
         is_apart = linger is None and order is None
         call = self._model_of_rows_apart if is_apart else self._model_of_rows
         calls = ModelCalls(call, batch_size, gathers=linger is None, order=order)
+        error: Exception | None = None
         try:
             done = yield from self._first_item(source, batch_size, calls, progress)
         except CommonError as common:
-            raise common.error from None
+            error = common.error
+        if error is not None:  # raised out here, it keeps its own cause and context
+            raise error
         if not self._are_open or self._spill is None:
             return
         if order is not None:

@@ -215,3 +215,22 @@ def test_a_first_item_that_was_held_back_is_told_where_the_model_raises_over_man
         for form in (items, iter(items)):
             np.testing.assert_array_equal(predictor.predict(form, verbose=0), [good] * 3)
             assert sorted(failure.index for failure in predictor.failures) == list(range(131))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_of_a_model_that_takes_nothing_keeps_its_cause(workers: int) -> None:
+    @tf.function(autograph=False)
+    def broken(x: Any) -> Any:
+        try:
+            raise KeyError("the reason")
+        except KeyError as reason:
+            raise ValueError("broken model") from reason
+
+    tf.debugging.disable_traceback_filtering()  # which takes the cause away
+    try:
+        with ringfeed.Predictor(broken, preprocess=given, workers=workers) as predictor:
+            with pytest.raises(ValueError, match="broken model") as caught:
+                predictor.predict(np.ones((3, 2), np.float32), verbose=0)
+            assert isinstance(caught.value.__cause__, KeyError)
+    finally:
+        tf.debugging.enable_traceback_filtering()
