@@ -110,7 +110,8 @@ class Predictor:
 
     Results are in the items' order, and so are the rows of each model call in `predict`: batches are those of Keras,
     but for items that failed, which have no row. Where the model raises over a row, the others of its batch are run in
-    parts. A row that comes before its turn is copied, and waits.
+    parts: an item has a `ModelError` only where the model raised over its row alone. A row that comes before its turn
+    is copied, and waits.
 
     In `stream` a call has the rows that are ready: a model whose output for one row depends on other rows (a maximum
     over the batch, a normalisation by its mean) gives numbers there that change from run to run. So it would in
