@@ -85,7 +85,8 @@ class Predictor:
     signature, tags : str, optional
         Of a SavedModel: which of its signatures is called, and which of its graphs is loaded.
     slots : int, optional
-        Slots of the ring; four batches by default, and fewer, but never less than two batches, where memory is short.
+        Slots of the ring; by default four batches and two for each worker. Where memory is short there are fewer. There
+        are never less than two batches and two for each worker, whatever is given here.
 
     Attributes
     ----------
