@@ -103,11 +103,11 @@ class Predictor:
     Threads that call `predict` take turns. A process that is forked from the one that made the Predictor cannot use it.
 
     Each call learns anew what a row is, from its first item: from the second call on, that item is preprocessed before
-    the others begin. A `sample_spec` without free axes settles it beforehand. Where the model does not say all shapes,
-    it is asked with the first item's row, by one call more, before the others are made like it: an item that it does
-    not take is that item's error, and the next is tried. A model that has taken nothing so far may be broken, so its
-    own error is raised, whatever `on_error` says: at the first item with "raise", else when 100 shapes or 1000 items
-    were refused or the items end.
+    the others begin. A `sample_spec` of one input without free axes settles it beforehand. Where the model does not say
+    all shapes, it is asked with the first item's row, by one call more, before the others are made like it: an item
+    that it does not take is that item's error, and the next is tried. A model that has taken nothing so far may be
+    broken, so its own error is raised, whatever `on_error` says: at the first item with "raise", else when 100 shapes
+    or 1000 items were refused or the items end.
 
     Results are in the items' order, and so are the rows of each model call in `predict`: batches are those of Keras,
     but for items that failed, which have no row. Where the model raises over a row, the others of its batch are run in

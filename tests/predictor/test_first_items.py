@@ -234,3 +234,40 @@ def test_an_error_of_a_model_that_takes_nothing_keeps_its_cause(workers: int) ->
             assert isinstance(caught.value.__cause__, KeyError)
     finally:
         tf.debugging.enable_traceback_filtering()
+
+
+STRUCTURES: dict[str, Callable[[Any], Any]] = {
+    "an array": lambda x: x,
+    "a tuple": lambda x: (x,),
+    "a dict": lambda x: {"x": x},
+    "a dict with more": lambda x: {"label": "text", "x": x},
+}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("spec", [((3,), "float32"), {"x": ((3,), "float32")}], ids=["an array", "a dict"])
+def test_where_a_spec_says_the_input_the_structure_of_an_earlier_call_decides_nothing(workers: int, spec: Any) -> None:
+    inputs = keras.Input((3,), name="x")
+    model = keras.Model(inputs, inputs * 2)
+    structures = {name: make for name, make in STRUCTURES.items() if isinstance(spec, dict) or "more" not in name}
+    rows = np.float32([[1, 2, 3], [4, 5, 6], [7, 8, 9]])
+    with ringfeed.Predictor(model, preprocess=given, workers=workers, sample_spec=spec) as predictor:
+        for make in [*structures.values(), *reversed(structures.values())]:
+            np.testing.assert_array_equal(predictor.predict([make(row) for row in rows], verbose=0), rows * 2)
+    with ringfeed.Predictor(model, preprocess=given, workers=workers, sample_spec=spec, on_error="return") as predictor:
+        predictor.predict(rows, verbose=0)
+        bad = [(row, row) for row in rows]
+        for error in predictor.predict(bad, verbose=0):
+            assert isinstance(error, ringfeed.SampleMismatch)
+            assert "preprocess returned 2 arrays" in str(error)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_where_a_spec_says_several_inputs_each_call_has_the_structure_of_its_first_item(workers: int) -> None:
+    a, b = keras.Input((1,), name="a"), keras.Input((1,), name="b")
+    model = keras.Model({"a": a, "b": b}, a * 10 + b)
+    spec = {"a": ((1,), "float32"), "b": ((1,), "float32")}
+    one, two = np.float32([1]), np.float32([2])
+    with ringfeed.Predictor(model, preprocess=given, workers=workers, sample_spec=spec) as predictor:
+        for item in ({"a": one, "b": two}, (one, two), {"b": two, "a": one}, {"b": two, "c": "text", "a": one}):
+            assert predictor.predict([item] * 3, verbose=0).tolist() == [[12]] * 3
