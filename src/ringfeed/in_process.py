@@ -82,6 +82,7 @@ class InProcess:
             failures: list[ItemError] = []
             if not is_taken:
                 is_taken, failures = self._try_first(layout, arrays, index, item, min(rows, source.count or rows))
+                calls.remember(index, self._trials.outputs)
             if failures:
                 yield Chunk.of_failures(failures)
             if is_taken:

@@ -82,6 +82,7 @@ class ModelCalls:
         self.gathers = gathers
         self._order = order
         self._kept = KeptRows()
+        self._known: tuple[int, Any] | None = None
 
     @property
     def room(self) -> int:
@@ -165,6 +166,13 @@ class ModelCalls:
         if self.room <= 0:
             yield from self.rest()
 
+    def remember(self, index: int, outputs: Any) -> None:
+        """Take note of what the model has returned for an item's row by itself; None where it was not run so.
+
+        If the next call has that row alone it is not made again: nobody would see it but a model that keeps a state.
+        """
+        self._known = None if outputs is None else (index, outputs)
+
     def leave_out(self, indices: Sequence[int]) -> Iterator[Chunk]:
         """Take note that items have no rows, and run the model on what waited for them."""
         if self._order is not None and len(indices):
@@ -190,6 +198,10 @@ class ModelCalls:
             yield from self._run(self._kept.taken(len(self._kept), in_order=self._order is not None))
 
     def _run(self, rows: Rows) -> Iterator[Chunk]:
+        known, self._known = self._known, None
+        if known is not None and rows.indices.tolist() == [known[0]]:
+            yield Chunk(rows.indices, known[1])
+            return
         outcome = self._outcome(rows.arrays)
         if isinstance(outcome, _Raised):
             yield from self._blamed(rows, outcome.error)

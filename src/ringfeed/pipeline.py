@@ -290,6 +290,7 @@ class Pipeline:
                     return failure.sample
                 raise preprocess_error(failure, int(indices[row]), items[row], self._pool.last_death)
             failures: list[ItemError] = []
+            outputs = None
             if self._trials.is_needed(self._layout):
                 arrays = copied(batch)
                 try:
@@ -300,7 +301,9 @@ class Pipeline:
                 if not is_taken:
                     batch.release()
                     return _First(False, False, failures)
+                outputs = self._trials.outputs
             calls.keep(batch, indices, items, good)
+            calls.remember(int(indices[0]), outputs)
             return _First(True, True, failures)
 
     def _learn(self, sample: Sample, index: int, item: Any, batch_size: int) -> None:

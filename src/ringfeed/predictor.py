@@ -109,6 +109,11 @@ class Predictor:
     broken, so its own error is raised, whatever `on_error` says: at the first item with "raise", else when 100 shapes
     or 1000 items were refused or the items end.
 
+    A model that runs eagerly (``run_eagerly=True``, or a callable that cannot be traced) is asked by running it on that
+    row, for nothing else tells what it takes: one that keeps a state has had a call more than in Keras then, unless the
+    first call has that row alone. A callable's Python code also runs, with symbolic tensors, while it is traced. With
+    a `sample_spec` without free axes nothing is asked.
+
     Results are in the items' order, and so are the rows of each model call in `predict`: batches are those of Keras,
     but for items that failed, which have no row. Where the model raises over a row, the others of its batch are run in
     parts: an item has a `ModelError` only where the model raised over its row alone. A row that comes before its turn
@@ -118,7 +123,8 @@ class Predictor:
     over the batch, a normalisation by its mean) gives numbers there that change from run to run. So it would in
     `predict` where several workers have shares of their own (`partition`): the first batch of two rows or more is tried
     in parts, and a model that is seen to mix rows is refused. One that changes a state or draws random numbers is not
-    tried.
+    tried, as far as its graph tells; one that runs eagerly is, for some calls more: where it keeps a state, use
+    ``partition="dynamic"``.
 
     Each number that `preprocess` returns reaches the model as it is, or the item fails with `SampleMismatch`: integers
     are never cut to a smaller dtype. Floats of another width become what the model takes, as in Keras.
@@ -446,16 +452,21 @@ def _wanted(runner: ModelRunner) -> Wanted:
 # ---- The model ---------------------------------------------------------------------------------------
 
 
-def _try_model(runner: ModelRunner, row: Any, template: Any, rows: int) -> None:
-    """Run the model on one row; where it fails, on as many as it is to be given, for it may need several."""
+def _try_model(runner: ModelRunner, row: Any, template: Any, rows: int) -> Any:
+    """Run the model on one row; where it fails, on as many as it is to be given, for it may need several.
+
+    Returns
+    -------
+    nest of arrays, or None
+        The outputs for the one row, where it was run.
+    """
     try:
-        _call_model(runner, row, template, is_trial=True)
+        return _call_model(runner, row, template, is_trial=True)
     except Exception:
         if rows == 1:
             raise
-    else:
-        return
     _call_model(runner, {name: np.repeat(array, rows, 0) for name, array in row.items()}, template, is_trial=True)
+    return None
 
 
 def _call_model(runner: ModelRunner, rows: Any, template: Any, *, is_trial: bool = False) -> Any:

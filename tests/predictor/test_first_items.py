@@ -271,3 +271,39 @@ def test_where_a_spec_says_several_inputs_each_call_has_the_structure_of_its_fir
     with ringfeed.Predictor(model, preprocess=given, workers=workers, sample_spec=spec) as predictor:
         for item in ({"a": one, "b": two}, (one, two), {"b": two, "a": one}, {"b": two, "c": "text", "a": one}):
             assert predictor.predict([item] * 3, verbose=0).tolist() == [[12]] * 3
+
+
+class Counting(keras.Model):
+    """Returns how often it was called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+        self.compile(run_eagerly=True)
+
+    def call(self, rows: Any) -> Any:
+        self.calls += 1
+        return tf.fill((tf.shape(rows)[0],), self.calls)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("count", "batch_size", "options"),
+    [(3, 1, {}), (1, 32, {}), (4, 2, {"sample_spec": ((3,), "float32")})],
+    ids=["batches of one", "one item", "a spec"],
+)
+def test_an_eager_model_is_called_as_often_as_by_keras_where_the_first_batch_is_one_row_or_a_spec_is_given(
+    workers: int, count: int, batch_size: int, options: Any
+) -> None:
+    rows = np.ones((count, 3), np.float32)
+    expected = Counting().predict(rows, batch_size=batch_size, verbose=0).tolist()
+    with ringfeed.Predictor(Counting(), given, workers, batch_size, **options) as predictor:
+        assert predictor.predict(rows, verbose=0).tolist() == expected
+        again = [calls + expected[-1] for calls in expected]
+        assert predictor.predict(rows, verbose=0).tolist() == again
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_stream_calls_an_eager_model_once_for_its_first_item(workers: int) -> None:
+    with ringfeed.Predictor(Counting(), given, workers) as predictor:
+        assert int(next(predictor.stream([np.ones(3, np.float32)] * 3))[1]) == 1
