@@ -8,6 +8,7 @@ its own share.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import os
 import threading
 from collections.abc import Iterator
@@ -64,8 +65,11 @@ class Feeder:
         self._in_flight: dict[int, Any] = {}
         self._spilled: dict[int, SpilledItem] = {}
         self._unsendable: list[PreprocessError] = []
+        # In the caller's context: what its items ask for there, they ask on behalf of this very call (turns.py).
         self._threads = [
-            threading.Thread(target=self._feed, args=pair, name="ringfeed-feeder", daemon=True)
+            threading.Thread(
+                target=contextvars.copy_context().run, args=(self._feed, *pair), name="ringfeed-feeder", daemon=True
+            )
             for pair in zip(parts, rings, strict=True)
         ]
 

@@ -10,6 +10,7 @@ its call, 47 bits name the item. So what an abandoned call left behind is told f
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from collections.abc import Callable, Generator, Iterable
@@ -54,6 +55,11 @@ _LEAST_TASKS_PER_WORKER, _MOST_TASKS_PER_WORKER = 8, 64
 _TASK_BYTES_PER_WORKER = 1 << 18
 _MOST_LAYOUTS_OF_AN_ITEM = 3  # preprocess may return other shapes for it each time
 _LEAST_TEXTS, _MOST_TEXTS = 64, 1024
+_STALL_REMEDY = (
+    "What this process holds, the model or a callback keeps: have it keep copies (tf.identity, `.copy()`). What "
+    "workers claim, preprocess may keep: have it keep `out.copy()` in place of `out`. Or give the Predictor more "
+    "slots=."
+)
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ class Pipeline:
         What the model takes, by which the `RowLayout` of each call is chosen.
     batch_size : int
     slots : int or None
-        Of the rows ring.
+        Of the rows ring; never less than two batches and two for each worker.
     one_part_per_worker : bool
         Does each worker have a task ring of its own?
     trials : LayoutTrials, optional
@@ -114,6 +120,7 @@ class Pipeline:
         self._rows: Ring | None = None
         self._failures: Ring | None = None
         self._spill: SpillFile | None = None
+        self._most_batch = 0  # the ring of rows is large enough for batches of so many
         self._are_open = False
         self._stall = RingStall("", "", "")
         self._failure_texts: dict[int, Failure] = {}
@@ -155,10 +162,13 @@ class Pipeline:
         is_apart = linger is None and order is None
         call = self._model_of_rows_apart if is_apart else self._model_of_rows
         calls = ModelCalls(call, batch_size, gathers=linger is None, order=order)
+        error: Exception | None = None
         try:
             done = yield from self._first_item(source, batch_size, calls, progress)
         except CommonError as common:
-            raise common.error from None
+            error = common.error
+        if error is not None:  # raised out here, it keeps its own cause and context
+            raise error
         if not self._are_open or self._spill is None:
             return
         if order is not None:
@@ -280,6 +290,7 @@ class Pipeline:
                     return failure.sample
                 raise preprocess_error(failure, int(indices[row]), items[row], self._pool.last_death)
             failures: list[ItemError] = []
+            outputs = None
             if self._trials.is_needed(self._layout):
                 arrays = copied(batch)
                 try:
@@ -290,7 +301,9 @@ class Pipeline:
                 if not is_taken:
                     batch.release()
                     return _First(False, False, failures)
+                outputs = self._trials.outputs
             calls.keep(batch, indices, items, good)
+            calls.remember(int(indices[0]), outputs)
             return _First(True, True, failures)
 
     def _learn(self, sample: Sample, index: int, item: Any, batch_size: int) -> None:
@@ -430,9 +443,12 @@ class Pipeline:
                 del body
 
     def _look_for_a_stall(self, rows: Ring) -> None:
-        """Take note of a slice in which no row came: if arrays of this process hold every slot, none will come."""
+        """Take note of a slice in which no row came: none may come where all slots are held, some by this process.
+
+        Workers hold at most two each, the one in work and one that preprocess kept, which does not fill the ring.
+        """
         now = rows.stats()
-        held = now["free"] + now["ready"] + now["claimed"] == 0
+        held = now["free"] + now["ready"] == 0
         holdings = rows._holdings() if held else []
         ours = any(holding.ours for holding in holdings)
         moves = now["published"] + now["taken_total"] + now["released"]
@@ -455,17 +471,20 @@ class Pipeline:
         self._rows_for(batch_size)
 
     def _rows_for(self, batch_size: int) -> tuple[Ring, SpillFile]:
-        """Return the rows ring and the spill file, made (anew) when there is none that holds two such batches."""
+        """Return the rows ring and the spill file, made (anew) when there is none that is for such batches."""
         assert self._layout is not None
         rows, spill = self._rows, self._spill
-        if self._are_open and rows is not None and spill is not None and rows.slots >= 2 * batch_size:
+        if self._are_open and rows is not None and spill is not None and self._most_batch >= batch_size:
             return rows, spill
         self._close_rings()
         message = {"message": ((self._message_bytes,), "uint8")}
         depth = min(max(_TASK_BYTES_PER_WORKER // self._message_bytes, _LEAST_TASKS_PER_WORKER), _MOST_TASKS_PER_WORKER)
         depth *= max(len(self._pool) // self._parts, 1)
         self._rows = self._rows_ring(batch_size)
-        self._stall = RingStall(self._rows.name, "the model's side of a Predictor", f"{self._rows.slots} slots")
+        self._most_batch = max(batch_size, (self._rows.slots - 2 * len(self._pool)) // 2)
+        self._stall = RingStall(
+            self._rows.name, "the model's side of a Predictor", f"{self._rows.slots} slots", _STALL_REMEDY
+        )
         # As many as a batch at least: workers that waited here would keep a batch from being full.
         texts = min(max(_LEAST_TEXTS, self._rows.slots // 2), _MOST_TEXTS)
         self._failures = _nameless("failures", {"failure": ((FAILURE_BYTES,), "uint8")}, texts)
@@ -477,20 +496,25 @@ class Pipeline:
         return self._rows, self._spill
 
     def _rows_ring(self, batch_size: int) -> Ring:
-        """Make the ring of rows: four batches, where memory is short fewer, and never less than two."""
+        """Make the ring of rows: four batches and two slots for each worker, where memory is short two batches instead.
+
+        A worker has a slot in work, and holds another one where preprocess has kept it (slot_filler.py): with fewer
+        slots, workers would wait for each other's, and where all are kept, for ever. Functions that get no slot keep
+        none, so where there is no room at all for theirs, workers wait.
+        """
         assert self._layout is not None
         spec = fields_spec(self._layout)
-        least = 2 * batch_size
+        of_workers = 2 * len(self._pool)
+        least = 2 * batch_size + of_workers
         if self._slots is not None:
             return _nameless("rows", spec, max(self._slots, least))
         fitting = int(available_bytes() * _SHARE_OF_MEMORY) // spec.record_bytes
-        slots = max(min(4 * max(batch_size, self._batch_size), fitting), least)
-        try:
-            return _nameless("rows", spec, slots)
-        except NoSpace:
-            if slots == least:
-                raise
-            return _nameless("rows", spec, least)
+        slots = max(min(4 * max(batch_size, self._batch_size) + of_workers, fitting), least)
+        fewer = [slots, least] if self._pool.fills_slot else [slots, least, 2 * batch_size]
+        for count in fewer[:-1]:
+            with contextlib.suppress(NoSpace):
+                return _nameless("rows", spec, count)
+        return _nameless("rows", spec, fewer[-1])
 
     def _most_under_way(self, batch_size: int) -> int:
         """Return how many items may be fed and not settled: as many as the rings and the workers hold.

@@ -85,7 +85,8 @@ class Predictor:
     signature, tags : str, optional
         Of a SavedModel: which of its signatures is called, and which of its graphs is loaded.
     slots : int, optional
-        Slots of the ring; four batches by default, and fewer, but never less than two batches, where memory is short.
+        Slots of the ring; by default four batches and two for each worker. Where memory is short there are fewer. There
+        are never less than two batches and two for each worker, whatever is given here.
 
     Attributes
     ----------
@@ -102,21 +103,28 @@ class Predictor:
     Threads that call `predict` take turns. A process that is forked from the one that made the Predictor cannot use it.
 
     Each call learns anew what a row is, from its first item: from the second call on, that item is preprocessed before
-    the others begin. A `sample_spec` without free axes settles it beforehand. Where the model does not say all shapes,
-    it is asked with the first item's row, by one call more, before the others are made like it: an item that it does
-    not take is that item's error, and the next is tried. A model that has taken nothing so far may be broken, so its
-    own error is raised, whatever `on_error` says: at the first item with "raise", else when 100 shapes or 1000 items
-    were refused or the items end.
+    the others begin. A `sample_spec` of one input without free axes settles it beforehand. Where the model does not say
+    all shapes, it is asked with the first item's row, by one call more, before the others are made like it: an item
+    that it does not take is that item's error, and the next is tried. A model that has taken nothing so far may be
+    broken, so its own error is raised, whatever `on_error` says: at the first item with "raise", else when 100 shapes
+    or 1000 items were refused or the items end.
+
+    A model that runs eagerly (``run_eagerly=True``, or a callable that cannot be traced) is asked by running it on that
+    row, for nothing else tells what it takes: one that keeps a state has had a call more than in Keras then, unless the
+    first call has that row alone. A callable's Python code also runs, with symbolic tensors, while it is traced. With
+    a `sample_spec` without free axes nothing is asked.
 
     Results are in the items' order, and so are the rows of each model call in `predict`: batches are those of Keras,
     but for items that failed, which have no row. Where the model raises over a row, the others of its batch are run in
-    parts. A row that comes before its turn is copied, and waits.
+    parts: an item has a `ModelError` only where the model raised over its row alone. A row that comes before its turn
+    is copied, and waits.
 
     In `stream` a call has the rows that are ready: a model whose output for one row depends on other rows (a maximum
     over the batch, a normalisation by its mean) gives numbers there that change from run to run. So it would in
     `predict` where several workers have shares of their own (`partition`): the first batch of two rows or more is tried
     in parts, and a model that is seen to mix rows is refused. One that changes a state or draws random numbers is not
-    tried.
+    tried, as far as its graph tells; one that runs eagerly is, for some calls more: where it keeps a state, use
+    ``partition="dynamic"``.
 
     Each number that `preprocess` returns reaches the model as it is, or the item fails with `SampleMismatch`: integers
     are never cut to a smaller dtype. Floats of another width become what the model takes, as in Keras.
@@ -445,16 +453,21 @@ def _wanted(runner: ModelRunner) -> Wanted:
 # ---- The model ---------------------------------------------------------------------------------------
 
 
-def _try_model(runner: ModelRunner, row: Any, template: Any, rows: int) -> None:
-    """Run the model on one row; where it fails, on as many as it is to be given, for it may need several."""
+def _try_model(runner: ModelRunner, row: Any, template: Any, rows: int) -> Any:
+    """Run the model on one row; where it fails, on as many as it is to be given, for it may need several.
+
+    Returns
+    -------
+    nest of arrays, or None
+        The outputs for the one row, where it was run.
+    """
     try:
-        _call_model(runner, row, template, is_trial=True)
+        return _call_model(runner, row, template, is_trial=True)
     except Exception:
         if rows == 1:
             raise
-    else:
-        return
     _call_model(runner, {name: np.repeat(array, rows, 0) for name, array in row.items()}, template, is_trial=True)
+    return None
 
 
 def _call_model(runner: ModelRunner, rows: Any, template: Any, *, is_trial: bool = False) -> Any:

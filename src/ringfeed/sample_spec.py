@@ -7,14 +7,14 @@ shape is an axis that the model leaves free. It may not know TensorFlow.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from .nest import put_together, take_apart
 from .record_spec import MAX_FIELDS, Field, RecordSpec, as_dtype
-from .samples import DROPPED, RowLayout, Sample, Unfit, is_exact, is_float
+from .samples import DROPPED, RowLayout, Sample, Unfit, has_structure, is_exact, is_float, row_of, sample_of
 
 _Leaf = tuple[tuple[int | None, ...], str]
 
@@ -63,8 +63,12 @@ class Wanted:
 
     @property
     def settles_all(self) -> bool:
-        """Whether no sample is needed to know what a row is."""
-        return self.is_binding and self.says_all_shapes
+        """Whether no sample is needed to know what a row is and what the model is given of it.
+
+        Of several inputs the sample's own structure says which array is which, and what the model is given may be in
+        that structure.
+        """
+        return self.is_binding and self.says_all_shapes and len(spec_leaves(self.specs)[1]) == 1
 
     @property
     def says_all_shapes(self) -> bool:
@@ -104,6 +108,25 @@ def choose_layout(wanted: Wanted, sample: Sample | None) -> RowLayout:
     picked = _picked(sample, match.numbers)
     chosen = Sample(None, [sample.leaves[number] for number in match.numbers])
     return _layout(match.template, picked, chosen, match.asked, wanted)
+
+
+def row_as_wanted(result: Any, layout: RowLayout, wanted: Wanted) -> list[np.ndarray[Any, Any]]:
+    """Return the arrays of a result, one for each field, of its shape and dtype.
+
+    Where the user's spec settles all, an item may have another structure than that from which the layout was chosen,
+    which may be one of an earlier call.
+
+    Raises
+    ------
+    Unfit
+        The result has another structure that is not wanted, another shape, or numbers that the fields cannot hold.
+    """
+    if wanted.settles_all and not has_structure(result, layout):
+        sample = sample_of(result)
+        match = _matched(*spec_leaves(wanted.specs), wanted, sample, when="")
+        picked = put_together(sample.template, _places(match.numbers, len(sample.leaves)))
+        layout = replace(layout, picked=picked)
+    return row_of(result, layout)
 
 
 def _layout_for_arguments(wanted: Wanted, sample: Sample) -> RowLayout:
@@ -207,7 +230,9 @@ class _Match:
     asked: list[_Leaf]
 
 
-def _matched(asked_template: Any, asked: list[_Leaf], wanted: Wanted, sample: Sample) -> _Match:
+def _matched(
+    asked_template: Any, asked: list[_Leaf], wanted: Wanted, sample: Sample, when: str = " for the first item"
+) -> _Match:
     """Match the arrays of a sample with the model's inputs: by name where both have names, else by position."""
     given, named = sample.template, _named_parts(sample.template)
     has_keys = isinstance(given, dict)
@@ -219,7 +244,7 @@ def _matched(asked_template: Any, asked: list[_Leaf], wanted: Wanted, sample: Sa
     if len(sample.leaves) == len(asked):
         if len(asked) == 1:
             is_in_dict = has_keys or isinstance(asked_template, dict)
-            return _Match(asked_template if is_in_dict else given, [0], asked)
+            return _Match(asked_template if is_in_dict or wanted.is_binding else given, [0], asked)
         if not has_keys:  # as Keras takes it, for which the inputs of a dict are in the order of their keys
             ordered = [asked[number] for number in _flattened(asked_template)]
             return _Match(given, take_apart(given)[1], ordered)
@@ -237,7 +262,7 @@ def _matched(asked_template: Any, asked: list[_Leaf], wanted: Wanted, sample: Sa
     keys = [str(key) for key in given] if has_keys else []
     raise Unfit(
         f"the model has {len(asked)} inputs{_listed(listed)}; preprocess returned {len(sample.leaves)} arrays"
-        f"{_listed(keys)} for the first item. Return one array for each input, under its name."
+        f"{_listed(keys)}{when}. Return one array for each input, under its name."
     )
 
 

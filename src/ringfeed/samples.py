@@ -126,6 +126,11 @@ def _described(leaf: Any, which: str) -> tuple[tuple[int, ...], str] | str:
     return array.shape, array.dtype.name
 
 
+def has_structure(result: Any, layout: RowLayout) -> bool:
+    """Tell whether there is an array in the place of each that a layout picks."""
+    return _collect(layout.picked, result, {})
+
+
 def row_of(result: Any, layout: RowLayout) -> list[np.ndarray[Any, Any]]:
     """Return the arrays of a result, one for each field, of its shape and dtype.
 

@@ -1,6 +1,7 @@
 """Turns of threads at something that does one thing at a time.
 
-It may not know what is done.
+Threads that work for a turn, such as one that reads items for it, are told by their context (`contextvars`): whoever
+starts one has it run in a copy of its own. It may not know what is done.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import NamedTuple
 
 from .errors import RingFeedError
@@ -20,6 +22,11 @@ _LOOK_SECONDS = 0.5
 class _Turn(NamedTuple):
     what: str
     thread: int
+
+
+_within: ContextVar[tuple[_Turn, ...]] = ContextVar("ringfeed_turns_within", default=())
+"""The turns that this thread has, or works for. One that is over stays here where a thread outlives it, and counts as
+nothing: a turn is compared by identity."""
 
 
 class Turns:
@@ -71,22 +78,26 @@ class Turns:
         Raises
         ------
         RingFeedError
-            A stream is open; or this very thread has the turn already, and would wait for itself.
+            A stream is open; or this very thread has the turn already, or works for it, and would wait for itself.
         """
         self.require_own_process()
         me = threading.get_ident()
         if may_nest and (now := self._now) is not None and now.thread == me:
             yield
             return
-        mine = _Turn(what, me)
+        mine, outer = _Turn(what, me), _within.get()
         try:
             self._wait_for(mine)
+            if what != "stream":  # that may end in another context than it began in, and is never waited for
+                _within.set((*outer, mine))
             yield
         finally:
             # One step, which no signal handler that raises can come before; whoever waits looks again by itself.
             if self._now is mine:
                 self._now = None
                 self._tell()
+            if what != "stream":
+                _within.set(outer)
 
     def _wait_for(self, mine: _Turn) -> None:
         with self._changed:
@@ -100,6 +111,11 @@ class Turns:
                     raise RingFeedError(
                         f"{self._owner} is predicting in this very thread already: a callback, an item's iterator or "
                         "the model asks it to predict again. Make another one for that."
+                    )
+                if any(one is now for one in _within.get()):
+                    raise RingFeedError(
+                        f"{self._owner} is predicting already, and waits for this thread, which works for that call: "
+                        "an item's iterator asks it to predict again. Make another one for that."
                     )
                 self._changed.wait(_LOOK_SECONDS)
             self._now = mine

@@ -38,8 +38,8 @@ from .item_timeout import EndingRing, ItemTimer
 from .items import read_item
 from .plain_data import NotPlain
 from .ring import Ring
-from .sample_spec import choose_layout, taken_of
-from .samples import Sample, Unfit, row_of, sample_of
+from .sample_spec import choose_layout, row_as_wanted, taken_of
+from .samples import Sample, Unfit, sample_of
 from .slot_filler import SlotFiller
 from .worker_answers import LoadingFailed, ProbeAnswer, Ready, packed, packed_failure
 from .worker_identity import WorkerInfo, become
@@ -233,7 +233,7 @@ class _Writer:
             if tag & FIRST:
                 failure = self._unlike(result)
             if failure is None and not self._is_the_row(result):
-                leaves = row_of(result, self._layout)
+                leaves = row_as_wanted(result, self._layout, self._wanted)
         except BaseException as error:  # also SystemExit: the item would be lost with the worker
             failure = failure_of(error)
         if failure is not None:

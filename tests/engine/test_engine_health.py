@@ -131,8 +131,12 @@ def test_an_error_common_to_all_rows_costs_few_calls(make_ring, serve, make_clie
     model.why = no_session if why == "a broken session" else None
     futures = [client.submit(x_of(number)) for number in range(64)]
     policy.release(64)
-    assert {type(future.exception(timeout=60)) for future in futures} == {ringfeed.ModelError}
+    errors = [future.exception(timeout=60) for future in futures]
+    assert {type(error) for error in errors} == {ringfeed.ModelError}
     assert len(model.calls) <= 2 * 6 + 4
+    guessed = [number for number, error in enumerate(errors) if "was not run alone" in str(error)]
+    assert guessed == [number for number in range(64) if number not in telling_rows(64)]
+    assert all("as 9 of the 64 rows of its batch did" in str(errors[number]) for number in guessed)
     model.why = None
     broken.clear()
     future = client.submit(x_of(7))

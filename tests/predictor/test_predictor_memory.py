@@ -46,8 +46,8 @@ def test_a_predictor_needs_no_room_in_shared_memory() -> None:
     assert done.stdout == "good\n", done.stderr
 
 
-@pytest.mark.parametrize(("batches_that_fit", "slots"), [(1000, 64), (3, 48), (2, 32), (0, 32)])
-def test_where_memory_is_short_there_are_fewer_slots_and_never_less_than_two_batches(
+@pytest.mark.parametrize(("batches_that_fit", "slots"), [(1000, 68), (3, 48), (2, 36), (0, 36)])
+def test_where_memory_is_short_there_are_fewer_slots_and_never_less_than_two_batches_and_two_a_worker(
     monkeypatch: pytest.MonkeyPatch, batches_that_fit: int, slots: int
 ) -> None:
     row_bytes = int(np.prod(LARGE_SHAPE)) * 4
@@ -65,6 +65,18 @@ def test_what_is_asked_for_is_not_made_less(monkeypatch: pytest.MonkeyPatch) -> 
     with running(lambda item: np.full(LARGE_SHAPE, item, np.float32), batch_size=4, slots=50) as run:
         run(range(10))
         assert run.pipeline.rows.slots == 50
+
+
+@pytest.mark.parametrize(("workers", "batch_size", "slots"), [(3, 4, 14), (5, 1, 12)])
+def test_fewer_slots_than_two_batches_and_two_a_worker_are_made_as_many(
+    workers: int, batch_size: int, slots: int
+) -> None:
+    with running(lambda item: np.full(512, item, np.float64), workers, batch_size=batch_size, slots=1) as run:
+        for _ in range(2):
+            results, failures = run(range(10), batch_size=batch_size)
+            assert run.pipeline.rows.slots == slots
+            assert not failures
+            assert len(results) == 10
 
 
 def test_the_rings_stand_in_no_folder() -> None:

@@ -230,7 +230,7 @@ class Replica:
                 break
         is_common = len(errors) == len(tried) and are_alike(errors)
         if is_common:
-            self._refuse(requests, part, errors[0], tried)
+            self._refuse_all(requests, part, errors[0], tried)
             return []
         for row, error in zip(tried, errors, strict=False):  # the last of `tried` may have no error
             self._refuse(requests, _Part(row, row + 1), error)
@@ -240,14 +240,26 @@ class Replica:
                 left.append(_Part(before + 1, behind, alone=True))
         return left[::-1]
 
-    def _refuse(self, requests: Requests, part: _Part, error: Exception, tried: Sequence[int] = ()) -> None:
+    def _refuse(self, requests: Requests, part: _Part, error: Exception) -> None:
         """Answer rows of a part with an error."""
         self.failed += part.rows
         self._when_failed(error, part.rows)
+        requests.refuse(_core.FAILED, self._texts.of(error), part.start, part.stop)
+
+    def _refuse_all(self, requests: Requests, part: _Part, error: Exception, tried: Sequence[int]) -> None:
+        """Answer all rows of a part with the error of those that were tried; tell the others that they were not."""
+        self.failed += part.rows
+        self._when_failed(error, part.rows)
         text = self._texts.of(error)
-        if tried:
-            text = f"{text} (and so with {len(tried)} rows of the {part.rows} in its batch, each run alone)"
-        requests.refuse(_core.FAILED, text, part.start, part.stop)
+        guess = (  # ahead of the text, which may fill all the room
+            f"the request was not run alone, but taken to fail as {len(tried)} of the {part.rows} rows of its batch "
+            f"did, each run alone: {text}"
+        )
+        for before, row in zip([part.start - 1, *tried], [*tried, part.stop], strict=True):
+            if row - before > 1:
+                requests.refuse(_core.FAILED, guess, before + 1, row)
+            if row < part.stop:
+                requests.refuse(_core.FAILED, text, row, row + 1)
 
     def _note_health(self, works: bool, rows: int) -> None:
         if works:
