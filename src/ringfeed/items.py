@@ -116,6 +116,11 @@ class SpillFile:
         """The file's descriptor; it stays the file's own."""
         return self._descriptor
 
+    @property
+    def closed(self) -> bool:
+        """Whether the file was closed."""
+        return self._closed
+
     def lay(self, encoded: EncodedItem) -> SpilledItem:
         """Lay an item into a stretch of its own.
 

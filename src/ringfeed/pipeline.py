@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .ctrl_c import LostInterrupts
-from .errors import ItemError, NoSpace, RingEmpty
+from .errors import ItemError, NoSpace, RingClosed, RingEmpty
 from .failures import Failure
 from .feeder import NOT_IN_FLIGHT, Feeder
 from .item_order import ItemOrder
@@ -39,7 +39,7 @@ from .stall import RingStall
 from .worker_answers import unpacked_failure
 from .worker_main import FAILED, FAILURE_BYTES, FIRST
 from .worker_orders import Open
-from .workers import WorkerPool, preprocess_error
+from .workers import WorkerPool, closed_during_call, preprocess_error
 
 _CALL_SHIFT = 48
 _INDEX_MASK = FIRST - 1
@@ -115,6 +115,7 @@ class Pipeline:
         self._failures: Ring | None = None
         self._spill: SpillFile | None = None
         self._are_open = False
+        self._is_closed = False
         self._stall = RingStall("", "", "")
         self._failure_texts: dict[int, Failure] = {}
 
@@ -147,7 +148,21 @@ class Pipeline:
         Chunk
             Each item of the source in exactly one chunk; `send` it the number of items to slide the
             window by.
+
+        Raises
+        ------
+        RingClosed
+            The pipeline was closed before the last item was done.
         """
+        try:
+            yield from self._run(source, batch_size, linger, window, progress)
+        except RingClosed:
+            self._require_open()  # of which ring it is says nothing to the user
+            raise
+
+    def _run(
+        self, source: Source, batch_size: int, linger: float | None, window: int | None, progress: Progress
+    ) -> Generator[Chunk, int | None, None]:
         self._call = (self._call + 1) % _CALLS
         self._failure_texts.clear()
         self._trials.begin()
@@ -159,11 +174,12 @@ class Pipeline:
             done = yield from self._first_item(source, batch_size, calls, progress)
         except CommonError as common:
             raise common.error from None
-        if not self._are_open or self._spill is None:
+        if self._layout is None:  # nothing came of any item
             return
+        _, spill = self._rows_for(batch_size)
         if order is not None:
             window = self._most_under_way(batch_size)
-        feeder = Feeder(source.parts(done), self._tasks, self._spill, self._call << _CALL_SHIFT, window)
+        feeder = Feeder(source.parts(done), self._tasks, spill, self._call << _CALL_SHIFT, window)
         try:
             feeder.start()
             to_come = -1 << 60 if source.count is None else source.count - len(done)
@@ -260,6 +276,7 @@ class Pipeline:
             for refusal in feeder.unsendable():
                 raise refusal
             if feeder.error is not None:
+                self._require_open()
                 raise feeder.error
             try:
                 batch = self._rows.take(1, timeout=_SLICE_SECONDS)
@@ -340,6 +357,7 @@ class Pipeline:
             missing = feeder.in_flight
             refused = feeder.unsendable()
             if feeder.error is not None:
+                self._require_open()
                 raise feeder.error
             if refused:
                 progress.advance(len(refused))
@@ -457,6 +475,7 @@ class Pipeline:
     def _rows_for(self, batch_size: int) -> tuple[Ring, SpillFile]:
         """Return the rows ring and the spill file, made (anew) when there is none that holds two such batches."""
         assert self._layout is not None
+        self._require_open()
         rows, spill = self._rows, self._spill
         if self._are_open and rows is not None and spill is not None and rows.slots >= 2 * batch_size:
             return rows, spill
@@ -512,8 +531,13 @@ class Pipeline:
         self._tasks, self._rows, self._failures, self._spill = [], None, None, None
 
     def close(self) -> None:
-        """Close the rings."""
+        """Close the rings, for good: a call under way raises `RingClosed`."""
+        self._is_closed = True
         self._close_rings()
+
+    def _require_open(self) -> None:
+        if self._is_closed:
+            raise closed_during_call() from None
 
 
 def _in_flight(items: list[Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:

@@ -24,7 +24,7 @@ from . import by_value, memory_files, worker_start
 from .arguments import seconds
 from .channel import Channel, ChannelClosed
 from .cpu_limits import available_cores as available_cores
-from .errors import PreprocessError, RingFeedError, SampleMismatch, WorkerCrashed
+from .errors import PreprocessError, RingClosed, RingFeedError, SampleMismatch, WorkerCrashed
 from .failures import Failure, message_of, rebuilt, type_name
 from .item_timeout import ItemWatch, timeout_failure
 from .items import EncodedItem
@@ -364,6 +364,11 @@ class WorkerPool:
         if self._code >= 0:
             os.close(self._code)
             self._code = -1
+
+
+def closed_during_call() -> RingClosed:
+    """Return the error of a call whose predictor was closed by another thread, a callback or a signal handler."""
+    return RingClosed("this Predictor was closed during the call, which has no result; make a new one.")
 
 
 def _checked_timeout(item_timeout: Any) -> float | None:
