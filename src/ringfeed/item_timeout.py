@@ -5,9 +5,10 @@ It may not know how a worker is ended, nor what becomes of the item.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from .failures import Failure, timed_out
@@ -105,8 +106,12 @@ class ItemWatch:
         if elapsed < self._pause:
             return []
         self._last_look = now
-        elapsed = min(elapsed, max(self.seconds / _LOOKS, self._pause))
-        found = []
+        found: list[tuple[int, int | None]] = []
+        with self._closed_meanwhile():
+            self._look(process_ids, min(elapsed, max(self.seconds / _LOOKS, self._pause)), found)
+        return found
+
+    def _look(self, process_ids: Sequence[int], elapsed: float, found: list[tuple[int, int | None]]) -> None:
         for worker, process_id in enumerate(process_ids):
             line = self._board.line(worker)
             seen: Any = line or ("stopped" if _is_stopped(process_id) else None)
@@ -120,11 +125,20 @@ class ItemWatch:
                     self._board.give_up(tag)
                 found.append((worker, tag))
                 self._so_far[worker] = 0.0
-        return found
+
+    @contextlib.contextmanager
+    def _closed_meanwhile(self) -> Iterator[None]:
+        """Let a look end where another thread, or a signal handler within it, closes the board."""
+        try:
+            yield
+        except ValueError:
+            if self.descriptor >= 0:
+                raise
 
     def restarted(self, worker: int) -> None:
         """Forget what a worker was at: its process is gone."""
-        self._board.end(worker)
+        with self._closed_meanwhile():
+            self._board.end(worker)
         self._seen[worker], self._so_far[worker] = None, 0.0
 
     def close(self) -> None:

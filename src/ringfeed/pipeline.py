@@ -28,7 +28,7 @@ from .item_order import ItemOrder
 from .items import EncodedItem, SpillFile
 from .layout_trials import LayoutTrials, copied
 from .memory_limits import available_bytes
-from .model_calls import Chunk, CommonError, ModelCalls
+from .model_calls import Chunk, CommonError, ModelCalls, let_go
 from .plain_data import NotPlain
 from .progress import Progress
 from .ring import Ring, close_quietly
@@ -122,7 +122,7 @@ class Pipeline:
     @property
     def rows(self) -> Ring | None:
         """The ring of samples, once the first item has told its shape."""
-        return self._rows
+        return self._rows if self._are_open else None
 
     def run(
         self,
@@ -156,8 +156,10 @@ class Pipeline:
         """
         try:
             yield from self._run(source, batch_size, linger, window, progress)
-        except RingClosed:
-            self._require_open()  # of which ring it is says nothing to the user
+        except RingClosed as error:
+            if self._is_closed:
+                let_go(error)  # its frames may look at a batch, which would keep the ring's memory
+            self._require_open()  # which ring it is says nothing to the user
             raise
 
     def _run(
@@ -458,6 +460,7 @@ class Pipeline:
 
     def _mend(self) -> None:
         """Replace dead workers and give back what they held."""
+        self._require_open()
         if self._pool.mend():
             for ring in (*self._tasks, self._rows, self._failures):
                 if ring is not None:
@@ -480,6 +483,14 @@ class Pipeline:
         if self._are_open and rows is not None and spill is not None and rows.slots >= 2 * batch_size:
             return rows, spill
         self._close_rings()
+        try:
+            return self._made_rings(self._layout, batch_size)
+        finally:
+            if self._is_closed:  # meanwhile: whoever closed may have seen only some of these
+                self._close_rings()
+                self._require_open()
+
+    def _made_rings(self, layout: RowLayout, batch_size: int) -> tuple[Ring, SpillFile]:
         message = {"message": ((self._message_bytes,), "uint8")}
         depth = min(max(_TASK_BYTES_PER_WORKER // self._message_bytes, _LEAST_TASKS_PER_WORKER), _MOST_TASKS_PER_WORKER)
         depth *= max(len(self._pool) // self._parts, 1)
@@ -490,7 +501,7 @@ class Pipeline:
         self._failures = _nameless("failures", {"failure": ((FAILURE_BYTES,), "uint8")}, texts)
         self._tasks = [_nameless(f"tasks-{part}", message, depth) for part in range(self._parts)]
         self._spill = SpillFile()
-        order = Open(self._layout, self._wanted)
+        order = Open(layout, self._wanted)
         self._pool.open(order, self._tasks, self._rows, self._failures, self._spill.descriptor)
         self._are_open = True  # a signal handler that raised before this leaves workers that know nothing of them
         return self._rows, self._spill
@@ -528,7 +539,6 @@ class Pipeline:
                 close_quietly(ring)
         if self._spill is not None:
             self._spill.close()
-        self._tasks, self._rows, self._failures, self._spill = [], None, None, None
 
     def close(self) -> None:
         """Close the rings, for good: a call under way raises `RingClosed`."""

@@ -13,6 +13,7 @@ import math
 import os
 import signal
 import subprocess
+import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
@@ -179,6 +180,8 @@ class WorkerPool:
         self._starts_in_vain = 0
         self._killed_starts_in_vain = 0
         self._probes = 0
+        self._is_closed = False
+        self._changing = threading.RLock()  # a signal handler may close the pool while its thread starts a worker
         self._processes: list[_Process] = []
         _pools.add(self)
         self._watch: ItemWatch | None = None
@@ -203,8 +206,8 @@ class WorkerPool:
 
     @property
     def process_ids(self) -> list[int]:
-        """The workers' process ids."""
-        return [worker.process.pid for worker in self._processes]
+        """The workers' process ids; of a pool that was closed, none."""
+        return [] if self._is_closed else [worker.process.pid for worker in self._processes]
 
     def probe(self, index: int, item: Any) -> Sample:
         """Let a worker preprocess an item and say what comes out.
@@ -217,6 +220,8 @@ class WorkerPool:
             Two workers died over it.
         RingFeedError
             The function could not be loaded in a worker, or the initializer raised.
+        RingClosed
+            The pool was closed.
         """
         try:
             encoded = EncodedItem(item)
@@ -236,6 +241,7 @@ class WorkerPool:
     def _probe(self, descriptor: int) -> Sample | Failure:
         crashes = 0
         while crashes < MOST_DELIVERIES:
+            self._require_open()
             worker = self._processes[0]
             self._probes += 1
             worker.send(Probe(self._probes), (descriptor,))
@@ -256,6 +262,7 @@ class WorkerPool:
                     return answer.result
             if is_dead:
                 return None
+            self._require_open()
             for given_up, tag in self.watch():
                 if given_up is worker and tag == PROBE_TAG and self._item_timeout is not None:
                     worker.process.wait()
@@ -264,13 +271,21 @@ class WorkerPool:
             worker.warn_if_slow()
 
     def open(self, order: Open, tasks: Sequence[Ring], rows: Ring, failures: Ring, spill_descriptor: int) -> None:
-        """Let the workers work on these rings; worker k takes from ``tasks[k % len(tasks)]``."""
+        """Let the workers work on these rings; worker k takes from ``tasks[k % len(tasks)]``.
+
+        Raises
+        ------
+        RingClosed
+            The pool was closed.
+        """
+        self._require_open()
         self._open = (
             order,
             [(ring.descriptor, rows.descriptor, failures.descriptor, spill_descriptor) for ring in tasks],
         )
         for number, worker in enumerate(self._processes):
             self._send_open(number, worker)
+        self._require_open()
 
     def _send_open(self, number: int, worker: _Process) -> None:
         if self._open is not None:
@@ -304,8 +319,11 @@ class WorkerPool:
         RingFeedError
             Workers die again and again before they have done anything, the function could not be
             loaded in one, or the initializer raised.
+        RingClosed
+            The pool was closed: its workers are dead, and stay so.
         """
         died = 0
+        self._require_open()
         self.watch()
         for number, worker in enumerate(self._processes):
             code = worker.process.poll()
@@ -314,6 +332,7 @@ class WorkerPool:
                     worker.receive(0.0)
                     worker.warn_if_slow()
                 continue
+            self._require_open()
             died += 1
             while worker.receive(0.0) is not None:
                 pass  # what it said at last may be why it ended
@@ -326,11 +345,24 @@ class WorkerPool:
                     f"worker processes die before they are ready (last: {self.last_death}). "
                     "Look at what the preprocess function imports."
                 )
+            self._replace(number)
+        return died
+
+    def _replace(self, number: int) -> None:
+        """Start another worker in the place of a dead one."""
+        with self._changing:
+            self._require_open()
             if self._watch is not None:
                 self._watch.restarted(number)
-            self._processes[number] = self._start(number)
-            self._send_open(number, self._processes[number])
-        return died
+            worker = self._processes[number] = self._start(number)
+            if self._is_closed:  # by a signal handler within the start, which could not see this worker
+                self._end([worker])
+                self._require_open()
+        self._send_open(number, worker)
+
+    def _require_open(self) -> None:
+        if self._is_closed:
+            raise closed_during_call()
 
     def _count_start(self, dead: _Process, code: int) -> None:
         """Count the deaths of workers that were never ready, since the last time that one became so."""
@@ -348,22 +380,31 @@ class WorkerPool:
             self._starts_in_vain += 1
 
     def close(self) -> None:
-        """End every worker, at the latest by SIGKILL; twice does no harm."""
-        workers, self._processes = self._processes, []
-        for worker in workers:
-            worker.end()
-        for worker in workers:
-            try:
-                worker.process.wait(_ENDING_SECONDS / max(len(workers), 1))
-            except subprocess.TimeoutExpired:
-                worker.process.kill()
-        for worker in workers:
-            worker.process.wait()
+        """End every worker, at the latest by SIGKILL; twice does no harm.
+
+        What is under way in another thread, or in the frame that a signal handler interrupted, raises `RingClosed`.
+        """
+        with self._changing:  # not while another thread starts a worker
+            self._is_closed = True
+            workers = list(self._processes)
+        self._end(workers)
         if self._watch is not None:
             self._watch.close()
         if self._code >= 0:
             os.close(self._code)
             self._code = -1
+
+    @staticmethod
+    def _end(workers: Sequence[_Process]) -> None:
+        for worker in workers:
+            worker.end()
+        for worker in workers:
+            try:
+                worker.process.wait(_ENDING_SECONDS / len(workers))
+            except subprocess.TimeoutExpired:
+                worker.process.kill()
+        for worker in workers:
+            worker.process.wait()
 
 
 def closed_during_call() -> RingClosed:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import os
+import socket
+import struct
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,8 +18,9 @@ import pytest
 from preprocessing import row_of_four
 
 import ringfeed
-from pipelines import copy_rows, running
-from ringfeed.errors import RingClosed
+from pipelines import Run, copy_rows, running
+from ringfeed.channel import Channel, ChannelClosed
+from ringfeed.errors import RingClosed, RingFeedError
 from support import in_thread, wait_until
 
 COUNT, BATCH = 40, 4
@@ -121,3 +126,105 @@ def closing(close_in: str, on_error: str) -> Iterator[tuple[ringfeed.Predictor, 
 def test_a_call_that_is_closed_while_the_first_item_is_tried_raises(how: str, on_error: str) -> None:
     with closing("model", on_error) as (predictor, _), pytest.raises(RingClosed, match=SAID):
         predictor.predict(range(10), verbose=0) if how == "predict" else list(predictor.stream(range(10)))
+
+
+@pytest.mark.parametrize("calls_before", [0, 1])
+@pytest.mark.parametrize("on_error", ["raise", "skip", "return"])
+def test_a_call_that_is_closed_before_its_rings_are_open_raises(on_error: str, calls_before: int) -> None:
+    before = open_rings()
+    with closing("callback", on_error) as (predictor, callbacks):
+        for _ in range(calls_before):
+            assert len(predictor.predict(range(10), verbose=0)) == 10
+        with pytest.raises(RingClosed, match=SAID):
+            predictor.predict(range(10), verbose=0, callbacks=callbacks)
+        assert predictor.worker_process_ids == []
+    assert open_rings() == before
+
+
+# ---- at any step -------------------------------------------------------------------------------------
+
+TRACED = tuple(f"ringfeed/{name}.py" for name in ("pipeline", "workers", "channel", "items", "feeder", "item_timeout"))
+
+
+class AtStep:
+    """Calls a function within one of the lines that this thread runs in the modules of a predictor, as a signal would.
+
+    Parameters
+    ----------
+    step : int
+        Which of the lines; a negative number for none.
+    """
+
+    def __init__(self, step: int, call: Callable[[], object]) -> None:
+        self.steps = 0
+        self.where = ""
+        self._step = step
+        self._call = call
+
+    def _trace(self, frame: Any, event: str, argument: Any) -> Any:
+        if not frame.f_code.co_filename.endswith(TRACED):
+            return None
+        if event == "line":
+            self.steps += 1
+            if self.steps == self._step:
+                self.where = f"{frame.f_code.co_qualname if sys.version_info >= (3, 11) else ''}:{frame.f_lineno}"
+                sys.settrace(None)
+                self._call()
+        return self._trace
+
+    def __enter__(self) -> AtStep:
+        sys.settrace(self._trace)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(None)
+
+
+def two_calls(run: Run) -> list[int]:
+    """Return how many results each of two calls gave, whose rows and so whose rings differ."""
+    return [len(run(items, batch_size=BATCH)[0]) for items in ([np.ones(8)] * 6, [np.ones(200_000)] * 9)]
+
+
+def itself(item: np.ndarray) -> np.ndarray:
+    return item[:100]
+
+
+@pytest.mark.parametrize("share", [number / 12 for number in range(12)])
+def test_a_call_that_is_closed_at_any_step_raises_or_is_whole_and_leaves_nothing(share: float) -> None:
+    before = open_rings()
+    with running(itself, workers=1, item_timeout=60.0, batch_size=BATCH) as run, AtStep(-1, run.close) as walk:
+        assert two_calls(run) == [6, 9]
+    step = 1 + int(walk.steps * share)
+    with running(itself, workers=1, item_timeout=60.0, batch_size=BATCH) as run, AtStep(step, run.close) as walk:
+        processes = run.pool.process_ids
+        outcome: Any = None
+        try:
+            outcome = two_calls(run)
+        except RingFeedError as error:
+            outcome = error.with_traceback(None)
+        run.close()  # where the call had fewer steps than the one before
+        assert outcome == [6, 9] or isinstance(outcome, RingClosed), (walk.where, outcome)
+        assert run.pipeline.rows is None
+        assert run.pool.process_ids == []
+        assert not any(os.path.exists(f"/proc/{pid}") for pid in processes), walk.where
+    wait_until(lambda: not feeds())
+    gc.collect()  # a ring in a circle of references, as a traceback makes them, is no leak
+    assert open_rings() == before, walk.where
+
+
+@pytest.mark.parametrize("sent", [2, 14, 20, 100], ids=["part of a head", "part of a body", "more of it", "all of it"])
+def test_a_channel_that_is_closed_at_any_step_of_a_receive_says_so_or_gives_what_came(sent: int) -> None:
+    message = struct.pack("<QI", 50, 0) + bytes(50)
+    for step in itertools.count(1):
+        ours, theirs = socket.socketpair()
+        channel = Channel(ours, bytes, bytes)
+        with theirs:
+            theirs.sendall(message[:1])
+            with pytest.raises(TimeoutError):
+                channel.receive(0.0)
+            theirs.sendall(message[1:sent])
+            with AtStep(step, channel.close) as walk, contextlib.suppress(ChannelClosed, TimeoutError):
+                assert channel.receive(0.0) == (bytes(50), [])
+            channel.close()
+        if walk.steps < step:
+            break
