@@ -13,6 +13,7 @@ from typing import Any
 
 from .failures import Failure, timed_out
 from .item_board import ItemBoard, make_file
+from .memory_files import OwnDescriptor
 
 _LOOKS = 8
 _LONGEST_PAUSE_SECONDS = 0.05
@@ -89,12 +90,18 @@ class ItemWatch:
 
     def __init__(self, seconds: float, workers: int) -> None:
         self.seconds = seconds
-        self.descriptor = make_file(workers)
+        self._file = OwnDescriptor(make_file(workers))
+        self._is_closed = False
         self._board = ItemBoard(self.descriptor, workers)
         self._pause = min(seconds / _LOOKS, _LONGEST_PAUSE_SECONDS)
         self._last_look = time.monotonic()
         self._seen: list[Any] = [None] * workers
         self._so_far = [0.0] * workers
+
+    @property
+    def descriptor(self) -> int:
+        """The board's, for workers; it stays the watch's own."""
+        return self._file.number
 
     def hanging(self, process_ids: Sequence[int]) -> list[tuple[int, int | None]]:
         """Return the workers that hang, each with the tag of its item, which is then on the list of those given up.
@@ -132,7 +139,7 @@ class ItemWatch:
         try:
             yield
         except ValueError:
-            if self.descriptor >= 0:
+            if not self._is_closed:
                 raise
 
     def restarted(self, worker: int) -> None:
@@ -143,10 +150,9 @@ class ItemWatch:
 
     def close(self) -> None:
         """Let go of the board; twice does no harm."""
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
-            self._board.close()
+        self._is_closed = True
+        self._file.close()
+        self._board.close()
 
 
 def _is_stopped(process_id: int) -> bool:

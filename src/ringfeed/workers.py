@@ -41,6 +41,7 @@ logger = logging.getLogger("ringfeed")
 
 _ENDING_SECONDS = 0.3
 _SLICE_SECONDS = 0.05
+_FIRST_PAUSE_SECONDS = 0.0005
 _SLOW_START_SECONDS = 60.0
 _STARTS_IN_VAIN = 3
 _KILLED_STARTS_IN_VAIN = 12
@@ -116,6 +117,26 @@ class _Process:
         self.channel.close()  # the worker ends when it notices
 
 
+def _has_ended(process: subprocess.Popen[bytes], timeout: float = math.inf) -> bool:
+    """Wait for the end of a process; tell whether it came in time.
+
+    Not by ``Popen.wait``: a signal handler that ends workers would wait there for a lock that the frame which it
+    interrupted has.
+    """
+    deadline, pause = time.monotonic() + timeout, _FIRST_PAUSE_SECONDS
+    while process.returncode is None:
+        try:
+            if os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                return True
+        except ChildProcessError:  # somebody else has asked for its status
+            return True
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(pause)
+        pause = min(2 * pause, _SLICE_SECONDS)
+    return True
+
+
 def _why_it_died(code: int) -> str:
     if code < 0:
         try:
@@ -185,7 +206,9 @@ class WorkerPool:
         self._processes: list[_Process] = []
         _pools.add(self)
         self._watch: ItemWatch | None = None
-        self._code = memory_files.create_with("ringfeed-function", _pickled(function, initializer))
+        self._code = memory_files.OwnDescriptor(
+            memory_files.create_with("ringfeed-function", _pickled(function, initializer))
+        )
         try:
             if self._item_timeout is not None:
                 self._watch = ItemWatch(self._item_timeout, count)
@@ -199,7 +222,7 @@ class WorkerPool:
         info = WorkerInfo(number, self._count, int.from_bytes(os.urandom(8), "little"))
         board = () if self._watch is None else (self._watch.descriptor,)
         setup = Setup(self.fills_slot, info, self._item_timeout)
-        return _Process(self._program, setup, (self._code, *board))
+        return _Process(self._program, setup, (self._code.number, *board))
 
     def __len__(self) -> int:
         return len(self._processes)
@@ -390,21 +413,18 @@ class WorkerPool:
         self._end(workers)
         if self._watch is not None:
             self._watch.close()
-        if self._code >= 0:
-            os.close(self._code)
-            self._code = -1
+        self._code.close()
 
     @staticmethod
     def _end(workers: Sequence[_Process]) -> None:
         for worker in workers:
             worker.end()
         for worker in workers:
-            try:
-                worker.process.wait(_ENDING_SECONDS / len(workers))
-            except subprocess.TimeoutExpired:
+            if not _has_ended(worker.process, _ENDING_SECONDS / len(workers)):
                 worker.process.kill()
         for worker in workers:
-            worker.process.wait()
+            _has_ended(worker.process)
+            worker.process.poll()  # asks for its status, unless the frame that was interrupted is about to
 
 
 def closed_during_call() -> RingClosed:

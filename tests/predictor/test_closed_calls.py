@@ -6,10 +6,12 @@ import contextlib
 import gc
 import itertools
 import os
+import signal
 import socket
 import struct
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,7 +23,10 @@ import ringfeed
 from pipelines import Run, copy_rows, running
 from ringfeed.channel import Channel, ChannelClosed
 from ringfeed.errors import RingClosed, RingFeedError
-from support import in_thread, wait_until
+from ringfeed.item_timeout import ItemWatch
+from ringfeed.items import SpillFile
+from ringfeed.workers import WorkerPool
+from support import in_thread, wait_until, wait_until_waited
 
 COUNT, BATCH = 40, 4
 SAID = r"this Predictor was closed during the call.*make a new one"
@@ -80,6 +85,27 @@ def test_a_call_that_is_closed_while_an_item_is_read_raises(
                 run(items, batch_size=BATCH, linger=linger)
         finally:
             closed.set()
+
+
+def test_a_call_that_is_closed_by_a_signal_while_it_waits_for_rows_raises() -> None:
+    def send_when_it_waits() -> None:
+        wait_until(lambda: run.pipeline.rows)
+        wait_until_waited(run.pipeline.rows, "take")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with running(never_after_three, workers=1, batch_size=BATCH) as run:
+        before = signal.signal(signal.SIGTERM, lambda *_: run.close())
+        try:
+            with in_thread(send_when_it_waits), pytest.raises(RingClosed, match=SAID):
+                run(range(COUNT), batch_size=BATCH)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
+def never_after_three(item: int) -> np.ndarray:
+    while item >= 3:
+        time.sleep(3600)
+    return row_of_four(item)
 
 
 class Ended(list[Any]):
@@ -153,16 +179,19 @@ class AtStep:
     ----------
     step : int
         Which of the lines; a negative number for none.
+    modules : tuple of str
+        The ends of their files' names.
     """
 
-    def __init__(self, step: int, call: Callable[[], object]) -> None:
+    def __init__(self, step: int, call: Callable[[], object], modules: tuple[str, ...] = TRACED) -> None:
         self.steps = 0
         self.where = ""
         self._step = step
         self._call = call
+        self._modules = modules
 
     def _trace(self, frame: Any, event: str, argument: Any) -> Any:
-        if not frame.f_code.co_filename.endswith(TRACED):
+        if not frame.f_code.co_filename.endswith(self._modules):
             return None
         if event == "line":
             self.steps += 1
@@ -226,5 +255,53 @@ def test_a_channel_that_is_closed_at_any_step_of_a_receive_says_so_or_gives_what
             with AtStep(step, channel.close) as walk, contextlib.suppress(ChannelClosed, TimeoutError):
                 assert channel.receive(0.0) == (bytes(50), [])
             channel.close()
+        if walk.steps < step:
+            break
+
+
+# ---- by a signal handler amid another close ----------------------------------------------------------
+
+
+def closes_twice(make: Callable[[], Any]) -> None:
+    """Close a thing at each step of its own close; another file that gets the descriptor meanwhile stays open."""
+    for step in itertools.count(1):
+        thing = make()
+        opened: list[int] = []
+
+        def close_and_open(thing: Any = thing, opened: list[int] = opened) -> None:
+            thing.close()
+            opened.append(os.open(os.devnull, os.O_RDONLY))
+
+        with AtStep(step, close_and_open) as walk:
+            thing.close()
+        for descriptor in opened:
+            os.close(descriptor)  # it is still ours
+        if not opened:
+            assert walk.steps < step
+            return
+
+
+@pytest.mark.timeout(60)
+def test_a_spill_file_may_be_closed_by_a_handler_amid_its_close() -> None:
+    closes_twice(SpillFile)
+
+
+@pytest.mark.timeout(60)
+def test_a_watch_of_items_may_be_closed_by_a_handler_amid_its_close() -> None:
+    closes_twice(lambda: ItemWatch(60.0, 1))
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("doing", ["poll", "wait"])
+def test_a_pool_may_be_closed_by_a_handler_amid_a_look_at_a_worker(doing: str) -> None:
+    for step in itertools.count(1):
+        pool = WorkerPool(row_of_four, 1)
+        process = pool._processes[0].process
+        if doing == "wait":
+            process.kill()
+        with AtStep(step, pool.close, ("subprocess.py",)) as walk:
+            getattr(process, doing)()
+        pool.close()
+        assert process.returncode is not None
         if walk.steps < step:
             break
