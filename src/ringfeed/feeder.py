@@ -131,12 +131,12 @@ class Feeder:
     # ---- in the threads ------------------------------------------------------------------------------
 
     def _feed(self, part: Iterator[tuple[int, Any]], ring: Ring) -> None:
-        room = ring.spec["message"].shape[0]
         # Each freed slot wakes this thread. As a batch thread it waits for a core to be free and then lays in many
         # items, instead of taking the core from a worker for one (digits on 2 cores: 125 us of CPU each became 95).
         with contextlib.suppress(OSError):  # a sandbox may forbid it
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         try:
+            room = ring.spec["message"].shape[0]
             while not self._stopped.is_set():
                 if not self._enter_window():
                     return
@@ -145,9 +145,7 @@ class Feeder:
                 except StopIteration:
                     return
                 self._send(ring, room, index, item)
-        except RingClosed:
-            pass  # the predictor was closed
-        except BaseException as error:
+        except BaseException as error:  # also RingClosed, be it of our rings: items are left that nobody fed
             self.error = error
 
     def _enter_window(self) -> bool:
@@ -168,9 +166,9 @@ class Feeder:
             encoded = EncodedItem(item)
             if encoded.message_bytes > room:
                 spilled = self._spill.lay(encoded)
-        except RingClosed:
-            raise
         except BaseException as error:  # this thread gets no Ctrl-C: whatever it is, the item raised it
+            if self._spill.closed:
+                raise
             self._refuse(index, item, error)
             return
         # In flight before the ring has it: a fast worker may be done before we are here again.

@@ -22,14 +22,14 @@ import numpy as np
 import numpy.typing as npt
 
 from .ctrl_c import LostInterrupts
-from .errors import ItemError, NoSpace, RingEmpty
+from .errors import ItemError, NoSpace, RingClosed, RingEmpty
 from .failures import Failure
 from .feeder import NOT_IN_FLIGHT, Feeder
 from .item_order import ItemOrder
 from .items import EncodedItem, SpillFile
 from .layout_trials import LayoutTrials, copied
 from .memory_limits import available_bytes
-from .model_calls import Chunk, CommonError, ModelCalls
+from .model_calls import Chunk, CommonError, ModelCalls, let_go
 from .plain_data import NotPlain
 from .progress import Progress
 from .ring import Ring, close_quietly
@@ -40,7 +40,7 @@ from .stall import RingStall
 from .worker_answers import unpacked_failure
 from .worker_main import FAILED, FAILURE_BYTES, FIRST
 from .worker_orders import Open
-from .workers import WorkerPool, preprocess_error
+from .workers import WorkerPool, closed_during_call, preprocess_error
 
 _CALL_SHIFT = 48
 _INDEX_MASK = FIRST - 1
@@ -122,13 +122,14 @@ class Pipeline:
         self._spill: SpillFile | None = None
         self._most_batch = 0  # the ring of rows is large enough for batches of so many
         self._are_open = False
+        self._is_closed = False
         self._stall = RingStall("", "", "")
         self._failure_texts: dict[int, Failure] = {}
 
     @property
     def rows(self) -> Ring | None:
         """The ring of samples, once the first item has told its shape."""
-        return self._rows
+        return self._rows if self._are_open else None
 
     def run(
         self,
@@ -154,7 +155,23 @@ class Pipeline:
         Chunk
             Each item of the source in exactly one chunk; `send` it the number of items to slide the
             window by.
+
+        Raises
+        ------
+        RingClosed
+            The pipeline was closed before the last item was done.
         """
+        try:
+            yield from self._run(source, batch_size, linger, window, progress)
+        except RingClosed as error:
+            if self._is_closed:
+                let_go(error)  # its frames may look at a batch, which would keep the ring's memory
+            self._require_open()  # which ring it is says nothing to the user
+            raise
+
+    def _run(
+        self, source: Source, batch_size: int, linger: float | None, window: int | None, progress: Progress
+    ) -> Generator[Chunk, int | None, None]:
         self._call = (self._call + 1) % _CALLS
         self._failure_texts.clear()
         self._trials.begin()
@@ -169,11 +186,12 @@ class Pipeline:
             error = common.error
         if error is not None:  # raised out here, it keeps its own cause and context
             raise error
-        if not self._are_open or self._spill is None:
+        if self._layout is None:  # nothing came of any item
             return
+        _, spill = self._rows_for(batch_size)
         if order is not None:
             window = self._most_under_way(batch_size)
-        feeder = Feeder(source.parts(done), self._tasks, self._spill, self._call << _CALL_SHIFT, window)
+        feeder = Feeder(source.parts(done), self._tasks, spill, self._call << _CALL_SHIFT, window)
         try:
             feeder.start()
             to_come = -1 << 60 if source.count is None else source.count - len(done)
@@ -270,6 +288,7 @@ class Pipeline:
             for refusal in feeder.unsendable():
                 raise refusal
             if feeder.error is not None:
+                self._require_open()
                 raise feeder.error
             try:
                 batch = self._rows.take(1, timeout=_SLICE_SECONDS)
@@ -353,6 +372,7 @@ class Pipeline:
             missing = feeder.in_flight
             refused = feeder.unsendable()
             if feeder.error is not None:
+                self._require_open()
                 raise feeder.error
             if refused:
                 progress.advance(len(refused))
@@ -456,6 +476,7 @@ class Pipeline:
 
     def _mend(self) -> None:
         """Replace dead workers and give back what they held."""
+        self._require_open()
         if self._pool.mend():
             for ring in (*self._tasks, self._rows, self._failures):
                 if ring is not None:
@@ -473,10 +494,19 @@ class Pipeline:
     def _rows_for(self, batch_size: int) -> tuple[Ring, SpillFile]:
         """Return the rows ring and the spill file, made (anew) when there is none that is for such batches."""
         assert self._layout is not None
+        self._require_open()
         rows, spill = self._rows, self._spill
         if self._are_open and rows is not None and spill is not None and self._most_batch >= batch_size:
             return rows, spill
         self._close_rings()
+        try:
+            return self._made_rings(self._layout, batch_size)
+        finally:
+            if self._is_closed:  # meanwhile: whoever closed may have seen only some of these
+                self._close_rings()
+                self._require_open()
+
+    def _made_rings(self, layout: RowLayout, batch_size: int) -> tuple[Ring, SpillFile]:
         message = {"message": ((self._message_bytes,), "uint8")}
         depth = min(max(_TASK_BYTES_PER_WORKER // self._message_bytes, _LEAST_TASKS_PER_WORKER), _MOST_TASKS_PER_WORKER)
         depth *= max(len(self._pool) // self._parts, 1)
@@ -490,7 +520,7 @@ class Pipeline:
         self._failures = _nameless("failures", {"failure": ((FAILURE_BYTES,), "uint8")}, texts)
         self._tasks = [_nameless(f"tasks-{part}", message, depth) for part in range(self._parts)]
         self._spill = SpillFile()
-        order = Open(self._layout, self._wanted)
+        order = Open(layout, self._wanted)
         self._pool.open(order, self._tasks, self._rows, self._failures, self._spill.descriptor)
         self._are_open = True  # a signal handler that raised before this leaves workers that know nothing of them
         return self._rows, self._spill
@@ -533,11 +563,15 @@ class Pipeline:
                 close_quietly(ring)
         if self._spill is not None:
             self._spill.close()
-        self._tasks, self._rows, self._failures, self._spill = [], None, None, None
 
     def close(self) -> None:
-        """Close the rings."""
+        """Close the rings, for good: a call under way raises `RingClosed`."""
+        self._is_closed = True
         self._close_rings()
+
+    def _require_open(self) -> None:
+        if self._is_closed:
+            raise closed_during_call() from None
 
 
 def _in_flight(items: list[Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:

@@ -243,6 +243,8 @@ class Predictor:
             traceback is in the message.
         ModelError
             The model does not return one row for each row of its inputs.
+        RingClosed
+            The Predictor was closed before the last item was done, by a callback, a signal handler or another thread.
         """
         with self._turns.turn("predict", may_nest=self._flow is None):
             self._check_open()
@@ -311,6 +313,11 @@ class Predictor:
         index : int
         outputs : nest of numpy.ndarray
             Without the batch axis. With ``on_error="return"`` an item's error in their place.
+
+        Raises
+        ------
+        PreprocessError, WorkerCrashed, ModelError, RingClosed
+            As in `predict`.
         """
         self._turns.require_own_process()
         if self._flow is None:
@@ -398,7 +405,10 @@ class Predictor:
         return [] if self._pool is None else self._pool.process_ids
 
     def close(self) -> None:
-        """End the workers and remove the rings; twice does no harm. A forked child leaves them to their process."""
+        """End the workers and remove the rings; twice does no harm. A forked child leaves them to their process.
+
+        A call under way raises `RingClosed`, unless all its items are done.
+        """
         self._finalizer()
 
     def __enter__(self) -> Predictor:

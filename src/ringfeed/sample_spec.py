@@ -124,7 +124,7 @@ def row_as_wanted(result: Any, layout: RowLayout, wanted: Wanted) -> list[np.nda
     if wanted.settles_all and not has_structure(result, layout):
         sample = sample_of(result)
         match = _matched(*spec_leaves(wanted.specs), wanted, sample, when="")
-        picked = put_together(sample.template, _places(match.numbers, len(sample.leaves)))
+        picked = _picked(sample, match.numbers)
         layout = replace(layout, picked=picked)
     return row_of(result, layout)
 
