@@ -33,7 +33,7 @@ from .tf.callbacks import PredictCallbacks
 from .tf.empty_outputs import empty_outputs
 from .tf.handover import PaddedRows
 from .tf.in_memory import predict_in_memory
-from .tf.model import ModelRunner
+from .tf.model import ModelRunner, floatx_of
 from .tf.ordered_outputs import OrderedOutputs, require_rows, rows_by_index
 from .tf.outputs import all_to_numpy
 from .tf.rows_apart import RowsApart
@@ -457,7 +457,7 @@ def _wanted(runner: ModelRunner) -> Wanted:
         if not inputs.specs or (is_flat and not any(map(is_invented, inputs.names))):
             return Wanted(None, arguments=tuple(map(str, inputs.names)), options=inputs.optional)
     names = () if inputs is None else inputs.names
-    return Wanted(runner.input_specs, names, are_lost=are_lost(names))
+    return Wanted(runner.input_specs, names, are_lost=are_lost(names), floatx=floatx_of(runner))
 
 
 # ---- The model ---------------------------------------------------------------------------------------

@@ -40,6 +40,8 @@ class Wanted:
     are_lost : bool
         The names stand for others that are not known, in whose order the inputs are: a mapping in the order of its keys
         counts as one of these.
+    floatx : str, optional
+        Where nobody says `specs`: what floats become, as Keras casts them before any model of its own.
     """
 
     specs: Any
@@ -48,6 +50,7 @@ class Wanted:
     arguments: Sequence[str] = ()
     options: Sequence[str] = ()
     are_lost: bool = False
+    floatx: str | None = None
 
     @classmethod
     def bound_to(cls, sample_spec: Any) -> Wanted:
@@ -331,10 +334,17 @@ def _layout(template: Any, picked: Any, sample: Sample, asked: Sequence[_Leaf | 
         shape, dtype = given
         if leaf is not None:
             _check_shape(number, shape, leaf[0], wanted.is_binding)
-        stored, rounded = _storage(as_dtype(dtype), None if leaf is None else as_dtype(leaf[1]), wanted.is_binding)
+        given_dtype = as_dtype(dtype)
+        asked_dtype = _floatx(given_dtype, wanted) if leaf is None else as_dtype(leaf[1])
+        stored, rounded = _storage(given_dtype, asked_dtype, wanted.is_binding)
         fields.append(Field(str(number), tuple(shape), stored))
         rounds.append(rounded)
     return RowLayout(template, picked, tuple(fields), tuple(rounds))
+
+
+def _floatx(sample: np.dtype[Any], wanted: Wanted) -> np.dtype[Any] | None:
+    """Return the dtype for an input of which the model does not say one."""
+    return as_dtype(wanted.floatx) if wanted.floatx is not None and is_float(sample) else None
 
 
 def _storage(sample: np.dtype[Any], asked: np.dtype[Any] | None, is_binding: bool) -> tuple[np.dtype[Any], bool]:

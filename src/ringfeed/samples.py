@@ -14,6 +14,7 @@ import numpy as np
 
 from .nest import take_apart
 from .record_spec import MAX_FIELDS, Field, as_dtype
+from .torch_arrays import array_from_torch, is_torch_tensor
 
 DROPPED = -1
 """In `RowLayout.picked`, in the place of an array or nest that the model does not take."""
@@ -194,7 +195,7 @@ def _array(leaf: Any, which: str) -> np.ndarray[Any, Any]:
             f"{which} returned an array with masked numbers, which a slot cannot mark; fill them: array.filled(0)."
         )
     try:
-        array = np.asarray(leaf)
+        array = array_from_torch(leaf) if is_torch_tensor(leaf) else np.asarray(leaf)
     except Exception as error:
         raise Unfit(f"{which} returned a {type(leaf).__name__} of which no array can be made: {error}") from None
     kind = array.dtype.kind

@@ -260,44 +260,6 @@ def test_health_rests_longer_each_time_and_is_well_at_once():
     assert health.rest_seconds == 0
 
 
-# ---- Identity ------------------------------------------------------------------------------------------
-
-
-def twice(x):
-    return x[:, 0] * 2
-
-
-def keras_model(value):
-    import keras
-
-    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, use_bias=False, name="scores")], name="judge")
-    model.layers[0].set_weights([np.full((4, 1), value, np.float32)])
-    return model
-
-
-def test_an_engine_of_another_model_is_refused_with_both_named_unless_it_is_asked_for(ring, serve):
-    serve(ring, first_number)
-    with pytest.raises(ringfeed.LayoutMismatch, match=r"model 'first_number' \(pid \d+\).*'twice'.*same_model=False"):
-        ringfeed.Engine(ring, twice).start()
-    with pytest.raises(ringfeed.LayoutMismatch, match="same_model=False"):
-        ringfeed.Engine(ring, lambda x: x[:, 0]).start()
-    serve(ring, first_number)
-    serve(ring, twice, same_model=False)
-
-
-def test_weights_tell_models_of_one_architecture_apart(make_ring, serve, make_client):
-    ring = make_ring({"x": ((4,), "float32")})
-    first = serve(ring, keras_model(1.0))
-    second = serve(ring, keras_model(1.0))
-    with pytest.raises(ringfeed.LayoutMismatch, match=r"'judge'.*'judge'"):
-        ringfeed.Engine(ring, keras_model(2.0)).start()
-    assert make_client(ring).predict(np.ones(4, np.float32)) == 4
-    first.stop()
-    second.stop()
-    serve(ring, keras_model(2.0))  # in place of those that are gone
-    assert make_client(ring).predict(np.ones(4, np.float32)) == 8
-
-
 # ---- Stages that are gone ------------------------------------------------------------------------------
 
 

@@ -339,6 +339,25 @@ def test_an_nditer_loses_nothing(doubling, array: np.ndarray) -> None:
     assert doubling.predict(np.nditer(array)).tolist() == (array * 2).ravel().tolist()
 
 
+def test_a_dataset_of_pytorch_that_is_iterated_over_may_have_a_length(doubling) -> None:
+    data = pytest.importorskip("torch.utils.data", reason="PyTorch is not installed")
+
+    class Stream(data.IterableDataset):
+        def __len__(self) -> int:
+            return 3
+
+        def __iter__(self):
+            return iter(ROWS)
+
+    assert doubling.predict(Stream()).tolist() == (ROWS * 2).tolist()
+
+
+def test_a_sparse_tensor_of_pytorch_is_refused_with_the_remedy(doubling) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    with pytest.raises(TypeError, match=r"sparse_coo.*to_dense\(\)"):
+        doubling.predict(torch.eye(3).to_sparse())
+
+
 def test_the_groups_of_a_frame_are_pairs_of_key_and_rows() -> None:
     frame = pandas.DataFrame({"key": list("abcab"), "value": [1.0, 2, 3, 4, 5]})
     with ringfeed.Predictor(lambda x: x, preprocess=lambda pair: pair[1]["value"].sum(), workers=0) as predictor:

@@ -65,7 +65,7 @@ class ModelRunner:
         None where the model does not say (subclassed, a callable).
     input_names : list of (str or None), or None
         The model's names for the leaves of `input_specs`, in the order in which ``tf.nest`` flattens them; None in the
-        place of a name that the model does not have, or that Keras or TensorFlow made up ("keras_tensor_3"). None
+        place of a name that the model does not have, or that Keras or TensorFlow made up ("input_layer_3"). None
         altogether where the model does not say its inputs. Functions of several arguments have names, those of their
         arguments, though they say no shapes.
     keras_model : keras.Model or None

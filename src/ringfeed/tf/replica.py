@@ -73,6 +73,8 @@ class Replica:
         Rows that were answered with an error.
     batch_sizes : dict of int to int
         How many batches had so many rows.
+    concrete : tf.types.experimental.ConcreteFunction
+        What runs for each batch.
     waiting_since : int or None
         CLOCK_MONOTONIC nanoseconds, while it waits for a batch.
     """
@@ -108,8 +110,8 @@ class Replica:
         self._tracer = tracer
         self._sink = sink
         self._when_failed = when_failed
-        self._concrete = self._trace()
-        self._call: Callable[..., list[Any]] = direct_call(self._concrete)
+        self.concrete = self._trace()
+        self._call: Callable[..., list[Any]] = direct_call(self.concrete)
         self._outputs: OutputSpec | None = None
         self._idle_since = time.monotonic_ns()
         self.waiting_since: int | None = None
@@ -138,7 +140,7 @@ class Replica:
         """
         size = self._padded_size(rows)
         try:
-            outputs = self._concrete(*self._made_up.tensors(size))
+            outputs = self.concrete(*self._made_up.tensors(size))
         except tf.errors.ResourceExhaustedError:
             raise
         except tf.errors.OpError as error:
@@ -164,7 +166,7 @@ class Replica:
             self._call(*self._made_up.tensors(rows))
         except Exception as error:  # what no documentation promises: the function's own call does as well
             _log.info("model %r is called the slower way: %s", self.form.name, error)
-            self._call = lambda *tensors: tf.nest.flatten(self._concrete(*tensors))
+            self._call = lambda *tensors: tf.nest.flatten(self.concrete(*tensors))
         return self._outputs
 
     def waits_from_now(self) -> None:
