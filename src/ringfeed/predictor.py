@@ -100,7 +100,9 @@ class Predictor:
 
     Notes
     -----
-    Threads that call `predict` take turns. A process that is forked from the one that made the Predictor cannot use it.
+    Threads that call `predict` take turns. Items whose iterator asks the Predictor that it feeds are refused. Where it
+    does so from threads of its own (a thread pool's, tf.data's), that cannot be seen, and both wait for ever. A process
+    that is forked from the one that made the Predictor cannot use it.
 
     Each call learns anew what a row is, from its first item: from the second call on, that item is preprocessed before
     the others begin. A `sample_spec` of one input without free axes settles it beforehand. Where the model does not say

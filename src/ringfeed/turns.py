@@ -1,13 +1,16 @@
 """Turns of threads at something that does one thing at a time.
 
 Threads that work for a turn, such as one that reads items for it, are told by their context (`contextvars`): whoever
-starts one has it run in a copy of its own. It may not know what is done.
+starts one has it run in a copy of its own. Threads that a library started outside of Python, as tf.data does, have no
+such context: where one waits for long, it is warned of. It may not know what is done.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,6 +20,9 @@ from .errors import RingFeedError
 
 _LOOK_SECONDS = 0.5
 """So often whoever waits looks by itself: the word that a turn is over may be lost to a signal handler that raises."""
+
+_PATIENCE_SECONDS = 5.0
+"""So long a thread that Python did not start waits for its turn before it is worth a word."""
 
 
 class _Turn(NamedTuple):
@@ -100,6 +106,8 @@ class Turns:
                 _within.set(outer)
 
     def _wait_for(self, mine: _Turn) -> None:
+        is_foreign = isinstance(threading.current_thread(), threading._DummyThread)
+        warn_at = time.monotonic() + _PATIENCE_SECONDS if is_foreign else float("inf")
         with self._changed:
             while (now := self._now) is not None:
                 if now.what == "stream":
@@ -118,6 +126,15 @@ class Turns:
                         "an item's iterator asks it to predict again. Make another one for that."
                     )
                 self._changed.wait(_LOOK_SECONDS)
+                if time.monotonic() >= warn_at:
+                    warn_at = float("inf")
+                    warnings.warn(
+                        f"{self._owner} is predicting, and a thread that Python did not start, such as one of "
+                        f"tf.data's, has waited {_PATIENCE_SECONDS:.0f} s for its turn. If it makes items for that "
+                        "very call, both wait for ever: make another one for what it asks.",
+                        RuntimeWarning,
+                        stacklevel=5,
+                    )
             self._now = mine
 
     def _tell(self) -> None:

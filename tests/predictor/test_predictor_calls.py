@@ -118,6 +118,34 @@ def test_items_that_ask_the_predictor_that_they_feed_are_refused(workers: int) -
         assert len(predictor.predict([np.ones(1)] * 3, verbose=0)) == 3
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_tf_data_thread_that_waits_for_the_call_that_it_feeds_is_warned_of(workers: int) -> None:
+    program = """
+    import threading, time, warnings
+    import tensorflow as tf
+    import ringfeed.turns
+
+    ringfeed.turns._PATIENCE_SECONDS = 0.0
+    predictor = ringfeed.Predictor(lambda x: x * 2, preprocess=lambda x: x, workers=WORKERS)
+
+    def rows():
+        yield np.ones(1, np.float32)
+        yield predictor.predict([np.ones(1, np.float32)], verbose=0)[0]
+
+    dataset = tf.data.Dataset.from_generator(rows, output_signature=tf.TensorSpec((1,), tf.float32))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        threading.Thread(target=predictor.predict, args=(dataset,), daemon=True).start()
+        while not [each for each in said if "for its turn" in str(each.message)]:
+            time.sleep(0.01)
+    print([str(each.message) for each in said if "for its turn" in str(each.message)][0], flush=True)
+    os._exit(0)
+    """
+    status, out, err = run_program(program.replace("WORKERS", str(workers)))
+    assert status == 0, err
+    assert "both wait for ever: make another one" in out
+
+
 def test_a_thread_that_was_started_within_a_call_may_wait_for_its_turn_later() -> None:
     """It has the context of a turn that is over."""
     contexts: list[contextvars.Context] = []
