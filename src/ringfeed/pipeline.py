@@ -32,6 +32,7 @@ from .model_calls import Chunk, CommonError, ModelCalls, let_go
 from .plain_data import NotPlain
 from .progress import Progress
 from .ring import Ring, close_quietly
+from .ring_options import MAX_PARTICIPANTS
 from .sample_spec import Wanted, choose_layout, fields_spec
 from .samples import RowLayout, Sample, Unfit
 from .source import Source
@@ -54,6 +55,7 @@ _LEAST_TASKS_PER_WORKER, _MOST_TASKS_PER_WORKER = 8, 64
 _TASK_BYTES_PER_WORKER = 1 << 18
 _MOST_LAYOUTS_OF_AN_ITEM = 3  # preprocess may return other shapes for it each time
 _LEAST_TEXTS, _MOST_TEXTS = 64, 1024
+_PLACES_BESIDE_WORKERS = 64
 
 
 @dataclass(frozen=True)
@@ -498,8 +500,9 @@ class Pipeline:
         self._stall = RingStall(self._rows.name, "the model's side of a Predictor", f"{self._rows.slots} slots")
         # As many as a batch at least: workers that waited here would keep a batch from being full.
         texts = min(max(_LEAST_TEXTS, self._rows.slots // 2), _MOST_TEXTS)
-        self._failures = _nameless("failures", {"failure": ((FAILURE_BYTES,), "uint8")}, texts)
-        self._tasks = [_nameless(f"tasks-{part}", message, depth) for part in range(self._parts)]
+        self._failures = _nameless("failures", {"failure": ((FAILURE_BYTES,), "uint8")}, texts, len(self._pool))
+        sharing = -(-len(self._pool) // self._parts)
+        self._tasks = [_nameless(f"tasks-{part}", message, depth, sharing) for part in range(self._parts)]
         self._spill = SpillFile()
         order = Open(layout, self._wanted)
         self._pool.open(order, self._tasks, self._rows, self._failures, self._spill.descriptor)
@@ -512,15 +515,15 @@ class Pipeline:
         spec = fields_spec(self._layout)
         least = 2 * batch_size
         if self._slots is not None:
-            return _nameless("rows", spec, max(self._slots, least))
+            return _nameless("rows", spec, max(self._slots, least), len(self._pool))
         fitting = int(available_bytes() * _SHARE_OF_MEMORY) // spec.record_bytes
         slots = max(min(4 * max(batch_size, self._batch_size), fitting), least)
         try:
-            return _nameless("rows", spec, slots)
+            return _nameless("rows", spec, slots, len(self._pool))
         except NoSpace:
             if slots == least:
                 raise
-            return _nameless("rows", spec, least)
+            return _nameless("rows", spec, least, len(self._pool))
 
     def _most_under_way(self, batch_size: int) -> int:
         """Return how many items may be fed and not settled: as many as the rings and the workers hold.
@@ -555,10 +558,15 @@ def _in_flight(items: list[Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:
     return np.fromiter(map(is_not, items, itertools.repeat(NOT_IN_FLIGHT)), bool, len(items))
 
 
-def _nameless(what: str, fields: Any, slots: int) -> Ring:
-    """Make a ring without a name: workers get its descriptor, and nothing is left behind, whatever happens."""
+def _nameless(what: str, fields: Any, slots: int, workers: int) -> Ring:
+    """Make a ring without a name: workers get its descriptor, and nothing is left behind, whatever happens.
+
+    It has places for all workers and as many that replace them, before those of the dead are free again.
+    """
     name = f"predict-{os.getpid()}-{os.urandom(4).hex()}.{what}"
-    return Ring.create_nameless(fields, slots, name=name, max_deliveries=None)  # workers give items up by themselves
+    places = min(2 * workers + _PLACES_BESIDE_WORKERS, MAX_PARTICIPANTS)
+    # Without a limit of deliveries: workers give items up by themselves.
+    return Ring.create_nameless(fields, slots, name=name, participants=places, max_deliveries=None)
 
 
 def _failure_in(body: Any) -> Failure:

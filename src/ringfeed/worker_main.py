@@ -30,7 +30,7 @@ import numpy as np
 
 from . import memory_files
 from .channel import Channel, ChannelClosed
-from .errors import RingClosed, RingEmpty, RingFinished
+from .errors import RingClosed, RingEmpty, RingFeedError, RingFinished
 from .failures import Failure as Failure
 from .failures import raised, traceback_text
 from .item_board import ItemBoard
@@ -148,7 +148,9 @@ class _Worker:
             for name, descriptor in zip(("tasks", "rows", "failures"), of_rings, strict=True):
                 try:
                     rings.append(Ring.attach_descriptor(descriptor, name))
-                except (OSError, MemoryError) as error:
+                except RingClosed:
+                    raise
+                except (OSError, MemoryError, RingFeedError) as error:
                     self._say_and_end("rings", error)
             tasks, rows, failures = rings
             if self._timer is not None:
