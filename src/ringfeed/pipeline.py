@@ -143,7 +143,7 @@ class Pipeline:
             Seconds that a row waits for others to fill the batch; None waits for a full batch (or
             the last rows).
         window : int or None
-            Most items between the first not yet slid and the last fed; see `Feeder`.
+            Most items read and not yet slid by; see `Feeder`.
 
         Yields
         ------
@@ -181,9 +181,10 @@ class Pipeline:
         if self._layout is None:  # nothing came of any item
             return
         _, spill = self._rows_for(batch_size)
+        entered = batch_size - calls.room  # the first item's row, which slides the window when it is yielded
         if order is not None:
-            window = self._most_under_way(batch_size)
-        feeder = Feeder(source.parts(done), self._tasks, spill, self._call << _CALL_SHIFT, window)
+            window, entered = self._most_under_way(batch_size), 0
+        feeder = Feeder(source.parts(done), self._tasks, spill, self._call << _CALL_SHIFT, window, entered)
         try:
             feeder.start()
             to_come = -1 << 60 if source.count is None else source.count - len(done)
