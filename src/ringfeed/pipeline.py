@@ -32,7 +32,7 @@ from .model_calls import Chunk, CommonError, ModelCalls, let_go
 from .plain_data import NotPlain
 from .progress import Progress
 from .ring import Ring, close_quietly
-from .ring_options import MAX_PARTICIPANTS
+from .ring_options import MAX_PARTICIPANTS, MAX_SLOTS
 from .sample_spec import Wanted, choose_layout, fields_spec
 from .samples import RowLayout, Sample, Unfit
 from .source import Source
@@ -56,6 +56,8 @@ _TASK_BYTES_PER_WORKER = 1 << 18
 _MOST_LAYOUTS_OF_AN_ITEM = 3  # preprocess may return other shapes for it each time
 _LEAST_TEXTS, _MOST_TEXTS = 64, 1024
 _PLACES_BESIDE_WORKERS = 64
+_USUAL_ROWS = 256
+"""Of batches up to here the ring of rows holds two, however short memory is."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,8 @@ class Pipeline:
         self._spill: SpillFile | None = None
         self._are_open = False
         self._is_closed = False
+        self._most_batch = 0  # the ring of rows was made for batches of so many
+        self._is_endless = False  # the number of items is not known
         self._stall = RingStall("", "", "")
         self._failure_texts: dict[int, Failure] = {}
 
@@ -169,6 +173,9 @@ class Pipeline:
     ) -> Generator[Chunk, int | None, None]:
         self._call = (self._call + 1) % _CALLS
         self._failure_texts.clear()
+        self._is_endless = source.count is None
+        if source.count is not None:
+            batch_size = min(batch_size, max(source.count, 1))
         self._trials.begin()
         order = ItemOrder() if linger is None and self._is_in_order else None
         is_apart = linger is None and order is None
@@ -215,7 +222,7 @@ class Pipeline:
         if self._pool.fills_slot or (self._layout is not None and self._wanted.settles_all):
             self._rows_for(batch_size)
             return done
-        rows = min(batch_size, source.count or batch_size)
+        rows = min(batch_size, source.count or _USUAL_ROWS)
         for index, item in source.first_items():
             try:
                 first = self._first_row(index, item, batch_size, calls, rows)
@@ -374,10 +381,11 @@ class Pipeline:
             if order is not None and order.frontier > slid:
                 feeder.slide(order.frontier - slid)
                 slid = order.frontier
-            expected = to_come if to_come >= 0 else missing if fed_all else calls.room
-            least = 1 if linger is not None or calls.waits_for_a_turn else max(1, min(calls.room, expected))
+            most = min(calls.room, max(rows.slots // 2, 1))  # a batch may be larger than the ring
+            expected = to_come if to_come >= 0 else missing if fed_all else most
+            least = 1 if linger is not None or calls.waits_for_a_turn else max(1, min(most, expected))
             try:
-                batch = rows.take(calls.room, min_rows=least, timeout=_SLICE_SECONDS, linger=linger or 0.0)
+                batch = rows.take(most, min_rows=least, timeout=_SLICE_SECONDS, linger=linger or 0.0)
             except RingEmpty:
                 interrupts.check()
                 self._look_for_a_stall(rows)
@@ -479,11 +487,11 @@ class Pipeline:
         self._rows_for(batch_size)
 
     def _rows_for(self, batch_size: int) -> tuple[Ring, SpillFile]:
-        """Return the rows ring and the spill file, made (anew) when there is none that holds two such batches."""
+        """Return the rows ring and the spill file, made (anew) when there is none that is for such batches."""
         assert self._layout is not None
         self._require_open()
         rows, spill = self._rows, self._spill
-        if self._are_open and rows is not None and spill is not None and rows.slots >= 2 * batch_size:
+        if self._are_open and rows is not None and spill is not None and self._most_batch >= batch_size:
             return rows, spill
         self._close_rings()
         try:
@@ -498,6 +506,7 @@ class Pipeline:
         depth = min(max(_TASK_BYTES_PER_WORKER // self._message_bytes, _LEAST_TASKS_PER_WORKER), _MOST_TASKS_PER_WORKER)
         depth *= max(len(self._pool) // self._parts, 1)
         self._rows = self._rows_ring(batch_size)
+        self._most_batch = max(batch_size, self._rows.slots // 2)
         self._stall = RingStall(self._rows.name, "the model's side of a Predictor", f"{self._rows.slots} slots")
         # As many as a batch at least: workers that waited here would keep a batch from being full.
         texts = min(max(_LEAST_TEXTS, self._rows.slots // 2), _MOST_TEXTS)
@@ -511,20 +520,30 @@ class Pipeline:
         return self._rows, self._spill
 
     def _rows_ring(self, batch_size: int) -> Ring:
-        """Make the ring of rows: four batches, where memory is short fewer, and never less than two."""
+        """Make the ring of rows: four batches, where memory is short fewer, and never less than two.
+
+        Batches so large that two are more than a ring may hold, or, where it is not known that so many rows will come,
+        more than the ring's share of memory, are put together beside it.
+
+        Raises
+        ------
+        NoSpace
+            There is no memory for two batches.
+        """
         assert self._layout is not None
         spec = fields_spec(self._layout)
-        least = 2 * batch_size
-        if self._slots is not None:
-            return _nameless("rows", spec, max(self._slots, least), len(self._pool))
         fitting = int(available_bytes() * _SHARE_OF_MEMORY) // spec.record_bytes
-        slots = max(min(4 * max(batch_size, self._batch_size), fitting), least)
+        least = min(2 * batch_size, MAX_SLOTS)
+        if self._is_endless:
+            least = min(least, max(fitting, 2 * _USUAL_ROWS))
+        ample = max(min(4 * max(batch_size, self._batch_size), fitting, MAX_SLOTS), least)
+        slots = ample if self._slots is None else max(self._slots, least)
         try:
             return _nameless("rows", spec, slots, len(self._pool))
-        except NoSpace:
-            if slots == least:
-                raise
-            return _nameless("rows", spec, least, len(self._pool))
+        except NoSpace as error:
+            if slots > least and self._slots is None:
+                return _nameless("rows", spec, least, len(self._pool))
+            raise NoSpace(f"batch_size={batch_size}: {error} Or give a smaller batch_size.") from None
 
     def _most_under_way(self, batch_size: int) -> int:
         """Return how many items may be fed and not settled: as many as the rings and the workers hold.
