@@ -39,7 +39,9 @@ class Feeder:
     tag : int
         Combined with each index (by or) into the task's tag.
     window : int or None
-        Most items fed and not yet acknowledged by `slide`, of a single part; None for no limit of its own.
+        Most items read and not yet acknowledged by `slide`, of a single part; None for no limit of its own.
+    entered : int
+        How many items have been read before, and are still to be acknowledged.
     """
 
     def __init__(
@@ -49,13 +51,14 @@ class Feeder:
         spill: SpillFile,
         tag: int,
         window: int | None = None,
+        entered: int = 0,
     ) -> None:
         self.error: BaseException | None = None
         self._rings = rings
         self._spill = spill
         self._tag = tag
         self._window = window
-        self._entered = 0  # changed by the one thread that feeds where there is a window
+        self._entered = entered  # changed by the one thread that feeds where there is a window
         self._slid = 0  # changed by the model's thread
         self._has_slid = threading.Event()
         self._stopped = threading.Event()

@@ -151,7 +151,10 @@ class ModelCalls:
 
     def _is_a_call(self, indices: npt.NDArray[np.int64]) -> bool:
         """Tell whether these rows are what the model is to be given next."""
-        return self._order is None or (len(indices) == self._batch_size and self._order.is_next(indices))
+        is_full = len(indices) == self._batch_size
+        if self._order is None:
+            return is_full or not self.gathers
+        return is_full and self._order.is_next(indices)
 
     def keep(self, batch: Any, indices: npt.NDArray[np.int64], items: list[Any], good: npt.NDArray[np.bool_]) -> None:
         """Keep the good rows of a batch for the next call, and release it. They are the next in the items' order."""

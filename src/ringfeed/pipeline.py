@@ -33,6 +33,7 @@ from .model_calls import Chunk, CommonError, ModelCalls, let_go
 from .plain_data import NotPlain
 from .progress import Progress
 from .ring import Ring, close_quietly
+from .ring_options import MAX_PARTICIPANTS, MAX_SLOTS
 from .sample_spec import Wanted, choose_layout, fields_spec
 from .samples import RowLayout, Sample, Unfit
 from .source import Source
@@ -60,6 +61,9 @@ _STALL_REMEDY = (
     "workers claim, preprocess may keep: have it keep `out.copy()` in place of `out`. Or give the Predictor more "
     "slots=."
 )
+_PLACES_BESIDE_WORKERS = 64
+_USUAL_ROWS = 256
+"""Of batches up to here the ring of rows holds two, however short memory is."""
 
 
 @dataclass(frozen=True)
@@ -120,9 +124,10 @@ class Pipeline:
         self._rows: Ring | None = None
         self._failures: Ring | None = None
         self._spill: SpillFile | None = None
-        self._most_batch = 0  # the ring of rows is large enough for batches of so many
         self._are_open = False
         self._is_closed = False
+        self._most_batch = 0  # the ring of rows was made for batches of so many
+        self._is_endless = False  # the number of items is not known
         self._stall = RingStall("", "", "")
         self._failure_texts: dict[int, Failure] = {}
 
@@ -148,7 +153,7 @@ class Pipeline:
             Seconds that a row waits for others to fill the batch; None waits for a full batch (or
             the last rows).
         window : int or None
-            Most items between the first not yet slid and the last fed; see `Feeder`.
+            Most items read and not yet slid by; see `Feeder`.
 
         Yields
         ------
@@ -174,6 +179,9 @@ class Pipeline:
     ) -> Generator[Chunk, int | None, None]:
         self._call = (self._call + 1) % _CALLS
         self._failure_texts.clear()
+        self._is_endless = source.count is None
+        if source.count is not None:
+            batch_size = min(batch_size, max(source.count, 1))
         self._trials.begin()
         order = ItemOrder() if linger is None and self._is_in_order else None
         is_apart = linger is None and order is None
@@ -189,9 +197,10 @@ class Pipeline:
         if self._layout is None:  # nothing came of any item
             return
         _, spill = self._rows_for(batch_size)
+        entered = batch_size - calls.room  # the first item's row, which slides the window when it is yielded
         if order is not None:
-            window = self._most_under_way(batch_size)
-        feeder = Feeder(source.parts(done), self._tasks, spill, self._call << _CALL_SHIFT, window)
+            window, entered = self._most_under_way(batch_size), 0
+        feeder = Feeder(source.parts(done), self._tasks, spill, self._call << _CALL_SHIFT, window, entered)
         try:
             feeder.start()
             to_come = -1 << 60 if source.count is None else source.count - len(done)
@@ -222,7 +231,7 @@ class Pipeline:
         if self._pool.fills_slot or (self._layout is not None and self._wanted.settles_all):
             self._rows_for(batch_size)
             return done
-        rows = min(batch_size, source.count or batch_size)
+        rows = min(batch_size, source.count or _USUAL_ROWS)
         for index, item in source.first_items():
             try:
                 first = self._first_row(index, item, batch_size, calls, rows)
@@ -384,10 +393,11 @@ class Pipeline:
             if order is not None and order.frontier > slid:
                 feeder.slide(order.frontier - slid)
                 slid = order.frontier
-            expected = to_come if to_come >= 0 else missing if fed_all else calls.room
-            least = 1 if linger is not None or calls.waits_for_a_turn else max(1, min(calls.room, expected))
+            most = min(calls.room, max(rows.slots // 2, 1))  # a batch may be larger than the ring
+            expected = to_come if to_come >= 0 else missing if fed_all else most
+            least = 1 if linger is not None or calls.waits_for_a_turn else max(1, min(most, expected))
             try:
-                batch = rows.take(calls.room, min_rows=least, timeout=_SLICE_SECONDS, linger=linger or 0.0)
+                batch = rows.take(most, min_rows=least, timeout=_SLICE_SECONDS, linger=linger or 0.0)
             except RingEmpty:
                 interrupts.check()
                 self._look_for_a_stall(rows)
@@ -517,8 +527,9 @@ class Pipeline:
         )
         # As many as a batch at least: workers that waited here would keep a batch from being full.
         texts = min(max(_LEAST_TEXTS, self._rows.slots // 2), _MOST_TEXTS)
-        self._failures = _nameless("failures", {"failure": ((FAILURE_BYTES,), "uint8")}, texts)
-        self._tasks = [_nameless(f"tasks-{part}", message, depth) for part in range(self._parts)]
+        self._failures = _nameless("failures", {"failure": ((FAILURE_BYTES,), "uint8")}, texts, len(self._pool))
+        sharing = -(-len(self._pool) // self._parts)
+        self._tasks = [_nameless(f"tasks-{part}", message, depth, sharing) for part in range(self._parts)]
         self._spill = SpillFile()
         order = Open(layout, self._wanted)
         self._pool.open(order, self._tasks, self._rows, self._failures, self._spill.descriptor)
@@ -530,21 +541,33 @@ class Pipeline:
 
         A worker has a slot in work, and holds another one where preprocess has kept it (slot_filler.py): with fewer
         slots, workers would wait for each other's, and where all are kept, for ever. Functions that get no slot keep
-        none, so where there is no room at all for theirs, workers wait.
+        none, so where there is no room at all for theirs, workers wait. Batches so large that two are more than a ring
+        may hold, or, where it is not known that so many rows will come, more than the ring's share of memory, are put
+        together beside it.
+
+        Raises
+        ------
+        NoSpace
+            There is no memory for two batches.
         """
         assert self._layout is not None
-        spec = fields_spec(self._layout)
-        of_workers = 2 * len(self._pool)
-        least = 2 * batch_size + of_workers
-        if self._slots is not None:
-            return _nameless("rows", spec, max(self._slots, least))
+        spec, workers = fields_spec(self._layout), len(self._pool)
         fitting = int(available_bytes() * _SHARE_OF_MEMORY) // spec.record_bytes
-        slots = max(min(4 * max(batch_size, self._batch_size) + of_workers, fitting), least)
-        fewer = [slots, least] if self._pool.fills_slot else [slots, least, 2 * batch_size]
-        for count in fewer[:-1]:
+        fewest = min(2 * batch_size, MAX_SLOTS)
+        if self._is_endless:
+            fewest = min(fewest, max(fitting, 2 * _USUAL_ROWS))
+        least = min(fewest + 2 * workers, MAX_SLOTS)
+        ample = max(min(4 * max(batch_size, self._batch_size) + 2 * workers, fitting, MAX_SLOTS), least)
+        counts = [ample, least] if self._slots is None else [max(self._slots, least)]
+        if self._slots is None and not self._pool.fills_slot:
+            counts.append(fewest)
+        for count in counts[:-1]:
             with contextlib.suppress(NoSpace):
-                return _nameless("rows", spec, count)
-        return _nameless("rows", spec, fewer[-1])
+                return _nameless("rows", spec, count, workers)
+        try:
+            return _nameless("rows", spec, counts[-1], workers)
+        except NoSpace as error:
+            raise NoSpace(f"batch_size={batch_size}: {error} Or give a smaller batch_size.") from None
 
     def _most_under_way(self, batch_size: int) -> int:
         """Return how many items may be fed and not settled: as many as the rings and the workers hold.
@@ -579,10 +602,15 @@ def _in_flight(items: list[Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:
     return np.fromiter(map(is_not, items, itertools.repeat(NOT_IN_FLIGHT)), bool, len(items))
 
 
-def _nameless(what: str, fields: Any, slots: int) -> Ring:
-    """Make a ring without a name: workers get its descriptor, and nothing is left behind, whatever happens."""
+def _nameless(what: str, fields: Any, slots: int, workers: int) -> Ring:
+    """Make a ring without a name: workers get its descriptor, and nothing is left behind, whatever happens.
+
+    It has places for all workers and as many that replace them, before those of the dead are free again.
+    """
     name = f"predict-{os.getpid()}-{os.urandom(4).hex()}.{what}"
-    return Ring.create_nameless(fields, slots, name=name, max_deliveries=None)  # workers give items up by themselves
+    places = min(2 * workers + _PLACES_BESIDE_WORKERS, MAX_PARTICIPANTS)
+    # Without a limit of deliveries: workers give items up by themselves.
+    return Ring.create_nameless(fields, slots, name=name, participants=places, max_deliveries=None)
 
 
 def _failure_in(body: Any) -> Failure:

@@ -304,7 +304,8 @@ class Predictor:
         linger : float
             Seconds that a sample waits for others to fill the batch.
         window : int, optional
-            Most items read and not yet yielded; by default eight batches or 256, whichever is more.
+            Most items read and not yet yielded; by default eight batches or 256, whichever is more. Items that fail
+            before the first that the model takes are read one by one, and their errors may wait beside the window.
         verbose : {"auto", 0, 1, 2}
             A progress bar, as in `predict`.
         labels : sequence, optional

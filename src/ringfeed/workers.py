@@ -44,6 +44,8 @@ _SLICE_SECONDS = 0.05
 _FIRST_PAUSE_SECONDS = 0.0005
 _SLOW_START_SECONDS = 60.0
 _STARTS_IN_VAIN = 3
+_MOST_WORKERS = 4000
+"""So many have places in the rings, whose participants are `ring_options.MAX_PARTICIPANTS`, beside some for others."""
 _KILLED_STARTS_IN_VAIN = 12
 """Who is killed from outside while it starts may have been unlucky; who dies by itself will do so again."""
 
@@ -192,6 +194,10 @@ class WorkerPool:
         initializer: Callable[..., Any] | None = None,
         item_timeout: float | None = None,
     ) -> None:
+        if count > _MOST_WORKERS:
+            raise ValueError(
+                f"{count} worker processes have no place in one ring: give workers= of at most {_MOST_WORKERS}."
+            )
         self.fills_slot = fills_slot(function)
         self.last_death = ""
         self._count = count

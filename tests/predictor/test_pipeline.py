@@ -8,7 +8,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -482,6 +482,36 @@ def test_the_window_bounds_how_far_items_are_read_ahead() -> None:
             ahead = next(read)
             assert ahead <= yielded + 50 + 1 + chunks_taken
         chunks.close()
+
+
+@pytest.mark.parametrize("window", [1, 2, 3, 50])
+@pytest.mark.parametrize("calls_before", [0, 1])
+def test_no_more_items_are_read_and_not_yielded_than_the_window_has(calls_before: int, window: int) -> None:
+    read = yielded = most = 0
+
+    def items() -> Iterator[int]:
+        nonlocal read, most
+        for item in range(120):
+            read += 1
+            most = max(most, read - yielded)
+            yield item
+
+    with running(as_row, batch_size=4) as run:
+        for _ in range(calls_before):
+            run(range(3))
+        chunks = run.chunks(items(), batch_size=4, linger=0.0, window=window)
+        chunk = next(chunks, None)
+        while chunk is not None:
+            # While a chunk is held the window fills up: the feeder goes to sleep for the next place in it.
+            full = min(yielded + window, 120)
+            wait_until(lambda full=full: read >= full)
+            yielded += len(chunk.indices)
+            try:
+                chunk = chunks.send(len(chunk.indices))
+            except StopIteration:
+                chunk = None
+    assert (read, yielded) == (120, 120)
+    assert most == window
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -7,11 +7,13 @@ import contextlib
 import os
 import pathlib
 import resource
+import signal
 from typing import Any
 
 import numpy as np
 import pytest
 
+import ringfeed.pipeline
 from pipelines import running, wanted_of
 from ringfeed import memory_files
 from ringfeed.errors import RingFeedError
@@ -21,7 +23,7 @@ from ringfeed.sample_spec import choose_layout, fields_spec
 from ringfeed.worker_main import FAILURE_BYTES
 from ringfeed.worker_orders import Open, Probe
 from ringfeed.workers import WorkerPool
-from support import run_program, wait_until
+from support import is_gone, run_program, wait_until
 
 
 def row(item: int) -> np.ndarray:
@@ -61,6 +63,51 @@ def test_a_worker_that_cannot_open_what_it_is_sent_says_so_instead_of_being_repl
         wait_until(lambda: run.pool.mend() or all(worker.ready for worker in run.pool._processes))
         with pytest.raises(RingFeedError, match="open files"):
             run(range(10))
+
+
+def joined_by_all(ring: Ring) -> list[Ring]:
+    """Open a ring again and again, until it takes no more participants."""
+    joined = []
+    while True:
+        try:
+            joined.append(Ring.attach_descriptor(os.dup(ring.descriptor), ring.name))
+        except RingFeedError as error:
+            if "every participant entry is in use" not in str(error):
+                raise
+            return joined
+
+
+def test_a_worker_that_finds_no_place_in_the_rings_says_so_instead_of_being_replaced_for_ever() -> None:
+    with running(row, workers=1) as run:
+        run(range(10))
+        pid, rows = run.pool.process_ids[0], run.pipeline.rows
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: is_gone(pid))
+        rows.recover()
+        joined = joined_by_all(rows)  # also into the place of the dead one
+        try:
+            with pytest.raises(RingFeedError, match=r"(?s)could not open the rings.*every participant entry"):
+                run(range(10))
+        finally:
+            for ring in joined:
+                ring.close()
+
+
+@pytest.mark.parametrize("workers", [1, 512, 600])
+def test_the_rings_have_a_place_for_each_worker_and_for_those_that_replace_them(workers: int) -> None:
+    ring = ringfeed.pipeline._nameless("rows", {"x": ((), "int64")}, 64, workers)
+    joined = [ring]
+    try:
+        joined += joined_by_all(ring)
+        assert len(joined) > 2 * workers
+    finally:
+        for handle in joined:
+            handle.close()
+
+
+def test_more_workers_than_rings_have_places_for_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"4001 worker processes.*at most 4000"):
+        WorkerPool(row, 4001)
 
 
 def test_a_named_tuple_of_the_main_module_is_known_on_both_sides() -> None:
