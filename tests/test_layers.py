@@ -29,6 +29,7 @@ LAYERS = [
         "by_value",
         "channel",
         "cpu_limits",
+        "torch_arrays",
         "samples",
         "sample_spec",
         "failures",

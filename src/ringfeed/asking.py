@@ -163,13 +163,18 @@ class Asking:
             while not self.step(self.timeout):
                 pass
         except BaseException as error:
-            self.fail(error)
+            self.end(error)
             raise
         return self.future
 
     def fail(self, error: BaseException) -> None:
         """Give the future an exception; what was asked is withdrawn."""
         self._pending.fail(error)
+
+    def end(self, error: BaseException) -> None:
+        """Withdraw what was asked because of an error that is raised, before anybody has the future."""
+        self.fail(error)
+        self.future.forget_error()
 
 
 class Asker:
@@ -183,7 +188,10 @@ class Asker:
 
     def __init__(self, name: str) -> None:
         self._waiting: dict[Asking, None] = {}  # each change is one operation, so that it needs no lock
-        self._thread = OwnThread(f"ringfeed-asks-{name}", self._ask, lambda: bool(self._waiting))
+        self._thread = OwnThread(f"ringfeed-asks-{name}", self._ask, self._is_needed)
+
+    def _is_needed(self) -> bool:
+        return bool(self._waiting)
 
     def add(self, asking: Asking) -> None:
         """Ask for it when there is room; its future tells how it goes.

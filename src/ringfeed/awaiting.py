@@ -15,7 +15,10 @@ from .pending import FIRST_LOOK_SECONDS, GRACE_SECONDS, LONGEST_LOOK_SECONDS, An
 
 
 async def result_of(future: AnswerFuture) -> Any:
-    """Await a future. Nothing but the caller keeps its result, which may be a view; `asyncio.wrap_future` would."""
+    """Await a future that nobody else has.
+
+    Nothing but the caller keeps its result, which may be a view; `asyncio.wrap_future` would.
+    """
     loop = asyncio.get_running_loop()
     waiter: asyncio.Future[None] = loop.create_future()
 
@@ -36,7 +39,7 @@ async def result_of(future: AnswerFuture) -> Any:
         raise
     finally:
         watch.end()
-    return future.result()
+    return future.result_for_good()
 
 
 class _Watch:

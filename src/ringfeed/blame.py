@@ -1,5 +1,7 @@
 """Which rows tell whether a failure is of all rows: looking for single ones would then call the model for each.
 
+It is a guess, which an engine makes to stay alive for others; who is told of it is told so.
+
 It may not know of models, nor how rows are run.
 """
 

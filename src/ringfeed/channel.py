@@ -139,18 +139,21 @@ class Channel:
             Of `unpacked`; likewise.
         """
         deadline = math.inf if timeout is None else time.monotonic() + timeout
-        got = sum(len(piece[0]) for piece in self._pieces)
+        pieces = self._pieces  # `close`, in another thread or in a signal handler, leaves this list as it is
+        got = sum(len(piece[0]) for piece in pieces)
         # The head by itself: a read beyond a message's end would drop the descriptors of the next one.
         while got < _LENGTH.size:
-            got += self._read(_LENGTH.size - got, deadline)
-        length, count = _LENGTH.unpack(b"".join(piece[0] for piece in self._pieces[: _LENGTH.size])[: _LENGTH.size])
+            got += self._read(pieces, _LENGTH.size - got, deadline)
+        length, count = _LENGTH.unpack(b"".join(piece[0] for piece in pieces[: _LENGTH.size])[: _LENGTH.size])
         if length > self._most_bytes:
             self._socket.close()
             self._drop()
             raise ChannelClosed(f"the other end sent a message of {length} bytes, {self._most_bytes} are the most")
         while got < _LENGTH.size + length:
-            got += self._read(min(_LENGTH.size + length - got, _PIECE_BYTES), deadline)
-        pieces, self._pieces = self._pieces, []
+            got += self._read(pieces, min(_LENGTH.size + length - got, _PIECE_BYTES), deadline)
+        if self._pieces is not pieces:
+            raise ChannelClosed("the channel was closed while a message came")
+        self._pieces = []
         descriptors = _descriptors(pieces)
         try:
             if len(descriptors) != count:
@@ -163,21 +166,21 @@ class Channel:
             _close_all(descriptors)
             raise
 
-    def _read(self, most: int, deadline: float) -> int:
+    def _read(self, pieces: list[_Piece], most: int, deadline: float) -> int:
         """Wait for bytes of the message under way and keep them; return how many came, from 1 to `most`."""
-        before = len(self._pieces)
-        while len(self._pieces) == before:
+        before = len(pieces)
+        while len(pieces) == before:
             try:
                 # One step of the interpreter: a signal handler that raises does so before it or after it.
-                self._pieces.extend(map(self._socket.recvmsg, (most,), (_ANCILLARY_BYTES,), (_FLAGS,)))
+                pieces.extend(map(self._socket.recvmsg, (most,), (_ANCILLARY_BYTES,), (_FLAGS,)))
             except BlockingIOError:
                 self._wait(deadline)
             except OSError as error:
                 raise ChannelClosed(str(error)) from None
-        if count := len(self._pieces[-1][0]):
+        if count := len(pieces[-1][0]):
             return count
-        self._pieces.pop()
-        what = "the channel ended within a message" if self._pieces else "end of the channel"
+        pieces.pop()
+        what = "the channel ended within a message" if pieces else "end of the channel"
         self._drop()
         raise ChannelClosed(what)
 

@@ -265,12 +265,12 @@ class Client:
         try:
             asking.step(0.0)
         except RingFull as error:
-            if timeout == 0 or session.pool.settings.rejects:
-                asking.fail(error)
+            if timeout == 0 or asking.is_rejected_when_full:
+                asking.end(error)
                 raise
             return await self._await_room(asking, priority)
         except BaseException as error:
-            asking.fail(error)
+            asking.end(error)
             raise
         return await result_of(asking.future)
 
@@ -286,7 +286,7 @@ class Client:
         try:
             self._state.asker(priority).add(asking)
         except BaseException as error:
-            asking.fail(error)
+            asking.end(error)
             raise
         return await result_of(asking.future)
 
@@ -303,7 +303,7 @@ class Client:
     ) -> Asking:
         copies = self._copy if copy is None else copy
         asking = Asking(session, self._state.in_flight, record, rows, priority, tag, until, timeout, copies)
-        asking.future.add_done_callback(lambda future: _note_death(session, future))
+        session.doubt_if_it_dies(asking.future)
         return asking
 
     def _result_of_rows(
@@ -323,7 +323,7 @@ class Client:
                 session.in_doubt = True
                 raise
         try:
-            return future.result()
+            return future.result_for_good()
         finally:
             future.cancel()
 
@@ -385,11 +385,6 @@ class Client:
 
     def __reduce__(self) -> tuple[Any, ...]:
         raise TypeError(f"a Client stays in its process: make one there, ringfeed.Client({self.name!r}).")
-
-
-def _note_death(session: Session, future: Future[Any]) -> None:
-    if not future.cancelled() and isinstance(future.exception(), EngineDied):
-        session.in_doubt = True
 
 
 def _time_for(timeout: Any) -> tuple[float | None, int]:

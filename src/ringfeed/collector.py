@@ -42,7 +42,10 @@ class Collector:
         self._pending: dict[Pending, None] = {}
         self._stopping: BaseException | None = None
         name = f"ringfeed-answers-{pool.cells.name}"
-        self._thread = OwnThread(name, self._collect, lambda: bool(self._pending))
+        self._thread = OwnThread(name, self._collect, self._is_needed)
+
+    def _is_needed(self) -> bool:
+        return bool(self._pending)
 
     def follow(self, pending: Pending) -> None:
         """Wait for a future's answers from now on.

@@ -50,7 +50,8 @@ def cpu_quota(
     """
     root = Path(cgroup_root)
     try:
-        lines = Path(own_groups).read_text(errors="surrogateescape").splitlines()
+        # Names of groups may hold whatever else ends a line elsewhere.
+        lines = [line for line in os.fsdecode(Path(own_groups).read_bytes()).split("\n") if line]
     except OSError:
         lines = []
     quotas: list[float] = []

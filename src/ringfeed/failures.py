@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import reprlib
 import sys
 import traceback
@@ -26,6 +27,7 @@ _MOST_ARGUMENT_DEPTH = 8
 _MOST_ARGUMENTS = 100
 _MOST_CLASSES = 8
 _MOST_NAME = 200
+_MOST_TYPE_NAME = 1000
 _MOST_VALUE_TEXT = 200
 
 
@@ -93,7 +95,7 @@ def raised(error: BaseException) -> Failure:
         recipe = _recipe(error, Room(_MOST_DATA_BYTES), _MOST_ARGUMENT_DEPTH)
     except Exception:
         recipe = None
-    return Failure("raised", traceback_text(error), type_name(type(error)), recipe)
+    return Failure("raised", traceback_text(error), type_name(type(error))[:_MOST_TYPE_NAME], recipe)
 
 
 def timed_out(text: str) -> Failure:
@@ -138,13 +140,14 @@ def _recipe(error: BaseException, room: Room, depth: int) -> dict[str, Any]:
     """Return what to make an exception of: its classes, the nearest first, its arguments, its plain attributes."""
     args, attributes = _reduced(error)
     classes = [_named(kind) for kind in type(error).__mro__ if issubclass(kind, BaseException)][:_MOST_CLASSES]
-    room.take(sum(len(module) + len(name) for module, name in classes))
+    for part in itertools.chain.from_iterable(classes):
+        room.take_text(part)
     recipe = {"classes": classes, "args": [_argument(value, room, depth) for value in args[:_MOST_ARGUMENTS]]}
     state = {}
     for name, value in attributes.items():
         rest = Room(room.left)
         try:
-            rest.take(len(name))
+            rest.take_text(name)
             state[name] = to_json(value, rest, _exception_only, depth)
         except Exception:
             continue  # this one stays in the worker
@@ -188,7 +191,7 @@ def _stand_in(value: Any, room: Room, _depth: int) -> Any:
         text = f"<its repr raises {type_name(type(reason))}>"
     name, text = type_name(type(value))[:_MOST_NAME], text[:_MOST_VALUE_TEXT]
     try:
-        room.take(len(name) + len(text.encode("utf-8", "surrogatepass")))
+        room.take_text(name + text)
     except NotPlain:
         text = "..."
     return {"value": [name, text]}

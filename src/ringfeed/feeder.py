@@ -8,6 +8,7 @@ its own share.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import os
 import threading
 from collections.abc import Iterator
@@ -38,7 +39,9 @@ class Feeder:
     tag : int
         Combined with each index (by or) into the task's tag.
     window : int or None
-        Most items fed and not yet acknowledged by `slide`, of a single part; None for no limit of its own.
+        Most items read and not yet acknowledged by `slide`, of a single part; None for no limit of its own.
+    entered : int
+        How many items have been read before, and are still to be acknowledged.
     """
 
     def __init__(
@@ -48,13 +51,14 @@ class Feeder:
         spill: SpillFile,
         tag: int,
         window: int | None = None,
+        entered: int = 0,
     ) -> None:
         self.error: BaseException | None = None
         self._rings = rings
         self._spill = spill
         self._tag = tag
         self._window = window
-        self._entered = 0  # changed by the one thread that feeds where there is a window
+        self._entered = entered  # changed by the one thread that feeds where there is a window
         self._slid = 0  # changed by the model's thread
         self._has_slid = threading.Event()
         self._stopped = threading.Event()
@@ -64,8 +68,11 @@ class Feeder:
         self._in_flight: dict[int, Any] = {}
         self._spilled: dict[int, SpilledItem] = {}
         self._unsendable: list[PreprocessError] = []
+        # In the caller's context: what its items ask for there, they ask on behalf of this very call (turns.py).
         self._threads = [
-            threading.Thread(target=self._feed, args=pair, name="ringfeed-feeder", daemon=True)
+            threading.Thread(
+                target=contextvars.copy_context().run, args=(self._feed, *pair), name="ringfeed-feeder", daemon=True
+            )
             for pair in zip(parts, rings, strict=True)
         ]
 
@@ -127,12 +134,12 @@ class Feeder:
     # ---- in the threads ------------------------------------------------------------------------------
 
     def _feed(self, part: Iterator[tuple[int, Any]], ring: Ring) -> None:
-        room = ring.spec["message"].shape[0]
         # Each freed slot wakes this thread. As a batch thread it waits for a core to be free and then lays in many
         # items, instead of taking the core from a worker for one (digits on 2 cores: 125 us of CPU each became 95).
         with contextlib.suppress(OSError):  # a sandbox may forbid it
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         try:
+            room = ring.spec["message"].shape[0]
             while not self._stopped.is_set():
                 if not self._enter_window():
                     return
@@ -141,9 +148,7 @@ class Feeder:
                 except StopIteration:
                     return
                 self._send(ring, room, index, item)
-        except RingClosed:
-            pass  # the predictor was closed
-        except BaseException as error:
+        except BaseException as error:  # also RingClosed, be it of our rings: items are left that nobody fed
             self.error = error
 
     def _enter_window(self) -> bool:
@@ -164,9 +169,9 @@ class Feeder:
             encoded = EncodedItem(item)
             if encoded.message_bytes > room:
                 spilled = self._spill.lay(encoded)
-        except RingClosed:
-            raise
         except BaseException as error:  # this thread gets no Ctrl-C: whatever it is, the item raised it
+            if self._spill.closed:
+                raise
             self._refuse(index, item, error)
             return
         # In flight before the ring has it: a fast worker may be done before we are here again.

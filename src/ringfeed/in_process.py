@@ -17,8 +17,8 @@ from .layout_trials import LayoutTrials
 from .model_calls import Chunk, ModelCalls
 from .nest import put_together
 from .progress import Progress
-from .sample_spec import Wanted, choose_layout
-from .samples import RowLayout, Unfit, row_of, sample_of
+from .sample_spec import Wanted, choose_layout, row_as_wanted
+from .samples import RowLayout, Unfit, sample_of
 from .slot_filler import STRAYED, strays
 from .source import Source
 from .worker_identity import WorkerInfo, working_as
@@ -82,6 +82,7 @@ class InProcess:
             failures: list[ItemError] = []
             if not is_taken:
                 is_taken, failures = self._try_first(layout, arrays, index, item, min(rows, source.count or rows))
+                calls.remember(index, self._trials.outputs)
             if failures:
                 yield Chunk.of_failures(failures)
             if is_taken:
@@ -118,7 +119,7 @@ class InProcess:
                 layout = choose_layout(self._wanted, sample_of(result))
             return layout, [
                 np.array(leaf, field.dtype)  # the item's own: the function may reuse what it returned
-                for leaf, field in zip(row_of(result, layout), layout.fields, strict=True)
+                for leaf, field in zip(row_as_wanted(result, layout, self._wanted), layout.fields, strict=True)
             ]
         except Unfit as unfit:
             raise SampleMismatch(f"item {index} ({shorten(item)}): {unfit}", index, item) from None

@@ -5,13 +5,15 @@ It may not know how a worker is ended, nor what becomes of the item.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from .failures import Failure, timed_out
 from .item_board import ItemBoard, make_file
+from .memory_files import OwnDescriptor
 
 _LOOKS = 8
 _LONGEST_PAUSE_SECONDS = 0.05
@@ -88,12 +90,18 @@ class ItemWatch:
 
     def __init__(self, seconds: float, workers: int) -> None:
         self.seconds = seconds
-        self.descriptor = make_file(workers)
+        self._file = OwnDescriptor(make_file(workers))
+        self._is_closed = False
         self._board = ItemBoard(self.descriptor, workers)
         self._pause = min(seconds / _LOOKS, _LONGEST_PAUSE_SECONDS)
         self._last_look = time.monotonic()
         self._seen: list[Any] = [None] * workers
         self._so_far = [0.0] * workers
+
+    @property
+    def descriptor(self) -> int:
+        """The board's, for workers; it stays the watch's own."""
+        return self._file.number
 
     def hanging(self, process_ids: Sequence[int]) -> list[tuple[int, int | None]]:
         """Return the workers that hang, each with the tag of its item, which is then on the list of those given up.
@@ -105,8 +113,12 @@ class ItemWatch:
         if elapsed < self._pause:
             return []
         self._last_look = now
-        elapsed = min(elapsed, max(self.seconds / _LOOKS, self._pause))
-        found = []
+        found: list[tuple[int, int | None]] = []
+        with self._closed_meanwhile():
+            self._look(process_ids, min(elapsed, max(self.seconds / _LOOKS, self._pause)), found)
+        return found
+
+    def _look(self, process_ids: Sequence[int], elapsed: float, found: list[tuple[int, int | None]]) -> None:
         for worker, process_id in enumerate(process_ids):
             line = self._board.line(worker)
             seen: Any = line or ("stopped" if _is_stopped(process_id) else None)
@@ -120,19 +132,27 @@ class ItemWatch:
                     self._board.give_up(tag)
                 found.append((worker, tag))
                 self._so_far[worker] = 0.0
-        return found
+
+    @contextlib.contextmanager
+    def _closed_meanwhile(self) -> Iterator[None]:
+        """Let a look end where another thread, or a signal handler within it, closes the board."""
+        try:
+            yield
+        except ValueError:
+            if not self._is_closed:
+                raise
 
     def restarted(self, worker: int) -> None:
         """Forget what a worker was at: its process is gone."""
-        self._board.end(worker)
+        with self._closed_meanwhile():
+            self._board.end(worker)
         self._seen[worker], self._so_far[worker] = None, 0.0
 
     def close(self) -> None:
         """Let go of the board; twice does no harm."""
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
-            self._board.close()
+        self._is_closed = True
+        self._file.close()
+        self._board.close()
 
 
 def _is_stopped(process_id: int) -> bool:

@@ -106,15 +106,20 @@ class SpillFile:
     """
 
     def __init__(self) -> None:
-        self._descriptor = memory_files.create("ringfeed-items")
+        self._file = memory_files.OwnDescriptor(memory_files.create("ringfeed-items"))
         self._end = 0
         self._closed = False
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may close the file while its thread does
 
     @property
     def descriptor(self) -> int:
         """The file's descriptor; it stays the file's own."""
-        return self._descriptor
+        return self._file.number
+
+    @property
+    def closed(self) -> bool:
+        """Whether the file was closed."""
+        return self._closed
 
     def lay(self, encoded: EncodedItem) -> SpilledItem:
         """Lay an item into a stretch of its own.
@@ -129,17 +134,16 @@ class SpillFile:
             if self._closed:
                 raise RingClosed("the predictor was closed.")
             offset, self._end = self._end, self._end + length
-            os.ftruncate(self._descriptor, self._end)
-            memory = mmap.mmap(self._descriptor, length, offset=offset)
+            memory_files.grow(self._file.number, self._end)
+            memory = mmap.mmap(self._file.number, length, offset=offset)
         encoded.write(np.frombuffer(memory, np.uint8))
         return SpilledItem(memory, offset)
 
     def close(self) -> None:
         """Close the file; twice does no harm. Whoever has it open goes on."""
         with self._lock:
-            if not self._closed:
-                self._closed = True
-                os.close(self._descriptor)
+            self._closed = True
+            self._file.close()
 
 
 class SpilledItem:

@@ -34,15 +34,21 @@ class LayoutTrials:
     ----------
     try_model : callable
         ``try_model(row, template, rows)`` runs the model on one row, and on `rows` times that row if it needs several.
-        It raises `CommonError` where the model takes no samples of this layout, and anything else where it raised over
-        this very row.
+        It returns the outputs for that row by itself, or None where the model was not run on it so. It raises
+        `CommonError` where the model takes no samples of this layout, and anything else where it raised over this very
+        row.
     wanted : Wanted
         Where it says all shapes, only samples of another structure are tried.
     raises : bool
         The error of a model that has taken nothing so far is raised at its first refusal.
+
+    Attributes
+    ----------
+    outputs : nest of arrays, or None
+        What the last trial returned for its row by itself.
     """
 
-    def __init__(self, try_model: Callable[[Arrays, Any, int], None], wanted: Wanted, raises: bool) -> None:
+    def __init__(self, try_model: Callable[[Arrays, Any, int], Any], wanted: Wanted, raises: bool) -> None:
         self._try_model = try_model
         self._leaves_open = not wanted.says_all_shapes
         self._structure = None if self._leaves_open else spec_leaves(wanted.specs)[0]
@@ -55,6 +61,7 @@ class LayoutTrials:
         self._refused: list[tuple[RowLayout, Exception]] = []
         self._held: list[ItemError] = []
         self._tries = 0
+        self.outputs: Any = None
 
     def is_needed(self, layout: RowLayout) -> bool:
         """Tell whether it is not known that the model takes samples of this layout."""
@@ -85,18 +92,19 @@ class LayoutTrials:
         Exception
             The model's own, where it has taken nothing, and is not to be tried on more items.
         """
+        self.outputs = None
         error = next((known for refused, known in self._refused if refused == layout), None)
         if error is None:
             self._tries += 1
             try:
-                self._try_model(row, layout.template, rows)
+                self.outputs = self._try_model(row, layout.template, rows)
             except CommonError as common:
                 error = common.error
                 self._refused.append((layout, error))
             except Exception as raised:
                 # So many rows in turn: from now on they fail by the batch.
                 is_assumed = self._tries >= _MOST_TRIES
-                return is_assumed, [] if is_assumed else [_failure(raised, index, item)]
+                return is_assumed, self.released() if is_assumed else [_failure(raised, index, item)]
             else:
                 self._taken = [*self._taken[1 - _MOST_KNOWN :], layout]
                 return True, self.released()

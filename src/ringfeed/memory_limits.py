@@ -7,6 +7,8 @@ would pass one is refused. Sources: man 5 proc_meminfo; the kernel's admin-guide
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ from pathlib import Path
 PROC = Path("/proc")
 
 _UNLIMITED = 2**62  # version 1 writes the largest whole number of pages
+_LEAST_MOUNT_FIELDS = 6  # before those that are optional, and the separator behind them
 
 
 @dataclass(frozen=True)
@@ -75,19 +78,35 @@ def cgroup_folders(controller: str, proc: Path = PROC) -> Iterator[tuple[Path, i
     """
     groups = {}  # version: the path of our group within its hierarchy
     for line in _lines(proc / "self" / "cgroup"):
-        _, controllers, path = line.split(":", 2)
+        _, controllers, path = (line.split(":", 2) + [""] * 2)[:3]
+        if not path.startswith("/"):  # no line of that file
+            continue
         if not controllers:
             groups[2] = path
         elif controller in controllers.split(","):
             groups[1] = path
     for line in _lines(proc / "self" / "mountinfo"):
-        mounted, _, about = line.partition(" - ")
-        root, place = (_unescaped(part) for part in mounted.split()[3:5])
-        kind, _, options = about.split(maxsplit=2)
+        mount = _mount_of(line)
+        if mount is None:
+            continue
+        root, place, kind, options = mount
         version = 2 if kind == "cgroup2" else 1 if kind == "cgroup" and controller in options.split(",") else 0
         if version in groups:
             for folder in _upwards(Path(place), root, groups.pop(version)):
                 yield folder, version
+
+
+def _mount_of(line: str) -> tuple[str, str, str, str] | None:
+    """Return of a line of mountinfo the root, the place, the kind and its options; None where it is none.
+
+    Fields lie between single blanks, and those that anybody may choose can be empty, as the source is.
+    """
+    fields = line.split(" ")
+    try:
+        kind, _, *options = fields[fields.index("-", _LEAST_MOUNT_FIELDS) + 1 :]
+    except ValueError:
+        return None
+    return _unescaped(fields[3]), _unescaped(fields[4]), kind, " ".join(options)
 
 
 def _upwards(place: Path, root: str, group: str) -> Iterator[Path]:
@@ -134,8 +153,9 @@ def _cache_bytes(folder: Path, prefix: str) -> int:
 
 
 def _lines(file: Path) -> list[str]:
+    """Return the lines of a file of the kernel's; names in them may hold whatever else ends a line elsewhere."""
     try:
-        return file.read_text(errors="surrogateescape").splitlines()
+        return [line for line in os.fsdecode(file.read_bytes()).split("\n") if line]
     except OSError:  # a kernel without it, or a container that hides it
         return []
 
@@ -149,11 +169,14 @@ def _number(file: Path) -> int | None:
 
 def _numbers(file: Path, unit: int) -> dict[str, int]:
     """Return what a file of lines such as ``MemFree: 12 kB`` says."""
-    return {name.rstrip(":"): int(rest[0]) * unit for name, *rest in map(str.split, _lines(file)) if rest}
+    told = {}
+    for line in _lines(file):
+        with contextlib.suppress(ValueError):  # a line that tells something else
+            name, number, *_ = line.split()
+            told[name.rstrip(":")] = int(number) * unit
+    return told
 
 
 def _unescaped(path: str) -> str:
-    """Return a path of mountinfo, where blanks are written as octal numbers."""
-    for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        path = path.replace(code, character)
-    return path
+    """Return a path of mountinfo, where blanks and their like are written as octal numbers."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), path)

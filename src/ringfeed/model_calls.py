@@ -6,7 +6,6 @@ wants it any more, are never shown to the model: it may look across rows, or ref
 
 from __future__ import annotations
 
-import itertools
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,12 +14,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .blame import LEAST_ROWS, are_alike, telling_rows
 from .errors import ItemError, ModelError
 from .failures import message_of
 from .item_order import ItemOrder
 from .kept_rows import KeptRows, Rows
 from .workers import shorten
+
+_MANY_IN_TURN = 4
+"""After so many single rows that failed, the next ones are run alone, too: halving costs up to two calls a row."""
 
 _NO_ROWS: npt.NDArray[np.int64] = np.empty(0, np.int64)
 
@@ -81,6 +82,7 @@ class ModelCalls:
         self.gathers = gathers
         self._order = order
         self._kept = KeptRows()
+        self._known: tuple[int, Any] | None = None
 
     @property
     def room(self) -> int:
@@ -149,7 +151,10 @@ class ModelCalls:
 
     def _is_a_call(self, indices: npt.NDArray[np.int64]) -> bool:
         """Tell whether these rows are what the model is to be given next."""
-        return self._order is None or (len(indices) == self._batch_size and self._order.is_next(indices))
+        is_full = len(indices) == self._batch_size
+        if self._order is None:
+            return is_full or not self.gathers
+        return is_full and self._order.is_next(indices)
 
     def keep(self, batch: Any, indices: npt.NDArray[np.int64], items: list[Any], good: npt.NDArray[np.bool_]) -> None:
         """Keep the good rows of a batch for the next call, and release it. They are the next in the items' order."""
@@ -163,6 +168,13 @@ class ModelCalls:
         self._kept.add(Rows(arrays, np.array([index], np.int64), [item]))
         if self.room <= 0:
             yield from self.rest()
+
+    def remember(self, index: int, outputs: Any) -> None:
+        """Take note of what the model has returned for an item's row by itself; None where it was not run so.
+
+        If the next call has that row alone it is not made again: nobody would see it but a model that keeps a state.
+        """
+        self._known = None if outputs is None else (index, outputs)
 
     def leave_out(self, indices: Sequence[int]) -> Iterator[Chunk]:
         """Take note that items have no rows, and run the model on what waited for them."""
@@ -188,52 +200,49 @@ class ModelCalls:
         if len(self._kept):
             yield from self._run(self._kept.taken(len(self._kept), in_order=self._order is not None))
 
-    def _run(self, rows: Rows, looks_for_common: bool = True) -> Iterator[Chunk]:
+    def _run(self, rows: Rows) -> Iterator[Chunk]:
+        known, self._known = self._known, None
+        if known is not None and rows.indices.tolist() == [known[0]]:
+            yield Chunk(rows.indices, known[1])
+            return
         outcome = self._outcome(rows.arrays)
         if isinstance(outcome, _Raised):
-            yield from self._blamed(rows, outcome.error, looks_for_common)
+            yield from self._blamed(rows, outcome.error)
         else:
             yield Chunk(rows.indices, outcome.outputs)
 
-    def _blamed(self, rows: Rows, error: Exception, looks_for_common: bool = True) -> Iterator[Chunk]:
-        """Halve rows over which the model raised, until the error belongs to single ones."""
+    def _blamed(self, rows: Rows, error: Exception) -> Iterator[Chunk]:
+        """Run rows over which the model raised in parts, until each error is one over a single row, run alone.
+
+        They are halved. After some rows in turn that failed, rows are run one by one, so that an error of all of them
+        costs one call a row and few more. Who asks for no more chunks, because an error is to be raised, saves the
+        calls behind it.
+        """
         if len(rows) == 1:
-            yield self._failures(rows, error)
-            return
-        if len(rows) >= LEAST_ROWS and looks_for_common:
-            yield from self._unless_common(rows)
+            yield self._failure(rows, error)
             return
         middle = len(rows) // 2
-        for part in (rows.part(0, middle), rows.part(middle, len(rows))):
-            yield from self._run(part, looks_for_common=False)
-
-    def _unless_common(self, rows: Rows) -> Iterator[Chunk]:
-        """Run some rows alone; where each fails with the same words, that is the error of all of them."""
-        errors: list[Exception] = []
-        chunks: list[Chunk] = []
-        tried: list[int] = []
-        for number in telling_rows(len(rows)):
-            tried.append(number)
-            row = rows.part(number, number + 1)
-            outcome = self._outcome(row.arrays)
+        bounds = [(middle, len(rows)), (0, middle)]
+        failed_in_turn = 0
+        while bounds:
+            start, stop = bounds.pop()
+            if stop - start > 1 and failed_in_turn >= _MANY_IN_TURN:
+                bounds += [(start + 1, stop), (start, start + 1)]
+                continue
+            part = rows.part(start, stop)
+            outcome = self._outcome(part.arrays)
             if isinstance(outcome, _Returned):
-                chunks.append(Chunk(row.indices, outcome.outputs))
-                break
-            errors.append(outcome.error)
-            chunks.append(self._failures(row, outcome.error))
-            if not are_alike(errors):
-                break
-        if len(errors) == len(tried) and are_alike(errors):
-            yield self._failures(rows, errors[0])
-            return
-        yield from chunks
-        for before, behind in itertools.pairwise([-1, *tried, len(rows)]):
-            if behind - before > 1:
-                yield from self._run(rows.part(before + 1, behind), looks_for_common=False)
+                failed_in_turn = 0
+                yield Chunk(part.indices, outcome.outputs)
+            elif stop - start == 1:
+                failed_in_turn += 1
+                yield self._failure(part, outcome.error)
+            else:
+                middle = (start + stop) // 2
+                bounds += [(middle, stop), (start, middle)]
 
-    def _failures(self, rows: Rows, error: Exception) -> Chunk:
-        pairs = zip(rows.indices, rows.items, strict=True)
-        return Chunk.of_failures([model_error(error, int(index), item) for index, item in pairs])
+    def _failure(self, row: Rows, error: Exception) -> Chunk:
+        return Chunk.of_failures([model_error(error, int(row.indices[0]), row.items[0])])
 
     def _outcome(self, rows: Any) -> _Returned | _Raised:
         # An error is returned, so that one over a part does not have that over the whole for its context, whose frames

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import weakref
 from collections.abc import Callable
 
 from .errors import RingFeedError
@@ -28,21 +29,24 @@ class ThreadRefused(RingFeedError):
 class OwnThread:
     """Runs `work` in a thread while there is something to do, and again whenever it ended too early.
 
+    Whose thread it is refers to this, and this refers to that only while the thread is there: the owner, and the memory
+    of what it has open, go with the last reference to it, not with the next full garbage collection.
+
     Parameters
     ----------
     name : str
         Of the thread.
-    work : callable
-        Returns when there is nothing to do. It may raise nothing; what is raised into the thread from without is
-        logged, and work begins again.
-    is_needed : callable
-        Tells whether there is something to do.
+    work : method
+        Of the owner. Returns when there is nothing to do. It may raise nothing; what is raised into the thread from
+        without is logged, and work begins again.
+    is_needed : method
+        Of the owner. Tells whether there is something to do.
     """
 
     def __init__(self, name: str, work: Callable[[], None], is_needed: Callable[[], bool]) -> None:
         self._name = name
-        self._work = work
-        self._is_needed = is_needed
+        self._work = weakref.WeakMethod(work)
+        self._is_needed = weakref.WeakMethod(is_needed)
         self._seat = threading.Lock()
         self._worker: int | None = None
 
@@ -52,7 +56,7 @@ class OwnThread:
         return self._worker == threading.get_ident()
 
     def ensure(self) -> None:
-        """See to it that what was added before this call is worked on.
+        """See to it that what was added before this call is worked on. The owner asks for it.
 
         Raises
         ------
@@ -61,8 +65,9 @@ class OwnThread:
         """
         if self._seat.locked():  # a worker looks once more after it has left the seat
             return
+        methods = self._work(), self._is_needed()
         try:
-            threading.Thread(target=self._run, name=self._name, daemon=True).start()
+            threading.Thread(target=self._run, args=methods, name=self._name, daemon=True).start()
         except (RuntimeError, MemoryError) as error:
             if not self._seat.locked():
                 raise ThreadRefused(
@@ -82,16 +87,16 @@ class OwnThread:
         self._seat.release()
         return True
 
-    def _run(self) -> None:
+    def _run(self, work: Callable[[], None], is_needed: Callable[[], bool]) -> None:
         _here.works = True
         while self._seat.acquire(blocking=False):
             try:
                 self._worker = threading.get_ident()
-                self._work()
+                work()
             except BaseException:
                 _log.exception("thread %r was interrupted; it goes on", self._name)
             finally:
                 self._worker = None
                 self._seat.release()
-            if not self._is_needed():
+            if not is_needed():
                 return

@@ -66,13 +66,27 @@ class AnswerFuture(Future[Any]):
 
     def result(self, timeout: float | None = None) -> Any:
         """Return the answer; see `concurrent.futures.Future`."""
-        self._wait(timeout)
-        return super().result(0)
+        try:
+            self._wait(timeout)
+            return super().result(0)
+        finally:
+            del self  # an error that is raised would keep this frame, and the frame the future, which has the error
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return the error, if it is one; see `concurrent.futures.Future`."""
         self._wait(timeout)
         return super().exception(0)
+
+    def result_for_good(self) -> Any:
+        """Return the answer of a future that nobody else has; an error that is raised stays with who catches it."""
+        try:
+            return self.result()
+        finally:
+            self.forget_error()
+
+    def forget_error(self) -> None:
+        """Let go of the error, once it is raised: its frames refer to this future, and to all that they work on."""
+        self._exception = None
 
     @property
     def seconds_left(self) -> float | None:
@@ -125,6 +139,11 @@ def _call_guarded(function: Callable[[Future[Any]], Any], future: Future[Any]) -
             raise  # the user's own thread: it cancels, or adds a callback to what is done
         _here.raised.append(error)
         _log.exception("a callback of a request's future raised %s; the client goes on", type(error).__name__)
+
+
+def _without_frames(error: Exception) -> Exception:
+    """Return an error that is to be a future's: frames of the thread that collects would keep all that it works on."""
+    return error.with_traceback(None)
 
 
 class Pending:
@@ -219,7 +238,7 @@ class Pending:
                 self._parts.remove(part)
                 reply.withdraw()
             except Exception as error:  # also where it was cancelled in this very moment
-                self.fail(error)
+                self.fail(_without_frames(error))
                 return True
         return found
 
@@ -231,7 +250,7 @@ class Pending:
                     reply.give_up()
                 reply.check_if_dropped()
         except Exception as error:
-            self.fail(error)
+            self.fail(_without_frames(error))
 
     def fail_late(self) -> None:
         """Fail because its time is over."""

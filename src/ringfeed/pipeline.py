@@ -10,6 +10,7 @@ its call, 47 bits name the item. So what an abandoned call left behind is told f
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from collections.abc import Callable, Generator, Iterable
@@ -21,17 +22,18 @@ import numpy as np
 import numpy.typing as npt
 
 from .ctrl_c import LostInterrupts
-from .errors import ItemError, NoSpace, RingEmpty
+from .errors import ItemError, NoSpace, RingClosed, RingEmpty
 from .failures import Failure
 from .feeder import NOT_IN_FLIGHT, Feeder
 from .item_order import ItemOrder
 from .items import EncodedItem, SpillFile
 from .layout_trials import LayoutTrials, copied
 from .memory_limits import available_bytes
-from .model_calls import Chunk, CommonError, ModelCalls
+from .model_calls import Chunk, CommonError, ModelCalls, let_go
 from .plain_data import NotPlain
 from .progress import Progress
 from .ring import Ring, close_quietly
+from .ring_options import MAX_PARTICIPANTS, MAX_SLOTS
 from .sample_spec import Wanted, choose_layout, fields_spec
 from .samples import RowLayout, Sample, Unfit
 from .source import Source
@@ -39,7 +41,7 @@ from .stall import RingStall
 from .worker_answers import unpacked_failure
 from .worker_main import FAILED, FAILURE_BYTES, FIRST
 from .worker_orders import Open
-from .workers import WorkerPool, preprocess_error
+from .workers import WorkerPool, closed_during_call, preprocess_error
 
 _CALL_SHIFT = 48
 _INDEX_MASK = FIRST - 1
@@ -54,6 +56,14 @@ _LEAST_TASKS_PER_WORKER, _MOST_TASKS_PER_WORKER = 8, 64
 _TASK_BYTES_PER_WORKER = 1 << 18
 _MOST_LAYOUTS_OF_AN_ITEM = 3  # preprocess may return other shapes for it each time
 _LEAST_TEXTS, _MOST_TEXTS = 64, 1024
+_STALL_REMEDY = (
+    "What this process holds, the model or a callback keeps: have it keep copies (tf.identity, `.copy()`). What "
+    "workers claim, preprocess may keep: have it keep `out.copy()` in place of `out`. Or give the Predictor more "
+    "slots=."
+)
+_PLACES_BESIDE_WORKERS = 64
+_USUAL_ROWS = 256
+"""Of batches up to here the ring of rows holds two, however short memory is."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +88,7 @@ class Pipeline:
         What the model takes, by which the `RowLayout` of each call is chosen.
     batch_size : int
     slots : int or None
-        Of the rows ring.
+        Of the rows ring; never less than two batches and two for each worker.
     one_part_per_worker : bool
         Does each worker have a task ring of its own?
     trials : LayoutTrials, optional
@@ -115,13 +125,16 @@ class Pipeline:
         self._failures: Ring | None = None
         self._spill: SpillFile | None = None
         self._are_open = False
+        self._is_closed = False
+        self._most_batch = 0  # the ring of rows was made for batches of so many
+        self._is_endless = False  # the number of items is not known
         self._stall = RingStall("", "", "")
         self._failure_texts: dict[int, Failure] = {}
 
     @property
     def rows(self) -> Ring | None:
         """The ring of samples, once the first item has told its shape."""
-        return self._rows
+        return self._rows if self._are_open else None
 
     def run(
         self,
@@ -140,30 +153,54 @@ class Pipeline:
             Seconds that a row waits for others to fill the batch; None waits for a full batch (or
             the last rows).
         window : int or None
-            Most items between the first not yet slid and the last fed; see `Feeder`.
+            Most items read and not yet slid by; see `Feeder`.
 
         Yields
         ------
         Chunk
             Each item of the source in exactly one chunk; `send` it the number of items to slide the
             window by.
+
+        Raises
+        ------
+        RingClosed
+            The pipeline was closed before the last item was done.
         """
+        try:
+            yield from self._run(source, batch_size, linger, window, progress)
+        except RingClosed as error:
+            if self._is_closed:
+                let_go(error)  # its frames may look at a batch, which would keep the ring's memory
+            self._require_open()  # which ring it is says nothing to the user
+            raise
+
+    def _run(
+        self, source: Source, batch_size: int, linger: float | None, window: int | None, progress: Progress
+    ) -> Generator[Chunk, int | None, None]:
         self._call = (self._call + 1) % _CALLS
         self._failure_texts.clear()
+        self._is_endless = source.count is None
+        if source.count is not None:
+            batch_size = min(batch_size, max(source.count, 1))
         self._trials.begin()
         order = ItemOrder() if linger is None and self._is_in_order else None
         is_apart = linger is None and order is None
         call = self._model_of_rows_apart if is_apart else self._model_of_rows
         calls = ModelCalls(call, batch_size, gathers=linger is None, order=order)
+        error: Exception | None = None
         try:
             done = yield from self._first_item(source, batch_size, calls, progress)
         except CommonError as common:
-            raise common.error from None
-        if not self._are_open or self._spill is None:
+            error = common.error
+        if error is not None:  # raised out here, it keeps its own cause and context
+            raise error
+        if self._layout is None:  # nothing came of any item
             return
+        _, spill = self._rows_for(batch_size)
+        entered = batch_size - calls.room  # the first item's row, which slides the window when it is yielded
         if order is not None:
-            window = self._most_under_way(batch_size)
-        feeder = Feeder(source.parts(done), self._tasks, self._spill, self._call << _CALL_SHIFT, window)
+            window, entered = self._most_under_way(batch_size), 0
+        feeder = Feeder(source.parts(done), self._tasks, spill, self._call << _CALL_SHIFT, window, entered)
         try:
             feeder.start()
             to_come = -1 << 60 if source.count is None else source.count - len(done)
@@ -194,7 +231,7 @@ class Pipeline:
         if self._pool.fills_slot or (self._layout is not None and self._wanted.settles_all):
             self._rows_for(batch_size)
             return done
-        rows = min(batch_size, source.count or batch_size)
+        rows = min(batch_size, source.count or _USUAL_ROWS)
         for index, item in source.first_items():
             try:
                 first = self._first_row(index, item, batch_size, calls, rows)
@@ -260,6 +297,7 @@ class Pipeline:
             for refusal in feeder.unsendable():
                 raise refusal
             if feeder.error is not None:
+                self._require_open()
                 raise feeder.error
             try:
                 batch = self._rows.take(1, timeout=_SLICE_SECONDS)
@@ -280,6 +318,7 @@ class Pipeline:
                     return failure.sample
                 raise preprocess_error(failure, int(indices[row]), items[row], self._pool.last_death)
             failures: list[ItemError] = []
+            outputs = None
             if self._trials.is_needed(self._layout):
                 arrays = copied(batch)
                 try:
@@ -290,7 +329,9 @@ class Pipeline:
                 if not is_taken:
                     batch.release()
                     return _First(False, False, failures)
+                outputs = self._trials.outputs
             calls.keep(batch, indices, items, good)
+            calls.remember(int(indices[0]), outputs)
             return _First(True, True, failures)
 
     def _learn(self, sample: Sample, index: int, item: Any, batch_size: int) -> None:
@@ -340,6 +381,7 @@ class Pipeline:
             missing = feeder.in_flight
             refused = feeder.unsendable()
             if feeder.error is not None:
+                self._require_open()
                 raise feeder.error
             if refused:
                 progress.advance(len(refused))
@@ -351,10 +393,11 @@ class Pipeline:
             if order is not None and order.frontier > slid:
                 feeder.slide(order.frontier - slid)
                 slid = order.frontier
-            expected = to_come if to_come >= 0 else missing if fed_all else calls.room
-            least = 1 if linger is not None or calls.waits_for_a_turn else max(1, min(calls.room, expected))
+            most = min(calls.room, max(rows.slots // 2, 1))  # a batch may be larger than the ring
+            expected = to_come if to_come >= 0 else missing if fed_all else most
+            least = 1 if linger is not None or calls.waits_for_a_turn else max(1, min(most, expected))
             try:
-                batch = rows.take(calls.room, min_rows=least, timeout=_SLICE_SECONDS, linger=linger or 0.0)
+                batch = rows.take(most, min_rows=least, timeout=_SLICE_SECONDS, linger=linger or 0.0)
             except RingEmpty:
                 interrupts.check()
                 self._look_for_a_stall(rows)
@@ -430,9 +473,12 @@ class Pipeline:
                 del body
 
     def _look_for_a_stall(self, rows: Ring) -> None:
-        """Take note of a slice in which no row came: if arrays of this process hold every slot, none will come."""
+        """Take note of a slice in which no row came: none may come where all slots are held, some by this process.
+
+        Workers hold at most two each, the one in work and one that preprocess kept, which does not fill the ring.
+        """
         now = rows.stats()
-        held = now["free"] + now["ready"] + now["claimed"] == 0
+        held = now["free"] + now["ready"] == 0
         holdings = rows._holdings() if held else []
         ours = any(holding.ours for holding in holdings)
         moves = now["published"] + now["taken_total"] + now["released"]
@@ -440,6 +486,7 @@ class Pipeline:
 
     def _mend(self) -> None:
         """Replace dead workers and give back what they held."""
+        self._require_open()
         if self._pool.mend():
             for ring in (*self._tasks, self._rows, self._failures):
                 if ring is not None:
@@ -455,42 +502,72 @@ class Pipeline:
         self._rows_for(batch_size)
 
     def _rows_for(self, batch_size: int) -> tuple[Ring, SpillFile]:
-        """Return the rows ring and the spill file, made (anew) when there is none that holds two such batches."""
+        """Return the rows ring and the spill file, made (anew) when there is none that is for such batches."""
         assert self._layout is not None
+        self._require_open()
         rows, spill = self._rows, self._spill
-        if self._are_open and rows is not None and spill is not None and rows.slots >= 2 * batch_size:
+        if self._are_open and rows is not None and spill is not None and self._most_batch >= batch_size:
             return rows, spill
         self._close_rings()
+        try:
+            return self._made_rings(self._layout, batch_size)
+        finally:
+            if self._is_closed:  # meanwhile: whoever closed may have seen only some of these
+                self._close_rings()
+                self._require_open()
+
+    def _made_rings(self, layout: RowLayout, batch_size: int) -> tuple[Ring, SpillFile]:
         message = {"message": ((self._message_bytes,), "uint8")}
         depth = min(max(_TASK_BYTES_PER_WORKER // self._message_bytes, _LEAST_TASKS_PER_WORKER), _MOST_TASKS_PER_WORKER)
         depth *= max(len(self._pool) // self._parts, 1)
         self._rows = self._rows_ring(batch_size)
-        self._stall = RingStall(self._rows.name, "the model's side of a Predictor", f"{self._rows.slots} slots")
+        self._most_batch = max(batch_size, (self._rows.slots - 2 * len(self._pool)) // 2)
+        self._stall = RingStall(
+            self._rows.name, "the model's side of a Predictor", f"{self._rows.slots} slots", _STALL_REMEDY
+        )
         # As many as a batch at least: workers that waited here would keep a batch from being full.
         texts = min(max(_LEAST_TEXTS, self._rows.slots // 2), _MOST_TEXTS)
-        self._failures = _nameless("failures", {"failure": ((FAILURE_BYTES,), "uint8")}, texts)
-        self._tasks = [_nameless(f"tasks-{part}", message, depth) for part in range(self._parts)]
+        self._failures = _nameless("failures", {"failure": ((FAILURE_BYTES,), "uint8")}, texts, len(self._pool))
+        sharing = -(-len(self._pool) // self._parts)
+        self._tasks = [_nameless(f"tasks-{part}", message, depth, sharing) for part in range(self._parts)]
         self._spill = SpillFile()
-        order = Open(self._layout, self._wanted)
+        order = Open(layout, self._wanted)
         self._pool.open(order, self._tasks, self._rows, self._failures, self._spill.descriptor)
         self._are_open = True  # a signal handler that raised before this leaves workers that know nothing of them
         return self._rows, self._spill
 
     def _rows_ring(self, batch_size: int) -> Ring:
-        """Make the ring of rows: four batches, where memory is short fewer, and never less than two."""
+        """Make the ring of rows: four batches and two slots for each worker, where memory is short two batches instead.
+
+        A worker has a slot in work, and holds another one where preprocess has kept it (slot_filler.py): with fewer
+        slots, workers would wait for each other's, and where all are kept, for ever. Functions that get no slot keep
+        none, so where there is no room at all for theirs, workers wait. Batches so large that two are more than a ring
+        may hold, or, where it is not known that so many rows will come, more than the ring's share of memory, are put
+        together beside it.
+
+        Raises
+        ------
+        NoSpace
+            There is no memory for two batches.
+        """
         assert self._layout is not None
-        spec = fields_spec(self._layout)
-        least = 2 * batch_size
-        if self._slots is not None:
-            return _nameless("rows", spec, max(self._slots, least))
+        spec, workers = fields_spec(self._layout), len(self._pool)
         fitting = int(available_bytes() * _SHARE_OF_MEMORY) // spec.record_bytes
-        slots = max(min(4 * max(batch_size, self._batch_size), fitting), least)
+        fewest = min(2 * batch_size, MAX_SLOTS)
+        if self._is_endless:
+            fewest = min(fewest, max(fitting, 2 * _USUAL_ROWS))
+        least = min(fewest + 2 * workers, MAX_SLOTS)
+        ample = max(min(4 * max(batch_size, self._batch_size) + 2 * workers, fitting, MAX_SLOTS), least)
+        counts = [ample, least] if self._slots is None else [max(self._slots, least)]
+        if self._slots is None and not self._pool.fills_slot:
+            counts.append(fewest)
+        for count in counts[:-1]:
+            with contextlib.suppress(NoSpace):
+                return _nameless("rows", spec, count, workers)
         try:
-            return _nameless("rows", spec, slots)
-        except NoSpace:
-            if slots == least:
-                raise
-            return _nameless("rows", spec, least)
+            return _nameless("rows", spec, counts[-1], workers)
+        except NoSpace as error:
+            raise NoSpace(f"batch_size={batch_size}: {error} Or give a smaller batch_size.") from None
 
     def _most_under_way(self, batch_size: int) -> int:
         """Return how many items may be fed and not settled: as many as the rings and the workers hold.
@@ -509,11 +586,15 @@ class Pipeline:
                 close_quietly(ring)
         if self._spill is not None:
             self._spill.close()
-        self._tasks, self._rows, self._failures, self._spill = [], None, None, None
 
     def close(self) -> None:
-        """Close the rings."""
+        """Close the rings, for good: a call under way raises `RingClosed`."""
+        self._is_closed = True
         self._close_rings()
+
+    def _require_open(self) -> None:
+        if self._is_closed:
+            raise closed_during_call() from None
 
 
 def _in_flight(items: list[Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -521,10 +602,15 @@ def _in_flight(items: list[Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:
     return np.fromiter(map(is_not, items, itertools.repeat(NOT_IN_FLIGHT)), bool, len(items))
 
 
-def _nameless(what: str, fields: Any, slots: int) -> Ring:
-    """Make a ring without a name: workers get its descriptor, and nothing is left behind, whatever happens."""
+def _nameless(what: str, fields: Any, slots: int, workers: int) -> Ring:
+    """Make a ring without a name: workers get its descriptor, and nothing is left behind, whatever happens.
+
+    It has places for all workers and as many that replace them, before those of the dead are free again.
+    """
     name = f"predict-{os.getpid()}-{os.urandom(4).hex()}.{what}"
-    return Ring.create_nameless(fields, slots, name=name, max_deliveries=None)  # workers give items up by themselves
+    places = min(2 * workers + _PLACES_BESIDE_WORKERS, MAX_PARTICIPANTS)
+    # Without a limit of deliveries: workers give items up by themselves.
+    return Ring.create_nameless(fields, slots, name=name, participants=places, max_deliveries=None)
 
 
 def _failure_in(body: Any) -> Failure:

@@ -48,6 +48,10 @@ class Room:
             raise NotPlain("too much data")
         self.left -= count
 
+    def take_text(self, text: str) -> None:
+        """Take as much as a text needs, in which a character may be escaped as six."""
+        self.take(len(text) if len(text) > self.left else len(dumps(text)))
+
 
 def to_json(
     value: Any, room: Room, special: Callable[[Any, Room, int], Any] | None = None, depth: int = MOST_DEPTH
@@ -80,7 +84,7 @@ def to_json(
         room.take(8 + value.bit_length() // 4)
         return value if -_MOST_JSON_INT <= value < _MOST_JSON_INT else {"int": hex(value)}
     if kind is str:
-        room.take(len(value.encode("utf-8", "surrogatepass")))
+        room.take_text(value)
         return value
     if kind is bytes:
         room.take(4 * len(value) // 3)
@@ -154,8 +158,11 @@ def _read(tree: Any, special: Callable[[str, Any], Any] | None) -> Any:
 
 
 def dumps(tree: Any) -> bytes:
-    """Return the text of what `to_json` made."""
-    return json.dumps(tree, separators=(",", ":")).encode("ascii")
+    """Return the text of what `to_json` made, in UTF-8: escaped as ASCII, a letter may take six bytes.
+
+    Halves of surrogates, as in names of files that are no text, come back as they were.
+    """
+    return json.dumps(tree, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
 def loads(body: bytes | memoryview) -> Any:

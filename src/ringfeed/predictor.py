@@ -33,11 +33,11 @@ from .tf.callbacks import PredictCallbacks
 from .tf.empty_outputs import empty_outputs
 from .tf.handover import PaddedRows
 from .tf.in_memory import predict_in_memory
-from .tf.model import ModelRunner
+from .tf.model import ModelRunner, floatx_of
 from .tf.ordered_outputs import OrderedOutputs, require_rows, rows_by_index
 from .tf.outputs import all_to_numpy
 from .tf.rows_apart import RowsApart
-from .tf.structure import is_invented, pack_inputs
+from .tf.structure import are_lost, is_invented, pack_inputs
 from .turns import Turns
 from .worker_identity import WorkerInfo, working_as
 from .worker_orders import fills_slot, takes_info
@@ -85,7 +85,8 @@ class Predictor:
     signature, tags : str, optional
         Of a SavedModel: which of its signatures is called, and which of its graphs is loaded.
     slots : int, optional
-        Slots of the ring; four batches by default, and fewer, but never less than two batches, where memory is short.
+        Slots of the ring; by default four batches and two for each worker. Where memory is short there are fewer. There
+        are never less than two batches and two for each worker, whatever is given here.
 
     Attributes
     ----------
@@ -99,24 +100,33 @@ class Predictor:
 
     Notes
     -----
-    Threads that call `predict` take turns. A process that is forked from the one that made the Predictor cannot use it.
+    Threads that call `predict` take turns. Items whose iterator asks the Predictor that it feeds are refused. Where it
+    does so from threads of its own (a thread pool's, tf.data's), that cannot be seen, and both wait for ever. A process
+    that is forked from the one that made the Predictor cannot use it.
 
     Each call learns anew what a row is, from its first item: from the second call on, that item is preprocessed before
-    the others begin. A `sample_spec` without free axes settles it beforehand. Where the model does not say all shapes,
-    it is asked with the first item's row, by one call more, before the others are made like it: an item that it does
-    not take is that item's error, and the next is tried. A model that has taken nothing so far may be broken, so its
-    own error is raised, whatever `on_error` says: at the first item with "raise", else when 100 shapes or 1000 items
-    were refused or the items end.
+    the others begin. A `sample_spec` of one input without free axes settles it beforehand. Where the model does not say
+    all shapes, it is asked with the first item's row, by one call more, before the others are made like it: an item
+    that it does not take is that item's error, and the next is tried. A model that has taken nothing so far may be
+    broken, so its own error is raised, whatever `on_error` says: at the first item with "raise", else when 100 shapes
+    or 1000 items were refused or the items end.
+
+    A model that runs eagerly (``run_eagerly=True``, or a callable that cannot be traced) is asked by running it on that
+    row, for nothing else tells what it takes: one that keeps a state has had a call more than in Keras then, unless the
+    first call has that row alone. A callable's Python code also runs, with symbolic tensors, while it is traced. With
+    a `sample_spec` without free axes nothing is asked.
 
     Results are in the items' order, and so are the rows of each model call in `predict`: batches are those of Keras,
     but for items that failed, which have no row. Where the model raises over a row, the others of its batch are run in
-    parts. A row that comes before its turn is copied, and waits.
+    parts: an item has a `ModelError` only where the model raised over its row alone. A row that comes before its turn
+    is copied, and waits.
 
     In `stream` a call has the rows that are ready: a model whose output for one row depends on other rows (a maximum
     over the batch, a normalisation by its mean) gives numbers there that change from run to run. So it would in
     `predict` where several workers have shares of their own (`partition`): the first batch of two rows or more is tried
     in parts, and a model that is seen to mix rows is refused. One that changes a state or draws random numbers is not
-    tried.
+    tried, as far as its graph tells; one that runs eagerly is, for some calls more: where it keeps a state, use
+    ``partition="dynamic"``.
 
     Each number that `preprocess` returns reaches the model as it is, or the item fails with `SampleMismatch`: integers
     are never cut to a smaller dtype. Floats of another width become what the model takes, as in Keras.
@@ -235,6 +245,8 @@ class Predictor:
             traceback is in the message.
         ModelError
             The model does not return one row for each row of its inputs.
+        RingClosed
+            The Predictor was closed before the last item was done, by a callback, a signal handler or another thread.
         """
         with self._turns.turn("predict", may_nest=self._flow is None):
             self._check_open()
@@ -292,7 +304,8 @@ class Predictor:
         linger : float
             Seconds that a sample waits for others to fill the batch.
         window : int, optional
-            Most items read and not yet yielded; by default eight batches or 256, whichever is more.
+            Most items read and not yet yielded; by default eight batches or 256, whichever is more. Items that fail
+            before the first that the model takes are read one by one, and their errors may wait beside the window.
         verbose : {"auto", 0, 1, 2}
             A progress bar, as in `predict`.
         labels : sequence, optional
@@ -303,6 +316,11 @@ class Predictor:
         index : int
         outputs : nest of numpy.ndarray
             Without the batch axis. With ``on_error="return"`` an item's error in their place.
+
+        Raises
+        ------
+        PreprocessError, WorkerCrashed, ModelError, RingClosed
+            As in `predict`.
         """
         self._turns.require_own_process()
         if self._flow is None:
@@ -390,7 +408,10 @@ class Predictor:
         return [] if self._pool is None else self._pool.process_ids
 
     def close(self) -> None:
-        """End the workers and remove the rings; twice does no harm. A forked child leaves them to their process."""
+        """End the workers and remove the rings; twice does no harm. A forked child leaves them to their process.
+
+        A call under way raises `RingClosed`, unless all its items are done.
+        """
         self._finalizer()
 
     def __enter__(self) -> Predictor:
@@ -438,22 +459,28 @@ def _wanted(runner: ModelRunner) -> Wanted:
         is_flat = all(isinstance(part, int) for part in _parts(inputs.template))
         if not inputs.specs or (is_flat and not any(map(is_invented, inputs.names))):
             return Wanted(None, arguments=tuple(map(str, inputs.names)), options=inputs.optional)
-    return Wanted(runner.input_specs, runner.input_names)
+    names = () if inputs is None else inputs.names
+    return Wanted(runner.input_specs, names, are_lost=are_lost(names), floatx=floatx_of(runner))
 
 
 # ---- The model ---------------------------------------------------------------------------------------
 
 
-def _try_model(runner: ModelRunner, row: Any, template: Any, rows: int) -> None:
-    """Run the model on one row; where it fails, on as many as it is to be given, for it may need several."""
+def _try_model(runner: ModelRunner, row: Any, template: Any, rows: int) -> Any:
+    """Run the model on one row; where it fails, on as many as it is to be given, for it may need several.
+
+    Returns
+    -------
+    nest of arrays, or None
+        The outputs for the one row, where it was run.
+    """
     try:
-        _call_model(runner, row, template, is_trial=True)
+        return _call_model(runner, row, template, is_trial=True)
     except Exception:
         if rows == 1:
             raise
-    else:
-        return
     _call_model(runner, {name: np.repeat(array, rows, 0) for name, array in row.items()}, template, is_trial=True)
+    return None
 
 
 def _call_model(runner: ModelRunner, rows: Any, template: Any, *, is_trial: bool = False) -> Any:

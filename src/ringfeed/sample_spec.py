@@ -6,15 +6,15 @@ shape is an axis that the model leaves free. It may not know TensorFlow.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from .nest import put_together, take_apart
 from .record_spec import MAX_FIELDS, Field, RecordSpec, as_dtype
-from .samples import DROPPED, RowLayout, Sample, Unfit, is_exact, is_float
+from .samples import DROPPED, RowLayout, Sample, Unfit, has_structure, is_exact, is_float, row_of, sample_of
 
 _Leaf = tuple[tuple[int | None, ...], str]
 
@@ -29,7 +29,7 @@ class Wanted:
         None where nobody says.
     names : sequence of (str or None), or None
         For each leaf of `specs`, in the order of ``tf.nest.flatten`` (dicts by their sorted keys): the name under
-        which the model knows it.
+        which the model knows it, also one that Keras or TensorFlow made up.
     is_binding : bool
         The user gave it (``sample_spec=``): each sample becomes of these very dtypes.
     arguments : sequence of str
@@ -37,6 +37,11 @@ class Wanted:
         One that has a single argument takes the whole of a mapping without its name.
     options : sequence of str
         Further arguments, which may be left out.
+    are_lost : bool
+        The names stand for others that are not known, in whose order the inputs are: a mapping in the order of its keys
+        counts as one of these.
+    floatx : str, optional
+        Where nobody says `specs`: what floats become, as Keras casts them before any model of its own.
     """
 
     specs: Any
@@ -44,6 +49,8 @@ class Wanted:
     is_binding: bool = False
     arguments: Sequence[str] = ()
     options: Sequence[str] = ()
+    are_lost: bool = False
+    floatx: str | None = None
 
     @classmethod
     def bound_to(cls, sample_spec: Any) -> Wanted:
@@ -59,8 +66,12 @@ class Wanted:
 
     @property
     def settles_all(self) -> bool:
-        """Whether no sample is needed to know what a row is."""
-        return self.is_binding and self.says_all_shapes
+        """Whether no sample is needed to know what a row is and what the model is given of it.
+
+        Of several inputs the sample's own structure says which array is which, and what the model is given may be in
+        that structure.
+        """
+        return self.is_binding and self.says_all_shapes and len(spec_leaves(self.specs)[1]) == 1
 
     @property
     def says_all_shapes(self) -> bool:
@@ -97,9 +108,28 @@ def choose_layout(wanted: Wanted, sample: Sample | None) -> RowLayout:
         return _layout_for_arguments(wanted, sample)
     asked_template, asked = spec_leaves(wanted.specs)
     match = _matched(asked_template, asked, wanted, sample)
-    picked = put_together(sample.template, _places(match.numbers, len(sample.leaves)))
+    picked = _picked(sample, match.numbers)
     chosen = Sample(None, [sample.leaves[number] for number in match.numbers])
     return _layout(match.template, picked, chosen, match.asked, wanted)
+
+
+def row_as_wanted(result: Any, layout: RowLayout, wanted: Wanted) -> list[np.ndarray[Any, Any]]:
+    """Return the arrays of a result, one for each field, of its shape and dtype.
+
+    Where the user's spec settles all, an item may have another structure than that from which the layout was chosen,
+    which may be one of an earlier call.
+
+    Raises
+    ------
+    Unfit
+        The result has another structure that is not wanted, another shape, or numbers that the fields cannot hold.
+    """
+    if wanted.settles_all and not has_structure(result, layout):
+        sample = sample_of(result)
+        match = _matched(*spec_leaves(wanted.specs), wanted, sample, when="")
+        picked = _picked(sample, match.numbers)
+        layout = replace(layout, picked=picked)
+    return row_of(result, layout)
 
 
 def _layout_for_arguments(wanted: Wanted, sample: Sample) -> RowLayout:
@@ -110,7 +140,7 @@ def _layout_for_arguments(wanted: Wanted, sample: Sample) -> RowLayout:
     if known and by_name and given is not None and known <= set(given):
         known |= set(wanted.options)
         template, numbers = take_apart({key: part for key, part in given.items() if key in known})
-        picked = put_together(sample.template, _places(numbers, len(sample.leaves)))
+        picked = _picked(sample, numbers)
         chosen = Sample(None, [sample.leaves[number] for number in numbers])
         return _layout(template, picked, chosen, [None] * len(numbers), wanted)
     is_nest = isinstance(sample.template, (dict, list, tuple))
@@ -136,12 +166,52 @@ def fields_spec(layout: RowLayout) -> RecordSpec:
     return RecordSpec.of(layout.fields)
 
 
-def _places(numbers: list[int], count: int) -> list[int]:
-    """Return for each array of the sample the number of its field, or `DROPPED`."""
-    places = [DROPPED] * count
+def taken_of(sample: Sample, layout: RowLayout) -> Sample:
+    """Return what a layout takes of a sample that it was chosen for: of that it is chosen again, and it is never much.
+
+    Of what the model does not take there may be any number of names and lists.
+    """
+    leaves: list[tuple[tuple[int, ...], str] | str] = []
+
+    def walk(picked: Any, template: Any) -> Any:
+        if isinstance(picked, dict):
+            return {key: walk(part, template[key]) for key, part in picked.items()}
+        if isinstance(picked, (list, tuple)):
+            return _like(picked, map(walk, picked, template))
+        leaves.append("The model does not take this." if picked == DROPPED else sample.leaves[template])
+        return len(leaves) - 1
+
+    return Sample(walk(layout.picked, sample.template), leaves)
+
+
+def _picked(sample: Sample, numbers: list[int]) -> Any:
+    """Return what `RowLayout.picked` is where these arrays of a sample become fields, in this order.
+
+    What else the sample has decides nothing, and differs from item to item: of mappings it is left out, and of a nest
+    that the model does not take there is one `DROPPED`.
+    """
+    places = [DROPPED] * len(sample.leaves)
     for place, number in enumerate(numbers):
         places[number] = place
-    return places
+    return _without_dropped(put_together(sample.template, places))
+
+
+def _without_dropped(picked: Any) -> Any:
+    if isinstance(picked, dict):
+        return {key: _without_dropped(part) for key, part in picked.items() if not _is_dropped(part)}
+    if isinstance(picked, (list, tuple)):
+        return _like(picked, (DROPPED if _is_dropped(part) else _without_dropped(part) for part in picked))
+    return picked
+
+
+def _is_dropped(picked: Any) -> bool:
+    leaves = take_apart(picked)[1]
+    return bool(leaves) and all(number == DROPPED for number in leaves)
+
+
+def _like(nest: Any, parts: Iterable[Any]) -> Any:
+    """Return a list or tuple of the same class, with other parts."""
+    return type(nest)(*parts) if hasattr(nest, "_fields") else type(nest)(parts)
 
 
 @dataclass(frozen=True)
@@ -163,7 +233,9 @@ class _Match:
     asked: list[_Leaf]
 
 
-def _matched(asked_template: Any, asked: list[_Leaf], wanted: Wanted, sample: Sample) -> _Match:
+def _matched(
+    asked_template: Any, asked: list[_Leaf], wanted: Wanted, sample: Sample, when: str = " for the first item"
+) -> _Match:
     """Match the arrays of a sample with the model's inputs: by name where both have names, else by position."""
     given, named = sample.template, _named_parts(sample.template)
     has_keys = isinstance(given, dict)
@@ -175,12 +247,17 @@ def _matched(asked_template: Any, asked: list[_Leaf], wanted: Wanted, sample: Sa
     if len(sample.leaves) == len(asked):
         if len(asked) == 1:
             is_in_dict = has_keys or isinstance(asked_template, dict)
-            return _Match(asked_template if is_in_dict else given, [0], asked)
+            return _Match(asked_template if is_in_dict or wanted.is_binding else given, [0], asked)
         if not has_keys:  # as Keras takes it, for which the inputs of a dict are in the order of their keys
             ordered = [asked[number] for number in _flattened(asked_template)]
             return _Match(given, take_apart(given)[1], ordered)
-        if not any(names):
+        if not any(names) or (wanted.are_lost and list(given) == sorted(given, key=str)):
             return _Match(given, take_apart(given)[1], asked)
+    if has_keys and (same := [name for name in dict.fromkeys(names) if name and names.count(name) > 1]):
+        raise Unfit(
+            f"the model has several inputs of the name {', '.join(map(repr, same))}, so a mapping does not say which "
+            "is which. Return a tuple of the inputs in their order."
+        )
     for leaf in sample.leaves:
         if isinstance(leaf, str):  # says more than that there are too many or too few
             raise Unfit(leaf)
@@ -188,7 +265,7 @@ def _matched(asked_template: Any, asked: list[_Leaf], wanted: Wanted, sample: Sa
     keys = [str(key) for key in given] if has_keys else []
     raise Unfit(
         f"the model has {len(asked)} inputs{_listed(listed)}; preprocess returned {len(sample.leaves)} arrays"
-        f"{_listed(keys)} for the first item. Return one array for each input, under its name."
+        f"{_listed(keys)}{when}. Return one array for each input, under its name."
     )
 
 
@@ -231,7 +308,11 @@ def _by_key(asked: dict[Any, Any], given: dict[Any, Any]) -> list[int] | None:
 
 def _by_name(names: list[str | None], given: dict[Any, Any]) -> list[int] | None:
     """Return the array of each input, where the sample has one under the name of every input."""
-    if not names or any(name is None or not isinstance(given.get(name), int) for name in names):
+    if (
+        not names
+        or len(set(names)) < len(names)
+        or any(name is None or not isinstance(given.get(name), int) for name in names)
+    ):
         return None
     return [given[name] for name in names]
 
@@ -253,10 +334,17 @@ def _layout(template: Any, picked: Any, sample: Sample, asked: Sequence[_Leaf | 
         shape, dtype = given
         if leaf is not None:
             _check_shape(number, shape, leaf[0], wanted.is_binding)
-        stored, rounded = _storage(as_dtype(dtype), None if leaf is None else as_dtype(leaf[1]), wanted.is_binding)
+        given_dtype = as_dtype(dtype)
+        asked_dtype = _floatx(given_dtype, wanted) if leaf is None else as_dtype(leaf[1])
+        stored, rounded = _storage(given_dtype, asked_dtype, wanted.is_binding)
         fields.append(Field(str(number), tuple(shape), stored))
         rounds.append(rounded)
     return RowLayout(template, picked, tuple(fields), tuple(rounds))
+
+
+def _floatx(sample: np.dtype[Any], wanted: Wanted) -> np.dtype[Any] | None:
+    """Return the dtype for an input of which the model does not say one."""
+    return as_dtype(wanted.floatx) if wanted.floatx is not None and is_float(sample) else None
 
 
 def _storage(sample: np.dtype[Any], asked: np.dtype[Any] | None, is_binding: bool) -> tuple[np.dtype[Any], bool]:

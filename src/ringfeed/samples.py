@@ -14,9 +14,10 @@ import numpy as np
 
 from .nest import take_apart
 from .record_spec import MAX_FIELDS, Field, as_dtype
+from .torch_arrays import array_from_torch, is_torch_tensor
 
 DROPPED = -1
-"""In `RowLayout.picked`, in the place of an array that the model does not take."""
+"""In `RowLayout.picked`, in the place of an array or nest that the model does not take."""
 
 _LOSSY_FOR_NUMPY_SAFE = {("int64", "float64"), ("uint64", "float64"), ("int64", "complex128"), ("uint64", "complex128")}
 """What NumPy calls a safe cast although large integers are rounded."""
@@ -51,7 +52,8 @@ class RowLayout:
     template : nest of int
         What the model is given: the number of the field in the place of each input.
     picked : nest of int
-        What `preprocess` returns: the number of the field in the place of each array, or `DROPPED`.
+        What `preprocess` returns: the number of the field in the place of each array. `DROPPED` in the place of what
+        the model does not take; of mappings that is left out.
     fields : tuple of Field
         In the order of their numbers.
     rounds : tuple of bool
@@ -71,25 +73,63 @@ def sample_of(result: Any) -> Sample:
     Raises
     ------
     Unfit
-        It is empty, or has more arrays than a record has fields.
+        It is empty, or has more arrays than a record has fields, and no names by which the model could take a few.
     """
     template, leaves = take_apart(result)
     if not leaves:
         raise Unfit(f"preprocess returned an empty {type(result).__name__}; return an array, or a nest of arrays.")
-    if len(leaves) > MAX_FIELDS and not isinstance(result, Mapping):  # of a mapping the model may take a few
-        raise Unfit(
-            f"preprocess returned {_describe(result)} with {len(leaves)} arrays or numbers in it; a sample has at most "
-            f"{MAX_FIELDS}. Make an array of a list of numbers: numpy.asarray(...)."
-        )
+    if len(leaves) > MAX_FIELDS:
+        if not isinstance(result, Mapping) and not hasattr(result, "_fields"):  # of names the model may take a few
+            raise Unfit(_too_many(result, len(leaves)))
+        template, leaves = take_apart(_without_long_lists(result, is_outermost=True))
     return Sample(template, [_described(leaf, _which(position, len(leaves))) for position, leaf in enumerate(leaves)])
 
 
+@dataclass(frozen=True)
+class _LongList:
+    """Stands for a list or tuple of more arrays than a record has fields, which is taken as a whole or not at all."""
+
+    text: str
+
+
+def _without_long_lists(nest: Any, is_outermost: bool = False) -> Any:
+    """Return a nest with a leaf in the place of each list that no model could take: it may be much to tell of."""
+    if isinstance(nest, Mapping):
+        return {key: _without_long_lists(part) for key, part in nest.items()}
+    if not isinstance(nest, (list, tuple)):
+        return nest
+    if not is_outermost and (count := _leaves_outside_of_mappings(nest)) > MAX_FIELDS:
+        return _LongList(_too_many(nest, count))
+    parts = map(_without_long_lists, nest)
+    return type(nest)(*parts) if hasattr(nest, "_fields") else type(nest)(parts)
+
+
+def _leaves_outside_of_mappings(nest: Any) -> int:
+    if isinstance(nest, (list, tuple)):
+        return sum(map(_leaves_outside_of_mappings, nest))
+    return int(not isinstance(nest, Mapping))
+
+
+def _too_many(nest: Any, count: int) -> str:
+    return (
+        f"preprocess returned {_describe(nest)} with {count} arrays or numbers in it; a sample has at most "
+        f"{MAX_FIELDS}. Make an array of a list of numbers: numpy.asarray(...)."
+    )
+
+
 def _described(leaf: Any, which: str) -> tuple[tuple[int, ...], str] | str:
+    if isinstance(leaf, _LongList):
+        return leaf.text
     try:
         array = _array(leaf, which)
     except Unfit as unfit:
         return str(unfit)
     return array.shape, array.dtype.name
+
+
+def has_structure(result: Any, layout: RowLayout) -> bool:
+    """Tell whether there is an array in the place of each that a layout picks."""
+    return _collect(layout.picked, result, {})
 
 
 def row_of(result: Any, layout: RowLayout) -> list[np.ndarray[Any, Any]]:
@@ -103,8 +143,8 @@ def row_of(result: Any, layout: RowLayout) -> list[np.ndarray[Any, Any]]:
     found: dict[int, Any] = {}
     if not _collect(layout.picked, result, found):
         raise Unfit(
-            f"preprocess returned {_describe(result)}, for the first item it returned {_describe(layout.picked)}; "
-            "every item needs the same structure."
+            f"preprocess returned {_describe(result)}, and of the first item the model takes "
+            f"{_describe(layout.picked)}; every item needs the same structure."
         )
     count = len(layout.fields)
     return [
@@ -155,7 +195,7 @@ def _array(leaf: Any, which: str) -> np.ndarray[Any, Any]:
             f"{which} returned an array with masked numbers, which a slot cannot mark; fill them: array.filled(0)."
         )
     try:
-        array = np.asarray(leaf)
+        array = array_from_torch(leaf) if is_torch_tensor(leaf) else np.asarray(leaf)
     except Exception as error:
         raise Unfit(f"{which} returned a {type(leaf).__name__} of which no array can be made: {error}") from None
     kind = array.dtype.kind

@@ -10,8 +10,10 @@ import math
 import operator
 import os
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 import numpy.typing as npt
@@ -232,6 +234,17 @@ class Session:
                 f"ring {self.ring.name!r}: there is no room for the request, and no engine lives that could make some. "
                 "Start one and ask again, or make the client with if_engine_dies='wait'."
             )
+
+    def doubt_if_it_dies(self, future: Future[Any]) -> None:
+        """Be in doubt when a future ends with `EngineDied`. Who keeps the future keeps no memory of this session."""
+        itself = weakref.ref(self)
+
+        def note(done: Future[Any]) -> None:
+            session = itself()
+            if session is not None and not done.cancelled() and isinstance(done.exception(), EngineDied):
+                session.in_doubt = True
+
+        future.add_done_callback(note)
 
     # -- its end -----------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .errors import RingFeedError
+from .torch_arrays import array_from_torch, is_torch_tensor
 
 _ONE_ITEM = (str, bytes, bytearray, memoryview)
 
@@ -72,6 +73,11 @@ def _refuse_unclear(x: Any) -> None:
             f"items are a {kind}: it is not clear whether a row is to stay sparse. Pass tf.sparse.to_dense(x), or a "
             "list of its rows."
         )
+    if is_torch_tensor(x) and str(x.layout) != "torch.strided":
+        raise TypeError(
+            f"items are a {kind} of layout {x.layout}: it is not clear whether a row is to stay sparse. Pass "
+            "x.to_dense(), or a list of its rows."
+        )
     if isinstance(x, dict):
         raise TypeError("items are a dict: with preprocess= pass a sequence of single items, such as list(x.items()).")
     has_keys = callable(getattr(x, "keys", None)) and hasattr(x, "__getitem__") and not hasattr(x, "iloc")
@@ -98,8 +104,8 @@ def _rows_of_pandas(x: Any) -> Any:
 
 def _rows_of_tensor(x: Any) -> Any:
     """Return the array of a tensor; other objects with a shape, such as an h5py.Dataset, stay what they are."""
-    if hasattr(x, "detach"):  # PyTorch's
-        x = x.detach().cpu()
+    if is_torch_tensor(x):
+        return array_from_torch(x)
     return x.numpy() if callable(getattr(x, "numpy", None)) else x
 
 
@@ -121,7 +127,7 @@ def _counts_from_zero(x: Any) -> bool:
         return True
     try:
         x[0]
-    except (KeyError, TypeError, IndexError, ValueError):
+    except Exception:  # of anybody's class: an IterableDataset of PyTorch's that has a length says NotImplementedError
         return False
     return True
 

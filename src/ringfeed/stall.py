@@ -155,10 +155,13 @@ class RingStall:
         What waits, such as ``"a take"``.
     slots : str
         All that there are, such as ``"64 slots"``.
+    remedy : str, optional
+        What is to be done about it.
     """
 
-    def __init__(self, name: str, what: str, slots: str) -> None:
+    def __init__(self, name: str, what: str, slots: str, remedy: str = REMEDY) -> None:
         self._name = name
+        self._remedy = remedy
         self._what = what
         self._slots = slots
         self._stall = Stall(garbage_seconds=GARBAGE_SECONDS)
@@ -194,7 +197,7 @@ class RingStall:
             )
         return (
             f"ring {self._name!r}: {self._what} waits, and for {lasted:.0f} s all {self._slots} have been held: "
-            f"{who_holds(holdings)}. {REMEDY}"
+            f"{who_holds(holdings)}. {self._remedy}"
         )
 
 

@@ -1,14 +1,19 @@
 """Turns of threads at something that does one thing at a time.
 
-It may not know what is done.
+Threads that work for a turn, such as one that reads items for it, are told by their context (`contextvars`): whoever
+starts one has it run in a copy of its own. Threads that a library started outside of Python, as tf.data does, have no
+such context: where one waits for long, it is warned of. It may not know what is done.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import NamedTuple
 
 from .errors import RingFeedError
@@ -16,10 +21,18 @@ from .errors import RingFeedError
 _LOOK_SECONDS = 0.5
 """So often whoever waits looks by itself: the word that a turn is over may be lost to a signal handler that raises."""
 
+_PATIENCE_SECONDS = 5.0
+"""So long a thread that Python did not start waits for its turn before it is worth a word."""
+
 
 class _Turn(NamedTuple):
     what: str
     thread: int
+
+
+_within: ContextVar[tuple[_Turn, ...]] = ContextVar("ringfeed_turns_within", default=())
+"""The turns that this thread has, or works for. One that is over stays here where a thread outlives it, and counts as
+nothing: a turn is compared by identity."""
 
 
 class Turns:
@@ -71,24 +84,30 @@ class Turns:
         Raises
         ------
         RingFeedError
-            A stream is open; or this very thread has the turn already, and would wait for itself.
+            A stream is open; or this very thread has the turn already, or works for it, and would wait for itself.
         """
         self.require_own_process()
         me = threading.get_ident()
         if may_nest and (now := self._now) is not None and now.thread == me:
             yield
             return
-        mine = _Turn(what, me)
+        mine, outer = _Turn(what, me), _within.get()
         try:
             self._wait_for(mine)
+            if what != "stream":  # that may end in another context than it began in, and is never waited for
+                _within.set((*outer, mine))
             yield
         finally:
             # One step, which no signal handler that raises can come before; whoever waits looks again by itself.
             if self._now is mine:
                 self._now = None
                 self._tell()
+            if what != "stream":
+                _within.set(outer)
 
     def _wait_for(self, mine: _Turn) -> None:
+        is_foreign = isinstance(threading.current_thread(), threading._DummyThread)
+        warn_at = time.monotonic() + _PATIENCE_SECONDS if is_foreign else float("inf")
         with self._changed:
             while (now := self._now) is not None:
                 if now.what == "stream":
@@ -101,7 +120,21 @@ class Turns:
                         f"{self._owner} is predicting in this very thread already: a callback, an item's iterator or "
                         "the model asks it to predict again. Make another one for that."
                     )
+                if any(one is now for one in _within.get()):
+                    raise RingFeedError(
+                        f"{self._owner} is predicting already, and waits for this thread, which works for that call: "
+                        "an item's iterator asks it to predict again. Make another one for that."
+                    )
                 self._changed.wait(_LOOK_SECONDS)
+                if time.monotonic() >= warn_at:
+                    warn_at = float("inf")
+                    warnings.warn(
+                        f"{self._owner} is predicting, and a thread that Python did not start, such as one of "
+                        f"tf.data's, has waited {_PATIENCE_SECONDS:.0f} s for its turn. If it makes items for that "
+                        "very call, both wait for ever: make another one for what it asks.",
+                        RuntimeWarning,
+                        stacklevel=5,
+                    )
             self._now = mine
 
     def _tell(self) -> None:

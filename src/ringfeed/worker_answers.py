@@ -23,6 +23,7 @@ MOST_BYTES = 1 << 20
 """Of an answer over the channel."""
 
 _MOST_PARTS = 255  # of a named tuple
+_MOST_LEVELS = 50  # of a sample: reading it, the predictor is some calls deep for each
 _KINDS = ("raised", "crashed", "timeout", "unfit", "unlike")
 _LOADED = ("function", "initializer", "order", "rings")
 
@@ -55,14 +56,20 @@ Answer = Ready | LoadingFailed | ProbeAnswer
 
 
 def packed(answer: Answer) -> bytes:
-    """Return an answer as bytes. NotPlain says that a sample's structure cannot travel."""
+    """Return an answer as bytes. NotPlain says that a sample's structure cannot travel, or takes too much to tell."""
     if isinstance(answer, Ready):
         return dumps({"ready": True})
     if isinstance(answer, LoadingFailed):
         return dumps({"loading_failed": [answer.what, answer.text]})
     result = answer.result
     tree = {"sample": _sample_tree(result)} if isinstance(result, Sample) else {"failure": _failure_tree(result)}
-    return dumps({"probe": [answer.number, tree]})
+    body = dumps({"probe": [answer.number, tree]})
+    if len(body) > MOST_BYTES:
+        raise NotPlain(
+            f"preprocess returned what takes {len(body)} bytes to tell of, and {MOST_BYTES} are the most. Return fewer "
+            "arrays, under the names of the model's inputs; make an array of a list of numbers: numpy.asarray(...)."
+        )
+    return body
 
 
 def packed_failure(failure: Failure) -> bytes:
@@ -81,15 +88,20 @@ def _failure_tree(failure: Failure) -> dict[str, Any]:
 
 def _sample_tree(sample: Sample) -> dict[str, Any]:
     leaves = [leaf if isinstance(leaf, str) else [list(leaf[0]), leaf[1]] for leaf in sample.leaves]
-    return {"template": _template_tree(sample.template, Room(MOST_BYTES)), "leaves": leaves}
+    return {"template": _template_tree(sample.template, _MOST_LEVELS), "leaves": leaves}
 
 
-def _template_tree(template: Any, room: Room) -> Any:
+def _template_tree(template: Any, levels: int) -> Any:
     """Return a nest of numbers as JSON has it; the classes of named tuples by their names."""
+    if isinstance(template, (dict, list, tuple)) and levels == 0:
+        raise NotPlain(
+            f"preprocess returned a nest of more than {_MOST_LEVELS} levels. Return an array, or a dict of arrays; "
+            "make an array of a list of numbers: numpy.asarray(...)."
+        )
     if isinstance(template, dict):
-        return {"dict": [[_key(key, room), _template_tree(part, room)] for key, part in template.items()]}
+        return {"dict": [[_key(key), _template_tree(part, levels - 1)] for key, part in template.items()]}
     if isinstance(template, (list, tuple)):
-        parts = [_template_tree(part, room) for part in template]
+        parts = [_template_tree(part, levels - 1) for part in template]
         kind = type(template)
         if kind in (list, tuple):
             return parts if kind is list else {"tuple": parts}
@@ -98,13 +110,13 @@ def _template_tree(template: Any, room: Room) -> Any:
     return int(template)
 
 
-def _key(key: Any, room: Room) -> Any:
+def _key(key: Any) -> Any:
     if isinstance(key, str):
         key = str.__str__(key)  # of a StrEnum the text, too
     elif isinstance(key, int) and not isinstance(key, bool):
         key = int(key)
     try:
-        return to_json(key, room)
+        return to_json(key, Room(sys.maxsize))
     except NotPlain:
         raise NotPlain(
             f"preprocess returned a mapping with the key {key!r:.80}, a {type(key).__name__}; use the names of the "

@@ -30,7 +30,7 @@ import numpy as np
 
 from . import memory_files
 from .channel import Channel, ChannelClosed
-from .errors import RingClosed, RingEmpty, RingFinished
+from .errors import RingClosed, RingEmpty, RingFeedError, RingFinished
 from .failures import Failure as Failure
 from .failures import raised, traceback_text
 from .item_board import ItemBoard
@@ -38,8 +38,8 @@ from .item_timeout import EndingRing, ItemTimer
 from .items import read_item
 from .plain_data import NotPlain
 from .ring import Ring
-from .sample_spec import choose_layout
-from .samples import Sample, Unfit, row_of, sample_of
+from .sample_spec import choose_layout, row_as_wanted, taken_of
+from .samples import Sample, Unfit, sample_of
 from .slot_filler import SlotFiller
 from .worker_answers import LoadingFailed, ProbeAnswer, Ready, packed, packed_failure
 from .worker_identity import WorkerInfo, become
@@ -54,6 +54,8 @@ it, the failure tells what it came out as."""
 
 MOST_DELIVERIES = 2
 FAILURE_BYTES = 16384
+_LEAST_TEXT = 500
+"""Characters of a failure's text that are told in any case."""
 
 
 class _Worker:
@@ -113,8 +115,10 @@ class _Worker:
                 self._work(order, descriptors)
 
     def _answer(self, order: Probe, descriptors: list[int]) -> None:
-        message = np.frombuffer(memory_files.read(descriptors[0]), np.uint8)
-        os.close(descriptors[0])
+        try:
+            message = np.frombuffer(memory_files.read(descriptors[0]), np.uint8)
+        finally:
+            os.close(descriptors[0])
         if self._timer is not None:
             self._timer.begin(PROBE_TAG)
         result = self._probe(message)
@@ -143,13 +147,15 @@ class _Worker:
 
     def _work(self, order: Open, descriptors: list[int]) -> None:
         rings: list[Any] = []
-        *of_rings, spill_descriptor = descriptors
+        *left, spill_descriptor = descriptors
         try:
-            for name, descriptor in zip(("tasks", "rows", "failures"), of_rings, strict=True):
-                try:
-                    rings.append(Ring.attach_descriptor(descriptor, name))
-                except (OSError, MemoryError) as error:
-                    self._say_and_end("rings", error)
+            try:
+                for name in ("tasks", "rows", "failures"):
+                    rings.append(Ring.attach_descriptor(left.pop(0), name))  # it takes it over, whatever comes of it
+            except RingClosed:
+                raise  # this order was overtaken by another
+            except (OSError, MemoryError, RingFeedError) as error:  # the one in our place could not attach, either
+                self._say_and_end("rings", error)
             tasks, rows, failures = rings
             if self._timer is not None:
                 rows, failures = EndingRing(rows, self._timer), EndingRing(failures, self._timer)
@@ -175,7 +181,8 @@ class _Worker:
         finally:
             for ring in rings:
                 ring.close()
-            os.close(spill_descriptor)
+            for descriptor in (*left, spill_descriptor):
+                os.close(descriptor)
 
     def _refuse(self, writer: _Writer, tag: int, deliveries: int) -> bool:
         """Fail an item that ended workers before, if it is not to be tried again."""
@@ -226,7 +233,7 @@ class _Writer:
             if tag & FIRST:
                 failure = self._unlike(result)
             if failure is None and not self._is_the_row(result):
-                leaves = row_of(result, self._layout)
+                leaves = row_as_wanted(result, self._layout, self._wanted)
         except BaseException as error:  # also SystemExit: the item would be lost with the worker
             failure = failure_of(error)
         if failure is not None:
@@ -243,9 +250,8 @@ class _Writer:
     def _unlike(self, result: Any) -> Failure | None:
         """Return what the first item of a call came out as, where other rings are to be made for it."""
         sample = sample_of(result)
-        if choose_layout(self._wanted, sample) == self._layout:
-            return None
-        return Failure("unlike", "", sample=sample)
+        layout = choose_layout(self._wanted, sample)
+        return None if layout == self._layout else Failure("unlike", "", sample=taken_of(sample, layout))
 
     def fill(self, tag: int, function: Callable[..., Any], message: Any) -> None:
         """Call ``function(item, out)`` with zeros in `out`, over the slot itself if the function lets go of it."""
@@ -284,19 +290,23 @@ class _Writer:
 
 def _packed(failure: Failure) -> bytes:
     """Return a failure as bytes, cut to what the failures ring holds."""
+    room = FAILURE_BYTES - 8
     try:
         body = packed_failure(failure)
+        if len(body) > room and failure.sample is not None:
+            raise NotPlain("preprocess returned more than can be told; return fewer and shorter-named arrays.")
     except NotPlain as reason:
         failure = Failure("unfit", str(reason))
         body = packed_failure(failure)
-    if len(body) <= FAILURE_BYTES - 8:
-        return body
-    if failure.sample is not None:
-        failure = Failure("unfit", "preprocess returned more than can be told; return fewer and shorter-named arrays.")
-    text = failure.text
-    while len(body) > FAILURE_BYTES - 8:
-        body = packed_failure(Failure(failure.kind, text, failure.exception_type[:1000]))
-        text = "..." + text[len(text) // 4 + 4 :]  # the end of a traceback says what went wrong
+    # The text is cut first: the end of a traceback says what went wrong, and the exception is not to be had without
+    # its recipe.
+    for recipe in (failure.recipe, None):
+        text = failure.text
+        while len(body) > room:
+            body = packed_failure(Failure(failure.kind, text, failure.exception_type, recipe))
+            if len(text) <= _LEAST_TEXT:
+                break
+            text = "..." + text[len(text) // 4 + 4 :]
     return body
 
 

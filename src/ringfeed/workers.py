@@ -13,6 +13,7 @@ import math
 import os
 import signal
 import subprocess
+import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
@@ -24,7 +25,7 @@ from . import by_value, memory_files, worker_start
 from .arguments import seconds
 from .channel import Channel, ChannelClosed
 from .cpu_limits import available_cores as available_cores
-from .errors import PreprocessError, RingFeedError, SampleMismatch, WorkerCrashed
+from .errors import PreprocessError, RingClosed, RingFeedError, SampleMismatch, WorkerCrashed
 from .failures import Failure, message_of, rebuilt, type_name
 from .item_timeout import ItemWatch, timeout_failure
 from .items import EncodedItem
@@ -40,8 +41,11 @@ logger = logging.getLogger("ringfeed")
 
 _ENDING_SECONDS = 0.3
 _SLICE_SECONDS = 0.05
+_FIRST_PAUSE_SECONDS = 0.0005
 _SLOW_START_SECONDS = 60.0
 _STARTS_IN_VAIN = 3
+_MOST_WORKERS = 4000
+"""So many have places in the rings, whose participants are `ring_options.MAX_PARTICIPANTS`, beside some for others."""
 _KILLED_STARTS_IN_VAIN = 12
 """Who is killed from outside while it starts may have been unlucky; who dies by itself will do so again."""
 
@@ -115,6 +119,26 @@ class _Process:
         self.channel.close()  # the worker ends when it notices
 
 
+def _has_ended(process: subprocess.Popen[bytes], timeout: float = math.inf) -> bool:
+    """Wait for the end of a process; tell whether it came in time.
+
+    Not by ``Popen.wait``: a signal handler that ends workers would wait there for a lock that the frame which it
+    interrupted has.
+    """
+    deadline, pause = time.monotonic() + timeout, _FIRST_PAUSE_SECONDS
+    while process.returncode is None:
+        try:
+            if os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                return True
+        except ChildProcessError:  # somebody else has asked for its status
+            return True
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(pause)
+        pause = min(2 * pause, _SLICE_SECONDS)
+    return True
+
+
 def _why_it_died(code: int) -> str:
     if code < 0:
         try:
@@ -170,6 +194,10 @@ class WorkerPool:
         initializer: Callable[..., Any] | None = None,
         item_timeout: float | None = None,
     ) -> None:
+        if count > _MOST_WORKERS:
+            raise ValueError(
+                f"{count} worker processes have no place in one ring: give workers= of at most {_MOST_WORKERS}."
+            )
         self.fills_slot = fills_slot(function)
         self.last_death = ""
         self._count = count
@@ -179,10 +207,14 @@ class WorkerPool:
         self._starts_in_vain = 0
         self._killed_starts_in_vain = 0
         self._probes = 0
+        self._is_closed = False
+        self._changing = threading.RLock()  # a signal handler may close the pool while its thread starts a worker
         self._processes: list[_Process] = []
         _pools.add(self)
         self._watch: ItemWatch | None = None
-        self._code = memory_files.create_with("ringfeed-function", _pickled(function, initializer))
+        self._code = memory_files.OwnDescriptor(
+            memory_files.create_with("ringfeed-function", _pickled(function, initializer))
+        )
         try:
             if self._item_timeout is not None:
                 self._watch = ItemWatch(self._item_timeout, count)
@@ -196,15 +228,15 @@ class WorkerPool:
         info = WorkerInfo(number, self._count, int.from_bytes(os.urandom(8), "little"))
         board = () if self._watch is None else (self._watch.descriptor,)
         setup = Setup(self.fills_slot, info, self._item_timeout)
-        return _Process(self._program, setup, (self._code, *board))
+        return _Process(self._program, setup, (self._code.number, *board))
 
     def __len__(self) -> int:
         return len(self._processes)
 
     @property
     def process_ids(self) -> list[int]:
-        """The workers' process ids."""
-        return [worker.process.pid for worker in self._processes]
+        """The workers' process ids; of a pool that was closed, none."""
+        return [] if self._is_closed else [worker.process.pid for worker in self._processes]
 
     def probe(self, index: int, item: Any) -> Sample:
         """Let a worker preprocess an item and say what comes out.
@@ -217,6 +249,8 @@ class WorkerPool:
             Two workers died over it.
         RingFeedError
             The function could not be loaded in a worker, or the initializer raised.
+        RingClosed
+            The pool was closed.
         """
         try:
             encoded = EncodedItem(item)
@@ -236,6 +270,7 @@ class WorkerPool:
     def _probe(self, descriptor: int) -> Sample | Failure:
         crashes = 0
         while crashes < MOST_DELIVERIES:
+            self._require_open()
             worker = self._processes[0]
             self._probes += 1
             worker.send(Probe(self._probes), (descriptor,))
@@ -256,6 +291,7 @@ class WorkerPool:
                     return answer.result
             if is_dead:
                 return None
+            self._require_open()
             for given_up, tag in self.watch():
                 if given_up is worker and tag == PROBE_TAG and self._item_timeout is not None:
                     worker.process.wait()
@@ -264,13 +300,21 @@ class WorkerPool:
             worker.warn_if_slow()
 
     def open(self, order: Open, tasks: Sequence[Ring], rows: Ring, failures: Ring, spill_descriptor: int) -> None:
-        """Let the workers work on these rings; worker k takes from ``tasks[k % len(tasks)]``."""
+        """Let the workers work on these rings; worker k takes from ``tasks[k % len(tasks)]``.
+
+        Raises
+        ------
+        RingClosed
+            The pool was closed.
+        """
+        self._require_open()
         self._open = (
             order,
             [(ring.descriptor, rows.descriptor, failures.descriptor, spill_descriptor) for ring in tasks],
         )
         for number, worker in enumerate(self._processes):
             self._send_open(number, worker)
+        self._require_open()
 
     def _send_open(self, number: int, worker: _Process) -> None:
         if self._open is not None:
@@ -304,8 +348,11 @@ class WorkerPool:
         RingFeedError
             Workers die again and again before they have done anything, the function could not be
             loaded in one, or the initializer raised.
+        RingClosed
+            The pool was closed: its workers are dead, and stay so.
         """
         died = 0
+        self._require_open()
         self.watch()
         for number, worker in enumerate(self._processes):
             code = worker.process.poll()
@@ -314,6 +361,7 @@ class WorkerPool:
                     worker.receive(0.0)
                     worker.warn_if_slow()
                 continue
+            self._require_open()
             died += 1
             while worker.receive(0.0) is not None:
                 pass  # what it said at last may be why it ended
@@ -326,11 +374,24 @@ class WorkerPool:
                     f"worker processes die before they are ready (last: {self.last_death}). "
                     "Look at what the preprocess function imports."
                 )
+            self._replace(number)
+        return died
+
+    def _replace(self, number: int) -> None:
+        """Start another worker in the place of a dead one."""
+        with self._changing:
+            self._require_open()
             if self._watch is not None:
                 self._watch.restarted(number)
-            self._processes[number] = self._start(number)
-            self._send_open(number, self._processes[number])
-        return died
+            worker = self._processes[number] = self._start(number)
+            if self._is_closed:  # by a signal handler within the start, which could not see this worker
+                self._end([worker])
+                self._require_open()
+        self._send_open(number, worker)
+
+    def _require_open(self) -> None:
+        if self._is_closed:
+            raise closed_during_call()
 
     def _count_start(self, dead: _Process, code: int) -> None:
         """Count the deaths of workers that were never ready, since the last time that one became so."""
@@ -348,22 +409,33 @@ class WorkerPool:
             self._starts_in_vain += 1
 
     def close(self) -> None:
-        """End every worker, at the latest by SIGKILL; twice does no harm."""
-        workers, self._processes = self._processes, []
+        """End every worker, at the latest by SIGKILL; twice does no harm.
+
+        What is under way in another thread, or in the frame that a signal handler interrupted, raises `RingClosed`.
+        """
+        with self._changing:  # not while another thread starts a worker
+            self._is_closed = True
+            workers = list(self._processes)
+        self._end(workers)
+        if self._watch is not None:
+            self._watch.close()
+        self._code.close()
+
+    @staticmethod
+    def _end(workers: Sequence[_Process]) -> None:
         for worker in workers:
             worker.end()
         for worker in workers:
-            try:
-                worker.process.wait(_ENDING_SECONDS / max(len(workers), 1))
-            except subprocess.TimeoutExpired:
+            if not _has_ended(worker.process, _ENDING_SECONDS / len(workers)):
                 worker.process.kill()
         for worker in workers:
-            worker.process.wait()
-        if self._watch is not None:
-            self._watch.close()
-        if self._code >= 0:
-            os.close(self._code)
-            self._code = -1
+            _has_ended(worker.process)
+            worker.process.poll()  # asks for its status, unless the frame that was interrupted is about to
+
+
+def closed_during_call() -> RingClosed:
+    """Return the error of a call whose predictor was closed by another thread, a callback or a signal handler."""
+    return RingClosed("this Predictor was closed during the call, which has no result; make a new one.")
 
 
 def _checked_timeout(item_timeout: Any) -> float | None:

@@ -131,8 +131,12 @@ def test_an_error_common_to_all_rows_costs_few_calls(make_ring, serve, make_clie
     model.why = no_session if why == "a broken session" else None
     futures = [client.submit(x_of(number)) for number in range(64)]
     policy.release(64)
-    assert {type(future.exception(timeout=60)) for future in futures} == {ringfeed.ModelError}
+    errors = [future.exception(timeout=60) for future in futures]
+    assert {type(error) for error in errors} == {ringfeed.ModelError}
     assert len(model.calls) <= 2 * 6 + 4
+    guessed = [number for number, error in enumerate(errors) if "was not run alone" in str(error)]
+    assert guessed == [number for number in range(64) if number not in telling_rows(64)]
+    assert all("as 9 of the 64 rows of its batch did" in str(errors[number]) for number in guessed)
     model.why = None
     broken.clear()
     future = client.submit(x_of(7))
@@ -254,44 +258,6 @@ def test_health_rests_longer_each_time_and_is_well_at_once():
     assert health.worked()
     assert not health.is_ill
     assert health.rest_seconds == 0
-
-
-# ---- Identity ------------------------------------------------------------------------------------------
-
-
-def twice(x):
-    return x[:, 0] * 2
-
-
-def keras_model(value):
-    import keras
-
-    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, use_bias=False, name="scores")], name="judge")
-    model.layers[0].set_weights([np.full((4, 1), value, np.float32)])
-    return model
-
-
-def test_an_engine_of_another_model_is_refused_with_both_named_unless_it_is_asked_for(ring, serve):
-    serve(ring, first_number)
-    with pytest.raises(ringfeed.LayoutMismatch, match=r"model 'first_number' \(pid \d+\).*'twice'.*same_model=False"):
-        ringfeed.Engine(ring, twice).start()
-    with pytest.raises(ringfeed.LayoutMismatch, match="same_model=False"):
-        ringfeed.Engine(ring, lambda x: x[:, 0]).start()
-    serve(ring, first_number)
-    serve(ring, twice, same_model=False)
-
-
-def test_weights_tell_models_of_one_architecture_apart(make_ring, serve, make_client):
-    ring = make_ring({"x": ((4,), "float32")})
-    first = serve(ring, keras_model(1.0))
-    second = serve(ring, keras_model(1.0))
-    with pytest.raises(ringfeed.LayoutMismatch, match=r"'judge'.*'judge'"):
-        ringfeed.Engine(ring, keras_model(2.0)).start()
-    assert make_client(ring).predict(np.ones(4, np.float32)) == 4
-    first.stop()
-    second.stop()
-    serve(ring, keras_model(2.0))  # in place of those that are gone
-    assert make_client(ring).predict(np.ones(4, np.float32)) == 8
 
 
 # ---- Stages that are gone ------------------------------------------------------------------------------

@@ -136,6 +136,30 @@ def test_inputs_without_names_are_the_fields_in_their_order(tmp_path: Path) -> N
         np.testing.assert_array_equal(ask({}, fields, one_named), X - MEAN)
 
 
+def test_fields_with_the_names_of_the_layers_belong_to_them_in_any_order(make_ring: Any) -> None:
+    first, second = keras.Input((3,)), keras.Input((3,))
+    model = keras.Model([first, second], first - second)
+    names = [layer.name for layer in model.layers[:2]]
+    for fields in names, names[::-1]:
+        with (
+            ringfeed.Ring.create(None, dict.fromkeys(fields, FIELD), 16) as ring,
+            ringfeed.Engine(ring, model, linger=0.0),
+            ringfeed.Client(ring) as client,
+        ):
+            np.testing.assert_array_equal(client.predict(dict(zip(names, (X, MEAN), strict=True))), X - MEAN)
+
+
+@pytest.mark.parametrize("fields", [("input_1", "a"), ("a", "input_2"), ("input_layer_9", "input_layer_8")])
+def test_fields_that_have_other_numbers_than_the_inputs_are_an_error_that_lists_both(
+    make_ring: Any, fields: tuple[str, str]
+) -> None:
+    first, second = named_input("input_1"), named_input("input_2")
+    ring = make_ring(dict.fromkeys(fields, FIELD))
+    listed = rf"'input_1', 'input_2', and the record .* '{fields[0]}', '{fields[1]}'"
+    with pytest.raises(ValueError, match=listed):
+        ringfeed.Engine(ring, keras.Model([first, second], first - second))
+
+
 @pytest.mark.parametrize("structure", [("x", "mean"), ["x", "mean"], {"mean": "mean", "x": "x"}], ids=str)
 def test_in_a_structure_a_tuple_means_inputs_and_never_labels(structure: Any) -> None:
     for model in (keras_difference(list), keras_difference(dict), difference):
@@ -192,10 +216,30 @@ def test_names_that_do_not_match_are_an_error_that_lists_both(make_ring: Any, mo
             fuse(ring, model, 2)
 
 
+SAME_NAME = [tf.TensorSpec([None, 3], name="x")] * 2
+
+
+def test_specs_of_one_name_leave_the_fields_the_names_of_the_arguments() -> None:
+    declared = tf.function(difference, input_signature=SAME_NAME)
+    for fields in RINGS.values():
+        np.testing.assert_array_equal(ask({}, fields, declared), X - MEAN)
+    np.testing.assert_array_equal(ask_pipeline([declared], {"mean": MEAN, "x": X}), X - MEAN)
+
+
+def test_several_inputs_of_one_name_are_an_error_and_a_structure_is_the_way_out(make_ring: Any) -> None:
+    model = tf.function(lambda pair: pair[0] - pair[1], input_signature=[SAME_NAME])
+    for fields in RINGS.values():
+        with pytest.raises(ValueError, match=r"several inputs.*'x'.*structure="):
+            ringfeed.Engine(make_ring(fields), model)
+        np.testing.assert_array_equal(ask({"structure": ("x", "mean")}, fields, model), X - MEAN)
+    with pytest.raises(ValueError, match=r"several inputs.*'x'.*ring="):
+        ringfeed.Pipeline([model])
+
+
 def test_an_input_without_a_name_and_several_fields_are_an_error_that_lists_both(make_ring: Any) -> None:
     ring = make_ring(RINGS["another order"])
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
-    with pytest.raises(ValueError, match=r"takes the input 'keras_tensor.*' has the fields 'mean', 'x'"):
+    with pytest.raises(ValueError, match=r"takes the input 'input_layer.*' has the fields 'mean', 'x'"):
         ringfeed.Engine(ring, model)
 
 
@@ -232,6 +276,27 @@ def test_a_pipelines_own_ring_has_fields_of_the_inputs_names() -> None:
     for structure in (list, dict):
         answer = ask_pipeline([keras_difference(structure), double], {"mean": MEAN, "x": X})
         np.testing.assert_array_equal(answer, 2 * (X - MEAN))
+
+
+@pytest.mark.parametrize("names", [("input_1", "input_2"), ("input_2", "input_1"), ("inputs", "x"), (None, None)])
+def test_a_pipelines_own_ring_has_the_names_that_the_inputs_have_whatever_they_look_like(names: Any) -> None:
+    first, second = map(named_input, names)
+    model = keras.Model([first, second], first - second)
+    names = [layer.name for layer in model.layers[:2]]
+    with ringfeed.Pipeline([model]) as pipeline:
+        assert list(pipeline.ring.spec) == names
+        for order in (1, -1):
+            given = dict([*zip(names, (X, MEAN), strict=True)][::order])
+            np.testing.assert_array_equal(pipeline.predict(given), X - MEAN)
+
+
+def test_a_pipelines_own_ring_has_a_field_of_its_own_for_an_input_without_a_name() -> None:
+    first, second = tf.TensorSpec([None, 3], name="input_1"), tf.TensorSpec([None, 3])
+    function = tf.function(lambda pair: pair[0] - pair[1], input_signature=[[first, second]])
+    with ringfeed.Pipeline([function]) as pipeline:
+        fields = list(pipeline.ring.spec)
+        assert fields == ["input_1", "input_1_without_name"]
+        np.testing.assert_array_equal(pipeline.predict(dict(zip(fields, (X, MEAN), strict=True))), X - MEAN)
 
 
 def test_a_stage_gets_what_the_one_before_names_after_its_inputs() -> None:

@@ -211,3 +211,42 @@ def test_rows_taken_let_as_many_waiting_clients_in_and_not_all_of_them(make_ring
         assert sorted(int(each.result()) for each in waiting) == list(range(40))
         # Two wait, and two more may have passed by in the same moment; those that slept are woken one for each row.
         assert max(engine.batch_rows[1:]) <= 16
+
+
+# ---- max_queue_size of an engine that rejects ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("ask", [ask_number, ask_rows_number])
+def test_who_waits_for_max_in_flight_is_not_rejected_where_the_engines_queue_has_room(ring, make_client, ask):
+    with PlainEngine(ring, PoolSettings(bare=True, max_queue_size=8, rejects=True), cells=64) as engine:
+        client = make_client(ring, max_in_flight=2)  # of at most four rows
+
+        async def ask_all():
+            asking = [asyncio.ensure_future(ask(client, number)) for number in range(10)]
+            while not ring.ready:
+                await asyncio.sleep(0.001)
+            engine.open()
+            return await asyncio.gather(*asking)
+
+        answers = asyncio.run(ask_all())
+        assert [int(answer if answer.ndim == 0 else answer[0]) for answer in answers] == list(range(10))
+        futures = [client.submit(x_of(number), timeout=60) for number in range(10)]
+        assert [int(future.result()) for future in futures] == list(range(10))
+
+
+@pytest.mark.parametrize("why", ["max_queue_size", "no time to wait"])
+def test_who_is_not_to_wait_is_rejected_at_once_on_the_loop_too(ring, make_client, why):
+    with PlainEngine(ring, PoolSettings(bare=True, max_queue_size=2, rejects=True), cells=64) as engine:
+        client = make_client(ring, max_in_flight=256 if why == "max_queue_size" else 2)
+
+        async def ask_all():
+            first = [asyncio.ensure_future(ask_number(client, number)) for number in range(2)]
+            while ring.ready < 2:
+                await asyncio.sleep(0.001)
+            with pytest.raises(ringfeed.RingFull, match=why if why == "max_queue_size" else "max_in_flight"):
+                await client.apredict(x_of(3), timeout=60 if why == "max_queue_size" else 0)
+            assert not any(task.done() for task in first)
+            engine.open()
+            return await asyncio.gather(*first)
+
+        assert [int(answer) for answer in asyncio.run(ask_all())] == [0, 1]

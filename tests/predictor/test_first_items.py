@@ -205,3 +205,105 @@ def test_a_model_that_keeps_a_state_is_not_run_once_more() -> None:
     with ringfeed.Predictor(counting, preprocess=given, workers=0) as predictor:
         predictor.predict(np.ones((5, 3)), verbose=0)
     assert int(count) == 5
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_first_item_that_was_held_back_is_told_where_the_model_raises_over_many_rows_behind_it(workers: int) -> None:
+    singular, good = np.zeros((3, 3), np.float32), np.eye(3, dtype=np.float32)
+    items = [np.ones((3, 2), np.float32), *[singular] * 130, *[good] * 3]
+    with ringfeed.Predictor(tf.linalg.inv, preprocess=given, workers=workers, on_error="skip") as predictor:
+        for form in (items, iter(items)):
+            np.testing.assert_array_equal(predictor.predict(form, verbose=0), [good] * 3)
+            assert sorted(failure.index for failure in predictor.failures) == list(range(131))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_of_a_model_that_takes_nothing_keeps_its_cause(workers: int) -> None:
+    @tf.function(autograph=False)
+    def broken(x: Any) -> Any:
+        try:
+            raise KeyError("the reason")
+        except KeyError as reason:
+            raise ValueError("broken model") from reason
+
+    tf.debugging.disable_traceback_filtering()  # which takes the cause away
+    try:
+        with ringfeed.Predictor(broken, preprocess=given, workers=workers) as predictor:
+            with pytest.raises(ValueError, match="broken model") as caught:
+                predictor.predict(np.ones((3, 2), np.float32), verbose=0)
+            assert isinstance(caught.value.__cause__, KeyError)
+    finally:
+        tf.debugging.enable_traceback_filtering()
+
+
+STRUCTURES: dict[str, Callable[[Any], Any]] = {
+    "an array": lambda x: x,
+    "a tuple": lambda x: (x,),
+    "a dict": lambda x: {"x": x},
+    "a dict with more": lambda x: {"label": "text", "x": x},
+}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("spec", [((3,), "float32"), {"x": ((3,), "float32")}], ids=["an array", "a dict"])
+def test_where_a_spec_says_the_input_the_structure_of_an_earlier_call_decides_nothing(workers: int, spec: Any) -> None:
+    inputs = keras.Input((3,), name="x")
+    model = keras.Model(inputs, inputs * 2)
+    structures = {name: make for name, make in STRUCTURES.items() if isinstance(spec, dict) or "more" not in name}
+    rows = np.float32([[1, 2, 3], [4, 5, 6], [7, 8, 9]])
+    with ringfeed.Predictor(model, preprocess=given, workers=workers, sample_spec=spec) as predictor:
+        for make in [*structures.values(), *reversed(structures.values())]:
+            np.testing.assert_array_equal(predictor.predict([make(row) for row in rows], verbose=0), rows * 2)
+    with ringfeed.Predictor(model, preprocess=given, workers=workers, sample_spec=spec, on_error="return") as predictor:
+        predictor.predict(rows, verbose=0)
+        bad = [(row, row) for row in rows]
+        for error in predictor.predict(bad, verbose=0):
+            assert isinstance(error, ringfeed.SampleMismatch)
+            assert "preprocess returned 2 arrays" in str(error)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_where_a_spec_says_several_inputs_each_call_has_the_structure_of_its_first_item(workers: int) -> None:
+    a, b = keras.Input((1,), name="a"), keras.Input((1,), name="b")
+    model = keras.Model({"a": a, "b": b}, a * 10 + b)
+    spec = {"a": ((1,), "float32"), "b": ((1,), "float32")}
+    one, two = np.float32([1]), np.float32([2])
+    with ringfeed.Predictor(model, preprocess=given, workers=workers, sample_spec=spec) as predictor:
+        for item in ({"a": one, "b": two}, (one, two), {"b": two, "a": one}, {"b": two, "c": "text", "a": one}):
+            assert predictor.predict([item] * 3, verbose=0).tolist() == [[12]] * 3
+
+
+class Counting(keras.Model):
+    """Returns how often it was called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+        self.compile(run_eagerly=True)
+
+    def call(self, rows: Any) -> Any:
+        self.calls += 1
+        return tf.fill((tf.shape(rows)[0],), self.calls)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("count", "batch_size", "options"),
+    [(3, 1, {}), (1, 32, {}), (4, 2, {"sample_spec": ((3,), "float32")})],
+    ids=["batches of one", "one item", "a spec"],
+)
+def test_an_eager_model_is_called_as_often_as_by_keras_where_the_first_batch_is_one_row_or_a_spec_is_given(
+    workers: int, count: int, batch_size: int, options: Any
+) -> None:
+    rows = np.ones((count, 3), np.float32)
+    expected = Counting().predict(rows, batch_size=batch_size, verbose=0).tolist()
+    with ringfeed.Predictor(Counting(), given, workers, batch_size, **options) as predictor:
+        assert predictor.predict(rows, verbose=0).tolist() == expected
+        again = [calls + expected[-1] for calls in expected]
+        assert predictor.predict(rows, verbose=0).tolist() == again
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_stream_calls_an_eager_model_once_for_its_first_item(workers: int) -> None:
+    with ringfeed.Predictor(Counting(), given, workers) as predictor:
+        assert int(next(predictor.stream([np.ones(3, np.float32)] * 3))[1]) == 1

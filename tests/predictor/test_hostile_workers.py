@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import pickle
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import pytest
 
 import ringfeed
 from pipelines import running
+from ringfeed import memory_files
 from ringfeed.failures import Failure, raised, rebuilt
 from ringfeed.plain_data import NotPlain
 from ringfeed.samples import sample_of
@@ -26,6 +30,7 @@ from ringfeed.worker_answers import (
     unpacked_failure,
 )
 from ringfeed.workers import preprocess_error
+from support import run_program
 
 
 class Payload:
@@ -153,6 +158,106 @@ def test_rows_and_failures_with_tags_that_nobody_gave_change_no_other_item() -> 
         results, failures = run([1, 13, 3, 4, 5])
         assert not failures
         assert results == {0: 1.0, 1: 13.0, 2: 3.0, 3: 4.0, 4: 5.0}
+
+
+# ---- the memory that a worker shares with the predictor ------------------------------------------------
+
+ATTACKS = {
+    "shrink": "os.ftruncate(fd, 0)",
+    "grow": "os.ftruncate(fd, 1 << 40)",
+    "forbid to grow": "fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW)",
+    "forbid to write": "fcntl.fcntl(fd, fcntl.F_ADD_SEALS, 0x10)",  # F_SEAL_FUTURE_WRITE
+}
+MAY_GROW = "/memfd:ringfeed-items"
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_no_file_that_a_worker_has_ends_or_stops_the_process_of_the_model(attack: str) -> None:
+    body = f"""
+    import numpy as np
+    from pipelines import running
+    def taken_over(item):
+        import fcntl, os
+        done = 0
+        for name in os.listdir("/proc/self/fd"):
+            try:
+                if (path := os.readlink("/proc/self/fd/" + name)).startswith("/memfd:"):
+                    fd = int(name)
+                    {ATTACKS[attack]}
+                    done += not ({attack!r} == "grow" and path.startswith({MAY_GROW!r}))
+            except OSError:
+                pass
+        return np.full(4, done, np.int64) + item[0]
+    with running(taken_over, 2, item_timeout=300.0, batch_size=4) as run:
+        items = [np.zeros(3_000_000, np.uint8) for _ in range(40)]  # too large for a slot
+        results, failures = run(items, batch_size=4)
+        print(run.pool.mend(), len(failures), sorted({{int(row.max()) for row in results.values()}}), len(results))
+    """
+    here = os.path.dirname(__file__)
+    path = os.pathsep.join([here, os.path.dirname(here), *sys.path])
+    assert run_program(body, PYTHONPATH=path) == (0, "0 0 [0] 40\n", "")
+
+
+def test_what_nobody_is_to_write_any_more_cannot_be_written_by_a_worker() -> None:
+    def taken_over(item: int) -> Any:
+        import contextlib
+        import os
+
+        written = 0
+        for name in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                if os.readlink(f"/proc/self/fd/{name}").startswith(
+                    ("/memfd:ringfeed-function", "/memfd:ringfeed-item ")
+                ):
+                    written += os.pwrite(int(name), b"x" * item, 0)
+        return np.int64(written)
+
+    def keeps_its_function() -> None:
+        """Keep copies of what the worker has open now, and of what it gets next."""
+        import os
+
+        close = os.close
+        os.close = lambda fd: (os.dup(fd), close(fd))[1]
+
+    with running(taken_over, 1, initializer=keeps_its_function) as run:
+        assert run.pool.probe(0, 1).leaves == [((), "int64")]
+        assert set(run([1, 2, 3])[0].values()) == {0}
+        run.pool._processes[0].process.kill()
+        run.pool._processes[0].process.wait()
+        assert set(run([4, 5, 6])[0].values()) == {0}  # the next one reads the same function
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: memory_files.create("x", 4096), lambda: memory_files.create_with("x", b"abc")]
+)
+def test_a_memory_file_keeps_its_size_and_its_seals(make: Any) -> None:
+    descriptor = make()
+    try:
+        size = os.fstat(descriptor).st_size
+        for length in (0, size - 1, size + 1):
+            with pytest.raises(PermissionError):
+                os.ftruncate(descriptor, length)
+        with pytest.raises(PermissionError):
+            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
+        assert len(memory_files.read(descriptor)) == size
+    finally:
+        os.close(descriptor)
+
+
+def test_a_memory_file_that_grows_is_not_stopped_by_who_makes_it_longer() -> None:
+    descriptor = memory_files.create("x")
+    try:
+        for size in (10, 5, 4096):
+            memory_files.grow(descriptor, size)
+        os.ftruncate(descriptor, 1 << 40)
+        memory_files.grow(descriptor, 8192)
+        assert os.fstat(descriptor).st_size == 1 << 40
+        with pytest.raises(PermissionError):
+            os.ftruncate(descriptor, 0)
+        with pytest.raises(OSError, match=r"Invalid|large"):
+            memory_files.grow(descriptor, -1)
+    finally:
+        os.close(descriptor)
 
 
 def test_answers_come_back_as_they_were_whatever_their_structure() -> None:

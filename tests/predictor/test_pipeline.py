@@ -8,13 +8,14 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
 from pipelines import copy_rows, running, wanted_of
-from ringfeed.errors import PreprocessError, RingFeedError, WorkerCrashed
+from ringfeed.errors import PreprocessError, RingFeedError, SampleMismatch, WorkerCrashed
 from ringfeed.sample_spec import Wanted
 from support import wait_until
 
@@ -162,6 +163,38 @@ def test_a_later_item_that_does_not_fit_fails_with_both_descriptions(other: obje
     assert failure.index == 7
     for text in said:
         assert text in str(failure)
+
+
+@pytest.mark.parametrize("form", ["a list under a name", "many names", "long names", "a list of mappings", "deep"])
+def test_a_first_item_that_is_too_much_to_tell_of_fails_alone_and_ends_no_worker(form: str) -> None:
+    def decode(item: int) -> Any:
+        if item:
+            return {"image": as_row(item)}
+        if form == "a list under a name":
+            return {"image": [[0.0] * 3] * 50_176}  # a picture, as a list of its points
+        if form == "many names":
+            return {f"number {number}": 0.0 for number in range(40_000)}
+        if form == "long names":
+            return {"x" * 1_000_000 + str(number): 0.0 for number in range(2)}
+        if form == "a list of mappings":
+            return {"image": [{"a": 0.0, "b": 1.0}] * 20_000}
+        nest: Any = 0.0
+        for _ in range(150):
+            nest = [nest]
+        return {"image": nest, "other": 0}
+
+    with running(decode, model=lambda rows, template: np.array(rows["0"])) as run:
+        before = run.pool.process_ids
+        for _ in range(2):  # in the second call the rings are there
+            results, failures = run(range(20))
+            assert sorted(results) == list(range(1, 20))
+            [failure] = failures
+            assert isinstance(failure, SampleMismatch)
+            assert "item 0 (0): preprocess returned" in str(failure)
+            assert len(str(failure)) < 1000
+            if "list" in form:
+                assert "numpy.asarray" in str(failure)
+        assert run.pool.process_ids == before
 
 
 def test_an_item_that_kills_its_worker_is_tried_once_more_and_then_fails_by_name(tmp_path: pathlib.Path) -> None:
@@ -451,6 +484,36 @@ def test_the_window_bounds_how_far_items_are_read_ahead() -> None:
         chunks.close()
 
 
+@pytest.mark.parametrize("window", [1, 2, 3, 50])
+@pytest.mark.parametrize("calls_before", [0, 1])
+def test_no_more_items_are_read_and_not_yielded_than_the_window_has(calls_before: int, window: int) -> None:
+    read = yielded = most = 0
+
+    def items() -> Iterator[int]:
+        nonlocal read, most
+        for item in range(120):
+            read += 1
+            most = max(most, read - yielded)
+            yield item
+
+    with running(as_row, batch_size=4) as run:
+        for _ in range(calls_before):
+            run(range(3))
+        chunks = run.chunks(items(), batch_size=4, linger=0.0, window=window)
+        chunk = next(chunks, None)
+        while chunk is not None:
+            # While a chunk is held the window fills up: the feeder goes to sleep for the next place in it.
+            full = min(yielded + window, 120)
+            wait_until(lambda full=full: read >= full)
+            yielded += len(chunk.indices)
+            try:
+                chunk = chunks.send(len(chunk.indices))
+            except StopIteration:
+                chunk = None
+    assert (read, yielded) == (120, 120)
+    assert most == window
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("lost_in", ["the model", "a wait"])
 def test_a_ctrl_c_that_is_lost_in_a_destructor_is_raised_all_the_same(lost_in: str) -> None:
@@ -536,6 +599,57 @@ def test_what_the_model_does_not_take_decides_nothing() -> None:
             assert {index + first: row[0] for index, row in results.items()} == {i: i for i in range(first, 30)}
             rings.add(id(run.pipeline.rows))
         assert len(rings) == 1
+
+
+MORE_THAN_IS_TAKEN: dict[str, Callable[[int], Any]] = {
+    "a long list": lambda item: [item] * 2000,
+    "lists of various lengths": lambda item: [item] * item,
+    "many names": lambda item: {f"name {number}": item for number in range(2000)},
+    "a list of mappings": lambda item: [{"a": item, "b": [1, 2]}] * 2000,
+    "a tuple that has all": lambda item: ([item] * 2000, {"a": item}, "text", [[], {}]),
+    "more than a probe could tell": lambda item: [[0.0] * 3] * 30_000,
+}
+
+
+@pytest.mark.parametrize("more", MORE_THAN_IS_TAKEN)
+@pytest.mark.parametrize("by", ["the model's names", "the arguments of a function"])
+def test_what_the_model_does_not_take_needs_no_room_where_rows_get_another_shape(more: str, by: str) -> None:
+    meta = MORE_THAN_IS_TAKEN[more]
+
+    def picture(item: int) -> dict[str, Any]:
+        return {"before": meta(item + 1), "x": np.full(item, item, np.float32), "meta": meta(item)}
+
+    wanted = Wanted(((None,), "float32"), ["x"]) if by == "the model's names" else Wanted(None, arguments=["x"])
+    with running(picture, wanted=wanted, model=lambda rows, template: np.array(next(iter(rows.values())))) as run:
+        for size in (5, 6):
+            results, failures = run([size] * 3)
+            assert not failures, failures[0]
+            assert [row.tolist() for row in results.values()] == [[size] * size] * 3
+            ring = run.pipeline.rows
+            assert len(run([size])[0]) == 1
+            assert run.pipeline.rows is ring
+
+
+def test_parts_of_a_named_tuple_that_the_model_does_not_take_need_no_room_either() -> None:
+    Sample = collections.namedtuple("Sample", "text x boxes")
+    Sample.__module__ = "__main__"
+    wanted = Wanted({"x": ((None,), "float32")}, ["x"])
+
+    def picture(item: int) -> Any:
+        return Sample("text", np.full(item, item, np.float32), [{"a": 1, "b": (2, "c")}] * (2 * item))
+
+    def model(rows: Any, template: Any) -> Any:
+        assert template == {"x": 0}
+        return np.array(rows["0"])
+
+    with running(picture, wanted=wanted, model=model) as run:
+        for size in (5, 6, 15, 6):
+            results, failures = run([size] * 3)
+            assert not failures, failures[0]
+            assert [row.tolist() for row in results.values()] == [[size] * size] * 3
+            ring = run.pipeline.rows
+            assert len(run([size])[0]) == 1
+            assert run.pipeline.rows is ring
 
 
 def test_with_a_spec_that_settles_all_no_item_travels_alone(tmp_path: pathlib.Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import contextvars
 import os
 import random
 import signal
@@ -83,6 +84,110 @@ def test_a_call_from_within_a_call_is_refused_instead_of_waiting_for_itself(doub
     with pytest.raises(ringfeed.RingFeedError, match="in this very thread already"):
         doubling.predict(items(), callbacks=[Asks()])
     assert len(doubling.predict(items())) == 1
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_items_that_ask_the_predictor_that_they_feed_are_refused(workers: int) -> None:
+    refusals: list[ringfeed.RingFeedError] = []
+
+    def items(ask: Any) -> Iterator[Any]:
+        for number in range(6):
+            if number >= 3:
+                try:
+                    ask()
+                except ringfeed.RingFeedError as error:
+                    refusals.append(error)
+            yield np.ones(1)
+
+    with (
+        ringfeed.Predictor(lambda x: x * 2, preprocess=given, workers=workers, batch_size=2) as predictor,
+        ringfeed.Predictor(lambda x: x * 3, preprocess=given, workers=0) as other,
+    ):
+
+        def ask_itself() -> None:
+            predictor.predict([np.ones(1)], verbose=0)
+
+        def ask_by_way_of_another() -> None:
+            other.predict(items(ask_itself), verbose=0)
+
+        assert len(predictor.predict(items(ask_itself), verbose=0)) == 6
+        assert len(refusals) == 3
+        assert len(predictor.predict(items(ask_by_way_of_another), verbose=0)) == 6
+        assert len(refusals) == 3 + 3 * 3
+        assert all("predicting" in str(error) and "Make another one" in str(error) for error in refusals)
+        assert len(predictor.predict([np.ones(1)] * 3, verbose=0)) == 3
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_tf_data_thread_that_waits_for_the_call_that_it_feeds_is_warned_of(workers: int) -> None:
+    program = """
+    import threading, time, warnings
+    import tensorflow as tf
+    import ringfeed.turns
+
+    ringfeed.turns._PATIENCE_SECONDS = 0.0
+    predictor = ringfeed.Predictor(lambda x: x * 2, preprocess=lambda x: x, workers=WORKERS)
+
+    def rows():
+        yield np.ones(1, np.float32)
+        yield predictor.predict([np.ones(1, np.float32)], verbose=0)[0]
+
+    dataset = tf.data.Dataset.from_generator(rows, output_signature=tf.TensorSpec((1,), tf.float32))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        threading.Thread(target=predictor.predict, args=(dataset,), daemon=True).start()
+        while not [each for each in said if "for its turn" in str(each.message)]:
+            time.sleep(0.01)
+    print([str(each.message) for each in said if "for its turn" in str(each.message)][0], flush=True)
+    os._exit(0)
+    """
+    status, out, err = run_program(program.replace("WORKERS", str(workers)))
+    assert status == 0, err
+    assert "both wait for ever: make another one" in out
+
+
+def test_a_thread_that_was_started_within_a_call_may_wait_for_its_turn_later() -> None:
+    """It has the context of a turn that is over."""
+    contexts: list[contextvars.Context] = []
+    waits, outputs = threading.Event(), []
+
+    def starting() -> Iterator[Any]:
+        contexts.append(contextvars.copy_context())
+        yield np.ones(1)
+
+    with ringfeed.Predictor(lambda x: x * 2, preprocess=given, workers=1) as predictor:
+
+        def later() -> None:
+            waits.set()
+            outputs.append(predictor.predict([np.ones(1)], verbose=0))
+
+        def slow() -> Iterator[Any]:
+            thread.start()
+            waits.wait()
+            yield np.ones(1)
+
+        predictor.predict(starting(), verbose=0)
+        thread = threading.Thread(target=contexts[0].run, args=(later,))
+        predictor.predict(slow(), verbose=0)
+        thread.join()
+    assert len(outputs) == 1
+
+
+def test_a_dataset_read_by_threads_that_asks_its_own_predictor_is_refused() -> None:
+    keras = pytest.importorskip("keras")
+
+    class Asks(keras.utils.PyDataset):
+        def __len__(self) -> int:
+            return 4
+
+        def __getitem__(self, index: int) -> Any:
+            return (predictor.predict(np.ones((2, 1), np.float32), verbose=0),)
+
+    with (
+        ringfeed.Predictor(lambda x: x * 2) as predictor,
+        pytest.raises(ringfeed.RingFeedError, match="Make another one"),
+    ):
+        predictor.predict(Asks(workers=2), verbose=0)
 
 
 def test_in_memory_a_generator_may_ask_the_predictor_that_it_feeds() -> None:
@@ -260,6 +365,25 @@ def test_each_item_of_a_collection_comes_once_and_in_order(doubling, kind: str) 
 @pytest.mark.parametrize("array", [np.arange(100.0), np.arange(6).reshape(2, 3), np.arange(7, dtype=np.uint8)])
 def test_an_nditer_loses_nothing(doubling, array: np.ndarray) -> None:
     assert doubling.predict(np.nditer(array)).tolist() == (array * 2).ravel().tolist()
+
+
+def test_a_dataset_of_pytorch_that_is_iterated_over_may_have_a_length(doubling) -> None:
+    data = pytest.importorskip("torch.utils.data", reason="PyTorch is not installed")
+
+    class Stream(data.IterableDataset):
+        def __len__(self) -> int:
+            return 3
+
+        def __iter__(self):
+            return iter(ROWS)
+
+    assert doubling.predict(Stream()).tolist() == (ROWS * 2).tolist()
+
+
+def test_a_sparse_tensor_of_pytorch_is_refused_with_the_remedy(doubling) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    with pytest.raises(TypeError, match=r"sparse_coo.*to_dense\(\)"):
+        doubling.predict(torch.eye(3).to_sparse())
 
 
 def test_the_groups_of_a_frame_are_pairs_of_key_and_rows() -> None:

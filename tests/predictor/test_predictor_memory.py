@@ -8,12 +8,14 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import ringfeed.pipeline
-from pipelines import running
+from pipelines import copy_rows, running
+from ringfeed.memory_limits import available_bytes
 
 LARGE_SHAPE = (224, 224, 3)
 
@@ -46,8 +48,8 @@ def test_a_predictor_needs_no_room_in_shared_memory() -> None:
     assert done.stdout == "good\n", done.stderr
 
 
-@pytest.mark.parametrize(("batches_that_fit", "slots"), [(1000, 64), (3, 48), (2, 32), (0, 32)])
-def test_where_memory_is_short_there_are_fewer_slots_and_never_less_than_two_batches(
+@pytest.mark.parametrize(("batches_that_fit", "slots"), [(1000, 68), (3, 48), (2, 36), (0, 36)])
+def test_where_memory_is_short_there_are_fewer_slots_and_never_less_than_two_batches_and_two_a_worker(
     monkeypatch: pytest.MonkeyPatch, batches_that_fit: int, slots: int
 ) -> None:
     row_bytes = int(np.prod(LARGE_SHAPE)) * 4
@@ -60,11 +62,69 @@ def test_where_memory_is_short_there_are_fewer_slots_and_never_less_than_two_bat
     assert sorted(results) == list(range(100))
 
 
+@pytest.mark.parametrize("batch_size", [1000, 1_000_000, 20_000_000])
+@pytest.mark.parametrize("shape", [(4,), LARGE_SHAPE], ids=["small", "large"])
+@pytest.mark.parametrize("make", [list, iter], ids=["sequence", "iterator"])
+@pytest.mark.parametrize("is_default", [False, True])
+def test_a_batch_size_far_above_the_number_of_items_is_no_reason_to_fail(
+    is_default: bool, make: Any, shape: tuple[int, ...], batch_size: int
+) -> None:
+    with running(
+        lambda item: np.full(shape, item, np.float32), workers=1, batch_size=batch_size if is_default else 4
+    ) as run:
+        results, failures = run(make(range(10)), batch_size=batch_size)
+        assert run.pipeline.rows.segment_bytes < available_bytes() / 2
+    assert not failures
+    assert sorted(results) == list(range(10))
+
+
+@pytest.mark.parametrize("partition", ["dynamic", "contiguous"])
+def test_batches_larger_than_the_ring_are_put_together_beside_it(
+    monkeypatch: pytest.MonkeyPatch, partition: str
+) -> None:
+    monkeypatch.setattr(ringfeed.pipeline, "available_bytes", lambda: 0)
+    monkeypatch.setattr(ringfeed.pipeline, "MAX_SLOTS", 512)
+    calls: list[int] = []
+
+    def model(rows: Any, template: Any) -> Any:
+        calls.append(len(rows["0"]))
+        return copy_rows(rows, template)
+
+    with running(lambda item: np.full(1024, item, np.float32), model=model, partition=partition) as run:
+        for items in (iter(range(1500)), range(1500)) if partition == "dynamic" else (range(1500),):
+            results, failures = run(items, batch_size=600)
+            assert not failures
+            assert {index: row[0] for index, row in results.items()} == {i: i for i in range(1500)}
+            assert calls == [600, 600, 300]
+            assert run.pipeline.rows.slots == 512
+            calls.clear()
+
+
+def test_a_batch_that_memory_does_not_hold_is_an_error_that_names_its_size() -> None:
+    def prepare(item: int) -> np.ndarray:
+        return np.zeros(1 << 24, np.float32)
+
+    with running(prepare, workers=1) as run, pytest.raises(ringfeed.NoSpace, match="batch_size=1000000"):
+        run(range(1_000_000), batch_size=1_000_000)
+
+
 def test_what_is_asked_for_is_not_made_less(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ringfeed.pipeline, "available_bytes", lambda: 0)
     with running(lambda item: np.full(LARGE_SHAPE, item, np.float32), batch_size=4, slots=50) as run:
         run(range(10))
         assert run.pipeline.rows.slots == 50
+
+
+@pytest.mark.parametrize(("workers", "batch_size", "slots"), [(3, 4, 14), (5, 1, 12)])
+def test_fewer_slots_than_two_batches_and_two_a_worker_are_made_as_many(
+    workers: int, batch_size: int, slots: int
+) -> None:
+    with running(lambda item: np.full(512, item, np.float64), workers, batch_size=batch_size, slots=1) as run:
+        for _ in range(2):
+            results, failures = run(range(10), batch_size=batch_size)
+            assert run.pipeline.rows.slots == slots
+            assert not failures
+            assert len(results) == 10
 
 
 def test_the_rings_stand_in_no_folder() -> None:

@@ -225,6 +225,22 @@ def test_a_row_over_which_the_model_raises_is_that_items_error(workers: int, sin
                 np.testing.assert_allclose(result, np.eye(3) / (index + 1), rtol=1e-6)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("on_error", ["skip", "return"])
+def test_few_good_rows_among_many_bad_ones_have_results(workers: int, on_error: str) -> None:
+    good = [3, 6]
+    matrices = np.zeros((8, 3, 3), np.float32)
+    matrices[good] = np.eye(3)
+    with ringfeed.Predictor(
+        tf.linalg.inv, preprocess=lambda index: matrices[index], workers=workers, on_error=on_error
+    ) as predictor:
+        predictor.predict(good)  # from now on the model is known to take such rows
+        results = predictor.predict(range(8))
+        assert [failure.index for failure in predictor.failures] == [0, 1, 2, 4, 5, 7]
+    kept = results if on_error == "skip" else [results[index] for index in good]
+    np.testing.assert_array_equal(kept, [np.eye(3)] * 2)
+
+
 def test_a_row_over_which_the_model_raises_is_raised_by_name_and_the_predictor_goes_on() -> None:
     matrices = np.stack([np.eye(3)] * 9).astype(np.float32)
     matrices[5] = 0

@@ -148,3 +148,80 @@ def test_a_subclassed_model_is_given_all_keys_for_it_does_not_say_which_it_takes
         return {"b": np.float32([i]), "c": np.float32([7]), "a": np.float32([i + 1])}
 
     assert predicted(Model(), function, 0) == [[10], [21], [32]]
+
+
+def numbered(*dtypes: str, names: tuple[str, str] = ("input_1", "input_2")) -> Any:
+    """Return a model of inputs that are named as Keras 2 names them: the first has 2 numbers, the second 3."""
+    first, second = (
+        keras.Input((length,), name=name, dtype=dtype)
+        for length, name, dtype in zip((2, 3), names, dtypes, strict=True)
+    )
+    outputs = keras.layers.Concatenate()([keras.ops.cast(first, "float32"), keras.ops.cast(second, "float32")])
+    return keras.Model([first, second], outputs)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("names", [("input_1", "input_2"), ("input_1", "mask"), ("mask", "input_1")])
+def test_inputs_with_numbers_for_names_are_checked_and_cast_by_name_as_in_keras(
+    names: tuple[str, str], workers: int
+) -> None:
+    model = numbered("float16", "float32", names=names)
+
+    def function(i: int) -> Any:
+        return {names[1]: np.float64([1.0001, 2, i]), names[0]: np.float64([3, i])}
+
+    batch = {name: np.stack([function(i)[name] for i in range(3)]) for name in names}
+    expected = model.predict(batch, verbose=0)
+    assert expected[0, 2] == np.float32(1.0001)
+    np.testing.assert_array_equal(predicted(model, function, workers), expected)
+
+
+def test_inputs_without_names_are_asked_for_by_those_of_their_layers() -> None:
+    first, second = keras.Input((1,)), keras.Input((1,))
+    model = keras.Model([first, second], first * 10 - second)
+    names = [layer.name for layer in model.layers[:2]]
+
+    def function(i: int) -> Any:
+        return {names[1]: np.float32([i]), "more": "text", names[0]: np.float32([1])}
+
+    assert predicted(model, function, 0) == [[10], [9], [8]]
+    wrong = {"a": np.float32([1]), "b": np.float32([2])}
+    with (
+        ringfeed.Predictor(model, preprocess=lambda i: wrong, workers=0) as predictor,
+        pytest.raises(ringfeed.SampleMismatch, match=rf"2 inputs \({names[0]}, {names[1]}\).*\(a, b\)"),
+    ):
+        predictor.predict([0], verbose=0)
+    assert predicted(model, lambda i: (np.float32([1]), np.float32([i])), 0) == [[10], [9], [8]]
+
+
+def test_inputs_of_one_name_are_taken_by_those_of_the_arguments_else_in_a_tuple() -> None:
+    specs = [tf.TensorSpec([None, 1], name="x")] * 2
+    declared = tf.function(two, input_signature=specs)
+    listed = tf.function(lambda pair: two(*pair), input_signature=[specs])
+
+    def function(i: int) -> Any:
+        return {"b": np.float32([i]), "a": np.float32([i + 1])}
+
+    assert predicted(declared, function, 0) == [[10], [21], [32]]
+    assert predicted(listed, lambda i: (np.float32([i + 1]), np.float32([i])), 0) == [[10], [21], [32]]
+    with (
+        ringfeed.Predictor(listed, preprocess=lambda i: {"x": [1.0], "y": [2.0]}, workers=0) as predictor,
+        pytest.raises(ringfeed.SampleMismatch, match=r"several inputs.*'x'.*tuple"),
+    ):
+        predictor.predict([0], verbose=0)
+
+
+def test_a_saved_model_whose_names_were_lost_takes_samples_in_the_order_of_their_keys_alone(tmp_path: Any) -> None:
+    a, b = keras.Input((1,), name="a"), keras.Input((1,), name="b")
+    tf.saved_model.save(keras.Model({"a": a, "b": b}, a * 10 + b), str(tmp_path))
+
+    def function(i: int) -> Any:
+        return {"a": np.float32([i + 1]), "b": np.float32([i])}
+
+    outputs = np.ravel(predicted(str(tmp_path), function, 0))
+    assert outputs.tolist() == [10, 21, 32]
+    with (
+        ringfeed.Predictor(str(tmp_path), preprocess=lambda i: dict([*function(i).items()][::-1]), workers=0) as other,
+        pytest.raises(ringfeed.SampleMismatch, match=r"2 inputs \(inputs, inputs_1\).*\(b, a\)"),
+    ):
+        other.predict([0], verbose=0)

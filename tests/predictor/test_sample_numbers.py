@@ -111,6 +111,42 @@ def test_floats_become_those_of_the_model_and_never_infinite(floats) -> None:
     assert np.isnan(no_number).all()
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_model_with_a_predict_step_of_its_own_gets_floats_as_keras_casts_them(workers: int) -> None:
+    class Model(keras.Model):
+        def predict_step(self, data: Any) -> Any:
+            x = data[0] if isinstance(data, tuple) else data
+            return x["a"] * 3, tf.cast(x["n"], tf.int64)
+
+    items = [{"a": dtype([0.1, index]), "n": np.int64([2**40])} for index, dtype in enumerate((np.float64, np.float32))]
+    batch = {"a": np.stack([item["a"] for item in items]), "n": np.stack([item["n"] for item in items])}
+    for floatx in ("float32", "float64"):
+        keras.config.set_floatx(floatx)
+        try:
+            model = Model()
+            expected, counts = model.predict(batch, verbose=0)
+            with ringfeed.Predictor(model, preprocess=given, workers=workers) as predictor:
+                outputs, numbers = predictor.predict(items, verbose=0)
+        finally:
+            keras.config.set_floatx("float32")
+        assert outputs.dtype == expected.dtype == floatx
+        np.testing.assert_array_equal(outputs, expected)
+        assert numbers.tolist() == counts.tolist()
+
+
+def test_tensors_of_pytorch_are_samples_and_items_whatever_their_dtype(identity, floats) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    numbers = [[0.5], [3.140625], [-(2.0**100)]]
+    for dtype in (torch.bfloat16, torch.float32, torch.float64):
+        rows = torch.tensor(numbers, dtype=dtype, requires_grad=True)
+        assert np.stack(identity.predict(rows)).tolist() == numbers
+        assert np.stack(floats.predict(rows)).tolist() == numbers
+    with ringfeed.Predictor(
+        as_doubles, preprocess=lambda i: torch.tensor(numbers[i], dtype=torch.bfloat16), workers=0
+    ) as predictor:
+        assert predictor.predict(range(3)).tolist() == numbers
+
+
 @pytest.mark.parametrize(
     ("spec", "items", "expected"),
     [

@@ -55,6 +55,14 @@ def test_a_quota_of_version_1_is_read(
     assert cpu_quota(tmp_path / "root", groups) == cores
 
 
+@pytest.mark.parametrize("line", ["", "nonsense", "0:", "::", "4:cpu", "7:name=systemd:/x", "3:memory:/\udcff"])
+@pytest.mark.parametrize("name", ["app", "a b", "\r\x0b\x85", "\udcff", "end\u2028"])
+def test_odd_lines_and_names_of_groups_are_in_nobodys_way(line: str, name: str, tmp_path: pathlib.Path) -> None:
+    write(tmp_path / "root" / name / "cpu.max", "50000 100000")
+    (tmp_path / "own").write_bytes(os.fsencode(f"{line}\n0::/{name}\n{line}\n"))
+    assert cpu_quota(tmp_path / "root", tmp_path / "own") == 0.5
+
+
 def test_the_least_quota_of_a_group_and_its_parents_counts(tmp_path: pathlib.Path) -> None:
     root = tmp_path / "root"
     write(root / "pod/cpu.max", "150000 100000")

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 import ringfeed
-from pipelines import running
+from pipelines import running, wanted_of
 from ringfeed.failures import Failure, RemoteTraceback, RemoteValue, raised, rebuilt
+from ringfeed.sample_spec import Wanted
 from ringfeed.worker_answers import packed_failure, unpacked_failure
 from ringfeed.workers import preprocess_error, shorten
 
@@ -315,6 +316,62 @@ def test_the_errors_of_items_carry_what_was_raised_in_the_worker() -> None:
     assert "UnreadableItem" in str(by_index[7])
     assert "whose repr raises RuntimeError" in str(by_index[7])
     assert "no pickle" in str(by_index[11])
+
+
+TEXTS = {
+    "Cyrillic": "\u043e\u0448\u0438\u0431\u043a\u0430 ",
+    "Chinese": "\u9519\u8bef",
+    "emoji": "\U0001f4a5",
+    "colours of a terminal": "\x1b[31m",
+    "control characters": "\x00\x01\x7f",
+    "quotes and backslashes": '"\\',
+    "ends of lines": "\n",
+    "surrogates": "\udcff\ud83d",
+}
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_the_exception_comes_back_however_long_its_text_is_and_of_whatever_letters(text: str) -> None:
+    lengths = (10, 500, 1_000, 1_900, 3_900, 5_000, 30_000)
+
+    def decode(item: int) -> np.ndarray:
+        if item:
+            raise ValueError("the start", text * (lengths[item - 1] // len(text)), item)
+        return np.zeros(3, np.float32)
+
+    def fill(item: int, out: np.ndarray) -> None:
+        decode(item)
+
+    for function, wanted in ((decode, Wanted(None)), (fill, wanted_of((3,)))):
+        with running(function, wanted=wanted) as run:
+            results, failures = run(range(len(lengths) + 1))
+        assert sorted(results) == [0]
+        assert sorted(failure.index for failure in failures) == [*range(1, len(lengths) + 1)]
+        for failure in failures:
+            cause = failure.__cause__
+            assert type(cause) is ValueError
+            start, long, end = cause.args
+            assert (start, end) == ("the start", failure.index)
+            sent = text * (lengths[failure.index - 1] // len(text))
+            assert long == sent or (isinstance(long, RemoteValue) and lengths[failure.index - 1] > 500)
+            assert isinstance(cause.__cause__, RemoteTraceback)
+            assert str(cause.__cause__).rstrip().endswith(f', {failure.index})\n"""')
+            assert f", {failure.index})" in str(failure)[-20:]
+
+
+def test_a_class_with_a_name_without_end_breaks_nothing() -> None:
+    def decode(item: int) -> np.ndarray:
+        if item != 1:
+            name = ("\u043e", "", "\x01")[item] * 600_000
+            raise type(name, (KeyError,), {})("here", [0.1 + 0.2] * 240)
+        return np.zeros(3, np.float32)
+
+    with running(decode) as run:
+        before = run.pool.process_ids
+        results, failures = run(range(3))
+        assert run.pool.process_ids == before
+    assert sorted(results) == [1]
+    assert [type(failure.__cause__).__mro__[1] for failure in failures] == [KeyError, KeyError]
 
 
 def test_a_first_item_that_cannot_be_sent_or_named_is_that_items_error() -> None:

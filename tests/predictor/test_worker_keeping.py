@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import collections
+import re
+import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from pipelines import Run, running
+from ringfeed import stall
 from ringfeed.nest import put_together
 from ringfeed.sample_spec import Wanted
-from support import wait_until
+from support import in_thread, wait_until
 
 COUNT = 400
 """More than the ring of rows and the task rings hold."""
@@ -185,6 +190,75 @@ def test_a_function_that_keeps_out_stops_nothing_and_spoils_no_row(make, batch_s
         results, failures = run(range(COUNT), batch_size=batch_size)
     assert not failures
     assert {index: set(row.tolist()) for index, row in results.items()} == {n: {n} for n in range(COUNT)}
+
+
+PICTURE = {"0": ((64, 64, 3), "float32")}
+"""As many bytes as whole pages: rings have no more slots than they are meant to."""
+
+
+def meet(folder: Path, item: int, workers: int) -> None:
+    """Wait for the other workers, each of which has taken an item: so each gets one of as many."""
+    (folder / str(item)).touch()
+    first = item // workers * workers
+    wait_until(lambda: all((folder / str(other)).exists() for other in range(first, first + workers)))
+
+
+@pytest.mark.parametrize("slots", [None, 1])
+def test_more_workers_than_a_batch_has_rows_that_all_begin_to_keep_out_stop_nothing(tmp_path, slots) -> None:
+    """Each keeps the slot in which it began to, so there are slots for that beside those in work."""
+    kept: list[np.ndarray] = []
+
+    def write(item: int, out: np.ndarray) -> None:
+        out[...] = item
+        if item < 18:
+            meet(tmp_path, item, 6)
+        if item >= 12:
+            kept.append(out)
+
+    with filling(write, PICTURE, workers=6, batch_size=1, slots=slots) as run:
+        results, failures = run(range(60), batch_size=1)
+    assert not failures
+    assert {index: set(row.flat) for index, row in results.items()} == {n: {n} for n in range(60)}
+
+
+def test_all_workers_are_at_work_at_once_though_batches_are_smaller(tmp_path) -> None:
+    def write(item: int, out: np.ndarray) -> None:
+        meet(tmp_path, item, 8)
+        out[...] = item
+
+    with filling(write, PICTURE, workers=8, batch_size=1) as run:
+        results, failures = run(range(16), batch_size=1)
+    assert not failures
+    assert {index: set(row.flat) for index, row in results.items()} == {n: {n} for n in range(16)}
+
+
+def test_where_the_model_keeps_all_slots_that_workers_leave_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stall, "STALL_SECONDS", 0.0)
+    monkeypatch.setattr(stall, "GARBAGE_SECONDS", 0.0)
+    kept_there: list[np.ndarray] = []
+    kept_here: list[np.ndarray] = []
+
+    def write(item: int, out: np.ndarray) -> None:
+        out[...] = item
+        if item > 0:
+            kept_there.append(out)
+
+    def model(batch: Any, template: Any) -> np.ndarray:
+        kept_here.append(batch["0"])
+        return np.array(batch["0"])
+
+    with filling(write, workers=2, batch_size=1, model=model) as run, warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with in_thread(run, range(100), batch_size=1) as call:
+            wait_until(lambda: said)
+            kept_here.clear()
+            while not call.done():
+                time.sleep(0.001)
+                kept_here.clear()
+    text = str(said[0].message)
+    assert re.search("[67] by batches, arrays or views of this process, [12] by claims of other processes", text)
+    assert "`out.copy()`" in text
+    assert len(call.result()[0]) == 100
 
 
 def test_failed_items_whose_exceptions_keep_out_stop_nothing() -> None:

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import os
+import pathlib
 import resource
+import signal
 from typing import Any
 
 import numpy as np
 import pytest
 
+import ringfeed.pipeline
 from pipelines import running, wanted_of
 from ringfeed import memory_files
 from ringfeed.errors import RingFeedError
-from ringfeed.worker_orders import Probe
-from support import run_program, wait_until
+from ringfeed.items import SpillFile
+from ringfeed.ring import Ring
+from ringfeed.sample_spec import choose_layout, fields_spec
+from ringfeed.worker_main import FAILURE_BYTES
+from ringfeed.worker_orders import Open, Probe
+from ringfeed.workers import WorkerPool
+from support import is_gone, run_program, wait_until
 
 
 def row(item: int) -> np.ndarray:
@@ -56,6 +65,51 @@ def test_a_worker_that_cannot_open_what_it_is_sent_says_so_instead_of_being_repl
             run(range(10))
 
 
+def joined_by_all(ring: Ring) -> list[Ring]:
+    """Open a ring again and again, until it takes no more participants."""
+    joined = []
+    while True:
+        try:
+            joined.append(Ring.attach_descriptor(os.dup(ring.descriptor), ring.name))
+        except RingFeedError as error:
+            if "every participant entry is in use" not in str(error):
+                raise
+            return joined
+
+
+def test_a_worker_that_finds_no_place_in_the_rings_says_so_instead_of_being_replaced_for_ever() -> None:
+    with running(row, workers=1) as run:
+        run(range(10))
+        pid, rows = run.pool.process_ids[0], run.pipeline.rows
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: is_gone(pid))
+        rows.recover()
+        joined = joined_by_all(rows)  # also into the place of the dead one
+        try:
+            with pytest.raises(RingFeedError, match=r"(?s)could not open the rings.*every participant entry"):
+                run(range(10))
+        finally:
+            for ring in joined:
+                ring.close()
+
+
+@pytest.mark.parametrize("workers", [1, 512, 600])
+def test_the_rings_have_a_place_for_each_worker_and_for_those_that_replace_them(workers: int) -> None:
+    ring = ringfeed.pipeline._nameless("rows", {"x": ((), "int64")}, 64, workers)
+    joined = [ring]
+    try:
+        joined += joined_by_all(ring)
+        assert len(joined) > 2 * workers
+    finally:
+        for handle in joined:
+            handle.close()
+
+
+def test_more_workers_than_rings_have_places_for_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"4001 worker processes.*at most 4000"):
+        WorkerPool(row, 4001)
+
+
 def test_a_named_tuple_of_the_main_module_is_known_on_both_sides() -> None:
     body = """
     import collections
@@ -93,3 +147,62 @@ def test_descriptors_of_a_worker_do_not_add_up() -> None:
             assert len(counts) == 1
             assert first in (None, *counts)
             first = next(iter(counts))
+
+
+def row_of_the_process(item: tuple[int, str | None]) -> np.ndarray:
+    """Return the process id, as often as the item says; with a folder, say so there and wait for a word."""
+    import pathlib
+    import time
+
+    size, folder = item
+    if folder is not None:
+        pathlib.Path(folder, "entered").write_text(str(os.getpid()))
+        while not pathlib.Path(folder, "go").exists():
+            time.sleep(0.001)
+    return np.full(size, os.getpid(), np.int64)
+
+
+def descriptors_of(process_id: int) -> list[str]:
+    folder = f"/proc/{process_id}/fd"
+    return sorted(os.readlink(f"{folder}/{name}").partition(":")[0] for name in os.listdir(folder))
+
+
+def test_a_worker_keeps_nothing_of_orders_that_were_overtaken_while_it_was_busy(tmp_path: pathlib.Path) -> None:
+    with running(row_of_the_process) as run:
+        while len({int(row[0]) for row in run([(10, None)] * 50)[0].values()}) < 2:
+            pass
+        before = {pid: descriptors_of(pid) for pid in run.pool.process_ids}
+        abandoned = run.chunks([*[(10, None)] * 32, (10, str(tmp_path)), *[(10, None)] * 5])
+        next(abandoned)
+        busy = int(wait_until(lambda: (tmp_path / "entered").exists() and (tmp_path / "entered").read_text()))
+        abandoned.close()
+        for size in range(11, 15):
+            assert {int(row[0]) for row in run([(size, None)] * 5)[0].values()} == set(run.pool.process_ids) - {busy}
+        (tmp_path / "go").touch()
+        while busy not in {int(row[0]) for row in run([(14, None)] * 50)[0].values()}:
+            pass
+        assert {pid: descriptors_of(pid) for pid in run.pool.process_ids} == before
+
+
+def test_a_ready_worker_that_cannot_attach_to_the_rings_says_so_instead_of_being_replaced_for_ever() -> None:
+    wanted = wanted_of((4,))
+    layout = choose_layout(wanted, None)
+    message, failure = ({name: ((FAILURE_BYTES,), "uint8")} for name in ("message", "failure"))
+    pool = WorkerPool(lambda item: np.zeros(4, np.float32), 2)
+    with (
+        contextlib.closing(pool),
+        contextlib.closing(SpillFile()) as spill,
+        Ring.create_nameless(message, 8, participants=2) as tasks,  # of us and one of the two
+        Ring.create_nameless(fields_spec(layout), 8) as rows,
+        Ring.create_nameless(failure, 8) as failures,
+    ):
+        wait_until(lambda: pool.mend() or all(worker.ready for worker in pool._processes))
+        pool.open(Open(layout, wanted), [tasks], rows, failures, spill.descriptor)
+
+        def mend_until_five_died() -> None:
+            died = 0
+            while died < 5:
+                died += pool.mend()
+
+        with pytest.raises(RingFeedError, match=r"could not open the rings(?s:.*)participant"):
+            mend_until_five_died()

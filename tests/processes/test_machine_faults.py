@@ -335,6 +335,24 @@ def test_a_shared_memory_without_a_limit_of_its_own_takes_rings_and_refuses_what
     assert "ok  /dev/shm: no limit of its own (tmpfs of size=0): what memory there is limits rings" in lines
 
 
+def test_a_mount_without_a_source_or_with_an_odd_name_is_in_nobodys_way():
+    source = """
+        import ctypes
+        mount = ctypes.CDLL(None, use_errno=True).mount
+        for name in ("plain", "two\\r\\x0blines", "\\udcff"):
+            folder = os.fsencode(f"/dev/shm/{name}")
+            os.mkdir(folder)
+            assert mount(b"", folder, b"tmpfs", 0, None) == 0, os.strerror(ctypes.get_errno())
+        with open("/proc/self/mountinfo", "rb") as file:
+            print(sum(b" - tmpfs  rw" in line for line in file.read().split(b"\\n")))
+        with create("named", 2) as ring:
+            print(ring.slots)
+        with ringfeed.Ring.create_nameless({"x": ((MIB,), "uint8")}, 2) as ring:
+            print(ring.slots)
+        """
+    assert run_with_own_shm("size=64m", source) == ["3", "2", "2"]
+
+
 @pytest.fixture
 def control_group():
     """A control group of 64 MB; the test is skipped where this process may not make one."""

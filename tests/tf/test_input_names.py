@@ -155,9 +155,34 @@ def test_names_that_keras_and_tensorflow_make_up_are_none(tmp_path: Path) -> Non
         runner = ModelRunner(form)
         assert runner.input_names == [None, None]
         np.testing.assert_array_equal(runner((HUNDREDS, ONES)), DIFFERENCE)
-        np.testing.assert_array_equal(runner({"zz": HUNDREDS, "a": ONES}), DIFFERENCE)  # in its own order
+        orders = [("zz", "a"), ("input_2", "input_1"), ("a", "zz")]
+        if form == tmp_path / "saved":  # what TensorFlow numbered may have had names, in the order of these
+            np.testing.assert_array_equal(runner(dict(zip(orders.pop(), (HUNDREDS, ONES), strict=True))), DIFFERENCE)
+        for names in orders:  # equal dicts would get other answers
+            with pytest.raises(ValueError, match=rf"takes inputs in the structure .*{names[0]}.*Missing"):
+                runner(dict(zip(names, (HUNDREDS, ONES), strict=True)))
     assert ModelRunner(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])).input_names == [None]
     assert ModelRunner(keras.Sequential([keras.Input((3,), name="x"), keras.layers.Dense(2)])).input_names == ["x"]
+
+
+def test_inputs_without_names_have_those_of_their_layers() -> None:
+    model = unnamed_keras_model()
+    first, second = (layer.name for layer in model.layers[:2])
+    runner = ModelRunner(model)
+    for given in ({first: HUNDREDS, second: ONES}, {second: ONES, "more": ONES, first: HUNDREDS}):
+        np.testing.assert_array_equal(runner(given), DIFFERENCE)
+    with pytest.raises(ValueError, match=rf"'{first}', '{second}'.*'a'.*Missing: '{first}', '{second}'"):
+        runner({"b": HUNDREDS, "a": ONES})
+    with pytest.raises(ValueError, match=rf"Missing: '{second}'"):
+        runner({first: HUNDREDS, "a": ONES})
+
+
+def test_inputs_of_which_no_one_has_a_name_are_given_a_mapping_in_its_own_order() -> None:
+    spec = tf.TensorSpec([None, 3])
+    runner = ModelRunner(tf.function(lambda pair: pair[0] - pair[1], input_signature=[[spec, spec]]))
+    for names in ("zz", "a"), ("a", "zz"):
+        given = dict(zip(names, (HUNDREDS, ONES), strict=True))
+        np.testing.assert_array_equal(runner(given), DIFFERENCE)
 
 
 def test_a_model_that_does_not_say_its_inputs_has_no_names() -> None:
@@ -214,3 +239,20 @@ def test_a_tf_function_of_one_declared_dict_is_called_by_its_keys() -> None:
     runner = ModelRunner(tf.function(lambda values: values["mean"] - values["image"], input_signature=signature))
     assert runner.input_names == ["image", "mean"]
     np.testing.assert_array_equal(runner({"extra": ONES, "image": ONES, "mean": HUNDREDS}), DIFFERENCE)
+
+
+def test_specs_of_one_name_leave_the_inputs_the_names_of_the_arguments() -> None:
+    runner = ModelRunner(tf.function(difference, input_signature=named_specs("x", "x")))
+    assert runner.input_names == ["mean", "image"]
+    np.testing.assert_array_equal(runner({"image": ONES, "mean": HUNDREDS}), DIFFERENCE)
+    np.testing.assert_array_equal(runner((HUNDREDS, ONES)), DIFFERENCE)
+    with pytest.raises(ValueError, match="Missing: 'image'"):
+        runner({"x": ONES, "mean": HUNDREDS})
+
+
+def test_inputs_of_one_name_in_a_list_are_taken_by_position_alone() -> None:
+    runner = ModelRunner(tf.function(lambda pair: pair[0] - pair[1], input_signature=[named_specs("x", "x")]))
+    np.testing.assert_array_equal(runner((HUNDREDS, ONES)), DIFFERENCE)
+    for given in ({"x": ONES}, {"x": ONES, "y": HUNDREDS}):
+        with pytest.raises(ValueError, match=r"several inputs.*'x'.*tuple"):
+            runner(given)

@@ -1,5 +1,6 @@
 """How much memory is left, as the kernel's files say it; the files here are written by the tests, but for the first."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ class Machine:
 
     def write(self, file, text):
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
+        file.write_bytes(os.fsencode(text))
 
     def meminfo(self, available, swap=0):
         self.write(
@@ -153,6 +154,64 @@ def test_groups_of_other_controllers_and_damaged_numbers_do_not_count(machine):
     machine.mount(1, group="/a")
     machine.group("a", memory__limit_in_bytes="??", memory__usage_in_bytes=0)
     assert machine.room().limit == "the machine"
+
+
+ODD_MOUNTS = {
+    "a source without a name": "40 23 0:30 / /tmp/x rw,relatime - tmpfs  rw",
+    "optional fields": "40 23 0:30 / /tmp/x rw,relatime shared:1 master:2 propagate_from:3 unbindable - tmpfs none rw",
+    "no options": "40 23 0:30 / /tmp/x rw - tmpfs none ",
+    "a source with blanks": "40 23 0:30 / /tmp/x rw - fuse a\\040b rw",
+    "ends of lines in a name": "40 23 0:30 / /tmp/\rx\x0b\x0c\x1c\x85\u2028 rw - tmpfs none rw",
+    "bytes that are no text": "40 23 0:30 / /tmp/\udcff rw - tmpfs \udcfe rw",
+    "an empty line": "",
+    "no separator": "40 23 0:30 / /tmp/x rw",
+    "nothing behind the separator": "40 23 0:30 / /tmp/x rw - ",
+    "a kind alone": "40 23 0:30 / /tmp/x rw - cgroup2",
+    "too few fields": "40 23 - cgroup2 none rw",
+}
+
+
+@pytest.mark.parametrize("line", ODD_MOUNTS.values(), ids=ODD_MOUNTS)
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_mount_whose_line_is_odd_is_passed_over(machine, version, line):
+    machine.mount(version, group="/a")
+    file = machine.proc / "self" / "mountinfo"
+    machine.write(file, f"{line}\n{os.fsdecode(file.read_bytes())}{line}\n")
+    names = ("memory__max", "memory__current") if version == 2 else ("memory__limit_in_bytes", "memory__usage_in_bytes")
+    where = machine.group("a", **dict(zip(names, (GIB, 0), strict=True)))
+    assert machine.room() == Room(GIB, where)
+
+
+def test_control_groups_mounted_without_a_source_are_read(machine):
+    machine.write(machine.proc / "self" / "mountinfo", f"31 23 0:28 / {machine.groups} rw - cgroup2  rw\n")
+    where = machine.group(".", memory__max=GIB, memory__current=0)
+    assert machine.room() == Room(GIB, where)
+
+
+@pytest.mark.parametrize("name", ["a b", "tab\there", "b\\134", "#1", "\r\x0b\x85", "\udcff", "end\u2028"])
+def test_a_group_is_found_where_names_are_odd(tmp_path, name):
+    machine = Machine(tmp_path / name)
+    escaped = (
+        str(machine.groups).replace("\\", "\\134").replace(" ", "\\040").replace("\t", "\\011").replace("#", "\\043")
+    )
+    machine.write(machine.proc / "self" / "cgroup", f"0::/{name}\n")
+    machine.write(machine.proc / "self" / "mountinfo", f"31 23 0:28 / {escaped} rw - cgroup2 none rw\n")
+    where = machine.group(name, memory__max=GIB, memory__current=0)
+    assert machine.room() == Room(GIB, where)
+
+
+@pytest.mark.parametrize("line", ["", "nonsense", "0:", "::", "7:name=systemd:/x", "3:memory"])
+def test_a_line_of_a_group_that_is_odd_is_passed_over(machine, line):
+    machine.mount(2, group="/a")
+    machine.write(machine.proc / "self" / "cgroup", f"{line}\n0::/a\n{line}\n")
+    where = machine.group("a", memory__max=GIB, memory__current=0)
+    assert machine.room() == Room(GIB, where)
+
+
+@pytest.mark.parametrize("line", ["", "  ", "MemTotal", "MemFree: many kB", ":"])
+def test_a_line_of_numbers_that_is_odd_is_passed_over(machine, line):
+    machine.write(machine.proc / "meminfo", f"{line}\nMemAvailable: {GIB // 1024} kB\n{line}\n")
+    assert machine.room() == Room(GIB, "the machine")
 
 
 def test_a_kernel_that_tells_nothing_sets_no_limit(tmp_path):

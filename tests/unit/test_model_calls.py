@@ -1,4 +1,4 @@
-"""`ringfeed.model_calls`: what an error common to all rows costs, who is blamed, and which rows a call has."""
+"""`ringfeed.model_calls`: who is blamed for an error, what finding it out costs, and which rows a call has."""
 
 from __future__ import annotations
 
@@ -31,29 +31,53 @@ def run(why, rows=64):
     return calls, answers, failures
 
 
-@pytest.mark.parametrize("rows", [8, 9, 64, 100])
-def test_an_error_of_all_rows_costs_few_calls_and_names_each_item(rows):
+@pytest.mark.parametrize("rows", [1, 2, 8, 9, 64, 100])
+def test_an_error_of_all_rows_costs_a_call_a_row_and_few_more_and_names_each_item(rows):
     def broken(_):
         raise RuntimeError("the session is broken")
 
     calls, answers, failures = run(broken, rows)
-    assert len(calls) <= 2 * np.log2(rows) + 4
+    assert len(calls) <= rows + np.log2(rows) + 4
     assert not answers
     assert sorted(failures) == list(range(rows))
     assert all(f"item {number}" in text and "broken" in text for number, text in failures.items())
 
 
-@pytest.mark.parametrize("bad", [{0}, {63}, set(range(63)), {n for n in range(64) if n % 3}, set(range(64))])
-def test_rows_that_are_right_have_results_whichever_others_fail(bad):
+@pytest.mark.parametrize("bad", [{0}, {63}, {40, 41}, set(range(64)), set(range(10, 64))])
+def test_the_first_failure_is_that_of_the_first_bad_row_and_costs_few_calls(bad):
+    calls = []
+
+    def call_model(given):
+        calls.append(given["x"].tolist())
+        if bad.intersection(calls[-1]):
+            raise ValueError("one of them is refused")
+        return given["x"]
+
+    model_calls = ModelCalls(call_model, 64, False)
+    chunks = (chunk for n in range(64) for chunk in model_calls.add_row({"x": np.array([n])}, n, n))
+    failure = next(chunk.failures[0] for chunk in chunks if chunk.failures)
+    assert failure.index == min(bad)
+    assert len(calls) <= 2 * np.log2(64) + 1
+
+
+BAD = [{0}, {63}, {3, 6}, set(range(63)), {n for n in range(64) if n % 3}, {n for n in range(64) if n not in (3, 6)}]
+
+
+@pytest.mark.parametrize("bad", [*BAD, set(range(64))])
+@pytest.mark.parametrize("rows", [8, 64])
+@pytest.mark.parametrize("says_which", [True, False])
+def test_a_row_has_the_error_over_itself_alone_and_others_have_results(bad, rows, says_which):
     def unlucky(numbers):
         for number in numbers.tolist():
             if number in bad:
-                raise ValueError(f"{number} is refused")
+                raise ValueError(f"{number if says_which else 'a row'} is refused")
 
-    _, answers, failures = run(unlucky)
-    assert answers == {number: 2 * number for number in range(64) if number not in bad}
+    calls, answers, failures = run(unlucky, rows)
+    bad = bad & set(range(rows))
+    assert answers == {number: 2 * number for number in range(rows) if number not in bad}
     assert set(failures) == bad
-    assert all(f"{number} is refused" in text for number, text in failures.items())
+    assert all([number] in calls for number in bad)
+    assert all(f"{number if says_which else 'a row'} is refused" in text for number, text in failures.items())
 
 
 class Taken(dict):

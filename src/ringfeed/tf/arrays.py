@@ -11,11 +11,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import ml_dtypes
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
+from ..torch_arrays import array_from_torch, is_torch_tensor
 from .handover import aligned_copy
 from .structure import pack_inputs
 
@@ -163,22 +162,7 @@ def _standard(leaf: Any) -> Any:
     package = _package(leaf)
     if (package == "pandas" and hasattr(leaf, "iloc")) or _is_scipy_sparse(leaf):
         return leaf
-    return _from_torch(leaf) if hasattr(leaf, "detach") and "torch" in sys.modules else np.asarray(leaf)
-
-
-def _from_torch(tensor: Any) -> npt.NDArray[Any]:
-    """Return a PyTorch tensor as an array, over its own memory where that is the host's."""
-    torch = sys.modules["torch"]
-    tensor = tensor.detach().cpu()
-    if tensor.layout is not torch.strided:
-        tensor = tensor.to_dense()
-    tensor = tensor.resolve_conj().resolve_neg()
-    name = str(tensor.dtype).partition(".")[2]
-    if not (name.startswith("float8") or name == "bfloat16"):
-        return np.asarray(tensor)
-    bits = {1: torch.uint8, 2: torch.int16}[tensor.element_size()]  # NumPy has no such dtype of its own
-    array: npt.NDArray[Any] = tensor.view(bits).numpy().view(getattr(ml_dtypes, name))
-    return array
+    return array_from_torch(leaf) if is_torch_tensor(leaf) else np.asarray(leaf)
 
 
 def _sliceable(matrix: Any) -> Any:

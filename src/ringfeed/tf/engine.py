@@ -114,7 +114,9 @@ class Engine(EngineLife):
         batches are padded, give two that differ, or more: it is then found out on them whether the model mixes rows.
     same_model : bool
         Engines on one ring share its requests, so they are of one model: an engine whose model's name, inputs, outputs
-        or weights differ from those of one that serves already is refused. False says that both may answer.
+        or weights differ from those of one that serves already is refused. Weights are a Keras model's; else variables
+        that are read and not changed, and the arrays and numbers that a function was made with; not tables. False says
+        that both may answer.
     error_detail : "full" or "short"
         What clients are told when the model raises: its text, up to 1,000 characters, which may show its internals; or
         the exception's type and a number under which the log of this process has the text.
@@ -292,7 +294,7 @@ class Engine(EngineLife):
         every_size = self._sizes if self._compile_all and self._sizes else None
         try_sizes(self._replicas, every_size or (1, self.policy.max_batch_size), self.ring.name)
         specs = self._made_up.element.specs(None, cut=False)
-        self._identity = identity_of(self._replicas[0].form, outputs, specs)
+        self._identity = identity_of(self._replicas[0].form, outputs, specs, self._replicas[0].concrete)
         return outputs
 
     def _open_pool(self, outputs: OutputSpec) -> None:

@@ -114,6 +114,9 @@ class ModelForm:
         Names and structure of the inputs, also where their shapes are not known.
     origin : str
         Where it comes from, for people.
+    fit : callable or None
+        Takes a batch in memory and returns it in dtypes that `step` takes. Raises `NumbersChange` where numbers would
+        become others. None where `step` takes all.
     """
 
     name: str
@@ -124,6 +127,7 @@ class ModelForm:
     owner: Any = None
     inputs: ModelInputs | None = None
     origin: str = ""
+    fit: Callable[[Any], Any] | None = None
 
     @property
     def input_names(self) -> list[str | None] | None:

@@ -5,15 +5,15 @@ It may not know of Keras, of files or of rings.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from .call_arguments import Arguments
+from .declared_dtypes import DeclaredDtypes
 from .forms import ModelForm, ModelInputs, leaf_names, specs_of
-from .structure import fit_structure, is_invented, unpack_inputs
+from .structure import fit_structure, is_invented, natural, pack_inputs, repeated, unpack_inputs
 
 
 def function_form(function: Any, name: str, owner: Any, order: Sequence[str | None] | None = None) -> ModelForm:
@@ -48,32 +48,46 @@ def function_form(function: Any, name: str, owner: Any, order: Sequence[str | No
     has_order = not (keywords and isinstance(expected, dict))
     several = not getattr(function, "input_signature", None) and len(getattr(function, "concrete_functions", ())) > 1
 
-    def step(data: Any) -> Any:
+    specs = tf.nest.flatten(expected)
+    dtypes = DeclaredDtypes(specs, names, f"model {name!r}")
+
+    def arranged(data: Any) -> Any:
         inputs = unpack_inputs(data)
         if not has_order and not isinstance(inputs, Mapping):
             listed = ", ".join(map(repr, names))
             raise ValueError(f"model {name!r} takes its inputs by name alone: {listed}. Give a dict of them.")
-        inputs = fit_structure(inputs, expected, f"model {name!r}", names)
-        if several and any(map(_is_freer, tf.nest.flatten(inputs), tf.nest.flatten(expected))):
+        return fit_structure(inputs, expected, f"model {name!r}", names)
+
+    def fit(data: Any) -> Any:
+        if dtypes.take_all(tf.nest.flatten(data)):
+            return data
+        inputs = arranged(data)
+        return pack_inputs(_repacked(inputs, dtypes.fit(tf.nest.flatten(inputs))))
+
+    def step(data: Any) -> Any:
+        inputs = arranged(data)
+        leaves = tf.nest.flatten(inputs)
+        if several and any(map(_is_freer, leaves, specs)):
             raise ValueError(
                 f"model {name!r} was saved with a function for each of several shapes: which one is called can not be "
                 "told for a free number of rows. Save it with an input_signature whose axis 0 is None."
             )
-        return call(tf.nest.map_structure(_cast, inputs, expected, check_types=False))
+        cast = [dtypes.cast(number, leaf) for number, leaf in enumerate(leaves)]  # here the fewest bytes have travelled
+        return call(_repacked(inputs, list(map(_of_declared_rows, cast, specs))))
 
-    return ModelForm(name, step, specs_of(expected), owner=owner, inputs=ModelInputs.of(expected, names))
+    return ModelForm(name, step, specs_of(expected), owner=owner, inputs=ModelInputs.of(expected, names), fit=fit)
 
 
-def _cast(value: Any, spec: Any) -> Any:
-    """Cast as Keras casts to an input's dtype; inside the function, so that the fewest bytes travel.
+def _repacked(nest: Any, leaves: list[Any]) -> Any:
+    return tf.nest.pack_sequence_as(nest, leaves) if tf.nest.is_nested(nest) else leaves[0]
+
+
+def _of_declared_rows(value: Any, spec: Any) -> Any:
+    """Have the graph look at the shape, where it leaves open what was declared as one length.
 
     A function that was declared for one number of rows may have computed with it. TensorFlow lets a tensor pass whose
-    number is free in the graph, and answers with wrong numbers; so the shape is looked at when the graph runs.
+    number is free in the graph, and answers with wrong numbers.
     """
-    if value is None or not isinstance(spec, tf.TensorSpec):
-        return value
-    if value.dtype != spec.dtype and tf.string not in (value.dtype, spec.dtype):
-        value = tf.cast(value, spec.dtype)
     return tf.ensure_shape(value, spec.shape) if _is_freer(value, spec) else value
 
 
@@ -98,6 +112,8 @@ def _with_positions(
     if len(expected) == 1:
         return expected[0], leaf_names(expected[0], arguments[0]), lambda inputs: function(inputs, **options)
     names = [name for each, argument in zip(expected, arguments, strict=True) for name in leaf_names(each, argument)]
+    if repeated(names) and len(names) == len(arguments) and None not in arguments:
+        names = list(arguments)  # of specs of one name: these differ
     return expected, names, lambda inputs: function(*inputs, **options)
 
 
@@ -105,7 +121,7 @@ def _with_keywords(
     function: Any, expected: dict[str, Any], order: Sequence[str | None] | None
 ) -> tuple[Any, list[str | None], _Call]:
     """Return how a signature is called: by name, and by position where it is known which is which."""
-    names = sorted(expected, key=_natural)
+    names = sorted(expected, key=natural)
     if len(names) == 1:
         return expected[names[0]], [names[0]], lambda inputs: _unnamed_outputs(function(**{names[0]: inputs}))
     ordered = [name for name in order or () if name is not None]
@@ -159,11 +175,6 @@ def flat_argument_names(function: Any) -> list[str | None]:
     if declared is None:
         return []
     return [getattr(spec, "name", None) for spec in tf.nest.flatten(declared[0])]
-
-
-def _natural(key: str) -> list[Any]:
-    """Sort inputs, inputs_1, ..., inputs_10 as they were flattened."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", key)]
 
 
 def _takes_training(function: Any) -> bool:

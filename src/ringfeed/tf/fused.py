@@ -61,7 +61,7 @@ def fuse(
         What the model is given: a nest of fields, and of `ringfeed.tf.TAGS`. A tuple or list means inputs, never
         ``(x, y)``. By default the fields that have the names of the model's inputs: of Keras inputs, of TensorSpecs
         and signatures, or of Python arguments. One field and one input belong together whatever they are called, and
-        inputs whose names Keras or TensorFlow made up ("keras_tensor_3", "inputs_1") are the fields in their order. A
+        inputs whose names Keras or TensorFlow made up ("input_layer_3", "inputs_1") are the fields in their order. A
         function of one argument that no field is named after gets a dict of all. Anything else is an error that lists
         fields and inputs.
     min_rows : int

@@ -6,24 +6,30 @@ It may not know of rings or engines.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from .forms import ModelForm
 from .output_spec import OutputSpec
+from .side_effects import changeable_inputs, unchanged_variables
 from .tuning_memory import architecture, fingerprint
 
 _MOST_BYTES = 64 * 2**20
 _SAMPLED_VALUES = 1024
 
 
-def identity_of(form: ModelForm, outputs: OutputSpec, inputs: Any) -> int:
+def identity_of(form: ModelForm, outputs: OutputSpec, inputs: Any, concrete: Any) -> int:
     """Return 64 bits, not 0, that are the same for engines of the same model.
 
-    The model's name, its architecture or code, what it takes and returns, and the values of a Keras model's weights
-    count: of weights of more than 64 MiB altogether, some values of each.
+    The model's name, its architecture or code, what it takes and returns, and the values of its weights count: of
+    weights of more than 64 MiB altogether, some values of each. Weights are those of a Keras model; of a SavedModel or
+    a function the variables that it reads and does not change, and the tensors, arrays and numbers that it was made
+    with.
 
     Parameters
     ----------
@@ -31,19 +37,70 @@ def identity_of(form: ModelForm, outputs: OutputSpec, inputs: Any) -> int:
     outputs : OutputSpec
     inputs : object
         What it takes of a record; its text counts.
+    concrete : tf.types.experimental.ConcreteFunction
+        What runs of it.
     """
     digest = hashlib.blake2b(digest_size=8)
     model = form.keras_model
     made_of = fingerprint(form) if model is None else _architecture_of(model)
     for text in (form.name, made_of, repr(outputs.fields), repr(inputs)):
         digest.update(text.encode())
-    weights = list(getattr(model, "weights", None) or ())
+    if model is not None:
+        for part in _digests(list(getattr(model, "weights", None) or ())):
+            digest.update(part)
+    else:  # in no order: that of captures differs from process to process, and each replica has its own
+        for part in sorted(_made_with(concrete)):
+            digest.update(part)
+    return int.from_bytes(digest.digest(), "little") or 1
+
+
+def _digests(weights: list[Any]) -> Iterator[bytes]:
     whole = sum(int(np.prod(weight.shape)) for weight in weights) * 4 <= _MOST_BYTES
     for weight in weights:
         values = np.ravel(np.asarray(weight))
         step = 1 if whole else max(len(values) // _SAMPLED_VALUES, 1)
-        digest.update(np.ascontiguousarray(values[::step]).tobytes())
-    return int.from_bytes(digest.digest(), "little") or 1
+        yield hashlib.blake2b(np.ascontiguousarray(values[::step]).tobytes()).digest()
+
+
+def _made_with(concrete: Any) -> set[bytes]:
+    """Return a digest of each variable that a function reads alone, and of each tensor and array that it keeps."""
+    try:
+        graph = concrete.graph.as_graph_def()
+    except ValueError:  # of more than 2 GB
+        return set()
+    kept = list(concrete.captured_inputs)
+    names = [tensor.name.split(":")[0] for tensor in concrete.inputs[len(concrete.inputs) - len(kept) :]]
+    changeable = changeable_inputs(graph)
+    each = [part for variable in concrete.variables for part in getattr(variable, "values", (variable,))]
+    variables = {id(part.handle): part for part in each}  # one that is distributed has a part on each device
+    found = []
+    for name, tensor in zip(names, kept, strict=True):
+        if tensor.dtype == tf.resource:
+            if id(tensor) in variables and name not in changeable:
+                found.append(variables[id(tensor)])
+        elif tensor.dtype not in (tf.variant, tf.string):
+            found.append(tensor)
+    found += filter(lambda value: value is not None, map(_value_of, unchanged_variables(graph)))
+    return {*_digests(found), *_constants_of(graph)}
+
+
+def _value_of(node: Any) -> Any:
+    """Return the value of a variable that a graph has by itself; None where it is not to be had."""
+    named = {key: node.attr[key].s.decode() for key in ("container", "shared_name")}
+    dtype, shape = tf.as_dtype(node.attr["dtype"].type), tf.TensorShape(node.attr["shape"].shape)
+    try:
+        return tf.raw_ops.ReadVariableOp(
+            resource=tf.raw_ops.VarHandleOp(dtype=dtype, shape=shape, **named), dtype=dtype
+        )
+    except tf.errors.OpError:
+        return None
+
+
+def _constants_of(graph: Any) -> Iterator[bytes]:
+    """Yield a digest of each array and number in a GraphDef; texts name layers, which Keras numbers anew."""
+    for node in itertools.chain(graph.node, *(function.node_def for function in graph.library.function)):
+        if node.op == "Const" and node.attr["dtype"].type != tf.string.as_datatype_enum:
+            yield hashlib.blake2b(node.attr["value"].tensor.SerializeToString(deterministic=True)).digest()
 
 
 def _architecture_of(model: Any) -> str:

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from contextvars import copy_context
 from dataclasses import dataclass
 from itertools import count, islice
 from typing import Any
@@ -264,7 +265,8 @@ def _from_pydataset(dataset: Any, steps: int | None) -> Iterator[Any]:
         pool = ThreadPoolExecutor(dataset.workers, "ringfeed-pydataset")
         cleanup.callback(pool.shutdown, wait=True, cancel_futures=True)
         pending: deque[Future[Any]] = deque()
-        rest = (pool.submit(dataset.__getitem__, index) for index in indices)
+        # In the caller's context: a dataset that asks its own Predictor is told so, and does not wait (turns.py).
+        rest = (pool.submit(copy_context().run, dataset.__getitem__, index) for index in indices)
         pending.extend(islice(rest, max(dataset.max_queue_size, 1)))
         while pending:
             batch = pending.popleft().result()

@@ -8,13 +8,33 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
+
+import tensorflow as tf
 
 from .call_arguments import Arguments
 from .forms import ModelForm, ModelInputs, leaf_names, specs_of
 from .structure import fit_structure, lists_to_tuples
 
 _KERAS = ("keras.", "tf_keras.")
+
+
+@dataclass(frozen=True)
+class _Input:
+    """A symbolic input under the name by which Keras itself asks for it: that of its InputLayer."""
+
+    name: str | None
+    shape: Any
+    dtype: Any
+
+    @classmethod
+    def of(cls, tensor: Any) -> _Input:
+        name = getattr(tensor, "name", None)
+        if str(name).startswith("keras_tensor"):  # nobody gave one: the layer is called "input_layer_2"
+            operation = getattr(getattr(tensor, "_keras_history", None), "operation", None)
+            name = getattr(operation, "name", name)
+        return cls(name, tensor.shape, tensor.dtype)
 
 
 def keras_form(model: Any) -> ModelForm:
@@ -55,7 +75,8 @@ def _input_nest(model: Any) -> Any:
             continue
         if inputs is not None:
             break
-    return inputs[0] if isinstance(inputs, (list, tuple)) and len(inputs) == 1 else inputs
+    inputs = inputs[0] if isinstance(inputs, (list, tuple)) and len(inputs) == 1 else inputs
+    return None if inputs is None else tf.nest.map_structure(_Input.of, inputs)
 
 
 def _inputs_of_call(model: Any) -> ModelInputs | None:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from .declared_dtypes import NumbersChange
 from .direct_call import direct_step
 from .handover import PaddedRows, as_tensor
 from .model_forms import ModelForm, model_form
@@ -64,7 +65,7 @@ class ModelRunner:
         None where the model does not say (subclassed, a callable).
     input_names : list of (str or None), or None
         The model's names for the leaves of `input_specs`, in the order in which ``tf.nest`` flattens them; None in the
-        place of a name that the model does not have, or that Keras or TensorFlow made up ("keras_tensor_3"). None
+        place of a name that the model does not have, or that Keras or TensorFlow made up ("input_layer_3"). None
         altogether where the model does not say its inputs. Functions of several arguments have names, those of their
         arguments, though they say no shapes.
     keras_model : keras.Model or None
@@ -118,8 +119,9 @@ class ModelRunner:
         ----------
         inputs : nest of arrays, tensors or PaddedRows, each of shape (rows, ...)
             A mapping of any class is read by the names of the model's inputs, whatever the order of its keys; those
-            that the model has no input for are left out. One value for the only input needs no name. A model without
-            names is given the values in their order. A list counts as a tuple. An array that starts on 64 bytes and is
+            that the model has no input for are left out. One value for the only input needs no name. Keras inputs to
+            which nobody gave a name have those of their layers ("input_layer_2"). A model that has no names at all is
+            given the values in their order. A list counts as a tuple. An array that starts on 64 bytes and is
             C-contiguous is read in place, and let go of before this returns; others are copied once. None leaves an
             optional input out.
 
@@ -156,6 +158,11 @@ class ModelRunner:
         data : nest
             As for `run`.
         """
+        if self.form.fit is not None:
+            try:
+                data = self.form.fit(data)
+            except NumbersChange as error:
+                return functools.partial(_refuse, error.with_traceback(None))  # whose frames hold the batch
         leaves = tf.nest.flatten(data) if tf.nest.is_nested(data) else [data]
         tensors = [_tensor(leaf) for leaf in leaves]
         if self._runs_eagerly():
@@ -294,6 +301,10 @@ class _Layout:
             for tensor, shape in zip(tensors, self.sample_shapes, strict=True)
         ]
         return tf.nest.pack_sequence_as(self._template, ready) if self._is_nested else ready[0]
+
+
+def _refuse(error: Exception) -> Any:
+    raise error
 
 
 def _with_nones(given: tuple[Any, ...], present: list[Any]) -> list[Any]:

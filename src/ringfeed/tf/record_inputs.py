@@ -11,7 +11,7 @@ from typing import Any
 from ..nest import map_leaves
 from .elements import Element
 from .forms import ModelForm, ModelInputs
-from .structure import is_invented, pack_inputs
+from .structure import is_invented, natural, pack_inputs, repeated
 
 
 def structure_for(fields: Iterable[str], form: ModelForm, ring_name: str, *, by_order: bool = False) -> Any:
@@ -33,19 +33,25 @@ def structure_for(fields: Iterable[str], form: ModelForm, ring_name: str, *, by_
         - The model has names for its inputs: the fields of these names; further fields are left out.
         - One field and one input belong together, whatever they are called.
         - Inputs without names, or with those that Keras and TensorFlow make up, are the fields in their order, if there
-          are as many. Where some have names, these come first.
+          are as many. Where some have names, these come first. Not so where a field has one of the names that were made
+          up, and not every input finds its own, or where numbered fields ("input_2", "input_1") are in another order.
         - A function of one argument, or a subclassed Keras model, gets the field of the argument's name, else a dict of
           all fields. An argument with a default is given where a field has its name.
 
     Raises
     ------
     ValueError
-        Names and fields do not match; both are listed.
+        Names and fields do not match; both are listed. Or several inputs have one name.
     """
     there = list(fields)
     inputs = form.inputs
     if inputs is None or (inputs.takes_dict and inputs.names[0] not in there):
         return there[0] if len(there) == 1 else {name: name for name in there}
+    if same := repeated(inputs.names):
+        example = _example(inputs.names, there)
+        raise ValueError(
+            f"{_of_one_name(form, same)} Say by structure= which field is which, a nest such as {example!r}."
+        )
     matched = _matched(inputs.names, there, by_order)
     if matched is None:
         raise ValueError(_mismatch(inputs.names, there, form.name, ring_name))
@@ -57,16 +63,24 @@ def structure_for(fields: Iterable[str], form: ModelForm, ring_name: str, *, by_
 
 def _matched(names: Sequence[str | None], there: list[str], by_order: bool) -> list[str] | None:
     """Return the field of each input; None where that is not clear."""
-    if None not in names and set(names) <= set(there):
+    if set(names) <= set(there):
         return [str(name) for name in names]
-    real = [name for name in names if not is_invented(name)]
-    if len(names) == len(there) and (len(names) == 1 or not real or (by_order and not set(names) & set(there))):
+    named = {name for name in names if name is not None}
+    sure = named if named <= set(there) else {name for name in named if not is_invented(name)}
+    if len(names) > 1 and _contradict(named - sure, there):
+        return None
+    if len(names) == len(there) and (len(names) == 1 or not sure or (by_order and not named & set(there))):
         return there
-    rest = [name for name in there if name not in real]
-    if not real or not set(real) <= set(there) or len(rest) != len(names) - len(real):
+    rest = [name for name in there if name not in sure]
+    if not sure or not sure <= set(there) or len(rest) != len(names) - len(sure):
         return None
     unnamed = iter(rest)
-    return [next(unnamed) if is_invented(name) else str(name) for name in names]
+    return [str(name) if name in sure else next(unnamed) for name in names]
+
+
+def _contradict(made_up: set[str], there: list[str]) -> bool:
+    """Tell whether the fields do not stand in the order of inputs whose names were made up."""
+    return bool(made_up & set(there)) or (all(map(is_invented, there)) and there != sorted(there, key=natural))
 
 
 def _mismatch(names: Sequence[str | None], there: list[str], model_name: str, ring_name: str) -> str:
@@ -79,11 +93,16 @@ def _mismatch(names: Sequence[str | None], there: list[str], model_name: str, ri
     )
 
 
+def _of_one_name(form: ModelForm, names: list[str]) -> str:
+    listed = ", ".join(map(repr, names))
+    return f"model {form.name!r} has several inputs of the name {listed}, so it does not say which is which."
+
+
 def _example(names: Sequence[str | None], there: list[str]) -> Any:
     chosen = [there[number % len(there)] for number in range(len(names))]
     if len(names) == 1:
         return chosen[0]
-    return tuple(chosen) if None in names else dict(zip(names, chosen, strict=True))
+    return tuple(chosen) if None in names or repeated(names) else dict(zip(names, chosen, strict=True))
 
 
 def fields_for(form: ModelForm) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -92,11 +111,16 @@ def fields_for(form: ModelForm) -> dict[str, tuple[tuple[int, ...], str]]:
     Raises
     ------
     ValueError
-        The model does not say its inputs, or leaves an axis of them free.
+        The model does not say its inputs, leaves an axis of them free, or has several of one name.
     """
     if form.input_specs is None or form.inputs is None:
         raise ValueError(
             f"model {form.name!r} does not say what it takes: create a ring for its inputs and give it as ring=."
+        )
+    if same := repeated(form.inputs.names):
+        raise ValueError(
+            f"{_of_one_name(form, same)} Create a ring for its inputs, give it as ring=, and say by structure= which "
+            "field is which."
         )
     fields: dict[str, tuple[tuple[int, ...], str]] = {}
     for field, (shape, dtype) in zip(field_names(form.inputs), form.inputs.specs, strict=True):
@@ -110,10 +134,12 @@ def fields_for(form: ModelForm) -> dict[str, tuple[tuple[int, ...], str]]:
 
 
 def field_names(inputs: ModelInputs) -> list[str]:
-    """Return a name for the field of each input: its own, or one that says its place."""
+    """Return a name for the field of each input: its own, or of one that has none a name that says its place."""
     made_up = ["input"] if len(inputs.names) == 1 else [f"input_{number}" for number in range(len(inputs.names))]
+    taken = set(inputs.names)
     return [
-        other if name is None or is_invented(name) else name for name, other in zip(inputs.names, made_up, strict=True)
+        name if name is not None else other if other not in taken else f"{other}_without_name"
+        for name, other in zip(inputs.names, made_up, strict=True)
     ]
 
 

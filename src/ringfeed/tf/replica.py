@@ -73,6 +73,8 @@ class Replica:
         Rows that were answered with an error.
     batch_sizes : dict of int to int
         How many batches had so many rows.
+    concrete : tf.types.experimental.ConcreteFunction
+        What runs for each batch.
     waiting_since : int or None
         CLOCK_MONOTONIC nanoseconds, while it waits for a batch.
     """
@@ -108,8 +110,8 @@ class Replica:
         self._tracer = tracer
         self._sink = sink
         self._when_failed = when_failed
-        self._concrete = self._trace()
-        self._call: Callable[..., list[Any]] = direct_call(self._concrete)
+        self.concrete = self._trace()
+        self._call: Callable[..., list[Any]] = direct_call(self.concrete)
         self._outputs: OutputSpec | None = None
         self._idle_since = time.monotonic_ns()
         self.waiting_since: int | None = None
@@ -138,7 +140,7 @@ class Replica:
         """
         size = self._padded_size(rows)
         try:
-            outputs = self._concrete(*self._made_up.tensors(size))
+            outputs = self.concrete(*self._made_up.tensors(size))
         except tf.errors.ResourceExhaustedError:
             raise
         except tf.errors.OpError as error:
@@ -164,7 +166,7 @@ class Replica:
             self._call(*self._made_up.tensors(rows))
         except Exception as error:  # what no documentation promises: the function's own call does as well
             _log.info("model %r is called the slower way: %s", self.form.name, error)
-            self._call = lambda *tensors: tf.nest.flatten(self._concrete(*tensors))
+            self._call = lambda *tensors: tf.nest.flatten(self.concrete(*tensors))
         return self._outputs
 
     def waits_from_now(self) -> None:
@@ -230,7 +232,7 @@ class Replica:
                 break
         is_common = len(errors) == len(tried) and are_alike(errors)
         if is_common:
-            self._refuse(requests, part, errors[0], tried)
+            self._refuse_all(requests, part, errors[0], tried)
             return []
         for row, error in zip(tried, errors, strict=False):  # the last of `tried` may have no error
             self._refuse(requests, _Part(row, row + 1), error)
@@ -240,14 +242,26 @@ class Replica:
                 left.append(_Part(before + 1, behind, alone=True))
         return left[::-1]
 
-    def _refuse(self, requests: Requests, part: _Part, error: Exception, tried: Sequence[int] = ()) -> None:
+    def _refuse(self, requests: Requests, part: _Part, error: Exception) -> None:
         """Answer rows of a part with an error."""
         self.failed += part.rows
         self._when_failed(error, part.rows)
+        requests.refuse(_core.FAILED, self._texts.of(error), part.start, part.stop)
+
+    def _refuse_all(self, requests: Requests, part: _Part, error: Exception, tried: Sequence[int]) -> None:
+        """Answer all rows of a part with the error of those that were tried; tell the others that they were not."""
+        self.failed += part.rows
+        self._when_failed(error, part.rows)
         text = self._texts.of(error)
-        if tried:
-            text = f"{text} (and so with {len(tried)} rows of the {part.rows} in its batch, each run alone)"
-        requests.refuse(_core.FAILED, text, part.start, part.stop)
+        guess = (  # ahead of the text, which may fill all the room
+            f"the request was not run alone, but taken to fail as {len(tried)} of the {part.rows} rows of its batch "
+            f"did, each run alone: {text}"
+        )
+        for before, row in zip([part.start - 1, *tried], [*tried, part.stop], strict=True):
+            if row - before > 1:
+                requests.refuse(_core.FAILED, guess, before + 1, row)
+            if row < part.stop:
+                requests.refuse(_core.FAILED, text, row, row + 1)
 
     def _note_health(self, works: bool, rows: int) -> None:
         if works:

@@ -22,7 +22,8 @@ class RowsApart:
     ----------
     call_model, try_model : callable
         ``call_model(rows, template)`` as `Pipeline` calls it; `try_model` returns None where the model may not be run
-        once more than needed.
+        once more than needed. One that runs eagerly is run: nobody knows whether it keeps a state, and numbers that mix
+        rows must not pass.
     partition : str
         How the shares were made.
     """

@@ -6,6 +6,7 @@ It may not know what the function is for.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _HARMLESS = frozenset(
@@ -49,3 +50,64 @@ def has_side_effects(concrete: Any) -> bool:
     except (ImportError, AttributeError, ValueError):  # ValueError: a graph of more than 2 GB
         return True
     return False
+
+
+_READS = frozenset({"ReadVariableOp", "ResourceGather", "ResourceGatherNd"})
+_ARGUMENTS_BEHIND_THE_CHOICE = frozenset({"If", "StatelessIf", "Case", "StatelessCase"})
+
+
+def changeable_inputs(graph: Any) -> set[str]:
+    """Return the names of the inputs of a graph, a GraphDef, that it does more with than read a variable."""
+    functions = {function.signature.name: function for function in graph.library.function}
+    return _touched(graph.node, functions, {})
+
+
+def unchanged_variables(graph: Any) -> list[Any]:
+    """Return the nodes of a GraphDef that stand for variables of its own, which are read alone.
+
+    Graphs of TensorFlow 1 have such; functions of TensorFlow 2 are given variables.
+    """
+    functions = {function.signature.name: function for function in graph.library.function}
+    found = []
+    for nodes in (graph.node, *(function.node_def for function in functions.values())):
+        of_variables = [node for node in nodes if node.op == "VarHandleOp"]
+        if of_variables:
+            touched = _touched(nodes, functions, {})
+            found += [node for node in of_variables if node.name not in touched]
+    return found
+
+
+def _touched(nodes: Sequence[Any], functions: Mapping[str, Any], known: dict[str, set[int]]) -> set[str]:
+    found: set[str] = set()
+    for node in nodes:
+        if node.op in _READS:
+            continue
+        names = [name.split(":")[0] for name in node.input if not name.startswith("^")]
+        called = _called_by(node, functions)
+        if not called:
+            found |= set(names)
+            continue
+        behind = 1 if node.op in _ARGUMENTS_BEHIND_THE_CHOICE else 0
+        for name in called:
+            found |= {names[number + behind] for number in _touched_arguments(name, functions, known)}
+    return found
+
+
+def _called_by(node: Any, functions: Mapping[str, Any]) -> list[str]:
+    if node.op in functions:
+        return [node.op]
+    if node.op not in _HARMLESS and not node.op.startswith("Stateless"):
+        return []  # what it does with its inputs is not known
+    values = node.attr.values()
+    named = [each.name for value in values for each in (value.func, *value.list.func)]
+    return [name for name in named if name in functions]
+
+
+def _touched_arguments(name: str, functions: Mapping[str, Any], known: dict[str, set[int]]) -> set[int]:
+    if name not in known:
+        known[name] = set()  # of one that calls itself
+        function = functions[name]
+        touched = _touched(function.node_def, functions, known)
+        arguments = [argument.name for argument in function.signature.input_arg]
+        known[name] = {number for number, argument in enumerate(arguments) if argument in touched}
+    return known[name]

@@ -16,9 +16,31 @@ import tensorflow as tf
 _INVENTED = re.compile(r"(keras_tensor|input_layer)(_\d+)?(CLONE)?|inputs?(_\d+)*|args(_\d+)+")
 
 
+_FLATTENED = re.compile(r"inputs?(_\d+)*|args(_\d+)+")
+
+
+def are_lost(names: Sequence[str | None]) -> bool:
+    """Tell whether TensorFlow numbered the parts of a nest that was saved: whether they had names is not known.
+
+    Had they some, they stand in the order of these.
+    """
+    return all(name is not None and _FLATTENED.fullmatch(name) is not None for name in names)
+
+
 def is_invented(name: str | None) -> bool:
     """Tell whether a name of an input says nothing: there is none, or Keras or TensorFlow made it up."""
     return name is None or _INVENTED.fullmatch(name) is not None
+
+
+def natural(name: str) -> list[Any]:
+    """Return a key that sorts inputs, inputs_1, ..., inputs_10 as they were numbered."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+
+def repeated(names: Sequence[str | None]) -> list[str]:
+    """Return the names that several inputs have: they do not say which is which."""
+    found = [name for name in names if name is not None]
+    return [name for name in dict.fromkeys(found) if found.count(name) > 1]
 
 
 def structure_key(data: Any) -> Hashable:
@@ -76,8 +98,9 @@ def fit_structure(inputs: Any, expected: Any, owner: str, names: Sequence[str | 
     """Arrange inputs in the structure that a model or function was made, saved or declared with.
 
     A mapping is read by name, in any order of its keys; those that the model has no input for are left out. By position
-    are read a tuple, and a mapping for a model that has no names. A named tuple that has all the names counts as a
-    mapping.
+    are read a tuple, and a mapping for a model that has no names at all: those that Keras and TensorFlow made up are
+    names, too. Where TensorFlow lost the names as the model was saved, a mapping must stand in the order of its keys. A
+    named tuple that has all the names counts as a mapping.
 
     Parameters
     ----------
@@ -100,7 +123,7 @@ def fit_structure(inputs: Any, expected: Any, owner: str, names: Sequence[str | 
     """
     if hasattr(inputs, "_fields") and not hasattr(expected, "_fields"):
         own = list(expected) if isinstance(expected, Mapping) else _names_of(expected, names)
-        if None not in own and set(own) <= set(inputs._fields):  # a named tuple has names as well
+        if None not in own and not repeated(own) and set(own) <= set(inputs._fields):  # a named tuple has names as well
             inputs = inputs._asdict()
     if isinstance(expected, Mapping) and isinstance(inputs, Mapping):
         missing = [key for key in expected if key not in inputs]
@@ -111,6 +134,11 @@ def fit_structure(inputs: Any, expected: Any, owner: str, names: Sequence[str | 
                 expected, {missing[0]: fit_structure(next(iter(inputs.values())), expected[missing[0]], owner)}
             )
     elif isinstance(inputs, Mapping):
+        if same := repeated(_names_of(expected, names)):
+            raise ValueError(
+                f"{owner} has several inputs of the name {', '.join(map(repr, same))}, so a mapping does not say which "
+                "is which. Give a tuple of the inputs in their order."
+            )
         leaves, missing = _by_name(inputs, expected, names)
         if not missing:
             return _packed(expected, leaves)
@@ -135,7 +163,8 @@ def _by_name(inputs: Any, expected: Any, names: Sequence[str | None] | None) -> 
     if None not in wanted and set(wanted) <= set(inputs):
         return [inputs[name] for name in wanted], []
     given = _in_order(inputs)
-    if len(given) == len(specs) and (len(specs) == 1 or all(map(is_invented, wanted))):
+    is_in_order = not any(wanted) or (are_lost(wanted) and list(inputs) == sorted(inputs, key=str))
+    if len(given) == len(specs) and (len(specs) == 1 or is_in_order):
         return given, []
     return [], [name for name in wanted if name not in inputs]
 

@@ -52,7 +52,7 @@ class FirstDtypes:
             return leaf
         result = None
         if isinstance(given, tf.DType) and isinstance(wanted, tf.DType):
-            result = _cast(leaf, given, wanted)
+            result = cast_unchanged(leaf, given, wanted)
         if result is None:
             raise ValueError(
                 f"batch {self._number} of x is of {given.name}, but the first batch was of {wanted.name}, which "
@@ -71,8 +71,8 @@ def _dtype_of(leaf: Any) -> Any:
         return leaf.dtype
 
 
-def _cast(leaf: Any, given: Any, wanted: Any) -> Any:
-    """Return a leaf as the wanted dtype; None where that would change its values by more than rounding."""
+def cast_unchanged(leaf: Any, given: Any, wanted: Any) -> Any:
+    """Return an array or tensor of `given` as `wanted`; None where that changes its values by more than rounding."""
     if tf.string in (given, wanted) or (given.is_complex and not wanted.is_complex):
         return None
     if isinstance(leaf, (tf.SparseTensor, tf.RaggedTensor)):
