@@ -12,7 +12,13 @@
 
 /* A cache near a core holds as much, beside what the programs at both ends of the ring work on. */
 #define WINDOW_BYTES (UINT64_C(1) << 20)
-enum { LEAST_SLOTS = 2, RESTART_BYTES = 16384, MOST_STARTS = 8 };
+enum {
+    LEAST_SLOTS = 2,
+    RESTART_BYTES = 16384,
+    MOST_STARTS = 8,
+    MOST_UNDER_WAY = 2,
+    MOST_STEPS_BACK = 16
+};
 
 uint32_t rf_window_slots(const rf_geometry *geometry)
 {
@@ -49,11 +55,13 @@ bool rf_window_restarts(const rf_geometry *geometry)
 
 uint32_t rf_window_restart(const rf_ring *ring, uint32_t cursor, uint32_t rows)
 {
-    if (rf_load_relaxed(&ring->header->take_cursor) != cursor)
-        return cursor;
-    /* Where takers wait for several, there is to be room for these. What the last of them holds is looked at, no more: a
-     * batch goes as a whole, mostly. */
+    /* What was claimed just now is mostly on its way. But where takers wait for several, nothing may be: there is to be room
+     * for all of these. Of that the ends are looked at, and the middle, for a batch goes as a whole, mostly. */
     uint32_t together = rf_load_relaxed(&ring->header->together);
+    uint32_t under_way =
+        rf_wrap(ring, cursor + ring->slot_count - rf_cursor(ring, &ring->header->take_cursor));
+    if (under_way > (together ? 0 : rows > MOST_UNDER_WAY ? rows : MOST_UNDER_WAY))
+        return cursor;
     uint32_t run = together > rows && together <= ring->slot_count ? together : rows, start = 0;
     for (int tried = 0; tried < MOST_STARTS && start + run <= ring->slot_count; tried++) {
         if (start == cursor)
@@ -83,10 +91,26 @@ uint32_t rf_window_claim(const rf_ring *ring, uint32_t first, uint32_t count, ui
     return next;
 }
 
+/* Where the run begins that claims are at. */
+static uint32_t newest_run(const rf_ring *ring)
+{
+    uint32_t slot = rf_cursor(ring, &ring->header->claim_cursor);
+    for (int step = 0; step < MOST_STEPS_BACK; step++) {
+        uint32_t before = slot ? slot - 1 : ring->slot_count - 1;
+        rf_state state = state_of(ring, before);
+        if (state != RF_STATE_CLAIMED && state != RF_STATE_READY)
+            break;
+        slot = before;
+    }
+    return slot;
+}
+
 uint32_t rf_window_look(const rf_ring *ring, uint32_t first, uint32_t next)
 {
     if (state_of(ring, next) != RF_STATE_FREE)
         return next;
+    if (ring->restarts)
+        return newest_run(ring);
     for (uint64_t window = ring->window;
          rf_window_ends(window, first, next) && window < ring->slot_count; window *= 2) {
         uint32_t start = (uint32_t)(first / window * window);

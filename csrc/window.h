@@ -35,7 +35,7 @@ static inline uint32_t rf_next_claim(const rf_ring *ring, uint32_t first, uint32
 /* The same for the look behind a run that was taken: where claims have gone on. */
 static inline uint32_t rf_next_look(const rf_ring *ring, uint32_t first, uint32_t next)
 {
-    return ring->window && rf_window_ends(ring->window, first, next)
+    return ring->restarts || (ring->window && rf_window_ends(ring->window, first, next))
                ? rf_window_look(ring, first, next)
                : next;
 }
