@@ -57,13 +57,12 @@ static uint32_t claim_run(rf_ring *ring, uint32_t rows, uint32_t *first, uint64_
     uint32_t self = rf_self(ring);
     uint32_t cursor = rf_load_relaxed(&ring->header->claim_cursor);
     uint32_t slot = cursor < ring->slot_count ? cursor : 0, from = slot;
-    if (ring->restarts && !ring->is_pool)
+    if (ring->restarts)
         slot = rf_window_restart(ring, slot, rows);
-    bool anew = slot != from;
     for (uint32_t seen = 0; seen < ring->slot_count; seen++, slot = rf_wrap(ring, slot + 1)) {
         if (!is_free(ring, slot))
             continue;
-        uint32_t start = anew && seen == 0 ? slot : start_of_run(ring, slot, seen);
+        uint32_t start = start_of_run(ring, slot, seen);
         /* Where another was faster at the start, the one that we met is as good. The lap goes on from there. */
         if (!(words[0] = claim_slot(ring, start, self)) &&
             (start == slot || !(words[0] = claim_slot(ring, start = slot, self))))
@@ -74,7 +73,7 @@ static uint32_t claim_run(rf_ring *ring, uint32_t rows, uint32_t *first, uint64_
         while (count < rows && (words[count] = claim_slot(ring, rf_wrap(ring, slot + count), self)))
             count++;
         move_cursor(&ring->header->claim_cursor, cursor, rf_next_claim(ring, slot, count));
-        if (anew) /* a taker that spins looks there */
+        if (ring->restarts) /* a taker that spins looks there */
             move_cursor(&ring->header->take_cursor, from, slot);
         RF_STEP("claim: cursor moved");
         return count;

@@ -75,7 +75,7 @@ static rf_status map_segment(rf_ring *ring)
     ring->uses = (rf_use *)(ring->slots + geometry->slots);
     ring->slot_count = geometry->slots;
     ring->window = rf_window_slots(geometry);
-    ring->restarts = rf_window_restarts(geometry);
+    ring->restarts = !ring->is_pool && rf_window_restarts(geometry);
     ring->is_padded = !rf_is_mirrored(geometry);
     atomic_init(&ring->runs_end, ring->is_padded);
     return RF_OK;
@@ -273,6 +273,7 @@ rf_status rf_ring_attach(int fd, rf_ring **out)
     if (status != RF_OK)
         return abandon(ring, status);
     ring->is_pool = ring->header->answers != 0;
+    ring->restarts = ring->restarts && !ring->is_pool;
     RF_STEP("attach: mapped, not joined");
     /* A pool goes on without the engine that made it. */
     if (!ring->is_pool && (rf_load_relaxed(&ring->header->closed) || !rf_owner_lives(ring)))
