@@ -27,7 +27,7 @@ void rf_pool_serve_as(rf_ring *pool, const rf_service *service)
         bool served = rf_serves(self);
         rf_store_relaxed(&self->state, (uint32_t)RF_PRESENT);
         if (served) /* clients may have nobody left to wait for, and sleep for long */
-            rf_wake_patient(pool);
+            rf_wake_for_departure(pool);
         return;
     }
     uint32_t from = service->from & RF_FROM_FIRST, bytes = service->name_bytes;

@@ -208,6 +208,8 @@ void rf_begin_patience(rf_ring *ring);
 void rf_end_patience(rf_ring *ring);
 /* Wake all who sleep patiently, whatever for. */
 void rf_wake_patient(rf_ring *ring);
+/* The same, and again with the next looks: an engine of a pool has left, and who saw it there may be about to sleep. */
+void rf_wake_for_departure(rf_ring *pool);
 
 /* ---- lease.c -------------------------------------------------------------------------------- */
 

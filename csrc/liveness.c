@@ -169,7 +169,7 @@ static void bury(rf_ring *ring, uint32_t dead)
     /* Takers may have waited for a claim that will not be published, or have got records back. */
     rf_notify(&ring->header->readable, UINT32_MAX);
     if (engine) /* clients may have nobody left to wait for */
-        rf_wake_patient(ring);
+        rf_wake_for_departure(ring);
 }
 
 static bool is_absent(const rf_ring *ring, uint32_t owner)
@@ -277,7 +277,7 @@ void rf_leave(rf_ring *ring)
     bool served = rf_serves(&ring->participants[rf_self(ring) - 1]);
     clear_entry(ring, rf_self(ring));
     if (served) /* as rf_pool_serve_as */
-        rf_wake_patient(ring);
+        rf_wake_for_departure(ring);
     rf_stake_end(&ring->stake);
     RF_STEP("leave: lock dropped");
 }
