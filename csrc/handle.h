@@ -110,6 +110,8 @@ struct rf_lease {
     bool dead_letter;
     uint8_t failures; /* over these rows, of other takers */
     uint64_t since;   /* of a claim: rf_chain_now when it began */
+    _Atomic uint32_t
+        departures; /* of cells: engines that had left when their client last could see who lives */
     _Atomic uint32_t references;
     int64_t claimed_ns;
     uint32_t room;    /* for so many words */
@@ -208,7 +210,7 @@ void rf_begin_patience(rf_ring *ring);
 void rf_end_patience(rf_ring *ring);
 /* Wake all who sleep patiently, whatever for. */
 void rf_wake_patient(rf_ring *ring);
-/* The same, and again with the next looks: an engine of a pool has left, and who saw it there may be about to sleep. */
+/* The same when an engine of a pool has left, or was found dead: who waits for its answers is to see who is left. */
 void rf_wake_for_departure(rf_ring *pool);
 
 /* ---- lease.c -------------------------------------------------------------------------------- */

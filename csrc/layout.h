@@ -278,7 +278,7 @@ typedef struct rf_header {
     _Alignas(RF_CACHE_PAIR) _Atomic int64_t looked_ns;
     _Atomic uint64_t told;
     _Atomic uint32_t waiters, planned;
-    _Atomic uint32_t calls; /* so many looks to come wake all who sleep: an engine has left */
+    _Atomic uint32_t departures;                  /* of a pool: so many engines have left */
     _Alignas(RF_CACHE_PAIR) rf_counters departed; /* counters of participants that left */
     rf_failure failure;
     _Alignas(RF_CACHE_PAIR) rf_geometry geometry;

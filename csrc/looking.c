@@ -16,16 +16,12 @@
  * LAPS slices whether there is such a process, which costs little, and once in LOCK_LAPS whether the lock is held. And it
  * does what a slice did when all looked: if a notifier was killed or stands still, it tells in its place.
  */
+#include <time.h>
+
 #include "handle.h"
 #include "witness.h"
 
-enum {
-    FEW = 5,
-    LAPS = 16,
-    LOCK_LAPS = 128,
-    CALLS = 3,
-    OWNER_WORDS = (RF_MAX_PARTICIPANTS + 64) / 64
-};
+enum { FEW = 5, LAPS = 16, LOCK_LAPS = 128, OWNER_WORDS = (RF_MAX_PARTICIPANTS + 64) / 64 };
 
 /* So far apart are the turns of those who sleep for longer. */
 #define TURN_NS (RF_SLICE_NS / 2)
@@ -98,21 +94,16 @@ void rf_wake_patient(rf_ring *ring)
             rf_tell(ring, cell);
 }
 
-/* A client looks whether an engine lives, and then sleeps at its cell, whose word does not say that the engine left. */
 void rf_wake_for_departure(rf_ring *pool)
 {
-    rf_store_relaxed(&pool->header->calls, CALLS);
+    static const struct timespec nap = {.tv_nsec = 1000000};
+    rf_add_relaxed(&pool->header->departures, 1u);
     rf_wake_patient(pool);
-}
-
-static void call_again(rf_ring *ring)
-{
-    uint32_t calls = rf_load_relaxed(&ring->header->calls);
-    if (calls == 0)
-        return;
-    /* Relaxed, and stored: a call more or less does no harm. */
-    rf_store_relaxed(&ring->header->calls, (calls < CALLS ? calls : CALLS) - 1);
-    rf_wake_patient(ring);
+    /* One that saw the old number may have been about to fall asleep. Of a few each looks before long. */
+    if (rf_many_wait(pool)) {
+        nanosleep(&nap, NULL);
+        rf_wake_patient(pool);
+    }
 }
 
 /* Give those who sleep patiently their turns; count them. */
@@ -210,7 +201,6 @@ static void tell_in_its_place(rf_ring *ring)
     rf_header *header = ring->header;
     if (rf_still_open(ring) != RF_OK)
         rf_wake_patient(ring);
-    call_again(ring);
     uint32_t ready = 0, wanted = rf_load_relaxed(&header->readable.wanted);
     uint64_t lies = what_lies_ready(ring, &ready);
     if (!ready || lies == rf_load_relaxed(&header->told) ||

@@ -50,6 +50,7 @@ uint64_t rf_cell_ask(rf_lease *cells, uint32_t row, int64_t answer_by_ns, rf_wai
     rf_store_relaxed(&record->text_bytes, 0u);
     rf_store_relaxed(&record->outcome, (uint32_t)RF_PENDING);
     rf_store_relaxed(&record->waiter, (uint32_t)waiter);
+    rf_store_relaxed(&cells->departures, rf_load_relaxed(&cells->ring->header->departures));
     RF_STEP("ask: record written, no request yet");
     return rf_link(cell, rf_word_epoch(cells->words[row]));
 }
@@ -97,6 +98,16 @@ rf_status rf_cell_look(const rf_lease *cells, uint32_t row, rf_reply *reply)
     return RF_OK;
 }
 
+/* Has an engine left since the caller could see who lives? It sees that now. */
+static bool has_departure(rf_lease *cells)
+{
+    uint32_t now = rf_load_relaxed(&cells->ring->header->departures);
+    if (now == rf_load_relaxed(&cells->departures))
+        return false;
+    rf_store_relaxed(&cells->departures, now);
+    return true;
+}
+
 rf_status rf_cell_wait(rf_lease *cells, uint32_t row, int64_t deadline_ns)
 {
     rf_ring *pool = cells->ring;
@@ -108,6 +119,8 @@ rf_status rf_cell_wait(rf_lease *cells, uint32_t row, int64_t deadline_ns)
         rf_status status = read_word(cells, row, &word);
         if (status != RF_OK || is_answered(word))
             return status;
+        if (has_departure(cells))
+            return RF_AGAIN;
         if ((status = rf_enter(pool)) != RF_OK)
             return status;
         int64_t now = rf_now_ns();
@@ -121,7 +134,8 @@ rf_status rf_cell_wait(rf_lease *cells, uint32_t row, int64_t deadline_ns)
         rf_fence_full(); /* F6 with F5 (tell): the engine sees that we sleep, or we its answer */
         RF_STEP("wait for an answer: wish left");
         word = rf_load_relaxed(&pool->words[cell]);
-        if (is_answered(word))
+        if (is_answered(word) ||
+            rf_load_relaxed(&pool->header->departures) != rf_load_relaxed(&cells->departures))
             continue;
         int64_t until = rf_patience_ends(pool, started);
         /* Another state of the same request: the kernel sees that, too, and returns at once. */
