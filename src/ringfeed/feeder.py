@@ -147,6 +147,8 @@ class Feeder:
                     index, item = next(part)
                 except StopIteration:
                     return
+                if os.getpid() != self._process:  # the iterator forked, and this is the child
+                    return
                 self._send(ring, room, index, item)
         except BaseException as error:  # also RingClosed, be it of our rings: items are left that nobody fed
             self.error = error

@@ -272,6 +272,7 @@ class Predictor:
                     watchers.begin_batch()
                     if watchers.end_batch(chunk.outputs):
                         break
+                    self._turns.require_own_process()
         watchers.end()
         if self._on_error == "return":
             return outputs.by_item(self.failures)
@@ -362,6 +363,7 @@ class Predictor:
                         slid += 1
                         if outputs is not left_out:
                             yield index, outputs
+                            self._turns.require_own_process()
                     try:
                         chunk = chunks.send(slid)
                     except StopIteration:

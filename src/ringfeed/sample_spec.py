@@ -116,15 +116,16 @@ def choose_layout(wanted: Wanted, sample: Sample | None) -> RowLayout:
 def row_as_wanted(result: Any, layout: RowLayout, wanted: Wanted) -> list[np.ndarray[Any, Any]]:
     """Return the arrays of a result, one for each field, of its shape and dtype.
 
-    Where the user's spec settles all, an item may have another structure than that from which the layout was chosen,
-    which may be one of an earlier call.
+    Where the user's spec settles all, or the model says its only input, an item may have another structure than that
+    from which the layout was chosen, which may be one of an earlier call.
 
     Raises
     ------
     Unfit
         The result has another structure that is not wanted, another shape, or numbers that the fields cannot hold.
     """
-    if wanted.settles_all and not has_structure(result, layout):
+    is_settled = wanted.settles_all or (wanted.specs is not None and len(layout.fields) == 1)
+    if is_settled and not has_structure(result, layout):
         sample = sample_of(result)
         match = _matched(*spec_leaves(wanted.specs), wanted, sample, when="")
         picked = _picked(sample, match.numbers)
@@ -145,7 +146,7 @@ def _layout_for_arguments(wanted: Wanted, sample: Sample) -> RowLayout:
         return _layout(template, picked, chosen, [None] * len(numbers), wanted)
     is_nest = isinstance(sample.template, (dict, list, tuple))
     if len(known) > 1 and (given is not None or not is_nest or len(sample.template) != len(known)):
-        listed = _listed(list(given)) if given is not None else ""
+        listed = _listed(list(map(str, given))) if given is not None else ""
         raise Unfit(
             f"the model takes the arguments {', '.join(wanted.arguments)}; preprocess returned "
             f"{len(sample.template) if is_nest else 1} values{listed} for the first item. Return a dict of these "
@@ -261,8 +262,8 @@ def _matched(
     for leaf in sample.leaves:
         if isinstance(leaf, str):  # says more than that there are too many or too few
             raise Unfit(leaf)
-    listed = [str(key) for key in asked_template] if isinstance(asked_template, dict) else [n for n in names if n]
-    keys = [str(key) for key in given] if has_keys else []
+    listed = _spelled(asked_template) if isinstance(asked_template, dict) else [n for n in names if n]
+    keys = _spelled(given) if has_keys else []
     raise Unfit(
         f"the model has {len(asked)} inputs{_listed(listed)}; preprocess returned {len(sample.leaves)} arrays"
         f"{_listed(keys)}{when}. Return one array for each input, under its name."
@@ -315,6 +316,21 @@ def _by_name(names: list[str | None], given: dict[Any, Any]) -> list[int] | None
     ):
         return None
     return [given[name] for name in names]
+
+
+def _spelled(template: Any) -> list[str]:
+    """Return for each array of a nest how it is reached, such as ``q[0]`` for the first of a list under ``"q"``."""
+    if isinstance(template, dict):
+        parts = {str(key): part for key, part in template.items()}
+    elif isinstance(template, (list, tuple)):
+        parts = {f"[{number}]": part for number, part in enumerate(template)}
+    else:
+        return [""]
+    return [
+        f"{name}{'' if not rest or rest.startswith('[') else '.'}{rest}"
+        for name, part in parts.items()
+        for rest in _spelled(part)
+    ]
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -60,7 +60,8 @@ class SlotFiller:
             self._lends_slots = False
             gc.collect()  # an exception in a circle of references keeps it no longer than that
             arrays = [array.copy() for array in arrays]
-            slot.discard()  # it stays claimed until the function lets go; what is written there late goes nowhere
+            # The slot is neither published nor discarded, which would make the arrays read-only: it stays claimed until
+            # the function lets go, and what is written there late goes nowhere.
             if failure is None:
                 self._publish(self._rows.claim(), tag, arrays)
             return failure

@@ -307,3 +307,48 @@ def test_an_eager_model_is_called_as_often_as_by_keras_where_the_first_batch_is_
 def test_a_stream_calls_an_eager_model_once_for_its_first_item(workers: int) -> None:
     with ringfeed.Predictor(Counting(), given, workers) as predictor:
         assert int(next(predictor.stream([np.ones(3, np.float32)] * 3))[1]) == 1
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_item_whose_keys_are_not_text_is_its_own_error(workers: int) -> None:
+    def difference(a: Any, b: Any) -> Any:
+        return a - b
+
+    def by_name(item: int) -> Any:
+        return {0: np.float32([item])} if item % 2 else {"a": np.float32([item]), "b": np.float32([1])}
+
+    with ringfeed.Predictor(difference, preprocess=by_name, workers=workers, on_error="return") as predictor:
+        results = predictor.predict([1, 2, 3, 4], verbose=0)
+    assert isinstance(results[0], Exception)
+    assert "(0)" in str(results[0])
+    assert isinstance(results[2], Exception)
+    assert [results[1].tolist(), results[3].tolist()] == [[1], [3]]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_of_a_model_that_says_its_only_input_each_item_may_have_a_structure_of_its_own(workers: int) -> None:
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Identity()])
+
+    def in_many_ways(item: int) -> Any:
+        array = np.full(2, item, np.float32)
+        return [{"a": array}, array, (array,), [array]][item % 4]
+
+    with ringfeed.Predictor(model, preprocess=in_many_ways, workers=workers) as predictor:
+        for first in range(4):
+            assert predictor.predict(list(range(first, first + 6)), verbose=0)[:, 0].tolist() == [
+                *range(first, first + 6)
+            ]
+
+
+def test_the_inputs_of_a_nest_are_told_by_how_they_are_reached() -> None:
+    a, b = keras.Input((1,), name="a"), keras.Input((1,), name="b")
+    model = keras.Model({"q": [a, b]}, keras.layers.Subtract()([a, b]))
+
+    def nested(item: int) -> Any:
+        return {"q": {"b": np.float32([1]), "a": np.float32([item]), "c": np.float32([0])}}
+
+    with (
+        ringfeed.Predictor(model, preprocess=nested, workers=0) as predictor,
+        pytest.raises(ringfeed.RingFeedError, match=r"q\[0\], q\[1\].*q\.b, q\.a, q\.c"),
+    ):
+        predictor.predict([1, 2], verbose=0)

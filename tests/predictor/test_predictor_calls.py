@@ -276,6 +276,49 @@ def test_a_child_forked_amid_a_stream_does_the_parent_no_harm(end: str) -> None:
     assert (status, output) == (0, "streamed 399\n"), errors
 
 
+def test_a_child_that_goes_on_with_its_parents_stream_is_refused_and_the_parent_gets_all() -> None:
+    status, output, errors = run_program(
+        textwrap.dedent("""
+        predictor = ringfeed.Predictor(lambda x: x * 2, preprocess=lambda item: np.full(2, item), workers=1)
+        stream = predictor.stream(range(100))
+        assert next(stream)[0] == 0
+        child = os.fork()
+        if not child:
+            try:
+                list(stream)
+            except ringfeed.RingFeedError as error:
+                os._exit(0 if "forked" in str(error) else 8)
+            os._exit(9)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert [int(row[0]) for _, row in stream] == [2 * item for item in range(1, 100)]
+        predictor.close()
+        print("good")
+        """)
+    )
+    assert (status, output) == (0, "good\n"), errors
+
+
+def test_a_child_that_an_items_iterator_forks_feeds_nothing() -> None:
+    status, output, errors = run_program(
+        textwrap.dedent("""
+        children = []
+        def items():
+            for item in range(100):
+                if item == 10:
+                    children.append(os.fork())
+                    if not children[0]:
+                        item = -1000  # nobody may get it
+                yield item
+        predictor = ringfeed.Predictor(lambda x: x * 2, preprocess=lambda item: np.full(2, item), workers=1)
+        assert predictor.predict(items())[:, 0].tolist() == [2 * item for item in range(100)]
+        os.waitpid(children[0], 0)
+        predictor.close()
+        print("good")
+        """)
+    )
+    assert (status, output) == (0, "good\n"), errors
+
+
 def test_workers_end_with_their_predictor_though_a_forked_child_lives_on() -> None:
     _, output, errors = run_program(
         textwrap.dedent("""

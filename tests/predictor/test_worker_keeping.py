@@ -156,6 +156,20 @@ def keeps_late() -> Callable[..., None]:
     return write
 
 
+def keeps_late_and_writes() -> Callable[..., None]:
+    """Begin to keep samples when slots were lent already, and write into them with each item."""
+    kept: list[np.ndarray] = []
+
+    def write(item: int, out: np.ndarray) -> None:
+        for old in kept:
+            old[...] = -1
+        out[...] = item
+        if item > 20 and item % 7 == 0:
+            kept.append(out)
+
+    return write
+
+
 def writes_late() -> Callable[..., None]:
     """Write into the last sample again, when the model may be reading it."""
     kept: list[np.ndarray] = []
@@ -182,7 +196,16 @@ def keeps_in_a_circle() -> Callable[..., None]:
 
 
 @pytest.mark.parametrize(
-    "make", [keeps_out, keeps_a_view, keeps_a_memoryview, keeps_late, writes_late, keeps_in_a_circle]
+    "make",
+    [
+        keeps_out,
+        keeps_a_view,
+        keeps_a_memoryview,
+        keeps_late,
+        keeps_late_and_writes,
+        writes_late,
+        keeps_in_a_circle,
+    ],
 )
 @pytest.mark.parametrize(("batch_size", "slots"), [(16, None), (1, 4)], ids=["some slots", "few slots"])
 def test_a_function_that_keeps_out_stops_nothing_and_spoils_no_row(make, batch_size, slots) -> None:
