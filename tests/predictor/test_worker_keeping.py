@@ -256,7 +256,7 @@ def test_all_workers_are_at_work_at_once_though_batches_are_smaller(tmp_path) ->
 
 
 def test_where_the_model_keeps_all_slots_that_workers_leave_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stall, "STALL_SECONDS", 0.0)
+    monkeypatch.setattr(stall, "STALL_SECONDS", 1.5)  # it is said once, and so when nothing moves any more
     monkeypatch.setattr(stall, "GARBAGE_SECONDS", 0.0)
     kept_there: list[np.ndarray] = []
     kept_here: list[np.ndarray] = []
@@ -272,14 +272,24 @@ def test_where_the_model_keeps_all_slots_that_workers_leave_it_is_said(monkeypat
 
     with filling(write, workers=2, batch_size=1, model=model) as run, warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
+
+        # Others may warn, too, as of what a test before has left.
+        def texts() -> list[str]:
+            return [str(warning.message) for warning in said if issubclass(warning.category, stall.StalledRingWarning)]
+
         with in_thread(run, range(100), batch_size=1) as call:
-            wait_until(lambda: said)
+            wait_until(texts)
             kept_here.clear()
             while not call.done():
                 time.sleep(0.001)
                 kept_here.clear()
-    text = str(said[0].message)
-    assert re.search("[67] by batches, arrays or views of this process, [12] by claims of other processes", text)
+    text = texts()[0]
+    # A worker has kept one slot, or none: it may have begun to keep with its first sample, which lies in no slot.
+    held = re.search(
+        "([678]) by batches, arrays or views of this process(, ([12]) by claims of other processes)?", text
+    )
+    assert held is not None, text
+    assert int(held[1]) + int(held[3] or 0) == 8
     assert "`out.copy()`" in text
     assert len(call.result()[0]) == 100
 
