@@ -270,7 +270,8 @@ def test_where_the_model_keeps_all_slots_that_workers_leave_it_is_said(monkeypat
         kept_here.append(batch["0"])
         return np.array(batch["0"])
 
-    with filling(write, workers=2, batch_size=1, model=model) as run, warnings.catch_warnings(record=True) as said:
+    # Of one worker the rows are in order, and so the model gets them in their slots, of which there are six.
+    with filling(write, workers=1, batch_size=1, model=model) as run, warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
 
         # Others may warn, too, as of what a test before has left.
@@ -278,20 +279,18 @@ def test_where_the_model_keeps_all_slots_that_workers_leave_it_is_said(monkeypat
             return [str(warning.message) for warning in said if issubclass(warning.category, stall.StalledRingWarning)]
 
         with in_thread(run, range(100), batch_size=1) as call:
-            wait_until(texts)
+            wait_until(lambda: texts() or call.done())
             kept_here.clear()
             while not call.done():
                 time.sleep(0.001)
                 kept_here.clear()
+    assert len(call.result()[0]) == 100
     text = texts()[0]
     # A worker has kept one slot, or none: it may have begun to keep with its first sample, which lies in no slot.
-    held = re.search(
-        "([678]) by batches, arrays or views of this process(, ([12]) by claims of other processes)?", text
-    )
+    held = re.search("([56]) by batches, arrays or views of this process(, (1) by claims of other processes)?", text)
     assert held is not None, text
-    assert int(held[1]) + int(held[3] or 0) == 8
+    assert int(held[1]) + int(held[3] or 0) == 6
     assert "`out.copy()`" in text
-    assert len(call.result()[0]) == 100
 
 
 def test_failed_items_whose_exceptions_keep_out_stop_nothing() -> None:
