@@ -46,6 +46,8 @@ class LayoutTrials:
     ----------
     outputs : nest of arrays, or None
         What the last trial returned for its row by itself.
+    tried : RowLayout or None
+        The last that the model did not refuse, whatever it raised over the row.
     """
 
     def __init__(self, try_model: Callable[[Arrays, Any, int], Any], wanted: Wanted, raises: bool) -> None:
@@ -62,6 +64,7 @@ class LayoutTrials:
         self._held: list[ItemError] = []
         self._tries = 0
         self.outputs: Any = None
+        self.tried: RowLayout | None = None
 
     def is_needed(self, layout: RowLayout) -> bool:
         """Tell whether it is not known that the model takes samples of this layout."""
@@ -102,10 +105,12 @@ class LayoutTrials:
                 error = common.error
                 self._refused.append((layout, error))
             except Exception as raised:
+                self.tried = layout
                 # So many rows in turn: from now on they fail by the batch.
                 is_assumed = self._tries >= _MOST_TRIES
                 return is_assumed, self.released() if is_assumed else [_failure(raised, index, item)]
             else:
+                self.tried = layout
                 self._taken = [*self._taken[1 - _MOST_KNOWN :], layout]
                 return True, self.released()
         if self._taken:

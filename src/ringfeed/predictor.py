@@ -185,7 +185,9 @@ class Predictor:
         # Neither refers to the Predictor: one that is dropped ends its workers.
         call_model = functools.partial(_call_model, self._runner)
         wanted = _wanted(self._runner) if bound is None else bound
-        trials = LayoutTrials(functools.partial(_try_model, self._runner), wanted, raises=on_error == "raise")
+        self._trials = trials = LayoutTrials(
+            functools.partial(_try_model, self._runner), wanted, raises=on_error == "raise"
+        )
         if self._pool is not None:
             one_part_each = partition != "dynamic"
             apart = RowsApart(call_model, functools.partial(call_model, is_trial=True), partition)
@@ -387,9 +389,12 @@ class Predictor:
         if self._empty is not None:
             return self._empty
         asked = self._runner.input_specs if self._sample_spec is None else self._sample_spec
-        if asked is None:
+        if asked is not None:
+            template, leaves = spec_leaves(asked)
+        elif (tried := self._trials.tried) is not None:
+            template, leaves = tried.template, [(field.shape, field.dtype.name) for field in tried.fields]
+        else:
             return empty_outputs(self._runner, None)
-        template, leaves = spec_leaves(asked)
         specs = [tf.TensorSpec((None, *shape), dtype) for shape, dtype in leaves]
         return empty_outputs(self._runner, put_together(template, specs))
 

@@ -352,3 +352,19 @@ def test_the_inputs_of_a_nest_are_told_by_how_they_are_reached() -> None:
         pytest.raises(ringfeed.RingFeedError, match=r"q\[0\], q\[1\].*q\.b, q\.a, q\.c"),
     ):
         predictor.predict([1, 2], verbose=0)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_nothing_left_has_the_shapes_of_a_model_that_says_no_inputs(workers: int) -> None:
+    class Refuses(keras.Model):
+        def call(self, rows: Any) -> Any:
+            tf.debugging.assert_less(rows, 0.0)
+            return {"twice": rows * 2, "first": rows[:, :1]}
+
+    def pair(item: int) -> Any:
+        return np.full(2, item, np.float32)
+
+    with ringfeed.Predictor(Refuses(), preprocess=pair, workers=workers, on_error="skip") as predictor:
+        result = predictor.predict(list(range(10)), verbose=0)
+        assert len(predictor.failures) == 10
+    assert {name: array.shape for name, array in result.items()} == {"twice": (0, 2), "first": (0, 1)}
