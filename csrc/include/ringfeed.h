@@ -26,7 +26,7 @@ extern "C" {
 #define RF_API __attribute__((visibility("default")))
 
 /* The layout of segments that this library makes and reads. */
-#define RF_READS_VERSION 5u
+#define RF_READS_VERSION 6u
 
 enum {
     RF_NAME_BYTES = 64,         /* a field's name with its closing NUL */
