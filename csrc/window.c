@@ -20,11 +20,17 @@ enum {
     MOST_STEPS_BACK = 16
 };
 
-uint32_t rf_window_slots(const rf_geometry *geometry)
+static uint64_t slot_bytes(const rf_geometry *geometry)
 {
     uint64_t bytes = 0;
     for (uint32_t field = 0; field < geometry->fields; field++)
         bytes += geometry->field[field].stride_bytes;
+    return bytes;
+}
+
+uint32_t rf_window_slots(const rf_geometry *geometry)
+{
+    uint64_t bytes = slot_bytes(geometry);
     uint64_t slots = bytes ? WINDOW_BYTES / bytes : geometry->slots;
     if (slots < LEAST_SLOTS)
         slots = LEAST_SLOTS;
@@ -47,10 +53,7 @@ static bool is_free(const rf_ring *ring, uint32_t slot, uint32_t count)
 
 bool rf_window_restarts(const rf_geometry *geometry)
 {
-    uint64_t bytes = 0;
-    for (uint32_t field = 0; field < geometry->fields; field++)
-        bytes += geometry->field[field].stride_bytes;
-    return bytes >= RESTART_BYTES && rf_window_slots(geometry) != 0;
+    return slot_bytes(geometry) >= RESTART_BYTES && rf_window_slots(geometry) != 0;
 }
 
 uint32_t rf_window_restart(const rf_ring *ring, uint32_t cursor, uint32_t rows)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines import copy_rows, running, wanted_of
+from pipelines import Run, copy_rows, running, wanted_of
 from ringfeed.errors import PreprocessError, RingFeedError, SampleMismatch, WorkerCrashed
 from ringfeed.sample_spec import Wanted
 from support import wait_until
@@ -611,6 +611,16 @@ MORE_THAN_IS_TAKEN: dict[str, Callable[[int], Any]] = {
 }
 
 
+def check_that_rings_stay(run: Run, size: int) -> None:
+    """Three items of one size give their rows, and another call of that size the same ring."""
+    results, failures = run([size] * 3)
+    assert not failures, failures[0]
+    assert [row.tolist() for row in results.values()] == [[size] * size] * 3
+    ring = run.pipeline.rows
+    assert len(run([size])[0]) == 1
+    assert run.pipeline.rows is ring
+
+
 @pytest.mark.parametrize("more", MORE_THAN_IS_TAKEN)
 @pytest.mark.parametrize("by", ["the model's names", "the arguments of a function"])
 def test_what_the_model_does_not_take_needs_no_room_where_rows_get_another_shape(more: str, by: str) -> None:
@@ -622,12 +632,7 @@ def test_what_the_model_does_not_take_needs_no_room_where_rows_get_another_shape
     wanted = Wanted(((None,), "float32"), ["x"]) if by == "the model's names" else Wanted(None, arguments=["x"])
     with running(picture, wanted=wanted, model=lambda rows, template: np.array(next(iter(rows.values())))) as run:
         for size in (5, 6):
-            results, failures = run([size] * 3)
-            assert not failures, failures[0]
-            assert [row.tolist() for row in results.values()] == [[size] * size] * 3
-            ring = run.pipeline.rows
-            assert len(run([size])[0]) == 1
-            assert run.pipeline.rows is ring
+            check_that_rings_stay(run, size)
 
 
 def test_parts_of_a_named_tuple_that_the_model_does_not_take_need_no_room_either() -> None:
@@ -644,12 +649,7 @@ def test_parts_of_a_named_tuple_that_the_model_does_not_take_need_no_room_either
 
     with running(picture, wanted=wanted, model=model) as run:
         for size in (5, 6, 15, 6):
-            results, failures = run([size] * 3)
-            assert not failures, failures[0]
-            assert [row.tolist() for row in results.values()] == [[size] * size] * 3
-            ring = run.pipeline.rows
-            assert len(run([size])[0]) == 1
-            assert run.pipeline.rows is ring
+            check_that_rings_stay(run, size)
 
 
 def test_with_a_spec_that_settles_all_no_item_travels_alone(tmp_path: pathlib.Path) -> None:

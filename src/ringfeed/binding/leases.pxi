@@ -147,8 +147,8 @@ cdef class Claim(_Rows):
     taker reads it. So where one lives when the claim is published, the record is copied into another slot and published
     from there; the claim's own slot is kept for the view, and nobody else gets to see what is written there. It costs the
     copy, and a wait while no slot is free: drop such views first where that matters. The claim's own arrays cost nothing.
-    What is made of such an array as it is, as ``memoryview(claim["x"])``, ``torch.from_numpy(claim["x"])`` or a view of a
-    subclass, cannot be told from a variable that keeps the array: write no more through it.
+    What is made of such an array as it is, as ``memoryview(claim["x"])``, ``torch.from_numpy(claim["x"])``, a writable view by
+    ``numpy.lib.stride_tricks`` or one of a subclass, cannot be told from a variable that keeps the array: write no more through it.
     """
 
     cdef cnp.ndarray tag_array
