@@ -319,7 +319,9 @@ def _by_name(names: list[str | None], given: dict[Any, Any]) -> list[int] | None
 
 
 def _spelled(template: Any) -> list[str]:
-    """Return for each array of a nest how it is reached, such as ``q[0]`` for the first of a list under ``"q"``."""
+    """Return for each array of a nest how it is reached, such as ``q[0]`` for the first of several under ``"q"``."""
+    if isinstance(template, (list, tuple)) and len(template) == 1:
+        return _spelled(template[0])  # "q" says as much as "q[0]"
     if isinstance(template, dict):
         parts = {str(key): part for key, part in template.items()}
     elif isinstance(template, (list, tuple)):
