@@ -142,6 +142,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             sizes = scale_of(metafunc.config).of(SIZES, (64, 150_528, 4_194_304), SIZES)
             every = [job for job in every if job.senders == job.receivers == 1 and job.record_bytes in sizes]
         metafunc.parametrize("table", every, ids=title, indirect=True, scope="module")
+    if "in_place" in metafunc.fixturenames:
+        sizes = scale_of(metafunc.config).of(IN_PLACE_SIZES[:1], IN_PLACE_SIZES, IN_PLACE_SIZES)
+        metafunc.parametrize("in_place", sizes, ids=lambda size: SIZES[size], indirect=True, scope="module")
 
 
 @pytest.mark.parametrize("way", [*WAYS, ray_store.WAY, COPY, COPY_IN_CACHE])
@@ -187,3 +190,34 @@ def filling(scale: Scale, say: Callable[[str], None]) -> Iterator[Work]:
 @pytest.mark.parametrize("way", [*FILLING, HUGE_PAGES.way, OWN_MEMORY.way])
 def bench_fill(tell: Any, filling: Work, way: str) -> None:
     tell(filling, way)
+
+
+IN_PLACE = [
+    Entry("RingFeed, claim of one row", "hops.ringfeed_ring", "RingFeedPut"),
+    Entry("RingFeed, claim of many rows", "hops.ringfeed_ring", "RingFeedClaim"),
+    Entry("iceoryx2, loan, polling", "hops.iceoryx", "IceoryxPolling", "iceoryx2"),
+    Entry("iceoryx2, loan, events", "hops.iceoryx", "IceoryxEvents", "iceoryx2"),
+]
+IN_PLACE_SIZES = (150_528, 602_112, 4_194_304)
+
+
+@pytest.fixture(scope="module")
+def in_place(request: pytest.FixtureRequest, scale: Scale, say: Callable[[str], None]) -> Iterator[Work]:
+    """One process makes records where its transport has them lie, another one receives them."""
+    job = Job(request.param)
+    with closing(Hall(job, IN_PLACE)) as hall:
+        work = Work(
+            f"in place: {title(job)}, a number written all over each",
+            "in_place",
+            {"record_bytes": job.record_bytes, "producers": 1, "takers": 1},
+            bytes_per_unit=job.record_bytes,
+            missing=hall.missing,
+        )
+        seconds = scale.of(0.0, 0.1, 0.2)
+        ways = [Way(way, role_by_name(way), lambda way=way: hall.in_place(way, seconds)) for way in hall.ways]  # type: ignore[misc]
+        yield work.compete(ways, scale.of(1, 7, 21), warm_up=scale.of(0, 1, 1), say=say)
+
+
+@pytest.mark.parametrize("way", [entry.way for entry in IN_PLACE])
+def bench_in_place(tell: Any, in_place: Work, way: str) -> None:
+    tell(in_place, way)

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "order.h"
+#include "streaming.h"
 #include "window.h"
 
 enum { SMALL_RECORD_BYTES = 1024 };
@@ -390,13 +391,34 @@ rf_status rf_publish_requests(rf_lease *lease, uint32_t rows, const uint64_t *ta
     return done == rows ? RF_OK : RF_SLOT_LOST;
 }
 
-static void copy_record(const rf_ring *ring, uint32_t slot, const void *const *sources)
+static void copy_record(const rf_ring *ring, uint32_t slot, const void *const *sources,
+                        bool streamed)
 {
     for (uint32_t field = 0; field < ring->geometry.fields; field++) {
         const rf_field *layout = &ring->geometry.field[field];
-        memcpy(ring->region[field] + slot * layout->stride_bytes, sources[field],
-               layout->sample_bytes);
+        uint8_t *to = ring->region[field] + slot * layout->stride_bytes;
+        if (streamed)
+            rf_stream(to, sources[field], layout->sample_bytes);
+        else
+            memcpy(to, sources[field], layout->sample_bytes);
     }
+    if (streamed)
+        rf_end_streaming();
+}
+
+/* The same for a record that takes a while; when it was there. */
+static int64_t copy_large_record(rf_ring *ring, uint32_t slot, const void *const *sources,
+                                 int64_t begun_ns)
+{
+    if (ring->record_bytes < ring->copies.least_bytes) {
+        copy_record(ring, slot, sources, false);
+        return rf_now_ns();
+    }
+    unsigned way = rf_way_to_copy(ring, slot);
+    copy_record(ring, slot, sources, way & RF_COPY_STREAMED);
+    int64_t now = rf_now_ns();
+    rf_note_copy(ring, way, now - begun_ns);
+    return now;
 }
 
 rf_status rf_put(rf_ring *ring, const void *const *sources, uint64_t tag, int64_t deadline_ns)
@@ -423,12 +445,13 @@ rf_status rf_put_request(rf_ring *ring, const void *const *sources, uint64_t tag
         begin_publishing(ring);
     publication about = {.claimed_ns = rf_now_ns(), .producer = rf_self(ring)};
     about.published_ns = about.claimed_ns;
-    copy_record(ring, slot, sources);
+    if (small)
+        copy_record(ring, slot, sources, false);
+    else
+        about.published_ns = copy_large_record(ring, slot, sources, about.claimed_ns);
     RF_STEP("put: payload copied");
-    if (!small) {
-        about.published_ns = rf_now_ns();
+    if (!small)
         begin_publishing(ring);
-    }
     uint32_t passed;
     uint64_t before = rf_chain_place(ring, slot, since, &passed),
              own = rf_link(slot, rf_word_epoch(word));

@@ -48,6 +48,15 @@ typedef struct rf_letters {
     rf_letter letters[RF_MOST_LETTERS];
 } rf_letters;
 
+/* What a handle knows of its copies into slots (streaming.h). Hints, which threads share. */
+enum { RF_COPY_STREAMED = 1, RF_COPY_HOT = 2, RF_COPY_WAYS = 4 };
+typedef struct rf_copies {
+    uint64_t least_bytes;      /* of a record whose copies are timed */
+    _Atomic uint64_t written;  /* the slots that were written last: the first and the last */
+    _Atomic uint32_t turns[2]; /* of copies into cold slots, and into hot ones */
+    _Atomic uint32_t ns_per_mib[RF_COPY_WAYS]; /* 0: not measured yet */
+} rf_copies;
+
 struct rf_ring {
     rf_geometry geometry; /* copied and checked once: shared memory can not change it */
     rf_header *header;
@@ -91,6 +100,7 @@ struct rf_ring {
     _Atomic uint32_t take_spin;
     uint32_t window; /* slots that are used again while takers keep up (window.h); 0: all */
     bool restarts;   /* a claim begins anew where everything was taken (window.h) */
+    rf_copies copies;
     _Atomic uint32_t patrol, patrol_rows; /* does the next look go around; rows since the last */
     _Atomic uint32_t trail,
         trail_rows; /* where links led (look_from): slot + 1, or 0; rows taken there */

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "handle.h"
+#include "streaming.h"
 #include "window.h"
 #include "witness.h"
 
@@ -76,6 +77,7 @@ static rf_status map_segment(rf_ring *ring)
     ring->slot_count = geometry->slots;
     ring->window = rf_window_slots(geometry);
     ring->restarts = !ring->is_pool && rf_window_restarts(geometry);
+    rf_begin_copies(ring);
     ring->is_padded = !rf_is_mirrored(geometry);
     atomic_init(&ring->runs_end, ring->is_padded);
     return RF_OK;

@@ -16,7 +16,7 @@ enum {
     LEAST_SLOTS = 2,
     RESTART_BYTES = 16384,
     MOST_STARTS = 8,
-    MOST_UNDER_WAY = 2,
+    LEAST_UNDER_WAY = 4,
     MOST_STEPS_BACK = 16
 };
 
@@ -58,12 +58,14 @@ bool rf_window_restarts(const rf_geometry *geometry)
 
 uint32_t rf_window_restart(const rf_ring *ring, uint32_t cursor, uint32_t rows)
 {
-    /* What was claimed just now is mostly on its way. But where takers wait for several, nothing may be: there is to be room
-     * for all of these. Of that the ends are looked at, and the middle, for a batch goes as a whole, mostly. */
+    /* What was claimed just now is mostly on its way: as many as a window holds, for a taker that was asleep finds some. But
+     * where takers wait for several, nothing may be: there is to be room for all of these. Of that the ends are looked at, and
+     * the middle, for a batch goes as a whole, mostly. */
     uint32_t together = rf_load_relaxed(&ring->header->together);
     uint32_t under_way =
         rf_wrap(ring, cursor + ring->slot_count - rf_cursor(ring, &ring->header->take_cursor));
-    if (under_way > (together ? 0 : rows > MOST_UNDER_WAY ? rows : MOST_UNDER_WAY))
+    uint32_t most = ring->window > LEAST_UNDER_WAY ? ring->window : LEAST_UNDER_WAY;
+    if (under_way > (together ? 0 : rows > most ? rows : most))
         return cursor;
     uint32_t run = together > rows && together <= ring->slot_count ? together : rows, start = 0;
     for (int tried = 0; tried < MOST_STARTS && start + run <= ring->slot_count; tried++) {

@@ -84,6 +84,10 @@ class Hall:
         """The same for records that are made in the senders, and received as contiguous batches."""
         return self._timed(way, "fill", "batches", seconds)
 
+    def in_place(self, way: str, seconds: float) -> Sample:
+        """The same for records that are made in the senders, where their transport has them lie, and not read."""
+        return self._timed(way, "fill", "all", seconds)
+
     def latency(self, way: str, count: int) -> Sample:
         """Send so many records, each to a receiver that waits; the value is the median time from process to process."""
         received, _, seconds = self._round(way, "paced", "latencies", count)

@@ -27,6 +27,16 @@ def times_as_fast_as(role: str, starting_with: str = "") -> Measure:
     return measure
 
 
+def times_as_fast_as_one(peer: str, ringfeed: str) -> Measure:
+    """Compare one way of RingFeed with the best peer whose name starts so."""
+
+    def measure(table: Table) -> float | None:
+        own = next((row for row in table.of_role("ringfeed") if row.way == ringfeed), None)
+        return _ratio(table.best("peer", peer), own)
+
+    return measure
+
+
 def of_the_limit(table: Table) -> float | None:
     """The part of the limit that RingFeed reaches: 0.95 is 95 % of its speed."""
     return _ratio(table.limit, table.best("ringfeed"))
@@ -104,6 +114,7 @@ class Target:
 ONE_TO_ONE = {"producers": 1, "takers": 1}
 PERCENT = ("%", 100)
 IN_PLACE = {"record_bytes": 602112}
+PICTURES = {150_528: "150 KB", 602_112: "602 KB", 4_194_304: "4 MB"}
 
 TARGETS = (
     Target(
@@ -117,6 +128,22 @@ TARGETS = (
         times_the_limit("RingFeed, C, 64 slots", "one flag per batch"),
         3,
         at_least=False,
+    ),
+    *(
+        Target(
+            f"{size} by put into a default ring, times as fast as iceoryx2",
+            *("hop", times_as_fast_as_one("iceoryx2", "RingFeed, put"), 1.8 if size == "150 KB" else 1.2),
+            axes={"record_bytes": record_bytes} | ONE_TO_ONE,
+        )
+        for record_bytes, size in PICTURES.items()
+    ),
+    *(
+        Target(
+            f"latency of {size}, times as fast as iceoryx2",
+            *("latency", times_as_fast_as_one("iceoryx2", "RingFeed, put"), 1.2),
+            axes={"record_bytes": record_bytes} | ONE_TO_ONE,
+        )
+        for record_bytes, size in PICTURES.items()
     ),
     Target("602 KB filled in place, of the memory's fill rate", "fill", of_the_limit, 0.95, *PERCENT, axes=IN_PLACE),
     Target(

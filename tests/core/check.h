@@ -325,12 +325,14 @@ static inline rf_ring *attach_ring(void)
     return ring;
 }
 
-/* The same, with a window (window.h) that ends within a small ring, or none. */
+/* The same, with a window (window.h) that ends within a small ring, or none; some of them stream (streaming.h). */
 static inline rf_ring *attach_ring_with_window(void)
 {
     rf_ring *ring = attach_ring();
     ring->window = (uint32_t)getpid() % 6;
     ring->restarts = ring->window != 0 && getpid() / 6 % 2;
+    if (getpid() / 12 % 2)
+        ring->copies.least_bytes = 1; /* in both ways in turns, as they are timed */
     return ring;
 }
 

@@ -202,6 +202,28 @@ static void test_record_from_outside(void)
     }
 }
 
+/* Who was led to older records by their links goes back to the window when these are taken. */
+static void test_after_links(void)
+{
+    for (uint32_t waiting = 2; waiting <= 20; waiting++) {
+        rf_ring *ring = ring_with_window(SLOTS, WINDOW);
+        uint64_t number = 0, taken = 0, used = 0;
+        while (number < waiting)
+            publish(claim(ring, 1), 1, number++);
+        rf_store_relaxed(&ring->header->take_cursor, waiting - 1); /* of a taker that was late */
+        while (taken < number)
+            take_expecting(ring, taken++);
+        for (int i = 0; i < 4 * WINDOW; i++, number++) {
+            rf_lease *written = claim(ring, 1);
+            used |= i < 2 * WINDOW ? 0 : bit_of(written);
+            publish(written, 1, number);
+            take_expecting(ring, number);
+        }
+        CHECK(count_bits(used) <= WINDOW);
+        remove_ring(ring);
+    }
+}
+
 /* Claims and takes of any size, with leases held for any time: everything comes once, in order. */
 static void test_any_pattern(void)
 {
@@ -267,6 +289,7 @@ WITH_RESTARTS(test_batches)
 WITH_RESTARTS(test_claims_of_several)
 WITH_RESTARTS(test_held_slot)
 WITH_RESTARTS(test_record_from_outside)
+WITH_RESTARTS(test_after_links)
 WITH_RESTARTS(test_any_pattern)
 
 static const test tests[] = {
@@ -278,6 +301,7 @@ static const test tests[] = {
     {"beginning anew: a slot that is held stands in nobody's way", test_held_slot_restarting},
     {"beginning anew: a record outside of the window is taken",
      test_record_from_outside_restarting},
+    {"beginning anew: who followed links goes back to few slots", test_after_links_restarting},
     {"beginning anew: everything comes once, in order", test_any_pattern_restarting},
     {"while takers keep up, records lie in few slots", test_few_slots},
     {"under a backlog every slot is used, in order, and afterwards few", test_backlog},
@@ -285,6 +309,7 @@ static const test tests[] = {
     {"claims of several slots are as long as was asked for", test_claims_of_several},
     {"a slot that is held for long stands in nobody's way", test_held_slot},
     {"a record outside of the window is taken, too", test_record_from_outside},
+    {"who followed links goes back to the window", test_after_links},
     {"whatever is claimed, taken and held, everything comes once, in order", test_any_pattern},
     {"a window is what a cache holds, and at most half of the ring", test_size},
 };

@@ -296,6 +296,17 @@ def test_a_stage_whose_next_ring_closed_says_that_it_serves_no_more(make_ring, s
     wait_until(lambda: not stage.running)
 
 
+@pytest.mark.parametrize("how", ["close", "finish"])
+def test_a_stage_whose_next_ring_ended_serves_no_more_though_nobody_asks(make_ring, serve, make_client, how):
+    first, second = make_ring({"x": ((4,), "float32")}), make_ring({"output": ((4,), "float32")})
+    serve(second, add(1), answers_for=first)
+    stage = serve(first, add(1), output=second)
+    getattr(second, how)()
+    wait_until(lambda: not stage.running)
+    with pytest.raises(ringfeed.RingFeedError):
+        make_client(first).predict(np.ones(4, np.float32), timeout=60)
+
+
 # ---- What clients are told -----------------------------------------------------------------------------
 
 

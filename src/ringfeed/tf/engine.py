@@ -272,7 +272,7 @@ class Engine(EngineLife):
                 self._replicas,
                 self._orders,
                 presence,
-                self.output is not None,
+                self.output,
                 self._when_ended,
             )
             self._started = time.monotonic()

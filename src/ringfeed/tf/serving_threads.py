@@ -98,8 +98,8 @@ class ServingThreads:
     replicas : sequence of Replica
     orders : Orders
     presence : Presence
-    is_stage : bool
-        Requests are handed on: there they are still answered when this one takes no more.
+    next_ring : Ring or None
+        Requests are handed on to it: there they are still answered when this engine takes no more.
     when_ended : callable
         Called by the last thread.
 
@@ -119,11 +119,11 @@ class ServingThreads:
         replicas: Sequence[Replica],
         orders: Orders,
         presence: Presence,
-        is_stage: bool,
+        next_ring: Ring | None,
         when_ended: Callable[[], None],
     ) -> None:
         self._ring, self._pool, self._policy, self._replicas = ring, pool, policy, replicas
-        self._orders, self._presence, self._is_stage, self._when_ended = orders, presence, is_stage, when_ended
+        self._orders, self._presence, self._next_ring, self._when_ended = orders, presence, next_ring, when_ended
         self.failed: BaseException | None = None
         self.producer_failed: ProducerFailed | None = None
         self._lock = threading.Lock()
@@ -206,7 +206,7 @@ class ServingThreads:
                 self._serving -= 1
                 last = self._serving == 0
             # Clients must not wait for someone who is not there any more; but those behind a stage have its requests.
-            if last and (not self._is_stage or self.failed):
+            if last and (self._next_ring is None or self.failed):
                 with contextlib.suppress(RingClosed):
                     self._pool.serve(None)
             if last:
@@ -292,6 +292,9 @@ class ServingThreads:
                     f"ring {self._ring.name!r}: another engine has made the replies anew, for other outputs or "
                     "settings; this one can answer nobody any more."
                 )
+            ahead = self._next_ring
+            if ahead is not None and (ahead.closed or ahead.finished):  # also where nobody asks any more
+                raise NextStageEnded(f"ring {ahead.name!r} is {'closed' if ahead.closed else 'finished'}")
 
     def _answer_dead_letter(self, batch: _core.Batch) -> None:
         """Tell the client of a record over which too many engines died."""
