@@ -52,14 +52,38 @@ static void move_cursor(_Atomic uint32_t *cursor, uint32_t seen, uint32_t to)
                                             memory_order_relaxed);
 }
 
+/* Where to look first. A client of a pool comes back to the cells that it had before: they are in the caches near it, and
+ * others look elsewhere first. Its first one it has where newcomers look. */
+static uint32_t claim_from(rf_ring *ring, uint32_t cursor, uint32_t rows)
+{
+    if (!ring->is_pool)
+        return ring->restarts ? rf_window_restart(ring, cursor, rows) : cursor;
+    uint32_t home = rf_load_relaxed(&ring->home);
+    if (home == 0)
+        return cursor;
+    return is_free(ring, home - 1) ? home - 1
+                                   : rf_wrap(ring, rf_load_relaxed(&ring->last_cell) + 1);
+}
+
+/* A run was claimed, and `cursor` was where others look. */
+static void move_on(rf_ring *ring, uint32_t cursor, uint32_t first, uint32_t count)
+{
+    if (ring->is_pool) {
+        rf_store_relaxed(&ring->last_cell, rf_wrap(ring, first + count - 1));
+        if (rf_load_relaxed(&ring->home))
+            return;
+        rf_store_relaxed(&ring->home, first + 1);
+    }
+    move_cursor(&ring->header->claim_cursor, cursor, rf_next_claim(ring, first, count));
+}
+
 /* Claim up to `rows` slots in a row, from the claim cursor on. Returns how many. */
 static uint32_t claim_run(rf_ring *ring, uint32_t rows, uint32_t *first, uint64_t *words)
 {
     uint32_t self = rf_self(ring);
     uint32_t cursor = rf_load_relaxed(&ring->header->claim_cursor);
     uint32_t slot = cursor < ring->slot_count ? cursor : 0, from = slot;
-    if (ring->restarts)
-        slot = rf_window_restart(ring, slot, rows);
+    slot = claim_from(ring, slot, rows);
     for (uint32_t seen = 0; seen < ring->slot_count; seen++, slot = rf_wrap(ring, slot + 1)) {
         if (!is_free(ring, slot))
             continue;
@@ -73,7 +97,7 @@ static uint32_t claim_run(rf_ring *ring, uint32_t rows, uint32_t *first, uint64_
         rows = rf_rows_from(ring, slot, rows);
         while (count < rows && (words[count] = claim_slot(ring, rf_wrap(ring, slot + count), self)))
             count++;
-        move_cursor(&ring->header->claim_cursor, cursor, rf_next_claim(ring, slot, count));
+        move_on(ring, cursor, slot, count);
         if (ring->restarts) /* a taker that spins looks there */
             move_cursor(&ring->header->take_cursor, from, slot);
         RF_STEP("claim: cursor moved");

@@ -101,6 +101,8 @@ struct rf_ring {
     uint32_t window; /* slots that are used again while takers keep up (window.h); 0: all */
     bool restarts;   /* a claim begins anew where everything was taken (window.h) */
     rf_copies copies;
+    /* Of a pool: our first cell, + 1, and the one of our newest claim (claim.c). */
+    _Atomic uint32_t home, last_cell;
     _Atomic uint32_t patrol, patrol_rows; /* does the next look go around; rows since the last */
     _Atomic uint32_t trail,
         trail_rows; /* where links led (look_from): slot + 1, or 0; rows taken there */

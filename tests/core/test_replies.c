@@ -49,10 +49,48 @@ static void test_as_many_as_cells(void)
     close_desk(&own);
 }
 
+/* A client comes back to the cells that it had before, and stays out of the other one's, whatever is under way. */
+static void test_same_cells(void)
+{
+    enum { CELLS = 64, CLIENTS = 3, MOST = 12 };
+    for (uint32_t under_way = 1; under_way <= MOST; under_way++) {
+        desk first = create_desk(CELLS, CELLS), clients[CLIENTS];
+        uint64_t used[CLIENTS] = {0}, all = 0;
+        for (int i = 0; i < CLIENTS; i++)
+            clients[i] = i ? attach_desk() : first;
+        for (int round = 0; round < 200; round++) {
+            rf_lease *cells[CLIENTS][MOST];
+            for (uint32_t number = 0; number < under_way; number++)
+                for (int i = 0; i < CLIENTS; i++) {
+                    cells[i][number] = ask(&clients[i], number);
+                    used[i] |= (uint64_t)(round >= 100) << rf_lease_first(cells[i][number]);
+                }
+            uint32_t served = 0;
+            while (served < CLIENTS * under_way)
+                served += serve(&first, HELD_ROWS);
+            for (uint32_t number = 0; number < under_way; number++)
+                for (int i = 0; i < CLIENTS; i++) {
+                    expect_answer(cells[i][number], 0, number);
+                    rf_lease_drop(cells[i][number]);
+                }
+        }
+        for (int i = 0; i < CLIENTS; i++)
+            all |= used[i];
+        CHECK(__builtin_popcountll(all) <= (int)(2 * CLIENTS * under_way));
+        if (under_way == 1)
+            for (int i = 0; i < CLIENTS; i++)
+                CHECK_EQUAL(__builtin_popcountll(used[i]), 1);
+        for (int i = CLIENTS - 1; i >= 0; i--)
+            close_desk(&clients[i]);
+        shm_unlink(segment_name(0));
+        shm_unlink(segment_name(POOL));
+    }
+}
+
 static void test_several_rows(void)
 {
     desk own = create_desk(8, 5);
-    rf_lease_drop(claim(own.pool, 3)); /* so that the next one passes the pool's end */
+    rf_store_relaxed(&own.pool->home, 3 + 1); /* so that the claim passes the pool's end */
     rf_lease *cells = claim(own.pool, 4);
     CHECK_EQUAL(rf_lease_rows(cells), 4);
     for (uint32_t row = 0; row < 3; row++)
@@ -402,6 +440,7 @@ static void test_closed_handles(void)
 static const test tests[] = {
     {"a request is asked, held and answered, and its cell is free again", test_round_trip},
     {"a client has as many requests under way as it has cells", test_as_many_as_cells},
+    {"a client comes back to the cells that it had before", test_same_cells},
     {"several rows have a cell each, also over the pool's end", test_several_rows},
     {"rows that want no answer go beside those that do", test_published_in_rows},
     {"a batch is cut, and each part answered by itself or given back", test_split_batch},
