@@ -20,7 +20,7 @@ DEBUG = os.environ.get("RINGFEED_DEBUG") == "1"
 SANITIZERS = os.environ.get("RINGFEED_SANITIZE", "")
 COVERAGE = os.environ.get("RINGFEED_COVERAGE") == "1"
 
-compile_args = ["-std=c11", "-Wall", "-Wextra", "-fvisibility=hidden"]
+compile_args = ["-std=c11", "-Wall", "-Wextra", "-Werror=implicit-function-declaration", "-fvisibility=hidden"]
 link_args = []
 compile_args += ["-O0", "-g3", "-UNDEBUG"] if DEBUG else ["-O3", "-DNDEBUG"]
 if SANITIZERS:

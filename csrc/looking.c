@@ -16,6 +16,7 @@
  * LAPS slices whether there is such a process, which costs little, and once in LOCK_LAPS whether the lock is held. And it
  * does what a slice did when all looked: if a notifier was killed or stands still, it tells in its place.
  */
+#define _GNU_SOURCE
 #include <time.h>
 
 #include "handle.h"
