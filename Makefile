@@ -141,8 +141,9 @@ storm-smoke: $(VENV)/.dev build ## the same for 20 seconds
 	@PYTHONPATH=tests $(BIN)/python tests/storm.py 20
 
 .PHONY: profile
-profile: ## count the C core's instructions per operation, by function, where valgrind is installed
+profile: ## count the C core's instructions per operation and cache misses per record, where valgrind is installed
 	@$(PYTHON) benchmarks/limits/instructions.py
+	@$(PYTHON) benchmarks/limits/cache_misses.py
 
 # ruff's cache does not see that a module appeared beside a file, which changes how that file's imports are sorted.
 lint: $(VENV)/.dev ## check style and types; change nothing

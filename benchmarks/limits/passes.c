@@ -1,0 +1,76 @@
+/*
+ * Large records through a ring, one after the other, in one process: for a profiler that counts cache misses.
+ *
+ *     passes BYTES COUNT hot|walked     cache_misses.py runs it under callgrind
+ *
+ * Of each record the taker reads one line in 64, as who looks at a header does. "walked" is a ring without a window, which is
+ * walked from end to end; "hot" is the ring as it is.
+ */
+#include "rounds.h"
+
+#include "handle.h"
+
+enum { RING_BYTES = 128 << 20, LINES_APART = 64 };
+#define MEASURED __attribute__((noinline))
+
+static void expect_ok(rf_status status, const char *what)
+{
+    if (status != RF_OK) {
+        fprintf(stderr, "%s: status %d\n", what, (int)status);
+        exit(1);
+    }
+}
+
+static rf_ring *new_ring(uint64_t record_bytes)
+{
+    static rf_geometry geometry = {.fields = 1};
+    rf_options options = {.slots = (uint32_t)(RING_BYTES / record_bytes),
+                          .participants = 16,
+                          .redeliver = 1,
+                          .numa_node = -1};
+    char name[32];
+    rf_ring *ring;
+    geometry.field[0] =
+        (rf_field){.name = "x", .dtype = RF_UINT8, .rank = 1, .shape = {record_bytes}};
+    snprintf(name, sizeof name, "/rf-limits-%d", (int)getpid());
+    int fd = shm_open(name, O_RDWR | O_CREAT | O_EXCL, 0600);
+    shm_unlink(name);
+    expect_ok(rf_plan(&options, &geometry), "plan");
+    expect_ok(rf_ring_create(fd, &options, &geometry, &ring), "create");
+    return ring;
+}
+
+MEASURED uint64_t measured_pass(rf_ring *ring, const void *record, uint64_t record_bytes)
+{
+    uint64_t sum = 0;
+    rf_take_request request = {.max_rows = 1, .min_rows = 1};
+    rf_lease *lease;
+    expect_ok(rf_put(ring, &record, 0, 0), "put");
+    expect_ok(rf_take(ring, &request, &lease), "take");
+    const uint8_t *bytes = rf_lease_data(lease, 0);
+    for (uint64_t at = 0; at < record_bytes; at += LINES_APART * LINE_BYTES)
+        sum += bytes[at];
+    rf_lease_drop(lease);
+    return sum;
+}
+
+int main(int argc, char **argv)
+{
+    uint64_t record_bytes = argc == 4 ? strtoull(argv[1], NULL, 10) : 0, sum = 0;
+    if (record_bytes == 0 || (strcmp(argv[3], "hot") != 0 && strcmp(argv[3], "walked") != 0)) {
+        fprintf(stderr, "passes BYTES COUNT hot|walked\n");
+        return 2;
+    }
+    rf_ring *ring = new_ring(record_bytes);
+    if (strcmp(argv[3], "walked") == 0) {
+        ring->window = 0;
+        ring->restarts = false;
+    }
+    void *record = calloc(1, record_bytes);
+    for (int64_t left = atoll(argv[2]); left > 0; left--)
+        sum += measured_pass(ring, record, record_bytes);
+    free(record);
+    rf_ring_close(ring);
+    rf_ring_drop(ring);
+    return sum != 0;
+}
