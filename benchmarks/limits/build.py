@@ -15,7 +15,8 @@ ROOT = HERE.parents[1]
 BUILT = ROOT / "build" / "limits"
 CORE = [path for path in sorted((ROOT / "csrc").glob("*.c")) if not path.name.startswith("tf_")]
 HEADERS = [*HERE.glob("*.h"), *(ROOT / "csrc").glob("*.h"), *(ROOT / "csrc" / "include").glob("*.h")]
-SOURCES = {"machine": [HERE / "machine.c"]} | {name: [HERE / f"{name}.c", *CORE] for name in ("hop", "one_core", "passes")}
+SOURCES = {"machine": [HERE / "machine.c"]}
+SOURCES |= {name: [HERE / f"{name}.c", *CORE] for name in ("hop", "one_core", "passes")}
 # As the extension is compiled.
 FLAGS = ["-std=gnu11", "-O3", "-g", "-DNDEBUG", f"-I{ROOT / 'csrc' / 'include'}", f"-I{ROOT / 'csrc'}"]
 # A limit may use all that this very machine has; valgrind does not know all of that.

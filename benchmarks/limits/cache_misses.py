@@ -1,7 +1,7 @@
-"""Cache misses of large records, in a ring that is used as it is and in one that is walked: `make profile`. Asserts nothing.
+"""Cache misses of large records, in a ring as it is and in one that is walked: `make profile`. Asserts nothing.
 
-callgrind simulates the caches, also where a virtual machine has no counters: here the second-level cache of one core, so
-that a miss is a line that comes from farther away. It takes a streaming store for any store. Skips without valgrind.
+callgrind simulates the caches, also where a virtual machine has no counters: here the second-level cache of one core,
+so that a miss is a line that comes from farther away. It takes a streaming store for any store.
 """
 
 from __future__ import annotations
@@ -25,17 +25,16 @@ COUNT = 100
 def misses(record_bytes: int, use: str, folder: Path) -> float:
     """Return the lines of a record, read or written, that are not in the near cache."""
     output = folder / f"{record_bytes}-{use}"
-    arguments = ["--tool=callgrind", "--cache-sim=yes", f"--LL={NEAR_CACHE}", "--toggle-collect=measured_pass"]
+    options = ["--tool=callgrind", "--cache-sim=yes", f"--LL={NEAR_CACHE}", "--toggle-collect=measured_pass"]
+    command = [str(program("passes")), str(record_bytes), str(COUNT), use]
     subprocess.run(
-        ["valgrind", "-q", *arguments, f"--callgrind-out-file={output}", str(program("passes"))]
-        + [str(record_bytes), str(COUNT), use],
-        check=True,
-        capture_output=True,
+        ["valgrind", "-q", *options, f"--callgrind-out-file={output}", *command], check=True, capture_output=True
     )
     text = output.read_text()
     events = re.search(r"^events: (.*)$", text, re.MULTILINE)
     totals = re.search(r"^(?:totals|summary): (.*)$", text, re.MULTILINE)
-    assert events and totals, "callgrind wrote no totals"
+    assert events is not None
+    assert totals is not None
     counts = dict(zip(events[1].split(), map(int, totals[1].split()), strict=False))
     return (counts["DLmr"] + counts["DLmw"]) / COUNT
 
