@@ -4,9 +4,9 @@
  * A claim that finds everything taken that was ever claimed begins anew, at the first slots that are free; it moves the
  * cursor of the takers along. That is for records that are copied for longer than a line takes from core to core.
  *
- * Nobody holds the window, and no word says where it is: at the end of so many slots a producer asks whether takers have
- * taken all that lies before its record, and whether the slot is free at which these began; takers look there in turn. What
- * either finds is a hint, as the cursors are: a search goes around the whole ring.
+ * Nobody holds the window, and no word says where it is: at the end of so many slots a producer asks whether takers are
+ * among them, and whether the slot is free at which these began; takers look there in turn. What either finds is a hint, as
+ * the cursors are: a search goes around the whole ring.
  */
 #include "window.h"
 
@@ -81,16 +81,16 @@ uint32_t rf_window_restart(const rf_ring *ring, uint32_t cursor, uint32_t rows)
 
 uint32_t rf_window_claim(const rf_ring *ring, uint32_t first, uint32_t count, uint32_t next)
 {
-    /* Relaxed, as all here: each is a hint. Has everything before our claim been taken? What comes behind it may wait for
-     * a while, and would then lie in two pieces: that is nothing for takers that wait for several records. */
-    if (ring->is_pool || rf_load_relaxed(&ring->header->together) ||
-        rf_load_relaxed(&ring->header->take_cursor) != first)
+    /* Relaxed, as all here: each is a hint. Takers that wait for several records want them in one piece. */
+    if (ring->is_pool || rf_load_relaxed(&ring->header->together))
         return next;
+    uint32_t taken = rf_load_relaxed(&ring->header->take_cursor);
     /* Takers that hold on to what they took keep a window from being used again: then it is one of twice as many. */
     for (uint64_t window = ring->window;
          rf_window_ends(window, first, next) && window < ring->slot_count; window *= 2) {
         uint32_t start = (uint32_t)(first / window * window);
-        if (is_free(ring, start, count))
+        /* Has everything been taken that lies before the window? */
+        if (taken >= start && taken <= first && is_free(ring, start, count))
             return start;
     }
     return next;

@@ -61,6 +61,26 @@ static void test_few_slots(void)
     }
 }
 
+/* A few records may always wait: those are no backlog. */
+static void test_few_waiting(void)
+{
+    for (uint64_t waiting = 1; waiting < WINDOW; waiting++) {
+        rf_ring *ring = ring_with_window(SLOTS, WINDOW);
+        uint64_t used = 0;
+        for (uint64_t number = 0; number < ROUNDS; number++) {
+            rf_lease *written = claim(ring, 1);
+            used |= number < ROUNDS / 2 ? 0 : bit_of(written);
+            publish(written, 1, number);
+            if (number >= waiting)
+                take_expecting(ring, number - waiting);
+        }
+        CHECK(count_bits(used) <= 2 * WINDOW);
+        for (uint64_t left = ROUNDS - waiting; left < ROUNDS; left++)
+            take_expecting(ring, left);
+        remove_ring(ring);
+    }
+}
+
 static void test_backlog(void)
 {
     rf_ring *ring = ring_with_window(SLOTS, WINDOW);
@@ -284,6 +304,7 @@ static void test_size(void)
         test();                         \
     }
 WITH_RESTARTS(test_few_slots)
+WITH_RESTARTS(test_few_waiting)
 WITH_RESTARTS(test_backlog)
 WITH_RESTARTS(test_batches)
 WITH_RESTARTS(test_claims_of_several)
@@ -294,6 +315,7 @@ WITH_RESTARTS(test_any_pattern)
 
 static const test tests[] = {
     {"beginning anew: records lie in few slots", test_few_slots_restarting},
+    {"beginning anew: a few that always wait lie in few slots", test_few_waiting_restarting},
     {"beginning anew: under a backlog every slot is used, and afterwards few",
      test_backlog_restarting},
     {"beginning anew: who waits for several gets them in one piece", test_batches_restarting},
@@ -304,6 +326,7 @@ static const test tests[] = {
     {"beginning anew: who followed links goes back to few slots", test_after_links_restarting},
     {"beginning anew: everything comes once, in order", test_any_pattern_restarting},
     {"while takers keep up, records lie in few slots", test_few_slots},
+    {"a few records that always wait lie in few slots", test_few_waiting},
     {"under a backlog every slot is used, in order, and afterwards few", test_backlog},
     {"who waits for several records gets them in one piece", test_batches},
     {"claims of several slots are as long as was asked for", test_claims_of_several},
