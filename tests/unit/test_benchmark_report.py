@@ -188,6 +188,20 @@ def test_the_other_targets_look_at_their_tables(measured: results.Results) -> No
     assert words["64 producers, the slowest against their mean"] == ("40.0 %", "missed by 20 %")
 
 
+def test_a_target_of_one_way_looks_at_no_other(loaded: Callable[..., results.Results]) -> None:
+    costs = {
+        "RingFeed, put": ("ringfeed", 4e-6),
+        "RingFeed, put, a ring of 1 MiB": ("ringfeed", 1e-6),
+        "iceoryx2, polling": ("peer", 8e-6),
+        "Pipe, send_bytes": ("peer", 2e-6),
+    }
+    axes = {"record_bytes": 150_528, "producers": 1, "takers": 1}
+    entries = [entry("pictures", way, role, rounds(cost), "hop", axes) for way, (role, cost) in costs.items()]
+    verdict = verdict_of(loaded(entries), "150 KB by put into a default ring")
+    assert verdict.got == pytest.approx(2)
+    assert verdict.words == "met"
+
+
 def test_a_target_without_data_was_not_measured(measured: results.Results) -> None:
     verdict = verdict_of(measured, "engine, 16 clients")
     assert (verdict.met, verdict.words) == (None, "not measured in this run")
