@@ -22,7 +22,7 @@ from .samples import RowLayout, Unfit, sample_of
 from .slot_filler import STRAYED, strays
 from .source import Source
 from .worker_identity import WorkerInfo, working_as
-from .workers import shorten
+from .workers import closed_during_call, shorten
 
 
 class InProcess:
@@ -56,6 +56,7 @@ class InProcess:
         self._wanted = wanted
         self._trials = trials
         self._info = info
+        self._is_closed = False
 
     def run(
         self, source: Source, *, batch_size: int, linger: float | None, window: int | None, progress: Progress
@@ -71,6 +72,8 @@ class InProcess:
         is_taken = self._fills_slot
         self._trials.begin()
         for index, item in _items(source):
+            if self._is_closed:
+                raise closed_during_call()
             try:
                 layout, leaves = self._preprocessed(layout, index, item)
             except ItemError as failure:
@@ -125,7 +128,8 @@ class InProcess:
             raise SampleMismatch(f"item {index} ({shorten(item)}): {unfit}", index, item) from None
 
     def close(self) -> None:
-        """Do nothing: nothing was opened."""
+        """End a call under way at its next item."""
+        self._is_closed = True
 
 
 def _known(layout: RowLayout | None) -> RowLayout:

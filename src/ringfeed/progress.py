@@ -30,7 +30,7 @@ def is_wanted(verbose: str | int | bool) -> bool:
 def _is_terminal(stream: Any) -> bool:
     try:
         return bool(stream.isatty())
-    except (AttributeError, ValueError):  # there is none, as in a daemon, or it was closed
+    except Exception:  # there is none, as in a daemon, it was closed, or a program's own stream raises what it likes
         return False
 
 

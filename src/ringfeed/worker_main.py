@@ -312,7 +312,8 @@ def _packed(failure: Failure) -> bytes:
 
 def failure_of(error: BaseException) -> Failure:
     """Return what is said of an exception that came of an item."""
-    return Failure("unfit", str(error)) if isinstance(error, Unfit) else raised(error)
+    # By its type: `isinstance` asks the exception for its class, and that may raise.
+    return Failure("unfit", str(error)) if issubclass(type(error), Unfit) else raised(error)
 
 
 def main(descriptor: int) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .errors import RingFeedError
-from .memory_files import above_standard_streams
+from .memory_files import above_standard_streams, create_with
 from .worker_orders import MARK
 
 # One process per core: their libraries must not start a thread per core each.
@@ -109,11 +109,16 @@ def executable() -> str:
 
 
 def search_path(entries: Iterable[Any]) -> list[str]:
-    """Return the entries of ``sys.path`` as text, without those that are no paths."""
+    """Return the entries of ``sys.path`` as text, without those that are no paths.
+
+    A path that no file can have, with a NUL or a letter the file system does not take, would end each import there.
+    """
     found = []
     for entry in entries:
         try:
-            found.append("".join((os.fsdecode(entry),)))  # joined: of a subclass of str, a str
+            path = "".join((os.fsdecode(entry),))  # joined: of a subclass of str, a str
+            if b"\0" not in os.fsencode(path):
+                found.append(path)
         except Exception:  # no path, or an object whose __fspath__ raises; Python's own import passes over it, too
             continue
     return found
@@ -150,8 +155,12 @@ def start(program: str, descriptor: int) -> subprocess.Popen[bytes]:
     RingFeedError
         The program could not be started.
     """
+    # In a file: one argument has room for 128 KiB, and some build tools make a search path of thousands of folders.
+    text = "\0".join(search_path(sys.path)).encode("utf-8", "surrogatepass")
+    paths = create_with("ringfeed-search-path", text)
     bootstrap = (
-        f"import sys; sys.path[:] = {search_path(sys.path)!a}; "
+        f"import os, sys; path = os.pread({paths}, {len(text)}, 0); os.close({paths}); "
+        "sys.path[:] = path.decode('utf-8', 'surrogatepass').split('\\0'); "
         f"from ringfeed.worker_main import main; main({descriptor})"
     )
     try:
@@ -160,11 +169,13 @@ def start(program: str, descriptor: int) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=_inherited(1),
             stderr=_inherited(2),
-            pass_fds=(descriptor,),
+            pass_fds=(descriptor, paths),
             env=environment(os.environ),
         )
     except OSError as error:
         raise RingFeedError(f"no worker process could be started by {program!r}: {error}. {_REMEDY}") from error
+    finally:
+        os.close(paths)
 
 
 def _inherited(stream: int) -> int | None:

@@ -89,6 +89,7 @@ class _Process:
             return None
         except NotPlain as error:
             self.give_up(f"ended: what it sent is no answer ({error})")
+            self.end()  # what it said behind that is not read: it may have been taken over
             return None
         for descriptor in descriptors:  # nobody asked for one
             os.close(descriptor)

@@ -212,6 +212,11 @@ def test_a_fused_model_is_asked_about_padding_on_the_rows_that_are_given(make_ri
     assert fused().numpy().tolist() == [[[1, 2], [3, 4], [1, 2], [3, 4]]]
 
 
+class Raises:
+    def __array__(self, *arguments: Any, **options: Any) -> Any:
+        raise RuntimeError("not now")
+
+
 @pytest.mark.parametrize(
     ("warm_up", "message"),
     [
@@ -226,8 +231,9 @@ def test_a_fused_model_is_asked_about_padding_on_the_rows_that_are_given(make_ri
         ),
         (np.full((1, 2, 2), 1e39), "'matrix' is float64, which float32 does not hold"),
         ([["a", "b"]], "'matrix' is of shape"),
+        (Raises(), "'matrix' is no array: RuntimeError: not now"),
     ],
-    ids=["fails", "shape", "no rows", "none", "more", "names", "narrow", "texts"],
+    ids=["fails", "shape", "no rows", "none", "more", "names", "narrow", "texts", "raises"],
 )
 def test_rows_that_do_not_fit_are_named(make_ring: Any, warm_up: Any, message: str | None) -> None:
     ring = make_ring({"matrix": MATRIX}, slots=16)

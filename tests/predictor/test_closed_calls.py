@@ -122,6 +122,21 @@ def test_items_that_end_with_an_error_of_a_ring_do_not_end_the_call_without_a_wo
         run(Ended(range(COUNT)), batch_size=BATCH)
 
 
+@pytest.mark.parametrize("way", ["predict", "stream"])
+def test_a_call_without_workers_that_is_closed_amid_its_items_raises(way: str) -> None:
+    def items() -> Iterator[int]:
+        for number in range(COUNT):
+            if number == COUNT // 2:
+                predictor.close()
+            yield number
+
+    with (
+        ringfeed.Predictor(lambda x: x, row_of_four, workers=0, batch_size=BATCH) as predictor,
+        pytest.raises(RingClosed, match=SAID),
+    ):
+        list(getattr(predictor, way)(items()))
+
+
 # ---- at the first item -------------------------------------------------------------------------------
 
 

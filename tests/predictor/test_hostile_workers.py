@@ -89,6 +89,23 @@ def test_what_comes_over_the_channel_is_not_run_and_ends_the_worker(tmp_path: Pa
     assert not path.exists()
 
 
+def test_nothing_more_is_believed_of_a_worker_whose_answer_is_none() -> None:
+    def taken_over(item: int) -> Any:
+        import gc
+        import struct
+
+        from ringfeed.samples import sample_of
+        from ringfeed.worker_answers import ProbeAnswer, packed
+
+        worker = next(x for x in gc.get_objects() if type(x).__name__ == "_Worker")
+        bodies = [b"none", *(packed(ProbeAnswer(number, sample_of(np.float32(0)))) for number in (1, 2))]
+        worker._channel._socket.sendall(b"".join(struct.pack("<QI", len(body), 0) + body for body in bodies))
+        return np.float32(item)
+
+    with running(taken_over, 1) as run, pytest.raises(ringfeed.WorkerCrashed, match="what it sent is no answer"):
+        run.pool.probe(0, 13)
+
+
 def test_an_answer_without_end_and_descriptors_that_nobody_asked_for_end_the_worker(tmp_path: Path) -> None:
     def taken_over(item: int) -> Any:
         import gc

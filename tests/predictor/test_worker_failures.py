@@ -225,6 +225,23 @@ def test_an_exception_whose_own_methods_raise_breaks_no_message(kind: type[Excep
     assert error.exception_type == f"{__name__}.{kind.__name__}"
 
 
+def test_an_exception_that_raises_whatever_it_is_asked_for_ends_no_worker() -> None:
+    class SaysNothing(Exception):
+        def __getattribute__(self, name: str) -> Any:
+            raise MemoryError(name)
+
+    def decode(item: int) -> np.ndarray:
+        if item == 1:
+            raise SaysNothing
+        return np.float32(item)
+
+    with running(decode) as run:
+        results, failures = run(range(3))
+    assert sorted(results) == [0, 2]
+    assert [type(failure) for failure in failures] == [ringfeed.PreprocessError]
+    assert failures[0].exception_type.endswith("SaysNothing")
+
+
 def test_nothing_is_imported_and_nothing_but_an_exception_is_made() -> None:
     made = []
 

@@ -182,6 +182,23 @@ def test_entries_of_the_search_path_that_are_no_text_end_no_worker(tmp_path: pat
     passes(program(body), "120.0")
 
 
+@pytest.mark.parametrize(
+    "entries",
+    ['["/not\\0there"]', '["/not\\ud800there"]', '[f"/nowhere/{number:0200d}" for number in range(2000)]'],
+    ids=["NUL", "half a letter", "many"],
+)
+def test_a_search_path_that_no_file_or_argument_can_have_ends_no_worker(entries: str, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "behind_path.py").write_text("VALUE = 3\n")
+    body = f"""
+    def look(item):
+        import behind_path
+        return np.float32(behind_path.VALUE)
+    sys.path += {entries} + [{str(tmp_path)!r}]
+    print(sum(call(look)))
+    """
+    passes(program(body), "120.0")
+
+
 def test_options_of_the_interpreter_that_matter_are_a_workers_too() -> None:
     body = """
     def look(item):

@@ -256,6 +256,18 @@ def test_a_signature_can_be_chosen_and_a_wrong_one_lists_those_there_are(lost: P
             ModelRunner(path, signature="sum")
 
 
+@pytest.mark.parametrize("wrong", [5, ["sums"], np.array(["sums", "sum"])], ids=["number", "list", "array"])
+def test_a_signature_that_is_no_text_lists_those_there_are(lost: Path, wrong: Any) -> None:
+    with pytest.raises(ValueError, match=r"no signature .*; there are 'serving_default', 'sums'"):
+        ModelRunner(lost, signature=wrong)
+
+
+@pytest.mark.parametrize("wrong", [5, b"serve", ["serve", None], lambda: "serve"])
+def test_tags_that_are_no_texts_are_refused(lost: Path, wrong: Any) -> None:
+    with pytest.raises(TypeError, match=r"tags .*: give a text, such as 'serve', or a list"):
+        ModelRunner(lost, tags=wrong)
+
+
 def test_an_engine_and_a_fused_model_take_a_signature(lost: Path) -> None:
     with ringfeed.Ring.create(None, {"x": ((3,), "float32")}, 16) as ring:
         with ringfeed.Engine(ring, lost, signature="sums", linger=0.0), ringfeed.Client(ring) as client:

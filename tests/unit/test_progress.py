@@ -119,7 +119,15 @@ def test_kerases_switch_for_its_bars_counts_here_too():
     assert "4/4" not in errors
 
 
-@pytest.mark.parametrize("stream", ["None", "open(os.devnull)", "types.SimpleNamespace(flush=int, write=len)"])
+@pytest.mark.parametrize(
+    "stream",
+    [
+        "None",
+        "open(os.devnull)",
+        "types.SimpleNamespace(flush=int, write=len)",
+        "types.SimpleNamespace(flush=int, isatty=lambda: 1 / 0)",
+    ],
+)
 def test_a_program_without_a_standard_error_has_no_bar_and_no_failure(stream):
     close = "" if stream != "open(os.devnull)" else "sys.stderr.close()"
     program = f"""

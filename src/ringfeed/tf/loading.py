@@ -12,7 +12,7 @@ import os
 import re
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,8 +138,10 @@ def load_saved_model(path: str, tags: str | Sequence[str] | None = None) -> Any:
     ------
     ValueError
         There is no graph of these tags; the message lists those there are. Or nothing of it can be loaded.
+    TypeError
+        What is given as tags is no text, nor several.
     """
-    wanted = None if tags is None else {tags} if isinstance(tags, str) else set(tags)
+    wanted = None if tags is None else _checked_tags(tags)
     try:
         return tf.saved_model.load(path, tags=None if wanted is None else sorted(wanted))
     except Exception as error:  # its objects are of code that is not there, or of another TensorFlow
@@ -174,6 +176,13 @@ def _read(path: str, failure: Exception | None) -> Any:
     except Exception as error:  # the parser's own classes differ from version to version
         raise ValueError(f"model {path!r} can not be read: {_first_lines(error)} Copy or save it again.") from failure
     return saved
+
+
+def _checked_tags(tags: Any) -> set[str]:
+    several = [tags] if isinstance(tags, str) else list(tags) if isinstance(tags, Iterable) else [None]
+    if not all(isinstance(tag, str) for tag in several):
+        raise TypeError(f"tags {tags!r:.80}: give a text, such as 'serve', or a list of texts.")
+    return set(several)
 
 
 def _choose_tags(path: str, saved: Any, wanted: set[str] | None) -> set[str]:

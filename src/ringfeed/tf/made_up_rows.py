@@ -135,8 +135,10 @@ def _array(name: str, value: Any, field: Field | None) -> npt.NDArray[Any]:
     assert field is not None
     try:
         array = np.asarray(value.numpy() if isinstance(value, tf.Tensor) else value)
-    except ValueError as error:  # rows of several lengths
-        raise ValueError(f"warm_up for field {name!r} is no array: {error}") from None
+    except Exception as error:  # rows of several lengths, or an object that raises whatever it likes
+        raise ValueError(
+            f"warm_up for field {name!r} is no array: {type(error).__name__}: {error}. Give rows of one shape."
+        ) from error
     if array.shape[1:] != field.shape or array.ndim != len(field.shape) + 1:
         raise ValueError(
             f"warm_up for field {name!r} is of shape {list(array.shape)}: give rows of {list(field.shape)}, that is "

@@ -85,7 +85,7 @@ def _from_restored(restored: Any, name: str, signature: str | None) -> ModelForm
         return replace(function_form(function, name, restored), origin=f"SavedModel, called by its {what}")
     there = signatures_of(restored)
     listed = ", ".join(map(repr, sorted(there))) or "none"
-    if signature is not None and signature not in there:
+    if signature is not None and not (isinstance(signature, str) and signature in there):
         raise ValueError(f"model {name!r}: it has no signature {signature!r}; there are {listed}. Give one of these.")
     if signature is None and SERVING_DEFAULT not in there and len(there) != 1:
         raise ValueError(
