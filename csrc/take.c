@@ -98,16 +98,17 @@ static void walk_patrol(rf_ring *ring, uint32_t count)
 }
 
 /* Remember where a run ended. A trail is left after a lap, so that what lies at the cursor gets its turn; and, where claims
- * stay in a window, at the end of the records that wait: these look whether the cursor keeps up. */
+ * stay in a window, at the end of the records that wait: claims look whether the cursor keeps up, and a trail leaves it. */
 static void leave_trail(rf_ring *ring, const look *seen, uint32_t count)
 {
     uint32_t behind = rf_wrap(ring, seen->first + count);
     if (ring->window)
         walk_patrol(ring, count);
-    bool ends =
-        ring->window && rf_word_state(rf_load_relaxed(&ring->words[behind])) == RF_STATE_FREE;
-    uint32_t walked = seen->by_link && !ends ? rf_load_relaxed(&ring->trail_rows) + count : 0;
-    if (!seen->by_link || ends)
+    bool goes_on =
+        seen->by_link &&
+        (!ring->window || rf_word_state(rf_load_relaxed(&ring->words[behind])) != RF_STATE_FREE);
+    uint32_t walked = goes_on ? rf_load_relaxed(&ring->trail_rows) + count : 0;
+    if (!seen->by_link)
         rf_store_relaxed(&ring->header->take_cursor, rf_next_look(ring, seen->first, behind));
     if (walked >= ring->slot_count)
         walked = 0;

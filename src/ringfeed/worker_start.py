@@ -156,11 +156,11 @@ def start(program: str, descriptor: int) -> subprocess.Popen[bytes]:
         The program could not be started.
     """
     # In a file: one argument has room for 128 KiB, and some build tools make a search path of thousands of folders.
-    text = "\0".join(search_path(sys.path)).encode("utf-8", "surrogatepass")
+    text = "".join(f"{path}\0" for path in search_path(sys.path)).encode("utf-8", "surrogatepass")
     paths = create_with("ringfeed-search-path", text)
     bootstrap = (
         f"import os, sys; path = os.pread({paths}, {len(text)}, 0); os.close({paths}); "
-        "sys.path[:] = path.decode('utf-8', 'surrogatepass').split('\\0'); "
+        "sys.path[:] = path.decode('utf-8', 'surrogatepass').split('\\0')[:-1]; "
         f"from ringfeed.worker_main import main; main({descriptor})"
     )
     try:
