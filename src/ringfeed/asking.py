@@ -14,6 +14,7 @@ from .errors import RingFull
 from .own_thread import OwnThread
 from .pending import AnswerFuture, Pending
 from .session import Session
+from .terminations import hear_within
 
 _SLICE_SECONDS = 0.05
 """So long a thread that asks for others waits for room without a look at who was cancelled, or is too late."""
@@ -46,8 +47,11 @@ class InFlight:
             if next(self._numbers) < self.most:
                 return True
             self._all_let_in = True
+        return hear_within(timeout, self._take_place)
+
+    def _take_place(self, seconds: float) -> bool:
         try:
-            self._left.get(block=timeout != 0, timeout=timeout or None)
+            self._left.get(block=seconds > 0, timeout=seconds or None)
             return True
         except Empty:
             return False

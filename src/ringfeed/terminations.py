@@ -5,14 +5,45 @@ It may not know what runs, nor what ending it well means.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import signal
 import threading
-from queue import SimpleQueue
+import time
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
 from types import FrameType, TracebackType
 from typing import Any
 
 STATUS = 128 + signal.SIGTERM
 """What a shell reports of a process that SIGTERM ended."""
+
+_SLICE_SECONDS = 0.2  # in which the main thread hears a signal that did not wake it; see hear_within
+
+
+def hear_within(seconds: float | None, wait: Callable[[float], Any]) -> bool:
+    """Wait in slices, so that the main thread hears each signal soon.
+
+    Python runs a handler between two instructions of the main thread. A signal that comes when that thread is about to
+    fall asleep, or that the kernel gives to another thread, would be heard when the wait is over.
+
+    Parameters
+    ----------
+    seconds : float or None
+        None waits for ever.
+    wait : callable
+        ``wait(seconds)``; true when what it waits for is there.
+
+    Returns
+    -------
+    bool
+        False when `seconds` were over before.
+    """
+    until = math.inf if seconds is None else time.monotonic() + seconds
+    while not wait(max(0.0, min(_SLICE_SECONDS, until - time.monotonic()))):
+        if time.monotonic() >= until:
+            return False
+    return True
 
 
 class Terminations:
@@ -56,4 +87,6 @@ class Terminations:
     def wait(self) -> bool:
         """Wait for SIGTERM (true) or the end (false). Before that SIGTERM raises `SystemExit` at once."""
         self._waits_for_events = True
-        return self._events.get()
+        while True:
+            with contextlib.suppress(Empty):
+                return self._events.get(timeout=_SLICE_SECONDS)

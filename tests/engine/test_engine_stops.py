@@ -19,6 +19,7 @@ import ringfeed
 from support import in_thread, segments, wait_until
 
 HUNG = 13
+HUNG_AND_TOLD_BY_ANOTHER_THREAD = 14
 
 
 class Hangs:
@@ -123,8 +124,13 @@ SERVER = """
     logging.basicConfig(level="INFO", stream=sys.stdout, format="%(message)s")
     name, seconds, grace = sys.argv[1], float(sys.argv[2]), float(sys.argv[3])
     def look(numbers):
-        if numbers[0] == 13:
+        if numbers[0] in (13, 14):
             print("entered", flush=True)
+            if numbers[0] == 14:  # in this thread: the main one sleeps on, as where it was just about to fall asleep
+                signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+                while not engine._orders.draining:
+                    time.sleep(0.01)
+                signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
             threading.Event().wait()
         if numbers[0]:
             time.sleep(seconds)
@@ -197,6 +203,16 @@ def test_a_hung_model_ends_with_the_grace_or_the_second_signal_and_the_status_sa
     assert "runs it over 1 row" in said
     assert "handler is default: True" in said
     assert not [name for name in segments() if ring_name in name]
+    with pytest.raises((ringfeed.EngineDied, ringfeed.RingClosed)):
+        future.result(timeout=60)
+
+
+def test_signals_that_do_not_wake_the_main_thread_are_heard(ring_name, server, make_client):
+    process = server(grace=1000.0)
+    future = make_client(ring_name, timeout=None).submit(x_of(HUNG_AND_TOLD_BY_ANOTHER_THREAD))
+    said, errors = process.communicate()
+    assert process.returncode == 143, errors
+    assert "SIGTERM: answering what waits" in said
     with pytest.raises((ringfeed.EngineDied, ringfeed.RingClosed)):
         future.result(timeout=60)
 

@@ -17,6 +17,7 @@ from ..batching import BatchPolicy
 from ..errors import ProducerFailed, RingClosed, RingEmpty, RingFeedError, RingFinished
 from ..replies import ReplyPool
 from ..ring import Ring
+from ..terminations import hear_within
 from .lost_names import LostNames
 from .replica import Replica
 from .sinks import NextStageEnded, Stopped
@@ -161,7 +162,7 @@ class ServingThreads:
         for thread, end in zip(self.threads, self._ends, strict=False):
             if thread is threading.current_thread():  # a model may stop its own engine
                 continue
-            if not end.wait(None if until is None else max(until - time.monotonic(), 0.0)):
+            if not hear_within(None if until is None else max(until - time.monotonic(), 0.0), end.wait):
                 return False
             thread.join()
         return True
