@@ -14,12 +14,10 @@
  * Producer and taker are two processes, each pinned to a core. All write and read the same bytes with the same code.
  * BATCHES in the environment: how many batches a figure is taken from.
  */
-#include "rounds.h"
+#include "rings.h"
 
 #include <errno.h>
 #include <pthread.h>
-
-#include "ringfeed.h"
 
 enum { ROWS = 64, RECORD_BYTES = 64, BATCH_BYTES = ROWS * RECORD_BYTES };
 enum { BUFFERS = 16, WARM_UP = 4 * BUFFERS };
@@ -137,26 +135,6 @@ static double hop_by_flags(int buffers)
 
 /* ---- Through a ring ------------------------------------------------------------------------- */
 
-/* Of one field: a batch is `rows` slots. */
-static rf_ring *new_ring(uint32_t rows)
-{
-    static rf_geometry geometry;
-    rf_options options = {
-        .slots = rows * BUFFERS, .participants = 16, .redeliver = 1, .numa_node = -1};
-    geometry = (rf_geometry){.fields = 1};
-    geometry.field[0] =
-        (rf_field){.name = "x", .dtype = RF_UINT8, .rank = 1, .shape = {BATCH_BYTES / rows}};
-    rf_ring *ring;
-    char name[32];
-    snprintf(name, sizeof name, "/rf-limits-%d", (int)getpid());
-    int fd = shm_open(name, O_RDWR | O_CREAT | O_EXCL, 0600);
-    shm_unlink(name); /* the child inherits it */
-    if (fd < 0 || rf_plan(&options, &geometry) != RF_OK ||
-        rf_ring_create(fd, &options, &geometry, &ring) != RF_OK)
-        give_up("a ring");
-    return ring;
-}
-
 static uint64_t least_of(uint64_t one, uint64_t other)
 {
     return one < other ? one : other;
@@ -225,7 +203,9 @@ static double hop_through_ring(int rows)
     desk *between = shared_memory(sizeof *between);
     between->batches = WARM_UP + batches_asked_for();
     between->rows = (uint32_t)rows;
-    between->ring = new_ring(between->rows); /* the child joins as itself when it first claims */
+    between->ring =
+        ring_of(between->rows * BUFFERS,
+                BATCH_BYTES / between->rows); /* the child joins as itself when it first claims */
     double figure =
         with_a_helper(put_into_ring, take_from_ring, between, cores[0], cores[count - 1]);
     rf_ring_close(between->ring);

@@ -5,20 +5,10 @@
  *
  * Each operation is a function of its own, so that a profiler can be told to look at nothing else.
  */
-#include "rounds.h"
-
-#include "ringfeed.h"
+#include "rings.h"
 
 enum { SLOTS = 1024, RECORD_BYTES = 64, MOST_ROWS = 64 };
 #define MEASURED __attribute__((noinline))
-
-static void expect_ok(rf_status status, const char *what)
-{
-    if (status != RF_OK) {
-        fprintf(stderr, "%s: status %d\n", what, (int)status);
-        exit(1);
-    }
-}
 
 MEASURED void measured_put(rf_ring *ring, uint32_t rows)
 {
@@ -42,22 +32,6 @@ MEASURED void measured_take(rf_ring *ring, uint32_t rows)
     rf_lease *lease;
     expect_ok(rf_take(ring, &request, &lease), "take");
     rf_lease_drop(lease);
-}
-
-static rf_ring *new_ring(void)
-{
-    static rf_geometry geometry = {.fields = 1};
-    rf_options options = {.slots = SLOTS, .participants = 16, .redeliver = 1, .numa_node = -1};
-    char name[32];
-    rf_ring *ring;
-    geometry.field[0] =
-        (rf_field){.name = "x", .dtype = RF_UINT8, .rank = 1, .shape = {RECORD_BYTES}};
-    snprintf(name, sizeof name, "/rf-limits-%d", (int)getpid());
-    int fd = shm_open(name, O_RDWR | O_CREAT | O_EXCL, 0600);
-    shm_unlink(name);
-    expect_ok(rf_plan(&options, &geometry), "plan");
-    expect_ok(rf_ring_create(fd, &options, &geometry, &ring), "create");
-    return ring;
 }
 
 typedef struct operation {
@@ -86,7 +60,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "one_core put_1|publish_1|publish_64|take_1|take_64 COUNT\n");
         return 2;
     }
-    rf_ring *ring = new_ring();
+    rf_ring *ring = ring_of(SLOTS, RECORD_BYTES);
     int64_t spent = 0, count = atoll(argv[2]);
     for (int64_t i = 0; i < count; i++) {
         if (found->before)

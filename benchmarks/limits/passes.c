@@ -6,39 +6,12 @@
  * Of each record the taker reads one line in 64, as who looks at a header does. "walked" is a ring without a window, which is
  * walked from end to end; "hot" is the ring as it is.
  */
-#include "rounds.h"
+#include "rings.h"
 
 #include "handle.h"
 
 enum { RING_BYTES = 128 << 20, LINES_APART = 64 };
 #define MEASURED __attribute__((noinline))
-
-static void expect_ok(rf_status status, const char *what)
-{
-    if (status != RF_OK) {
-        fprintf(stderr, "%s: status %d\n", what, (int)status);
-        exit(1);
-    }
-}
-
-static rf_ring *new_ring(uint64_t record_bytes)
-{
-    static rf_geometry geometry = {.fields = 1};
-    rf_options options = {.slots = (uint32_t)(RING_BYTES / record_bytes),
-                          .participants = 16,
-                          .redeliver = 1,
-                          .numa_node = -1};
-    char name[32];
-    rf_ring *ring;
-    geometry.field[0] =
-        (rf_field){.name = "x", .dtype = RF_UINT8, .rank = 1, .shape = {record_bytes}};
-    snprintf(name, sizeof name, "/rf-limits-%d", (int)getpid());
-    int fd = shm_open(name, O_RDWR | O_CREAT | O_EXCL, 0600);
-    shm_unlink(name);
-    expect_ok(rf_plan(&options, &geometry), "plan");
-    expect_ok(rf_ring_create(fd, &options, &geometry, &ring), "create");
-    return ring;
-}
 
 MEASURED uint64_t measured_pass(rf_ring *ring, const void *record, uint64_t record_bytes)
 {
@@ -61,7 +34,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "passes BYTES COUNT hot|walked\n");
         return 2;
     }
-    rf_ring *ring = new_ring(record_bytes);
+    rf_ring *ring = ring_of((uint32_t)(RING_BYTES / record_bytes), record_bytes);
     if (strcmp(argv[3], "walked") == 0) {
         ring->window = 0;
         ring->restarts = false;
