@@ -100,6 +100,23 @@ class Pipe:
         return self._connection.poll()
 
 
+_by_value = threading.Lock()  # around cloudpickle's registry, which is the process's
+
+
+def pickled_by_value(function: Callable[..., Any], *arguments: Any) -> bytes:
+    """Return a function and its arguments for a process that cannot import the test's module by its name.
+
+    What the function needs of its module travels along.
+    """
+    module = sys.modules[function.__module__]
+    with _by_value:
+        cloudpickle.register_pickle_by_value(module)
+        try:
+            return cloudpickle.dumps((function, arguments))
+        finally:
+            cloudpickle.unregister_pickle_by_value(module)
+
+
 class Child:
     """A function that runs in a fresh process, and our end of the pipe to it.
 
@@ -113,12 +130,7 @@ class Child:
         with theirs:
             self.process = subprocess.Popen([sys.executable, "-c", bootstrap], pass_fds=[theirs.fileno(), *pass_fds])
         self._connection = Connection(ours.detach())
-        # The test's module can not be imported by its name there; what the function needs of it travels along.
-        cloudpickle.register_pickle_by_value(sys.modules[function.__module__])
-        try:
-            self._connection.send_bytes(cloudpickle.dumps((function, arguments)))
-        finally:
-            cloudpickle.unregister_pickle_by_value(sys.modules[function.__module__])
+        self._connection.send_bytes(pickled_by_value(function, *arguments))
 
     @property
     def pid(self) -> int:

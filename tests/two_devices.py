@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ from typing import Any
 import cloudpickle
 import pytest
 
-from support import Child
+from support import Child, pickled_by_value
 
 
 def _serve(pipe: Any) -> None:
@@ -32,7 +31,7 @@ def _serve(pipe: Any) -> None:
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     while (function := pipe.hear()) is not None:
         try:
-            cloudpickle.loads(function)()
+            cloudpickle.loads(function)[0]()
         except BaseException:
             pipe.tell(traceback.format_exc())
         else:
@@ -45,12 +44,7 @@ def two_cpus() -> Iterator[Callable[[Callable[[], None]], None]]:
     child = Child(_serve)
 
     def run(function: Callable[[], None]) -> None:
-        module = sys.modules[function.__module__]
-        cloudpickle.register_pickle_by_value(module)
-        try:
-            child.tell(cloudpickle.dumps(function))
-        finally:
-            cloudpickle.unregister_pickle_by_value(module)
+        child.tell(pickled_by_value(function))
         if failure := child.told():
             pytest.fail(failure, pytrace=False)
 
