@@ -57,10 +57,11 @@ unsigned rf_way_to_copy(rf_ring *ring, uint32_t slot)
     uint32_t turn = rf_load_relaxed(turns);
     rf_store_relaxed(turns, turn + 1);
     turn %= TRY_EVERY;
-    /* Faster by half, for a taker then finds it in memory, and not in a cache. */
+    /* Faster by half, for a taker then finds it in memory, and not in a cache. Where no near cache has room for it, anyway. */
     uint32_t plain = rf_load_relaxed(&ring->copies.ns_per_mib[way]);
     uint32_t streamed = rf_load_relaxed(&ring->copies.ns_per_mib[way | RF_COPY_STREAMED]);
-    bool streams = turn < 2 * TRIES ? turn >= TRIES : streamed && streamed + streamed / 2 < plain;
+    uint32_t margin = streamed / (ring->record_bytes > HOT_BYTES ? 8 : 2);
+    bool streams = turn < 2 * TRIES ? turn >= TRIES : streamed && streamed + margin < plain;
     return streams ? way | RF_COPY_STREAMED : way;
 }
 
