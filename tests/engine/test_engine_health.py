@@ -16,7 +16,7 @@ from ringfeed.batching import PuppetPolicy
 from ringfeed.blame import are_alike, telling_rows
 from ringfeed.tf import ceiling
 from ringfeed.tf.ceiling import Ceiling, Health
-from support import wait_until
+from support import Child, wait_until
 
 
 class Broken:
@@ -305,6 +305,25 @@ def test_a_stage_whose_next_ring_ended_serves_no_more_though_nobody_asks(make_ri
     wait_until(lambda: not stage.running)
     with pytest.raises(ringfeed.RingFeedError):
         make_client(first).predict(np.ones(4, np.float32), timeout=60)
+
+
+def own_a_ring(pipe, name):
+    with ringfeed.Ring.create(name, {"output": ((4,), "float32")}, 8):
+        pipe.tell("made")
+        pipe.hear()
+
+
+def test_a_stage_whose_next_rings_owner_is_killed_serves_no_more_though_nobody_asks(make_ring, serve, ring_name):
+    first, name = make_ring({"x": ((4,), "float32")}), f"{ring_name}-next"
+    owner = Child(own_a_ring, name)
+    assert owner.told() == "made"
+    with ringfeed.Ring.attach(name) as second, ringfeed.Engine(second, add(1), answers_for=first):
+        pass  # the pool of the last stage is there
+    with ringfeed.Ring.attach(name) as second:
+        stage = serve(first, add(1), output=second)
+        owner.kill()
+        wait_until(lambda: not stage.running)
+    ringfeed.clean(f"{ring_name}*")
 
 
 # ---- What clients are told -----------------------------------------------------------------------------

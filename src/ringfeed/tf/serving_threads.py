@@ -294,6 +294,8 @@ class ServingThreads:
                     "settings; this one can answer nobody any more."
                 )
             ahead = self._next_ring
+            if ahead is not None and not ahead.closed:
+                ahead._look()  # whether its owner lives: where nobody waits there, nobody else looks
             if ahead is not None and (ahead.closed or ahead.finished):  # also where nobody asks any more
                 raise NextStageEnded(f"ring {ahead.name!r} is {'closed' if ahead.closed else 'finished'}")
 
