@@ -20,10 +20,20 @@ static uint64_t claim_slot(rf_ring *ring, uint32_t slot, uint32_t self)
         return 0;
     uint64_t claimed = rf_word(RF_STATE_CLAIMED, self, rf_word_epoch(word));
     /* A2 <- R2 (rf_free_slot, release_rows): the last reader has finished with the payload. */
-    if (!rf_cas_acquire(&ring->words[slot], word, claimed))
-        return 0;
-    RF_STEP("claim: slot claimed");
-    return claimed;
+    return rf_cas_acquire(&ring->words[slot], word, claimed) ? claimed : 0;
+}
+
+/* The same for a slot and the next. */
+static bool claim_pair(rf_ring *ring, uint32_t slot, uint32_t self, uint64_t *words)
+{
+    uint64_t seen[2];
+    for (uint32_t i = 0; i < 2; i++) {
+        seen[i] = rf_load_relaxed(&ring->words[slot + i]);
+        if (rf_word_state(seen[i]) != RF_STATE_FREE)
+            return false;
+        words[i] = rf_word(RF_STATE_CLAIMED, self, rf_word_epoch(seen[i]));
+    }
+    return rf_cas_pair(&ring->words[slot], seen, words); /* A2 <- R2 */
 }
 
 static bool is_free(const rf_ring *ring, uint32_t slot)
@@ -77,6 +87,28 @@ static void move_on(rf_ring *ring, uint32_t cursor, uint32_t first, uint32_t cou
     move_cursor(&ring->header->claim_cursor, cursor, rf_next_claim(ring, first, count));
 }
 
+/* Claim up to `rows` slots in a row, from one that is claimed already. Returns how many. */
+static uint32_t claim_more(rf_ring *ring, uint32_t rows, uint32_t first, uint32_t self,
+                           uint64_t *words)
+{
+    uint32_t count = 1;
+    if (rows > 1) {
+        rf_fetch(ring, ring->words, first, rows);
+        rf_fetch(ring, ring->links, first, rows);
+    }
+    while (count < rows) {
+        uint32_t slot = rf_wrap(ring, first + count);
+        if (rf_is_pair(ring, slot, rows - count) && claim_pair(ring, slot, self, words + count))
+            count += 2;
+        else if ((words[count] = claim_slot(ring, slot, self)))
+            count++;
+        else
+            break;
+        RF_STEP("claim: slots claimed");
+    }
+    return count;
+}
+
 /* Claim up to `rows` slots in a row, from the claim cursor on. Returns how many. */
 static uint32_t claim_run(rf_ring *ring, uint32_t rows, uint32_t *first, uint64_t *words)
 {
@@ -92,11 +124,9 @@ static uint32_t claim_run(rf_ring *ring, uint32_t rows, uint32_t *first, uint64_
         if (!(words[0] = claim_slot(ring, start, self)) &&
             (start == slot || !(words[0] = claim_slot(ring, start = slot, self))))
             continue;
+        RF_STEP("claim: slot claimed");
         *first = slot = start;
-        uint32_t count = 1;
-        rows = rf_rows_from(ring, slot, rows);
-        while (count < rows && (words[count] = claim_slot(ring, rf_wrap(ring, slot + count), self)))
-            count++;
+        uint32_t count = claim_more(ring, rf_rows_from(ring, slot, rows), slot, self, words);
         move_on(ring, cursor, slot, count);
         if (ring->restarts) /* a taker that spins looks there */
             move_cursor(&ring->header->take_cursor, from, slot);
@@ -313,17 +343,43 @@ static inline bool describe_slot(rf_ring *ring, uint32_t slot, uint64_t claimed,
     return true;
 }
 
+static inline uint64_t ready_word(uint64_t claimed, const publication *about)
+{
+    return rf_word(RF_STATE_READY, RF_NO_OWNER, rf_word_epoch(claimed)) | about->pin;
+}
+
 /* CLAIMED -> READY, behind describe_slot. False when the claim was taken back. */
 static inline bool ready_slot(rf_ring *ring, uint32_t slot, uint64_t claimed,
                               const publication *about)
 {
-    uint64_t epoch = rf_word_epoch(claimed);
     /* R1 -> A1 (take_slot): payload and slot record are complete before anyone sees READY. */
-    if (!rf_cas_release(&ring->words[slot], claimed,
-                        rf_word(RF_STATE_READY, RF_NO_OWNER, epoch) | about->pin))
+    if (!rf_cas_release(&ring->words[slot], claimed, ready_word(claimed, about)))
         return false;
     RF_STEP("publish: slot ready, link not kept");
     return true;
+}
+
+/* The same for the rows of a claim, in order. How many there are before one that was taken back. */
+static uint32_t ready_rows(rf_lease *lease, uint32_t rows, const publication *about)
+{
+    rf_ring *ring = lease->ring;
+    uint32_t done = 0;
+    while (done < rows) {
+        uint32_t slot = rf_lease_slot(lease, done);
+        const uint64_t *claimed = lease->words + done;
+        if (rf_is_pair(ring, slot, rows - done) && /* R1 -> A1 (take_pair) */
+            rf_cas_pair(
+                &ring->words[slot], claimed,
+                (uint64_t[]){ready_word(claimed[0], about), ready_word(claimed[1], about)})) {
+            RF_STEP("publish: two slots ready, links not kept");
+            done += 2;
+        } else if (ready_slot(ring, slot, claimed[0], about)) {
+            done++;
+        } else {
+            break;
+        }
+    }
+    return done;
 }
 
 /* Row `done` was taken back: publish what comes behind it. How many rows are published then in all, from `own->first`
@@ -355,7 +411,7 @@ static uint32_t publish_rows(rf_lease *lease, uint32_t rows, const uint64_t *tag
                              const uint64_t *replies, const publication *about)
 {
     rf_ring *ring = lease->ring;
-    uint32_t done = 0, slot = lease->first, passed;
+    uint32_t done, slot = lease->first, passed;
     if (rows == 0)
         return 0;
     uint64_t before = rf_chain_place(ring, slot, lease->since, &passed), link = before;
@@ -366,9 +422,7 @@ static uint32_t publish_rows(rf_lease *lease, uint32_t rows, const uint64_t *tag
     }
     rf_chained own = {.first = rf_lease_link(lease, 0), .last = link};
     rf_chain_prepare(ring, own.first, own.last);
-    slot = lease->first;
-    for (; done < rows && ready_slot(ring, slot, lease->words[done], about); done++)
-        slot = rf_wrap(ring, slot + 1);
+    done = ready_rows(lease, rows, about);
     if (done < rows) {
         done = publish_behind_lost(lease, done, rows, before, about, &own);
         rf_chain_prepare(ring, own.first, own.last);

@@ -146,6 +146,21 @@ static inline uint32_t rf_rows_from(const rf_ring *ring, uint32_t slot, uint32_t
     return ring->slot_count - slot;
 }
 
+/* May the words of this slot and the next be swapped with one operation (rf_cas_pair), of a run of so many rows? */
+static inline bool rf_is_pair(const rf_ring *ring, uint32_t slot, uint32_t rows)
+{
+    return rows >= 2 && slot % 2 == 0 && slot + 1 < ring->slot_count;
+}
+
+/* Have the lines of a run's words or links come at once, to be written: each swap would else wait for one by itself. */
+static inline void rf_fetch(const rf_ring *ring, _Atomic uint64_t *of_slots, uint32_t slot,
+                            uint32_t rows)
+{
+    uint32_t end = slot + rows < ring->slot_count ? slot + rows : ring->slot_count;
+    for (; slot < end; slot += RF_CACHE_LINE / sizeof of_slots[0])
+        __builtin_prefetch((const void *)&of_slots[slot], 1);
+}
+
 /* A cursor as read from shared memory is a hint that anyone may have garbled. */
 static inline uint32_t rf_cursor(const rf_ring *ring, _Atomic uint32_t *cursor)
 {

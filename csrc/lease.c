@@ -225,6 +225,11 @@ void rf_lease_tags(const rf_lease *lease, uint64_t *tags)
 
 /* ---- Giving slots back ---------------------------------------------------------------------- */
 
+static uint64_t freed_word(uint64_t word)
+{
+    return rf_word(RF_STATE_FREE, RF_NO_OWNER, rf_word_epoch(word) + 1);
+}
+
 bool rf_free_slot(rf_ring *ring, uint32_t slot, uint64_t word)
 {
     _Atomic uint64_t *place = &ring->words[slot];
@@ -235,7 +240,7 @@ bool rf_free_slot(rf_ring *ring, uint32_t slot, uint64_t word)
             next = rf_word(RF_STATE_PINNED, rf_load_relaxed(&ring->slots[slot].producer) & 0xfff,
                            rf_word_epoch(word));
         else
-            next = rf_word(RF_STATE_FREE, RF_NO_OWNER, rf_word_epoch(word) + 1);
+            next = freed_word(word);
         /* R2 -> A2 (claim_slot): our reads and writes of the payload are over before anyone can
          * claim the slot. Were it relaxed, the next producer's bytes could show in our batch. */
         if (rf_cas_release(place, (word & ~RF_PIN) | pin, next)) {
@@ -254,6 +259,14 @@ bool rf_free_slot(rf_ring *ring, uint32_t slot, uint64_t word)
     }
 }
 
+/* TAKEN -> FREE for a slot and the next, which no producer's views keep. R2 -> A2 (claim_pair), as in rf_free_slot. */
+static bool free_pair(rf_ring *ring, uint32_t slot, const uint64_t *words)
+{
+    return !((words[0] | words[1]) & RF_PIN) &&
+           rf_cas_pair(&ring->words[slot], words,
+                       (uint64_t[]){freed_word(words[0]), freed_word(words[1])});
+}
+
 /* As rf_free_slot for the taken rows of a batch, with one notification for all. */
 static void release_rows(rf_lease *lease)
 {
@@ -263,16 +276,24 @@ static void release_rows(rf_lease *lease)
     for (uint32_t row = 0; row < lease->rows; row++) {
         uint32_t slot = rf_lease_slot(lease, row);
         uint64_t word = lease->words[row];
+        bool pair = rf_is_pair(ring, slot, lease->rows - row);
         rf_store_relaxed(&ring->uses[slot].released_ns, now);
+        if (pair)
+            rf_store_relaxed(&ring->uses[slot + 1].released_ns, now);
         RF_STEP("release: time written, row still taken");
-        /* R2 -> A2 (claim_slot), as in rf_free_slot. */
-        uint64_t next = rf_word(RF_STATE_FREE, RF_NO_OWNER, rf_word_epoch(word) + 1);
-        if (!(word & RF_PIN) && rf_cas_release(&ring->words[slot], word, next)) {
+        if (pair && free_pair(ring, slot, lease->words + row)) {
+            freed += 2;
+            released += 2;
+            row++;
+        } else if (!(word & RF_PIN) &&
+                   /* R2 -> A2 (claim_slot), as in rf_free_slot. */
+                   rf_cas_release(&ring->words[slot], word, freed_word(word))) {
             freed++;
             released++;
         } else if (word & RF_PIN && rf_free_slot(ring, slot, word)) {
             released++;
         }
+        RF_STEP("release: slots free, others still taken");
     }
     RF_STEP("release: rows free, not counted");
     if (lease->dead_letter)

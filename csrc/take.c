@@ -1,6 +1,8 @@
 /*
  * The taker's side: find the run of records that is next, and take it. The outline stands in ring.c.
  */
+#include <string.h>
+
 #include "handle.h"
 #include "window.h"
 
@@ -145,27 +147,57 @@ static bool find_first(const rf_ring *ring, uint32_t most, uint32_t *first, bool
 
 /* ---- Taking --------------------------------------------------------------------------------- */
 
-/* READY -> TAKEN by us, if the word is still what run_length saw. The new word, or 0. */
-static uint64_t take_slot(rf_ring *ring, uint32_t slot, uint64_t word, uint32_t self)
+static uint64_t taken_word(uint64_t ready, uint32_t self)
 {
-    uint64_t taken = rf_word(RF_STATE_TAKEN, self, rf_word_epoch(word)) | (word & RF_PIN);
+    return rf_word(RF_STATE_TAKEN, self, rf_word_epoch(ready)) | (ready & RF_PIN);
+}
+
+/* READY -> TAKEN by us, if the word is still what run_length saw. */
+static bool take_slot(rf_ring *ring, uint32_t slot, uint64_t *word, uint32_t self)
+{
+    uint64_t taken = taken_word(*word, self);
     /* The word that is swapped is the one that was read before the link: were it read anew, the
      * slot might be a lap further, and hold a record whose predecessor still waits. */
     /* A1 <- R1 (ready_slot): we see the whole payload and slot record. */
-    if (!rf_cas_acquire(&ring->words[slot], word, taken))
-        return 0;
-    RF_STEP("take: slot taken");
-    return taken;
+    if (!rf_cas_acquire(&ring->words[slot], *word, taken))
+        return false;
+    *word = taken;
+    return true;
+}
+
+/* The same for a slot and the next. */
+static bool take_pair(rf_ring *ring, uint32_t slot, uint64_t *words, uint32_t self)
+{
+    uint64_t taken[] = {taken_word(words[0], self), taken_word(words[1], self)};
+    if (!rf_cas_pair(&ring->words[slot], words, taken)) /* A1 <- R1 (ready_rows) */
+        return false;
+    memcpy(words, taken, sizeof taken);
+    return true;
+}
+
+/* The same for a run, up to where another taker comes between. How many. */
+static uint32_t take_rows(rf_ring *ring, uint32_t first, uint32_t rows, uint64_t *words)
+{
+    uint32_t self = rf_self(ring), count = 0;
+    rf_fetch(ring, ring->words, first, rows);
+    while (count < rows) {
+        uint32_t slot = rf_wrap(ring, first + count);
+        if (rf_is_pair(ring, slot, rows - count) && take_pair(ring, slot, words + count, self))
+            count += 2;
+        else if (take_slot(ring, slot, words + count, self))
+            count++;
+        else
+            break;
+        RF_STEP("take: slots taken");
+    }
+    return count;
 }
 
 /* Take the run that run_length found, up to where another taker comes between: what is behind may follow what
  * that one took, so its links were looked at in vain. */
 static uint32_t take_run(rf_ring *ring, uint32_t first, uint32_t rows, bool unseen, rf_lease *lease)
 {
-    uint32_t self = rf_self(ring), count = 0, most = 0;
-    while (count < rows && (lease->words[count] = take_slot(ring, rf_wrap(ring, first + count),
-                                                            lease->words[count], self)))
-        count++;
+    uint32_t count = take_rows(ring, first, rows, lease->words), most = 0;
     if (!count)
         return 0;
     int64_t now = rf_now_ns();
