@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ringfeed import Ring, pinning
+from ringfeed import Ring
+from ringfeed import page_locking as pinning
 
 pytestmark = pytest.mark.gpu
 

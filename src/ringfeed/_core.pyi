@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import CapsuleType, Self
 
-from .pinning import Driver
+from .page_locking import Driver
 from .record_spec import Field, RecordSpec
 from .stall import Holding
 

@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
-from . import _core, access, handing_over, pinning, ring_socket, segment
+from . import _core, access, handing_over, ring_socket, segment
+from . import page_locking as pinning
 from ._core import Batch
 from .arguments import seconds, whole
 from .errors import AccessRefused, LayoutMismatch, RingClosed, RingExists, RingFeedError, RingNotFound

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import ringfeed
-from ringfeed import _core, pinning
+from ringfeed import _core
+from ringfeed import page_locking as pinning
 
 WAYS = {
     pinning.WHOLE: "both mappings of a region at once",

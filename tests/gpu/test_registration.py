@@ -8,7 +8,7 @@ import pytest
 from on_gpu import WAYS, cuda_driver, fill, way_of
 
 import ringfeed
-from ringfeed import pinning
+from ringfeed import page_locking as pinning
 from support import run_program, take_all
 
 pytestmark = pytest.mark.gpu

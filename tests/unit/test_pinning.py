@@ -19,7 +19,7 @@ from types import SimpleNamespace
 import pytest
 
 import ringfeed
-from ringfeed import pinning
+from ringfeed import page_locking as pinning
 from support import record, run_program, take_all
 
 pytest.importorskip("cuda.bindings", reason="cuda-bindings is not installed")
@@ -319,7 +319,7 @@ def test_an_unpin_that_the_driver_refuses_warns(run):
 
 
 SAY = """
-    from ringfeed import pinning
+    from ringfeed import page_locking as pinning
     print(pinning.availability())
 """
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import pinning
+from .. import page_locking as pinning
 from ..errors import RingFeedError
 from ..inventory import list_segments
 from ..memory_options import MemoryOptionWarning
