@@ -37,7 +37,7 @@ from .errors import (
     WorkerCrashed,
 )
 from .inventory import SegmentInfo, clean, list_segments
-from .memory_options import MemoryOptionWarning
+from .machine.memory_options import MemoryOptionWarning
 from .record_spec import Field, RecordSpec
 from .ring import Ring
 from .stall import StalledRingWarning

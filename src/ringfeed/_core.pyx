@@ -28,8 +28,9 @@ from posix.unistd cimport close, usleep
 cimport cython
 cimport numpy as cnp
 
-from . import dead_letters, errors, memory_limits, stall
+from . import dead_letters, errors, stall
 from .failure_text import failure_text
+from .machine import memory_limits
 from .record_spec import Field, RecordSpec, dtype_from_code
 
 import os

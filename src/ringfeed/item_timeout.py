@@ -13,7 +13,7 @@ from typing import Any
 
 from .failures import Failure, timed_out
 from .item_board import ItemBoard, make_file
-from .memory_files import OwnDescriptor
+from .machine.memory_files import OwnDescriptor
 
 _LOOKS = 8
 _LONGEST_PAUSE_SECONDS = 0.05

@@ -28,7 +28,7 @@ from .feeder import NOT_IN_FLIGHT, Feeder
 from .item_order import ItemOrder
 from .items import EncodedItem, SpillFile
 from .layout_trials import LayoutTrials, copied
-from .memory_limits import available_bytes
+from .machine.memory_limits import available_bytes
 from .model_calls import Chunk, CommonError, ModelCalls, let_go
 from .plain_data import NotPlain
 from .progress import Progress

@@ -22,7 +22,7 @@ from . import page_locking as pinning
 from ._core import Batch
 from .arguments import seconds, whole
 from .errors import AccessRefused, LayoutMismatch, RingClosed, RingExists, RingFeedError, RingNotFound
-from .memory_options import MemoryOptionWarning, explain_refusal
+from .machine.memory_options import MemoryOptionWarning, explain_refusal
 from .record_spec import FieldsLike
 from .ring_options import checked_options, made_up_name
 

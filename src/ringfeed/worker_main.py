@@ -28,7 +28,6 @@ from typing import Any
 import cloudpickle
 import numpy as np
 
-from . import memory_files
 from .channel import Channel, ChannelClosed
 from .errors import RingClosed, RingEmpty, RingFeedError, RingFinished
 from .failures import Failure as Failure
@@ -36,6 +35,7 @@ from .failures import raised, traceback_text
 from .item_board import ItemBoard
 from .item_timeout import EndingRing, ItemTimer
 from .items import read_item
+from .machine import memory_files
 from .plain_data import NotPlain
 from .ring import Ring
 from .sample_spec import choose_layout, row_as_wanted, taken_of

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .errors import RingFeedError
-from .memory_files import above_standard_streams, create_with
+from .machine.memory_files import above_standard_streams, create_with
 from .worker_orders import MARK
 
 # One process per core: their libraries must not start a thread per core each.

@@ -21,14 +21,15 @@ from typing import Any
 
 import numpy as np
 
-from . import by_value, memory_files, worker_start
+from . import by_value, worker_start
 from .arguments import seconds
 from .channel import Channel, ChannelClosed
-from .cpu_limits import available_cores as available_cores
 from .errors import PreprocessError, RingClosed, RingFeedError, SampleMismatch, WorkerCrashed
 from .failures import Failure, message_of, rebuilt, type_name
 from .item_timeout import ItemWatch, timeout_failure
 from .items import EncodedItem
+from .machine import memory_files
+from .machine.cpu_limits import available_cores as available_cores
 from .plain_data import NotPlain
 from .ring import Ring
 from .samples import Sample

@@ -16,8 +16,8 @@ import pytest
 
 import ringfeed
 from pipelines import running
-from ringfeed import memory_files
 from ringfeed.failures import Failure, raised, rebuilt
+from ringfeed.machine import memory_files
 from ringfeed.plain_data import NotPlain
 from ringfeed.samples import sample_of
 from ringfeed.worker_answers import (

@@ -15,7 +15,7 @@ import pytest
 
 import ringfeed.pipeline
 from pipelines import copy_rows, running
-from ringfeed.memory_limits import available_bytes
+from ringfeed.machine.memory_limits import available_bytes
 
 LARGE_SHAPE = (224, 224, 3)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ringfeed.cpu_limits import available_cores, cpu_quota
+from ringfeed.machine.cpu_limits import available_cores, cpu_quota
 
 CORES = len(os.sched_getaffinity(0))
 

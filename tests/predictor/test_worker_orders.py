@@ -15,9 +15,9 @@ import pytest
 
 import ringfeed.pipeline
 from pipelines import running, wanted_of
-from ringfeed import memory_files
 from ringfeed.errors import RingFeedError
 from ringfeed.items import SpillFile
+from ringfeed.machine import memory_files
 from ringfeed.ring import Ring
 from ringfeed.sample_spec import choose_layout, fields_spec
 from ringfeed.worker_main import FAILURE_BYTES

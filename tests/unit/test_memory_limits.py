@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ringfeed import memory_limits
-from ringfeed.memory_limits import Room, cgroup_folders, room
+from ringfeed.machine import memory_limits
+from ringfeed.machine.memory_limits import Room, cgroup_folders, room
 
 GIB = 2**30
 

@@ -17,7 +17,7 @@ import numpy as np
 from .. import page_locking as pinning
 from ..errors import RingFeedError
 from ..inventory import list_segments
-from ..memory_options import MemoryOptionWarning
+from ..machine.memory_options import MemoryOptionWarning
 from ..ring import Ring
 from ..version import VERSION
 from .finding import Finding
