@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
-from . import _core, access, handing_over, ring_socket, segment
+from . import _core, segment
 from . import page_locking as pinning
 from ._core import Batch
 from .arguments import seconds, whole
@@ -25,6 +25,9 @@ from .errors import AccessRefused, LayoutMismatch, RingClosed, RingExists, RingF
 from .machine.memory_options import MemoryOptionWarning, explain_refusal
 from .record_spec import FieldsLike
 from .ring_options import checked_options, made_up_name
+from .sharing import access
+from .sharing import descriptors as handing_over
+from .sharing import server as ring_socket
 
 MAX_PRIORITIES = 8
 

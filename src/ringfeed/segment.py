@@ -16,9 +16,10 @@ import time
 from collections.abc import Callable
 from typing import TypeAlias
 
-from . import _core, access
+from . import _core
 from .errors import AccessRefused, NoSpace, RingExists, RingFeedError
 from .record_spec import SEGMENT_PREFIX, is_segment_label, segment_name
+from .sharing import access
 
 FOLDER = "/dev/shm"
 """Where the C library keeps POSIX shared memory on Linux."""

@@ -16,7 +16,7 @@ import sys
 import pytest
 
 import ringfeed
-from ringfeed import handing_over
+from ringfeed.sharing import descriptors as handing_over
 from support import numbers, record, segment_path, states, take_all, wait_until
 
 FIELDS = {"x": ((512,), "int64")}

@@ -9,8 +9,8 @@ import stat
 import pytest
 
 import ringfeed
-from ringfeed import access
 from ringfeed.replies import PoolSettings, ReplyPool
+from ringfeed.sharing import access
 from support import numbers, record, segment_path, segments, take_all
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="only root may become another user")

@@ -14,7 +14,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-from .errors import LayoutMismatch, RingFeedError
+from ..errors import LayoutMismatch, RingFeedError
 
 _HEAD = struct.Struct("<8sIH")
 _MAGIC = b"RINGSENT"

@@ -14,7 +14,7 @@ import pwd
 import stat
 from typing import Any
 
-from .errors import AccessRefused
+from ..errors import AccessRefused
 
 PRIVATE_MODE = 0o600
 GROUP_MODE = 0o660

@@ -20,8 +20,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from . import access, handing_over
-from .errors import AccessRefused, RingExists, RingFeedError, RingNotFound
+from ..errors import AccessRefused, RingExists, RingFeedError, RingNotFound
+from . import access
+from . import descriptors as handing_over
 
 _ANSWER_SECONDS = 10.0
 _PAUSE_SECONDS = 0.05
