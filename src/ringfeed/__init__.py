@@ -42,7 +42,7 @@ from .record_spec import Field, RecordSpec
 from .ring import Ring
 from .stall import StalledRingWarning
 from .version import VERSION
-from .worker_identity import WorkerInfo, worker_info
+from .workers.identity import WorkerInfo, worker_info
 
 if TYPE_CHECKING:
     from . import tf as tf

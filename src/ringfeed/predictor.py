@@ -20,15 +20,9 @@ import tensorflow as tf
 
 from ._core import Batch
 from .errors import ItemError, RingFeedError
-from .in_process import InProcess
-from .layout_trials import LayoutTrials
-from .model_calls import Chunk, CommonError
 from .nest import map_leaves, put_together
-from .pipeline import Pipeline
 from .progress import Progress
 from .ring import Ring
-from .sample_spec import Wanted, spec_leaves
-from .source import Source, as_items
 from .tf.callbacks import PredictCallbacks
 from .tf.empty_outputs import empty_outputs
 from .tf.handover import PaddedRows
@@ -39,9 +33,15 @@ from .tf.outputs import all_to_numpy
 from .tf.rows_apart import RowsApart
 from .tf.structure import are_lost, is_invented, pack_inputs
 from .turns import Turns
-from .worker_identity import WorkerInfo, working_as
-from .worker_orders import fills_slot, takes_info
-from .workers import WorkerPool, available_cores
+from .workers.identity import WorkerInfo, working_as
+from .workers.in_process import InProcess
+from .workers.layout_trials import LayoutTrials
+from .workers.model_calls import Chunk, CommonError
+from .workers.orders import fills_slot, takes_info
+from .workers.pool import WorkerPool, available_cores
+from .workers.predict_loop import Pipeline
+from .workers.sample_spec import Wanted, spec_leaves
+from .workers.source import Source, as_items
 
 _BATCH_SIZE = 32  # Keras's default
 _IN_A_CHILD = "make one in each process, or one Engine, and a Client in each."

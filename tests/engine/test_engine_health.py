@@ -13,9 +13,9 @@ from serving import first_number, rows_of, wait_until_free, x_of
 
 import ringfeed
 from ringfeed.batching import PuppetPolicy
-from ringfeed.blame import are_alike, telling_rows
 from ringfeed.tf import ceiling
 from ringfeed.tf.ceiling import Ceiling, Health
+from ringfeed.workers.blame import are_alike, telling_rows
 from support import Child, wait_until
 
 

@@ -10,11 +10,11 @@ import numpy as np
 
 from ringfeed.errors import ItemError
 from ringfeed.nest import put_together
-from ringfeed.pipeline import Pipeline
 from ringfeed.progress import Progress
-from ringfeed.sample_spec import Wanted
-from ringfeed.source import Source
-from ringfeed.workers import WorkerPool
+from ringfeed.workers.pool import WorkerPool
+from ringfeed.workers.predict_loop import Pipeline
+from ringfeed.workers.sample_spec import Wanted
+from ringfeed.workers.source import Source
 
 
 def wanted_of(shape: tuple[int, ...], dtype: str = "float32") -> Wanted:

@@ -21,11 +21,11 @@ from preprocessing import row_of_four
 
 import ringfeed
 from pipelines import Run, copy_rows, running
-from ringfeed.channel import Channel, ChannelClosed
 from ringfeed.errors import RingClosed, RingFeedError
-from ringfeed.item_timeout import ItemWatch
-from ringfeed.items import SpillFile
-from ringfeed.workers import WorkerPool
+from ringfeed.workers.channel import Channel, ChannelClosed
+from ringfeed.workers.item_timeout import ItemWatch
+from ringfeed.workers.items import SpillFile
+from ringfeed.workers.pool import WorkerPool
 from support import in_thread, wait_until, wait_until_waited
 
 COUNT, BATCH = 40, 4

@@ -16,11 +16,8 @@ import pytest
 
 import ringfeed
 from pipelines import running
-from ringfeed.failures import Failure, raised, rebuilt
 from ringfeed.machine import memory_files
-from ringfeed.plain_data import NotPlain
-from ringfeed.samples import sample_of
-from ringfeed.worker_answers import (
+from ringfeed.workers.answers import (
     LoadingFailed,
     ProbeAnswer,
     Ready,
@@ -29,7 +26,10 @@ from ringfeed.worker_answers import (
     unpacked,
     unpacked_failure,
 )
-from ringfeed.workers import preprocess_error
+from ringfeed.workers.failures import Failure, raised, rebuilt
+from ringfeed.workers.plain_data import NotPlain
+from ringfeed.workers.pool import preprocess_error
+from ringfeed.workers.samples import sample_of
 from support import run_program
 
 
@@ -94,8 +94,8 @@ def test_nothing_more_is_believed_of_a_worker_whose_answer_is_none() -> None:
         import gc
         import struct
 
-        from ringfeed.samples import sample_of
-        from ringfeed.worker_answers import ProbeAnswer, packed
+        from ringfeed.workers.answers import ProbeAnswer, packed
+        from ringfeed.workers.samples import sample_of
 
         worker = next(x for x in gc.get_objects() if type(x).__name__ == "_Worker")
         bodies = [b"none", *(packed(ProbeAnswer(number, sample_of(np.float32(0)))) for number in (1, 2))]
@@ -142,7 +142,7 @@ def test_what_comes_through_the_ring_of_failures_is_not_run(tmp_path: Path, what
         import sys
 
         if item == 13:
-            worker_main = sys.modules["ringfeed.worker_main"]
+            worker_main = sys.modules["ringfeed.workers.main"]
             worker_main._packed = lambda failure: body
             raise ValueError("bad")
         return np.float32(item)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from ringfeed.errors import RingClosed
-from ringfeed.items import EncodedItem, SpillFile, read_item
+from ringfeed.workers.items import EncodedItem, SpillFile, read_item
 
 
 def through_memory(item: object) -> object:

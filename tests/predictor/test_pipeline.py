@@ -16,7 +16,7 @@ import pytest
 
 from pipelines import Run, copy_rows, running, wanted_of
 from ringfeed.errors import PreprocessError, RingFeedError, SampleMismatch, WorkerCrashed
-from ringfeed.sample_spec import Wanted
+from ringfeed.workers.sample_spec import Wanted
 from support import wait_until
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import ringfeed.pipeline
+import ringfeed.workers.predict_loop
 from pipelines import copy_rows, running
 from ringfeed.machine.memory_limits import available_bytes
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfeed.channel import Channel, ChannelClosed
+from ringfeed.workers.channel import Channel, ChannelClosed
 from support import in_thread, run_program
 
 LARGE = 3 << 20
@@ -112,7 +112,7 @@ def test_descriptors_that_do_not_fit_into_this_process_are_an_error_that_says_so
     program = """
         import resource, socket
         import pickle
-        from ringfeed.channel import Channel
+        from ringfeed.workers.channel import Channel
         ours, theirs = (Channel(end, pickle.dumps, pickle.loads) for end in socket.socketpair())
         ours.send("three", (0, 0, 0))
         ours.send("the next")
@@ -242,7 +242,7 @@ def test_a_process_stopped_amid_its_message_is_waited_for(start) -> None:
         import pickle as pickles
         import socket as sockets
 
-        from ringfeed.channel import Channel as Ends
+        from ringfeed.workers.channel import Channel as Ends
 
         connection = sockets.socket(sockets.AF_UNIX)
         connection.connect(path)

@@ -144,7 +144,7 @@ def test_a_process_in_a_real_control_group_of_half_a_core_starts_one_worker(star
     def count(pipe, procs: str) -> int:
         with open(procs, "w") as file:
             file.write(str(os.getpid()))
-        from ringfeed.workers import available_cores
+        from ringfeed.workers.pool import available_cores
 
         return available_cores()
 

@@ -13,10 +13,10 @@ import pytest
 
 import ringfeed
 from pipelines import running, wanted_of
-from ringfeed.failures import Failure, RemoteTraceback, RemoteValue, raised, rebuilt
-from ringfeed.sample_spec import Wanted
-from ringfeed.worker_answers import packed_failure, unpacked_failure
-from ringfeed.workers import preprocess_error, shorten
+from ringfeed.workers.answers import packed_failure, unpacked_failure
+from ringfeed.workers.failures import Failure, RemoteTraceback, RemoteValue, raised, rebuilt
+from ringfeed.workers.pool import preprocess_error, shorten
+from ringfeed.workers.sample_spec import Wanted
 
 
 class WithCode(Exception):

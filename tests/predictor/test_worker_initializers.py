@@ -14,7 +14,7 @@ import pytest
 import ringfeed
 from pipelines import running
 from ringfeed.errors import RingFeedError
-from ringfeed.workers import WorkerPool
+from ringfeed.workers.pool import WorkerPool
 from support import run_program, wait_until
 
 SHARED = """

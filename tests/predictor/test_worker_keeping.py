@@ -17,7 +17,7 @@ import pytest
 from pipelines import Run, running
 from ringfeed import stall
 from ringfeed.nest import put_together
-from ringfeed.sample_spec import Wanted
+from ringfeed.workers.sample_spec import Wanted
 from support import in_thread, wait_until
 
 COUNT = 400

@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-import ringfeed.pipeline
+import ringfeed.workers.predict_loop
 from pipelines import running, wanted_of
 from ringfeed.errors import RingFeedError
-from ringfeed.items import SpillFile
 from ringfeed.machine import memory_files
 from ringfeed.ring import Ring
-from ringfeed.sample_spec import choose_layout, fields_spec
-from ringfeed.worker_main import FAILURE_BYTES
-from ringfeed.worker_orders import Open, Probe
-from ringfeed.workers import WorkerPool
+from ringfeed.workers.items import SpillFile
+from ringfeed.workers.main import FAILURE_BYTES
+from ringfeed.workers.orders import Open, Probe
+from ringfeed.workers.pool import WorkerPool
+from ringfeed.workers.sample_spec import choose_layout, fields_spec
 from support import is_gone, run_program, wait_until
 
 
@@ -39,7 +39,7 @@ def test_an_item_can_be_probed_while_the_rings_are_open() -> None:
 
 
 def test_the_answer_to_a_probe_that_was_given_up_is_not_taken_for_the_next() -> None:
-    from ringfeed.items import EncodedItem
+    from ringfeed.workers.items import EncodedItem
 
     with running(lambda item: np.zeros(item, np.float32)) as run:
         encoded = EncodedItem(3)

@@ -14,9 +14,9 @@ import pytest
 
 import ringfeed
 from pipelines import running, wanted_of
-from ringfeed import workers
-from ringfeed.item_board import ItemBoard
-from ringfeed.item_timeout import ItemWatch
+from ringfeed.workers import pool as workers
+from ringfeed.workers.item_board import ItemBoard
+from ringfeed.workers.item_timeout import ItemWatch
 from support import in_thread, process_state, wait_until
 
 LIMIT = 0.4

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringfeed.item_order import ItemOrder
-from ringfeed.model_calls import ModelCalls
+from ringfeed.workers.item_order import ItemOrder
+from ringfeed.workers.model_calls import ModelCalls
 
 
 def run(why, rows=64):

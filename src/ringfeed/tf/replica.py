@@ -22,8 +22,8 @@ import tensorflow as tf
 from .. import _core
 from .._core import Batch, Requests
 from ..alone import Alone
-from ..blame import LEAST_ROWS, are_alike, telling_rows
 from ..errors import RecordMismatch
+from ..workers.blame import LEAST_ROWS, are_alike, telling_rows
 from .ceiling import Ceiling, Health
 from .direct_call import direct_call
 from .error_texts import ErrorTexts

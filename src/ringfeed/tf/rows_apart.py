@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ModelError
-from ..model_calls import CommonError
+from ..workers.model_calls import CommonError
 from .row_mixing import why_parts_differ
 
 

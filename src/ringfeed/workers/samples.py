@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from .nest import take_apart
-from .record_spec import MAX_FIELDS, Field, as_dtype
-from .torch_arrays import array_from_torch, is_torch_tensor
+from ..nest import take_apart
+from ..record_spec import MAX_FIELDS, Field, as_dtype
+from ..torch_arrays import array_from_torch, is_torch_tensor
 
 DROPPED = -1
 """In `RowLayout.picked`, in the place of an array or nest that the model does not take."""

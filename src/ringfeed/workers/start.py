@@ -15,9 +15,9 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .errors import RingFeedError
-from .machine.memory_files import above_standard_streams, create_with
-from .worker_orders import MARK
+from ..errors import RingFeedError
+from ..machine.memory_files import above_standard_streams, create_with
+from .orders import MARK
 
 # One process per core: their libraries must not start a thread per core each.
 _ONE_THREAD = (
@@ -161,7 +161,7 @@ def start(program: str, descriptor: int) -> subprocess.Popen[bytes]:
     bootstrap = (
         f"import os, sys; path = os.pread({paths}, {len(text)}, 0); os.close({paths}); "
         "sys.path[:] = path.decode('utf-8', 'surrogatepass').split('\\0')[:-1]; "
-        f"from ringfeed.worker_main import main; main({descriptor})"
+        f"from ringfeed.workers.main import main; main({descriptor})"
     )
     try:
         return subprocess.Popen(

@@ -14,10 +14,10 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from .errors import PreprocessError, RingClosed, RingEmpty, RingFinished, RingFull
+from ..errors import PreprocessError, RingClosed, RingEmpty, RingFinished, RingFull
+from ..ring import Ring
 from .items import EncodedItem, SpilledItem, SpillFile
-from .ring import Ring
-from .workers import unsendable_error
+from .pool import unsendable_error
 
 _SLICE_SECONDS = 0.1
 

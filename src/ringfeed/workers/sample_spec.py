@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from .nest import put_together, take_apart
-from .record_spec import MAX_FIELDS, Field, RecordSpec, as_dtype
+from ..nest import put_together, take_apart
+from ..record_spec import MAX_FIELDS, Field, RecordSpec, as_dtype
 from .samples import DROPPED, RowLayout, Sample, Unfit, has_structure, is_exact, is_float, row_of, sample_of
 
 _Leaf = tuple[tuple[int | None, ...], str]

@@ -14,9 +14,9 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from ..record_spec import as_dtype
 from .failures import Failure
 from .plain_data import DAMAGE, NotPlain, Room, dumps, from_json, loads, to_json
-from .record_spec import as_dtype
 from .samples import Sample
 
 MOST_BYTES = 1 << 20

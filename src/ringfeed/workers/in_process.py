@@ -11,18 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from .errors import ItemError, PreprocessError, SampleMismatch
+from ..errors import ItemError, PreprocessError, SampleMismatch
+from ..nest import put_together
+from ..progress import Progress
 from .failures import traceback_text, type_name
+from .identity import WorkerInfo, working_as
 from .layout_trials import LayoutTrials
 from .model_calls import Chunk, ModelCalls
-from .nest import put_together
-from .progress import Progress
+from .pool import closed_during_call, shorten
 from .sample_spec import Wanted, choose_layout, row_as_wanted
 from .samples import RowLayout, Unfit, sample_of
 from .slot_filler import STRAYED, strays
 from .source import Source
-from .worker_identity import WorkerInfo, working_as
-from .workers import closed_during_call, shorten
 
 
 class InProcess:

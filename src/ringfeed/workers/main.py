@@ -28,22 +28,22 @@ from typing import Any
 import cloudpickle
 import numpy as np
 
+from ..errors import RingClosed, RingEmpty, RingFeedError, RingFinished
+from ..machine import memory_files
+from ..ring import Ring
+from .answers import LoadingFailed, ProbeAnswer, Ready, packed, packed_failure
 from .channel import Channel, ChannelClosed
-from .errors import RingClosed, RingEmpty, RingFeedError, RingFinished
 from .failures import Failure as Failure
 from .failures import raised, traceback_text
+from .identity import WorkerInfo, become
 from .item_board import ItemBoard
 from .item_timeout import EndingRing, ItemTimer
 from .items import read_item
-from .machine import memory_files
+from .orders import MARK, PROBE_TAG, Open, Probe, takes_info
 from .plain_data import NotPlain
-from .ring import Ring
 from .sample_spec import choose_layout, row_as_wanted, taken_of
 from .samples import Sample, Unfit, sample_of
 from .slot_filler import SlotFiller
-from .worker_answers import LoadingFailed, ProbeAnswer, Ready, packed, packed_failure
-from .worker_identity import WorkerInfo, become
-from .worker_orders import MARK, PROBE_TAG, Open, Probe, takes_info
 
 FAILED = 1 << 63
 """In a row's tag: the row holds nothing; the failures ring says why."""

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from .errors import RingFeedError
-from .torch_arrays import array_from_torch, is_torch_tensor
+from ..errors import RingFeedError
+from ..torch_arrays import array_from_torch, is_torch_tensor
 
 _ONE_ITEM = (str, bytes, bytearray, memoryview)
 

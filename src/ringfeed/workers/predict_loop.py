@@ -21,27 +21,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .ctrl_c import LostInterrupts
-from .errors import ItemError, NoSpace, RingClosed, RingEmpty
+from ..ctrl_c import LostInterrupts
+from ..errors import ItemError, NoSpace, RingClosed, RingEmpty
+from ..machine.memory_limits import available_bytes
+from ..progress import Progress
+from ..ring import Ring, close_quietly
+from ..ring_options import MAX_PARTICIPANTS, MAX_SLOTS
+from ..stall import RingStall
+from .answers import unpacked_failure
 from .failures import Failure
-from .feeder import NOT_IN_FLIGHT, Feeder
 from .item_order import ItemOrder
+from .item_sender import NOT_IN_FLIGHT, Feeder
 from .items import EncodedItem, SpillFile
 from .layout_trials import LayoutTrials, copied
-from .machine.memory_limits import available_bytes
+from .main import FAILED, FAILURE_BYTES, FIRST
 from .model_calls import Chunk, CommonError, ModelCalls, let_go
+from .orders import Open
 from .plain_data import NotPlain
-from .progress import Progress
-from .ring import Ring, close_quietly
-from .ring_options import MAX_PARTICIPANTS, MAX_SLOTS
+from .pool import WorkerPool, closed_during_call, preprocess_error
 from .sample_spec import Wanted, choose_layout, fields_spec
 from .samples import RowLayout, Sample, Unfit
 from .source import Source
-from .stall import RingStall
-from .worker_answers import unpacked_failure
-from .worker_main import FAILED, FAILURE_BYTES, FIRST
-from .worker_orders import Open
-from .workers import WorkerPool, closed_during_call, preprocess_error
 
 _CALL_SHIFT = 48
 _INDEX_MASK = FIRST - 1

@@ -21,22 +21,23 @@ from typing import Any
 
 import numpy as np
 
-from . import by_value, worker_start
-from .arguments import seconds
+from ..arguments import seconds
+from ..errors import PreprocessError, RingClosed, RingFeedError, SampleMismatch, WorkerCrashed
+from ..machine import memory_files
+from ..machine.cpu_limits import available_cores as available_cores
+from ..ring import Ring
+from . import by_value
+from . import start as worker_start
+from .answers import MOST_BYTES, Answer, LoadingFailed, ProbeAnswer, Ready, unpacked
 from .channel import Channel, ChannelClosed
-from .errors import PreprocessError, RingClosed, RingFeedError, SampleMismatch, WorkerCrashed
 from .failures import Failure, message_of, rebuilt, type_name
+from .identity import WorkerInfo
 from .item_timeout import ItemWatch, timeout_failure
 from .items import EncodedItem
-from .machine import memory_files
-from .machine.cpu_limits import available_cores as available_cores
+from .main import MOST_DELIVERIES
+from .orders import PROBE_TAG, Open, Probe, Setup, fills_slot, takes_info
 from .plain_data import NotPlain
-from .ring import Ring
 from .samples import Sample
-from .worker_answers import MOST_BYTES, Answer, LoadingFailed, ProbeAnswer, Ready, unpacked
-from .worker_identity import WorkerInfo
-from .worker_main import MOST_DELIVERIES
-from .worker_orders import PROBE_TAG, Open, Probe, Setup, fills_slot, takes_info
 
 logger = logging.getLogger("ringfeed")
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from ..nest import put_together
+from ..record_spec import Field
+from ..ring import Ring
 from .failures import Failure, raised
 from .items import aligned_room
-from .nest import put_together
-from .record_spec import Field
-from .ring import Ring
 
 _Arrays = list[np.ndarray[Any, Any]]
 

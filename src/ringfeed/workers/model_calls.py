@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .errors import ItemError, ModelError
+from ..errors import ItemError, ModelError
 from .failures import message_of
 from .item_order import ItemOrder
 from .kept_rows import KeptRows, Rows
-from .workers import shorten
+from .pool import shorten
 
 _MANY_IN_TURN = 4
 """After so many single rows that failed, the next ones are run alone, too: halving costs up to two calls a row."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .errors import ItemError
+from ..errors import ItemError
 from .model_calls import CommonError, model_error
 from .sample_spec import Wanted, spec_leaves
 from .samples import RowLayout

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from .identity import WorkerInfo
 from .sample_spec import Wanted
 from .samples import RowLayout
-from .worker_identity import WorkerInfo
 
 MARK = "RINGFEED_STARTS_A_WORKER"
 """In the environment of a process that is to become a worker, until it is one. A program that is no Python keeps it."""

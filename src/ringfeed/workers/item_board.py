@@ -13,7 +13,7 @@ import mmap
 import struct
 import time
 
-from .machine import memory_files
+from ..machine import memory_files
 
 _LINE_BYTES = 64
 _LEAST_PLACES = 64

@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import RingClosed
+from ..machine import memory_files
 from . import by_value
-from .errors import RingClosed
-from .machine import memory_files
 
 _ALIGNMENT = 64
 _PLAIN_MODULES = frozenset({"builtins", "pathlib", "pathlib._local"})

@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from ..machine.memory_files import OwnDescriptor
 from .failures import Failure, timed_out
 from .item_board import ItemBoard, make_file
-from .machine.memory_files import OwnDescriptor
 
 _LOOKS = 8
 _LONGEST_PAUSE_SECONDS = 0.05
