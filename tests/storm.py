@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 import ringfeed
-from ringfeed.replies import ReplyPool
+from ringfeed.client.reply_pool import ReplyPool
 from support import Child, Pipe
 
 FIELD = 64

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 import ringfeed
+from ringfeed.client.reply_pool import PoolSettings, ReplyPool
 from ringfeed.record_spec import RecordSpec
-from ringfeed.replies import PoolSettings, ReplyPool
 
 FIELDS = {"x": ((512,), "int64")}
 

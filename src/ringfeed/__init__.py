@@ -46,7 +46,7 @@ from .workers.identity import WorkerInfo, worker_info
 
 if TYPE_CHECKING:
     from . import tf as tf
-    from .client import Client as Client
+    from .client.client import Client as Client
     from .predictor import Predictor as Predictor
     from .tf.engine import Engine as Engine
     from .tf.partition import split_model as split_model
@@ -102,7 +102,7 @@ __all__ = [
 
 # Modules that import TensorFlow are imported when first asked for: it costs 2 s and 600 MB.
 _LAZY = {
-    "Client": (".client", "Client"),
+    "Client": (".client.client", "Client"),
     "Engine": (".tf.engine", "Engine"),
     "Pipeline": (".tf.stages", "Pipeline"),
     "Predictor": (".predictor", "Predictor"),

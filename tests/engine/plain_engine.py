@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import ringfeed
-from ringfeed.replies import PoolSettings, ReplyPool
+from ringfeed.client.reply_pool import PoolSettings, ReplyPool
 
 
 class PlainEngine:

@@ -12,7 +12,7 @@ import pytest
 from serving import plus_one, wait_until_free, x_of
 
 import ringfeed
-from ringfeed.replies import ReplyPool
+from ringfeed.client.reply_pool import ReplyPool
 from support import Child, wait_until
 
 

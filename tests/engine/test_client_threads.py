@@ -23,7 +23,7 @@ from plain_engine import PlainEngine
 from serving import rows_of, x_of
 
 import ringfeed
-from ringfeed.replies import PoolSettings
+from ringfeed.client.reply_pool import PoolSettings
 from support import in_thread, wait_until
 
 

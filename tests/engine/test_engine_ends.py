@@ -15,7 +15,7 @@ from serving import first_number, rows_of, wait_until_free, x_of
 
 import ringfeed
 from ringfeed.batching import PuppetPolicy
-from ringfeed.replies import PoolSettings, ReplyPool
+from ringfeed.client.reply_pool import PoolSettings, ReplyPool
 from support import in_thread, record, segments, states, wait_until
 
 FOREVER = 1e6

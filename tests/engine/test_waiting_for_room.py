@@ -17,7 +17,7 @@ from plain_engine import PlainEngine
 from serving import rows_of, wait_until_free, x_of
 
 import ringfeed
-from ringfeed.replies import PoolSettings
+from ringfeed.client.reply_pool import PoolSettings
 from support import in_thread, wait_until
 
 QUEUE_OF_TWO = PoolSettings(bare=True, max_queue_size=2)

@@ -9,7 +9,7 @@ import stat
 import pytest
 
 import ringfeed
-from ringfeed.replies import PoolSettings, ReplyPool
+from ringfeed.client.reply_pool import PoolSettings, ReplyPool
 from ringfeed.sharing import access
 from support import numbers, record, segment_path, segments, take_all
 

@@ -10,7 +10,7 @@ import textwrap
 import pytest
 
 import ringfeed
-from ringfeed.replies import PoolSettings, ReplyPool
+from ringfeed.client.reply_pool import PoolSettings, ReplyPool
 from support import record, segment_path, segments, take_all
 
 FIELDS = {"x": ((512,), "int64")}

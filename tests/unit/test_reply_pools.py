@@ -9,7 +9,7 @@ import pytest
 
 import ringfeed
 from ringfeed import _core, cli
-from ringfeed.replies import PoolSettings, ReplyPool
+from ringfeed.client.reply_pool import PoolSettings, ReplyPool
 from support import segment_path, segments
 
 OUTPUTS = {"y": ((2,), "float32")}

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _core
 from ..batching import Batching, BatchPolicy, either, policy_for
+from ..client.reply_pool import ReplyPool
 from ..errors import LayoutMismatch, RingFeedError
 from ..metrics import EngineCollector, EngineStats
-from ..replies import ReplyPool
 from ..ring import Ring
 from . import tuning
 from .auto_batch import AutoBatch

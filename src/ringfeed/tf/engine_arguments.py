@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..replies import PoolSettings
+from ..client.reply_pool import PoolSettings
 from ..ring import Ring
 from .taking import whole
 

@@ -14,8 +14,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ..arguments import seconds as checked_seconds
+from ..client.reply_pool import ReplyPool
 from ..errors import ProducerFailed, RingFeedError
-from ..replies import ReplyPool
 from ..ring import Ring
 from ..terminations import Terminations
 from .engine_ends import INTERRUPT_SECONDS, ends_the_process, leave_with_status, stop_quietly, where_it_hangs

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 
-from ..replies import ReplyPool
+from ..client.reply_pool import ReplyPool
 from ..ring import Ring
 
 _log = logging.getLogger("ringfeed.engine")

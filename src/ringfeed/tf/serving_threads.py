@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from .. import _core, dead_letters
 from ..batching import BatchPolicy
+from ..client.reply_pool import ReplyPool
 from ..errors import ProducerFailed, RingClosed, RingEmpty, RingFeedError, RingFinished
-from ..replies import ReplyPool
 from ..ring import Ring
 from ..terminations import hear_within
 from .lost_names import LostNames

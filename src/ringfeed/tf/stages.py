@@ -15,7 +15,7 @@ from typing import Any
 import tensorflow as tf
 
 from ..arguments import seconds as checked_seconds
-from ..client import Client
+from ..client.client import Client
 from ..errors import EngineHung, RingFeedError
 from ..metrics import EngineStats
 from ..ring import Ring

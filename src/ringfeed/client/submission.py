@@ -10,11 +10,11 @@ import time
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from .errors import RingFull
+from ..errors import RingFull
+from ..terminations import hear_within
 from .own_thread import OwnThread
 from .pending import AnswerFuture, Pending
 from .session import Session
-from .terminations import hear_within
 
 _SLICE_SECONDS = 0.05
 """So long a thread that asks for others waits for room without a look at who was cancelled, or is too late."""

@@ -11,10 +11,10 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from .errors import RingFeedError
+from ..errors import RingFeedError
 from .own_thread import OwnThread
 from .pending import Pending
-from .replies import ReplyPool
+from .reply_pool import ReplyPool
 
 _LIFE_SECONDS = 0.025
 """How often it looks whether an engine is left that can answer."""

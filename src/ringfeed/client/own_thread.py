@@ -12,7 +12,7 @@ import threading
 import weakref
 from collections.abc import Callable
 
-from .errors import RingFeedError
+from ..errors import RingFeedError
 
 _STOP_SECONDS = 0.5
 """So long a client that is closed waits for a callback of its user's to return."""

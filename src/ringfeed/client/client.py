@@ -15,16 +15,16 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any
 
-from .answers import answer_of, too_late
-from .arguments import seconds
-from .asking import Asker, Asking, InFlight
+from ..arguments import seconds
+from ..errors import EngineDied, RingClosed, RingFeedError, RingFull
+from ..ring import Ring
 from .awaiting import result_of
-from .errors import EngineDied, RingClosed, RingFeedError, RingFull
 from .own_thread import ThreadRefused
 from .pending import FOREVER_NS
-from .replies import ReplyPool
-from .ring import Ring
+from .reply_pool import ReplyPool
+from .results import answer_of, too_late
 from .session import Session, of_process
+from .submission import Asker, Asking, InFlight
 
 
 class _State:

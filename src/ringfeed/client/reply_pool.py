@@ -11,10 +11,10 @@ import os
 import time
 from dataclasses import dataclass
 
-from . import _core, segment
-from .errors import AccessRefused, LayoutMismatch, RingClosed, RingExists, RingNotFound
-from .record_spec import FieldsLike, RecordSpec
-from .ring import Ring
+from .. import _core, segment
+from ..errors import AccessRefused, LayoutMismatch, RingClosed, RingExists, RingNotFound
+from ..record_spec import FieldsLike, RecordSpec
+from ..ring import Ring
 
 TEXT_FIELD = "__error__"
 """The last field of a pool: the text of an error. It has another name where an output has this one."""

@@ -18,12 +18,12 @@ from typing import Any, TypeVar
 
 import numpy.typing as npt
 
-from ._core import Reply
-from .answers import RowsAnswer, too_late
+from .._core import Reply
+from ..errors import EngineDied, RecordMismatch, RingClosed, RingFull, RingNotFound
+from ..ring import Ring
 from .collector import Collector
-from .errors import EngineDied, RecordMismatch, RingClosed, RingFull, RingNotFound
-from .replies import ReplyPool
-from .ring import Ring
+from .reply_pool import ReplyPool
+from .results import RowsAnswer, too_late
 
 _LIFE_SECONDS = 0.05
 

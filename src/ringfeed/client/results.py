@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import _core
-from ._core import Reply
-from .errors import DeadlineExceeded, EngineDied, ModelError, RingFeedError
+from .. import _core
+from .._core import Reply
+from ..errors import DeadlineExceeded, EngineDied, ModelError, RingFeedError
 
 
 def answer_of(reply: Reply, *, copy: bool, with_rows: bool = False) -> Any:

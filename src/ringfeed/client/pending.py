@@ -18,9 +18,9 @@ from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any
 
-from ._core import Reply
-from .answers import RowsAnswer, answer_of
-from .errors import DeadlineExceeded, RingFeedError
+from .._core import Reply
+from ..errors import DeadlineExceeded, RingFeedError
+from .results import RowsAnswer, answer_of
 
 FOREVER_NS = 2**63 - 1
 GRACE_SECONDS = 0.1
