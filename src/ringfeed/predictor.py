@@ -25,13 +25,13 @@ from .progress import Progress
 from .ring import Ring
 from .tf.callbacks import PredictCallbacks
 from .tf.empty_outputs import empty_outputs
-from .tf.handover import PaddedRows
 from .tf.in_memory import predict_in_memory
 from .tf.model import ModelRunner, floatx_of
 from .tf.ordered_outputs import OrderedOutputs, require_rows, rows_by_index
-from .tf.outputs import all_to_numpy
 from .tf.rows_apart import RowsApart
-from .tf.structure import are_lost, is_invented, pack_inputs
+from .tf.tensors.handover import PaddedRows
+from .tf.tensors.outputs import all_to_numpy
+from .tf.tensors.structure import are_lost, is_invented, pack_inputs
 from .turns import Turns
 from .workers.identity import WorkerInfo, working_as
 from .workers.in_process import InProcess

@@ -19,7 +19,7 @@ import tensorflow as tf
 from known_failures import FAILURES, NEEDS
 
 import ringfeed
-from ringfeed.tf.arrays import holds_arrays
+from ringfeed.tf.tensors.arrays import holds_arrays
 
 _calls: Counter[str] = Counter()
 _gone: list[str] = []

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from model_zoo import assert_same, examples, inputs_for, plans
 
 from ringfeed.tf.model import ModelRunner
-from ringfeed.tf.structure import lists_to_tuples
+from ringfeed.tf.tensors.structure import lists_to_tuples
 
 ROWS = np.random.default_rng(1).random((5, 7), np.float32)
 OTHER_ROWS = np.random.default_rng(2).random((5, 3), np.float32)

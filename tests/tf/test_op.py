@@ -68,8 +68,8 @@ def test_a_library_that_was_opened_too_early_is_named():
 
 
 def test_a_number_that_names_no_feed_is_an_error(make_ring):
-    from ringfeed.tf.elements import Element
     from ringfeed.tf.op import next_element
+    from ringfeed.tf.tensors.elements import Element
 
     ring = make_ring()
     element = Element.of(ring.spec, "x", ring.name)
@@ -79,9 +79,9 @@ def test_a_number_that_names_no_feed_is_an_error(make_ring):
 
 
 def test_a_function_that_was_made_for_another_ring_is_refused(make_ring):
-    from ringfeed.tf.elements import Element
     from ringfeed.tf.native import Feed
     from ringfeed.tf.op import next_element
+    from ringfeed.tf.tensors.elements import Element
 
     ring, other = make_ring({"x": ((512,), "int64")}), make_ring({"x": ((512,), "int64"), "y": ((), "float32")})
     of_other = Element.of(other.spec, "y", other.name)

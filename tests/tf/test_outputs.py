@@ -16,7 +16,7 @@ from ringfeed import ModelError
 from ringfeed.tf.callbacks import PredictCallbacks
 from ringfeed.tf.in_memory import predict_in_memory
 from ringfeed.tf.model import ModelRunner
-from ringfeed.tf.outputs import Gather, all_to_numpy, join_outputs
+from ringfeed.tf.tensors.outputs import Gather, all_to_numpy, join_outputs
 
 Pair = namedtuple("Pair", "first second")
 

@@ -3,12 +3,12 @@
 The first folder that imports TensorFlow.
 """
 
-from .elements import TAGS, cut_padding, tensors
 from .feed import NativeOpWarning, dataset
 from .fused import FusedModel, fuse
 from .generator import element_spec, generator
 from .op import why_not_native
 from .take import take
+from .tensors.elements import TAGS, cut_padding, tensors
 from .waiting import StalledFeedWarning
 
 __all__ = [

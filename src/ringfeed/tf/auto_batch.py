@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import tuning, tuning_memory
-from .elements import Element
 from .replica import Replica
+from .tensors.elements import Element
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from .model import ModelRunner
-from .structure import pack_inputs
+from .tensors.structure import pack_inputs
 
 
 def empty_outputs(runner: ModelRunner, inputs: Any) -> Any:

@@ -20,7 +20,6 @@ from ..ring import Ring
 from . import tuning
 from .auto_batch import AutoBatch
 from .devices import grow_memory
-from .elements import Element
 from .engine_arguments import check_rings, pool_settings, pool_sizes
 from .engine_ends import stop_at_exit
 from .engine_life import EngineLife
@@ -35,7 +34,8 @@ from .record_inputs import structure_for
 from .replica import Replica
 from .serving_threads import Orders, Presence, ServingThreads
 from .sinks import Answers, Forward, Sink
-from .structure import lists_to_tuples
+from .tensors.elements import Element
+from .tensors.structure import lists_to_tuples
 from .tracing import BatchTracer
 
 if TYPE_CHECKING:

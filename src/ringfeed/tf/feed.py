@@ -41,12 +41,12 @@ import tensorflow as tf
 from ..ring import Ring
 from . import waiting
 from .checkpoints import refuse_checkpoints
-from .elements import Element
 from .generator import Source
 from .native import Feed
 from .op import SWITCH, deliver, why_not_native
-from .structure import lists_to_tuples
 from .taking import Plan
+from .tensors.elements import Element
+from .tensors.structure import lists_to_tuples
 
 _FOREVER = 1 << 62
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 from .call_arguments import Arguments
 from .declared_dtypes import DeclaredDtypes
 from .forms import ModelForm, ModelInputs, leaf_names, specs_of
-from .structure import fit_structure, is_invented, natural, pack_inputs, repeated, unpack_inputs
+from .tensors.structure import fit_structure, is_invented, natural, pack_inputs, repeated, unpack_inputs
 
 
 def function_form(function: Any, name: str, owner: Any, order: Sequence[str | None] | None = None) -> ModelForm:

@@ -13,7 +13,6 @@ import tensorflow as tf
 
 from ..errors import RingFinished
 from ..ring import Ring
-from .elements import Element
 from .made_up_rows import MadeUpRows
 from .model_forms import ModelForm, model_form
 from .native import Feed
@@ -21,8 +20,9 @@ from .op import next_element, why_not_native
 from .output_spec import as_output, rows_of_each
 from .record_inputs import model_call, structure_for
 from .row_mixing import refuse_mixed_rows
-from .structure import lists_to_tuples
 from .taking import seconds, whole
+from .tensors.elements import Element
+from .tensors.structure import lists_to_tuples
 
 PAD_WITH_RING = "ring"
 

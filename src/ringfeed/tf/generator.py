@@ -30,11 +30,11 @@ from ..stall import minds_stalls
 from . import waiting
 from .checkpoints import refuse_checkpoints
 from .downstream import Consumer
-from .elements import Element
 from .gathered import Gathered, whole_of, zeros
-from .handover import aligned_copy
-from .structure import lists_to_tuples
 from .taking import Plan
+from .tensors.elements import Element
+from .tensors.handover import aligned_copy
+from .tensors.structure import lists_to_tuples
 from .waiting import Wait, inside_python, is_ending, main_thread_asks_for_an_element
 
 # Between two looks at a ring whose every slot is held: in all about a slice of the ring's own waits.

@@ -14,7 +14,7 @@ from ..progress import Progress, is_wanted
 from .callbacks import PredictCallbacks, batches_per_call
 from .inputs import Batches, Replicas, iterate_batches
 from .model import ModelRunner, floatx_of
-from .outputs import Gather, all_to_numpy, join_outputs
+from .tensors.outputs import Gather, all_to_numpy, join_outputs
 
 
 def predict_in_memory(

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from .call_arguments import Arguments
 from .forms import ModelForm, ModelInputs, leaf_names, specs_of
-from .structure import fit_structure, lists_to_tuples
+from .tensors.structure import fit_structure, lists_to_tuples
 
 _KERAS = ("keras.", "tf_keras.")
 

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from ..record_spec import Field
-from .elements import TAGS, Element
-from .handover import as_tensor
+from .tensors.elements import TAGS, Element
+from .tensors.handover import as_tensor
 
 
 class MadeUpRows:

@@ -20,11 +20,11 @@ import tensorflow as tf
 
 from .declared_dtypes import NumbersChange
 from .direct_call import direct_step
-from .handover import PaddedRows, as_tensor
 from .model_forms import ModelForm, model_form
-from .outputs import all_to_numpy
 from .side_effects import has_side_effects
-from .structure import pack_inputs, structure_key
+from .tensors.handover import PaddedRows, as_tensor
+from .tensors.outputs import all_to_numpy
+from .tensors.structure import pack_inputs, structure_key
 
 _Step = Callable[..., Any]
 

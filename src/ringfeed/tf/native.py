@@ -13,8 +13,8 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 from .. import _core
 from ..ctrl_c import ctrl_c_raises
 from .downstream import holders
-from .elements import Element
 from .op import goes_on, next_element
+from .tensors.elements import Element
 from .waiting import CtrlC, Stall, inside_python, main_thread_asks_for_an_element
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ import tensorflow as tf
 from .. import _core
 
 if TYPE_CHECKING:
-    from .elements import Element
+    from .tensors.elements import Element
 
 SWITCH = "RINGFEED_NATIVE_OP"
 """An environment variable: 0 leaves the op alone."""

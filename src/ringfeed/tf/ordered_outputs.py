@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from ..errors import ItemError, ModelError
 from ..nest import map_leaves, put_together, take_apart
-from .outputs import concatenate
+from .tensors.outputs import concatenate
 
 Indices = npt.NDArray[np.int64]
 _Kind = tuple[str, str, Any]

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ..nest import map_leaves
-from .elements import Element
 from .forms import ModelForm, ModelInputs
-from .structure import is_invented, natural, pack_inputs, repeated
+from .tensors.elements import Element
+from .tensors.structure import is_invented, natural, pack_inputs, repeated
 
 
 def structure_for(fields: Iterable[str], form: ModelForm, ring_name: str, *, by_order: bool = False) -> Any:

@@ -20,14 +20,14 @@ from ..errors import EngineHung, RingFeedError
 from ..metrics import EngineStats
 from ..ring import Ring
 from .devices import replicas, resolve_devices
-from .elements import Element
 from .engine import Engine
 from .engine_ends import INTERRUPT_SECONDS, stop_quietly
 from .made_up_rows import MadeUpRows
 from .model_forms import ModelForm
 from .output_spec import OutputSpec, as_arrays
 from .record_inputs import fields_for, model_call, structure_for
-from .structure import lists_to_tuples
+from .tensors.elements import Element
+from .tensors.structure import lists_to_tuples
 
 DEFAULT_SLOTS = 256
 _MOST_STAGES = 16

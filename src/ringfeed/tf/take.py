@@ -7,11 +7,11 @@ from typing import Any
 import tensorflow as tf
 
 from ..ring import Ring
-from .elements import Element, tensors
 from .native import Feed
 from .op import why_not_native
-from .structure import lists_to_tuples
 from .taking import seconds, whole
+from .tensors.elements import Element, tensors
+from .tensors.structure import lists_to_tuples
 
 
 def take(

@@ -20,7 +20,7 @@ from typing import Any
 import tensorflow as tf
 
 from .model_forms import ModelForm, model_form
-from .structure import spec_of
+from .tensors.structure import spec_of
 from .tuning import Measurement, Measurements
 
 _FILE = "batch-sizes.json"

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 import tensorflow as tf
 
-from ..nest import map_leaves
+from ...nest import map_leaves
 from .handover import as_tensor
 
 if TYPE_CHECKING:
-    from .._core import Batch
-    from ..record_spec import Field, RecordSpec
+    from ..._core import Batch
+    from ...record_spec import Field, RecordSpec
 
 TAGS = "ringfeed.tf.TAGS"
 """In a structure, in the place of a field's name: the 64-bit tags of the records, of shape [rows], dtype uint64."""

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from ..record_spec import ALIGNMENT_BYTES
+from ...record_spec import ALIGNMENT_BYTES
 
 # What both NumPy's and TensorFlow's DLPack know.
 _BORROWED_DTYPES = frozenset(

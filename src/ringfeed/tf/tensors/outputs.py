@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from ..errors import ModelError
+from ...errors import ModelError
 
 _COMPOSITES = (tf.SparseTensor, tf.RaggedTensor)
 

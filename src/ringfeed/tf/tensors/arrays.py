@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ..torch_arrays import array_from_torch, is_torch_tensor
+from ...torch_arrays import array_from_torch, is_torch_tensor
 from .handover import aligned_copy
 from .structure import pack_inputs
 
