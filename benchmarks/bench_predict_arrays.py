@@ -20,7 +20,7 @@ import tensorflow as tf
 
 import ringfeed
 from measuring.contest import Way, Work, timed
-from ringfeed.tf.direct_call import direct_call
+from ringfeed.tf.models.direct_call import direct_call
 
 RINGFEED, KERAS, LIMIT = "RingFeed", "keras.Model.predict", "limit: the model called with ready tensors"
 

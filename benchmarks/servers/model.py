@@ -73,7 +73,7 @@ class DirectModel(CallableModel):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        from ringfeed.tf.direct_call import direct_call
+        from ringfeed.tf.models.direct_call import direct_call
 
         self._direct = direct_call(self._concrete)
 

@@ -16,7 +16,7 @@ class ModelAlone:
     def __init__(self, name: str) -> None:
         import tensorflow as tf  # not at the top: it takes seconds, and whoever lists benchmarks imports this
 
-        from ringfeed.tf.direct_call import direct_call
+        from ringfeed.tf.models.direct_call import direct_call
 
         function, self._expected_of = MODELS[name]
         signature = [tf.TensorSpec((None, *SHAPE), tf.uint8)]

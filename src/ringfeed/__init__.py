@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from .client.client import Client as Client
     from .predictor import Predictor as Predictor
     from .tf.engine import Engine as Engine
-    from .tf.partition import split_model as split_model
+    from .tf.models.partition import split_model as split_model
     from .tf.stages import Pipeline as Pipeline
 
 __version__ = VERSION
@@ -106,7 +106,7 @@ _LAZY = {
     "Engine": (".tf.engine", "Engine"),
     "Pipeline": (".tf.stages", "Pipeline"),
     "Predictor": (".predictor", "Predictor"),
-    "split_model": (".tf.partition", "split_model"),
+    "split_model": (".tf.models.partition", "split_model"),
     "tf": (".tf", None),
 }
 

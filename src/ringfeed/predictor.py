@@ -26,9 +26,9 @@ from .ring import Ring
 from .tf.callbacks import PredictCallbacks
 from .tf.empty_outputs import empty_outputs
 from .tf.in_memory import predict_in_memory
-from .tf.model import ModelRunner, floatx_of
+from .tf.models.rows_apart import RowsApart
+from .tf.models.runner import ModelRunner, floatx_of
 from .tf.ordered_outputs import OrderedOutputs, require_rows, rows_by_index
-from .tf.rows_apart import RowsApart
 from .tf.tensors.handover import PaddedRows
 from .tf.tensors.outputs import all_to_numpy
 from .tf.tensors.structure import are_lost, is_invented, pack_inputs

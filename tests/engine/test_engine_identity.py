@@ -9,7 +9,7 @@ import tensorflow as tf
 from serving import first_number
 
 import ringfeed
-from ringfeed.tf import loading
+from ringfeed.tf.models import loading
 
 
 def twice(x):

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 import ringfeed
 from ringfeed.tf import fuse, why_not_native
-from ringfeed.tf.model import ModelRunner
+from ringfeed.tf.models.runner import ModelRunner
 
 MEAN = np.float32([[100, 200, 300], [7, 8, 9]])
 X = np.float32([[1, 2, 3], [40, 50, 60]])

@@ -13,7 +13,7 @@ from serving import rows_of, x_of
 import ringfeed
 from ringfeed.batching import PuppetPolicy
 from ringfeed.tf import fuse, why_not_native
-from ringfeed.tf.output_spec import OutputSpec
+from ringfeed.tf.models.output_spec import OutputSpec
 
 ROW = ((4,), "float32")
 BAD = 13.0

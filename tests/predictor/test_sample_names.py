@@ -11,7 +11,7 @@ import pytest
 from preprocessing import MORE, InOrder, Reversed, WithMore
 
 import ringfeed
-import ringfeed.tf.model
+import ringfeed.tf.models.runner
 
 tf = pytest.importorskip("tensorflow")
 keras = pytest.importorskip("keras")

@@ -10,8 +10,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from model_zoo import assert_same, inputs_for, plans
 
-from ringfeed.tf.cloning import clone
-from ringfeed.tf.model import ModelRunner
+from ringfeed.tf.models.cloning import clone
+from ringfeed.tf.models.runner import ModelRunner
 
 
 @given(st.data())

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 import ringfeed
 from ringfeed.tf import fuse, why_not_native
-from ringfeed.tf.model import ModelRunner
+from ringfeed.tf.models.runner import ModelRunner
 
 
 def as_doubles(x: Any) -> Any:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ringfeed.tf.devices import grow_memory, replicas, resolve_devices
-from ringfeed.tf.model import ModelRunner
+from ringfeed.tf.models.devices import grow_memory, replicas, resolve_devices
+from ringfeed.tf.models.runner import ModelRunner
 from support import run_program
 from two_devices import devices_of, on_two_cpus, two_cpus  # noqa: F401 - a fixture
 
@@ -124,7 +124,7 @@ def test_a_device_that_does_not_exist_is_an_error_that_names_those_that_do():
 def test_without_a_gpu_growing_memory_does_nothing():
     program = """
         import tensorflow as tf
-        from ringfeed.tf.devices import grow_memory, resolve_devices
+        from ringfeed.tf.models.devices import grow_memory, resolve_devices
         grow_memory(); resolve_devices(); grow_memory()
     """
     status, _, errors = run_program(program, CUDA_VISIBLE_DEVICES="-1", PYTHONWARNINGS="error::RuntimeWarning")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ringfeed.tf.direct_call import direct_call, direct_step
+from ringfeed.tf.models.direct_call import direct_call, direct_step
 
 ROWS = tf.TensorSpec((None, 2), tf.float32)
 

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from model_zoo import aligned, misaligned, read_only
 
-from ringfeed.tf.model import ModelRunner
+from ringfeed.tf.models.runner import ModelRunner
 from ringfeed.tf.tensors.handover import PaddedRows, as_tensor
 
 ROWS = np.random.default_rng(1).random((5, 7), np.float32)

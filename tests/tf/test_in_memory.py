@@ -28,7 +28,7 @@ from model_zoo import (
 )
 
 from ringfeed.tf.in_memory import predict_in_memory
-from ringfeed.tf.model import ModelRunner
+from ringfeed.tf.models.runner import ModelRunner
 
 
 @pytest.fixture(scope="module")

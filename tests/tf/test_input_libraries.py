@@ -13,7 +13,7 @@ import tensorflow as tf
 from model_zoo import Echo, X, assert_same
 
 from ringfeed.tf.in_memory import predict_in_memory
-from ringfeed.tf.model import ModelRunner
+from ringfeed.tf.models.runner import ModelRunner
 
 pytestmark = pytest.mark.filterwarnings("ignore:Your input ran out of data")
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ringfeed.tf.model import ModelRunner
+from ringfeed.tf.models.runner import ModelRunner
 
 HUNDREDS = np.full((2, 3), 100, np.float32)
 ONES = np.ones((2, 3), np.float32)

@@ -15,7 +15,7 @@ from model_zoo import Echo, X, aligned, assert_same, small_model
 
 from ringfeed.tf.in_memory import predict_in_memory
 from ringfeed.tf.inputs import iterate_batches
-from ringfeed.tf.model import ModelRunner
+from ringfeed.tf.models.runner import ModelRunner
 
 Y = np.arange(70, dtype=np.int64)
 

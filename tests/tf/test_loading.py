@@ -22,8 +22,8 @@ from saved_models import (
 )
 
 import ringfeed
-from ringfeed.tf.model import ModelRunner
-from ringfeed.tf.model_forms import model_form
+from ringfeed.tf.models.model_forms import model_form
+from ringfeed.tf.models.runner import ModelRunner
 from wheels import from_wheel
 
 ROWS = np.random.default_rng(4).random((6, 3), np.float32)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from model_zoo import assert_same, examples, inputs_for, plans
 
-from ringfeed.tf.model import ModelRunner
+from ringfeed.tf.models.runner import ModelRunner
 from ringfeed.tf.tensors.structure import lists_to_tuples
 
 ROWS = np.random.default_rng(1).random((5, 7), np.float32)

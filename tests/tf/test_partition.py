@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from model_zoo import inputs_for, plans
 
 from ringfeed import RecordSpec
-from ringfeed.tf.partition import split_model
+from ringfeed.tf.models.partition import split_model
 
 X = np.random.default_rng(1).random((4, 6), np.float32)
 

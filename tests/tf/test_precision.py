@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 from sklearn.datasets import load_digits
 
-from ringfeed.tf.model import ModelRunner
-from ringfeed.tf.precision import PRECISIONS, compare, weight_bytes, with_precision
+from ringfeed.tf.models.precision import PRECISIONS, compare, weight_bytes, with_precision
+from ringfeed.tf.models.runner import ModelRunner
 
 HALF = ["mixed_float16", "mixed_bfloat16", "bfloat16"]
 

@@ -15,7 +15,7 @@ from model_zoo import X, assert_same, small_model
 
 from ringfeed.tf.callbacks import PredictCallbacks
 from ringfeed.tf.in_memory import predict_in_memory
-from ringfeed.tf.model import ModelRunner
+from ringfeed.tf.models.runner import ModelRunner
 
 pytestmark = pytest.mark.filterwarnings("ignore:Your input ran out of data", "ignore:x ran out of data")
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from ringfeed import ModelError, Predictor, Ring
 from ringfeed.tf import fuse
-from ringfeed.tf.model import _MOST_ROW_COUNTS, ModelRunner
+from ringfeed.tf.models.runner import _MOST_ROW_COUNTS, ModelRunner
 
 ROWS = np.arange(1, 81, dtype=np.float32).reshape(10, 8)
 

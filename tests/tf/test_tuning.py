@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ringfeed.tf.model import ModelRunner
+from ringfeed.tf.models.runner import ModelRunner
 from ringfeed.tf.tuning import Measurement, Measurements, choose, measure, sizes_up_to
 from ringfeed.tf.tuning_memory import cache_folder, fingerprint, key_of, recall, remember
 

@@ -16,7 +16,7 @@ from ..record_spec import RecordSpec
 from .finding import Finding
 
 if TYPE_CHECKING:
-    from ..tf.forms import ModelForm
+    from ..tf.models.forms import ModelForm
 
 _FREE_LENGTHS = (32, 224, 4)
 """What is tried in turn where a model leaves an axis free."""
@@ -44,7 +44,7 @@ def model_findings(
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        from ..tf.model_forms import model_form
+        from ..tf.models.model_forms import model_form
     except ImportError as error:
         yield _no("TensorFlow", f"{error}; pip install 'ringfeed[tf]'")
         return
@@ -73,8 +73,8 @@ def _read_rows(path: str) -> Any:
 
 
 def _saved(form: ModelForm, path: str) -> Iterator[Finding]:
-    from ..tf.loading import is_saved_model, tags_of
-    from ..tf.model_forms import signatures_of
+    from ..tf.models.loading import is_saved_model, tags_of
+    from ..tf.models.model_forms import signatures_of
 
     if not is_saved_model(path):
         return
@@ -85,7 +85,7 @@ def _saved(form: ModelForm, path: str) -> Iterator[Finding]:
 
 
 def _tried(form: ModelForm, rows: Any) -> Iterator[Finding]:
-    from ..tf.record_inputs import field_names
+    from ..tf.models.record_inputs import field_names
 
     if form.inputs is None or form.input_specs is None:
         yield Finding(
@@ -129,7 +129,7 @@ def _sizes(specs: Mapping[str, Any], rows: Any) -> Iterator[dict[str, Any]]:
 
 def _run(form: ModelForm, fields: list[RecordSpec], rows: Any) -> Iterator[Finding]:
     """Run it on the first record that it takes, and say what it returns."""
-    from ..tf.trial import Trial
+    from ..tf.models.trial import Trial
 
     failure: Exception | None = None
     for spec in fields:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from .model import ModelRunner
+from .models.runner import ModelRunner
 from .tensors.structure import pack_inputs
 
 

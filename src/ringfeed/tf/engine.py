@@ -19,18 +19,18 @@ from ..metrics import EngineCollector, EngineStats
 from ..ring import Ring
 from . import tuning
 from .auto_batch import AutoBatch
-from .devices import grow_memory
 from .engine_arguments import check_rings, pool_settings, pool_sizes
 from .engine_ends import stop_at_exit
 from .engine_life import EngineLife
 from .error_texts import ErrorTexts
 from .identity import identity_of
-from .made_up_rows import MadeUpRows
-from .model_forms import ModelForm
-from .output_spec import OutputSpec
-from .placement import placed
+from .models.devices import grow_memory
+from .models.made_up_rows import MadeUpRows
+from .models.model_forms import ModelForm
+from .models.output_spec import OutputSpec
+from .models.placement import placed
+from .models.record_inputs import structure_for
 from .preparing import outputs_of, refuse_mixing_where_padded, try_sizes
-from .record_inputs import structure_for
 from .replica import Replica
 from .serving_threads import Orders, Presence, ServingThreads
 from .sinks import Answers, Forward, Sink
@@ -39,7 +39,7 @@ from .tensors.structure import lists_to_tuples
 from .tracing import BatchTracer
 
 if TYPE_CHECKING:
-    from .precision import PrecisionReport
+    from .models.precision import PrecisionReport
 
 _LAST_STAGE_SECONDS = 60.0
 _log = logging.getLogger("ringfeed.engine")

@@ -13,13 +13,13 @@ import tensorflow as tf
 
 from ..errors import RingFinished
 from ..ring import Ring
-from .made_up_rows import MadeUpRows
-from .model_forms import ModelForm, model_form
+from .models.made_up_rows import MadeUpRows
+from .models.model_forms import ModelForm, model_form
+from .models.output_spec import as_output, rows_of_each
+from .models.record_inputs import model_call, structure_for
+from .models.row_mixing import refuse_mixed_rows
 from .native import Feed
 from .op import next_element, why_not_native
-from .output_spec import as_output, rows_of_each
-from .record_inputs import model_call, structure_for
-from .row_mixing import refuse_mixed_rows
 from .taking import seconds, whole
 from .tensors.elements import Element
 from .tensors.structure import lists_to_tuples

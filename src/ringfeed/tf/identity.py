@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from .forms import ModelForm
-from .output_spec import OutputSpec
-from .side_effects import changeable_inputs, unchanged_variables
+from .models.forms import ModelForm
+from .models.output_spec import OutputSpec
+from .models.side_effects import changeable_inputs, unchanged_variables
 from .tuning_memory import architecture, fingerprint
 
 _MOST_BYTES = 64 * 2**20

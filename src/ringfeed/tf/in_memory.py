@@ -13,7 +13,7 @@ from typing import Any
 from ..progress import Progress, is_wanted
 from .callbacks import PredictCallbacks, batches_per_call
 from .inputs import Batches, Replicas, iterate_batches
-from .model import ModelRunner, floatx_of
+from .models.runner import ModelRunner, floatx_of
 from .tensors.outputs import Gather, all_to_numpy, join_outputs
 
 

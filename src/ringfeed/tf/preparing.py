@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 import tensorflow as tf
 
 from ..batching import BatchPolicy
-from .made_up_rows import MadeUpRows
-from .output_spec import OutputSpec
+from .models.made_up_rows import MadeUpRows
+from .models.output_spec import OutputSpec
+from .models.row_mixing import refuse_mixed_rows
 from .replica import Replica
-from .row_mixing import refuse_mixed_rows
 
 _log = logging.getLogger("ringfeed.engine")
 

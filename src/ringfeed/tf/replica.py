@@ -25,12 +25,12 @@ from ..alone import Alone
 from ..errors import RecordMismatch
 from ..workers.blame import LEAST_ROWS, are_alike, telling_rows
 from .ceiling import Ceiling, Health
-from .direct_call import direct_call
 from .error_texts import ErrorTexts
-from .made_up_rows import MadeUpRows
-from .model_forms import ModelForm
-from .output_spec import OutputSpec, as_arrays, as_output
-from .record_inputs import model_call
+from .models.direct_call import direct_call
+from .models.made_up_rows import MadeUpRows
+from .models.model_forms import ModelForm
+from .models.output_spec import OutputSpec, as_arrays, as_output
+from .models.record_inputs import model_call
 from .sinks import Answers, Sink, Stopped
 from .tensors.handover import as_tensor
 from .tracing import BatchTracer

@@ -19,13 +19,13 @@ from ..client.client import Client
 from ..errors import EngineHung, RingFeedError
 from ..metrics import EngineStats
 from ..ring import Ring
-from .devices import replicas, resolve_devices
 from .engine import Engine
 from .engine_ends import INTERRUPT_SECONDS, stop_quietly
-from .made_up_rows import MadeUpRows
-from .model_forms import ModelForm
-from .output_spec import OutputSpec, as_arrays
-from .record_inputs import fields_for, model_call, structure_for
+from .models.devices import replicas, resolve_devices
+from .models.made_up_rows import MadeUpRows
+from .models.model_forms import ModelForm
+from .models.output_spec import OutputSpec, as_arrays
+from .models.record_inputs import fields_for, model_call, structure_for
 from .tensors.elements import Element
 from .tensors.structure import lists_to_tuples
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from .model_forms import ModelForm, model_form
+from .models.model_forms import ModelForm, model_form
 from .tensors.structure import spec_of
 from .tuning import Measurement, Measurements
 

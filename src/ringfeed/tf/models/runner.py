@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from ..tensors.handover import PaddedRows, as_tensor
+from ..tensors.outputs import all_to_numpy
+from ..tensors.structure import pack_inputs, structure_key
 from .declared_dtypes import NumbersChange
 from .direct_call import direct_step
 from .model_forms import ModelForm, model_form
 from .side_effects import has_side_effects
-from .tensors.handover import PaddedRows, as_tensor
-from .tensors.outputs import all_to_numpy
-from .tensors.structure import pack_inputs, structure_key
 
 _Step = Callable[..., Any]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from .tensors.structure import is_invented, spec_of
+from ..tensors.structure import is_invented, spec_of
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ModelError
-from ..workers.model_calls import CommonError
+from ...errors import ModelError
+from ...workers.model_calls import CommonError
 from .row_mixing import why_parts_differ
 
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import tensorflow as tf
 
+from ..tensors.structure import fit_structure, lists_to_tuples
 from .call_arguments import Arguments
 from .forms import ModelForm, ModelInputs, leaf_names, specs_of
-from .tensors.structure import fit_structure, lists_to_tuples
 
 _KERAS = ("keras.", "tf_keras.")
 

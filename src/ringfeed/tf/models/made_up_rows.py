@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from ..record_spec import Field
-from .tensors.elements import TAGS, Element
-from .tensors.handover import as_tensor
+from ...record_spec import Field
+from ..tensors.elements import TAGS, Element
+from ..tensors.handover import as_tensor
 
 
 class MadeUpRows:

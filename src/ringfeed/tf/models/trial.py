@@ -9,13 +9,13 @@ from typing import Any
 
 import tensorflow as tf
 
-from ..record_spec import RecordSpec
+from ...record_spec import RecordSpec
+from ..tensors.elements import Element
 from .forms import ModelForm
 from .made_up_rows import MadeUpRows
 from .output_spec import OutputSpec
 from .record_inputs import model_call, structure_for
 from .row_mixing import why_rows_are_mixed
-from .tensors.elements import Element
 
 _NAME = "of the model's inputs"
 

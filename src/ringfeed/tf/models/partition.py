@@ -15,7 +15,7 @@ from typing import Any
 
 import keras
 
-from ..record_spec import MAX_NAME_BYTES, RecordSpec
+from ...record_spec import MAX_NAME_BYTES, RecordSpec
 
 
 def split_model(model: Any, at: str | Sequence[str]) -> list[Any]:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from .cloning import clone, layers_of
-from .model import ModelRunner
+from .runner import ModelRunner
 
 FLOAT32 = "float32"
 INT8 = "int8"

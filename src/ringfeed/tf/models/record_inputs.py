@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from ..nest import map_leaves
+from ...nest import map_leaves
+from ..tensors.elements import Element
+from ..tensors.structure import is_invented, natural, pack_inputs, repeated
 from .forms import ModelForm, ModelInputs
-from .tensors.elements import Element
-from .tensors.structure import is_invented, natural, pack_inputs, repeated
 
 
 def structure_for(fields: Iterable[str], form: ModelForm, ring_name: str, *, by_order: bool = False) -> Any:

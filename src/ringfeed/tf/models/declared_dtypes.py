@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from .tensors.handover import PaddedRows
-from .tensors.uniform import cast_unchanged
+from ..tensors.handover import PaddedRows
+from ..tensors.uniform import cast_unchanged
 
 
 class NumbersChange(ValueError):

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from ..record_spec import Field, RecordSpec, as_dtype
+from ...record_spec import Field, RecordSpec, as_dtype
 
 
 @dataclass(frozen=True)

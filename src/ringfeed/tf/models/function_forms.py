@@ -10,10 +10,10 @@ from typing import Any
 
 import tensorflow as tf
 
+from ..tensors.structure import fit_structure, is_invented, natural, pack_inputs, repeated, unpack_inputs
 from .call_arguments import Arguments
 from .declared_dtypes import DeclaredDtypes
 from .forms import ModelForm, ModelInputs, leaf_names, specs_of
-from .tensors.structure import fit_structure, is_invented, natural, pack_inputs, repeated, unpack_inputs
 
 
 def function_form(function: Any, name: str, owner: Any, order: Sequence[str | None] | None = None) -> ModelForm:

@@ -93,7 +93,7 @@ def grow_memory() -> None:
             warnings.warn(
                 f"{gpu.name.removeprefix('/physical_device:')}: memory growth is off and can not be switched on "
                 f"any more ({error}), so this process takes nearly all of its memory and others get none. Call "
-                "ringfeed.tf.devices.grow_memory() before TensorFlow is first used, "
+                "ringfeed.tf.models.devices.grow_memory() before TensorFlow is first used, "
                 f"or set {_GROWTH_VARIABLE}=true in the environment.",
                 RuntimeWarning,
                 stacklevel=2,
