@@ -2,8 +2,8 @@
 
 import pytest
 
-import ringfeed.tf.feed
-from ringfeed.tf.op import SWITCH, why_not_native
+import ringfeed.tf.feed.dataset
+from ringfeed.tf.feed.op import SWITCH, why_not_native
 
 
 def _choose(request, monkeypatch):

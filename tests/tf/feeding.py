@@ -15,7 +15,8 @@ import tensorflow as tf
 
 import ringfeed
 from ringfeed.record_spec import Field
-from ringfeed.tf import element_spec, generator
+from ringfeed.tf import element_spec
+from ringfeed.tf.feed import generator
 from support import wait_until
 
 

@@ -10,7 +10,8 @@ import pytest
 import tensorflow as tf
 from feeding import address, fill, first_numbers, produce, random_samples, same_bits, slot_of
 
-from ringfeed.tf import TAGS, StalledFeedWarning, dataset, element_spec, generator, why_not_native
+from ringfeed.tf import TAGS, StalledFeedWarning, dataset, element_spec, why_not_native
+from ringfeed.tf.feed import generator
 from support import DTYPES, in_thread, states, wait_until
 
 pytestmark = pytest.mark.usefixtures("way", "quick_collection")
@@ -140,7 +141,7 @@ def test_a_step_that_keeps_more_elements_than_there_are_slots_runs_on_copies(rin
 @pytest.mark.parametrize("feed", FEEDS)
 @pytest.mark.parametrize("keeping", KEEPING)
 def test_a_step_that_stalls_the_feed_is_named_with_its_remedies(ring, monkeypatch, keeping, feed):
-    monkeypatch.setattr("ringfeed.tf.waiting.STALL_SECONDS", 0.0)
+    monkeypatch.setattr("ringfeed.tf.feed.dataset.waiting.STALL_SECONDS", 0.0)
     fill(ring, range(8))
     elements = KEEPING[keeping](FEEDS[feed](ring, 1, structure="x").prefetch(1))
     with warnings.catch_warnings(record=True) as said:
@@ -160,7 +161,7 @@ def test_a_step_that_stalls_the_feed_is_named_with_its_remedies(ring, monkeypatc
 
 
 def test_steps_behind_a_copy_and_those_of_other_rings_are_not_blamed(ring, make_ring, monkeypatch):
-    monkeypatch.setattr("ringfeed.tf.waiting.STALL_SECONDS", 0.0)
+    monkeypatch.setattr("ringfeed.tf.feed.dataset.waiting.STALL_SECONDS", 0.0)
     other = dataset(make_ring(), 1, structure="x").shuffle(77)
     fill(ring, range(8))
     elements = dataset(ring, 1, structure="x").batch(9).shuffle(33)

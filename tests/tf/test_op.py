@@ -12,7 +12,7 @@ from support import run_program
 WITHOUT = """
     import warnings
     import tensorflow as tf
-    import ringfeed.tf.op
+    import ringfeed.tf.feed.op
     {make_it_fail}
     ring = ringfeed.Ring.create(None, {{"x": ((512,), "int64")}}, slots=8)
     with ring, warnings.catch_warnings(record=True) as said:
@@ -41,8 +41,8 @@ def test_it_can_be_used_here():
     ("make_it_fail", "why", "warnings"),
     [
         ("os.environ['RINGFEED_NATIVE_OP'] = '0'", "it is switched off by RINGFEED_NATIVE_OP=0", 0),
-        ("ringfeed.tf.op._path = lambda: None", "it was not built", 1),
-        ("ringfeed.tf.op._path = lambda: ringfeed.tf.op.Path(ringfeed.__file__)", "did not load it", 1),
+        ("ringfeed.tf.feed.op._path = lambda: None", "it was not built", 1),
+        ("ringfeed.tf.feed.op._path = lambda: ringfeed.tf.op.Path(ringfeed.__file__)", "did not load it", 1),
     ],
     ids=["switched off", "not built", "not to be loaded"],
 )
@@ -68,7 +68,7 @@ def test_a_library_that_was_opened_too_early_is_named():
 
 
 def test_a_number_that_names_no_feed_is_an_error(make_ring):
-    from ringfeed.tf.op import next_element
+    from ringfeed.tf.feed.op import next_element
     from ringfeed.tf.tensors.elements import Element
 
     ring = make_ring()
@@ -79,8 +79,8 @@ def test_a_number_that_names_no_feed_is_an_error(make_ring):
 
 
 def test_a_function_that_was_made_for_another_ring_is_refused(make_ring):
-    from ringfeed.tf.native import Feed
-    from ringfeed.tf.op import next_element
+    from ringfeed.tf.feed.native_feed import Feed
+    from ringfeed.tf.feed.op import next_element
     from ringfeed.tf.tensors.elements import Element
 
     ring, other = make_ring({"x": ((512,), "int64")}), make_ring({"x": ((512,), "int64"), "y": ((), "float32")})

@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 from feeding import fill
 
-from ringfeed.tf.native import Feed
-from ringfeed.tf.op import _load, why_not_native
+from ringfeed.tf.feed.native_feed import Feed
+from ringfeed.tf.feed.op import _load, why_not_native
 from ringfeed.tf.tensors.elements import Element
 
 pytestmark = pytest.mark.skipif(why_not_native() is not None, reason="no native op")

@@ -15,7 +15,8 @@ import tensorflow as tf
 from feeding import address, fill, first_numbers, produce, random_samples, same_bits, slot_of
 
 import ringfeed
-from ringfeed.tf import TAGS, take
+from ringfeed.tf import TAGS
+from ringfeed.tf.feed import take
 from support import DTYPES, in_thread, run_program, states, wait_until_waited
 
 pytestmark = [
@@ -258,7 +259,7 @@ def test_what_makes_no_sense_is_named(ring, run, arguments, message):
 
 
 def test_functions_and_datasets_of_one_plan_share_a_feed(ring):
-    from ringfeed.tf.native import _shared
+    from ringfeed.tf.feed.native_feed import _shared
 
     for _ in range(20):
         tf.function(lambda: take(ring, 2, "x", timeout=1.0)).get_concrete_function()

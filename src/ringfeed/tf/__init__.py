@@ -3,13 +3,13 @@
 The first folder that imports TensorFlow.
 """
 
-from .feed import NativeOpWarning, dataset
-from .fused import FusedModel, fuse
-from .generator import element_spec, generator
-from .op import why_not_native
-from .take import take
+from .feed.dataset import NativeOpWarning, dataset
+from .feed.fused import FusedModel, fuse
+from .feed.generator import element_spec, generator
+from .feed.op import why_not_native
+from .feed.take import take
+from .feed.waiting import StalledFeedWarning
 from .tensors.elements import TAGS, cut_padding, tensors
-from .waiting import StalledFeedWarning
 
 __all__ = [
     "TAGS",

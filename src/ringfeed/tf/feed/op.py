@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
-from .. import _core
+from ... import _core
 
 if TYPE_CHECKING:
-    from .tensors.elements import Element
+    from ..tensors.elements import Element
 
 SWITCH = "RINGFEED_NATIVE_OP"
 """An environment variable: 0 leaves the op alone."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..ring import Ring
+from ...ring import Ring
 
 
 @dataclass(frozen=True)

@@ -22,19 +22,19 @@ from typing import Any
 import numpy.typing as npt
 import tensorflow as tf
 
-from .._core import Batch
-from ..ctrl_c import ctrl_c_raises
-from ..errors import RingClosed, RingEmpty, RingFinished
-from ..ring import Ring
-from ..stall import minds_stalls
+from ..._core import Batch
+from ...ctrl_c import ctrl_c_raises
+from ...errors import RingClosed, RingEmpty, RingFinished
+from ...ring import Ring
+from ...stall import minds_stalls
+from ..tensors.elements import Element
+from ..tensors.handover import aligned_copy
+from ..tensors.structure import lists_to_tuples
 from . import waiting
+from .arguments import Plan
 from .checkpoints import refuse_checkpoints
 from .downstream import Consumer
 from .gathered import Gathered, whole_of, zeros
-from .taking import Plan
-from .tensors.elements import Element
-from .tensors.handover import aligned_copy
-from .tensors.structure import lists_to_tuples
 from .waiting import Wait, inside_python, is_ending, main_thread_asks_for_an_element
 
 # Between two looks at a ring whose every slot is held: in all about a slice of the ring's own waits.

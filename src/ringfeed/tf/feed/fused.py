@@ -11,18 +11,18 @@ from typing import Any
 
 import tensorflow as tf
 
-from ..errors import RingFinished
-from ..ring import Ring
-from .models.made_up_rows import MadeUpRows
-from .models.model_forms import ModelForm, model_form
-from .models.output_spec import as_output, rows_of_each
-from .models.record_inputs import model_call, structure_for
-from .models.row_mixing import refuse_mixed_rows
-from .native import Feed
+from ...errors import RingFinished
+from ...ring import Ring
+from ..models.made_up_rows import MadeUpRows
+from ..models.model_forms import ModelForm, model_form
+from ..models.output_spec import as_output, rows_of_each
+from ..models.record_inputs import model_call, structure_for
+from ..models.row_mixing import refuse_mixed_rows
+from ..tensors.elements import Element
+from ..tensors.structure import lists_to_tuples
+from .arguments import seconds, whole
+from .native_feed import Feed
 from .op import next_element, why_not_native
-from .taking import seconds, whole
-from .tensors.elements import Element
-from .tensors.structure import lists_to_tuples
 
 PAD_WITH_RING = "ring"
 

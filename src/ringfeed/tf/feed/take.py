@@ -6,12 +6,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from ..ring import Ring
-from .native import Feed
+from ...ring import Ring
+from ..tensors.elements import Element, tensors
+from ..tensors.structure import lists_to_tuples
+from .arguments import seconds, whole
+from .native_feed import Feed
 from .op import why_not_native
-from .taking import seconds, whole
-from .tensors.elements import Element, tensors
-from .tensors.structure import lists_to_tuples
 
 
 def take(

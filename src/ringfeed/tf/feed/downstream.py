@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import tensorflow as tf
 
 if TYPE_CHECKING:
-    from ..ring import Ring
+    from ...ring import Ring
 
 # The steps of tf.data that hold elements of the step before them: the class, the method, where its size stands.
 _HOLDERS = {

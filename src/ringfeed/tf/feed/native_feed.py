@@ -10,15 +10,15 @@ import weakref
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
-from .. import _core
-from ..ctrl_c import ctrl_c_raises
+from ... import _core
+from ...ctrl_c import ctrl_c_raises
+from ..tensors.elements import Element
 from .downstream import holders
 from .op import goes_on, next_element
-from .tensors.elements import Element
 from .waiting import CtrlC, Stall, inside_python, main_thread_asks_for_an_element
 
 if TYPE_CHECKING:
-    from ..ring import Ring
+    from ...ring import Ring
 
 # A graph holds no more than a number: a ring's feeds live as long as the ring. One serves all that want the same of it.
 _shared: WeakKeyDictionary[Ring, dict[Any, Feed]] = WeakKeyDictionary()

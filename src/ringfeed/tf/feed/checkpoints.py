@@ -11,8 +11,8 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import RingFeedError
-from ..ring import Ring
+from ...errors import RingFeedError
+from ...ring import Ring
 from .downstream import rings_before
 
 _METHODS = ("_serialize_to_tensors", "_restore_from_tensors")

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy.typing as npt
 
-from .tensors.elements import Element
-from .tensors.handover import aligned_empty
+from ..tensors.elements import Element
+from ..tensors.handover import aligned_empty
 
 
 class Gathered:

@@ -38,15 +38,15 @@ from typing import Any
 
 import tensorflow as tf
 
-from ..ring import Ring
+from ...ring import Ring
+from ..tensors.elements import Element
+from ..tensors.structure import lists_to_tuples
 from . import waiting
+from .arguments import Plan
 from .checkpoints import refuse_checkpoints
 from .generator import Source
-from .native import Feed
+from .native_feed import Feed
 from .op import SWITCH, deliver, why_not_native
-from .taking import Plan
-from .tensors.elements import Element
-from .tensors.structure import lists_to_tuples
 
 _FOREVER = 1 << 62
 
