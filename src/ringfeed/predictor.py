@@ -23,12 +23,12 @@ from .errors import ItemError, RingFeedError
 from .nest import map_leaves, put_together
 from .progress import Progress
 from .ring import Ring
-from .tf.callbacks import PredictCallbacks
-from .tf.empty_outputs import empty_outputs
-from .tf.in_memory import predict_in_memory
 from .tf.models.rows_apart import RowsApart
 from .tf.models.runner import ModelRunner, floatx_of
-from .tf.ordered_outputs import OrderedOutputs, require_rows, rows_by_index
+from .tf.predict.callbacks import PredictCallbacks
+from .tf.predict.empty_outputs import empty_outputs
+from .tf.predict.in_memory import predict_in_memory
+from .tf.predict.ordered_outputs import OrderedOutputs, require_rows, rows_by_index
 from .tf.tensors.handover import PaddedRows
 from .tf.tensors.outputs import all_to_numpy
 from .tf.tensors.structure import are_lost, is_invented, pack_inputs

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ringfeed.tf.in_memory import predict_in_memory
 from ringfeed.tf.models.runner import ModelRunner
+from ringfeed.tf.predict.in_memory import predict_in_memory
 from two_devices import on_two_cpus, two_cpus  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.filterwarnings("ignore:Your input ran out of data")

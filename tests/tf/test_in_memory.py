@@ -27,8 +27,8 @@ from model_zoo import (
     small_model,
 )
 
-from ringfeed.tf.in_memory import predict_in_memory
 from ringfeed.tf.models.runner import ModelRunner
+from ringfeed.tf.predict.in_memory import predict_in_memory
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ import pytest
 import tensorflow as tf
 from model_zoo import Echo, X, assert_same
 
-from ringfeed.tf.in_memory import predict_in_memory
 from ringfeed.tf.models.runner import ModelRunner
+from ringfeed.tf.predict.in_memory import predict_in_memory
 
 pytestmark = pytest.mark.filterwarnings("ignore:Your input ran out of data")
 

@@ -13,9 +13,9 @@ import pytest
 import tensorflow as tf
 from model_zoo import Echo, X, aligned, assert_same, small_model
 
-from ringfeed.tf.in_memory import predict_in_memory
-from ringfeed.tf.inputs import iterate_batches
 from ringfeed.tf.models.runner import ModelRunner
+from ringfeed.tf.predict.in_memory import predict_in_memory
+from ringfeed.tf.predict.inputs import iterate_batches
 
 Y = np.arange(70, dtype=np.int64)
 

@@ -13,9 +13,9 @@ import tensorflow as tf
 from model_zoo import X, aligned, assert_same
 
 from ringfeed import ModelError
-from ringfeed.tf.callbacks import PredictCallbacks
-from ringfeed.tf.in_memory import predict_in_memory
 from ringfeed.tf.models.runner import ModelRunner
+from ringfeed.tf.predict.callbacks import PredictCallbacks
+from ringfeed.tf.predict.in_memory import predict_in_memory
 from ringfeed.tf.tensors.outputs import Gather, all_to_numpy, join_outputs
 
 Pair = namedtuple("Pair", "first second")

@@ -13,9 +13,9 @@ import pytest
 import tensorflow as tf
 from model_zoo import X, assert_same, small_model
 
-from ringfeed.tf.callbacks import PredictCallbacks
-from ringfeed.tf.in_memory import predict_in_memory
 from ringfeed.tf.models.runner import ModelRunner
+from ringfeed.tf.predict.callbacks import PredictCallbacks
+from ringfeed.tf.predict.in_memory import predict_in_memory
 
 pytestmark = pytest.mark.filterwarnings("ignore:Your input ran out of data", "ignore:x ran out of data")
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from .models.runner import ModelRunner
-from .tensors.structure import pack_inputs
+from ..models.runner import ModelRunner
+from ..tensors.structure import pack_inputs
 
 
 def empty_outputs(runner: ModelRunner, inputs: Any) -> Any:

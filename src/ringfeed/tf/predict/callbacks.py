@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from .tensors.outputs import join_outputs, own_tensor
+from ..tensors.outputs import join_outputs, own_tensor
 
 
 def batches_per_call(model: Any) -> int:

@@ -10,11 +10,11 @@ from contextlib import closing
 from itertools import count
 from typing import Any
 
-from ..progress import Progress, is_wanted
+from ...progress import Progress, is_wanted
+from ..models.runner import ModelRunner, floatx_of
+from ..tensors.outputs import Gather, all_to_numpy, join_outputs
 from .callbacks import PredictCallbacks, batches_per_call
 from .inputs import Batches, Replicas, iterate_batches
-from .models.runner import ModelRunner, floatx_of
-from .tensors.outputs import Gather, all_to_numpy, join_outputs
 
 
 def predict_in_memory(

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from .tensors.arrays import ArraySource, holds_arrays, plain_nest, whole_array
-from .tensors.structure import lists_to_tuples
-from .tensors.uniform import FirstDtypes
+from ..tensors.arrays import ArraySource, holds_arrays, plain_nest, whole_array
+from ..tensors.structure import lists_to_tuples
+from ..tensors.uniform import FirstDtypes
 
 DEFAULT_BATCH_SIZE = 32  # Keras' own
 

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from ..errors import ItemError, ModelError
-from ..nest import map_leaves, put_together, take_apart
-from .tensors.outputs import concatenate
+from ...errors import ItemError, ModelError
+from ...nest import map_leaves, put_together, take_apart
+from ..tensors.outputs import concatenate
 
 Indices = npt.NDArray[np.int64]
 _Kind = tuple[str, str, Any]
