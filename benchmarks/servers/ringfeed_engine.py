@@ -81,7 +81,7 @@ class RingFeedEngine:
 
 def medians_us(before: Reading, after: Reading) -> dict[str, float]:
     """Return the median time of each stage between two readings; at most a quarter too large, as its histogram is."""
-    from ringfeed.metrics import StageTimes
+    from ringfeed.engine.metrics import StageTimes
 
     found = {}
     for stage, (count, total, buckets) in after.items():

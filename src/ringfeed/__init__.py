@@ -12,7 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from ._core import Batch, Claim, DLPackView
-from .batching import Batching, BatchPolicy, PuppetPolicy
+from .engine.batching import Batching, BatchPolicy, PuppetPolicy
 from .errors import (
     AccessRefused,
     DeadlineExceeded,
@@ -47,10 +47,10 @@ from .workers.identity import WorkerInfo, worker_info
 if TYPE_CHECKING:
     from . import tf as tf
     from .client.client import Client as Client
+    from .engine.engine import Engine as Engine
+    from .engine.pipeline import Pipeline as Pipeline
     from .predictor import Predictor as Predictor
-    from .tf.engine import Engine as Engine
     from .tf.models.partition import split_model as split_model
-    from .tf.stages import Pipeline as Pipeline
 
 __version__ = VERSION
 
@@ -103,8 +103,8 @@ __all__ = [
 # Modules that import TensorFlow are imported when first asked for: it costs 2 s and 600 MB.
 _LAZY = {
     "Client": (".client.client", "Client"),
-    "Engine": (".tf.engine", "Engine"),
-    "Pipeline": (".tf.stages", "Pipeline"),
+    "Engine": (".engine.engine", "Engine"),
+    "Pipeline": (".engine.pipeline", "Pipeline"),
     "Predictor": (".predictor", "Predictor"),
     "split_model": (".tf.models.partition", "split_model"),
     "tf": (".tf", None),

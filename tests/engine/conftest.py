@@ -9,7 +9,7 @@ import pytest
 from serving import Seen, first_number
 
 import ringfeed
-from ringfeed.batching import PuppetPolicy
+from ringfeed.engine.batching import PuppetPolicy
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import ringfeed
-from ringfeed.batching import PuppetPolicy
+from ringfeed.engine.batching import PuppetPolicy
 from support import Child, states, wait_until
 
 
@@ -108,7 +108,7 @@ def logged(path: Any) -> list[int]:
 
 def _run_engines(pipe: Any) -> None:
     """Do as the test says: start an engine, stop it, and so on. TensorFlow is there before the first word."""
-    from ringfeed.tf.engine import Engine
+    from ringfeed.engine.engine import Engine
 
     engine = ring = None
     pipe.tell("ready")

@@ -15,7 +15,7 @@ import tensorflow as tf
 from serving import first_number, rows_of, wait_until_free, x_of
 
 import ringfeed
-from ringfeed.batching import PuppetPolicy
+from ringfeed.engine.batching import PuppetPolicy
 from support import in_thread, record, states, wait_until
 
 

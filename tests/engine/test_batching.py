@@ -12,7 +12,7 @@ import tensorflow as tf
 from serving import Seen, rows_of, wait_until_free, x_of
 
 import ringfeed
-from ringfeed.batching import Batching, PuppetPolicy
+from ringfeed.engine.batching import Batching, PuppetPolicy
 from support import in_thread, record, states, wait_until
 
 

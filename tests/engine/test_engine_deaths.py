@@ -11,7 +11,7 @@ import pytest
 from serving import Logs, Spares, first_number, logged, rows_of, two_outputs, wait_until_free, x_of
 
 import ringfeed
-from ringfeed.batching import PuppetPolicy
+from ringfeed.engine.batching import PuppetPolicy
 from support import in_thread, numbers, record, states, wait_until
 
 PROCESSES = 6

@@ -14,8 +14,8 @@ import tensorflow as tf
 from serving import first_number, rows_of, wait_until_free, x_of
 
 import ringfeed
-from ringfeed.batching import PuppetPolicy
 from ringfeed.client.reply_pool import PoolSettings, ReplyPool
+from ringfeed.engine.batching import PuppetPolicy
 from support import in_thread, record, segments, states, wait_until
 
 FOREVER = 1e6

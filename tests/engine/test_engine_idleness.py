@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from serving import x_of
 
-from ringfeed.batching import PuppetPolicy
+from ringfeed.engine.batching import PuppetPolicy
 from support import in_thread, wait_until
 
 WATCHED_NS = 1_000_000_000

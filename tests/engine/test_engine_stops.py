@@ -73,7 +73,7 @@ def test_draining_returns_after_its_timeout_while_the_model_hangs(hung):
 
 
 def test_one_ctrl_c_ends_a_block_whose_model_hangs(ring, make_client, monkeypatch, caplog):
-    monkeypatch.setattr("ringfeed.tf.engine_life.INTERRUPT_SECONDS", 0.1)
+    monkeypatch.setattr("ringfeed.engine.lifecycle.INTERRUPT_SECONDS", 0.1)
     model = Hangs()
     engine = ringfeed.Engine(ring, model, linger=0.0)
     futures = []

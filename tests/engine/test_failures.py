@@ -12,7 +12,7 @@ import tensorflow as tf
 from serving import first_number, rows_of, wait_until_free, x_of
 
 import ringfeed
-from ringfeed.batching import PuppetPolicy
+from ringfeed.engine.batching import PuppetPolicy
 from support import record, states, wait_until
 
 FOUR_AT_A_TIME = 4

@@ -11,7 +11,7 @@ import tensorflow as tf
 from serving import rows_of, x_of
 
 import ringfeed
-from ringfeed.batching import PuppetPolicy
+from ringfeed.engine.batching import PuppetPolicy
 from ringfeed.tf import fuse, why_not_native
 from ringfeed.tf.models.output_spec import OutputSpec
 

@@ -161,7 +161,7 @@ def test_an_engine_that_stops_has_failed_over_nothing(make_ring, puppet_of, make
 @pytest.fixture
 def puppet_of(serve, make_client):
     def start(ring):
-        from ringfeed.batching import PuppetPolicy
+        from ringfeed.engine.batching import PuppetPolicy
 
         engine = serve(ring, first_number, policy=PuppetPolicy(8))
         return engine, make_client(ring.name, if_engine_dies="wait")

@@ -18,8 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving import first_number, rows_of, x_of
 
 import ringfeed
-from ringfeed.batching import PuppetPolicy
-from ringfeed.metrics import STAGES, EngineStats, StageTimes, idle_shares
+from ringfeed.engine.batching import PuppetPolicy
+from ringfeed.engine.metrics import STAGES, EngineStats, StageTimes, idle_shares
 from support import wait_until
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from ringfeed.engine.tuning import Measurement, Measurements, choose, measure, sizes_up_to
+from ringfeed.engine.tuning_cache import cache_folder, fingerprint, key_of, recall, remember
 from ringfeed.tf.models.runner import ModelRunner
-from ringfeed.tf.tuning import Measurement, Measurements, choose, measure, sizes_up_to
-from ringfeed.tf.tuning_memory import cache_folder, fingerprint, key_of, recall, remember
 
 
 def measured(**rows_per_second):

@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ._core import Batch
-from .arguments import seconds, whole
-from .errors import RingEmpty
-from .ring import Ring
-from .ring_options import MAX_SLOTS
+from .._core import Batch
+from ..arguments import seconds, whole
+from ..errors import RingEmpty
+from ..ring import Ring
+from ..ring_options import MAX_SLOTS
 
 DEFAULT_BATCH_SIZE = 32
 DEFAULT_LINGER_SECONDS = 0.002

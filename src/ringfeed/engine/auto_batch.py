@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import tuning, tuning_memory
+from ..tf.tensors.elements import Element
+from . import tuning
+from . import tuning_cache as tuning_memory
 from .replica import Replica
-from .tensors.elements import Element
 
 
 @dataclass(frozen=True)

@@ -12,34 +12,34 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import _core
-from ..batching import Batching, BatchPolicy, either, policy_for
 from ..client.reply_pool import ReplyPool
 from ..errors import LayoutMismatch, RingFeedError
-from ..metrics import EngineCollector, EngineStats
 from ..ring import Ring
+from ..tf.models.devices import grow_memory
+from ..tf.models.made_up_rows import MadeUpRows
+from ..tf.models.model_forms import ModelForm
+from ..tf.models.output_spec import OutputSpec
+from ..tf.models.placement import placed
+from ..tf.models.record_inputs import structure_for
+from ..tf.tensors.elements import Element
+from ..tf.tensors.structure import lists_to_tuples
 from . import tuning
+from .arguments import check_rings, pool_settings, pool_sizes
 from .auto_batch import AutoBatch
-from .engine_arguments import check_rings, pool_settings, pool_sizes
-from .engine_ends import stop_at_exit
-from .engine_life import EngineLife
+from .batching import Batching, BatchPolicy, either, policy_for
+from .ending import stop_at_exit
 from .error_texts import ErrorTexts
 from .identity import identity_of
-from .models.devices import grow_memory
-from .models.made_up_rows import MadeUpRows
-from .models.model_forms import ModelForm
-from .models.output_spec import OutputSpec
-from .models.placement import placed
-from .models.record_inputs import structure_for
+from .lifecycle import EngineLife
+from .metrics import EngineCollector, EngineStats
 from .preparing import outputs_of, refuse_mixing_where_padded, try_sizes
 from .replica import Replica
 from .serving_threads import Orders, Presence, ServingThreads
 from .sinks import Answers, Forward, Sink
-from .tensors.elements import Element
-from .tensors.structure import lists_to_tuples
 from .tracing import BatchTracer
 
 if TYPE_CHECKING:
-    from .models.precision import PrecisionReport
+    from ..tf.models.precision import PrecisionReport
 
 _LAST_STAGE_SECONDS = 60.0
 _log = logging.getLogger("ringfeed.engine")

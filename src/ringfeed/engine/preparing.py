@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 
 import tensorflow as tf
 
-from ..batching import BatchPolicy
-from .models.made_up_rows import MadeUpRows
-from .models.output_spec import OutputSpec
-from .models.row_mixing import refuse_mixed_rows
+from ..tf.models.made_up_rows import MadeUpRows
+from ..tf.models.output_spec import OutputSpec
+from ..tf.models.row_mixing import refuse_mixed_rows
+from .batching import BatchPolicy
 from .replica import Replica
 
 _log = logging.getLogger("ringfeed.engine")

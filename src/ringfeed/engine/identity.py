@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from .models.forms import ModelForm
-from .models.output_spec import OutputSpec
-from .models.side_effects import changeable_inputs, unchanged_variables
-from .tuning_memory import architecture, fingerprint
+from ..tf.models.forms import ModelForm
+from ..tf.models.output_spec import OutputSpec
+from ..tf.models.side_effects import changeable_inputs, unchanged_variables
+from .tuning_cache import architecture, fingerprint
 
 _MOST_BYTES = 64 * 2**20
 _SAMPLED_VALUES = 1024

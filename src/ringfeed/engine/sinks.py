@@ -13,7 +13,7 @@ import numpy.typing as npt
 from .._core import Claim, Requests
 from ..errors import RingClosed, RingFinished, RingFull
 from ..ring import Ring
-from .models.output_spec import OutputSpec
+from ..tf.models.output_spec import OutputSpec
 
 _LOOK_SECONDS = 0.05
 

@@ -21,18 +21,18 @@ import tensorflow as tf
 
 from .. import _core
 from .._core import Batch, Requests
-from ..alone import Alone
 from ..errors import RecordMismatch
+from ..tf.models.direct_call import direct_call
+from ..tf.models.made_up_rows import MadeUpRows
+from ..tf.models.model_forms import ModelForm
+from ..tf.models.output_spec import OutputSpec, as_arrays, as_output
+from ..tf.models.record_inputs import model_call
+from ..tf.tensors.handover import as_tensor
 from ..workers.blame import LEAST_ROWS, are_alike, telling_rows
+from .alone import Alone
 from .ceiling import Ceiling, Health
 from .error_texts import ErrorTexts
-from .models.direct_call import direct_call
-from .models.made_up_rows import MadeUpRows
-from .models.model_forms import ModelForm
-from .models.output_spec import OutputSpec, as_arrays, as_output
-from .models.record_inputs import model_call
 from .sinks import Answers, Sink, Stopped
-from .tensors.handover import as_tensor
 from .tracing import BatchTracer
 
 _log = logging.getLogger("ringfeed.engine")

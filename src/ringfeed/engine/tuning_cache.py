@@ -19,8 +19,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from .models.model_forms import ModelForm, model_form
-from .tensors.structure import spec_of
+from ..tf.models.model_forms import ModelForm, model_form
+from ..tf.tensors.structure import spec_of
 from .tuning import Measurement, Measurements
 
 _FILE = "batch-sizes.json"

@@ -13,11 +13,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .. import _core, dead_letters
-from ..batching import BatchPolicy
 from ..client.reply_pool import ReplyPool
 from ..errors import ProducerFailed, RingClosed, RingEmpty, RingFeedError, RingFinished
 from ..ring import Ring
 from ..terminations import hear_within
+from .batching import BatchPolicy
 from .lost_names import LostNames
 from .replica import Replica
 from .sinks import NextStageEnded, Stopped

@@ -17,17 +17,17 @@ import tensorflow as tf
 from ..arguments import seconds as checked_seconds
 from ..client.client import Client
 from ..errors import EngineHung, RingFeedError
-from ..metrics import EngineStats
 from ..ring import Ring
+from ..tf.models.devices import replicas, resolve_devices
+from ..tf.models.made_up_rows import MadeUpRows
+from ..tf.models.model_forms import ModelForm
+from ..tf.models.output_spec import OutputSpec, as_arrays
+from ..tf.models.record_inputs import fields_for, model_call, structure_for
+from ..tf.tensors.elements import Element
+from ..tf.tensors.structure import lists_to_tuples
+from .ending import INTERRUPT_SECONDS, stop_quietly
 from .engine import Engine
-from .engine_ends import INTERRUPT_SECONDS, stop_quietly
-from .models.devices import replicas, resolve_devices
-from .models.made_up_rows import MadeUpRows
-from .models.model_forms import ModelForm
-from .models.output_spec import OutputSpec, as_arrays
-from .models.record_inputs import fields_for, model_call, structure_for
-from .tensors.elements import Element
-from .tensors.structure import lists_to_tuples
+from .metrics import EngineStats
 
 DEFAULT_SLOTS = 256
 _MOST_STAGES = 16

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
-from . import _core
+from .. import _core
 
 STAGES = {
     "slot": "waiting for a slot (requests)",
