@@ -10,8 +10,8 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 SDIST   := dist/ringfeed-$(VERSION).tar.gz
 TORCH   := $(shell sed -n 's/^\(torch==[0-9.]*\).*/\1/p' constraints.txt)
 
-C_FILES := $(wildcard csrc/*.[ch] csrc/model/*.c csrc/include/*.h tests/core/*.[ch] tests/unit/*.c benchmarks/limits/*.[ch])
-SOURCES := setup.py $(wildcard csrc/*.[ch] csrc/include/*.h src/ringfeed/*.pyx src/ringfeed/*.pxd src/ringfeed/binding/*.pxi)
+C_FILES := $(wildcard csrc/*/*.[ch] tests/core/*.[ch] tests/unit/*.c benchmarks/limits/*.[ch])
+SOURCES := setup.py $(wildcard csrc/*/*.[ch] src/ringfeed/*.pyx src/ringfeed/*.pxd src/ringfeed/binding/*.pxi)
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 

@@ -30,12 +30,12 @@ if COVERAGE:
     compile_args += ["--coverage"]
     link_args += ["--coverage"]
 
-OP_SOURCES = sorted(glob("csrc/tf_*.c"))
-HEADERS = ("csrc/*.h", "csrc/include/*.h", "src/ringfeed/*.pxd", "src/ringfeed/binding/*.pxi")
+OP_SOURCES = sorted(glob("csrc/tf_op/*.c"))
+HEADERS = ("csrc/*/*.h", "src/ringfeed/*.pxd", "src/ringfeed/binding/*.pxi")
 
 core = Extension(
     "ringfeed._core",
-    sources=["src/ringfeed/_core.pyx", *sorted(set(glob("csrc/*.c")) - set(OP_SOURCES))],
+    sources=["src/ringfeed/_core.pyx", *sorted(set(glob("csrc/*/*.c")) - set(glob("csrc/model/*.c")) - set(OP_SOURCES))],
     depends=sorted(path for pattern in HEADERS for path in glob(pattern)),
     include_dirs=["csrc/include", "csrc", numpy.get_include()],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_22_API_VERSION")],
@@ -48,7 +48,7 @@ core = Extension(
 op = Extension(
     "ringfeed._tf_op",
     sources=OP_SOURCES,
-    depends=glob("csrc/*.h") + glob("csrc/include/*.h"),
+    depends=glob("csrc/*/*.h"),
     include_dirs=["csrc/include", "csrc"],
     extra_compile_args=compile_args,
     extra_link_args=link_args,

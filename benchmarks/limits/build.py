@@ -13,8 +13,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 BUILT = ROOT / "build" / "limits"
-CORE = [path for path in sorted((ROOT / "csrc").glob("*.c")) if not path.name.startswith("tf_")]
-HEADERS = [*HERE.glob("*.h"), *(ROOT / "csrc").glob("*.h"), *(ROOT / "csrc" / "include").glob("*.h")]
+CORE = [path for path in sorted((ROOT / "csrc").glob("*/*.c")) if path.parent.name not in ("model", "tf_op")]
+HEADERS = [*HERE.glob("*.h"), *(ROOT / "csrc").glob("*/*.h")]
 SOURCES = {"machine": [HERE / "machine.c"]}
 SOURCES |= {name: [HERE / f"{name}.c", *CORE] for name in ("hop", "one_core", "passes")}
 # As the extension is compiled.

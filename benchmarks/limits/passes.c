@@ -8,7 +8,7 @@
  */
 #include "rings.h"
 
-#include "handle.h"
+#include "segment/handle.h"
 
 enum { RING_BYTES = 128 << 20, LINES_APART = 64 };
 #define MEASURED __attribute__((noinline))

@@ -1,5 +1,5 @@
 /*
- * Who looks after the dead, and when: looking.c, with the patient sleep of take.c.
+ * Who looks after the dead, and when: reaper.c, with the patient sleep of take.c.
  *
  * Time is in ticks of half a slice: RF_SLICE_NS is 2 ticks, TURN_NS is 1. It advances when no waiter that runs has anything to
  * do. Waiters may be killed, or stopped and continued, between any two steps. A tick is the whole part of a time: whether a slice

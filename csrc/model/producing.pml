@@ -1,5 +1,5 @@
 /*
- * Producing blocks: producing.c, with what recovery does to them (liveness.c).
+ * Producing blocks: producers.c, with what recovery does to them (participants.c).
  *
  * Of the ring there is nothing but its end. README.md says what is left out. A step is one atomic access of the C code;
  * a process may be killed, or stand still for good, ahead of each.

@@ -1,5 +1,5 @@
 /*
- * Reply cells: replies.c, with what recovery does to them (liveness.c).
+ * Reply cells: client_side.c, with what recovery does to them (participants.c).
  *
  * Of the ring there is what a request is: READY, TAKEN or FREE, delivered again when its taker died. README.md says what
  * is left out. A step is one atomic access of the C code; a process may be killed ahead of each.

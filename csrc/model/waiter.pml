@@ -1,5 +1,5 @@
 /*
- * The event count: waiter.c. Without WAITING none of it is there.
+ * The event count: event.c. Without WAITING none of it is there.
  *
  * It may not know what is waited for; producer.pml and taker.pml decide when to look and when to sleep.
  *

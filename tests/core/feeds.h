@@ -2,9 +2,9 @@
 #ifndef RF_FEEDS_H
 #define RF_FEEDS_H
 
-#include "ahead.h"
 #include "check.h"
-#include "feed.h"
+#include "feed/feed.h"
+#include "feed/ticket.h"
 
 enum { FOR_EVER = -1 };
 

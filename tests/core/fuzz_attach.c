@@ -12,7 +12,7 @@
  *     fuzz_attach 1000000 [seed]
  */
 #include "garble.h"
-#include "locks.h"
+#include "segment/locks.h"
 
 enum { MOST_BYTES = 1 << 22, MOST_SLOTS = 1 << 14, MOST_TABLES = 1 << 21 };
 

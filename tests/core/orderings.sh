@@ -12,7 +12,7 @@ missed=0
 
 # Build the core with one change and run what should notice it. $1: file, $2: lines, $3: sed commands
 weaken() {
-    rm -rf "$core" && mkdir -p "$core" && cp -r ../../csrc/*.c ../../csrc/*.h ../../csrc/include "$core"
+    rm -rf "$core" && mkdir -p "$core" && cp -r ../../csrc/*/ "$core"
     [ -z "$1" ] || sed -i "$2 { $3 }" "$core/$1"
     "${MAKE:-make}" -s tsan CORE="$core" BUILD="$work/" ONLY=test_orderings \
         RF_CFLAGS="-include $work/relaxed.h" >"$work/output" 2>&1
@@ -48,13 +48,13 @@ else
     exit 1
 fi
 cas='s/rf_cas_\(release\|acquire\|acq_rel\)/rf_cas_relaxed/; s/rf_load_acquire/rf_load_relaxed/'
-expect_race R1 claim.c '/^static inline bool ready_slot(/,/^}/' "$cas"
-expect_race A1 take.c '1,$' "$cas" # the run is found by acquiring, and each slot taken by acquiring
-expect_race R2 lease.c '/^static void release_rows(/,/^}/' "$cas"
-expect_race A2 claim.c '/^static uint64_t claim_slot(/,/^}/' "$cas"
-expect_race R12 answering.c '/^static bool hand_over(/,/^}/' "$cas"
-expect_race A12 replies.c '/^static rf_status read_word(/,/^}/' "$cas"
-expect_race R17 producing.c '/^void rf_producing_fail(/,/^}/' "$cas"
-expect_race A17 producing.c '/^uint32_t rf_ring_failure(/,/^}/' "$cas"
-expect_race 'the last reference' lease.c '/^void rf_lease_drop(/,/^}/' 's/rf_sub_acq_rel/rf_sub_relaxed/'
+expect_race R1 ring/claim.c '/^static inline bool ready_slot(/,/^}/' "$cas"
+expect_race A1 ring/take.c '1,$' "$cas" # the run is found by acquiring, and each slot taken by acquiring
+expect_race R2 ring/lease.c '/^static void release_rows(/,/^}/' "$cas"
+expect_race A2 ring/claim.c '/^static uint64_t claim_slot(/,/^}/' "$cas"
+expect_race R12 replies/engine_side.c '/^static bool hand_over(/,/^}/' "$cas"
+expect_race A12 replies/client_side.c '/^static rf_status read_word(/,/^}/' "$cas"
+expect_race R17 ring/producers.c '/^void rf_producing_fail(/,/^}/' "$cas"
+expect_race A17 ring/producers.c '/^uint32_t rf_ring_failure(/,/^}/' "$cas"
+expect_race 'the last reference' ring/lease.c '/^void rf_lease_drop(/,/^}/' 's/rf_sub_acq_rel/rf_sub_relaxed/'
 [ "$missed" -eq 0 ]

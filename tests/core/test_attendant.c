@@ -1,5 +1,5 @@
 /* Who is asked when a feed's wait is odd: at Ctrl-C, and while every slot is held; and what each answer does. */
-#include "attendant.h"
+#include "feed/wait_hook.h"
 #include "feeds.h"
 
 /* ---- An attendant that keeps books ---------------------------------------------------------- */

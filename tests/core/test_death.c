@@ -2,7 +2,7 @@
 #include <sys/syscall.h>
 
 #include "check.h"
-#include "witness.h"
+#include "segment/process_mark.h"
 
 /* What a child does before it tells that it is ready and waits to be killed or told to go on. */
 typedef struct role {

@@ -2,7 +2,7 @@
 #include <pthread.h>
 
 #include "check.h"
-#include "feed.h"
+#include "feed/feed.h"
 
 static uint32_t living(rf_ring *ring)
 {

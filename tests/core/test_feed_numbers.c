@@ -1,6 +1,6 @@
 /* Feeds by number, batches that are laid into them, and what a forked child may do with its copies. */
+#include "feed/interrupt.h"
 #include "feeds.h"
-#include "interrupt.h"
 
 /* ---- Numbers -------------------------------------------------------------------------------- */
 

@@ -1,6 +1,6 @@
 /* Whose death or standstill costs which answer, and what a forked child may do. */
 #include "cells.h"
-#include "locks.h"
+#include "segment/locks.h"
 
 /* ---- A child that gets so far, then tells and waits ----------------------------------------- */
 

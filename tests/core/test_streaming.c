@@ -1,7 +1,7 @@
 /* Copies past the caches (streaming.h): the same bytes, and the way that is faster. */
 #include "chance.h"
 #include "check.h"
-#include "streaming.h"
+#include "ring/streaming.h"
 
 enum { SLOTS = 16, MOST_BYTES = 1 << 17, GUARD = 64 };
 

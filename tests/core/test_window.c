@@ -1,7 +1,7 @@
 /* Slots that are used again while takers keep up (window.h), and all of them under a backlog. */
 #include "chance.h"
 #include "check.h"
-#include "window.h"
+#include "ring/window.h"
 
 enum { SLOTS = 64, WINDOW = 4, ROUNDS = 1000 };
 

@@ -1,6 +1,6 @@
 # Feeds for native code: elements that TensorFlow's threads take by a feed's number, without Python.
 
-cdef extern from "feed.h" nogil:
+cdef extern from "feed/feed.h" nogil:
     ctypedef struct rf_feed:
         pass
 
@@ -15,7 +15,7 @@ cdef extern from "feed.h" nogil:
     int rf_feed_unpark(rf_feed *feed)
     const void *rf_feed_table_get()
 
-cdef extern from "attendant.h" nogil:
+cdef extern from "feed/wait_hook.h" nogil:
     ctypedef enum rf_answer:
         RF_GO_ON
         RF_ASK_AGAIN

@@ -1,6 +1,6 @@
 # Ctrl-C, for threads that wait while the main thread is in foreign code.
 
-cdef extern from "interrupt.h" nogil:
+cdef extern from "feed/interrupt.h" nogil:
     void rf_watch_interrupts()
     void rf_unwatch_interrupts()
     uint32_t rf_interrupts()

@@ -1,6 +1,6 @@
 """Feeds for the native op: what a graph names by a number, and what Python has to say while one waits.
 
-It may not know of datasets or models. Taking, waiting and handing over are `csrc/feed.c` and `csrc/tf_op.c`; Python
+It may not know of datasets or models. Taking, waiting and handing over are `csrc/feed/feed.c` and `csrc/tf_op/op.c`; Python
 is asked only when Ctrl-C was pressed or every slot of the ring is held.
 """
 
@@ -39,7 +39,7 @@ class Feed:
     ahead : bool
         Elements come with a ticket: dropped before they were delivered, they go back.
     shown : int
-        Show at least so many rows; what lies behind an element's own is its neighbours' (see `csrc/run.h`).
+        Show at least so many rows; what lies behind an element's own is its neighbours' (see `csrc/feed/element.h`).
     linger : float
         Seconds.
     timeout : float or None

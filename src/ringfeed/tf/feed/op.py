@@ -1,7 +1,7 @@
 """The native op: loading it, using it in a graph, and why it can not be used where it can not.
 
-It may not know what elements are taken for. The op itself is `csrc/tf_op.c`, a shared object of its own that uses
-TensorFlow's C API; what it hands out, and how it waits, is `csrc/feed.c`.
+It may not know what elements are taken for. The op itself is `csrc/tf_op/op.c`, a shared object of its own that uses
+TensorFlow's C API; what it hands out, and how it waits, is `csrc/feed/feed.c`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,40 @@
+/*
+ * What both sides of reply cells share: how the states of a slot's word read, and small looks at a record.
+ * Between client_side.c and engine_side.c only.
+ */
+#ifndef RF_CELL_H
+#define RF_CELL_H
+
+#include "replies.h"
+#include "segment/handle.h"
+
+#define ASKED RF_STATE_CLAIMED
+#define HELD RF_STATE_TAKEN
+#define ANSWERED RF_STATE_READY
+/* Of a held cell: nobody waits for it. Of an answered one: its engine died. */
+#define GONE RF_PIN
+
+enum {
+    MOST_ATTEMPTS = 64 /* a word of one request changes a few times; of a garbled one, for ever */
+};
+
+static inline rf_cell *record_of(const rf_ring *pool, uint32_t cell)
+{
+    return (rf_cell *)&pool->slots[cell];
+}
+
+static inline uint32_t client_of(const rf_ring *pool, uint32_t cell)
+{
+    uint32_t client = rf_load_relaxed(&record_of(pool, cell)->client);
+    return client <= pool->geometry.participants ? client : RF_NO_OWNER;
+}
+
+static inline uint64_t freed(uint64_t word)
+{
+    return rf_word(RF_STATE_FREE, RF_NO_OWNER, rf_word_epoch(word) + 1);
+}
+
+/* Free a cell. False when its word is another by now. (client_side.c) */
+bool rf_free_cell(rf_ring *pool, uint32_t cell, uint64_t word);
+
+#endif

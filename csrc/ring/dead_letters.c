@@ -1,0 +1,71 @@
+/*
+ * Dead letters: records over which too many takers failed. They are set aside, and who took them says so.
+ *
+ * A READY word counts the takers that failed over its record, because they died or said so. Recovery only counts: what
+ * is to be said is said by the taker that comes next. One that can answer a request or write a log asks for the record
+ * (rf_take_request.dead_letters); for others it is released, and a letter is left with the handle.
+ *
+ * It may not know what a request is, nor where a log is written.
+ */
+#include "segment/handle.h"
+
+bool rf_is_dead_letter(const rf_ring *ring, uint32_t failures)
+{
+    uint32_t most = ring->header->max_deliveries;
+    return failures && most && failures >= most;
+}
+
+uint32_t rf_ring_max_deliveries(const rf_ring *ring)
+{
+    return ring->header->max_deliveries;
+}
+
+uint32_t rf_participant_pid(const rf_ring *ring, uint32_t participant)
+{
+    if (participant == RF_NO_OWNER || participant > ring->geometry.participants)
+        return 0;
+    return rf_load_relaxed(&ring->participants[participant - 1].who.pid);
+}
+
+/* Nobody waits for the letters: in a forked child who was at them may not be there. */
+static bool lock_letters(rf_letters *letters)
+{
+    return rf_exchange_acquire(&letters->busy, 1u) == 0;
+}
+
+void rf_put_aside(rf_lease *lease)
+{
+    rf_letters *letters = &lease->ring->letters;
+    rf_record record;
+    rf_lease_records(lease, &record);
+    if (lock_letters(letters)) {
+        uint32_t count = rf_load_relaxed(&letters->count);
+        if (count == RF_MOST_LETTERS) { /* the oldest makes room */
+            letters->first = (letters->first + 1) % RF_MOST_LETTERS;
+            letters->unsaid++;
+            count--;
+        }
+        letters->letters[(letters->first + count) % RF_MOST_LETTERS] = (rf_letter){
+            .tag = record.tag, .producer = record.producer, .failures = lease->failures};
+        rf_store_relaxed(&letters->count, count + 1);
+        rf_store_release(&letters->busy, 0u);
+    }
+    rf_lease_drop(lease);
+}
+
+int rf_next_letter(rf_ring *ring, rf_letter *letter)
+{
+    rf_letters *letters = &ring->letters;
+    if (rf_load_relaxed(&letters->count) == 0 || !lock_letters(letters))
+        return 0;
+    uint32_t count = rf_load_relaxed(&letters->count);
+    if (count) {
+        *letter = letters->letters[letters->first];
+        letter->unsaid = letters->unsaid;
+        letters->unsaid = 0;
+        letters->first = (letters->first + 1) % RF_MOST_LETTERS;
+        rf_store_relaxed(&letters->count, count - 1);
+    }
+    rf_store_release(&letters->busy, 0u);
+    return count != 0;
+}

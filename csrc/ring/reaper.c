@@ -1,0 +1,263 @@
+/*
+ * Who looks after the dead, and when: one of all that wait, once in a slice.
+ *
+ * It may not know how anybody is found dead (participants.c), nor what is waited for.
+ *
+ * Nobody is elected, and nobody holds an office that could be lost. A word of the header says when somebody last began to
+ * look. Whoever wakes a slice after that moves the word to now, by a compare-and-swap, and looks. One that is stopped or
+ * killed over it has had its slice; the next one to wake takes the next.
+ *
+ * Who looked last sleeps for a slice, and so goes on looking. Where only a few wait, all do the same. Where many wait, the
+ * others take turns: each wakes at its own place in a round, and the places lie TURN_NS apart. Whenever the one that looked
+ * has left, was killed or stands still, the next to wake goes on (csrc/model/looking.pml says how soon). How many wait, each
+ * look counts anew.
+ *
+ * A look asks the kernel for those alone who hold something that others could want. Of who holds nothing it asks once in
+ * LAPS slices whether there is such a process, which costs little, and once in LOCK_LAPS whether the lock is held. And it
+ * does what a slice did when all looked: if a notifier was killed or stands still, it tells in its place.
+ */
+#define _GNU_SOURCE
+#include <time.h>
+
+#include "segment/handle.h"
+#include "segment/process_mark.h"
+
+enum { FEW = 5, LAPS = 16, LOCK_LAPS = 128, OWNER_WORDS = (RF_MAX_PARTICIPANTS + 64) / 64 };
+
+/* So far apart are the turns of those who sleep for longer. */
+#define TURN_NS (RF_SLICE_NS / 2)
+#define MOST_TURNS (RF_MOST_PATIENCE_NS / TURN_NS)
+
+/* ---- How long to sleep ---------------------------------------------------------------------- */
+
+/* The threads of a process by number: those of one handle have one entry, and should not all have one turn. */
+static uint32_t thread_number(void)
+{
+    static _Atomic uint32_t threads;
+    static _Thread_local uint32_t own; /* from 1 on */
+    if (!own)
+        own = rf_add_relaxed(&threads, 1u) + 1;
+    return own - 1;
+}
+
+/* Was it this thread that looked last? */
+static bool looked_last(const rf_ring *ring)
+{
+    rf_ring *handle = (rf_ring *)ring;
+    return rf_load_relaxed(&handle->looked_ns) == rf_load_relaxed(&handle->header->looked_ns) &&
+           rf_load_relaxed(&handle->looked_by) == thread_number();
+}
+
+bool rf_many_wait(const rf_ring *ring)
+{
+    return rf_load_relaxed(&((rf_ring *)ring)->header->waiters) > FEW;
+}
+
+int64_t rf_patience_ends(const rf_ring *ring, int64_t now_ns)
+{
+    /* Relaxed: it steers how often we look. */
+    uint32_t waiters = rf_load_relaxed(&((rf_ring *)ring)->header->waiters);
+    if (waiters <= FEW || looked_last(ring))
+        return now_ns + RF_SLICE_NS;
+    int64_t turns = waiters < MOST_TURNS ? waiters : MOST_TURNS;
+    uint32_t first = rf_load_relaxed(&ring->participants[rf_self(ring) - 1].turn);
+    int64_t own = (first + thread_number()) % turns;
+    int64_t earliest = (now_ns + RF_SLICE_NS) / TURN_NS;
+    return (earliest + 1 + (own + turns - (earliest + 1) % turns) % turns) * TURN_NS;
+}
+
+int rf_another_looks(const rf_ring *ring)
+{
+    int64_t since = rf_now_ns() - rf_load_relaxed(&((rf_ring *)ring)->header->looked_ns);
+    return rf_many_wait(ring) && !looked_last(ring) && since >= 0 && since < 2 * RF_SLICE_NS;
+}
+
+int64_t rf_patience_until(const rf_ring *ring)
+{
+    return rf_patience_ends(ring, rf_now_ns());
+}
+
+void rf_begin_patience(rf_ring *ring)
+{
+    rf_add_relaxed(&ring->participants[rf_self(ring) - 1].waits, 1u);
+}
+
+void rf_end_patience(rf_ring *ring)
+{
+    rf_add_relaxed(&ring->participants[rf_self(ring) - 1].waits, UINT32_MAX);
+}
+
+void rf_wake_patient(rf_ring *ring)
+{
+    rf_notify(&ring->header->readable, UINT32_MAX);
+    for (uint32_t cell = 0; ring->is_pool && cell < ring->slot_count; cell++)
+        if (rf_word_state(rf_load_relaxed(&ring->words[cell])) != RF_STATE_FREE)
+            rf_tell(ring, cell);
+}
+
+void rf_wake_for_departure(rf_ring *pool)
+{
+    static const struct timespec nap = {.tv_nsec = 1000000};
+    rf_add_relaxed(&pool->header->departures, 1u);
+    rf_wake_patient(pool);
+    /* One that saw the old number may have been about to fall asleep. Of a few each looks before long. */
+    if (rf_many_wait(pool)) {
+        nanosleep(&nap, NULL);
+        rf_wake_patient(pool);
+    }
+}
+
+/* Give those who sleep patiently their turns; count them. */
+static uint32_t give_turns(rf_ring *ring)
+{
+    uint32_t count = 0;
+    for (uint32_t index = 0; index < ring->geometry.participants; index++) {
+        rf_participant *entry = &ring->participants[index];
+        uint32_t waits = rf_load_relaxed(&entry->waits);
+        if (waits == 0 || rf_load_relaxed(&entry->state) == RF_ABSENT)
+            continue;
+        if (rf_load_relaxed(&entry->turn) != count)
+            rf_store_relaxed(&entry->turn, count);
+        count += waits;
+    }
+    return count;
+}
+
+/* Those who sleep for as long as many waiters may are woken when there are few: they then sleep for less. Until they
+ * have been, whoever looks next knows that it is to be done. */
+static void count_waiters(rf_ring *ring)
+{
+    rf_header *header = ring->header;
+    uint32_t now = give_turns(ring), planned = rf_load_relaxed(&header->planned);
+    /* Raised before anybody can plan by it, lowered when all who did were woken. */
+    if (now > planned)
+        rf_store_relaxed(&header->planned, now);
+    rf_store_relaxed(&header->waiters, now);
+    if (now < planned / 2 && planned > FEW) {
+        RF_STEP("look: fewer wait, nobody woken");
+        rf_wake_patient(ring);
+    }
+    if (now < planned / 2)
+        rf_store_relaxed(&header->planned, now);
+}
+
+/* ---- Whom to look at ------------------------------------------------------------------------ */
+
+static void add_owner(const rf_ring *ring, uint64_t *owners, uint32_t owner)
+{
+    if (owner != RF_NO_OWNER && owner <= ring->geometry.participants)
+        owners[owner / 64] |= UINT64_C(1) << owner % 64;
+}
+
+/* Of a pool: clients that are asked for hold their cell, which somebody wants when all are in use. */
+static bool is_wanted(const rf_ring *ring, rf_state state)
+{
+    return !ring->is_pool || state == RF_STATE_TAKEN ||
+           rf_load_relaxed(&ring->header->writable.wanted) != 0;
+}
+
+static void whom_to_look_at(const rf_ring *ring, int64_t now_ns, uint64_t *owners)
+{
+    uint32_t lap = (uint32_t)(now_ns / RF_SLICE_NS % LOCK_LAPS);
+    for (uint32_t slot = 0; slot < ring->slot_count; slot++) {
+        uint64_t word = rf_load_relaxed(&ring->words[slot]);
+        rf_state state = rf_word_state(word);
+        if (is_wanted(ring, state) &&
+            (ring->is_pool || state != RF_STATE_READY)) /* which has no owner */
+            add_owner(ring, owners, rf_word_owner(word));
+        if (!ring->is_pool && word & RF_PIN)
+            add_owner(ring, owners, rf_load_relaxed(&ring->slots[slot].producer));
+    }
+    for (uint32_t owner = 1; owner <= ring->geometry.participants; owner++) {
+        rf_participant *entry = &ring->participants[owner - 1];
+        uint32_t state = rf_load_relaxed(&entry->state);
+        if (state == RF_ABSENT)
+            continue;
+        if (owner % LOCK_LAPS == lap || rf_load_relaxed(&entry->producing) != 0 ||
+            rf_serves(entry) || (owner % LAPS == lap % LAPS && rf_witness_is_gone(&entry->who)))
+            add_owner(ring, owners, owner);
+    }
+    add_owner(ring, owners, rf_word_owner(rf_load_relaxed(&ring->header->failure.word)));
+}
+
+/* ---- In the place of who was to tell -------------------------------------------------------- */
+
+/* What lies there to be had, in one number; and how many. */
+static uint64_t what_lies_ready(const rf_ring *ring, uint32_t *count)
+{
+    uint64_t sum = 1;
+    for (uint32_t slot = 0; slot < ring->slot_count; slot++) {
+        uint64_t word = rf_load_relaxed(&ring->words[slot]);
+        if (rf_word_state(word) != RF_STATE_READY)
+            continue;
+        sum = sum * UINT64_C(0x9e3779b97f4a7c15) + word + slot;
+        (*count)++;
+    }
+    return sum;
+}
+
+/* A notifier may be killed, or stand still, between its change and the wake-up. Once for each state of things. */
+static void tell_in_its_place(rf_ring *ring)
+{
+    rf_header *header = ring->header;
+    if (rf_still_open(ring) != RF_OK)
+        rf_wake_patient(ring);
+    uint32_t ready = 0, wanted = rf_load_relaxed(&header->readable.wanted);
+    uint64_t lies = what_lies_ready(ring, &ready);
+    if (!ready || lies == rf_load_relaxed(&header->told) ||
+        (!ring->is_pool && (!wanted || ready < wanted)))
+        return;
+    rf_store_relaxed(&header->told, lies);
+    rf_notify(&header->readable, UINT32_MAX);
+    for (uint32_t cell = 0; ring->is_pool && cell < ring->slot_count; cell++)
+        if (rf_word_state(rf_load_relaxed(&ring->words[cell])) == RF_STATE_READY)
+            rf_tell(ring, cell);
+}
+
+/* ---- The look ------------------------------------------------------------------------------- */
+
+/* Ours is the slice, and nobody else need look in it. Where we may bury nobody, for want of a descriptor, it is not. */
+static bool take_slice(rf_ring *ring, int64_t now_ns)
+{
+    int64_t before = rf_load_relaxed(&ring->header->looked_ns), since = now_ns - before;
+    /* A word of another time namespace lies in the future, and is of no use. */
+    if (since >= 0 && since < RF_SLICE_NS)
+        return false;
+    if (!rf_is_file(ring->fd, ring->device, ring->inode))
+        return true;
+    /* Relaxed: it only spares others the same look. */
+    if (!atomic_compare_exchange_strong_explicit(&ring->header->looked_ns, &before, now_ns,
+                                                 memory_order_relaxed, memory_order_relaxed))
+        return false;
+    rf_store_relaxed(&ring->looked_ns, now_ns);
+    rf_store_relaxed(&ring->looked_by, thread_number());
+    return true;
+}
+
+bool rf_look_after_the_dead(rf_ring *ring, int64_t now_ns)
+{
+    uint64_t owners[OWNER_WORDS] = {0};
+    if (!take_slice(ring, now_ns))
+        return false;
+    RF_STEP("look: slice taken, nobody looked at");
+    whom_to_look_at(ring, now_ns, owners);
+    uint32_t found = rf_recover_some(ring, owners);
+    found +=
+        rf_finish_if_left(ring); /* who ended the last block may stand still, and not have looked */
+    count_waiters(ring);
+    tell_in_its_place(ring);
+    if (ring->is_pool || rf_load_relaxed(&ring->header->closed) || rf_owner_lives(ring))
+        return found;
+    RF_STEP("close: owner found dead, nothing said");
+    rf_store_relaxed(&ring->header->closed, 1u);
+    RF_STEP("close: said for a dead owner, nobody told");
+    rf_notify(&ring->header->readable, UINT32_MAX);
+    rf_notify(&ring->header->writable, UINT32_MAX);
+    return true;
+}
+
+void rf_look(rf_ring *ring)
+{
+    if (rf_enter(ring) == RF_OK)
+        rf_look_after_the_dead(ring, rf_now_ns());
+}

@@ -1,0 +1,119 @@
+/*
+ * The slot protocol: claim, publish, discard, take, release.
+ *
+ * Here is what all of it shares; claim.c is the producer's side, take.c the taker's, lease.c what
+ * both hold and give back. They may not know how memory was mapped (segment.c), how anyone sleeps
+ * (event.c) or who is dead (participants.c). Every step that others can see is one compare-and-swap
+ * on a slot's word; between two steps the process may be killed, and the word says what to undo.
+ *
+ * How it works. Producers search free slots from the claim cursor on, takers search ready ones
+ * from the take cursor on; both go around whatever is in another state, so a slot that someone
+ * holds for long delays nobody else, and both meet it again a lap later. The cursors are hints:
+ * any value is correct, a good one makes the search short. What keeps one producer's records in
+ * order is not their place but their link (layout.h): a taker that meets a record whose
+ * predecessor still waits goes to the predecessor.
+ */
+#include <string.h>
+
+#include "segment/handle.h"
+#include "segment/process_mark.h"
+
+/* ---- Entering and waiting ------------------------------------------------------------------- */
+
+rf_status rf_wait_on(int64_t *started, int64_t now_ns, int64_t deadline_ns, rf_status out_of_time)
+{
+    if (!*started)
+        *started = now_ns;
+    if (now_ns >= deadline_ns)
+        return out_of_time;
+    return now_ns - *started >= RF_SLICE_NS ? RF_AGAIN : RF_OK;
+}
+
+/* ---- The whole ring ------------------------------------------------------------------------- */
+
+void rf_finish(rf_ring *ring)
+{
+    rf_or_release(&ring->header->finished, RF_IS_FINISHED); /* R16 -> A16 (try_take) */
+    RF_STEP("finish: said, nobody told");
+    rf_notify(&ring->header->readable, UINT32_MAX);
+    rf_notify(&ring->header->writable, UINT32_MAX);
+}
+
+rf_census rf_count_states(const rf_ring *ring)
+{
+    rf_census now = {0};
+    for (uint32_t slot = 0; slot < ring->slot_count; slot++) {
+        switch (rf_word_state(rf_load_relaxed(&ring->words[slot]))) {
+        case RF_STATE_FREE: now.free++; break;
+        case RF_STATE_CLAIMED: now.claimed++; break;
+        case RF_STATE_READY: now.ready++; break;
+        case RF_STATE_TAKEN: now.taken++; break;
+        case RF_STATE_PINNED: now.pinned++; break;
+        }
+    }
+    return now;
+}
+
+void rf_ring_holdings(rf_ring *ring, rf_holding *holdings)
+{
+    uint32_t participants = ring->geometry.participants;
+    memset(holdings, 0, participants * sizeof *holdings);
+    for (uint32_t slot = 0; slot < ring->slot_count; slot++) {
+        uint64_t word = rf_load_relaxed(&ring->words[slot]);
+        uint32_t owner = rf_word_owner(word);
+        rf_state state = rf_word_state(word);
+        if (owner == RF_NO_OWNER || owner > participants)
+            continue;
+        bool answered = state == RF_STATE_READY && ring->is_pool; /* of a ring it is no owner */
+        if (state == RF_STATE_CLAIMED)
+            holdings[owner - 1].claimed++;
+        else if (state == RF_STATE_TAKEN || state == RF_STATE_PINNED || answered)
+            holdings[owner - 1].held++;
+    }
+    for (uint32_t index = 0; index < participants; index++) {
+        rf_holding *entry = &holdings[index];
+        if (entry->claimed || entry->held) {
+            rf_witness *who = &ring->participants[index].who;
+            entry->pid = rf_load_relaxed(&who->pid);
+            entry->ours = rf_witness_is_self(who);
+        }
+    }
+}
+
+uint32_t rf_ring_ready(const rf_ring *ring)
+{
+    return rf_count_states(ring).ready;
+}
+
+static void add_counters(rf_counts *sum, rf_counters *from)
+{
+    sum->published += rf_load_relaxed(&from->published);
+    sum->discarded += rf_load_relaxed(&from->discarded);
+    sum->taken += rf_load_relaxed(&from->taken);
+    sum->released += rf_load_relaxed(&from->released);
+    sum->batches += rf_load_relaxed(&from->batches);
+    sum->redelivered += rf_load_relaxed(&from->redelivered);
+    sum->dropped += rf_load_relaxed(&from->dropped);
+    sum->reclaimed += rf_load_relaxed(&from->reclaimed);
+    sum->dead_letters += rf_load_relaxed(&from->dead_letters);
+    sum->claim_wait_ns += rf_load_relaxed(&from->claim_wait_ns);
+    sum->take_wait_ns += rf_load_relaxed(&from->take_wait_ns);
+}
+
+void rf_ring_stats(rf_ring *ring, rf_stats *stats)
+{
+    rf_census now = rf_count_states(ring);
+    *stats = (rf_stats){.free = now.free,
+                        .claimed = now.claimed,
+                        .ready = now.ready,
+                        .taken = now.taken,
+                        .pinned = now.pinned};
+    add_counters(&stats->counts, &ring->header->departed);
+    for (uint32_t index = 0; index < ring->geometry.participants; index++) {
+        rf_participant *entry = &ring->participants[index];
+        if (rf_load_relaxed(&entry->state) == RF_ABSENT)
+            continue;
+        stats->participants++;
+        add_counters(&stats->counts, &entry->counters);
+    }
+}

@@ -1,0 +1,54 @@
+/*
+ * Slots that are used again while a cache still holds them.
+ *
+ * A ring that is walked from end to end puts each record into lines that have long left the cache, and pays for reading them
+ * in before it writes. So claims stay within a window of slots as long as takers keep up: at its end they go back to where it
+ * began. Under a backlog the ring is walked as a whole, and so it is for takers that wait for several records at a time.
+ */
+#ifndef RF_WINDOW_H
+#define RF_WINDOW_H
+
+#include "segment/handle.h"
+
+/* How many slots are a window; 0: the whole ring is no larger. */
+uint32_t rf_window_slots(const rf_geometry *geometry);
+
+/* What a claim or a look that ends a window finds out; see below. */
+uint32_t rf_window_claim(const rf_ring *ring, uint32_t first, uint32_t count, uint32_t next);
+uint32_t rf_window_look(const rf_ring *ring, uint32_t first, uint32_t next);
+
+/* Does a window of so many slots end between two slots? */
+static inline bool rf_window_ends(uint64_t window, uint32_t first, uint32_t next)
+{
+    return next <= first || next / window != first / window;
+}
+
+/* Where the claim behind one of `count` slots from `first` on looks first: there, or where a window begins. */
+static inline uint32_t rf_next_claim(const rf_ring *ring, uint32_t first, uint32_t count)
+{
+    uint32_t next = rf_wrap(ring, first + count);
+    return ring->window && rf_window_ends(ring->window, first, next)
+               ? rf_window_claim(ring, first, count, next)
+               : next;
+}
+
+/* The same for the look behind a run that was taken: where claims have gone on. */
+static inline uint32_t rf_next_look(const rf_ring *ring, uint32_t first, uint32_t next)
+{
+    return ring->restarts || (ring->window && rf_window_ends(ring->window, first, next))
+               ? rf_window_look(ring, first, next)
+               : next;
+}
+
+/* Say that takers wait for so many records, which are to lie in a row. Once said it stays so. */
+static inline void rf_keep_together(rf_ring *ring, uint32_t rows)
+{
+    if (ring->window && rf_load_relaxed(&ring->header->together) < rows)
+        rf_store_relaxed(&ring->header->together, rows); /* a hint */
+}
+
+/* Does a claim begin anew where everything was taken, and where? */
+bool rf_window_restarts(const rf_geometry *geometry);
+uint32_t rf_window_restart(const rf_ring *ring, uint32_t cursor, uint32_t rows);
+
+#endif

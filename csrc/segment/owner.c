@@ -1,0 +1,126 @@
+/*
+ * Who owns a segment, and who may remove its name.
+ *
+ * Of what lies in a segment it may know the owner's mark alone. A name means another segment from one moment to the next:
+ * its owner removes it, a creator replaces what a dead owner left, someone cleans up. So each of them
+ * removes it under a lock, the right to condemn, and looks under it whether the name still means what
+ * is to go. Who makes a segment in its place needs the name to be gone first, so between that look
+ * and the removal nothing can change.
+ */
+#define _GNU_SOURCE
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "segment/locks.h"
+
+rf_status rf_lock_owner(rf_ring *ring)
+{
+    rf_own_file own;
+    if (!rf_open_for_locks(ring, &own))
+        return rf_no_description();
+    bool locked = set_lock(own.fd, OWNER_BYTE, F_WRLCK) && rf_stake_keep(&ring->owner_stake, &own);
+    rf_own_file_close(&own);
+    return locked ? RF_OK : RF_SYSTEM;
+}
+
+void rf_unlock_owner(rf_ring *ring)
+{
+    if (!rf_load_relaxed(&ring->owner_stake.page))
+        return;                                /* it was closed before */
+    rf_witness_withdraw(&ring->header->owner); /* we live on, as no owner */
+    rf_stake_end(&ring->owner_stake);
+}
+
+/* Does a living process own the segment? 1, 0, or -1. */
+static int is_owned(int fd, const rf_witness *who)
+{
+    int held = locked_elsewhere(fd, OWNER_BYTE, F_WRLCK);
+    return held == -1 ? -1 : rf_lives(held, who);
+}
+
+/* The mark of the owner, as far as there is one: of a copy of a segment, and of another layout, the lock alone tells. */
+static void read_mark(int fd, rf_witness *who)
+{
+    rf_header start;
+    struct stat status;
+    size_t bytes = offsetof(rf_header, inode) + sizeof start.inode;
+    *who = (rf_witness){0};
+    if (fstat(fd, &status) == 0 && pread(fd, &start, bytes, 0) == (ssize_t)bytes &&
+        start.magic == RF_MAGIC && start.layout_version == RF_LAYOUT_VERSION &&
+        start.inode == status.st_ino)
+        memcpy(who, &start.owner, sizeof *who);
+}
+
+int rf_segment_has_owner(int fd)
+{
+    rf_witness who;
+    read_mark(fd, &who);
+    return is_owned(fd, &who);
+}
+
+bool rf_owner_lives(const rf_ring *ring)
+{
+    if (rf_ring_is_owner(ring) && rf_load_relaxed(&((rf_ring *)ring)->owner_stake.page))
+        return true;
+    /* Where no descriptor can be had the mark alone tells. */
+    const rf_witness nobody = {0};
+    const rf_witness *who = ring->header->inode == ring->inode ? &ring->header->owner : &nobody;
+    if (rf_is_file(ring->fd, ring->device, ring->inode))
+        return is_owned(ring->fd, who) != 0;
+    rf_own_file own;
+    if (!rf_open_for_locks(ring, &own))
+        return rf_witness_says(who) != RF_DEAD;
+    int owned = is_owned(own.fd, who);
+    rf_own_file_close(&own);
+    return owned != 0;
+}
+
+int rf_ring_has_owner(const rf_ring *ring)
+{
+    return rf_owner_lives(ring);
+}
+
+rf_status rf_segment_condemn(int fd)
+{
+    if (set_lock(fd, CONDEMN_BYTE, F_WRLCK))
+        return RF_OK;
+    return errno == EAGAIN || errno == EACCES ? RF_AGAIN : RF_SYSTEM;
+}
+
+int rf_segment_is_condemned(int fd)
+{
+    return locked_elsewhere(fd, CONDEMN_BYTE, F_WRLCK);
+}
+
+/* With the right to do so: unlink `path` if it means that very segment. 1 removed, 0 it meant
+ * another one or none, -1. */
+static int unlink_this(const char *path, dev_t device, ino_t inode)
+{
+    struct stat named;
+    if (lstat(path, &named) == -1)
+        return errno == ENOENT ? 0 : -1;
+    if (named.st_dev != device || named.st_ino != inode)
+        return 0;
+    if (unlink(path) == 0)
+        return 1;
+    return errno == ENOENT ? 0 : -1;
+}
+
+rf_status rf_segment_remove(uint64_t device, uint64_t inode, const char *path, int spare_the_living,
+                            int *removed)
+{
+    rf_own_file own;
+    *removed = 0;
+    if (!rf_own_file_open_at(&own, path, (dev_t)device, (ino_t)inode))
+        return errno == ENOENT || errno == ELOOP ? RF_OK : RF_SYSTEM;
+    rf_status result = rf_segment_condemn(own.fd);
+    if (result == RF_OK) {
+        int owned = spare_the_living ? rf_segment_has_owner(own.fd) : 0;
+        if (owned == 0)
+            *removed = unlink_this(path, (dev_t)device, (ino_t)inode);
+        result = owned < 0 || *removed < 0 ? RF_SYSTEM : owned ? RF_AGAIN : RF_OK;
+    }
+    rf_own_file_close(&own);
+    return result;
+}

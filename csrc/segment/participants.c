@@ -1,0 +1,313 @@
+/*
+ * Who lives: one lock per participant, and one for the owner (owner.c), on bytes far behind the segment's end
+ * (locks.h). The kernel drops them with the process, whatever kills it; a forked child does not inherit
+ * them; they are seen from every PID namespace that can open the segment. No close of a descriptor takes them away (lock_file.c).
+ *
+ * Beside its lock each participant leaves a mark of its process (process_mark.h). Dead is whose byte is free and of whom
+ * the mark does not say that it lives; or whose process is certainly gone, though a copy of its description holds the byte.
+ *
+ * A participant holds its byte by a write lock. Whoever gives back what a dead one held reads its burial byte
+ * meanwhile, and who becomes a participant writes that first: so nobody can become that one, and several may bury side by
+ * side. Were there one at a time, one that stands still would keep the slots of the dead from all others.
+ *
+ * A mutex keeps the threads of a process from joining twice by one handle. It is never held while shared
+ * memory is waited for, and a forked child starts with a fresh one.
+ */
+#define _GNU_SOURCE
+#include <pthread.h>
+
+#include "segment/locks.h"
+
+_Atomic uint32_t rf_fork_generation = 1;
+
+static pthread_mutex_t join_mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_once_t watch_forks = PTHREAD_ONCE_INIT;
+
+static void in_forked_child(void)
+{
+    rf_add_relaxed(&rf_fork_generation, 1u);
+    join_mutex = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+}
+
+static void install_fork_watch(void)
+{
+    pthread_atfork(NULL, NULL, in_forked_child);
+}
+
+void rf_watch_forks(void)
+{
+    pthread_once(&watch_forks, install_fork_watch);
+}
+
+static bool is_current(const rf_ring *ring)
+{
+    /* A7 <- R7 (rf_join): who sees the new generation also sees the new `self` and stake. */
+    return rf_load_acquire(&((rf_ring *)ring)->generation) == rf_load_relaxed(&rf_fork_generation);
+}
+
+bool rf_open_for_locks(const rf_ring *ring, rf_own_file *own)
+{
+    /* In a forked child the page is its parent's. */
+    return rf_own_file_open(own, ring->fd, ring->device, ring->inode,
+                            is_current(ring) ? &ring->stake : NULL);
+}
+
+/* Is that participant dead? `fd`: any descriptor of the segment, or -1. */
+static bool is_dead(const rf_ring *ring, uint32_t owner, int fd)
+{
+    int held = fd == -1 ? -1 : locked_elsewhere(fd, participant_byte(owner), F_RDLCK);
+    return !rf_lives(held, &ring->participants[owner - 1].who);
+}
+
+/* A descriptor to ask about locks by: the handle's own where it is still that, else a new one in `own`. */
+static int fd_to_ask_by(const rf_ring *ring, rf_own_file *own)
+{
+    own->fd = -1;
+    if (rf_is_file(ring->fd, ring->device, ring->inode))
+        return ring->fd;
+    return rf_open_for_locks(ring, own) ? own->fd : -1;
+}
+
+static void done_asking(rf_own_file *own)
+{
+    if (own->fd != -1)
+        rf_own_file_close(own);
+}
+
+bool rf_participant_lives(rf_ring *ring, uint32_t owner)
+{
+    if (owner == RF_NO_OWNER || owner > ring->geometry.participants)
+        return false;
+    if (owner == rf_self(ring) && is_current(ring))
+        return true;
+    rf_own_file own;
+    bool dead = is_dead(ring, owner, fd_to_ask_by(ring, &own));
+    done_asking(&own);
+    return !dead;
+}
+
+/* ---- Participants --------------------------------------------------------------------------- */
+
+static void fold(_Atomic uint64_t *from, _Atomic uint64_t *into)
+{
+    rf_add_relaxed(into, rf_exchange_relaxed(from, 0));
+}
+
+/* With the entry's lock or its burial byte held: keep what it counted, make it free for others. */
+static void clear_entry(rf_ring *ring, uint32_t owner)
+{
+    rf_participant *entry = &ring->participants[owner - 1];
+    _Atomic uint64_t *from = (_Atomic uint64_t *)&entry->counters;
+    _Atomic uint64_t *into = (_Atomic uint64_t *)&ring->header->departed;
+    for (size_t i = 0; i < sizeof(rf_counters) / sizeof(uint64_t); i++)
+        fold(from + i, into + i);
+    RF_STEP("entry: counters folded, entry not cleared");
+    /* R13 -> A13 (rf_recover): who finds nobody to bury finds given back what they held. */
+    rf_store_release(&entry->state, RF_ABSENT);
+    RF_STEP("entry: cleared, lock held");
+}
+/* One step of undoing what the word says that `dead` was doing; the counter of what it did, or NULL
+ * when the word changed under our hands. */
+static _Atomic uint64_t *undo(rf_ring *ring, uint32_t slot, uint64_t seen, rf_counters *counters)
+{
+    if (rf_word_state(seen) != RF_STATE_TAKEN)
+        return rf_free_slot(ring, slot, seen) ? &counters->reclaimed : NULL;
+    if (!ring->header->redeliver)
+        return rf_free_slot(ring, slot, seen) ? &counters->dropped : NULL;
+    /* It comes late, perhaps behind newer records of its producer. The count tells whoever gets it,
+     * also where the dead did not come to counting. */
+    _Atomic uint64_t *deliveries = &ring->uses[slot].deliveries;
+    uint64_t before = rf_load_relaxed(deliveries), epoch = rf_word_epoch(seen);
+    if (rf_deliveries(before, epoch) == 0)
+        atomic_compare_exchange_strong_explicit(deliveries, &before, rf_delivered(epoch, 1, 0),
+                                                memory_order_relaxed, memory_order_relaxed);
+    /* What the dead was not shown it has not failed over: it has left word of that (take_run). */
+    uint64_t ready = rf_ready_again(epoch, rf_failures(before, epoch)) | (seen & RF_PIN);
+    /* Acquire and release: the swap goes on with R1 for the next taker. */
+    return rf_cas_acq_rel(&ring->words[slot], seen, ready) ? &counters->redelivered : NULL;
+}
+
+/* Each step is one compare-and-swap, so whoever recovers may itself be killed anywhere: the next
+ * one goes on. Others may change the word meanwhile: take or release a record that `dead` has
+ * pinned, or unpin one that it had taken. Then there is another look. */
+static void recover_slot(rf_ring *ring, uint32_t slot, uint32_t dead)
+{
+    if (ring->is_pool) {
+        rf_recover_cell(ring, slot, dead);
+        return;
+    }
+    for (;;) {
+        uint64_t seen = rf_load_acquire(&ring->words[slot]); /* A1 <- R1, for `producer` */
+        rf_state state = rf_word_state(seen);
+        if (seen & RF_PIN && rf_load_relaxed(&ring->slots[slot].producer) == dead) {
+            rf_cas_acq_rel(&ring->words[slot], seen, seen & ~RF_PIN);
+            RF_STEP("recover: pin of the dead removed");
+            continue;
+        }
+        if (rf_word_owner(seen) != dead ||
+            (state != RF_STATE_CLAIMED && state != RF_STATE_TAKEN && state != RF_STATE_PINNED))
+            return;
+        _Atomic uint64_t *counter = undo(ring, slot, seen, &ring->header->departed);
+        RF_STEP("recover: slot given back, not counted");
+        if (counter)
+            rf_add_relaxed(counter, 1u);
+    }
+}
+
+/* With the burial byte held, so that its participant is dead and nobody can become it: give back
+ * what it held, and make its entry free. Others may be at the same: each swap succeeds for one. */
+static void bury(rf_ring *ring, uint32_t dead)
+{
+    RF_STEP("recover: entry of the dead locked");
+    bool engine = rf_serves(&ring->participants[dead - 1]);
+    for (uint32_t slot = 0; slot < ring->slot_count; slot++)
+        recover_slot(ring, slot, dead);
+    RF_STEP("recover: slots given back, entry not cleared");
+    rf_end_blocks(ring, dead);
+    clear_entry(ring, dead);
+    RF_STEP("recover: entry cleared, nobody told");
+    /* Takers may have waited for a claim that will not be published, or have got records back. */
+    rf_notify(&ring->header->readable, UINT32_MAX);
+    if (engine) /* clients may have nobody left to wait for */
+        rf_wake_for_departure(ring);
+}
+
+static bool is_absent(const rf_ring *ring, uint32_t owner)
+{
+    return rf_load_acquire(&ring->participants[owner - 1].state) == RF_ABSENT; /* A13 <- R13 */
+}
+
+/* Look once more, with the burial byte held: the entry may have been buried, and used again, since the last look. */
+static bool bury_if_dead(rf_ring *ring, uint32_t owner, int fd)
+{
+    if (!set_lock(fd, burial_byte(owner), F_RDLCK))
+        return false;
+    bool dead = !is_absent(ring, owner) && is_dead(ring, owner, fd);
+    if (dead)
+        bury(ring, owner);
+    set_lock(fd, burial_byte(owner), F_UNLCK);
+    return dead;
+}
+
+/* Both bytes of an entry that is nobody's: it can be ours. */
+static bool lock_entry(rf_ring *ring, uint32_t owner, int fd)
+{
+    if (!is_absent(ring, owner) || !set_lock(fd, participant_byte(owner), F_WRLCK))
+        return false;
+    if (set_lock(fd, burial_byte(owner), F_WRLCK)) {
+        if (is_absent(ring, owner))
+            return true;
+        set_lock(fd, burial_byte(owner), F_UNLCK);
+    }
+    set_lock(fd, participant_byte(owner), F_UNLCK);
+    return false;
+}
+
+/* An entry of our own, locked; 0 when every entry is in use. */
+static uint32_t find_entry(rf_ring *ring, int fd)
+{
+    for (uint32_t owner = 1; owner <= ring->geometry.participants; owner++)
+        if (lock_entry(ring, owner, fd))
+            return owner;
+    for (uint32_t owner = 1; owner <= ring->geometry.participants; owner++)
+        if (is_dead(ring, owner, fd) && bury_if_dead(ring, owner, fd) &&
+            lock_entry(ring, owner, fd))
+            return owner;
+    return 0;
+}
+
+/* With the mutex held: become a participant, by locks that `own` is to hold. */
+static rf_status take_entry(rf_ring *ring, rf_own_file *own)
+{
+    uint32_t owner = find_entry(ring, own->fd);
+    if (!owner)
+        return RF_CROWDED;
+    RF_STEP("join: entry locked, still absent");
+    rf_store_relaxed(&ring->stake.page, NULL); /* in a forked child it is not there */
+    if (!rf_stake_keep(&ring->stake, own))
+        return RF_SYSTEM;
+    rf_participant *entry = &ring->participants[owner - 1];
+    rf_witness_leave(&entry->who);
+    rf_store_relaxed(&entry->waits, 0u);
+    rf_store_relaxed(&entry->state, RF_PRESENT);
+    RF_STEP("join: present, not ourselves yet");
+    set_lock(own->fd, burial_byte(owner), F_UNLCK);
+    if (rf_self(ring) != 0 && !is_current(ring))
+        rf_store_relaxed(&ring->owner, false); /* we are a forked child: our parent is */
+    rf_store_relaxed(&ring->self, owner);
+    rf_store_relaxed(&ring->last_link, 0);
+    rf_store_relaxed(&ring->publishing,
+                     0u); /* a thread that the child does not have may have been */
+    /* R7 -> A7 (rf_enter): whoever enters by this generation does so as `self`. */
+    rf_store_release(&ring->generation, rf_load_relaxed(&rf_fork_generation));
+    return RF_OK;
+}
+
+rf_status rf_join(rf_ring *ring)
+{
+    rf_status status = RF_OK;
+    rf_own_file own;
+    pthread_mutex_lock(&join_mutex);
+    if (rf_self(ring) == 0 || !is_current(ring)) { /* else another thread was faster */
+        if (rf_open_for_locks(ring, &own)) {
+            status = take_entry(ring, &own);
+            rf_own_file_close(&own);
+        } else {
+            status = rf_no_description();
+        }
+    }
+    pthread_mutex_unlock(&join_mutex);
+    return status;
+}
+
+rf_status rf_no_description(void)
+{
+    return errno == ENOENT || errno == EBADF ? RF_NO_DESCRIPTOR : RF_SYSTEM;
+}
+
+void rf_leave(rf_ring *ring)
+{
+    if (rf_self(ring) == 0 || !is_current(ring))
+        return; /* we are a forked child that never joined: the entry is our parent's */
+    /* An engine may not have answered; a lease would have kept the handle. */
+    for (uint32_t slot = 0; ring->is_pool && slot < ring->slot_count; slot++)
+        rf_recover_cell(ring, slot, rf_self(ring));
+    if (rf_load_relaxed(&ring->participants[rf_self(ring) - 1].producing))
+        rf_end_blocks(ring, rf_self(ring));
+    bool served = rf_serves(&ring->participants[rf_self(ring) - 1]);
+    clear_entry(ring, rf_self(ring));
+    if (served) /* as rf_pool_serve_as */
+        rf_wake_for_departure(ring);
+    rf_stake_end(&ring->stake);
+    RF_STEP("leave: lock dropped");
+}
+
+/* ---- Recovery ------------------------------------------------------------------------------- */
+
+/* Who was found dead, and gives it back. */
+static uint32_t bury_found(rf_ring *ring, uint32_t owner, rf_own_file *own)
+{
+    if (own->fd == -1 && !rf_open_for_locks(ring, own))
+        return 0; /* no description can be had here: another process has to do it */
+    return bury_if_dead(ring, owner, own->fd);
+}
+
+uint32_t rf_recover(rf_ring *ring)
+{
+    return rf_recover_some(ring, NULL);
+}
+
+uint32_t rf_recover_some(rf_ring *ring, const uint64_t *owners)
+{
+    uint32_t found = 0;
+    if (rf_enter(ring) != RF_OK)
+        return 0;
+    rf_own_file own;
+    int fd = fd_to_ask_by(ring, &own);
+    for (uint32_t owner = 1; owner <= ring->geometry.participants; owner++)
+        if ((!owners || owners[owner / 64] >> owner % 64 & 1) && !is_absent(ring, owner) &&
+            owner != rf_self(ring) && is_dead(ring, owner, fd))
+            found += bury_found(ring, owner, &own);
+    done_asking(&own);
+    return found;
+}
