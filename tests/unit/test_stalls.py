@@ -259,7 +259,7 @@ def test_a_wait_that_minds_stalls_itself_is_left_alone(ring):
 
 
 def test_what_a_feed_says_is_of_the_same_family():
-    waiting = pytest.importorskip("ringfeed.tf.feed.dataset.waiting")
+    waiting = pytest.importorskip("ringfeed.tf.feed.waiting")
     assert issubclass(waiting.StalledFeedWarning, ringfeed.StalledRingWarning)
     assert issubclass(waiting.Stall, stall.Stall)
 
