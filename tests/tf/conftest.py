@@ -2,14 +2,13 @@
 
 import pytest
 
-import ringfeed.tf.feed.dataset
 from ringfeed.tf.feed.op import SWITCH, why_not_native
 
 
 def _choose(request, monkeypatch):
     if request.param == "python":
         monkeypatch.setenv(SWITCH, "0")
-        monkeypatch.setattr(ringfeed.tf.feed, "_is_native", bool)
+        monkeypatch.setattr("ringfeed.tf.feed.dataset._is_native", bool)
     elif reason := why_not_native():
         pytest.skip(f"no native op: {reason}")
     return request.param

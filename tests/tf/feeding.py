@@ -15,8 +15,7 @@ import tensorflow as tf
 
 import ringfeed
 from ringfeed.record_spec import Field
-from ringfeed.tf import element_spec
-from ringfeed.tf.feed import generator
+from ringfeed.tf import element_spec, generator
 from support import wait_until
 
 

@@ -13,7 +13,8 @@ last reference, in whatever thread, gives the slots back at that moment, without
 dataset. That a turn ends when it is idle gives TensorFlow a moment to notice that the iterator is
 gone; else, dropping one with a prefetch in it would hang until the next record. The prefetch is
 inside the turn because it looks for that only when its input says something. What lies in it when the iterator is
-dropped was never handed to anyone: each element has a ticket (`csrc/feed/ticket.h`), and goes back unless it was delivered.
+dropped was never handed to anyone: each element has a ticket (`csrc/feed/ticket.h`),
+and goes back unless it was delivered.
 
 It runs in the thread that asks, or a prefetch's; not in one of the pipeline's, of which there are as many as cores:
 waits could keep the pipeline's other steps from running.

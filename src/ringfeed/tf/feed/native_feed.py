@@ -1,6 +1,7 @@
 """Feeds for the native op: what a graph names by a number, and what Python has to say while one waits.
 
-It may not know of datasets or models. Taking, waiting and handing over are `csrc/feed/feed.c` and `csrc/tf_op/op.c`; Python
+It may not know of datasets or models. Taking, waiting and handing over are `csrc/feed/feed.c` and `csrc/tf_op/op.c`;
+Python
 is asked only when Ctrl-C was pressed or every slot of the ring is held.
 """
 

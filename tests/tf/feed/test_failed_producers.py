@@ -8,8 +8,7 @@ import tensorflow as tf
 from feeding import fill, first_numbers
 
 import ringfeed
-from ringfeed.tf import dataset, fuse
-from ringfeed.tf.feed import take
+from ringfeed.tf import dataset, fuse, take
 
 pytestmark = pytest.mark.usefixtures("quick_collection")
 

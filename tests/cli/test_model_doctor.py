@@ -10,9 +10,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from saved_models import save_with_table, with_slots_of_a_lost_optimizer
 
 from ringfeed.cli import main
+from saved_models import save_with_table, with_slots_of_a_lost_optimizer
 from wheels import from_wheel
 
 

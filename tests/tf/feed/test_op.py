@@ -42,7 +42,7 @@ def test_it_can_be_used_here():
     [
         ("os.environ['RINGFEED_NATIVE_OP'] = '0'", "it is switched off by RINGFEED_NATIVE_OP=0", 0),
         ("ringfeed.tf.feed.op._path = lambda: None", "it was not built", 1),
-        ("ringfeed.tf.feed.op._path = lambda: ringfeed.tf.op.Path(ringfeed.__file__)", "did not load it", 1),
+        ("ringfeed.tf.feed.op._path = lambda: ringfeed.tf.feed.op.Path(ringfeed.__file__)", "did not load it", 1),
     ],
     ids=["switched off", "not built", "not to be loaded"],
 )

@@ -13,6 +13,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+
+import ringfeed
+from ringfeed.tf.models.model_forms import model_form
+from ringfeed.tf.models.runner import ModelRunner
 from saved_models import (
     WEIGHTS,
     expected_of_table,
@@ -20,10 +24,6 @@ from saved_models import (
     save_with_table,
     with_slots_of_a_lost_optimizer,
 )
-
-import ringfeed
-from ringfeed.tf.models.model_forms import model_form
-from ringfeed.tf.models.runner import ModelRunner
 from wheels import from_wheel
 
 ROWS = np.random.default_rng(4).random((6, 3), np.float32)

@@ -10,8 +10,7 @@ import tensorflow as tf
 from feeding import address, as_asked, fill, first_numbers, from_generator, random_samples, same_bits, slot_of
 
 import ringfeed
-from ringfeed.tf import TAGS, element_spec
-from ringfeed.tf.feed import generator
+from ringfeed.tf import TAGS, element_spec, generator
 from support import DTYPES
 
 pytestmark = pytest.mark.usefixtures("quick_collection")

@@ -24,8 +24,7 @@ from feeding import (
 )
 
 import ringfeed
-from ringfeed.tf import TAGS
-from ringfeed.tf.feed import generator
+from ringfeed.tf import TAGS, generator
 from support import in_thread, states, take_all, wait_until_waited
 
 pytestmark = pytest.mark.usefixtures("quick_collection")

@@ -15,8 +15,7 @@ import tensorflow as tf
 from feeding import address, fill, first_numbers, produce, random_samples, same_bits, slot_of
 
 import ringfeed
-from ringfeed.tf import TAGS
-from ringfeed.tf.feed import take
+from ringfeed.tf import TAGS, take
 from support import DTYPES, in_thread, run_program, states, wait_until_waited
 
 pytestmark = [

@@ -10,8 +10,7 @@ import pytest
 import tensorflow as tf
 from feeding import address, fill, first_numbers, produce, random_samples, same_bits, slot_of
 
-from ringfeed.tf import TAGS, StalledFeedWarning, dataset, element_spec, why_not_native
-from ringfeed.tf.feed import generator
+from ringfeed.tf import TAGS, StalledFeedWarning, dataset, element_spec, generator, why_not_native
 from support import DTYPES, in_thread, states, wait_until
 
 pytestmark = pytest.mark.usefixtures("way", "quick_collection")
