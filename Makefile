@@ -10,7 +10,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 SDIST   := dist/ringfeed-$(VERSION).tar.gz
 TORCH   := $(shell sed -n 's/^\(torch==[0-9.]*\).*/\1/p' constraints.txt)
 
-C_FILES := $(wildcard csrc/*/*.[ch] tests/core/*.[ch] tests/unit/*.c benchmarks/limits/*.[ch])
+C_FILES := $(wildcard csrc/*/*.[ch] tests/core/*.[ch] tests/ring/*.c benchmarks/limits/*.[ch])
 SOURCES := setup.py $(wildcard csrc/*/*.[ch] src/ringfeed/*.pyx src/ringfeed/*.pxd src/ringfeed/binding/*.pxi)
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
@@ -74,7 +74,7 @@ test-slow: $(VENV)/.dev build ## run the Python tests that take minutes: ten tho
 
 test-bench: $(VENV)/.dev build ## run each benchmark once, without measuring
 	@echo "== benchmarks, once each"
-	@$(BIN)/python -m pytest benchmarks --benchmark-disable -q -m "not slow"
+	@$(BIN)/python -m pytest benchmarks --ignore=benchmarks/report/tests --benchmark-disable -q -m "not slow"
 
 # What the wheel of Keras holds is found there and not copied; tests/keras_suite has the tooling and the known failures.
 test-keras: $(VENV)/.dev build ## run Keras's own tests with Model.predict through a Predictor, without and with workers
@@ -103,7 +103,8 @@ model-smoke: ## the part of it that takes seconds
 
 # The report is made of what was measured, also when some of it failed. Its tables replace those of pytest-benchmark, and
 # name who is missing.
-MEASURE = $(BIN)/python -m pytest benchmarks --ignore=benchmarks/gpu --ignore=benchmarks/bench_devices.py --timeout=0 -q -rfE --benchmark-quiet
+UNMEASURED = $(addprefix --ignore=benchmarks/,gpu bench_devices.py report/tests)
+MEASURE = $(BIN)/python -m pytest benchmarks $(UNMEASURED) --timeout=0 -q -rfE --benchmark-quiet
 REPORT  = PYTHONPATH=benchmarks $(BIN)/python -m report
 
 bench: $(VENV)/.dev build ## measure RingFeed and its peers; tables, targets and pictures in build/bench

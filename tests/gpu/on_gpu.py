@@ -1,6 +1,6 @@
 """What the GPU tests share: a look at whether there is one, and the ring's way with its driver.
 
-Everything here skips with a reason where no GPU is; tests/unit/test_pinning.py shows what can be shown without.
+Everything here skips with a reason where no GPU is; tests/ring/test_page_locking.py shows what can be shown without.
 """
 
 from __future__ import annotations

@@ -3,10 +3,6 @@
 import contextlib
 import os
 import resource
-import shutil
-import subprocess
-import sys
-import textwrap
 import threading
 import warnings
 from pathlib import Path
@@ -14,48 +10,13 @@ from pathlib import Path
 import pytest
 
 import ringfeed
+from private_shm import run_with_private_shm
 from support import record, run_program, segments, take_all
 
 FIELDS = {"x": ((512,), "int64")}
 
 
 # ---- A /dev/shm of our own ---------------------------------------------------------------------------
-
-PRELUDE = """
-import os, subprocess, sys
-import numpy as np
-import ringfeed
-MIB = 2**20
-def create(name, mebibytes):
-    return ringfeed.Ring.create(name, {"x": ((MIB,), "uint8")}, slots=mebibytes, participants=8)
-def said_by(call, *arguments):
-    try:
-        call(*arguments)
-    except ringfeed.RingFeedError as error:
-        return f"{type(error).__name__}: {error}"
-def fill():
-    with open("/dev/shm/filler", "wb", buffering=0) as file:
-        try:
-            while file.write(bytes(4096)):
-                pass
-        except OSError as error:
-            assert error.errno == 28, error
-    assert os.statvfs("/dev/shm").f_bavail == 0
-"""
-
-
-def run_with_own_shm(options, source):
-    """Run a program whose /dev/shm is its own; skip where mounting is not granted. Returns its lines."""
-    if not shutil.which("unshare"):
-        pytest.skip("needs unshare")
-    program = PRELUDE + textwrap.dedent(source)
-    script = f'mount -t tmpfs -o {options} tmpfs /dev/shm && exec "$0" -c "$1"'
-    command = ["unshare", "--mount", "sh", "-c", script, sys.executable, program]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.stderr.startswith(("unshare:", "mount:")):
-        pytest.skip(f"may not mount: {done.stderr.strip()}")
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.splitlines()
 
 
 def test_when_shared_memory_is_full_rings_work_attach_and_close_and_new_ones_are_refused():
@@ -77,7 +38,7 @@ def test_when_shared_memory_is_full_rings_work_attach_and_close_and_new_ones_are
     os.unlink("/dev/shm/filler")
     assert os.listdir("/dev/shm") == []
     """
-    refused, listed = run_with_own_shm("size=8m", source)
+    refused, listed = run_with_private_shm("size=8m", source)
     assert refused.startswith("NoSpace: ring 'second': 1 slots of 1048576 bytes need 1")
     assert "bytes of shared memory, /dev/shm has 0 free" in refused
     assert "--shm-size" in refused
@@ -112,7 +73,7 @@ def test_shared_memory_that_fills_up_while_a_ring_is_made_is_no_sigbus():
     assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
     assert os.listdir("/dev/shm") == []
     """
-    counts = [tuple(map(int, line.split())) for line in run_with_own_shm("size=8m", source)]
+    counts = [tuple(map(int, line.split())) for line in run_with_private_shm("size=8m", source)]
     assert len(counts) == 3
     assert all(made + refused == 25 for made, refused in counts)
     assert sum(made for made, _ in counts) > 0
@@ -125,7 +86,7 @@ def test_a_shared_memory_with_no_file_left_is_a_clear_error():
     ring.close(); ring.unlink(); del ring
     create("second", 1).put({"x": np.zeros(MIB, np.uint8)})
     """
-    (said,) = run_with_own_shm("size=8m,nr_inodes=2", source)
+    (said,) = run_with_private_shm("size=8m,nr_inodes=2", source)
     assert said == (
         "NoSpace: ring 'second': /dev/shm is full, or has as many files as it may. Remove what is left in it: "
         "ringfeed.clean() removes what dead owners left."
@@ -143,7 +104,7 @@ def test_a_read_only_shared_memory_is_a_clear_error_everywhere():
                  ringfeed.list_segments, ringfeed.clean):
         print(said_by(call))
     """
-    new, replaced, attached, listed, cleaned = run_with_own_shm("size=8m", source)
+    new, replaced, attached, listed, cleaned = run_with_private_shm("size=8m", source)
     assert new.startswith("RingFeedError: ring 'new': /dev/shm is read-only here. Mount it writable (mount -o remount,")
     for said in (replaced, attached, listed, cleaned):
         assert said == new.replace("new", "left")
@@ -244,7 +205,7 @@ def test_huge_pages_that_the_mount_refuses_are_a_warning_and_a_ring_that_works()
     assert ring.take(1)["x"].sum() == MIB
     print(ring.memory["huge_pages"], *(warning.message for warning in caught), sep=" | ")
     """
-    (line,) = run_with_own_shm("size=64m,huge=never", source)
+    (line,) = run_with_private_shm("size=64m,huge=never", source)
     answer, _, warned = line.partition(" | ")
     if answer == "granted":  # kernels that collapse whatever the mount says
         assert warned == ""
@@ -327,7 +288,7 @@ def test_a_shared_memory_without_a_limit_of_its_own_takes_rings_and_refuses_what
     print(os.listdir("/dev/shm"))
     main(["doctor", "--no-tensorflow"])
     """
-    lines = run_with_own_shm("size=0", source)
+    lines = run_with_private_shm("size=0", source)
     assert lines[0] == "True"
     assert lines[1].startswith("NoSpace: ring 'huge': 8388608 slots of 1048576 bytes need 8")
     assert "bytes of memory" in lines[1]
@@ -350,7 +311,7 @@ def test_a_mount_without_a_source_or_with_an_odd_name_is_in_nobodys_way():
         with ringfeed.Ring.create_nameless({"x": ((MIB,), "uint8")}, 2) as ring:
             print(ring.slots)
         """
-    assert run_with_own_shm("size=64m", source) == ["3", "2", "2"]
+    assert run_with_private_shm("size=64m", source) == ["3", "2", "2"]
 
 
 @pytest.fixture

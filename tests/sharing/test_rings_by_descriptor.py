@@ -7,9 +7,9 @@ import sys
 
 import numpy as np
 import pytest
-from test_machine_faults import run_with_own_shm
 
 import ringfeed
+from private_shm import run_with_private_shm
 from support import in_thread, is_gone, numbers, record, run_program, states, take_all, wait_until
 
 FIELDS = {"x": ((512,), "int64")}
@@ -142,7 +142,7 @@ def test_a_small_shared_memory_is_no_limit():
                 assert (batch["x"] == n).all()
         print(ring.slots, os.listdir("/dev/shm"))
     """
-    assert run_with_own_shm("size=4m", source) == ["NoSpace", "24 []"]
+    assert run_with_private_shm("size=4m", source) == ["NoSpace", "24 []"]
 
 
 def test_a_process_without_descriptors_left_says_so():

@@ -124,7 +124,7 @@ class RingMachine(RuleBasedStateMachine):
     @rule(held=consumes(claims), share=st.floats(0, 1))
     def publish(self, held, share):
         held.published = round(share * held.rows)
-        # What is derived from the claim's array has the record published as a copy: see test_lifetimes.py.
+        # What is derived from the claim's array has the record published as a copy: see test_view_lifetimes.py.
         held.views[:] = [view for view in held.views if isinstance(view, memoryview) or view is held.claim["x"]]
         held.claim.publish(rows=held.published)
         held.ended = True

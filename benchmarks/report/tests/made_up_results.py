@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-if str(BENCHMARKS) not in sys.path:
-    sys.path.append(str(BENCHMARKS))  # last, since tests have modules with the names of benchmarks' folders
+BENCHMARKS = Path(__file__).parents[2]
 
 HOP_TITLE = "64-byte records, one producer, one taker"
 HOP = {"record_bytes": 64, "producers": 1, "takers": 1}

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from made_up_results import HOP_TITLE, entry, hop, rounds, written
 
 pytest.importorskip("scipy")

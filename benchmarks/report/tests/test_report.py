@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from made_up_results import BENCHMARKS, HOP, HOP_TITLE, PLACES, entry, everything, hop, rounds, written
+
 from measuring import contest
 from report import growth, results, tables, targets, units
 from report.__main__ import make
