@@ -12,9 +12,9 @@ import tensorflow as tf
 from serving import first_number, rows_of, wait_until_free, x_of
 
 import ringfeed
-from ringfeed.engine import ceiling
+from ringfeed.engine import memory_limit as ceiling
 from ringfeed.engine.batching import PuppetPolicy
-from ringfeed.engine.ceiling import Ceiling, Health
+from ringfeed.engine.memory_limit import Ceiling, Health
 from ringfeed.workers.blame import are_alike, telling_rows
 from support import Child, wait_until
 

@@ -24,19 +24,19 @@ from ..tf.models.record_inputs import structure_for
 from ..tf.tensors.elements import Element
 from ..tf.tensors.structure import lists_to_tuples
 from . import tuning
-from .arguments import check_rings, pool_settings, pool_sizes
 from .auto_batch import AutoBatch
 from .batching import Batching, BatchPolicy, either, policy_for
-from .ending import stop_at_exit
-from .error_texts import ErrorTexts
-from .identity import identity_of
+from .delivery import Answers, Forward, Sink
+from .error_messages import ErrorTexts
 from .lifecycle import EngineLife
 from .metrics import EngineCollector, EngineStats
-from .preparing import outputs_of, refuse_mixing_where_padded, try_sizes
+from .model_digest import identity_of
+from .options import check_rings, pool_settings, pool_sizes
 from .replica import Replica
 from .serving_threads import Orders, Presence, ServingThreads
-from .sinks import Answers, Forward, Sink
+from .shutdown import stop_at_exit
 from .tracing import BatchTracer
+from .warm_up import outputs_of, refuse_mixing_where_padded, try_sizes
 
 if TYPE_CHECKING:
     from ..tf.models.precision import PrecisionReport

@@ -18,9 +18,9 @@ from ..client.reply_pool import ReplyPool
 from ..errors import ProducerFailed, RingFeedError
 from ..ring import Ring
 from ..terminations import Terminations
-from .ending import INTERRUPT_SECONDS, ends_the_process, leave_with_status, stop_quietly, where_it_hangs
 from .replica import Replica
 from .serving_threads import Orders, ServingThreads
+from .shutdown import INTERRUPT_SECONDS, ends_the_process, leave_with_status, stop_quietly, where_it_hangs
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -25,9 +25,9 @@ from ..tf.models.output_spec import OutputSpec, as_arrays
 from ..tf.models.record_inputs import fields_for, model_call, structure_for
 from ..tf.tensors.elements import Element
 from ..tf.tensors.structure import lists_to_tuples
-from .ending import INTERRUPT_SECONDS, stop_quietly
 from .engine import Engine
 from .metrics import EngineStats
+from .shutdown import INTERRUPT_SECONDS, stop_quietly
 
 DEFAULT_SLOTS = 256
 _MOST_STAGES = 16

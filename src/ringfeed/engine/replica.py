@@ -29,10 +29,10 @@ from ..tf.models.output_spec import OutputSpec, as_arrays, as_output
 from ..tf.models.record_inputs import model_call
 from ..tf.tensors.handover import as_tensor
 from ..workers.blame import LEAST_ROWS, are_alike, telling_rows
-from .alone import Alone
-from .ceiling import Ceiling, Health
-from .error_texts import ErrorTexts
-from .sinks import Answers, Sink, Stopped
+from .delivery import Answers, Sink, Stopped
+from .error_messages import ErrorTexts
+from .memory_limit import Ceiling, Health
+from .model_call_lock import Alone
 from .tracing import BatchTracer
 
 _log = logging.getLogger("ringfeed.engine")

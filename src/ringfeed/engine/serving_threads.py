@@ -18,9 +18,9 @@ from ..errors import ProducerFailed, RingClosed, RingEmpty, RingFeedError, RingF
 from ..ring import Ring
 from ..terminations import hear_within
 from .batching import BatchPolicy
-from .lost_names import LostNames
+from .delivery import NextStageEnded, Stopped
 from .replica import Replica
-from .sinks import NextStageEnded, Stopped
+from .unlinked_names import LostNames
 
 _RECOVERY_SECONDS = 0.2
 _MOST_FAILURES = 16
