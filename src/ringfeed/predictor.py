@@ -23,15 +23,15 @@ from .errors import ItemError, RingFeedError
 from .nest import map_leaves, put_together
 from .progress import Progress
 from .ring import Ring
-from .tf.models.rows_apart import RowsApart
+from .tf.models.row_mixing_guard import RowMixingGuard
 from .tf.models.runner import ModelRunner, floatx_of
 from .tf.predict.callbacks import PredictCallbacks
 from .tf.predict.empty_outputs import empty_outputs
 from .tf.predict.in_memory import predict_in_memory
 from .tf.predict.ordered_outputs import OrderedOutputs, require_rows, rows_by_index
-from .tf.tensors.handover import PaddedRows
 from .tf.tensors.outputs import all_to_numpy
 from .tf.tensors.structure import are_lost, is_invented, pack_inputs
+from .tf.tensors.zero_copy import PaddedRows
 from .turns import Turns
 from .workers.identity import WorkerInfo, working_as
 from .workers.in_process import InProcess
@@ -190,7 +190,7 @@ class Predictor:
         )
         if self._pool is not None:
             one_part_each = partition != "dynamic"
-            apart = RowsApart(call_model, functools.partial(call_model, is_trial=True), partition)
+            apart = RowMixingGuard(call_model, functools.partial(call_model, is_trial=True), partition)
             self._flow = Pipeline(self._pool, call_model, wanted, self._batch_size, slots, one_part_each, trials, apart)
         elif preprocess is not None:
             info = WorkerInfo(0, 1, secrets.randbits(64))
@@ -461,7 +461,7 @@ def _parts(template: Any) -> Iterable[Any]:
 
 def _wanted(runner: ModelRunner) -> Wanted:
     """Return what a model says of its inputs."""
-    inputs = runner.form.inputs
+    inputs = runner.adapted.inputs
     if runner.input_specs is None and runner.keras_model is None and inputs is not None:
         is_flat = all(isinstance(part, int) for part in _parts(inputs.template))
         if not inputs.specs or (is_flat and not any(map(is_invented, inputs.names))):

@@ -16,7 +16,7 @@ from ..record_spec import RecordSpec
 from .finding import Finding
 
 if TYPE_CHECKING:
-    from ..tf.models.forms import ModelForm
+    from ..tf.models.adapted_model import AdaptedModel
 
 _FREE_LENGTHS = (32, 224, 4)
 """What is tried in turn where a model leaves an axis free."""
@@ -44,19 +44,19 @@ def model_findings(
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        from ..tf.models.model_forms import model_form
+        from ..tf.models.adapt_model import adapt_model
     except ImportError as error:
         yield _no("TensorFlow", f"{error}; pip install 'ringfeed[tf]'")
         return
     try:
         rows = None if warm_up is None else _read_rows(warm_up)
-        form = model_form(path, signature, tags or None)
+        adapted = adapt_model(path, signature, tags or None)
     except Exception as error:  # whatever a layer of anybody's raises
         yield _no(f"model {Path(path).name}", _text(error))
         return
-    yield Finding(f"model {form.name}", form.origin)
-    yield from _saved(form, path)
-    yield from _tried(form, rows)
+    yield Finding(f"model {adapted.name}", adapted.origin)
+    yield from _saved(adapted, path)
+    yield from _tried(adapted, rows)
 
 
 def _no(subject: str, fact: str) -> Finding:
@@ -72,37 +72,37 @@ def _read_rows(path: str) -> Any:
     return dict(loaded) if isinstance(loaded, Mapping) else loaded
 
 
-def _saved(form: ModelForm, path: str) -> Iterator[Finding]:
+def _saved(adapted: AdaptedModel, path: str) -> Iterator[Finding]:
+    from ..tf.models.adapt_model import signatures_of
     from ..tf.models.loading import is_saved_model, tags_of
-    from ..tf.models.model_forms import signatures_of
 
     if not is_saved_model(path):
         return
-    _, restored = form.owner
+    _, restored = adapted.owner
     listed = ", ".join(map(repr, sorted(signatures_of(restored)))) or "none"
     yield Finding("signatures", f"{listed}; signature= chooses one")
     yield Finding("tags", "; ".join(", ".join(map(repr, tags)) or "none" for tags in tags_of(path)))
 
 
-def _tried(form: ModelForm, rows: Any) -> Iterator[Finding]:
+def _tried(adapted: AdaptedModel, rows: Any) -> Iterator[Finding]:
     from ..tf.models.record_inputs import field_names
 
-    if form.inputs is None or form.input_specs is None:
+    if adapted.inputs is None or adapted.input_specs is None:
         yield Finding(
             "inputs",
             "it does not say what it takes, so it can not be tried here; an engine tries it on the record of its ring",
             is_well=False,
         )
         return
-    names = [own or other for own, other in zip(form.inputs.names, field_names(form.inputs), strict=True)]
-    specs = dict(zip(names, form.inputs.specs, strict=True))
+    names = [own or other for own, other in zip(adapted.inputs.names, field_names(adapted.inputs), strict=True)]
+    specs = dict(zip(names, adapted.inputs.specs, strict=True))
     yield Finding("inputs", _listed(specs))
     try:
         fields = [RecordSpec(each) for each in _sizes(specs, rows)]
     except (TypeError, ValueError) as error:
         yield _no("record", f"{_text(error)} Put what makes numbers of it in front of the ring, as preprocess=")
         return
-    yield from _run(form, fields, rows)
+    yield from _run(adapted, fields, rows)
 
 
 def _listed(specs: Mapping[str, Any]) -> str:
@@ -127,15 +127,15 @@ def _sizes(specs: Mapping[str, Any], rows: Any) -> Iterator[dict[str, Any]]:
         }
 
 
-def _run(form: ModelForm, fields: list[RecordSpec], rows: Any) -> Iterator[Finding]:
+def _run(adapted: AdaptedModel, fields: list[RecordSpec], rows: Any) -> Iterator[Finding]:
     """Run it on the first record that it takes, and say what it returns."""
-    from ..tf.models.trial import Trial
+    from ..tf.models.dry_run import DryRun
 
     failure: Exception | None = None
     for spec in fields:
         try:
-            trial = Trial(form, spec, rows)
-            outputs = trial.outputs(1, _ROWS)
+            dry_run = DryRun(adapted, spec, rows)
+            outputs = dry_run.outputs(1, _ROWS)
             break
         except Exception as error:  # whatever the model raises
             failure = error
@@ -146,7 +146,7 @@ def _run(form: ModelForm, fields: list[RecordSpec], rows: Any) -> Iterator[Findi
     tried = _listed({name: (field.shape, field.dtype.name) for name, field in spec.items()})
     yield Finding("rows", f"it runs on rows {what}" + (f", tried as {tried}" if len(fields) > 1 else ""))
     yield Finding("outputs", ", ".join(map(str, outputs.fields.values())))
-    reason = trial.why_rows_are_mixed(_ROWS)
+    reason = dry_run.why_rows_are_mixed(_ROWS)
     if reason is None:
         yield Finding("mixing", "a row's result does not depend on others, so batches may be padded")
     else:

@@ -15,12 +15,12 @@ from .. import _core
 from ..client.reply_pool import ReplyPool
 from ..errors import LayoutMismatch, RingFeedError
 from ..ring import Ring
+from ..tf.models.adapt_model import AdaptedModel
 from ..tf.models.devices import grow_memory
-from ..tf.models.made_up_rows import MadeUpRows
-from ..tf.models.model_forms import ModelForm
 from ..tf.models.output_spec import OutputSpec
-from ..tf.models.placement import placed
+from ..tf.models.placement import place_model
 from ..tf.models.record_inputs import structure_for
+from ..tf.models.warm_up_rows import WarmUpRows
 from ..tf.tensors.elements import Element
 from ..tf.tensors.structure import lists_to_tuples
 from . import tuning
@@ -197,18 +197,20 @@ class Engine(EngineLife):
         self._sink: Sink = Answers() if output is None else Forward(output, lambda: self._orders.stopping)
         grow_memory()
         saved = {"signature": signature, "tags": tags}
-        forms, self.precision_report = placed(model, devices, strategy, precision, samples, jit_compile, saved)
+        adapted_models, self.precision_report = place_model(
+            model, devices, strategy, precision, samples, jit_compile, saved
+        )
         if self.precision_report is not None:
             _log.info("ring %r: precision %s: %s", ring.name, precision, self.precision_report)
-        self.name = forms[0][1].name
+        self.name = adapted_models[0][1].name
         if structure is None:
-            structure = structure_for(ring.spec, forms[0][1], ring.name)
-        self._made_up = MadeUpRows(Element.of(ring.spec, lists_to_tuples(structure), ring.name), warm_up)
+            structure = structure_for(ring.spec, adapted_models[0][1], ring.name)
+        self._warm_up_rows = WarmUpRows(Element.of(ring.spec, lists_to_tuples(structure), ring.name), warm_up)
         size = either("batch_size", batch_size, "max_batch_size", max_batch_size)
         wait = either("linger", linger, "batch_timeout", batch_timeout)
         self.policy = policy_for(ring, policy, size, wait, allowed_batch_sizes, preferred_batch_sizes)
         key = {
-            "model": forms[0][1] if isinstance(model, (list, tuple)) else model,
+            "model": adapted_models[0][1] if isinstance(model, (list, tuple)) else model,
             "precision": precision,
             "jit_compile": jit_compile,
             **({} if signature is None and tags is None else saved),
@@ -218,9 +220,9 @@ class Engine(EngineLife):
         self._sizes = allowed_batch_sizes
         self._allow_row_mixing = allow_row_mixing
         tracer = BatchTracer(ring.name, self.name)
-        self._replicas = [self._replica(form, device, tracer, texts) for device, form in forms]
+        self._replicas = [self._replica(adapted, device, tracer, texts) for device, adapted in adapted_models]
         extended = getattr(strategy, "extended", None)
-        places = [*(device for device, _ in forms), *getattr(extended, "worker_devices", ())]
+        places = [*(device for device, _ in adapted_models), *getattr(extended, "worker_devices", ())]
         on_gpu = any("GPU" in place for place in places)
         self._pins = on_gpu if pin_memory is None else bool(pin_memory)
         self._pinned: list[Ring] = []
@@ -230,11 +232,11 @@ class Engine(EngineLife):
 
     # -- what it is made of ------------------------------------------------------------------------
 
-    def _replica(self, form: ModelForm, device: str, tracer: BatchTracer, texts: ErrorTexts) -> Replica:
+    def _replica(self, adapted: AdaptedModel, device: str, tracer: BatchTracer, texts: ErrorTexts) -> Replica:
         return Replica(
-            form,
+            adapted,
             device,
-            self._made_up,
+            self._warm_up_rows,
             lambda rows: self.policy.padded_size(rows),
             self.policy.max_batch_size,
             self.meter,
@@ -288,13 +290,13 @@ class Engine(EngineLife):
     def _prepare(self) -> OutputSpec:
         outputs = outputs_of(self._replicas)
         if not self._allow_row_mixing:
-            refuse_mixing_where_padded(self._replicas[0], self.policy, self._made_up)
+            refuse_mixing_where_padded(self._replicas[0], self.policy, self._warm_up_rows)
         if self._auto is not None:
             self._choose_batch_size(self._replicas[0], self._auto)
         every_size = self._sizes if self._compile_all and self._sizes else None
         try_sizes(self._replicas, every_size or (1, self.policy.max_batch_size), self.ring.name)
-        specs = self._made_up.element.specs(None, cut=False)
-        self._identity = identity_of(self._replicas[0].form, outputs, specs, self._replicas[0].concrete)
+        specs = self._warm_up_rows.element.specs(None, cut=False)
+        self._identity = identity_of(self._replicas[0].adapted, outputs, specs, self._replicas[0].concrete)
         return outputs
 
     def _open_pool(self, outputs: OutputSpec) -> None:
@@ -324,7 +326,9 @@ class Engine(EngineLife):
             self._terminations.end()
 
     def _choose_batch_size(self, replica: Replica, auto: AutoBatch) -> None:
-        self.measurements, chosen = auto.choose(replica, self._made_up.element, self.policy.max_batch_size, self._sizes)
+        self.measurements, chosen = auto.choose(
+            replica, self._warm_up_rows.element, self.policy.max_batch_size, self._sizes
+        )
         if isinstance(self.policy, Batching):
             self.policy = self.policy.limited_to(chosen)
         for each in self._replicas:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ..tf.models.forms import ModelForm
+from ..tf.models.adapted_model import AdaptedModel
 from ..tf.models.output_spec import OutputSpec
 from ..tf.models.side_effects import changeable_inputs, unchanged_variables
 from .tuning_cache import architecture, fingerprint
@@ -23,7 +23,7 @@ _MOST_BYTES = 64 * 2**20
 _SAMPLED_VALUES = 1024
 
 
-def identity_of(form: ModelForm, outputs: OutputSpec, inputs: Any, concrete: Any) -> int:
+def identity_of(adapted: AdaptedModel, outputs: OutputSpec, inputs: Any, concrete: Any) -> int:
     """Return 64 bits, not 0, that are the same for engines of the same model.
 
     The model's name, its architecture or code, what it takes and returns, and the values of its weights count: of
@@ -33,7 +33,7 @@ def identity_of(form: ModelForm, outputs: OutputSpec, inputs: Any, concrete: Any
 
     Parameters
     ----------
-    form : ModelForm
+    adapted : AdaptedModel
     outputs : OutputSpec
     inputs : object
         What it takes of a record; its text counts.
@@ -41,9 +41,9 @@ def identity_of(form: ModelForm, outputs: OutputSpec, inputs: Any, concrete: Any
         What runs of it.
     """
     digest = hashlib.blake2b(digest_size=8)
-    model = form.keras_model
-    made_of = fingerprint(form) if model is None else _architecture_of(model)
-    for text in (form.name, made_of, repr(outputs.fields), repr(inputs)):
+    model = adapted.keras_model
+    made_of = fingerprint(adapted) if model is None else _architecture_of(model)
+    for text in (adapted.name, made_of, repr(outputs.fields), repr(inputs)):
         digest.update(text.encode())
     if model is not None:
         for part in _digests(list(getattr(model, "weights", None) or ())):

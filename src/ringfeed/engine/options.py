@@ -9,7 +9,7 @@ from typing import Any
 
 from ..client.reply_pool import PoolSettings
 from ..ring import Ring
-from ..tf.feed.arguments import whole
+from ..tf.feed.options import whole
 
 _WHEN_FULL = ("block", "reject")
 _MOST_QUEUED = 2**32 - 1

@@ -18,11 +18,11 @@ from ..arguments import seconds as checked_seconds
 from ..client.client import Client
 from ..errors import EngineHung, RingFeedError
 from ..ring import Ring
+from ..tf.models.adapt_model import AdaptedModel
 from ..tf.models.devices import replicas, resolve_devices
-from ..tf.models.made_up_rows import MadeUpRows
-from ..tf.models.model_forms import ModelForm
 from ..tf.models.output_spec import OutputSpec, as_arrays
 from ..tf.models.record_inputs import fields_for, model_call, structure_for
+from ..tf.models.warm_up_rows import WarmUpRows
 from ..tf.tensors.elements import Element
 from ..tf.tensors.structure import lists_to_tuples
 from .engine import Engine
@@ -38,20 +38,20 @@ _MOST_WARM_UP_ROWS = 64
 class _Stage:
     number: int
     model: Any
-    forms: list[ModelForm]
+    adapted_models: list[AdaptedModel]
     places: Any
     batch_size: Any
     linger: Any
 
     @property
-    def form(self) -> ModelForm:
-        return self.forms[0]
+    def adapted(self) -> AdaptedModel:
+        return self.adapted_models[0]
 
     def engine(self, source: Ring, target: Ring | None, first: Ring, structure: Any, options: dict[str, Any]) -> Engine:
         return Engine(
             source,
             # Already on their devices; a precision is of models.
-            self.model if options.get("precision") else self.forms,
+            self.model if options.get("precision") else self.adapted_models,
             self.batch_size,
             self.linger,
             devices=resolve_devices(self.places),
@@ -143,11 +143,11 @@ class Pipeline:
         names = (
             [signature] * len(models) if isinstance(signature, str) else _one_each("signature", signature, len(models))
         )
-        forms = [
+        adapted_models = [
             replicas(model, place, signature=name, tags=tags if isinstance(model, (str, os.PathLike)) else None)
             for model, place, name in zip(models, places, names, strict=True)
         ]
-        parts = zip(models, forms, places, sizes, lingers, strict=True)
+        parts = zip(models, adapted_models, places, sizes, lingers, strict=True)
         self._stages = [_Stage(number, *each) for number, each in enumerate(parts)]
         self._rings: list[Ring] = []
         self._client: Client | None = None
@@ -160,7 +160,7 @@ class Pipeline:
             raise
 
     def _own_ring(self, slots: int | None) -> Ring:
-        return self._own(Ring.create(None, fields_for(self._stages[0].form), slots or DEFAULT_SLOTS))
+        return self._own(Ring.create(None, fields_for(self._stages[0].adapted), slots or DEFAULT_SLOTS))
 
     def _make_engines(self, slots: int, structure: Any, warm_up: Any, options: dict[str, Any]) -> None:
         source, by_order = self.ring, False
@@ -168,10 +168,10 @@ class Pipeline:
             target = None
             try:
                 if structure is None:
-                    structure = structure_for(source.spec, stage.form, source.name, by_order=by_order)
+                    structure = structure_for(source.spec, stage.adapted, source.name, by_order=by_order)
                 given = {**options, "warm_up": warm_up}
                 if stage is not self._stages[-1]:
-                    outputs, warm_up = _outputs_of(stage.form, source, structure, warm_up)
+                    outputs, warm_up = _outputs_of(stage.adapted, source, structure, warm_up)
                     name, by_order = f"{self.ring.name}.stage-{stage.number + 1}", outputs.by_order
                     target = self._own(Ring.create(name, outputs.fields, slots))
                 self.engines.append(stage.engine(source, target, self.ring, structure, given))
@@ -181,7 +181,7 @@ class Pipeline:
                 if stage.number == 0:
                     raise
                 raise ValueError(
-                    f"stage {stage.number} of the pipeline, model {stage.form.name!r}, can not take what the stage "
+                    f"stage {stage.number} of the pipeline, model {stage.adapted.name!r}, can not take what the stage "
                     f"before returns, {source.spec!r}: {error}"
                 ) from error
             source, structure = target or source, None
@@ -296,15 +296,15 @@ def _one_each(name: str, value: Any, stages: int) -> list[Any]:
     return list(value)
 
 
-def _outputs_of(form: ModelForm, ring: Ring, structure: Any, warm_up: Any) -> tuple[OutputSpec, Any]:
+def _outputs_of(adapted: AdaptedModel, ring: Ring, structure: Any, warm_up: Any) -> tuple[OutputSpec, Any]:
     """Learn what a stage returns; return that, and what it makes of the rows of `warm_up`, if there are some."""
-    made_up = MadeUpRows(Element.of(ring.spec, lists_to_tuples(structure), ring.name), warm_up)
-    rows = 1 if made_up.samples is None else min(len(made_up.samples[0]), _MOST_WARM_UP_ROWS)
+    warm_up_rows = WarmUpRows(Element.of(ring.spec, lists_to_tuples(structure), ring.name), warm_up)
+    rows = 1 if warm_up_rows.samples is None else min(len(warm_up_rows.samples[0]), _MOST_WARM_UP_ROWS)
     try:
-        outputs = model_call(form.step, made_up.element)(*made_up.tensors(rows))
+        outputs = model_call(adapted.step, warm_up_rows.element)(*warm_up_rows.tensors(rows))
     except tf.errors.OpError as error:
-        raise made_up.explain(error, form.name) from error
-    spec = OutputSpec.of(outputs, rows, form.name, getattr(form.keras_model, "output_names", None))
-    if made_up.samples is None:
+        raise warm_up_rows.explain(error, adapted.name) from error
+    spec = OutputSpec.of(outputs, rows, adapted.name, getattr(adapted.keras_model, "output_names", None))
+    if warm_up_rows.samples is None:
         return spec, None
     return spec, dict(zip(spec.fields, as_arrays(tf.nest.flatten(outputs)), strict=True))

@@ -22,12 +22,12 @@ import tensorflow as tf
 from .. import _core
 from .._core import Batch, Requests
 from ..errors import RecordMismatch
+from ..tf.models.adapt_model import AdaptedModel
 from ..tf.models.direct_call import direct_call
-from ..tf.models.made_up_rows import MadeUpRows
-from ..tf.models.model_forms import ModelForm
 from ..tf.models.output_spec import OutputSpec, as_arrays, as_output
 from ..tf.models.record_inputs import model_call
-from ..tf.tensors.handover import as_tensor
+from ..tf.models.warm_up_rows import WarmUpRows
+from ..tf.tensors.zero_copy import as_tensor
 from ..workers.blame import LEAST_ROWS, are_alike, telling_rows
 from .delivery import Answers, Sink, Stopped
 from .error_messages import ErrorTexts
@@ -44,11 +44,11 @@ class Replica:
 
     Parameters
     ----------
-    form : ModelForm
+    adapted : AdaptedModel
         Its step puts itself on the device.
     device : str
         For traces and messages.
-    made_up : MadeUpRows
+    warm_up_rows : WarmUpRows
         What the model is tried on before it serves, and what it is given of a record.
     padded_size : callable
         From rows to the number of rows that the model is to be given.
@@ -81,9 +81,9 @@ class Replica:
 
     def __init__(
         self,
-        form: ModelForm,
+        adapted: AdaptedModel,
         device: str,
-        made_up: MadeUpRows,
+        warm_up_rows: WarmUpRows,
         padded_size: Callable[[int], int],
         most_rows: int,
         meter: _core.Meter,
@@ -103,8 +103,8 @@ class Replica:
         self._texts = texts
         self.failed = 0
         self.batch_sizes: dict[int, int] = {}
-        self.form = form  # owns the model's variables
-        self._made_up, self._element = made_up, made_up.element
+        self.adapted = adapted  # owns the model's variables
+        self._warm_up_rows, self._element = warm_up_rows, warm_up_rows.element
         self._padded_size = padded_size
         self._meter = meter
         self._tracer = tracer
@@ -117,7 +117,7 @@ class Replica:
         self.waiting_since: int | None = None
 
     def _trace(self) -> Any:
-        element, call = self._element, model_call(self.form.step, self._element)
+        element, call = self._element, model_call(self.adapted.step, self._element)
 
         def function(*given: Any) -> Any:
             outputs = call(*given)
@@ -140,15 +140,15 @@ class Replica:
         """
         size = self._padded_size(rows)
         try:
-            outputs = self.concrete(*self._made_up.tensors(size))
+            outputs = self.concrete(*self._warm_up_rows.tensors(size))
         except tf.errors.ResourceExhaustedError:
             raise
         except tf.errors.OpError as error:
-            raise self._made_up.explain(error, self.form.name) from error
+            raise self._warm_up_rows.explain(error, self.adapted.name) from error
         if self._outputs is not None:
             reason = self._outputs.mismatch(tf.nest.flatten(outputs), size)
             if reason is not None:
-                raise ValueError(f"model {self.form.name!r}: {reason}")
+                raise ValueError(f"model {self.adapted.name!r}: {reason}")
         return outputs
 
     def output_spec(self) -> OutputSpec:
@@ -160,12 +160,12 @@ class Replica:
             The outputs are not rows of fixed shapes.
         """
         rows = self._padded_size(1)
-        names = getattr(self.form.keras_model, "output_names", None)
-        self._outputs = OutputSpec.of(self.run_on_nothing(1), rows, self.form.name, names)
+        names = getattr(self.adapted.keras_model, "output_names", None)
+        self._outputs = OutputSpec.of(self.run_on_nothing(1), rows, self.adapted.name, names)
         try:
-            self._call(*self._made_up.tensors(rows))
+            self._call(*self._warm_up_rows.tensors(rows))
         except Exception as error:  # what no documentation promises: the function's own call does as well
-            _log.info("model %r is called the slower way: %s", self.form.name, error)
+            _log.info("model %r is called the slower way: %s", self.adapted.name, error)
             self._call = lambda *tensors: tf.nest.flatten(self.concrete(*tensors))
         return self._outputs
 
@@ -266,13 +266,13 @@ class Replica:
     def _note_health(self, works: bool, rows: int) -> None:
         if works:
             if self.health.worked():
-                _log.warning("%s: model %r answers again", self.device, self.form.name)
+                _log.warning("%s: model %r answers again", self.device, self.adapted.name)
         elif self.health.failed(rows):
             _log.error(
                 "%s: model %r fails every request; it leaves them to other engines, where there are some, and tries "
                 "single ones.",
                 self.device,
-                self.form.name,
+                self.adapted.name,
             )
 
     def _serve_part(self, requests: Requests, part: _Part) -> Exception | None:

@@ -19,7 +19,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ..tf.models.model_forms import ModelForm, model_form
+from ..tf.models.adapt_model import AdaptedModel, adapt_model
 from ..tf.tensors.structure import spec_of
 from .tuning import Measurement, Measurements
 
@@ -34,7 +34,7 @@ def fingerprint(model: Any) -> str:
 
     Parameters
     ----------
-    model : keras.Model, path, SavedModel folder, tf.function, callable or ModelForm
+    model : keras.Model, path, SavedModel folder, tf.function, callable or AdaptedModel
 
     Returns
     -------
@@ -46,12 +46,14 @@ def fingerprint(model: Any) -> str:
         path = Path(model)
         parts: Any = [_stamp(file) for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
         return f"{path.name}-{_hash(parts)}"
-    form = model_form(model)
-    keras_model = form.keras_model
+    adapted = adapt_model(model)
+    keras_model = adapted.keras_model
     if keras_model is None:
-        return f"{form.name}-{_hash([form.input_specs, _code_of(model)])}"
+        return f"{adapted.name}-{_hash([adapted.input_specs, _code_of(model)])}"
     weights = [(tuple(weight.shape), tf.as_dtype(weight.dtype).name) for weight in keras_model.weights]
-    return f"{form.name}-{_hash([type(keras_model).__name__, architecture(keras_model), form.input_specs, weights])}"
+    return (
+        f"{adapted.name}-{_hash([type(keras_model).__name__, architecture(keras_model), adapted.input_specs, weights])}"
+    )
 
 
 def architecture(model: Any) -> Any:
@@ -72,7 +74,7 @@ def _without_code(config: Any) -> Any:
 
 
 def _code_of(model: Any) -> Any:
-    function = model.owner if isinstance(model, ModelForm) else model
+    function = model.owner if isinstance(model, AdaptedModel) else model
     function = function[0] if isinstance(function, tuple) else function
     code = getattr(getattr(function, "python_function", function), "__code__", None)
     if code is None:

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 
 import tensorflow as tf
 
-from ..tf.models.made_up_rows import MadeUpRows
 from ..tf.models.output_spec import OutputSpec
 from ..tf.models.row_mixing import refuse_mixed_rows
+from ..tf.models.warm_up_rows import WarmUpRows
 from .batching import BatchPolicy
 from .replica import Replica
 
@@ -38,12 +38,12 @@ def outputs_of(replicas: Sequence[Replica]) -> OutputSpec:
     return outputs
 
 
-def refuse_mixing_where_padded(replica: Replica, policy: BatchPolicy, made_up: MadeUpRows) -> None:
+def refuse_mixing_where_padded(replica: Replica, policy: BatchPolicy, warm_up_rows: WarmUpRows) -> None:
     """Raise ValueError where batches are padded and the model mixes their rows."""
     sizes = {rows: policy.padded_size(rows) for rows in range(1, policy.max_batch_size + 1)}
     padded = max((size for rows, size in sizes.items() if size != rows), default=0)
     if padded:
-        refuse_mixed_rows(replica.form, replica.form.step, made_up, padded, "allowed_batch_sizes")
+        refuse_mixed_rows(replica.adapted, replica.adapted.step, warm_up_rows, padded, "allowed_batch_sizes")
 
 
 def try_sizes(replicas: Iterable[Replica], sizes: Sequence[int], ring_name: str) -> None:

@@ -240,7 +240,7 @@ def test_min_rows_are_waited_for(ring, start):
 
 
 def test_linger_waits_for_a_whole_batch_longer_than_a_turn_takes(ring, start, monkeypatch):
-    monkeypatch.setattr("ringfeed.tf.feed.dataset.waiting.TURN_SECONDS", 1e-9)  # a turn ends as soon as it may
+    monkeypatch.setattr("ringfeed.tf.feed.dataset.waiting.ROUND_SECONDS", 1e-9)  # a turn ends as soon as it may
     producer = start(produce_as_told, ring.name)
     elements = iter(dataset(ring, 3, structure="x", linger=1e6))
     found = []

@@ -180,7 +180,7 @@ def test_ctrl_c_ends_a_wait(ring, tmp_path, what):
 
 def test_a_ctrl_c_that_the_program_handles_is_not_the_feeds_affair(ring, monkeypatch):
     """It waits in the background, as a prefetch does, while the main thread runs Python."""
-    monkeypatch.setattr("ringfeed.tf.feed.waiting.TURN_SECONDS", 1e9)  # or it would wait no longer than that, unasked
+    monkeypatch.setattr("ringfeed.tf.feed.waiting.ROUND_SECONDS", 1e9)  # or it would wait no longer than that, unasked
     fill(ring, range(2))
     elements = iter(dataset(ring, 2, structure="x", prefetch=1))
     assert first_numbers(next(elements)) == [0, 1]

@@ -125,7 +125,7 @@ def test_a_wait_that_times_out_for_want_of_slots_names_that_cause_too(make_ring)
 
 def test_a_waiting_feed_occupies_none_of_the_pipelines_threads(make_ring, monkeypatch):
     """With a single thread, the pipeline still brings out what was taken while the feed waits for more."""
-    monkeypatch.setattr("ringfeed.tf.feed.dataset.waiting.TURN_SECONDS", 1e9)  # no pause that would hide it
+    monkeypatch.setattr("ringfeed.tf.feed.dataset.waiting.ROUND_SECONDS", 1e9)  # no pause that would hide it
     ring = make_ring(slots=4)
     one_thread = tf.data.Options()
     one_thread.threading.private_threadpool_size = 1

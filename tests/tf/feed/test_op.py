@@ -79,13 +79,13 @@ def test_a_number_that_names_no_feed_is_an_error(make_ring):
 
 
 def test_a_function_that_was_made_for_another_ring_is_refused(make_ring):
-    from ringfeed.tf.feed.native_feed import Feed
     from ringfeed.tf.feed.op import next_element
+    from ringfeed.tf.feed.op_feed import OpFeed
     from ringfeed.tf.tensors.elements import Element
 
     ring, other = make_ring({"x": ((512,), "int64")}), make_ring({"x": ((512,), "int64"), "y": ((), "float32")})
     of_other = Element.of(other.spec, "y", other.name)
-    feed = Feed(ring, most=2)
+    feed = OpFeed(ring, most=2)
     ring.put({"x": [1] * 512})
     with pytest.raises(tf.errors.InvalidArgumentError, match="made for a ring with other fields"):
         next_element(feed.id, of_other, other.name)

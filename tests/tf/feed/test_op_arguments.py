@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 from feeding import fill
 
-from ringfeed.tf.feed.native_feed import Feed
 from ringfeed.tf.feed.op import _load, why_not_native
+from ringfeed.tf.feed.op_feed import OpFeed
 from ringfeed.tf.tensors.elements import Element
 
 pytestmark = pytest.mark.skipif(why_not_native() is not None, reason="no native op")
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(why_not_native() is not None, reason="no native 
 )
 def test_a_graph_that_was_made_for_other_fields_is_an_error_and_costs_no_record(ring, types, fields):
     fill(ring, range(3))
-    feed = Feed(ring, most=2)
+    feed = OpFeed(ring, most=2)
     with pytest.raises(tf.errors.InvalidArgumentError, match="made for a ring with other fields"):
         _load()[0].ringfeed_next(feed=tf.constant(feed.id, tf.int64), types=types, fields=fields, ring=ring.name)
     assert ring.stats()["ready"] == 3
@@ -28,7 +28,7 @@ def test_a_graph_that_was_made_for_other_fields_is_an_error_and_costs_no_record(
 
 @pytest.mark.parametrize(("types", "fields"), [([tf.int64, tf.int64], [0]), ([tf.int64], [0, 0])])
 def test_each_value_needs_a_field(ring, types, fields):
-    feed = Feed(ring, most=2)
+    feed = OpFeed(ring, most=2)
     with pytest.raises(tf.errors.InvalidArgumentError, match="not a field for each"):
         _load()[0].ringfeed_next(feed=tf.constant(feed.id, tf.int64), types=types, fields=fields, ring=ring.name)
 
@@ -37,7 +37,7 @@ def test_tensorflow_does_not_compute_in_the_rings_memory(make_ring):
     """It would, in a buffer of its own to which nobody else refers."""
     ring = make_ring({"x": ((1024,), "float32")})
     fill(ring, range(4))
-    feed = Feed(ring, most=2, shown=4)
+    feed = OpFeed(ring, most=2, shown=4)
     element = Element.of(ring.spec, "x", ring.name)
 
     @tf.function

@@ -258,7 +258,7 @@ def test_what_makes_no_sense_is_named(ring, run, arguments, message):
 
 
 def test_functions_and_datasets_of_one_plan_share_a_feed(ring):
-    from ringfeed.tf.feed.native_feed import _shared
+    from ringfeed.tf.feed.op_feed import _shared
 
     for _ in range(20):
         tf.function(lambda: take(ring, 2, "x", timeout=1.0)).get_concrete_function()

@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 
 import ringfeed
-from ringfeed.tf.models.model_forms import model_form
+from ringfeed.tf.models.adapt_model import adapt_model
 from ringfeed.tf.models.runner import ModelRunner
 from saved_models import (
     WEIGHTS,
@@ -103,9 +103,9 @@ def test_a_model_that_ran_eagerly_does_so_again(tmp_path: Path) -> None:
     model = dense_model()
     model.compile(run_eagerly=True)
     model.save(tmp_path / "model.keras")
-    assert model_form(tmp_path / "model.keras").keras_model.run_eagerly
+    assert adapt_model(tmp_path / "model.keras").keras_model.run_eagerly
     dense_model().save(tmp_path / "other.keras")
-    assert not model_form(tmp_path / "other.keras").keras_model.run_eagerly
+    assert not adapt_model(tmp_path / "other.keras").keras_model.run_eagerly
 
 
 class OwnLayer(keras.layers.Layer):
@@ -347,4 +347,4 @@ def test_the_compile_config_of_a_file_is_read_and_not_run(tmp_path: Path) -> Non
     saved_with_what_cannot_be_imported(path)
     with zipfile.ZipFile(path) as archive:
         assert json.loads(archive.read("config.json"))["compile_config"]
-    assert not model_form(path).keras_model.compiled
+    assert not adapt_model(path).keras_model.compiled

@@ -13,7 +13,7 @@ from typing import Any
 
 from ...errors import RingFeedError
 from ...ring import Ring
-from .downstream import rings_before
+from .dataset_steps import rings_before
 
 _METHODS = ("_serialize_to_tensors", "_restore_from_tensors")
 

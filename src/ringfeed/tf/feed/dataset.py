@@ -43,11 +43,11 @@ from ...ring import Ring
 from ..tensors.elements import Element
 from ..tensors.structure import lists_to_tuples
 from . import waiting
-from .arguments import Plan
 from .checkpoints import refuse_checkpoints
 from .generator import Source
-from .native_feed import Feed
 from .op import SWITCH, deliver, why_not_native
+from .op_feed import OpFeed
+from .options import FeedOptions
 
 _FOREVER = 1 << 62
 
@@ -162,7 +162,7 @@ def dataset(
         raise TypeError(f"ring {ring!r:.80}: give a ringfeed.Ring. Ring.attach(name) opens one that exists.")
     refuse_checkpoints()
     element = Element.of(ring.spec, lists_to_tuples(structure), ring.name)
-    plan = Plan.of(ring, batch_size, min_rows, linger, timeout, prefetch, drop_remainder, copy)
+    plan = FeedOptions.of(ring, batch_size, min_rows, linger, timeout, prefetch, drop_remainder, copy)
     placed = None if device is None else _known_device(device)
     ahead = plan.prefetch
     if placed is not None:  # there is where batches are taken ahead, and not here as well
@@ -202,8 +202,8 @@ def _warn_once(reason: str) -> None:
         )
 
 
-def _native_feed(ring: Ring, plan: Plan) -> Feed:
-    return Feed.shared(
+def _native_feed(ring: Ring, plan: FeedOptions) -> OpFeed:
+    return OpFeed.shared(
         ring,
         most=plan.most,
         least=plan.least,
@@ -211,12 +211,12 @@ def _native_feed(ring: Ring, plan: Plan) -> Feed:
         ahead=plan.prefetch > 0,
         linger=plan.linger,
         timeout=plan.timeout,
-        turn=waiting.TURN_SECONDS,
+        turn=waiting.ROUND_SECONDS,
         copy=plan.copy,
     )
 
 
-def _by_op(feed: Feed, element: Element, plan: Plan, cut: bool) -> tf.data.Dataset:
+def _by_op(feed: OpFeed, element: Element, plan: FeedOptions, cut: bool) -> tf.data.Dataset:
     """Return the dataset of the first picture above, without options."""
     spec = element.nest(element.specs(plan.exact, cut=cut))
     if plan.prefetch:
@@ -229,7 +229,7 @@ def _by_op(feed: Feed, element: Element, plan: Plan, cut: bool) -> tf.data.Datas
     return made
 
 
-def _by_generator(source: Source, element: Element, plan: Plan, cut: bool) -> tf.data.Dataset:
+def _by_generator(source: Source, element: Element, plan: FeedOptions, cut: bool) -> tf.data.Dataset:
     """Return the dataset of the second picture above, without options."""
     spec = element.nest(element.specs(plan.exact, cut=cut))
     turn = tf.data.Dataset.from_generator(source, output_signature=spec)
@@ -241,7 +241,7 @@ def _by_generator(source: Source, element: Element, plan: Plan, cut: bool) -> tf
     return made
 
 
-def _taken_ahead(feed: Feed, element: Element, plan: Plan, spec: Any, cut: bool) -> tf.data.Dataset:
+def _taken_ahead(feed: OpFeed, element: Element, plan: FeedOptions, spec: Any, cut: bool) -> tf.data.Dataset:
     """Return a turn with a prefetch in it, from which elements go back that nobody gets."""
     number = tf.TensorSpec((), tf.int64)
 

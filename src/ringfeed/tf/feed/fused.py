@@ -13,16 +13,16 @@ import tensorflow as tf
 
 from ...errors import RingFinished
 from ...ring import Ring
-from ..models.made_up_rows import MadeUpRows
-from ..models.model_forms import ModelForm, model_form
+from ..models.adapt_model import AdaptedModel, adapt_model
 from ..models.output_spec import as_output, rows_of_each
 from ..models.record_inputs import model_call, structure_for
 from ..models.row_mixing import refuse_mixed_rows
+from ..models.warm_up_rows import WarmUpRows
 from ..tensors.elements import Element
 from ..tensors.structure import lists_to_tuples
-from .arguments import seconds, whole
-from .native_feed import Feed
 from .op import next_element, why_not_native
+from .op_feed import OpFeed
+from .options import seconds, whole
 
 PAD_WITH_RING = "ring"
 
@@ -110,7 +110,7 @@ def fuse(
     if reason := why_not_native():
         raise RuntimeError(
             f"ring {ring.name!r}: fuse needs the native op, which can not be used here: {reason}. "
-            "Feed the model from ringfeed.tf.dataset, which does without."
+            "OpFeed the model from ringfeed.tf.dataset, which does without."
         )
     batch_size = _rows("batch_size", batch_size, ring)
     min_rows = _rows("min_rows", min_rows, ring)
@@ -118,15 +118,15 @@ def fuse(
         raise ValueError(f"min_rows {min_rows}: more than batch_size {batch_size}.")
     if pad not in (None, PAD_WITH_RING):
         raise ValueError(f'pad {pad!r}: give "ring", or None for batches of as many rows as there are.')
-    form = model_form(model, signature, tags)
-    structure = structure_for(ring.spec, form, ring.name) if structure is None else lists_to_tuples(structure)
+    adapted = adapt_model(model, signature, tags)
+    structure = structure_for(ring.spec, adapted, ring.name) if structure is None else lists_to_tuples(structure)
     element = Element.of(ring.spec, structure, ring.name)
-    step = tf.function(form.step, jit_compile=True, autograph=False) if jit_compile else form.step
+    step = tf.function(adapted.step, jit_compile=True, autograph=False) if jit_compile else adapted.step
     if pad and batch_size > 1 and not allow_row_mixing:
-        refuse_mixed_rows(form, step, MadeUpRows(element, warm_up), batch_size)
+        refuse_mixed_rows(adapted, step, WarmUpRows(element, warm_up), batch_size)
     timeout = None if timeout is None else seconds("timeout", timeout)
     options = {"min_rows": min_rows, "linger": seconds("linger", linger), "timeout": timeout}
-    return FusedModel(ring, form, step, element, batch_size, options, pad is not None, with_tags)
+    return FusedModel(ring, adapted, step, element, batch_size, options, pad is not None, with_tags)
 
 
 def _rows(what: str, value: Any, ring: Ring) -> int:
@@ -148,7 +148,7 @@ class FusedModel:
     def __init__(
         self,
         ring: Ring,
-        form: ModelForm,
+        adapted: AdaptedModel,
         step: Callable[[Any], Any],
         element: Element,
         rows: int,
@@ -156,9 +156,9 @@ class FusedModel:
         pads: bool,
         with_tags: bool,
     ) -> None:
-        self.name = form.name
+        self.name = adapted.name
         self._ring = ring
-        self._form = form  # owns the model's variables
+        self._adapted = adapted  # owns the model's variables
         self._step = step
         self._element = element
         self._most_rows = rows
@@ -167,7 +167,7 @@ class FusedModel:
         self._pads = pads
         self._with_tags = with_tags
         # A call needs a place of its own to lay its batch in; threads that call at a time have one each.
-        self._idle: list[tuple[Feed, Any]] = []
+        self._idle: list[tuple[OpFeed, Any]] = []
         signature = [tf.TensorSpec((), tf.int64)]
         self._call = tf.function(self._graph, input_signature=signature, autograph=False).get_concrete_function()
 
@@ -196,7 +196,7 @@ class FusedModel:
         try:
             feed, number = self._idle.pop()
         except IndexError:
-            feed = Feed(self._ring, **self._rows)
+            feed = OpFeed(self._ring, **self._rows)
             number = tf.constant(feed.id, tf.int64)
         try:
             with self._ring.take(self._most_rows, **options) as batch:
@@ -229,7 +229,7 @@ class FusedModel:
         if self._with_tags:
             raise ValueError("with_tags: inside a tf.function, put ringfeed.tf.TAGS into `structure` instead.")
         least, linger, timeout = (self._options[name] for name in ("min_rows", "linger", "timeout"))
-        feed = Feed.shared(self._ring, least=least, linger=linger, timeout=timeout, **self._rows)
+        feed = OpFeed.shared(self._ring, least=least, linger=linger, timeout=timeout, **self._rows)
         return self._graph(tf.constant(feed.id, tf.int64))
 
     def _graph(self, number: Any) -> Any:

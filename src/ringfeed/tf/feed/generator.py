@@ -28,13 +28,13 @@ from ...errors import RingClosed, RingEmpty, RingFinished
 from ...ring import Ring
 from ...stall import minds_stalls
 from ..tensors.elements import Element
-from ..tensors.handover import aligned_copy
 from ..tensors.structure import lists_to_tuples
+from ..tensors.zero_copy import aligned_copy
 from . import waiting
-from .arguments import Plan
 from .checkpoints import refuse_checkpoints
-from .downstream import Consumer
-from .gathered import Gathered, whole_of, zeros
+from .dataset_steps import Consumer
+from .options import FeedOptions
+from .partial_batch import PartialBatch, complete_first, zeros
 from .waiting import Wait, inside_python, is_ending, main_thread_asks_for_an_element
 
 # Between two looks at a ring whose every slot is held: in all about a slice of the ring's own waits.
@@ -118,7 +118,7 @@ def generator(
     ... )
     """
     element = _element(ring, structure)
-    plan = Plan.of(ring, batch_size, min_rows, linger, timeout, 0, drop_remainder, copy)
+    plan = FeedOptions.of(ring, batch_size, min_rows, linger, timeout, 0, drop_remainder, copy)
     if not copy and 2 * batch_size > ring.slots:
         raise ValueError(
             f"batch_size {batch_size}: ring {ring.name!r} has {ring.slots} slots, and a generator needs two batches of "
@@ -158,7 +158,7 @@ def element_spec(
     element = _element(ring, structure)
     exact = None
     if batch_size is not None:
-        exact = Plan.of(ring, batch_size, 1, 0.0, None, 0, drop_remainder, copy=True).exact
+        exact = FeedOptions.of(ring, batch_size, 1, 0.0, None, 0, drop_remainder, copy=True).exact
     return element.nest(element.specs(exact, cut=cut))
 
 
@@ -183,17 +183,24 @@ class Source:
     ring : Ring
         Not kept alive.
     element : Element
-    plan : Plan
+    plan : FeedOptions
     cut : bool
         As for `generator`.
     in_turns : bool
-        An iteration ends when it was idle for `waiting.TURN_SECONDS`, and `turns` says whether another may begin.
+        An iteration ends when it was idle for `waiting.ROUND_SECONDS`, and `turns` says whether another may begin.
     keep : Ring, optional
         To keep alive; the attribute `ring`.
     """
 
     def __init__(
-        self, ring: Ring, element: Element, plan: Plan, *, cut: bool, in_turns: bool = False, keep: Ring | None = None
+        self,
+        ring: Ring,
+        element: Element,
+        plan: FeedOptions,
+        *,
+        cut: bool,
+        in_turns: bool = False,
+        keep: Ring | None = None,
     ) -> None:
         self._ring = weakref.ref(ring)
         self.ring = keep
@@ -205,7 +212,7 @@ class Source:
         self._ended = False
         self._stops = False  # once
         self._wait: Wait | None = None  # while no batch comes, over all turns
-        self._gathered: list[Gathered] = []
+        self._gathered: list[PartialBatch] = []
         self._merging = threading.Lock()
 
     def __call__(self) -> Iterator[Any]:
@@ -270,7 +277,7 @@ class Source:
     def _next_whole(self, ring: Ring, rows: int, consumer: Consumer | None) -> list[npt.NDArray[Any]]:
         """Return exactly `rows` rows: a batch as it is, or, where records lie apart, copies of several."""
         with self._merging:
-            gathered = self._gathered.pop() if self._gathered else Gathered(self._element, rows, self._cut)
+            gathered = self._gathered.pop() if self._gathered else PartialBatch(self._element, rows, self._cut)
         try:
             while gathered.rows < rows:
                 most = min(self._plan.most, rows - gathered.rows)
@@ -282,7 +289,7 @@ class Source:
             # The next iteration goes on with it. At the ring's end none may: the last of several has what all gathered.
             with self._merging:
                 self._gathered.append(gathered)
-                whole = whole_of(self._gathered) if isinstance(end, RingFinished) else None
+                whole = complete_first(self._gathered) if isinstance(end, RingFinished) else None
             if whole is None:
                 raise
             gathered = whole
@@ -294,7 +301,7 @@ class Source:
         wait = self._wait
         if wait is None or wait.was_abandoned():
             wait = self._wait = Wait()
-        turn_ends = time.monotonic() + waiting.TURN_SECONDS
+        turn_ends = time.monotonic() + waiting.ROUND_SECONDS
 
         @minds_stalls
         def is_idle() -> bool:

@@ -9,9 +9,9 @@ import tensorflow as tf
 from ...ring import Ring
 from ..tensors.elements import Element, tensors
 from ..tensors.structure import lists_to_tuples
-from .arguments import seconds, whole
-from .native_feed import Feed
 from .op import why_not_native
+from .op_feed import OpFeed
+from .options import seconds, whole
 
 
 def take(
@@ -72,5 +72,5 @@ def take(
     if least > most:
         raise ValueError(f"min_rows {least}: a batch of ring {ring.name!r} has at most {most} rows here.")
     timeout = None if timeout is None else seconds("timeout", timeout)
-    feed = Feed.shared(ring, most=most, least=least, timeout=timeout, linger=seconds("linger", linger))
+    feed = OpFeed.shared(ring, most=most, least=least, timeout=timeout, linger=seconds("linger", linger))
     return element.pack(feed.next_tensors(element), cut=True)

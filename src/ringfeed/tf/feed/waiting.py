@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING
 from ... import stall
 from ..._core import InterruptWatch, main_thread_runs, stop_feeds
 from ...stall import StalledRingWarning
-from .downstream import holders, is_in_tensorflow
+from .dataset_steps import holders, is_in_tensorflow
 
 if TYPE_CHECKING:
     from ...ring import Ring
 
-TURN_SECONDS = 0.25
+ROUND_SECONDS = 0.25
 """How long a feed's turn may be idle, and so how long dropping an iterator may take."""
 
 STALL_SECONDS = stall.STALL_SECONDS

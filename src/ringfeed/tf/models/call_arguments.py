@@ -14,7 +14,7 @@ _BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_
 
 
 @dataclass(frozen=True)
-class Arguments:
+class CallArguments:
     """The arguments of a function.
 
     Attributes
@@ -38,7 +38,7 @@ class Arguments:
     only_positions: bool = False
 
     @classmethod
-    def of(cls, function: Any) -> Arguments:
+    def of(cls, function: Any) -> CallArguments:
         """Read them from the function; none of one that is built into C."""
         try:
             parameters = inspect.signature(function).parameters.values()

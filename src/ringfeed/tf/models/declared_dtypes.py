@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ..tensors.handover import PaddedRows
-from ..tensors.uniform import cast_unchanged
+from ..tensors.first_dtypes import cast_unchanged
+from ..tensors.zero_copy import PaddedRows
 
 
-class NumbersChange(ValueError):
+class LossyCast(ValueError):
     """A number of a batch would become another one; other batches may have better ones."""
 
 
@@ -71,7 +71,7 @@ class DeclaredDtypes:
 
         Raises
         ------
-        NumbersChange
+        LossyCast
             A number would become another one.
         """
         return [self._fitted(number, leaf, self._dtypes[number]) for number, leaf in enumerate(leaves)]
@@ -83,7 +83,7 @@ class DeclaredDtypes:
         is_padded = isinstance(leaf, PaddedRows)
         cast = cast_unchanged(leaf.array if is_padded else leaf, given, wanted)
         if cast is None:
-            raise NumbersChange(
+            raise LossyCast(
                 f"{self._described(number, given, wanted)} that it does not hold. Give {wanted.name}, or declare "
                 f"the input as {given.name}."
             )

@@ -15,7 +15,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from .model_forms import ModelForm, model_form
+from .adapt_model import AdaptedModel, adapt_model
 
 _NAME = re.compile(r"(?:/job:localhost/replica:0/task:0)?/?(?:device:)?([A-Za-z_]+)(?::(\d+))?")
 _GROWTH_VARIABLE = "TF_FORCE_GPU_ALLOW_GROWTH"
@@ -107,12 +107,12 @@ def replicas(
     jit_compile: bool = False,
     signature: str | None = None,
     tags: str | Sequence[str] | None = None,
-) -> list[ModelForm]:
+) -> list[AdaptedModel]:
     """Return a model as one function per device, with its variables and operations on that device.
 
     Parameters
     ----------
-    model : keras.Model, path, SavedModel folder, tf.function, callable or ModelForm; or a list or tuple of them
+    model : keras.Model, path, SavedModel folder, tf.function, callable or AdaptedModel; or a list or tuple of them
         - A Keras model is copied with its weights to each device but the one where they are; there it is used as it is.
         - The path of a file or a folder is loaded once per device.
         - A callable or tf.function without variables runs on any device.
@@ -127,7 +127,7 @@ def replicas(
 
     Returns
     -------
-    list of ModelForm
+    list of AdaptedModel
         In the order of the devices.
 
     Raises
@@ -148,50 +148,50 @@ def replicas(
     """
     places = resolve_devices(devices)
 
-    def form_at(each: Any, place: str, alone: bool) -> ModelForm:
-        return _form_at(each, place, alone, signature, tags)
+    def adapted_at(each: Any, place: str, alone: bool) -> AdaptedModel:
+        return _adapted_at(each, place, alone, signature, tags)
 
     if isinstance(model, (list, tuple)):
         if len(model) != len(places):
             raise ValueError(
                 f"{len(model)} models for {len(places)} devices ({', '.join(places)}): give one model per device."
             )
-        forms = [form_at(each, place, True) for each, place in zip(model, places, strict=True)]
+        adapted_models = [adapted_at(each, place, True) for each, place in zip(model, places, strict=True)]
     else:
         alone = len(set(places)) == 1
-        of_place = {place: form_at(model, place, alone) for place in dict.fromkeys(places)}
-        forms = [of_place[place] for place in places]
-    return [_bound(form, place, jit_compile) for form, place in zip(forms, places, strict=True)]
+        of_place = {place: adapted_at(model, place, alone) for place in dict.fromkeys(places)}
+        adapted_models = [of_place[place] for place in places]
+    return [_bound(adapted, place, jit_compile) for adapted, place in zip(adapted_models, places, strict=True)]
 
 
-def _form_at(model: Any, place: str, alone: bool, signature: str | None, tags: Any) -> ModelForm:
-    """Return the form of a model whose variables are at a place; `alone` says that it is asked for no other place."""
+def _adapted_at(model: Any, place: str, alone: bool, signature: str | None, tags: Any) -> AdaptedModel:
+    """Adapt a model whose variables are on `place`; `alone` says that no other place is asked for."""
     if isinstance(model, (str, os.PathLike)):
         with tf.device(place):
-            return model_form(model, signature, tags)
-    form = model_form(model, signature, tags)
-    if not alone and not getattr(form.keras_model, "built", True):
+            return adapt_model(model, signature, tags)
+    adapted = adapt_model(model, signature, tags)
+    if not alone and not getattr(adapted.keras_model, "built", True):
         raise ValueError(
-            f"model {form.name!r} is not built, so it has no weights that could be the same on each device; "
+            f"model {adapted.name!r} is not built, so it has no weights that could be the same on each device; "
             "call it on a batch first."
         )
-    variables = _variables_of(form, model)
+    variables = _variables_of(adapted, model)
     places = _places_of(variables)
     if not variables or places == {place}:
-        return _checked(form, place, alone) if form.keras_model is None else form
+        return _checked(adapted, place, alone) if adapted.keras_model is None else adapted
     reason = _COPIED
-    if _is_keras(form.keras_model):
+    if _is_keras(adapted.keras_model):
         from .cloning import clone  # only here: a callable needs no Keras
 
         try:
             with tf.device(place):
-                return model_form(clone(form.keras_model))
+                return adapt_model(clone(adapted.keras_model))
         except ValueError as error:
             reason = str(error)
     if not alone:
-        raise _not_replicated(form.name, places, place, reason)
-    _warn_of_distance(form.name, places, place, reason)
-    return form
+        raise _not_replicated(adapted.name, places, place, reason)
+    _warn_of_distance(adapted.name, places, place, reason)
+    return adapted
 
 
 def _is_keras(model: Any) -> bool:
@@ -202,9 +202,9 @@ def _is_keras(model: Any) -> bool:
     return isinstance(model, keras.Model)
 
 
-def _bound(form: ModelForm, place: str, jit_compile: bool) -> ModelForm:
-    """Bind what a form does to a device."""
-    inner = tf.function(form.step, jit_compile=True, autograph=False) if jit_compile else form.step
+def _bound(adapted: AdaptedModel, place: str, jit_compile: bool) -> AdaptedModel:
+    """Run the steps of an adapted model on a device."""
+    inner = tf.function(adapted.step, jit_compile=True, autograph=False) if jit_compile else adapted.step
 
     def on_device(step: Callable[[Any], Any]) -> Callable[[Any], Any]:
         def bound(data: Any) -> Any:
@@ -213,8 +213,8 @@ def _bound(form: ModelForm, place: str, jit_compile: bool) -> ModelForm:
 
         return bound
 
-    eager = None if form.eager_step is None else on_device(form.eager_step)
-    return replace(form, step=on_device(inner), eager_step=eager)
+    eager = None if adapted.eager_step is None else on_device(adapted.eager_step)
+    return replace(adapted, step=on_device(inner), eager_step=eager)
 
 
 # ---- Where variables are -----------------------------------------------------------------------------
@@ -230,11 +230,11 @@ def _device_of(variable: Any) -> str:
     return str(getattr(variable, "value", variable).device if hasattr(variable, "path") else variable.device)
 
 
-def _variables_of(form: ModelForm, model: Any) -> list[Any]:
+def _variables_of(adapted: AdaptedModel, model: Any) -> list[Any]:
     """Return the variables that a model is seen to use, those of a function through what it closes over."""
-    if form.keras_model is not None:
-        return list(form.keras_model.weights)
-    owners = [model, *(form.owner if isinstance(form.owner, tuple) else ())]
+    if adapted.keras_model is not None:
+        return list(adapted.keras_model.weights)
+    owners = [model, *(adapted.owner if isinstance(adapted.owner, tuple) else ())]
     return [variable for owner in owners for variable in _variables_in(owner)]
 
 
@@ -259,27 +259,27 @@ def _closed_over(function: Any) -> Iterator[Any]:
         yield from (*used.nonlocals.values(), *used.globals.values())
 
 
-def _checked(form: ModelForm, place: str, alone: bool) -> ModelForm:
+def _checked(adapted: AdaptedModel, place: str, alone: bool) -> AdaptedModel:
     """Look, when a function is traced, for variables elsewhere: only then is it known which it uses."""
     refused: list[ValueError] = []
 
     def step(data: Any) -> Any:
-        outputs = form.step(data)
+        outputs = adapted.step(data)
         elsewhere = _captured_places() - {place}
         if elsewhere and alone:
-            _warn_of_distance(form.name, elsewhere, place, _COPIED)
+            _warn_of_distance(adapted.name, elsewhere, place, _COPIED)
         elif elsewhere:
-            refused.append(_not_replicated(form.name, elsewhere, place, _COPIED))
+            refused.append(_not_replicated(adapted.name, elsewhere, place, _COPIED))
             raise refused[0]
         return outputs
 
     def eager_step(data: Any) -> Any:
         if refused:  # what can not be traced is run eagerly; this could be, and was refused
             raise refused[0]
-        assert form.eager_step is not None
-        return form.eager_step(data)
+        assert adapted.eager_step is not None
+        return adapted.eager_step(data)
 
-    return replace(form, step=step, eager_step=None if form.eager_step is None else eager_step)
+    return replace(adapted, step=step, eager_step=None if adapted.eager_step is None else eager_step)
 
 
 def _captured_places() -> set[str]:

@@ -20,7 +20,7 @@ import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow.core.protobuf import saved_model_pb2
 
-from .keras_forms import require_tensorflow_backend
+from .keras_adapter import require_tensorflow_backend
 
 SERVING_TAG = "serve"
 _INIT_OP = "__saved_model_init_op"

@@ -10,23 +10,23 @@ from typing import Any
 
 import tensorflow as tf
 
-from .forms import ModelForm
+from .adapted_model import AdaptedModel
 from .output_spec import rows_of_each
 
 
-def mirrored_form(form: ModelForm, strategy: Any) -> ModelForm:
+def mirror_model(adapted: AdaptedModel, strategy: Any) -> AdaptedModel:
     """Return a model as a function that runs a part of each batch on each of the strategy's replicas.
 
     Parameters
     ----------
-    form : ModelForm
+    adapted : AdaptedModel
         Of a model that was made under ``strategy.scope()``.
     strategy : tf.distribute.Strategy
         Whose replicas are in this process: MirroredStrategy, OneDeviceStrategy.
 
     Returns
     -------
-    ModelForm
+    AdaptedModel
         Its outputs are those of the whole batch, in its order.
 
     Raises
@@ -48,7 +48,9 @@ def mirrored_form(form: ModelForm, strategy: Any) -> ModelForm:
         first = tf.minimum(start, rows - 1)
         end = tf.maximum(stop, first + 1)
         part = tf.nest.map_structure(lambda whole: whole[first:end], data)
-        outputs = rows_of_each(form.step(part), end - first, form.name)  # else rows of others would be taken for them
+        outputs = rows_of_each(
+            adapted.step(part), end - first, adapted.name
+        )  # else rows of others would be taken for them
         return tf.nest.map_structure(lambda output: output[: stop - start], outputs)
 
     def step(data: Any) -> Any:
@@ -62,4 +64,4 @@ def mirrored_form(form: ModelForm, strategy: Any) -> ModelForm:
             return first[0]
         return tf.nest.map_structure(joined, of_replicas)
 
-    return replace(form, step=step, eager_step=None)
+    return replace(adapted, step=step, eager_step=None)

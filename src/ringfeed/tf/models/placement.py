@@ -8,15 +8,15 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
+from .adapt_model import AdaptedModel, adapt_model
 from .devices import replicas, resolve_devices
-from .mirrored import mirrored_form
-from .model_forms import ModelForm, model_form
+from .mirrored import mirror_model
 
 if TYPE_CHECKING:
     from .precision import PrecisionReport
 
 
-def placed(
+def place_model(
     model: Any,
     devices: Any,
     strategy: Any,
@@ -24,8 +24,8 @@ def placed(
     samples: Any,
     jit_compile: bool,
     saved: dict[str, Any],
-) -> tuple[list[tuple[str, ModelForm]], PrecisionReport | None]:
-    """Return a model as (device, form) for each device, and what its precision changed; see `Engine`.
+) -> tuple[list[tuple[str, AdaptedModel]], PrecisionReport | None]:
+    """Return a model as (device, adapted) for each device, and what its precision changed; see `Engine`.
 
     `saved` holds the signature and the tags of a SavedModel.
     """
@@ -45,7 +45,7 @@ def placed(
 
 def _mirrored(
     model: Any, devices: Any, strategy: Any, precision: str | None, jit_compile: bool, saved: dict[str, Any]
-) -> list[tuple[str, ModelForm]]:
+) -> list[tuple[str, AdaptedModel]]:
     if devices is not None:
         raise ValueError("devices and strategy: give one of them; a strategy has devices of its own.")
     if precision is not None or jit_compile:
@@ -55,4 +55,4 @@ def _mirrored(
         )
     scope = getattr(strategy, "scope", contextlib.nullcontext)
     with scope():  # where a path is loaded
-        return [(type(strategy).__name__, mirrored_form(model_form(model, **saved), strategy))]
+        return [(type(strategy).__name__, mirror_model(adapt_model(model, **saved), strategy))]

@@ -11,17 +11,17 @@ from typing import Any
 from ...nest import map_leaves
 from ..tensors.elements import Element
 from ..tensors.structure import is_invented, natural, pack_inputs, repeated
-from .forms import ModelForm, ModelInputs
+from .adapted_model import AdaptedModel, ModelInputs
 
 
-def structure_for(fields: Iterable[str], form: ModelForm, ring_name: str, *, by_order: bool = False) -> Any:
+def structure_for(fields: Iterable[str], adapted: AdaptedModel, ring_name: str, *, by_order: bool = False) -> Any:
     """Return which fields a model is given, in the structure of its inputs, where nobody says.
 
     Parameters
     ----------
     fields : iterable of str
         Names of a record's fields, in its order.
-    form : ModelForm
+    adapted : AdaptedModel
     ring_name : str
         For messages.
     by_order : bool
@@ -44,17 +44,17 @@ def structure_for(fields: Iterable[str], form: ModelForm, ring_name: str, *, by_
         Names and fields do not match; both are listed. Or several inputs have one name.
     """
     there = list(fields)
-    inputs = form.inputs
+    inputs = adapted.inputs
     if inputs is None or (inputs.takes_dict and inputs.names[0] not in there):
         return there[0] if len(there) == 1 else {name: name for name in there}
     if same := repeated(inputs.names):
         example = _example(inputs.names, there)
         raise ValueError(
-            f"{_of_one_name(form, same)} Say by structure= which field is which, a nest such as {example!r}."
+            f"{_of_one_name(adapted, same)} Say by structure= which field is which, a nest such as {example!r}."
         )
     matched = _matched(inputs.names, there, by_order)
     if matched is None:
-        raise ValueError(_mismatch(inputs.names, there, form.name, ring_name))
+        raise ValueError(_mismatch(inputs.names, there, adapted.name, ring_name))
     further = [name for name in inputs.optional if name in there and name not in matched]
     if further and list(inputs.names) == matched:
         return {name: name for name in (*matched, *further)}
@@ -78,9 +78,9 @@ def _matched(names: Sequence[str | None], there: list[str], by_order: bool) -> l
     return [str(name) if name in sure else next(unnamed) for name in names]
 
 
-def _contradict(made_up: set[str], there: list[str]) -> bool:
+def _contradict(invented: set[str], there: list[str]) -> bool:
     """Tell whether the fields do not stand in the order of inputs whose names were made up."""
-    return bool(made_up & set(there)) or (all(map(is_invented, there)) and there != sorted(there, key=natural))
+    return bool(invented & set(there)) or (all(map(is_invented, there)) and there != sorted(there, key=natural))
 
 
 def _mismatch(names: Sequence[str | None], there: list[str], model_name: str, ring_name: str) -> str:
@@ -93,9 +93,9 @@ def _mismatch(names: Sequence[str | None], there: list[str], model_name: str, ri
     )
 
 
-def _of_one_name(form: ModelForm, names: list[str]) -> str:
+def _of_one_name(adapted: AdaptedModel, names: list[str]) -> str:
     listed = ", ".join(map(repr, names))
-    return f"model {form.name!r} has several inputs of the name {listed}, so it does not say which is which."
+    return f"model {adapted.name!r} has several inputs of the name {listed}, so it does not say which is which."
 
 
 def _example(names: Sequence[str | None], there: list[str]) -> Any:
@@ -105,7 +105,7 @@ def _example(names: Sequence[str | None], there: list[str]) -> Any:
     return tuple(chosen) if None in names or repeated(names) else dict(zip(names, chosen, strict=True))
 
 
-def fields_for(form: ModelForm) -> dict[str, tuple[tuple[int, ...], str]]:
+def fields_for(adapted: AdaptedModel) -> dict[str, tuple[tuple[int, ...], str]]:
     """Return the record that a model says it takes; a field has the name of its input, where that has one.
 
     Raises
@@ -113,21 +113,21 @@ def fields_for(form: ModelForm) -> dict[str, tuple[tuple[int, ...], str]]:
     ValueError
         The model does not say its inputs, leaves an axis of them free, or has several of one name.
     """
-    if form.input_specs is None or form.inputs is None:
+    if adapted.input_specs is None or adapted.inputs is None:
         raise ValueError(
-            f"model {form.name!r} does not say what it takes: create a ring for its inputs and give it as ring=."
+            f"model {adapted.name!r} does not say what it takes: create a ring for its inputs and give it as ring=."
         )
-    if same := repeated(form.inputs.names):
+    if same := repeated(adapted.inputs.names):
         raise ValueError(
-            f"{_of_one_name(form, same)} Create a ring for its inputs, give it as ring=, and say by structure= which "
-            "field is which."
+            f"{_of_one_name(adapted, same)} Create a ring for its inputs, give it as ring=, and say by structure= "
+            "which field is which."
         )
     fields: dict[str, tuple[tuple[int, ...], str]] = {}
-    for field, (shape, dtype) in zip(field_names(form.inputs), form.inputs.specs, strict=True):
+    for field, (shape, dtype) in zip(field_names(adapted.inputs), adapted.inputs.specs, strict=True):
         if None in shape:
             raise ValueError(
-                f"model {form.name!r}: input {field!r} has shape {shape}, of which an axis is free: create a ring for "
-                "the shape that you have and give it as ring=."
+                f"model {adapted.name!r}: input {field!r} has shape {shape}, of which an axis is free: create a ring "
+                "for the shape that you have and give it as ring=."
             )
         fields[field] = shape, dtype
     return fields
@@ -135,11 +135,11 @@ def fields_for(form: ModelForm) -> dict[str, tuple[tuple[int, ...], str]]:
 
 def field_names(inputs: ModelInputs) -> list[str]:
     """Return a name for the field of each input: its own, or of one that has none a name that says its place."""
-    made_up = ["input"] if len(inputs.names) == 1 else [f"input_{number}" for number in range(len(inputs.names))]
+    invented = ["input"] if len(inputs.names) == 1 else [f"input_{number}" for number in range(len(inputs.names))]
     taken = set(inputs.names)
     return [
         name if name is not None else other if other not in taken else f"{other}_without_name"
-        for name, other in zip(inputs.names, made_up, strict=True)
+        for name, other in zip(inputs.names, invented, strict=True)
     ]
 
 

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from .forms import ModelForm
-from .made_up_rows import MadeUpRows
+from .adapted_model import AdaptedModel
 from .record_inputs import model_call
+from .warm_up_rows import WarmUpRows
 
 _Samples = list[npt.NDArray[Any]]
 _REPEATS = 8
@@ -23,7 +23,7 @@ _LARGEST_INDICES = (9, 1, 0)  # integers may index something whose length we do 
 
 
 def refuse_mixed_rows(
-    form: ModelForm, step: Callable[[Any], Any], made_up: MadeUpRows, rows: int, option: str = 'pad="ring"'
+    adapted: AdaptedModel, step: Callable[[Any], Any], warm_up_rows: WarmUpRows, rows: int, option: str = 'pad="ring"'
 ) -> None:
     """Raise where the model's results for a row depend on those beside it, which padding would let in.
 
@@ -32,23 +32,23 @@ def refuse_mixed_rows(
     ValueError
         They do, or it cannot be found out; the message says what to do.
     """
-    specs = list(made_up.element.specs(rows, cut=False).values())
-    call = tf.function(model_call(step, made_up.element), input_signature=specs, autograph=False)
+    specs = list(warm_up_rows.element.specs(rows, cut=False).values())
+    call = tf.function(model_call(step, warm_up_rows.element), input_signature=specs, autograph=False)
     try:
-        reason = why_rows_are_mixed(call, specs, made_up)
+        reason = why_rows_are_mixed(call, specs, warm_up_rows)
     except tf.errors.ResourceExhaustedError:
         raise
     except tf.errors.OpError as error:
-        raise made_up.explain(error, form.name) from error
+        raise warm_up_rows.explain(error, adapted.name) from error
     if reason is not None:
         raise ValueError(
-            f"model {form.name!r}: {option} would let the slots beside a batch into its results, because the model "
+            f"model {adapted.name!r}: {option} would let the slots beside a batch into its results, because the model "
             f"mixes rows: {reason}. Leave it out, or say allow_row_mixing=True if that is wanted."
         )
 
 
 def why_rows_are_mixed(
-    call: Callable[..., Any], specs: Sequence[tf.TensorSpec], made_up: MadeUpRows | None = None
+    call: Callable[..., Any], specs: Sequence[tf.TensorSpec], warm_up_rows: WarmUpRows | None = None
 ) -> str | None:
     """Return how a function was seen to mix the rows of its inputs; None where it was not.
 
@@ -58,7 +58,7 @@ def why_rows_are_mixed(
         From one tensor per spec to a nest of tensors.
     specs : sequence of tf.TensorSpec
         Whole shapes, of 2 rows or more.
-    made_up : MadeUpRows, optional
+    warm_up_rows : WarmUpRows, optional
         Where it has samples, these are the rows; by default they are random numbers.
 
     Returns
@@ -69,8 +69,8 @@ def why_rows_are_mixed(
     -----
     It is called four times. Functions that change their own state, or draw random numbers, look as if they mixed rows.
     """
-    if made_up is not None and made_up.samples is not None:
-        return _compare_samples(call, made_up, int(specs[0].shape[0]))
+    if warm_up_rows is not None and warm_up_rows.samples is not None:
+        return _compare_samples(call, warm_up_rows, int(specs[0].shape[0]))
     error: Exception | None = None
     for largest in _LARGEST_INDICES:
         random = np.random.default_rng(7)
@@ -154,18 +154,18 @@ def _arrays_of(output: Any, start: int, rows: int) -> _Samples:
     return [np.asarray(part)]
 
 
-def _compare_samples(call: Callable[..., Any], made_up: MadeUpRows, rows: int) -> str | None:
+def _compare_samples(call: Callable[..., Any], warm_up_rows: WarmUpRows, rows: int) -> str | None:
     """Compare results of rows whose neighbours are other rows of the samples."""
-    assert made_up.samples is not None
-    there = len(made_up.samples[0])
-    if all(_is_same(part, np.repeat(part[:1], there, axis=0)) for part in made_up.samples):
+    assert warm_up_rows.samples is not None
+    there = len(warm_up_rows.samples[0])
+    if all(_is_same(part, np.repeat(part[:1], there, axis=0)) for part in warm_up_rows.samples):
         return "that can not be found out from one row of warm_up; give two that differ, or more"
     kept, numbers = rows // 2, np.arange(rows)
-    first = _outputs(call, made_up.handed_over(numbers % there))
+    first = _outputs(call, warm_up_rows.handed_over(numbers % there))
     if reason := _rows_differ(first, rows):
         return reason
     for behind in ((numbers + 1) % there, numbers * 0, numbers * 0 + there - 1):
-        beside = made_up.handed_over(np.where(numbers < kept, numbers % there, behind))
+        beside = warm_up_rows.handed_over(np.where(numbers < kept, numbers % there, behind))
         if reason := _results_differ(first, _outputs(call, beside), kept):
             return reason
     return None

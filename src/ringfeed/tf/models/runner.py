@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ..tensors.handover import PaddedRows, as_tensor
 from ..tensors.outputs import all_to_numpy
 from ..tensors.structure import pack_inputs, structure_key
-from .declared_dtypes import NumbersChange
+from ..tensors.zero_copy import PaddedRows, as_tensor
+from .adapt_model import AdaptedModel, adapt_model
+from .declared_dtypes import LossyCast
 from .direct_call import direct_step
-from .model_forms import ModelForm, model_form
 from .side_effects import has_side_effects
 
 _Step = Callable[..., Any]
@@ -70,7 +70,7 @@ class ModelRunner:
         arguments, though they say no shapes.
     keras_model : keras.Model or None
         The model, where it is one.
-    form : ModelForm
+    adapted : AdaptedModel
         The model as a function.
     traces : int
         How many functions were made of the model so far.
@@ -99,17 +99,17 @@ class ModelRunner:
         signature: str | None = None,
         tags: str | Sequence[str] | None = None,
     ) -> None:
-        self.form: ModelForm = model_form(model, signature, tags)
+        self.adapted: AdaptedModel = adapt_model(model, signature, tags)
         self._jit_compile = jit_compile
         self._functions: dict[Any, _Step] = {}
         self._traced: dict[Any, tuple[list[Any], _Step]] = {}
         self._of_one_length: OrderedDict[Any, _Step] = OrderedDict()
         self._needs_length: set[Any] = set()
         self._is_traceable = True
-        self.name = self.form.name
-        self.input_specs = self.form.input_specs
-        self.input_names = self.form.input_names
-        self.keras_model = self.form.keras_model
+        self.name = self.adapted.name
+        self.input_specs = self.adapted.input_specs
+        self.input_names = self.adapted.input_names
+        self.keras_model = self.adapted.keras_model
         self.traces = 0
 
     def __call__(self, inputs: Any) -> Any:
@@ -158,10 +158,10 @@ class ModelRunner:
         data : nest
             As for `run`.
         """
-        if self.form.fit is not None:
+        if self.adapted.fit is not None:
             try:
-                data = self.form.fit(data)
-            except NumbersChange as error:
+                data = self.adapted.fit(data)
+            except LossyCast as error:
                 return functools.partial(_refuse, error.with_traceback(None))  # whose frames hold the batch
         leaves = tf.nest.flatten(data) if tf.nest.is_nested(data) else [data]
         tensors = [_tensor(leaf) for leaf in leaves]
@@ -194,7 +194,7 @@ class ModelRunner:
 
     @property
     def _eager_step(self) -> _Step:
-        return self.form.eager_step or self.form.step
+        return self.adapted.eager_step or self.adapted.step
 
     def _runs_eagerly(self) -> bool:
         return (
@@ -249,7 +249,11 @@ class ModelRunner:
         return function
 
     def _trace(self, layout: _Layout, specs: list[Any]) -> _Step:
-        step = tf.function(self.form.step, jit_compile=True, autograph=False) if self._jit_compile else self.form.step
+        step = (
+            tf.function(self.adapted.step, jit_compile=True, autograph=False)
+            if self._jit_compile
+            else self.adapted.step
+        )
 
         def on_host(output: Any) -> Any:
             return None if output is None else tf.identity(output)
@@ -266,9 +270,9 @@ class ModelRunner:
 
     def _without_graph(self, layout: _Layout, failure: Exception) -> _Step:
         """Return a step that runs a plain callable eagerly; raise what went wrong where the model is none."""
-        if self.keras_model is not None or self.form.eager_step is None:
+        if self.keras_model is not None or self.adapted.eager_step is None:
             raise failure
-        step, reason = self.form.eager_step, f"{type(failure).__name__}: {failure}"
+        step, reason = self.adapted.eager_step, f"{type(failure).__name__}: {failure}"
 
         def eagerly(*given: Any) -> Any:
             outputs = step(layout.packed(_with_nones(given, layout.present)))

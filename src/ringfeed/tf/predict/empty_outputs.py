@@ -32,7 +32,7 @@ def empty_outputs(runner: ModelRunner, inputs: Any) -> Any:
     """
     if inputs is not None:
         with contextlib.suppress(Exception):  # a model that cannot be traced does not say
-            function = tf.function(runner.form.step, autograph=False)
+            function = tf.function(runner.adapted.step, autograph=False)
             outputs = function.get_concrete_function(pack_inputs(inputs)).structured_outputs
             return tf.nest.map_structure(_empty, outputs)
     return np.empty((0,), np.float32)

@@ -21,8 +21,8 @@ import numpy as np
 import tensorflow as tf
 
 from ..tensors.arrays import ArraySource, holds_arrays, plain_nest, whole_array
+from ..tensors.first_dtypes import FirstDtypes
 from ..tensors.structure import lists_to_tuples
-from ..tensors.uniform import FirstDtypes
 
 DEFAULT_BATCH_SIZE = 32  # Keras' own
 

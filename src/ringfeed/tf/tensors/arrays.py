@@ -15,8 +15,8 @@ import numpy as np
 import tensorflow as tf
 
 from ...torch_arrays import array_from_torch, is_torch_tensor
-from .handover import aligned_copy
 from .structure import pack_inputs
+from .zero_copy import aligned_copy
 
 _Cut = Callable[[int, int], Any]
 """Rows from start to stop of one leaf, as an array or tensor."""

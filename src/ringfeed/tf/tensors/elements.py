@@ -14,7 +14,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from ...nest import map_leaves
-from .handover import as_tensor
+from .zero_copy import as_tensor
 
 if TYPE_CHECKING:
     from ..._core import Batch

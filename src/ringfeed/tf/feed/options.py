@@ -14,7 +14,7 @@ from ...ring import Ring
 
 
 @dataclass(frozen=True)
-class Plan:
+class FeedOptions:
     """What was asked of a dataset, checked.
 
     Attributes
@@ -52,7 +52,7 @@ class Plan:
         prefetch: int,
         drop_remainder: bool,
         copy: bool = False,
-    ) -> Plan:
+    ) -> FeedOptions:
         """Check what was asked, as `dataset` describes it.
 
         Raises

@@ -92,7 +92,7 @@ def _deeper(nest: Any, argument: str | None, path: str) -> list[str | None]:
 
 
 @dataclass(frozen=True)
-class ModelForm:
+class AdaptedModel:
     """A model as a function.
 
     Attributes
@@ -115,7 +115,7 @@ class ModelForm:
     origin : str
         Where it comes from, for people.
     fit : callable or None
-        Takes a batch in memory and returns it in dtypes that `step` takes. Raises `NumbersChange` where numbers would
+        Takes a batch in memory and returns it in dtypes that `step` takes. Raises `LossyCast` where numbers would
         become others. None where `step` takes all.
     """
 

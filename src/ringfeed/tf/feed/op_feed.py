@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 from ... import _core
 from ...ctrl_c import ctrl_c_raises
 from ..tensors.elements import Element
-from .downstream import holders
+from .dataset_steps import holders
 from .op import goes_on, next_element
 from .waiting import CtrlC, Stall, inside_python, main_thread_asks_for_an_element
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from ...ring import Ring
 
 # A graph holds no more than a number: a ring's feeds live as long as the ring. One serves all that want the same of it.
-_shared: WeakKeyDictionary[Ring, dict[Any, Feed]] = WeakKeyDictionary()
-_by_number: WeakValueDictionary[int, Feed] = WeakValueDictionary()
+_shared: WeakKeyDictionary[Ring, dict[Any, OpFeed]] = WeakKeyDictionary()
+_by_number: WeakValueDictionary[int, OpFeed] = WeakValueDictionary()
 
 
-class Feed:
+class OpFeed:
     """A ring with a plan, for the op. The ring's end is the feed's, and not the other way round.
 
     Parameters
@@ -81,7 +81,7 @@ class Feed:
         _by_number[self.id] = self
 
     @classmethod
-    def shared(cls, ring: Ring, **plan: Any) -> Feed:
+    def shared(cls, ring: Ring, **plan: Any) -> OpFeed:
         """Return the ring's feed of that plan, which lives as long as the ring."""
         feeds = _shared.setdefault(ring, {})
         key = tuple(sorted(plan.items()))

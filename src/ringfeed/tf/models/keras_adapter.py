@@ -14,8 +14,8 @@ from typing import Any
 import tensorflow as tf
 
 from ..tensors.structure import fit_structure, lists_to_tuples
-from .call_arguments import Arguments
-from .forms import ModelForm, ModelInputs, leaf_names, specs_of
+from .adapted_model import AdaptedModel, ModelInputs, leaf_names, specs_of
+from .call_arguments import CallArguments
 
 _KERAS = ("keras.", "tf_keras.")
 
@@ -37,7 +37,7 @@ class _Input:
         return cls(name, tensor.shape, tensor.dtype)
 
 
-def keras_form(model: Any) -> ModelForm:
+def adapt_keras_model(model: Any) -> AdaptedModel:
     """Return the form of a Keras model, built or not.
 
     Raises
@@ -52,7 +52,7 @@ def keras_form(model: Any) -> ModelForm:
     specs = None if nest is None else specs_of(nest)
     inputs = _inputs_of_call(model) if nest is None else ModelInputs.of(nest, leaf_names(nest))
     step = _by_name(model, nest, name)
-    return ModelForm(name, step, specs, model, step, inputs=inputs)
+    return AdaptedModel(name, step, specs, model, step, inputs=inputs)
 
 
 def require_tensorflow_backend(name: str) -> None:
@@ -84,7 +84,7 @@ def _inputs_of_call(model: Any) -> ModelInputs | None:
     model = getattr(model, "ringfeed_wraps", model)
     if not _is_keras_own(model):
         return None
-    names = Arguments.of(model.call).required if hasattr(model, "call") else ()
+    names = CallArguments.of(model.call).required if hasattr(model, "call") else ()
     return ModelInputs(0, names, takes_dict=True) if len(names) == 1 else None
 
 

@@ -14,17 +14,17 @@ from typing import Any
 
 import tensorflow as tf
 
-from .forms import ModelForm
-from .function_forms import flat_argument_names, function_form
-from .keras_forms import keras_form
+from .adapted_model import AdaptedModel
+from .function_adapter import adapt_function, flat_argument_names
+from .keras_adapter import adapt_keras_model
 from .loading import GraphOnly, is_saved_model, load_keras_file, load_saved_model
 
-__all__ = ["ModelForm", "model_form", "signatures_of"]
+__all__ = ["AdaptedModel", "adapt_model", "signatures_of"]
 
 SERVING_DEFAULT = "serving_default"
 
 
-def model_form(model: Any, signature: str | None = None, tags: str | Sequence[str] | None = None) -> ModelForm:
+def adapt_model(model: Any, signature: str | None = None, tags: str | Sequence[str] | None = None) -> AdaptedModel:
     """Return the form of a model of any kind; see `ringfeed.tf.model.ModelRunner`."""
     if isinstance(model, (str, os.PathLike)):
         return _from_path(os.fspath(model), signature, tags)
@@ -34,12 +34,12 @@ def model_form(model: Any, signature: str | None = None, tags: str | Sequence[st
         return _from_restored(model, type(model).__name__, signature)
     if signature is not None:
         raise ValueError(f"signature {signature!r}: SavedModels have some, and the model is none. {_GIVE}")
-    if isinstance(model, ModelForm):
+    if isinstance(model, AdaptedModel):
         return model
     if callable(getattr(model, "predict_step", None)):  # keras.Model, and tf_keras.Model likewise
-        return keras_form(model)
+        return adapt_keras_model(model)
     if callable(model):
-        return function_form(model, _name_of(model), model)
+        return adapt_function(model, _name_of(model), model)
     raise TypeError(
         f"a model can not be made of {type(model).__name__!r}: give a Keras model, the path of a .keras file or of a "
         "SavedModel folder, a tf.function or a callable on tensors."
@@ -56,7 +56,7 @@ def _name_of(model: Any) -> str:
 # ---- Files and folders ---------------------------------------------------------------------------
 
 
-def _from_path(path: str, signature: str | None, tags: str | Sequence[str] | None) -> ModelForm:
+def _from_path(path: str, signature: str | None, tags: str | Sequence[str] | None) -> AdaptedModel:
     if not tf.io.gfile.exists(path):
         raise FileNotFoundError(f"model {path!r}: there is no such file or folder.")
     is_folder = tf.io.gfile.isdir(path)
@@ -69,7 +69,7 @@ def _from_path(path: str, signature: str | None, tags: str | Sequence[str] | Non
     if signature is not None or tags is not None:
         what = "signature" if signature is not None else "tags"
         raise ValueError(f"model {path!r}: {what}= is for SavedModels, and this is a file of Keras. Leave it out.")
-    return replace(keras_form(load_keras_file(path)), origin=f"file of Keras {path!r}")
+    return replace(adapt_keras_model(load_keras_file(path)), origin=f"file of Keras {path!r}")
 
 
 def signatures_of(restored: Any) -> dict[str, Any]:
@@ -77,12 +77,12 @@ def signatures_of(restored: Any) -> dict[str, Any]:
     return {name: function for name, function in restored.signatures.items() if not name.startswith("__saved_model_")}
 
 
-def _from_restored(restored: Any, name: str, signature: str | None) -> ModelForm:
+def _from_restored(restored: Any, name: str, signature: str | None) -> AdaptedModel:
     """Take the entry that keeps most of the structure: Keras' ``serve``, a callable object, a signature."""
     entry = _entry_of(restored)
     if signature is None and entry is not None:
         what, function = entry
-        return replace(function_form(function, name, restored), origin=f"SavedModel, called by its {what}")
+        return replace(adapt_function(function, name, restored), origin=f"SavedModel, called by its {what}")
     there = signatures_of(restored)
     listed = ", ".join(map(repr, sorted(there))) or "none"
     if signature is not None and not (isinstance(signature, str) and signature in there):
@@ -97,7 +97,7 @@ def _from_restored(restored: Any, name: str, signature: str | None) -> ModelForm
     origin = f"SavedModel, called by its signature {chosen!r}"
     if isinstance(restored, GraphOnly):
         origin += f" (its objects can not be restored: {restored.reason})"
-    return replace(function_form(there[chosen], name, restored, order), origin=origin)
+    return replace(adapt_function(there[chosen], name, restored, order), origin=origin)
 
 
 def _entry_of(restored: Any) -> tuple[str, Any] | None:

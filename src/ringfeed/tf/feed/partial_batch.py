@@ -11,10 +11,10 @@ from typing import Any
 import numpy.typing as npt
 
 from ..tensors.elements import Element
-from ..tensors.handover import aligned_empty
+from ..tensors.zero_copy import aligned_empty
 
 
-class Gathered:
+class PartialBatch:
     """Rows of several batches, copied."""
 
     def __init__(self, element: Element, rows: int, cut: bool) -> None:
@@ -35,7 +35,7 @@ class Gathered:
         self.rows -= rows
 
 
-def whole_of(parts: list[Gathered]) -> Gathered | None:
+def complete_first(parts: list[PartialBatch]) -> PartialBatch | None:
     """Return the first part, filled up with rows of the others, if that makes it whole; it leaves the list then."""
     first = parts[0]
     for other in parts[1:]:

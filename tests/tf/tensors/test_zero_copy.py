@@ -11,7 +11,7 @@ import tensorflow as tf
 from model_zoo import aligned, misaligned, read_only
 
 from ringfeed.tf.models.runner import ModelRunner
-from ringfeed.tf.tensors.handover import PaddedRows, as_tensor
+from ringfeed.tf.tensors.zero_copy import PaddedRows, as_tensor
 
 ROWS = np.random.default_rng(1).random((5, 7), np.float32)
 

@@ -15,7 +15,7 @@ from ...workers.model_calls import CommonError
 from .row_mixing import why_parts_differ
 
 
-class RowsApart:
+class RowMixingGuard:
     """Calls a model, and refuses it where it is seen to mix rows: its numbers would not be those of Keras.
 
     Parameters

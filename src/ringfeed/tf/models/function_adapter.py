@@ -11,12 +11,12 @@ from typing import Any
 import tensorflow as tf
 
 from ..tensors.structure import fit_structure, is_invented, natural, pack_inputs, repeated, unpack_inputs
-from .call_arguments import Arguments
+from .adapted_model import AdaptedModel, ModelInputs, leaf_names, specs_of
+from .call_arguments import CallArguments
 from .declared_dtypes import DeclaredDtypes
-from .forms import ModelForm, ModelInputs, leaf_names, specs_of
 
 
-def function_form(function: Any, name: str, owner: Any, order: Sequence[str | None] | None = None) -> ModelForm:
+def adapt_function(function: Any, name: str, owner: Any, order: Sequence[str | None] | None = None) -> AdaptedModel:
     """Return the form of a callable.
 
     Parameters
@@ -75,7 +75,7 @@ def function_form(function: Any, name: str, owner: Any, order: Sequence[str | No
         cast = [dtypes.cast(number, leaf) for number, leaf in enumerate(leaves)]  # here the fewest bytes have travelled
         return call(_repacked(inputs, list(map(_of_declared_rows, cast, specs))))
 
-    return ModelForm(name, step, specs_of(expected), owner=owner, inputs=ModelInputs.of(expected, names), fit=fit)
+    return AdaptedModel(name, step, specs_of(expected), owner=owner, inputs=ModelInputs.of(expected, names), fit=fit)
 
 
 def _repacked(nest: Any, leaves: list[Any]) -> Any:
@@ -194,8 +194,8 @@ def _unnamed_outputs(outputs: Any) -> Any:
     return outputs["output_0"] if len(names) == 1 else [outputs[name] for name in names]
 
 
-def _from_undeclared(function: Any, name: str, owner: Any) -> ModelForm:
-    arguments = Arguments.of(getattr(function, "python_function", function))
+def _from_undeclared(function: Any, name: str, owner: Any) -> AdaptedModel:
+    arguments = CallArguments.of(getattr(function, "python_function", function))
 
     def step_of(target: Callable[..., Any]) -> Callable[[Any], Any]:
         return lambda data: arguments.call(target, unpack_inputs(data), f"model {name!r}")
@@ -206,6 +206,6 @@ def _from_undeclared(function: Any, name: str, owner: Any) -> ModelForm:
         template: Any = 0 if len(names) == 1 else tuple(range(len(names)))
         inputs = ModelInputs(template, names, takes_dict=len(names) == 1, optional=arguments.optional)
     if isinstance(function, tf.types.experimental.PolymorphicFunction):
-        return ModelForm(name, step_of(function), owner=owner, inputs=inputs)
+        return AdaptedModel(name, step_of(function), owner=owner, inputs=inputs)
     eager = step_of(function)
-    return ModelForm(name, step_of(tf.function(function)), eager_step=eager, owner=owner, inputs=inputs)
+    return AdaptedModel(name, step_of(tf.function(function)), eager_step=eager, owner=owner, inputs=inputs)

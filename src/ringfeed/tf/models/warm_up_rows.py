@@ -14,10 +14,10 @@ import tensorflow as tf
 
 from ...record_spec import Field
 from ..tensors.elements import TAGS, Element
-from ..tensors.handover import as_tensor
+from ..tensors.zero_copy import as_tensor
 
 
-class MadeUpRows:
+class WarmUpRows:
     """As many rows as are asked for, as `Element.hand_over` hands out those of a batch.
 
     Parameters
