@@ -31,11 +31,12 @@ if COVERAGE:
     link_args += ["--coverage"]
 
 OP_SOURCES = sorted(glob("csrc/tf_op/*.c"))
+CORE_SOURCES = sorted(set(glob("csrc/*/*.c")) - {*glob("csrc/model/*.c"), *OP_SOURCES})
 HEADERS = ("csrc/*/*.h", "src/ringfeed/*.pxd", "src/ringfeed/binding/*.pxi")
 
 core = Extension(
     "ringfeed._core",
-    sources=["src/ringfeed/_core.pyx", *sorted(set(glob("csrc/*/*.c")) - set(glob("csrc/model/*.c")) - set(OP_SOURCES))],
+    sources=["src/ringfeed/_core.pyx", *CORE_SOURCES],
     depends=sorted(path for pattern in HEADERS for path in glob(pattern)),
     include_dirs=["csrc/include", "csrc", numpy.get_include()],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_22_API_VERSION")],

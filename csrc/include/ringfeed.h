@@ -122,7 +122,7 @@ typedef struct rf_options {
     uint32_t redeliver;  /* rows of a dead taker: 1 become READY again, 0 are dropped and counted */
     uint32_t huge_pages; /* lay regions out on 2 MiB pages and ask for them */
     int32_t numa_node;   /* bind the memory to this node; -1 for none */
-    uint64_t note;       /* a number of the creator's own that others can read */
+    uint64_t user_data;  /* a number of the creator's own that others can read */
     uint64_t answers; /* 0 for a ring; else make a pool of reply cells (replies.h) for the ring with
                          this inode: the last field holds the text of errors */
     uint32_t
@@ -224,7 +224,7 @@ RF_API uint32_t rf_ring_max_deliveries(const rf_ring *ring); /* rf_options.max_d
 RF_API uint32_t rf_participant_pid(const rf_ring *ring, uint32_t participant);
 /* Of a reply pool: the inode of its ring; 0 of a ring. */
 RF_API uint64_t rf_ring_answers(const rf_ring *ring);
-RF_API uint64_t rf_ring_note(const rf_ring *ring); /* rf_options.note */
+RF_API uint64_t rf_ring_user_data(const rf_ring *ring); /* rf_options.user_data */
 /* The inode of the handle's own segment. */
 RF_API uint64_t rf_ring_inode(const rf_ring *ring);
 RF_API uint64_t rf_ring_device(const rf_ring *ring);

@@ -258,7 +258,7 @@ typedef struct rf_header {
     uint64_t creator_pid;
     uint32_t redeliver;
     uint32_t max_deliveries; /* 0: no limit */
-    uint64_t note;           /* of the creator's, for whoever attaches */
+    uint64_t user_data;      /* of the creator's, for whoever attaches */
     uint64_t answers; /* 0; or the inode of the ring for which this is a pool of reply cells */
     rf_witness owner; /* the second witness of the owner's lock (owner.c) */
     uint64_t inode;   /* the segment's own: in a copy of the file all marks are of nobody */

@@ -145,7 +145,7 @@ static void write_header(rf_ring *ring, const rf_options *options)
     header->creator_pid = (uint64_t)getpid();
     header->redeliver = options->redeliver;
     header->max_deliveries = options->max_deliveries;
-    header->note = options->note;
+    header->user_data = options->user_data;
     header->answers = options->answers;
     header->producers = options->producers;
     header->inode = ring->inode;
@@ -335,9 +335,9 @@ int rf_ring_is_mirrored(const rf_ring *ring)
     return !ring->is_padded;
 }
 
-uint64_t rf_ring_note(const rf_ring *ring)
+uint64_t rf_ring_user_data(const rf_ring *ring)
 {
-    return ring->header->note;
+    return ring->header->user_data;
 }
 
 uint64_t rf_ring_answers(const rf_ring *ring)

@@ -59,7 +59,7 @@ cdef extern from "ringfeed.h" nogil:
         uint32_t redeliver
         uint32_t huge_pages
         int32_t numa_node
-        uint64_t note
+        uint64_t user_data
         uint64_t answers
         uint32_t producers
         uint32_t max_deliveries
@@ -145,7 +145,7 @@ cdef extern from "ringfeed.h" nogil:
     int rf_ring_is_mirrored(const rf_ring *ring)
     uint32_t rf_ring_max_deliveries(const rf_ring *ring)
     uint32_t rf_participant_pid(const rf_ring *ring, uint32_t participant)
-    uint64_t rf_ring_note(const rf_ring *ring)
+    uint64_t rf_ring_user_data(const rf_ring *ring)
     uint64_t rf_ring_answers(const rf_ring *ring)
     uint64_t rf_ring_inode(const rf_ring *ring)
     uint64_t rf_ring_device(const rf_ring *ring)

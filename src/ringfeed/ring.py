@@ -348,7 +348,7 @@ class Ring(_core.RingBase):
         ring._group = group
         if descriptor is None or not ring._attach(name, descriptor):
             return None
-        levels = range(1, min(ring._note(), MAX_PRIORITIES))
+        levels = range(1, min(ring._user_data(), MAX_PRIORITIES))
         ring._lower = tuple(cls._attach_by_name(_level_name(name, level), 0.0, group) for level in levels)
         return ring
 

@@ -22,7 +22,7 @@ cdef class RingBase:
     # -- opening -----------------------------------------------------------------------------------
 
     def _create(self, name, int fd, spec, slots, participants, redeliver, huge_pages, numa_node, producers=0, max_deliveries=0,
-                answers=0, note=0):
+                answers=0, user_data=0):
         """Make a ring of the empty object `fd` and take the descriptor over."""
         cdef rf_options options
         cdef rf_geometry *geometry = <rf_geometry *>calloc(1, sizeof(rf_geometry))
@@ -37,7 +37,7 @@ cdef class RingBase:
             options.participants = participants
             options.redeliver = redeliver
             options.answers = answers
-            options.note = note
+            options.user_data = user_data
             options.producers = producers
             options.max_deliveries = max_deliveries
             options.huge_pages = huge_pages
@@ -650,8 +650,8 @@ cdef class RingBase:
     def _answers(self):
         return rf_ring_answers(self.opened())
 
-    def _note(self):
-        return rf_ring_note(self.opened())
+    def _user_data(self):
+        return rf_ring_user_data(self.opened())
 
     def _numa_errno(self):
         return rf_ring_numa_errno(self.opened())

@@ -39,14 +39,14 @@ class PoolSettings:
     rejects: bool = False
 
     @property
-    def note(self) -> int:
+    def user_data(self) -> int:
         """The 64 bits in which they travel with the pool."""
         return self.bare | self.rejects << 1 | self.max_queue_size << 32
 
     @classmethod
-    def of(cls, note: int) -> PoolSettings:
+    def of(cls, user_data: int) -> PoolSettings:
         """Read them."""
-        return cls(bool(note & 1), note >> 32, bool(note & 2))
+        return cls(bool(user_data & 1), user_data >> 32, bool(user_data & 2))
 
 
 class ReplyPool(_core.PoolBase):
@@ -191,7 +191,7 @@ class ReplyPool(_core.PoolBase):
         try:
             segment.share(descriptor, ring.group, name)
             options = (spec, cells, participants, ring.redelivers, False, None)
-            made._create(name, descriptor, *options, answers=ring._inode(), note=settings.note)
+            made._create(name, descriptor, *options, answers=ring._inode(), user_data=settings.user_data)
             if segment.is_condemned(name, made.descriptor):
                 made.close()
                 return None
@@ -205,7 +205,7 @@ class ReplyPool(_core.PoolBase):
         pool = cls.__new__(cls)
         pool._ring = ring
         fields = list(cells.spec.values())[:-1]
-        pool.settings = PoolSettings.of(cells._note())
+        pool.settings = PoolSettings.of(cells._user_data())
         pool._open(cells, pool.settings.bare)
         pool.outputs = RecordSpec.of(fields)
         return pool
