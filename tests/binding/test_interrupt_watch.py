@@ -1,4 +1,4 @@
-"""`InterruptWatch` counts Ctrl-C beside the program's own handler, and leaves no trace."""
+"""`InterruptWatch` counts Ctrl-C beside the program's own handler, and restores that handler."""
 
 import os
 import signal
@@ -40,7 +40,7 @@ def test_each_watch_counts_from_its_own_beginning():
 
 
 def test_after_the_last_watch_everything_is_as_before():
-    """In a process of its own: here, a feed that another test dropped in the middle of a wait may still watch."""
+    """Runs in a fresh process: in this one, a feed that another test dropped during a wait may still watch."""
     status, _, errors = run_program(
         """
         import ctypes, signal
@@ -70,8 +70,8 @@ def test_a_handler_that_the_program_sets_meanwhile_stays():
     watch = InterruptWatch()
     signal.signal(signal.SIGINT, lambda *_: caught.append("new"))
     interrupt()
-    assert (caught, watch.seen) == (["new"], 0)  # it has taken the watch's place
-    other = InterruptWatch()  # which the next one takes again
+    assert (caught, watch.seen) == (["new"], 0)  # it has replaced the watch's handler
+    other = InterruptWatch()  # the next watch installs its handler again
     interrupt()
     assert (caught, watch.seen, other.seen) == (["new"] * 2, 1, 1)
     del watch, other
@@ -94,7 +94,7 @@ def test_a_ctrl_c_that_ends_the_process_or_is_ignored_does_so_still(handler, sta
 
 
 def test_a_handler_that_calls_the_watch_is_not_called_by_it():
-    """Another library may have put its own in front, which goes on to ours: a circle, if ours went on to it."""
+    """Another library's handler may call ours; if ours then called that one, the two would recurse without end."""
     status, _, errors = run_program(
         """
         import faulthandler, signal, tempfile

@@ -1,4 +1,4 @@
-"""The stubs of the extension: they name what it has, no more and no less."""
+"""The stub file of the extension names exactly the extension's public members."""
 
 import ast
 import inspect
@@ -11,7 +11,7 @@ from ringfeed import _core
 
 STUBS = ast.parse(Path(_core.__file__).with_name("_core.pyi").read_text())
 CLASSES = {node.name: node for node in STUBS.body if isinstance(node, ast.ClassDef)}
-# What every class has; Cython adds __delitem__ to one that has __setitem__.
+# Members of every class. Cython adds __delitem__ to each class that has __setitem__.
 EVERYWHERE = {*dir(object), "__delitem__", "__module__", "__pyx_vtable__"}
 
 
@@ -49,7 +49,7 @@ def test_the_module_has_the_public_names_that_its_stub_has():
 def test_everything_public_has_a_docstring(name):
     assert inspect.getdoc(getattr(ringfeed, name))
     for member, value in inspect.getmembers(getattr(ringfeed, name)):
-        if member in ("name", "ring"):  # plain attributes, which can have none
+        if member in ("name", "ring"):  # plain attributes cannot have a docstring
             continue
         if not member.startswith("_") and (callable(value) or inspect.isdatadescriptor(value)):
             assert inspect.getdoc(value), f"{name}.{member} has no docstring"

@@ -1,4 +1,4 @@
-"""What `ringfeed doctor` says of systemd's RemoveIPC; the files here are written by the tests."""
+"""The warning of `ringfeed doctor` about systemd's RemoveIPC. The tests write the configuration files."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from ringfeed.cli.remove_ipc import find_remove_ipc
 
 @pytest.fixture
 def machine(tmp_path):
-    """A machine on which systemd-logind runs."""
+    """Fake files of a machine on which systemd-logind runs."""
     for folder in ("run/systemd/system", "run/systemd/seats"):
         (tmp_path / folder).mkdir(parents=True)
 

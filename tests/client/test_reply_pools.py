@@ -1,4 +1,4 @@
-"""`ringfeed.replies`: the pool of a ring, by name; and requests without any model."""
+"""`ringfeed.client.reply_pool`: the reply pool of a ring, by name, and requests without any model."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_pool_of_other_outputs_is_refused_while_an_engine_lives_and_replaced_a
 def test_what_an_earlier_ring_of_that_name_left_is_replaced(make_ring):
     ring = make_ring()
     old = make(ring)
-    segment_path(ring.name).unlink()  # as if its owner had been killed, and the ring made anew
+    segment_path(ring.name).unlink()  # as if the ring's owner was killed and the ring created again
     ring.close()
     with ringfeed.Ring.create(ring.name, {"x": ((512,), "int64")}) as anew:
         assert ReplyPool.join(anew) is None
@@ -89,7 +89,7 @@ def test_pools_are_listed_as_such_and_not_cleaned_while_their_ring_lives(ring, s
     assert f"{replies_name(ring)}: replies to requests" in capsys.readouterr().out
     assert [info.name for info in ringfeed.clean(f"{ring.name}*")] == []
     assert ReplyPool.join(ring) is not None
-    ring.close()  # the owner: nobody owns the two segments any more
+    ring.close()  # kills the owner: no process owns the two segments any more
     cleaned = {info.name for info in ringfeed.clean(f"{ring.name}*")}
     assert cleaned == {ring.name, replies_name(ring)}
 
@@ -130,7 +130,7 @@ def test_rows_that_nobody_waits_for_are_cut_out_of_a_batch(ring):
     runs = engine.hold(ring.take(8))
     assert [run.batch.tags.tolist() for run in runs] == [[1, 2], [4, 5]]
     assert engine.withdrawn == 2
-    assert ring.stats()["taken"] == 4  # the two others are free again
+    assert ring.stats()["taken"] == 4  # the two other slots are free again
 
 
 def test_requests_that_are_dropped_unanswered_are_asked_again(ring):

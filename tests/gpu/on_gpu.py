@@ -1,6 +1,6 @@
-"""What the GPU tests share: a look at whether there is one, and the ring's way with its driver.
+"""Helpers of the GPU tests: they find a GPU, or skip the test with a reason; and they inspect pinned rings.
 
-Everything here skips with a reason where no GPU is; tests/ring/test_page_locking.py shows what can be shown without.
+tests/ring/test_page_locking.py tests pinning without a GPU.
 """
 
 from __future__ import annotations
@@ -33,29 +33,29 @@ def cuda_driver() -> Any:
 
 
 def torch_on_gpu() -> ModuleType:
-    """Return PyTorch with a GPU, or skip."""
+    """Return PyTorch if it has a GPU; else skip."""
     cuda_driver()
     torch: ModuleType = pytest.importorskip("torch", reason="PyTorch is not installed")
     if not torch.cuda.is_available():
-        pytest.skip("this PyTorch uses no GPU; it may be the CPU build")
+        pytest.skip("this PyTorch has no GPU; it may be the CPU build")
     return torch
 
 
 def way_of(ring: ringfeed.Ring) -> int:
-    """Return how a pinned ring is registered: asking once more only counts up."""
+    """Return how a pinned ring is registered. Calling `pin` again only increments its counter."""
     way, _ = _core.pin_ring(ring, pinning.driver(), pinning.PORTABLE)
     _core.unpin_ring(ring)
     return way
 
 
 def fill(ring: ringfeed.Ring, first: int, count: int) -> None:
-    """Publish records that say their number all over."""
+    """Publish records whose every element is their number."""
     for number in range(first, first + count):
         with ring.claim(timeout=10.0) as slot:
             slot["x"][...] = number
 
 
 def expect_numbers(on_gpu: Any, first: int) -> None:
-    """Compare a tensor that was copied to the GPU with the numbers that `fill` wrote."""
+    """Check that a tensor on the GPU has the numbers that `fill` wrote."""
     rows = on_gpu.cpu().numpy().reshape(len(on_gpu), -1)
     assert (rows == np.arange(first, first + len(rows))[:, None]).all()

@@ -1,7 +1,7 @@
-"""What a real driver says to the ring's memory, with nothing but cuda-bindings.
+"""Registration of the ring's memory with a real driver, through cuda-bindings alone.
 
-Run with `-s` these tests also report: which way the driver took the mirrored mapping, and whether it copies
-from one registration into the next, which its documentation leaves open.
+With `-s` these tests also report how the driver accepted the mirrored mapping, and whether it copies across the border
+of two registrations, which its documentation leaves open.
 """
 
 import pytest
@@ -22,7 +22,7 @@ def cuda():
 
 
 def is_registered(cuda, address):
-    """Ask the driver, with its context current."""
+    """Call the driver while its context is current."""
     (status,) = cuda.cuCtxPushCurrent(cuda.CUcontext(pinning.driver().context))
     assert int(status) == 0
     status, _ = cuda.cuMemHostGetFlags(address)
@@ -58,7 +58,7 @@ def test_two_handles_of_one_process_register_the_same_pages(cuda, make_ring):
 
 
 def copy(cuda, source, size):
-    """Copy from an address to the GPU and back. Returns the driver's answer and the bytes."""
+    """Copy from an address to the GPU and back. Return the driver's status and the bytes."""
     cuda.cuCtxPushCurrent(cuda.CUcontext(pinning.driver().context))
     status, target = cuda.cuMemAlloc(size)
     assert int(status) == 0

@@ -1,4 +1,4 @@
-"""Datasets over pinned memory to TensorFlow's GPU: the right values, and every slot back."""
+"""Datasets over pinned memory copy the right values to TensorFlow's GPU and release every slot."""
 
 import numpy as np
 import pytest
@@ -18,15 +18,15 @@ def tf():
     tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
-        pytest.skip("this TensorFlow uses no GPU; it may lack CUDA's libraries")
-    for gpu in gpus:  # PyTorch's tests want some of it, too
+        pytest.skip("this TensorFlow has no GPU; it may lack CUDA's libraries")
+    for gpu in gpus:  # leaves memory for PyTorch's tests
         tf.config.experimental.set_memory_growth(gpu, True)
     return tf
 
 
 @pytest.fixture
 def feed(tf, make_ring):
-    """Return a function that makes a dataset over a pinned ring, into which a thread puts BATCHES x 4 records."""
+    """Return a function that makes a dataset over a pinned ring; a thread puts BATCHES x 4 records into the ring."""
     import ringfeed.tf
 
     ring = make_ring(FIELDS, slots=16, pin_memory=True)
@@ -50,7 +50,7 @@ def test_batches_of_a_pinned_ring_reach_the_gpu_unharmed_and_their_slots_come_ba
     for batch in dataset:
         with tf.device("/GPU:0"):
             on_gpu = tf.identity(batch)
-        del batch  # the copy may be under way; the producer waits for these slots
+        del batch  # the copy may still run; the producer waits for these slots
         rows = on_gpu.numpy().reshape(-1, 256 * 1024)
         assert (rows == rows[:, :1]).all(), "overwritten before it was copied"
         seen.append(rows[:, 0].copy())

@@ -1,7 +1,7 @@
 """Copies of ring memory to a GPU by PyTorch, and when a slot may be recycled.
 
-The pattern, which `Ring.pin` documents: copy with ``non_blocking=True``, record an event behind it, and
-release the batch when the event has come. The tests overwrite each slot at once when it is released.
+`Ring.pin` documents the pattern: copy with ``non_blocking=True``, record an event after the copy, and release the batch
+when the event has completed. The tests overwrite each slot as soon as it is released.
 """
 
 import ctypes
@@ -16,7 +16,7 @@ from support import states
 pytestmark = pytest.mark.gpu
 
 FIELDS = {"x": ((256, 1024), "float32")}  # 1 MiB
-SLEEP_CYCLES = 2**31  # of the GPU: about a second
+SLEEP_CYCLES = 2**31  # cycles of the GPU: about a second
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_a_run_over_the_ring_s_end_is_copied_whole(torch, pinned_ring):
     pinned_ring.take(6).release()
     fill(pinned_ring, 6, 6)
     copied = 6
-    while copied < 12:  # one batch, or two where runs end at the ring's end
+    while copied < 12:  # one batch, or two if runs stop at the ring's end
         with pinned_ring.take(8) as batch:
             expect_numbers(host_tensor(torch, batch).to("cuda", non_blocking=True), copied)
             copied += len(batch)
@@ -73,18 +73,18 @@ def test_slots_that_are_overwritten_as_soon_as_the_event_has_come_are_on_the_gpu
         copied = torch.cuda.current_stream().record_event()
         copied.synchronize()
         batch.release()
-        with pinned_ring.claim(rows=8) as slots:  # whatever is free, the slots of the batch among it
+        with pinned_ring.claim(rows=8) as slots:  # every free slot, including those of the released batch
             slots["x"][...] = -1
             slots.discard()
         expect_numbers(on_gpu, number)
-        while rows < 4:  # the batch ended at the ring's end
+        while rows < 4:  # the batch stopped at the ring's end
             with pinned_ring.take(4) as rest:
                 rows += len(rest)
 
 
 def test_a_copy_in_the_background_reads_the_slot_when_it_runs(torch, pinned_ring):
-    # Why the event is needed: the same without it. The copy waits behind a kernel that sleeps; the slot,
-    # which we still hold, is overwritten before it comes to run.
+    # Shows why the event is needed. The copy waits behind a sleeping kernel; the test overwrites the held slot before
+    # the copy runs.
     fill(pinned_ring, 1, 1)
     batch = pinned_ring.take(1)
     address = pinned_ring._region_address("x")
@@ -93,7 +93,7 @@ def test_a_copy_in_the_background_reads_the_slot_when_it_runs(torch, pinned_ring
         on_gpu = torch.zeros(1, 256, 1024, device="cuda")
         torch.cuda._sleep(SLEEP_CYCLES)
         on_gpu.copy_(host_tensor(torch, batch), non_blocking=True)
-        assert not stream.query(), "the copy was not in the background"
+        assert not stream.query(), "the copy did not run in the background"
     np.frombuffer((ctypes.c_float * (256 * 1024)).from_address(address), np.float32)[...] = 2
     stream.synchronize()
     expect_numbers(on_gpu, 2)

@@ -1,4 +1,4 @@
-"""What some of Keras's tests import from the `conftest` of its repository, which no wheel holds."""
+"""The names that some of Keras's tests import from the `conftest` of Keras's repository; no wheel contains it."""
 
 from typing import Any
 
@@ -6,5 +6,5 @@ import pytest
 
 
 def skip_if_backend(given_backend: str, reason: str) -> Any:
-    """Return the mark of a test that cannot run on one of Keras's backends; ours is TensorFlow."""
+    """Return the mark of a test that cannot run on one of Keras's backends. The backend here is TensorFlow."""
     return pytest.mark.skipif(given_backend == "tensorflow", reason=reason)

@@ -1,4 +1,4 @@
-"""Which of Keras's tests are known to fail, and why. A test that is listed here and passes fails the run."""
+"""The known failures among Keras's tests, with reasons. If a listed test passes, the run fails."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Known:
-    """Why a test fails, and in which ways of predicting: plain, memory, workers."""
+    """Why a test fails, and in which modes of prediction: plain, memory, workers."""
 
     reason: str
     ways: tuple[str, ...] = ("memory", "workers")

@@ -1,10 +1,10 @@
-"""Run Keras's own tests, as its wheel ships them, with every `Model.predict` sent through a `ringfeed.Predictor`.
+"""Run the tests in Keras's own wheel, with every `Model.predict` sent through a `ringfeed.Predictor`.
 
     python tests/keras_suite/run.py [--workers | --plain] [--smoke] [arguments of pytest]
 
-`--workers` lets a worker process hand over each row (see `through_ringfeed.py`); `--plain` leaves `Model.predict` as it
-is, to see what fails without RingFeed. `--smoke` takes one file of tests. Nothing of Keras is copied: the tests are
-found in the installed package.
+With `--workers` a worker process hands over each row (see `through_ringfeed.py`). With `--plain` `Model.predict` stays
+unchanged, which shows the failures without RingFeed. `--smoke` runs one file. Nothing of Keras is copied: the runner
+finds the tests in the installed package.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def keras_sources() -> Path:
 
 
 def files_with_tests(sources: Path) -> list[str]:
-    """Return the files of tests that call `predict`, and those of `trainers` as a whole."""
+    """Return the test files that call `predict`, and every test file of `trainers`."""
     files = [str(path) for path in sorted(sources.rglob("*_test.py")) if _is_of_use(path)]
     for name, package in NEEDS.items():
         if "::" not in name and importlib.util.find_spec(package) is None:
@@ -53,7 +53,7 @@ def main() -> int:
     options, rest = parser.parse_known_args()
 
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    os.environ.setdefault("SKIP_APPLICATIONS_TESTS", "1")  # Keras's own switch: they download weights of gigabytes
+    os.environ.setdefault("SKIP_APPLICATIONS_TESTS", "1")  # a switch of Keras: these tests download gigabytes
     import pytest
 
     sources = keras_sources()

@@ -1,6 +1,6 @@
-"""A pytest plugin: `keras.Model.predict` goes through a `ringfeed.Predictor`; what is known to fail must fail.
+"""A pytest plugin that sends `keras.Model.predict` through a `ringfeed.Predictor`; known failures must fail.
 
-It may not change what is run otherwise: Keras's tests, its `fit` and its `evaluate` stay as they are.
+It may change nothing else: Keras's tests, `fit` and `evaluate` stay as they are.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _gone: list[str] = []
 
 
 def rows_of(x: Any) -> list[Any] | None:
-    """Return the rows of arrays, each nested as the arrays are; None where `x` is no nest of dense arrays."""
+    """Return the rows of arrays, each nested like the arrays; None if `x` is not a nest of dense arrays."""
     if not holds_arrays(x):
         return None
     leaves = tf.nest.flatten(x)
@@ -39,19 +39,19 @@ def rows_of(x: Any) -> list[Any] | None:
 
 
 def predict_in_memory(model: Any, x: Any, *arguments: Any, **options: Any) -> Any:
-    """Predict as a user of Predictor without `preprocess` does."""
+    """Predict like a user of Predictor without `preprocess`."""
     _calls["without workers"] += 1
     with ringfeed.Predictor(model) as predictor:
         return predictor.predict(x, *arguments, **options)
 
 
 def predict_with_workers(model: Any, x: Any, *arguments: Any, **options: Any) -> Any:
-    """Predict with one row an item, through a worker; what has no rows goes the other way."""
+    """Predict through a worker, with one row per item; inputs without rows go through `predict_in_memory`."""
     items = rows_of(x)
     if not items:
         return predict_in_memory(model, x, *arguments, **options)
     _calls["with workers"] += 1
-    # The identity, by value: a function of this module's name would have the worker import TensorFlow.
+    # The identity, pickled by value: a function of this module would make the worker import TensorFlow.
     with ringfeed.Predictor(model, lambda row: row, workers=1) as predictor:
         return predictor.predict(items, *arguments, **options)
 
@@ -68,14 +68,14 @@ def _predict(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(trainer, "predict", predict_with_workers if way == "workers" else predict_in_memory)
 
 
-# ---- Which tests are run -----------------------------------------------------------------------------
+# ---- Which tests run ---------------------------------------------------------------------------------
 
 
 @cache
 def _predicting(path: Path) -> tuple[str, ...]:
-    """Return the names of the functions of a file that call `predict`, themselves or through one another.
+    """Return the names of the functions of a file that call `predict`, directly or through each other.
 
-    Which function a name stands for is not looked up: two of one name count as one, so that no test is missed.
+    The search goes by name alone: two functions of one name count as one, so that no test is missed.
     """
     called: dict[str, set[str]] = {}
     for node in ast.walk(ast.parse(path.read_text())):
@@ -93,7 +93,7 @@ def _names_called(function: ast.AST) -> set[str]:
 
 
 def _is_wanted(item: pytest.Item) -> bool:
-    """Tell whether a test calls `predict`; absl puts the case of a parametrised one behind its name."""
+    """Tell whether a test calls `predict`; absl appends the case of a parametrised test to its name."""
     return "trainers" in item.path.parts or item.name.startswith(_predicting(item.path))
 
 
@@ -102,7 +102,7 @@ def _source(path: Path) -> str:
 
 
 def _key_of(item: pytest.Item) -> str:
-    """Return what a test is called in the table of failures: its file below keras/src, class and name."""
+    """Return a test's name in the table of failures: its file below keras/src, its class and its name."""
     return "::".join([_source(item.path), item.parent.name if item.parent else "", item.name])
 
 

@@ -1,4 +1,4 @@
-"""How much memory is left, as the kernel's files say it; the files here are written by the tests, but for the first."""
+"""The available memory according to the kernel's files. Except in the first test, the tests write these files."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ GIB = 2**30
 
 
 class Machine:
-    """A /proc and control groups as files."""
+    """A fake /proc and control group hierarchy."""
 
     def __init__(self, folder):
         self.proc = folder / "proc"

@@ -1,4 +1,4 @@
-"""Huge pages, locked memory, NUMA nodes: granted where the machine does, refused in words where not."""
+"""Huge pages, locked memory and NUMA nodes: the machine grants the option, or a warning says why not."""
 
 import gc
 import warnings
@@ -25,7 +25,7 @@ def test_a_memory_option_is_granted_or_refused_in_words(make_ring, option):
         assert issubclass(warning.category, ringfeed.MemoryOptionWarning)
         assert str(warning.message) == f"ring {ring.name!r}: {name}: {answer}"
         assert answer.startswith("refused (")
-        assert warning.filename.endswith("conftest.py")  # where create was called
+        assert warning.filename.endswith("conftest.py")  # the line that called `create`
     ring.put(record(1))
     assert take_all(ring) == [1]
 

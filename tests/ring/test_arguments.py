@@ -1,4 +1,4 @@
-"""Bad arguments: each is refused by an error that names the object, the fact and the mend, and changes nothing."""
+"""Bad arguments are refused and change nothing. The error names the object, the fact and the remedy."""
 
 import math
 import os
@@ -11,7 +11,7 @@ from support import record, states
 
 
 class Hostile:
-    """Answers every question with an error."""
+    """An object whose every method raises."""
 
     def __index__(self):
         raise RuntimeError("hostile")
@@ -20,7 +20,7 @@ class Hostile:
 
 
 def refused(ring, error, message, call, *arguments, **options):
-    """Check that a call is refused and that the ring is as it was."""
+    """Check that the call is refused and that the ring is unchanged."""
     before = states(ring)
     with pytest.raises(error, match=message) as raised:
         call(*arguments, **options)

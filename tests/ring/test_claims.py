@@ -1,4 +1,4 @@
-"""Claiming and publishing: in place, out of order, several rows at a time, tags, and what is discarded."""
+"""Claiming and publishing: in place, out of order, several rows at a time, with tags; discarding a claim."""
 
 import sys
 import threading
@@ -149,7 +149,7 @@ def test_several_rows_are_claimed_as_many_as_lie_free_in_a_row(ring):
     between = [ring.claim() for _ in range(3)]
     between[0].discard()
     between[2].discard()
-    with ring.claim(rows=8) as slots:  # from the third slot on, over the end, up to the held second
+    with ring.claim(rows=8) as slots:  # from the third slot on, up to the held second slot
         assert len(slots) == 6
     between[1].discard()
 
@@ -289,7 +289,7 @@ def test_a_claim_and_a_batch_are_mappings_of_their_fields(make_ring):
 
 @pytest.mark.parametrize("rows", [1, 3])
 def test_a_claim_and_a_batch_know_their_rows_and_their_items(make_ring, rows):
-    """`len` counts rows while iterating gives names; these two say which is meant."""
+    """`len` counts rows, but iterating yields names; two explicit attributes tell them apart."""
     ring = make_ring({"x": ((), "int64"), "y": ((2,), "float32")})
     with ring.claim(rows) as slots:
         assert slots.rows == len(slots) == rows

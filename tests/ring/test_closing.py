@@ -1,4 +1,4 @@
-"""Closing a ring gives its entry and its memory back at once, or with the last view."""
+"""Closing a ring frees its participant entry and its memory: at once, or when the last view is gone."""
 
 import gc
 import os
@@ -146,7 +146,7 @@ def test_a_thread_that_waits_is_told_and_the_memory_goes_when_it_is_out(ring_nam
 
 def test_no_feed_is_made_of_a_closed_ring(ring):
     ring.close()
-    for _ in range(100):  # each gave the memory back once more
+    for _ in range(100):  # each attempt must not free the memory once more
         with pytest.raises(ringfeed.RingClosed):
             _core.NativeFeed(ring, 1, 1, 0, False, 0, 0.0, None, 0.0)
 

@@ -1,4 +1,4 @@
-"""Rings by name: created, attached, closed and removed; and what they say of themselves."""
+"""Rings by name: create, attach, close and unlink; the ring's attributes and its `repr`."""
 
 import copy
 import gc
@@ -118,7 +118,7 @@ def test_waiting_for_a_ring_leaves_no_descriptor_open(ring_name):
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(ringfeed.RingClosed):
         ringfeed.Ring.attach(ring_name, timeout=0.1)
-    assert len(os.listdir("/proc/self/fd")) <= before + 1  # which the last handle on the segment closes
+    assert len(os.listdir("/proc/self/fd")) <= before + 1  # the last handle on the segment closes this descriptor
     ring.unlink()
     other.close()
 
@@ -162,7 +162,7 @@ def test_a_name_can_be_used_again_when_the_owner_only_closed(ring_name):
     old = ringfeed.Ring.create(ring_name, FIELDS)
     old.close()
     with ringfeed.Ring.create(ring_name, FIELDS) as new:
-        old.unlink()  # its own segment, which has no name any more: not the new one
+        old.unlink()  # removes nothing: its own segment has no name any more, and the new one is not its own
         assert ring_name in segments()
         ringfeed.Ring.attach(ring_name).close()
         new.put(record(1))

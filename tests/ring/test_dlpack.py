@@ -1,4 +1,4 @@
-"""DLPack: NumPy, TensorFlow, PyTorch and JAX read the ring's own memory, and keep it while they do."""
+"""DLPack: NumPy, TensorFlow, PyTorch and JAX read the ring's own memory, and hold its slots meanwhile."""
 
 import gc
 import sys
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("quick_collection")
 
 
 def load(name):
-    """Import a library once; `gc.collect` need not look through all of it each time."""
+    """Import a library once, and exclude its objects from later garbage collections."""
     loaded = name in sys.modules
     module = pytest.importorskip(name)
     if not loaded:
@@ -28,9 +28,9 @@ def pointer(array):
 
 
 class NumPy:
-    """How a library takes a view in, and what is to be known of its tensor."""
+    """How a library imports a view, and how the tests inspect its tensor."""
 
-    no_dtypes = ("bfloat16",)  # NumPy's own DLPack has no word for it
+    no_dtypes = ("bfloat16",)  # NumPy's own DLPack has no code for this dtype
 
     def __init__(self):
         self.library = np
@@ -67,7 +67,7 @@ class Torch(NumPy):
 
 
 class Jax(NumPy):
-    no_dtypes = ("int64", "uint64", "float64")  # JAX makes 32 bits of them, unless told otherwise
+    no_dtypes = ("int64", "uint64", "float64")  # JAX converts these to 32 bits by default
 
     def __init__(self):
         self.library = load("jax")
@@ -96,7 +96,7 @@ class TensorFlow(NumPy):
         return self.library.experimental.dlpack.from_dlpack(view.__dlpack__())
 
     def address(self, tensor):
-        if tensor.dtype == "bfloat16":  # which no buffer can have
+        if tensor.dtype == "bfloat16":  # the buffer protocol has no code for this dtype
             tensor = self.library.bitcast(tensor, "int16")
         return pointer(np.asarray(memoryview(tensor)))
 
@@ -110,7 +110,7 @@ in_each_library = pytest.mark.parametrize("library", LIBRARIES, ids=lambda libra
 
 @pytest.fixture
 def filled(make_ring):
-    """Return a ring of 4 slots and the batch of its 4 records, dense float32 of 64 bytes and more."""
+    """Return a ring of 4 slots and a batch of its 4 records: unpadded float32 samples of at least 64 bytes."""
     ring = make_ring({"x": ((32, 32), "float32")}, slots=4)
     for n in range(4):
         ring.put({"x": np.full((32, 32), n, np.float32)})
@@ -163,7 +163,7 @@ def test_the_slots_come_back_when_a_library_lets_go_on_another_thread(filled, li
 def test_a_library_sees_every_dtype_that_it_knows(make_ring, library, dtype):
     library = library()
     if dtype in library.no_dtypes:
-        pytest.skip("the library has no such dtype, or not by itself")
+        pytest.skip("the library cannot import this dtype")
     ring = make_ring({"x": ((64,), dtype)}, slots=1)
     sample = (np.arange(64) % 2).astype(as_dtype(dtype))
     ring.put({"x": sample})
@@ -197,7 +197,7 @@ def test_what_a_library_writes_into_a_claim_is_what_is_taken(make_ring, library)
     with ring.claim() as slot:
         tensor = library().take(slot)
         if library is NumPy and not tensor.flags.writeable:
-            pytest.skip("NumPy before 2.1 takes every tensor as read-only")
+            pytest.skip("NumPy before 2.1 imports every tensor as read-only")
         tensor[:] = 5
         del tensor
     with ring.take(max_rows=1) as batch:

@@ -1,4 +1,4 @@
-"""DLPack: copies by the producer, and what a claim's views say once the claim has ended."""
+"""DLPack: copies that the exporter makes, and the views of a claim that has ended."""
 
 import ctypes
 import gc
@@ -33,14 +33,14 @@ class _Head(ctypes.Structure):
 
 
 def flags(capsule):
-    """Return the flags of a capsule that nobody took over."""
+    """Return the flags of a capsule that no consumer has taken over."""
     pointer_of = ctypes.pythonapi.PyCapsule_GetPointer
     pointer_of.restype, pointer_of.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
     return _Head.from_address(pointer_of(capsule, b"dltensor_versioned")).flags
 
 
 class Capsule:
-    """A capsule that was made before, for a library that takes objects with ``__dlpack__``."""
+    """Wraps an existing capsule for a library that expects an object with ``__dlpack__``."""
 
     def __init__(self, capsule):
         self.capsule = capsule
@@ -53,12 +53,12 @@ class Capsule:
 
 
 def from_dlpack_copying(name):
-    """Return a library's `from_dlpack`, where it can ask for a copy."""
+    """Return a library's `from_dlpack`; skip the test if it cannot request a copy."""
     library = pytest.importorskip(name)
     try:
         library.from_dlpack(np.zeros(1), copy=True)
     except TypeError:
-        pytest.skip("this version cannot ask for a copy")
+        pytest.skip("this version cannot request a copy")
     return lambda view: library.from_dlpack(view, copy=True)
 
 
@@ -200,7 +200,7 @@ def test_numpy_cannot_write_through_a_view_of_what_is_published(ring):
     try:
         array = np.from_dlpack(view)
     except BufferError:
-        pytest.skip("this NumPy speaks no DLPack 1.0, and was refused")
+        pytest.skip("this NumPy does not support DLPack 1.0, and the export was refused")
     assert not array.flags.writeable
     assert (array == 1).all()
     del array, view

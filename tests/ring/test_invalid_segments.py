@@ -1,4 +1,4 @@
-"""What is no ring, or no ring of ours: refused in words, or replaced when nobody owns it."""
+"""Segments that are no valid ring: attaching refuses them; creating replaces them if no process owns them."""
 
 import pytest
 

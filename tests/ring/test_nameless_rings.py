@@ -1,4 +1,4 @@
-"""Rings without a name: memory that stands in no file system, opened by its descriptor."""
+"""Rings without a name: anonymous memory that other processes open by its descriptor."""
 
 import copy
 import gc
@@ -124,11 +124,11 @@ def test_arguments_are_checked_as_for_a_named_ring(options, error, message):
 
 def test_a_nameless_ring_takes_no_space_of_shared_memory():
     if not os.path.ismount(SHARED_MEMORY):
-        pytest.skip("/dev/shm is no file system of its own")
+        pytest.skip("/dev/shm is not a separate file system")
     before = memory_in_shm()
     with ringfeed.Ring.create_nameless({"x": ((1 << 20,), "uint8")}, slots=64) as ring:
         assert ring.segment_bytes > 64 << 20
-        assert before - memory_in_shm() < 32 << 20, "others may use some meanwhile"
+        assert before - memory_in_shm() < 32 << 20, "other processes may allocate some meanwhile"
 
 
 @pytest.mark.parametrize("sample", [1 << 36, 1 << 40, 1 << 50])

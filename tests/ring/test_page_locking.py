@@ -1,9 +1,8 @@
-"""Pinned memory, on machines without a GPU, as CI's are.
+"""Pinned (page-locked) memory, on machines without a GPU.
 
-Two things stand in for the hardware. Without a driver the real cuda-bindings say why they do nothing.
-For everything else a libcuda.so.1 of our own (fake_libcuda.c) stands in front of the driver's: the real
-cuda-bindings load it, and it notes what it is asked for. That a real driver grants these requests is
-tests/gpu's matter.
+Some tests run without a driver: the real cuda-bindings then report why pinning is unavailable. The others put a fake
+libcuda.so.1 (fake_libcuda.c) ahead of the driver's: the real cuda-bindings load it, and it logs each call. tests/gpu
+shows that a real driver grants these requests.
 """
 
 import ctypes
@@ -61,7 +60,7 @@ def test_without_a_driver_the_option_warns_in_words_and_the_ring_works(make_ring
     answer = ring.memory["pin_memory"]
     assert answer.startswith("refused (libcuda.so.1, the NVIDIA driver, is not on this machine): Install the driver;")
     assert str(warning.message) == f"ring {ring.name!r}: pin_memory: {answer}"
-    assert warning.filename.endswith("conftest.py")  # where create was called
+    assert warning.filename.endswith("conftest.py")  # the line that called `create`
     assert not ring.pinned
     ring.put(record(1))
     assert take_all(ring) == [1]
@@ -104,14 +103,14 @@ def test_without_cuda_bindings_it_says_what_to_install(ring, monkeypatch):
     assert ring.memory["pin_memory"] == "refused (cuda-bindings is not installed): pip install 'ringfeed[gpu]'."
 
 
-# ---- With a driver of our own ------------------------------------------------------------------------
+# ---- With a fake driver ------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def fake_driver(tmp_path_factory):
     compiler = which(os.environ.get("CC", "cc")) or which("gcc")
     if compiler is None:
-        pytest.skip("no C compiler to make the driver's stand-in with")
+        pytest.skip("no C compiler to build the fake driver")
     folder = tmp_path_factory.mktemp("driver")
     source = Path(__file__).with_name("fake_libcuda.c")
     options = ["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1"]
@@ -121,7 +120,7 @@ def fake_driver(tmp_path_factory):
 
 @pytest.fixture
 def run(fake_driver, tmp_path):
-    """Return a function that runs a program with the stand-in: what it printed, and what the driver was asked for."""
+    """Return a function that runs a program with the fake driver, and returns its output and the driver's log."""
 
     def run_with_driver(source, **answers):
         log = tmp_path / "calls"
@@ -141,7 +140,7 @@ def from_json(said):
 
 
 def asked(calls, verb):
-    """Return the numbers of each call of that name: arguments, then the answer."""
+    """Return the numbers of each call of that name: its arguments, then its result."""
     return [[int(word) for word in words if word != "->"] for name, *words in calls if name == verb]
 
 
@@ -236,7 +235,7 @@ def test_at_the_interpreter_s_end_nothing_is_unmapped_before_it_is_unregistered(
     print("end")
     """
     )
-    # The stand-in would have crashed the process where the memory was gone; what is left goes with the process.
+    # The fake driver crashes the process if the memory is already unmapped. The kernel frees the rest at exit.
     registered = {call[0] for call in asked(done.calls, "register")}
     assert {call[0] for call in asked(done.calls, "unregister")} <= registered
     assert done.said == "end\n"
@@ -264,7 +263,7 @@ WORKS_ON = """
     ],
 )
 def test_a_registration_that_is_refused_is_told_in_words_and_undone(run, number, words):
-    # The first field is granted; the second is not, neither whole nor by its first half.
+    # The driver registers the first field. It refuses the second one, both the whole and its first half.
     done = run(CREATE + WORKS_ON + TELL + END, register=f"0,{number},{number}")
     assert done.told["pinned"] is False
     answer = done.told["memory"]["pin_memory"]
@@ -284,7 +283,7 @@ def test_where_pages_are_not_registered_twice_at_once_each_mapping_is_by_itself(
     assert asked(done.calls, "register")[:3] == [[x, 2 * half, 1, 712], [x, half, 1, 0], [x + half, half, 1, 0]]
     ((source, size, answer),) = asked(done.calls, "copy")
     assert answer == 0
-    assert source < x + half < source + size  # it tried a copy from one to the other
+    assert source < x + half < source + size  # RingFeed tested a copy that crosses from one registration to the next
     assert [call[0] for call in asked(done.calls, "unregister")] == [x + half, x, y]
 
 

@@ -1,11 +1,11 @@
-"""What a record may be: names, shapes and dtypes."""
+"""`RecordSpec`: the field names, shapes and dtypes that a record may have."""
 
 import math
 
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringfeed import Field, RecordSpec
@@ -133,6 +133,7 @@ def test_messages_show_only_the_beginning_of_what_is_huge():
     assert len(str(error.value)) < 300
 
 
+@settings(deadline=None)
 @given(shape=st.lists(st.integers(1, 50), max_size=4), dtype=st.sampled_from(DTYPES))
 def test_the_stride_is_the_samples_bytes_rounded_up_to_64(shape, dtype):
     field = RecordSpec({"x": (tuple(shape), dtype)})["x"]

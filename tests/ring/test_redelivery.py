@@ -1,4 +1,4 @@
-"""A batch over which its taker raises is there again, as a message that nobody acknowledged; poison is set aside."""
+"""Redelivery: a batch whose taker raises becomes ready again; records that fail repeatedly become dead letters."""
 
 import asyncio
 import logging

@@ -1,8 +1,8 @@
-"""The ring against a model of it: random sequences of everything that one process can do.
+"""Random sequences of operations on a ring, compared with a model of the ring (Hypothesis, stateful).
 
-Two handles produce and take, so that there are two producers. The model is lists and dictionaries:
-what was published by whom, who holds which rows, and which views are alive. After every step the
-ring's own count of its slots must be the model's, and everything that is held must read as it did.
+Two handles of one process produce and take. The model is lists and dictionaries: the records that each producer
+published, the rows that each claim or batch holds, and the views that are alive. After every step the ring's slot
+counts equal the model's, and the data of every held row is unchanged.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Claimed:
     producer: int
     rows: int
     numbers: list[int]
-    since: int  # so many records had its producer published when it was claimed
+    since: int  # how many records its producer had published when it was claimed
     published: int = 0
     ended: bool = False
     views: list[np.ndarray] = field(default_factory=list)
@@ -61,7 +61,7 @@ class RingMachine(RuleBasedStateMachine):
         self.handles = [ring, ringfeed.Ring.attach(ring.name)]
         self.slots = slots
         self.next_number = 1
-        # Of each producer, in its order: number, how-manieth it was, how many were published when it was claimed.
+        # For each producer, in its order: the number, its position, and how many were published when it was claimed.
         self.waiting: tuple[list[tuple[int, int, int]], ...] = ([], [])
         self.published = [0, 0]
         self.all_claims: list[Claimed] = []
@@ -74,7 +74,7 @@ class RingMachine(RuleBasedStateMachine):
                 handle.close()
             self.handles[0].unlink()
 
-    # -- what the model says -----------------------------------------------------------------------
+    # -- the model's slot counts --------------------------------------------------------------------
 
     def expected_states(self):
         """Return how many slots the model has in each state."""
@@ -124,7 +124,7 @@ class RingMachine(RuleBasedStateMachine):
     @rule(held=consumes(claims), share=st.floats(0, 1))
     def publish(self, held, share):
         held.published = round(share * held.rows)
-        # What is derived from the claim's array has the record published as a copy: see test_view_lifetimes.py.
+        # A view derived from the claim's array makes publishing copy the record: see test_claim_views.py.
         held.views[:] = [view for view in held.views if isinstance(view, memoryview) or view is held.claim["x"]]
         held.claim.publish(rows=held.published)
         held.ended = True
@@ -171,7 +171,7 @@ class RingMachine(RuleBasedStateMachine):
             return multiple()
         assert 1 <= len(batch) <= max_rows
         numbers = batch.tags.tolist()
-        for number in numbers:  # what its producer had published before it was claimed is gone
+        for number in numbers:  # every record that its producer published before this claim has been taken
             ((of, record),) = [(of, record) for of in self.waiting for record in of if record[0] == number]
             assert all(place > record[2] for _, place, _ in of)
             of.remove(record)

@@ -1,4 +1,4 @@
-"""Threads that share a handle do not tear batches apart: claims that overlap lie in a row; others keep their order."""
+"""Threads that share a handle: overlapping claims form contiguous batches; other claims keep their order."""
 
 import itertools
 import threading
@@ -19,7 +19,7 @@ def large(make_ring):
 
 
 def publish_together(claims):
-    """Publish each in a thread of its own, as it happens."""
+    """Publish each claim in a thread of its own, in no fixed order."""
     start = threading.Barrier(len(claims))
 
     def publish(claim):
@@ -51,7 +51,7 @@ def test_one_thread_may_publish_its_claims_in_any_order(ring, order):
 
 
 def test_threads_that_claim_work_and_publish_leave_few_batches(large):
-    """A record is out of its place only where a claim was late: 96 records are a few batches, and not 96."""
+    """A late claim alone breaks a contiguous run: 96 records arrive in a few batches, not in 96."""
 
     def produce(_):
         for _ in range(12):
@@ -86,7 +86,7 @@ def test_puts_that_copy_without_the_gil_leave_few_batches(make_ring):
 
 
 def test_what_a_thread_publishes_behind_what_another_told_it_of_is_taken_behind_it(large):
-    """A hand-over between threads is an order that users see: a number that was published is passed on."""
+    """A hand-over between threads is an order that users observe: a thread passes on the number it published."""
     told = [threading.Event() for _ in range(40)]
 
     def relay(start):
@@ -96,7 +96,7 @@ def test_what_a_thread_publishes_behind_what_another_told_it_of_is_taken_behind_
             large.put(record(step))
             told[step].set()
 
-    late = [large.claim() for _ in range(3)]  # overlap all of it
+    late = [large.claim() for _ in range(3)]  # overlaps every other claim
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(relay, [0, 1]))
     for claim in late:

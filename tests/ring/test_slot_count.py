@@ -1,4 +1,4 @@
-"""How many slots a ring really has: no more than whole pages are worth, and a batch is in one piece all the same."""
+"""How many slots a ring gets: rounding up to whole pages when that is cheap, and batches that stay contiguous."""
 
 import os
 
@@ -44,7 +44,7 @@ def test_batches_of_a_padded_ring_are_in_one_piece_and_right_lap_after_lap():
                         assert number == taken
                         assert (image == number % 251).all()
                         taken += 1
-                    del image  # it would keep the slot
+                    del image  # this view would hold the slot
         assert max(sizes) == 5
         other.close()
 
@@ -65,7 +65,7 @@ def test_claims_of_rows_end_at_the_end_of_a_padded_ring():
 
 
 def test_a_take_of_all_rows_waits_no_longer_than_they_lie_ready():
-    """Five ready rows that pass the end are two runs: a take of at least five must not wait for one."""
+    """Five ready rows across the ring's end are two runs; a take with `min_rows=5` must not wait for a single run."""
     with ringfeed.Ring.create_nameless(image_and_label(MIB), slots=5, participants=8) as ring:
         for number in range(3):
             ring.put({"image": np.zeros(MIB, np.uint8), "label": number})

@@ -1,4 +1,4 @@
-"""What a slot holds and where it lies: dtypes, shapes, strides, and runs over the ring's end."""
+"""The layout of slots: dtypes, shapes, strides, alignment, and runs across the ring's end."""
 
 import mmap
 
@@ -16,7 +16,7 @@ def address(array):
 
 
 def random_sample(rng, field):
-    """Return any bytes as a sample; comparing bytes spares us the NaNs among them."""
+    """Return random bytes as a sample. Tests compare bytes, because some of these values are NaN."""
     raw = rng.integers(0, 2 if field.dtype == bool else 256, field.sample_bytes, np.uint8)
     return raw.view(field.dtype).reshape(field.shape)
 
@@ -174,6 +174,6 @@ def test_any_records_come_out_as_they_went_in(make_ring, fields, slots, rows, se
                     for name in fields:
                         assert batch[name].tobytes() == b"".join(record[name].tobytes() for record in came)
                 batches += 1
-            assert batches == 1 or (batches == 2 and not ring.mirrored)  # whose batches end at its end
+            assert batches == 1 or (batches == 2 and not ring.mirrored)  # batches stop at its end
     ring.close()
     ring.unlink()

@@ -1,4 +1,4 @@
-"""Waits that cannot end, because what the program keeps holds every slot: garbage goes first, then it is said, once."""
+"""Waits that cannot end because this program holds every slot: RingFeed collects garbage, then warns once."""
 
 import gc
 import os
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("quick_collection")
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch):
-    """Warn with the second look: what is tested is what is said, not when."""
+    """Warn at the second check: these tests check the warning, not the time until it comes."""
     monkeypatch.setattr(stall, "STALL_SECONDS", 0.0)
     monkeypatch.setattr(stall, "GARBAGE_SECONDS", 0.0)
     monkeypatch.setattr(stall, "_said", {})
@@ -26,7 +26,7 @@ def at_once(monkeypatch):
 
 @contextmanager
 def warned():
-    """Collect warnings of stalls, from whatever thread."""
+    """Collect the stall warnings of every thread."""
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         yield said
@@ -79,7 +79,7 @@ def test_a_wait_that_stalls_says_who_holds_what_and_goes_on(ring, wait, keep):
 
 
 def test_the_loop_of_the_issue_is_told_where_it_stands(ring):
-    """``[b["x"] for b in ring.batches(4)]`` with a producer that has more than the ring's slots."""
+    """``[b["x"] for b in ring.batches(4)]`` with a producer that has more records than the ring has slots."""
     with warned() as said, in_thread(fill, ring, 20) as produced:
         kept = []
 
@@ -172,10 +172,10 @@ def test_pinned_slots_count_as_held(ring):
 
 @pytest.mark.parametrize("wait", ["take", "claim"])
 def test_a_wait_that_can_end_is_no_stall(ring, wait):
-    """A free slot, or a record, or a claim that a taker waits for: what waits may come at any time."""
+    """With a free slot, a ready record, or an open claim that a taker waits for, the wait can still end."""
     kept = [ring.claim() for _ in range(7)]
     if wait == "claim":
-        ring.put(record(0))  # a taker may come
+        ring.put(record(0))  # a taker may still come
     with warned() as said:
         call = (lambda: ring.take(1).release()) if wait == "take" else (lambda: ring.put(record(1)))
         with in_thread(call):

@@ -1,4 +1,4 @@
-"""Taking: runs, waiting for enough, lingering for more, and the end of the ring."""
+"""Taking: contiguous runs, `min_rows`, `linger`, and the end of the ring."""
 
 import time
 
@@ -7,7 +7,7 @@ import pytest
 import ringfeed
 from support import in_thread, numbers, record, states, take_all, wait_until_waited
 
-FOREVER = 1e6  # seconds: what returns in spite of it, returned for another reason
+FOREVER = 1e6  # seconds, longer than any test: a call that returns did so for another reason
 
 
 def put_numbers(ring, *given):
@@ -200,10 +200,10 @@ def test_a_batch_that_can_not_grow_does_not_linger(ring):
     put_numbers(ring, 0, 1)
     held = [ring.take(max_rows=1)]
     put_numbers(ring, 2, 3)
-    held.append(ring.take(max_rows=1))  # 2 and 3 are ready; the slot behind is free: it could grow
+    held.append(ring.take(max_rows=1))  # 2 and 3 are ready and the next slot is free, so the batch could grow
     assert numbers(ring.take(max_rows=3, linger=0)) == [2, 3]
     put_numbers(ring, 4, 5, 6, 7)
-    assert numbers(ring.take(max_rows=8, linger=FOREVER)) == [4, 5, 6, 7]  # behind it lies what we hold
+    assert numbers(ring.take(max_rows=8, linger=FOREVER)) == [4, 5, 6, 7]  # the next slot is held by this test
     del held
 
 
@@ -314,7 +314,7 @@ def test_batches_passes_its_patience_on(ring):
         next(ring.batches(max_rows=3, min_rows=2, timeout=0.01))
 
 
-# ---- What stands in the way --------------------------------------------------------------------------
+# ---- Messages of a full ring -------------------------------------------------------------------------
 
 
 def test_a_full_ring_says_who_holds_the_slots(ring):

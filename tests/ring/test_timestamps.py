@@ -1,4 +1,4 @@
-"""What a slot says of its record: who, when and how often; and the ring's counters."""
+"""`records` of a batch: timestamps, producer and deliveries of each record; and the ring's counters."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""No number changes on its way into a slot, and nothing is broadcast: by `put`, by a claim, as tags."""
+"""`put`, claims and tags store each number unchanged or refuse it, and never broadcast arrays."""
 
 import array
 import collections
@@ -23,7 +23,7 @@ class Four(enum.IntEnum):
 
 @pytest.fixture(params=["put", "claim", "claim of rows"])
 def give(request, make_ring):
-    """Return a function that brings one sample into a ring in some way, and returns what comes out."""
+    """Return a function that writes one sample into a ring, by `put` or by a claim, and returns the taken sample."""
 
     def through_a_ring(dtype, value, shape=None):
         ring = make_ring({"x": (np.shape(value) if shape is None else shape, dtype)})
@@ -219,7 +219,7 @@ def test_a_claim_takes_what_numpy_casts_safely_and_refuses_the_rest_with_both_dt
         match=rf"'{ring.name}', field 'x': the ring holds {dtype}, the value is {given}\. .*astype\('{dtype}'\)",
     ):
         slot["x"] = value
-    assert slot["x"].astype(complex).tolist() == [0, 0, 0], "refused, and written nonetheless"
+    assert slot["x"].astype(complex).tolist() == [0, 0, 0], "the value was refused but written"
 
 
 def test_integers_of_64_bits_that_float64_has_not_are_refused_though_numpy_calls_the_cast_safe(make_ring):

@@ -1,4 +1,4 @@
-"""Claims that are zeroed: what an older record left is gone, padding included, also over the ring's end."""
+"""Zeroed claims: no data of an older record remains, in padding too, also across the ring's end."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ FULL = {"image": ((7, 5, 3), "uint8"), "mean": ((), "float64"), "big": ((1000, 3
 
 
 def fill(ring):
-    """Leave a record of ones, and padding of ones, in every slot."""
+    """Fill every slot, and its padding, with ones."""
     for _ in range(ring.slots):
         with ring.claim() as slot:
             for name in slot:
@@ -25,7 +25,7 @@ def test_a_zeroed_claim_has_zeros_in_every_field_and_its_padding(make_ring, rows
     ring = make_ring(FULL)
     fill(ring)
     with ring.claim(rows) as slots:
-        assert all(slots[name].all() for name in FULL), "a slot holds what an older record left"
+        assert all(slots[name].all() for name in FULL), "a slot holds data of an older record"
     with ring.claim(rows, zero=True) as slots:
         assert slots.rows == (rows or 1)
         for name in FULL:

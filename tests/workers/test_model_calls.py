@@ -1,10 +1,10 @@
-"""`ringfeed.model_calls`: who is blamed for an error, what finding it out costs, and which rows a call has."""
+"""`model_calls`: the item that an error is blamed on, the calls which that costs, and the rows of a call."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringfeed.workers.item_order import ItemOrder
@@ -81,7 +81,7 @@ def test_a_row_has_the_error_over_itself_alone_and_others_have_results(bad, rows
 
 
 class Taken(dict):
-    """Rows as a ring hands them out: gone when they are released."""
+    """Rows like those of a ring's batch: unreadable after their release."""
 
     def __enter__(self):
         return self
@@ -92,7 +92,7 @@ class Taken(dict):
 
 @st.composite
 def arrivals(draw):
-    """Return a batch size and, take by take, items as (number, is it good?), in an order that is nearly theirs."""
+    """Return a batch size and the items of each take as (number, is it good?), nearly in item order."""
     count = draw(st.integers(0, 60))
     lateness = draw(st.lists(st.integers(0, draw(st.sampled_from([0, 2, 70]))), min_size=count, max_size=count))
     bad = draw(st.sets(st.integers(0, 59)))
@@ -101,6 +101,7 @@ def arrivals(draw):
 
 
 @given(arrivals())
+@settings(deadline=None)
 def test_batches_are_whole_and_in_the_order_of_their_items_however_rows_come(given_rows):
     batch_size, rows, random = given_rows
     seen, answers, late = [], {}, []
