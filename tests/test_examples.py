@@ -1,4 +1,4 @@
-"""Every example runs, and every example in the README is one of them."""
+"""Every example runs, and every example in the README and in docs/usage.md is one of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
-README = (ROOT / "README.md").read_text()
 
 pytest.importorskip("tensorflow")
 
@@ -148,11 +147,38 @@ def test_the_demo_runs_all_pipelines_and_they_agree(tmp_path: Path) -> None:
     assert "RingFeed" in json.dumps(json.loads(figures.read_text()))
 
 
-def test_every_example_of_the_readme_stands_in_a_file() -> None:
+def python_blocks(page: str) -> list[tuple[str, str]]:
+    """Return each example of a page, with the file that it names."""
+    text = (ROOT / page).read_text()
+    blocks = re.findall(r"\(\[?(?:\.\./)?examples/(\w+\.py)\]?\(?[^\n]*\n\n```python\n(.*?)```", text, re.DOTALL)
+    assert text.count("```python") == len(blocks)
+    return blocks
+
+
+def test_every_example_of_the_documentation_stands_in_a_file() -> None:
     files = {path.name: path.read_text() for path in EXAMPLES.glob("*.py")}
-    blocks = re.findall(r"\(\[?examples/(\w+\.py)\]?\(?[^\n]*\n\n```python\n(.*?)```", README, re.DOTALL)
-    shown = {"predictor.py", "custom_loop.py", "tf_data.py", "fused.py", "many_clients.py"}
-    assert {name for name, _ in blocks} == shown
-    assert README.count("```python") == len(blocks)
-    for name, block in blocks:
-        assert block in files[name], f"the README's example is not what {name} says"
+    readme, usage = python_blocks("README.md"), python_blocks("docs/usage.md")
+    assert [name for name, _ in readme] == ["predictor.py"]
+    assert {name for name, _ in usage} == {
+        "predictor.py",
+        "custom_loop.py",
+        "tf_data.py",
+        "fused.py",
+        "many_clients.py",
+    }
+    for name, block in [*readme, *usage]:
+        assert block in files[name], f"the example is not what {name} says"
+
+
+def test_the_picture_of_the_readme_is_the_one_that_its_program_draws(tmp_path: Path) -> None:
+    (tmp_path / "draw_path.py").write_text((ROOT / "docs" / "draw_path.py").read_text())
+    subprocess.run([sys.executable, str(tmp_path / "draw_path.py")], check=True)
+    assert (tmp_path / "path.svg").read_text() == (ROOT / "docs" / "path.svg").read_text()
+
+
+def test_every_link_between_pages_leads_to_a_file() -> None:
+    pages = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")]
+    for page in [*pages, *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.name} points to {target}"
