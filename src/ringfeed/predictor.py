@@ -30,7 +30,7 @@ from .tf.predict.empty_outputs import empty_outputs
 from .tf.predict.in_memory import predict_in_memory
 from .tf.predict.ordered_outputs import OrderedOutputs, require_rows, rows_by_index
 from .tf.tensors.outputs import all_to_numpy
-from .tf.tensors.structure import are_lost, is_invented, pack_inputs
+from .tf.tensors.structure import is_generated, names_are_lost, pack_inputs
 from .tf.tensors.zero_copy import PaddedRows
 from .turns import Turns
 from .workers.identity import WorkerInfo, working_as
@@ -464,10 +464,10 @@ def _wanted(runner: ModelRunner) -> Wanted:
     inputs = runner.adapted.inputs
     if runner.input_specs is None and runner.keras_model is None and inputs is not None:
         is_flat = all(isinstance(part, int) for part in _parts(inputs.template))
-        if not inputs.specs or (is_flat and not any(map(is_invented, inputs.names))):
+        if not inputs.specs or (is_flat and not any(map(is_generated, inputs.names))):
             return Wanted(None, arguments=tuple(map(str, inputs.names)), options=inputs.optional)
     names = () if inputs is None else inputs.names
-    return Wanted(runner.input_specs, names, are_lost=are_lost(names), floatx=floatx_of(runner))
+    return Wanted(runner.input_specs, names, are_lost=names_are_lost(names), floatx=floatx_of(runner))
 
 
 # ---- The model ---------------------------------------------------------------------------------------

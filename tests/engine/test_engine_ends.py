@@ -192,7 +192,7 @@ def test_in_the_foreground_it_serves_until_ctrl_c_or_the_ring_is_finished(ring_n
     ("options", "message"),
     [
         ({"ring": "cams"}, "ring 'cams': give a ringfeed.Ring. Ring.attach(name) opens one"),
-        ({"model": 3}, "a model can not be made of 'int'"),
+        ({"model": 3}, "a model cannot be made of 'int'"),
         ({"batch_size": 0}, "batch_size 0: give a whole number from 1"),
         ({"batch_size": 9}, "batch_size 9: ring 'NAME' has only 8 slots"),
         ({"batch_size": 2, "max_batch_size": 2}, "two names of one thing"),

@@ -309,7 +309,7 @@ class Replica:
         if part.alone and size > part.rows:
             return [as_tensor(_repeated(array, part, size)) for array in self._element.arrays(batch)]
         if part.start == 0 and size == len(batch):
-            return self._element.hand_over(batch)
+            return self._element.tensors(batch)
         return [
             as_tensor(_window_of(batch.tags, part, size) if field is None else batch.window(name, part.start, size))
             for name, field in self._element.fields.items()

@@ -1,6 +1,6 @@
 """RingFeed for TensorFlow: a ring as a `tf.data.Dataset`, and batches as tensors.
 
-The first folder that imports TensorFlow.
+This folder is the lowest layer that imports TensorFlow. It may not know the engine or the predictor.
 """
 
 from .feed.dataset import NativeOpWarning, dataset

@@ -275,7 +275,7 @@ def test_ctrl_c_ends_a_wait_as_a_keyboard_interrupt(ring):
         ({"structure": "y"}, "'y' is no field"),
         ({"timeout": -1}, "timeout -1"),
         ({"linger": "long"}, "linger 'long'"),
-        ({"model": 3}, "a model can not be made of 'int'"),
+        ({"model": 3}, "a model cannot be made of 'int'"),
         ({"ring": "cams"}, "ring 'cams': give a ringfeed.Ring"),
     ],
 )

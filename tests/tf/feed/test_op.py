@@ -1,4 +1,4 @@
-"""The native op: where it can not be used, everything says why, and what can goes on without it."""
+"""The native op: where it cannot be used, everything says why, and what can goes on without it."""
 
 from __future__ import annotations
 

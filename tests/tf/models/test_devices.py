@@ -153,7 +153,7 @@ def test_memory_growth_is_switched_on_for_every_gpu(monkeypatch):
     assert gpus.grows
 
 
-def test_memory_that_can_not_grow_any_more_is_a_warning_that_says_what_to_do(monkeypatch):
+def test_memory_that_cannot_grow_any_more_is_a_warning_that_says_what_to_do(monkeypatch):
     gpus = Gpus(monkeypatch, initialised=True)
     with pytest.warns(RuntimeWarning, match=r"GPU:0: memory growth is off.*before TensorFlow is first used"):
         grow_memory()
@@ -249,7 +249,7 @@ def test_xla_compiles_a_replica_for_its_own_device():
 
 
 @on_two_cpus
-def test_what_can_not_be_copied_is_refused_with_the_way_out():
+def test_what_cannot_be_copied_is_refused_with_the_way_out():
     opaque = built(Opaque(keras.layers.Dense(2)))
     with pytest.raises(ValueError, match=r"get_config.*Give a list of one model per device"):
         replicas(opaque, BOTH)
@@ -259,7 +259,7 @@ def test_what_can_not_be_copied_is_refused_with_the_way_out():
     owner = tf.Module()
     owner.weight = tf.Variable(X.T)
     for function in (lambda x: model(x), tf.function(lambda x: x @ owner.weight), model.call):
-        with pytest.raises(ValueError, match=r"can not be put on CPU:1.*variables are on CPU:0.*Give a list"):
+        with pytest.raises(ValueError, match=r"cannot be put on CPU:1.*variables are on CPU:0.*Give a list"):
             replicas(function, BOTH)
 
 
@@ -268,7 +268,7 @@ def test_a_function_that_hides_its_variables_is_refused_when_it_is_traced():
     hidden = [{"weight": tf.Variable(X.T)}]
     first, second = replicas(lambda x: x @ hidden[0]["weight"], BOTH)
     assert ModelRunner(first)(X).shape == (5, 5)
-    with pytest.raises(ValueError, match=r"can not be put on CPU:1.*Give a list"):
+    with pytest.raises(ValueError, match=r"cannot be put on CPU:1.*Give a list"):
         ModelRunner(second)(X)
 
 

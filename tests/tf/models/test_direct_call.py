@@ -92,7 +92,7 @@ def test_options_of_the_optimizer_count():
         tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": before})
 
 
-def test_who_can_not_be_called_directly_is_called_by_its_own_call(monkeypatch):
+def test_who_cannot_be_called_directly_is_called_by_its_own_call(monkeypatch):
     concrete = traced(lambda x: x + 1, ROWS)
     calls = []
 

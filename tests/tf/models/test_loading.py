@@ -118,7 +118,7 @@ def test_a_layer_that_cannot_be_imported_is_named_with_the_remedy(tmp_path: Path
     path = tmp_path / f"own.{ending}"
     keras.Sequential([keras.Input((3,)), OwnLayer()]).save(path)
     with pytest.raises(
-        ValueError, match=rf"own\.{ending}' can not be loaded: .*OwnLayer.*custom_objects=.*give the loaded"
+        ValueError, match=rf"own\.{ending}' cannot be loaded: .*OwnLayer.*custom_objects=.*give the loaded"
     ):
         ModelRunner(path)
     loaded = keras.models.load_model(path, custom_objects={"OwnLayer": OwnLayer}, compile=False)
@@ -128,9 +128,9 @@ def test_a_layer_that_cannot_be_imported_is_named_with_the_remedy(tmp_path: Path
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("junk.h5", b"junk", r"junk\.h5' can not be loaded: .*damaged"),
-        ("junk.keras", b"junk", r"junk\.keras' can not be loaded: .*damaged"),
-        ("model.bin", b"junk", r"model\.bin' can not be loaded: .*Keras reads \.keras, \.h5 and \.hdf5"),
+        ("junk.h5", b"junk", r"junk\.h5' cannot be loaded: .*damaged"),
+        ("junk.keras", b"junk", r"junk\.keras' cannot be loaded: .*damaged"),
+        ("model.bin", b"junk", r"model\.bin' cannot be loaded: .*Keras reads \.keras, \.h5 and \.hdf5"),
     ],
 )
 def test_a_file_that_is_no_model_is_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
@@ -217,10 +217,10 @@ def test_an_exported_keras_model_without_its_objects_has_its_signature(tmp_path:
 def test_what_cannot_be_loaded_in_any_way_says_both_reasons(lost: Path, tmp_path: Path) -> None:
     shutil.copytree(lost, tmp_path / "model")
     shutil.rmtree(tmp_path / "model" / "variables")
-    with pytest.raises(ValueError, match=r"model' can not be loaded: .*Nor can its graph alone: .*Save it again"):
+    with pytest.raises(ValueError, match=r"model' cannot be loaded: .*Nor can its graph alone: .*Save it again"):
         ModelRunner(tmp_path / "model")
     (tmp_path / "model" / "saved_model.pb").write_bytes(b"\xff\xff\xff junk")
-    with pytest.raises(ValueError, match=r"can not be read: .*Copy or save it again"):
+    with pytest.raises(ValueError, match=r"cannot be read: .*Copy or save it again"):
         ModelRunner(tmp_path / "model")
 
 

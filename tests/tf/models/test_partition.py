@@ -216,7 +216,7 @@ def test_splitting_leaves_the_model_as_it_was(tmp_path: Any) -> None:
     np.testing.assert_array_equal(keras.models.load_model(tmp_path / "model.keras").predict(X, verbose=0), before)
 
 
-# ---- What can not be cut -----------------------------------------------------------------------------
+# ---- What cannot be cut -----------------------------------------------------------------------------
 
 
 def chain() -> Any:
@@ -262,7 +262,7 @@ def test_a_model_that_is_not_made_of_layers_is_refused() -> None:
         split_model(lambda x: x, ["a"])
 
 
-def test_what_can_not_be_a_field_can_not_cross() -> None:
+def test_what_cannot_be_a_field_cannot_cross() -> None:
     x = keras.Input((None, 6), name="x")
     free = keras.Model(x, keras.layers.GlobalMaxPooling1D()(keras.layers.Dense(3, name="a")(x)))
     with pytest.raises(ValueError, match=r"'a' passes the cut at 'a' and is of shape \(None, None, 3\).*fixed shape"):

@@ -174,7 +174,7 @@ def test_a_model_in_half_precision_is_quantized_from_float32(digits):
     assert accuracy(quantized, *digits[1:]) == pytest.approx(accuracy(half, *digits[1:]), abs=0.02)
 
 
-# ---- What can not be -----------------------------------------------------------------------------------
+# ---- What cannot be -----------------------------------------------------------------------------------
 
 
 class Opaque(keras.Model):
@@ -186,7 +186,7 @@ class Opaque(keras.Model):
         return self.inner(x)
 
 
-def test_what_can_not_be_changed_is_refused_with_the_way_out(digits):
+def test_what_cannot_be_changed_is_refused_with_the_way_out(digits):
     with pytest.raises(ValueError, match=r"precision 'int3': give one of 'float32'"):
         with_precision(digits[0], "int3")
     for model in (lambda x: x, "model.keras"):
@@ -194,7 +194,7 @@ def test_what_can_not_be_changed_is_refused_with_the_way_out(digits):
             with_precision(model, "int8")
     opaque = Opaque(keras.layers.Dense(2))
     opaque(INPUTS["x"])
-    with pytest.raises(ValueError, match=r"can not be copied.*set_dtype_policy"):
+    with pytest.raises(ValueError, match=r"cannot be copied.*set_dtype_policy"):
         with_precision(opaque, "mixed_float16")
     with pytest.raises(ValueError, match="is quantized already"):
         with_precision(with_precision(digits[0], "int8"), "bfloat16")

@@ -167,7 +167,7 @@ def test_a_callable_with_python_control_flow_is_traced() -> None:
     np.testing.assert_array_equal(ModelRunner(model)(-ROWS), ROWS)
 
 
-def test_a_callable_that_can_not_be_traced_runs_eagerly_and_says_so() -> None:
+def test_a_callable_that_cannot_be_traced_runs_eagerly_and_says_so() -> None:
     runner = ModelRunner(lambda x: np.sort(x.numpy(), axis=1))
     with pytest.warns(UserWarning, match="run eagerly"):
         outputs = runner(ROWS)

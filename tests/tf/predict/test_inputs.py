@@ -272,9 +272,7 @@ def test_kerases_limit_on_steps_is_kept(runner: ModelRunner) -> None:
         (iter([(1.0,)]), {}, ValueError, "no axis for the rows"),
     ],
 )
-def test_what_can_not_be_predicted_says_why(
-    runner: ModelRunner, x: Any, options: Any, error: Any, message: str
-) -> None:
+def test_what_cannot_be_predicted_says_why(runner: ModelRunner, x: Any, options: Any, error: Any, message: str) -> None:
     with pytest.raises(error, match=message):
         predict_in_memory(runner, x, **options)
 

@@ -16,7 +16,7 @@ from ringfeed import ModelError
 from ringfeed.tf.models.runner import ModelRunner
 from ringfeed.tf.predict.callbacks import PredictCallbacks
 from ringfeed.tf.predict.in_memory import predict_in_memory
-from ringfeed.tf.tensors.outputs import Gather, all_to_numpy, join_outputs
+from ringfeed.tf.tensors.outputs import OutputCollector, all_to_numpy, join_outputs
 
 Pair = namedtuple("Pair", "first second")
 
@@ -171,10 +171,10 @@ CHANGES: dict[str, tuple[Callable[[Any, int], Any], str]] = {
 @pytest.mark.parametrize("rows", [None, 70], ids=["rows unknown", "rows known"])
 def test_outputs_that_cannot_be_joined_name_the_batch_and_are_never_cast(name: str, rows: int | None) -> None:
     function, message = CHANGES[name]
-    gather = Gather(rows)
-    gather.add(function(tf.constant(X[:30]), 0))
+    collector = OutputCollector(rows)
+    collector.add(function(tf.constant(X[:30]), 0))
     with pytest.raises(ModelError, match=f"^batch 2: the model's output.*{message}"):
-        gather.add(function(tf.constant(X[30:]), 1))
+        collector.add(function(tf.constant(X[30:]), 1))
 
 
 def test_a_change_of_dtype_is_noticed_at_the_batch_that_changes_it() -> None:
@@ -191,23 +191,23 @@ def test_a_change_of_dtype_is_noticed_at_the_batch_that_changes_it() -> None:
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_dense_and_ragged_batches_are_joined_as_ragged_rows(order: tuple[int, int]) -> None:
-    gather = Gather(70)
+    collector = OutputCollector(70)
     for batch, x in zip(order, (X[:30], X[30:]), strict=True):
-        gather.add(tf.constant(x) if batch else tf.RaggedTensor.from_tensor(x))
-    assert gather.result().to_list() == X.tolist()
+        collector.add(tf.constant(x) if batch else tf.RaggedTensor.from_tensor(x))
+    assert collector.result().to_list() == X.tolist()
 
 
 def test_keys_in_another_order_are_the_same_outputs() -> None:
-    gather = Gather(70)
-    gather.add({"a": tf.constant(X[:30]), "b": tf.constant(X[:30] + 1)})
-    gather.add({"b": tf.constant(X[30:] + 1), "a": tf.constant(X[30:])})
-    assert_same(gather.result(), {"a": X, "b": X + 1})
+    collector = OutputCollector(70)
+    collector.add({"a": tf.constant(X[:30]), "b": tf.constant(X[:30] + 1)})
+    collector.add({"b": tf.constant(X[30:] + 1), "a": tf.constant(X[30:])})
+    assert_same(collector.result(), {"a": X, "b": X + 1})
 
 
 def test_fewer_rows_than_were_expected_leave_none_uninitialised() -> None:
-    gather = Gather(70)
-    gather.add({"all": tf.constant(X[:30]), "one": tf.constant(X[:1])})
-    assert_same(gather.result(), {"all": X[:30], "one": X[:1]})
+    collector = OutputCollector(70)
+    collector.add({"all": tf.constant(X[:30]), "one": tf.constant(X[:1])})
+    assert_same(collector.result(), {"all": X[:30], "one": X[:1]})
 
 
 # ---- Memory ------------------------------------------------------------------------------------------

@@ -139,7 +139,7 @@ def dataset(
     ValueError, TypeError
         Something does not fit the ring, or there is no such device; the message says what.
     RuntimeError
-        ``native=True``, and the op can not be used.
+        ``native=True``, and the op cannot be used.
 
     Notes
     -----
@@ -186,7 +186,7 @@ def _is_native(wanted: bool | None) -> bool:
     if reason is None:
         return True
     if wanted:
-        raise RuntimeError(f"native=True: the native op can not be used here: {reason}.")
+        raise RuntimeError(f"native=True: the native op cannot be used here: {reason}.")
     _warn_once(reason)
     return False
 
@@ -195,7 +195,7 @@ def _is_native(wanted: bool | None) -> bool:
 def _warn_once(reason: str) -> None:
     if os.environ.get(SWITCH) != "0":
         warnings.warn(
-            f"RingFeed's native op can not be used: {reason}. Datasets take their batches by "
+            f"RingFeed's native op cannot be used: {reason}. Datasets take their batches by "
             "Dataset.from_generator instead, which costs some 0.3 ms for each, and waits for the interpreter's lock.",
             NativeOpWarning,
             stacklevel=4,

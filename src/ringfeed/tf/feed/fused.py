@@ -94,7 +94,7 @@ def fuse(
     Raises
     ------
     RuntimeError
-        The native op can not be used here; the message says why.
+        The native op cannot be used here; the message says why.
     ValueError, TypeError
         Something does not fit the ring. With `pad`: the model mixes rows, as batch statistics do, so that neighbours
         would show in the results.
@@ -109,7 +109,7 @@ def fuse(
         raise TypeError(f"ring {ring!r:.80}: give a ringfeed.Ring. Ring.attach(name) opens one that exists.")
     if reason := why_not_native():
         raise RuntimeError(
-            f"ring {ring.name!r}: fuse needs the native op, which can not be used here: {reason}. "
+            f"ring {ring.name!r}: fuse needs the native op, which cannot be used here: {reason}. "
             "OpFeed the model from ringfeed.tf.dataset, which does without."
         )
     batch_size = _rows("batch_size", batch_size, ring)

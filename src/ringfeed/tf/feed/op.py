@@ -1,4 +1,4 @@
-"""The native op: loading it, using it in a graph, and why it can not be used where it can not.
+"""The native op: loading it, using it in a graph, and why it cannot be used where it cannot.
 
 It may not know what elements are taken for. The op itself is `csrc/tf_op/op.c`, a shared object of its own that uses
 TensorFlow's C API; what it hands out, and how it waits, is `csrc/feed/feed.c`.
@@ -28,7 +28,7 @@ _TAGS = -1  # in the op's attribute `fields`
 
 @functools.cache
 def _load() -> tuple[Any, str | None]:
-    """Return the op's module, or None and why not. Done once: TensorFlow can not forget an op."""
+    """Return the op's module, or None and why not. Done once: TensorFlow cannot forget an op."""
     if os.environ.get(SWITCH) == "0":
         return None, f"it is switched off by {SWITCH}=0"
     path = _path()
@@ -59,7 +59,7 @@ def _path() -> Path | None:
 
 
 def why_not_native() -> str | None:
-    """Return why the native op can not be used here; None where it can.
+    """Return why the native op cannot be used here; None where it can.
 
     Returns
     -------

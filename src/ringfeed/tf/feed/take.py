@@ -51,7 +51,7 @@ def take(
         As `Ring.take`. In a graph, `tf.errors.OutOfRangeError` is the end of the data, and
         `tf.errors.UnknownError` names the others.
     RuntimeError
-        In a tf.function, and the native op can not be used; the message says why.
+        In a tf.function, and the native op cannot be used; the message says why.
 
     Notes
     -----
@@ -64,7 +64,7 @@ def take(
             return tensors(batch, structure)
     if reason := why_not_native():
         raise RuntimeError(
-            f"ring {ring.name!r}: take inside a tf.function needs the native op, which can not be used here: {reason}. "
+            f"ring {ring.name!r}: take inside a tf.function needs the native op, which cannot be used here: {reason}. "
             "Iterate over ringfeed.tf.dataset there, or take outside."
         )
     most = min(whole("max_rows", max_rows, 1), ring.slots)

@@ -121,7 +121,7 @@ class Wait:
         return None if timeout is None else max(0.0, self.began + timeout - time.monotonic())
 
     def is_interrupted(self) -> bool:
-        """Tell whether Ctrl-C was pressed and the main thread can not handle it, being inside TensorFlow."""
+        """Tell whether Ctrl-C was pressed and the main thread cannot handle it, being inside TensorFlow."""
         seen = self._interrupts.seen
         if seen == self._handled:
             return False

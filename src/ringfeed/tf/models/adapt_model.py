@@ -41,7 +41,7 @@ def adapt_model(model: Any, signature: str | None = None, tags: str | Sequence[s
     if callable(model):
         return adapt_function(model, _name_of(model), model)
     raise TypeError(
-        f"a model can not be made of {type(model).__name__!r}: give a Keras model, the path of a .keras file or of a "
+        f"a model cannot be made of {type(model).__name__!r}: give a Keras model, the path of a .keras file or of a "
         "SavedModel folder, a tf.function or a callable on tensors."
     )
 
@@ -96,7 +96,7 @@ def _from_restored(restored: Any, name: str, signature: str | None) -> AdaptedMo
     order = None if entry is None else flat_argument_names(entry[1])
     origin = f"SavedModel, called by its signature {chosen!r}"
     if isinstance(restored, GraphOnly):
-        origin += f" (its objects can not be restored: {restored.reason})"
+        origin += f" (its objects cannot be restored: {restored.reason})"
     return replace(adapt_function(there[chosen], name, restored, order), origin=origin)
 
 

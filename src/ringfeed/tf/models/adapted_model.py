@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ..tensors.structure import is_invented, spec_of
+from ..tensors.structure import is_generated, spec_of
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def _deeper(nest: Any, argument: str | None, path: str) -> list[str | None]:
         own = getattr(part, "name", None)
         if own is not None and argument is not None and re.fullmatch(rf"{re.escape(argument)}(_\w+)?_{number}", own):
             own = None
-        found.append(below if key and is_invented(own) else own)
+        found.append(below if key and is_generated(own) else own)
     return found
 
 
@@ -139,7 +139,7 @@ class AdaptedModel:
         """
         if self.inputs is None or self.inputs.takes_dict:
             return None
-        return [None if is_invented(name) else name for name in self.inputs.names]
+        return [None if is_generated(name) else name for name in self.inputs.names]
 
 
 def specs_of(nest: Any) -> Any:

@@ -39,7 +39,7 @@ def clone(model: Any, policy: str | None = None, keep: Collection[int] = ()) -> 
     Raises
     ------
     ValueError
-        The model is not built, or Keras can not make it again; the message says why.
+        The model is not built, or Keras cannot make it again; the message says why.
     """
     if not model.built or (not model.variables and getattr(model, "inputs", None) is None):
         raise ValueError(
@@ -234,7 +234,7 @@ def _not_copied(model: Any, reason: Any) -> ValueError:
         f"{type(reason).__name__}: {' '.join(str(reason).split())[:200]}" if isinstance(reason, Exception) else reason
     )
     return ValueError(
-        f"model {model.name!r} ({type(model).__name__}) can not be copied ({what}). "
+        f"model {model.name!r} ({type(model).__name__}) cannot be copied ({what}). "
         "Give its class get_config and from_config, and register its own layers and functions with "
         "@keras.saving.register_keras_serializable()."
     )

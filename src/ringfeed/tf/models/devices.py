@@ -91,7 +91,7 @@ def grow_memory() -> None:
                 tf.config.experimental.set_memory_growth(gpu, True)
         except (RuntimeError, ValueError) as error:
             warnings.warn(
-                f"{gpu.name.removeprefix('/physical_device:')}: memory growth is off and can not be switched on "
+                f"{gpu.name.removeprefix('/physical_device:')}: memory growth is off and cannot be switched on "
                 f"any more ({error}), so this process takes nearly all of its memory and others get none. Call "
                 "ringfeed.tf.models.devices.grow_memory() before TensorFlow is first used, "
                 f"or set {_GROWTH_VARIABLE}=true in the environment.",
@@ -133,13 +133,13 @@ def replicas(
     Raises
     ------
     ValueError
-        There is no such device; a list is of another length; or the model can not be on several devices. A function
+        There is no such device; a list is of another length; or the model cannot be on several devices. A function
         may show only when it is traced that it uses variables.
 
     Warns
     -----
     RuntimeWarning
-        The only device is not the one where the model's variables are, and the model can not be copied.
+        The only device is not the one where the model's variables are, and the model cannot be copied.
 
     Notes
     -----
@@ -274,7 +274,7 @@ def _checked(adapted: AdaptedModel, place: str, alone: bool) -> AdaptedModel:
         return outputs
 
     def eager_step(data: Any) -> Any:
-        if refused:  # what can not be traced is run eagerly; this could be, and was refused
+        if refused:  # what cannot be traced is run eagerly; this could be, and was refused
             raise refused[0]
         assert adapted.eager_step is not None
         return adapted.eager_step(data)
@@ -295,7 +295,7 @@ def _captured_places() -> set[str]:
 
 def _not_replicated(name: str, places: set[str], place: str, reason: str) -> ValueError:
     where = ", ".join(sorted(places))
-    return ValueError(f"model {name!r} can not be put on {place}: its variables are on {where} ({reason}). {_MEND}")
+    return ValueError(f"model {name!r} cannot be put on {place}: its variables are on {where} ({reason}). {_MEND}")
 
 
 def _warn_of_distance(name: str, places: set[str], place: str, reason: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ..tensors.structure import fit_structure, is_invented, natural, pack_inputs, repeated, unpack_inputs
+from ..tensors.structure import fit_structure, is_generated, natural_key, pack_inputs, repeated_names, unpack_inputs
 from .adapted_model import AdaptedModel, ModelInputs, leaf_names, specs_of
 from .call_arguments import CallArguments
 from .declared_dtypes import DeclaredDtypes
@@ -69,7 +69,7 @@ def adapt_function(function: Any, name: str, owner: Any, order: Sequence[str | N
         leaves = tf.nest.flatten(inputs)
         if several and any(map(_is_freer, leaves, specs)):
             raise ValueError(
-                f"model {name!r} was saved with a function for each of several shapes: which one is called can not be "
+                f"model {name!r} was saved with a function for each of several shapes: which one is called cannot be "
                 "told for a free number of rows. Save it with an input_signature whose axis 0 is None."
             )
         cast = [dtypes.cast(number, leaf) for number, leaf in enumerate(leaves)]  # here the fewest bytes have travelled
@@ -112,7 +112,7 @@ def _with_positions(
     if len(expected) == 1:
         return expected[0], leaf_names(expected[0], arguments[0]), lambda inputs: function(inputs, **options)
     names = [name for each, argument in zip(expected, arguments, strict=True) for name in leaf_names(each, argument)]
-    if repeated(names) and len(names) == len(arguments) and None not in arguments:
+    if repeated_names(names) and len(names) == len(arguments) and None not in arguments:
         names = list(arguments)  # of specs of one name: these differ
     return expected, names, lambda inputs: function(*inputs, **options)
 
@@ -121,13 +121,13 @@ def _with_keywords(
     function: Any, expected: dict[str, Any], order: Sequence[str | None] | None
 ) -> tuple[Any, list[str | None], _Call]:
     """Return how a signature is called: by name, and by position where it is known which is which."""
-    names = sorted(expected, key=natural)
+    names = sorted(expected, key=natural_key)
     if len(names) == 1:
         return expected[names[0]], [names[0]], lambda inputs: _unnamed_outputs(function(**{names[0]: inputs}))
     ordered = [name for name in order or () if name is not None]
     if len(ordered) == len(names) and set(ordered) == set(names):
         names = ordered
-    if names is ordered or all(map(is_invented, names)):
+    if names is ordered or all(map(is_generated, names)):
         specs = tuple(tf.TensorSpec(expected[name].shape, expected[name].dtype, name) for name in names)
         return specs, list(names), lambda inputs: _unnamed_outputs(function(**dict(zip(names, inputs, strict=True))))
 

@@ -68,7 +68,7 @@ def load_keras_file(path: str) -> Any:
     try:
         model = keras.models.load_model(path, compile=False)
     except Exception as error:  # whatever a layer of anybody's raises
-        raise ValueError(f"model {path!r} can not be loaded: {_first_lines(error)} {_remedy(path, error)}") from error
+        raise ValueError(f"model {path!r} cannot be loaded: {_first_lines(error)} {_remedy(path, error)}") from error
     if _ran_eagerly(path):
         model.run_eagerly = True
     return model
@@ -154,7 +154,7 @@ def load_saved_model(path: str, tags: str | Sequence[str] | None = None) -> Any:
         return _load_graph(path, saved, failure)
     except Exception as error:
         raise ValueError(
-            f"model {path!r} can not be loaded: {_first_lines(failure)} Nor can its graph alone: {_first_lines(error)} "
+            f"model {path!r} cannot be loaded: {_first_lines(failure)} Nor can its graph alone: {_first_lines(error)} "
             "Save it again by the TensorFlow that is installed here, or load it yourself and give a function of it."
         ) from failure
 
@@ -174,7 +174,7 @@ def _read(path: str, failure: Exception | None) -> Any:
             with tf.io.gfile.GFile(f"{path}/saved_model.pbtxt") as file:
                 text_format.Parse(file.read(), saved)
     except Exception as error:  # the parser's own classes differ from version to version
-        raise ValueError(f"model {path!r} can not be read: {_first_lines(error)} Copy or save it again.") from failure
+        raise ValueError(f"model {path!r} cannot be read: {_first_lines(error)} Copy or save it again.") from failure
     return saved
 
 
@@ -216,7 +216,7 @@ def _load_graph(path: str, saved: Any, failure: Exception) -> GraphOnly:
             _bring(f"{path}/{part}", Path(folder.name, part))
     restored = tf.saved_model.load(folder.name)
     reason = _first_lines(failure)
-    _log.info("model %r: its objects can not be restored (%s), so its graph and variables are used.", path, reason)
+    _log.info("model %r: its objects cannot be restored (%s), so its graph and variables are used.", path, reason)
     return GraphOnly(restored, folder, reason)
 
 

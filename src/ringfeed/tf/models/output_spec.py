@@ -57,7 +57,7 @@ class OutputSpec:
         Raises
         ------
         ValueError
-            An output is not a dense tensor with an axis of rows, or has elements that a reply can not hold.
+            An output is not a dense tensor with an axis of rows, or has elements that a reply cannot hold.
         """
         leaves = tf.nest.flatten(outputs)
         if not leaves or outputs is None:

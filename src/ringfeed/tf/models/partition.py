@@ -40,7 +40,7 @@ def split_model(model: Any, at: str | Sequence[str]) -> list[Any]:
     ------
     ValueError
         A name is unknown, the names are not in order, a stage would be empty, the model is not made of layers, or what
-        crosses a cut can not be a field: its shape is not fixed, or it has no axis of rows.
+        crosses a cut cannot be a field: its shape is not fixed, or it has no axis of rows.
     TypeError
         It is no Keras model.
 

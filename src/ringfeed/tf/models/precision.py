@@ -50,7 +50,7 @@ def with_precision(model: Any, precision: str | None = None) -> Any:
     Raises
     ------
     ValueError
-        The precision is unknown, the model is no Keras model or can not be copied, is quantized already, or has nothing
+        The precision is unknown, the model is no Keras model or cannot be copied, is quantized already, or has nothing
         that could be changed; the message says what to do.
 
     Notes
@@ -116,7 +116,7 @@ def _require_changeable(model: Any, precision: str) -> None:
     quantized = [layer.name for layer in layers_of(model) if getattr(layer, "quantization_mode", None)]
     if quantized:
         raise ValueError(
-            f"model {model.name!r}: layer {quantized[0]!r} is quantized already, so {precision!r} can not be had "
+            f"model {model.name!r}: layer {quantized[0]!r} is quantized already, so {precision!r} cannot be had "
             "from it; give the model from before."
         )
 

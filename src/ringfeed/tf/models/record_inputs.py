@@ -10,7 +10,7 @@ from typing import Any
 
 from ...nest import map_leaves
 from ..tensors.elements import Element
-from ..tensors.structure import is_invented, natural, pack_inputs, repeated
+from ..tensors.structure import is_generated, natural_key, pack_inputs, repeated_names
 from .adapted_model import AdaptedModel, ModelInputs
 
 
@@ -47,7 +47,7 @@ def structure_for(fields: Iterable[str], adapted: AdaptedModel, ring_name: str, 
     inputs = adapted.inputs
     if inputs is None or (inputs.takes_dict and inputs.names[0] not in there):
         return there[0] if len(there) == 1 else {name: name for name in there}
-    if same := repeated(inputs.names):
+    if same := repeated_names(inputs.names):
         example = _example(inputs.names, there)
         raise ValueError(
             f"{_of_one_name(adapted, same)} Say by structure= which field is which, a nest such as {example!r}."
@@ -66,7 +66,7 @@ def _matched(names: Sequence[str | None], there: list[str], by_order: bool) -> l
     if set(names) <= set(there):
         return [str(name) for name in names]
     named = {name for name in names if name is not None}
-    sure = named if named <= set(there) else {name for name in named if not is_invented(name)}
+    sure = named if named <= set(there) else {name for name in named if not is_generated(name)}
     if len(names) > 1 and _contradict(named - sure, there):
         return None
     if len(names) == len(there) and (len(names) == 1 or not sure or (by_order and not named & set(there))):
@@ -78,9 +78,9 @@ def _matched(names: Sequence[str | None], there: list[str], by_order: bool) -> l
     return [str(name) if name in sure else next(unnamed) for name in names]
 
 
-def _contradict(invented: set[str], there: list[str]) -> bool:
+def _contradict(generated: set[str], there: list[str]) -> bool:
     """Tell whether the fields do not stand in the order of inputs whose names were made up."""
-    return bool(invented & set(there)) or (all(map(is_invented, there)) and there != sorted(there, key=natural))
+    return bool(generated & set(there)) or (all(map(is_generated, there)) and there != sorted(there, key=natural_key))
 
 
 def _mismatch(names: Sequence[str | None], there: list[str], model_name: str, ring_name: str) -> str:
@@ -102,7 +102,7 @@ def _example(names: Sequence[str | None], there: list[str]) -> Any:
     chosen = [there[number % len(there)] for number in range(len(names))]
     if len(names) == 1:
         return chosen[0]
-    return tuple(chosen) if None in names or repeated(names) else dict(zip(names, chosen, strict=True))
+    return tuple(chosen) if None in names or repeated_names(names) else dict(zip(names, chosen, strict=True))
 
 
 def fields_for(adapted: AdaptedModel) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -117,7 +117,7 @@ def fields_for(adapted: AdaptedModel) -> dict[str, tuple[tuple[int, ...], str]]:
         raise ValueError(
             f"model {adapted.name!r} does not say what it takes: create a ring for its inputs and give it as ring=."
         )
-    if same := repeated(adapted.inputs.names):
+    if same := repeated_names(adapted.inputs.names):
         raise ValueError(
             f"{_of_one_name(adapted, same)} Create a ring for its inputs, give it as ring=, and say by structure= "
             "which field is which."
@@ -135,11 +135,11 @@ def fields_for(adapted: AdaptedModel) -> dict[str, tuple[tuple[int, ...], str]]:
 
 def field_names(inputs: ModelInputs) -> list[str]:
     """Return a name for the field of each input: its own, or of one that has none a name that says its place."""
-    invented = ["input"] if len(inputs.names) == 1 else [f"input_{number}" for number in range(len(inputs.names))]
+    generated = ["input"] if len(inputs.names) == 1 else [f"input_{number}" for number in range(len(inputs.names))]
     taken = set(inputs.names)
     return [
         name if name is not None else other if other not in taken else f"{other}_without_name"
-        for name, other in zip(inputs.names, invented, strict=True)
+        for name, other in zip(inputs.names, generated, strict=True)
     ]
 
 

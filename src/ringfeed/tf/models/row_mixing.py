@@ -80,7 +80,7 @@ def why_rows_are_mixed(
             raise
         except tf.errors.OpError as caught:  # an index beyond the end of something, say
             error = caught
-    return f"it can not be tried on made-up rows, so give some of your own as warm_up= ({error})"
+    return f"it cannot be tried on made-up rows, so give some of your own as warm_up= ({error})"
 
 
 def why_parts_differ(
@@ -159,13 +159,13 @@ def _compare_samples(call: Callable[..., Any], warm_up_rows: WarmUpRows, rows: i
     assert warm_up_rows.samples is not None
     there = len(warm_up_rows.samples[0])
     if all(_is_same(part, np.repeat(part[:1], there, axis=0)) for part in warm_up_rows.samples):
-        return "that can not be found out from one row of warm_up; give two that differ, or more"
+        return "that cannot be found out from one row of warm_up; give two that differ, or more"
     kept, numbers = rows // 2, np.arange(rows)
-    first = _outputs(call, warm_up_rows.handed_over(numbers % there))
+    first = _outputs(call, warm_up_rows.arrays(numbers % there))
     if reason := _rows_differ(first, rows):
         return reason
     for behind in ((numbers + 1) % there, numbers * 0, numbers * 0 + there - 1):
-        beside = warm_up_rows.handed_over(np.where(numbers < kept, numbers % there, behind))
+        beside = warm_up_rows.arrays(np.where(numbers < kept, numbers % there, behind))
         if reason := _results_differ(first, _outputs(call, beside), kept):
             return reason
     return None

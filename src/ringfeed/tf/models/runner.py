@@ -47,7 +47,7 @@ class ModelRunner:
           ``serving_default`` signature. Of one whose objects TensorFlow cannot restore, as Keras 2 saved them with an
           optimizer, the signature is made of its graph and its variables.
         - A tf.function or a callable on tensors. One with several required arguments is given the inputs
-          one by one. What can not be traced is run eagerly, with a warning.
+          one by one. What cannot be traced is run eagerly, with a warning.
     jit_compile : bool
         Compile the model with XLA. XLA compiles anew for every number of rows: of use where the
         batches are all of one size.
@@ -279,7 +279,7 @@ class ModelRunner:
             if self._is_traceable:  # only now is it known that the graph was the trouble
                 self._is_traceable = False
                 warnings.warn(
-                    f"model {self.name!r} can not be turned into a TensorFlow graph ({reason}); it is run eagerly, "
+                    f"model {self.name!r} cannot be turned into a TensorFlow graph ({reason}); it is run eagerly, "
                     "which is slower. Use TensorFlow operations only to avoid this.",
                     stacklevel=4,
                 )

@@ -46,11 +46,11 @@ class WarmUpRows:
     def tensors(self, rows: int) -> list[Any]:
         """Return a tensor for each field, padded fields uncut."""
         if self.samples is None:
-            return self.element.nothing(rows)
+            return self.element.zeros(rows)
         chosen = np.arange(rows) % len(self.samples[0])
-        return [as_tensor(array) for array in self.handed_over(chosen)]
+        return [as_tensor(array) for array in self.arrays(chosen)]
 
-    def handed_over(self, chosen: npt.NDArray[np.intp]) -> list[npt.NDArray[Any]]:
+    def arrays(self, chosen: npt.NDArray[np.intp]) -> list[npt.NDArray[Any]]:
         """Return the chosen rows of the samples as arrays, padded fields uncut."""
         assert self.samples is not None
         fields = self.element.fields.values()

@@ -12,7 +12,7 @@ from typing import Any
 
 from ...progress import Progress, is_wanted
 from ..models.runner import ModelRunner, floatx_of
-from ..tensors.outputs import Gather, all_to_numpy, join_outputs
+from ..tensors.outputs import OutputCollector, all_to_numpy, join_outputs
 from .callbacks import PredictCallbacks, batches_per_call
 from .inputs import Batches, Replicas, iterate_batches
 
@@ -82,7 +82,7 @@ def predict_in_memory(
 def _predict_batches(
     runner: ModelRunner, batches: Batches, watchers: PredictCallbacks, progress: Progress | None
 ) -> Any:
-    gather = Gather(batches.rows)
+    collector = OutputCollector(batches.rows)
     watchers.begin()
     with closing(iter(batches)) as iterator:
         for number in count():
@@ -92,24 +92,24 @@ def _predict_batches(
                 data = next(iterator)
             except StopIteration:
                 break
-            outputs = _run(runner, data, gather)
+            outputs = _run(runner, data, collector)
             if progress is not None:
                 progress.advance(1)
             if watchers.end_batch(outputs):
                 break
             del outputs, data  # they may keep memory that the next batch needs
     watchers.end()
-    return gather.result()
+    return collector.result()
 
 
-def _run(runner: ModelRunner, data: Any, gather: Gather) -> Any:
+def _run(runner: ModelRunner, data: Any, collector: OutputCollector) -> Any:
     """Run the model on a batch, let its outputs be collected, and return them."""
     if not isinstance(data, Replicas):
         outputs = runner.run(data)
-        gather.add(outputs)
+        collector.add(outputs)
         return outputs
     parts = []
     for part in data.parts:
         parts.append(runner.run(part))
-        gather.add(parts[-1])
+        collector.add(parts[-1])
     return join_outputs(parts)

@@ -1,4 +1,4 @@
-"""Arrays and tensors over the memory of a ring, in nests.
+"""Nests of arrays and tensors: over a ring's memory, from other libraries, and as the outputs of a model.
 
-It may not know models, feeds, or the engine.
+This folder may not know models, feeds or the engine.
 """

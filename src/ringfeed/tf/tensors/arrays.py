@@ -1,7 +1,7 @@
-"""Arrays of any library, as NumPy arrays and tensors, and cut into batches of rows.
+"""Convert arrays of any library to NumPy arrays and tensors, and slice them into batches of rows.
 
-It may not know of models, or of what yields batches by itself. Frameworks other than TensorFlow are recognised by the
-names of their types: none is imported here.
+This file may not know models, or inputs that yield batches themselves. It recognises other frameworks by the names of
+their types and imports none of them.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from ...torch_arrays import array_from_torch, is_torch_tensor
 from .structure import pack_inputs
 from .zero_copy import aligned_copy
 
-_Cut = Callable[[int, int], Any]
-"""Rows from start to stop of one leaf, as an array or tensor."""
+_Slice = Callable[[int, int], Any]
+"""A function of (start, stop) that returns these rows of one leaf as an array or tensor."""
 
 
 def _package(value: Any) -> str:
@@ -46,19 +46,20 @@ def _is_array(value: Any) -> bool:
 
 
 def plain_nest(x: Any) -> Any:
-    """Return a nest that TensorFlow takes: any mapping becomes a dict, and a sparse matrix a leaf that has rows.
+    """Return a nest that TensorFlow accepts: mappings become dicts, and sparse matrices become leaves with rows.
 
     Parameters
     ----------
     x : anything
         Branches are mappings of any class (a ``collections.UserDict``, a tokenizer's ``BatchEncoding``, ``numpy.load``
-        of an ``.npz`` file), lists, deques, tuples and named tuples. SciPy's ``dok_matrix``, a dict, is a leaf.
+        of an ``.npz`` file), lists, deques, tuples and named tuples. SciPy's ``dok_matrix`` is a dict but counts as a
+        leaf.
 
     Returns
     -------
     anything
-        Of sparse matrices a ``csr_array`` or ``csr_matrix``, or a tf.SparseTensor where SciPy has no rows to cut; other
-        leaves as they are.
+        A sparse matrix becomes a ``csr_array`` or ``csr_matrix``, or a tf.SparseTensor if SciPy cannot slice its rows.
+        Other leaves are unchanged.
     """
     if _is_scipy_sparse(x):
         return _sliceable(x)
@@ -74,13 +75,13 @@ def plain_nest(x: Any) -> Any:
 
 
 def holds_arrays(x: Any) -> bool:
-    """Tell whether `x` is an array or tensor, or a nest of nothing else; `plain_nest` made it."""
+    """Tell whether `x`, a result of `plain_nest`, is an array or tensor, or a nest that holds only these."""
     leaves = list(_leaves(x))
     return any(leaf is not None for leaf in leaves) and all(map(_is_array, leaves))
 
 
 def _leaves(nest: Any) -> Iterator[Any]:
-    """Yield what is no dict, list or tuple; `tf.nest` would look into any sequence, such as a dataset of items."""
+    """Yield the leaves; only dicts, lists and tuples are branches, while `tf.nest` would open any sequence of items."""
     if isinstance(nest, dict):
         nest = nest.values()
     elif not isinstance(nest, (list, tuple)):
@@ -91,7 +92,7 @@ def _leaves(nest: Any) -> Iterator[Any]:
 
 
 def whole_array(leaf: Any) -> Any:
-    """Return a leaf that is a batch by itself as a NumPy array or tensor, with its own dtype and shape."""
+    """Return a leaf that is a complete batch as a NumPy array or tensor, with its own dtype and shape."""
     leaf = _standard(leaf)
     if hasattr(leaf, "iloc"):
         return leaf.to_numpy()
@@ -99,24 +100,24 @@ def whole_array(leaf: Any) -> Any:
 
 
 class ArraySource:
-    """A nest of arrays, to be cut into batches.
+    """A nest of arrays that yields batches of their rows.
 
     Parameters
     ----------
     x : nest of arrays or tensors, each of shape (rows, ...)
-        As `plain_nest` returns it. None is an optional input that is left out.
+        A result of `plain_nest`. None is an optional input that is left out.
     floatx : str or None
-        Cast arrays of other floats to this dtype, batch by batch.
+        Cast arrays of other floating-point dtypes to this dtype, batch by batch.
 
     Attributes
     ----------
     rows : int
-        Of every array.
+        Number of rows of each array.
 
     Raises
     ------
     ValueError
-        The arrays have no rows, no axis for them, or differ in their number.
+        The arrays have no rows, have no axis of rows, or have different numbers of rows.
     """
 
     def __init__(self, x: Any, floatx: str | None) -> None:
@@ -124,18 +125,18 @@ class ArraySource:
         leaves = [_standard(leaf) for leaf in tf.nest.flatten(self._structure)]
         shapes = [None if leaf is None else tuple(leaf.shape) for leaf in leaves]
         self.rows = _common_rows([shape for shape in shapes if shape is not None])
-        self._cuts = [_cut(leaf, floatx) for leaf in leaves]
+        self._slices = [_slice(leaf, floatx) for leaf in leaves]
 
     def batches(self, batch_size: int) -> Iterator[Any]:
-        """Yield batches of `batch_size` rows, the last of what is left.
+        """Yield batches of `batch_size` rows; the last batch holds the remaining rows.
 
-        An array that needs no cast is not copied: its batches are views.
+        The batches of an array that needs no cast are views of it.
         """
         for start in range(0, self.rows, batch_size):
             yield self._batch(start, min(start + batch_size, self.rows))
 
     def _batch(self, start: int, stop: int) -> Any:
-        leaves = [cut(start, stop) for cut in self._cuts]
+        leaves = [rows(start, stop) for rows in self._slices]
         return tf.nest.pack_sequence_as(self._structure, leaves) if tf.nest.is_nested(self._structure) else leaves[0]
 
 
@@ -156,7 +157,7 @@ def _common_rows(shapes: list[tuple[int | None, ...]]) -> int:
 
 
 def _standard(leaf: Any) -> Any:
-    """Return a leaf as a NumPy array or a tensor, or as it is where only its slices should be converted."""
+    """Return a leaf as a NumPy array or a tensor; a leaf whose slices are converted later is returned unchanged."""
     if leaf is None or type(leaf) is np.ndarray or tf.is_tensor(leaf):
         return tf.convert_to_tensor(leaf) if isinstance(leaf, tf.Variable) else leaf
     package = _package(leaf)
@@ -171,7 +172,7 @@ def _sliceable(matrix: Any) -> Any:
 
 def _scipy_to_tensor(matrix: Any) -> tf.SparseTensor:
     coo = matrix.tocoo(copy=True)
-    coo.sum_duplicates()  # also sorts, as TensorFlow expects
+    coo.sum_duplicates()  # this also sorts, as TensorFlow expects
     coordinates = getattr(coo, "coords", None) or (coo.row, coo.col)
     return tf.SparseTensor(np.stack(coordinates, axis=1).astype(np.int64), coo.data, coo.shape)
 
@@ -185,8 +186,8 @@ def _from_jax_sparse(array: Any) -> tf.SparseTensor:
     if array.n_batch or array.n_dense:
         array = array.update_layout(n_batch=0, n_dense=0)
     indices = np.asarray(array.indices)
-    is_inside = (indices < np.array(array.shape)).all(axis=1)  # what fills a BCOO up to its length lies outside
-    # TensorFlow expects them in order, and one value at each place.
+    is_inside = (indices < np.array(array.shape)).all(axis=1)  # a BCOO's padding entries have indices outside its shape
+    # TensorFlow expects sorted indices, and one value for each index.
     places, numbers = np.unique(indices[is_inside].astype(np.int64), axis=0, return_inverse=True)
     values = np.asarray(array.data)[is_inside]
     summed = np.zeros(len(places), values.dtype)
@@ -194,7 +195,7 @@ def _from_jax_sparse(array: Any) -> tf.SparseTensor:
     return tf.SparseTensor(places, summed, array.shape)
 
 
-# ---- Cutting -----------------------------------------------------------------------------------------
+# ---- Slicing -----------------------------------------------------------------------------------------
 
 
 def _is_other_float(dtype: Any, floatx: str | None) -> bool:
@@ -202,7 +203,7 @@ def _is_other_float(dtype: Any, floatx: str | None) -> bool:
     return floatx is not None and name != floatx and (name.startswith("float") or name == "bfloat16")
 
 
-def _cut(leaf: Any, floatx: str | None) -> _Cut:
+def _slice(leaf: Any, floatx: str | None) -> _Slice:
     if leaf is None:
         return lambda start, stop: None
     if isinstance(leaf, np.ndarray):
@@ -210,41 +211,41 @@ def _cut(leaf: Any, floatx: str | None) -> _Cut:
             return lambda start, stop: aligned_copy(leaf[start:stop], floatx)
         return lambda start, stop: leaf[start:stop]
     if hasattr(leaf, "iloc"):
-        return _cut_frame(leaf, floatx)
+        return _slice_frame(leaf, floatx)
     if not isinstance(leaf, tf.SparseTensor) and not tf.is_tensor(leaf):
-        return _cut_scipy(leaf, floatx)
+        return _slice_scipy(leaf, floatx)
     wanted = floatx if _is_other_float(leaf.dtype, floatx) else leaf.dtype
 
-    def cut(start: int, stop: int) -> Any:
+    def rows(start: int, stop: int) -> Any:
         if isinstance(leaf, tf.SparseTensor):
             inner = leaf.shape[1:].as_list()
             return tf.cast(tf.sparse.slice(leaf, [start, *(0 for _ in inner)], [stop - start, *inner]), wanted)
         return tf.cast(leaf[start:stop], wanted)
 
-    return cut
+    return rows
 
 
-def _cut_frame(frame: Any, floatx: str | None) -> _Cut:
-    """Cut a pandas DataFrame or Series; a Series becomes one column, as in Keras."""
+def _slice_frame(frame: Any, floatx: str | None) -> _Slice:
+    """Slice a pandas DataFrame or Series; a Series becomes one column, as in Keras."""
     is_series = frame.ndim == 1
     dtypes = [frame.dtype] if is_series else list(frame.dtypes)
     cast = floatx if any(_is_other_float(dtype, floatx) for dtype in dtypes) else None
 
-    def cut(start: int, stop: int) -> Any:
+    def rows(start: int, stop: int) -> Any:
         part = frame.iloc[start:stop]
         array = (part if cast is None else part.astype(cast)).to_numpy()
         return array[:, np.newaxis] if is_series else array
 
-    return cut
+    return rows
 
 
-def _cut_scipy(matrix: Any, floatx: str | None) -> _Cut:
+def _slice_scipy(matrix: Any, floatx: str | None) -> _Slice:
     wanted = floatx if _is_other_float(matrix.dtype, floatx) else matrix.dtype
 
-    def cut(start: int, stop: int) -> Any:
+    def rows(start: int, stop: int) -> Any:
         part = matrix[start:stop].tocoo()
-        part.sum_duplicates()  # also sorts by rows, as TensorFlow expects
+        part.sum_duplicates()  # this also sorts by row, as TensorFlow expects
         indices = np.stack([part.row, part.col], axis=1).astype(np.int64)
         return tf.SparseTensor(indices, part.data.astype(wanted), part.shape)
 
-    return cut
+    return rows

@@ -1,7 +1,8 @@
-"""Batches of one iterator with the dtypes of its first batch, as ``tf.data.Dataset.from_generator`` hands them over.
+"""Cast the batches of one iterator to the dtypes of its first batch, as ``tf.data.Dataset.from_generator`` does.
 
-It may not know what the batches come from or go to. Keras makes a dataset of a generator, whose dtypes are those of the
-first batch; it casts later batches to them without a look at the values. Here what a cast would change is an error.
+This file may not know where the batches come from or where they go. Keras turns a generator into a dataset with the
+dtypes of the first batch, and casts later batches to them without checking the values. Here a cast that would change a
+value is an error.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import tensorflow as tf
 
 
 class FirstDtypes:
-    """Casts batches to the dtypes of the first.
+    """Casts batches to the dtypes of the first batch.
 
     Floating-point numbers may be rounded to float32 or float64, as Keras rounds them. Every other cast must keep the
     values.
@@ -24,12 +25,12 @@ class FirstDtypes:
         self._number = 0
 
     def cast(self, batch: Any) -> Any:
-        """Return a batch with the dtypes of the first.
+        """Return a batch with the dtypes of the first batch.
 
         Parameters
         ----------
         batch : nest of numpy.ndarray, tf.Tensor, sparse or ragged tensor, or None
-            The next one. A batch with another number of arrays than the first is returned as it is.
+            The next batch. If it has another number of arrays than the first batch, it is returned unchanged.
 
         Raises
         ------
@@ -48,7 +49,7 @@ class FirstDtypes:
 
     def _fit(self, leaf: Any, wanted: Any) -> Any:
         given = _dtype_of(leaf)
-        if given == wanted or given is None or wanted is None:  # None is an optional input that is left out
+        if given == wanted or given is None or wanted is None:  # None is an optional input that was left out
             return leaf
         result = None
         if isinstance(given, tf.DType) and isinstance(wanted, tf.DType):
@@ -62,7 +63,7 @@ class FirstDtypes:
 
 
 def _dtype_of(leaf: Any) -> Any:
-    """Return what TensorFlow calls a leaf's dtype; what it has no name for as it is."""
+    """Return a leaf's dtype as TensorFlow's; a dtype that TensorFlow lacks is returned unchanged."""
     if leaf is None:
         return None
     try:
@@ -72,7 +73,7 @@ def _dtype_of(leaf: Any) -> Any:
 
 
 def cast_unchanged(leaf: Any, given: Any, wanted: Any) -> Any:
-    """Return an array or tensor of `given` as `wanted`; None where that changes its values by more than rounding."""
+    """Cast an array or tensor from `given` to `wanted`; return None if that changes values by more than rounding."""
     if tf.string in (given, wanted) or (given.is_complex and not wanted.is_complex):
         return None
     if isinstance(leaf, (tf.SparseTensor, tf.RaggedTensor)):
@@ -91,7 +92,7 @@ def cast_unchanged(leaf: Any, given: Any, wanted: Any) -> Any:
 
 
 def _is_equal(values: Any, cast: Any) -> Any:
-    """Tell where a cast kept the value: it comes back as it was, with its sign; not-a-number stays so."""
+    """Tell where a cast kept the value: casting back restores it with its sign, and NaN stays NaN."""
     back = cast.astype(values.dtype)
     if "c" in (values.dtype.kind, cast.dtype.kind):
         return (back == values) | (np.isnan(values) & np.isnan(cast))

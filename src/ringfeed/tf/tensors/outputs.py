@@ -1,7 +1,7 @@
-"""The outputs of many batches become the arrays of one result.
+"""Join the outputs of many batches into the arrays of one result.
 
-It may not know of models or inputs. Every array is the caller's own: a model may return its input, or a part of it,
-as its output, and that memory is reused.
+This file may not know models or inputs. Each result has memory of its own: a model may return its input or a part of
+it, and the ring reuses that memory.
 """
 
 from __future__ import annotations
@@ -19,44 +19,44 @@ _COMPOSITES = (tf.SparseTensor, tf.RaggedTensor)
 
 
 def own_tensor(output: Any) -> Any:
-    """Return an output as a tensor over memory of its own; None stays None."""
+    """Return an output as a tensor in memory of its own; None stays None."""
     if output is None:
         return None
-    if isinstance(output, _COMPOSITES):  # their parts may lie over the memory of an input, as any tensor may
+    if isinstance(output, _COMPOSITES):  # their components may share the memory of an input
         return tf.nest.map_structure(own_tensor, output, expand_composites=True)
     return tf.constant(output.numpy() if tf.is_tensor(output) else output)
 
 
 def to_numpy(output: Any) -> Any:
-    """Return a tensor as an array of its own memory; sparse and ragged tensors stay tensors, as in Keras."""
+    """Return a tensor as an array in memory of its own; sparse and ragged tensors stay tensors, as in Keras."""
     if output is None or isinstance(output, _COMPOSITES):
         return own_tensor(output)
     return output.numpy() if tf.is_tensor(output) else np.array(output)
 
 
 def all_to_numpy(outputs: Any) -> Any:
-    """Return a nest of tensors as `to_numpy` returns each."""
+    """Apply `to_numpy` to each tensor of a nest."""
     return outputs.numpy() if isinstance(outputs, tf.Tensor) else tf.nest.map_structure(to_numpy, outputs)
 
 
 def join_outputs(batches: Sequence[Any]) -> Any:
-    """Return the outputs of several batches as those of one.
+    """Join the outputs of several batches into those of one batch.
 
     Parameters
     ----------
     batches : sequence of nests of tensors
-        All of one structure.
+        Outputs of the same structure.
 
     Returns
     -------
     nest of tensors
-        The rules are those of `Gather.result`.
+        Joined by the rules of `OutputCollector.result`.
     """
     return batches[0] if len(batches) == 1 else tf.nest.map_structure(lambda *parts: concatenate(parts), *batches)
 
 
 def _view(tensor: Any) -> npt.NDArray[Any]:
-    """Return the tensor's memory as an array, to copy from at once; a copy where it has no buffer to show."""
+    """Return a view of the tensor's memory, valid until the next call; a copy if the tensor exports no buffer."""
     try:
         return np.asarray(memoryview(tensor))
     except (TypeError, ValueError):  # bfloat16 has no buffer format
@@ -64,7 +64,7 @@ def _view(tensor: Any) -> npt.NDArray[Any]:
 
 
 def _kind(output: Any) -> tuple[Any, ...]:
-    """Return what must be the same in all batches: the kind of tensor, its dtype, and its rank or what may not vary."""
+    """Return the properties that must be equal in all batches: kind of tensor, dtype, and rank or fixed row shape."""
     if output is None:
         return (None,)
     if isinstance(output, tf.RaggedTensor):
@@ -81,12 +81,13 @@ def _can_be_joined(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
 def _describe(kind: tuple[Any, ...]) -> str:
     if kind[0] is None:
         return "None"
-    form, dtype, size = kind
-    return f"a {form} tensor of {dtype.name} " + (f"and row shape {size}" if form == "sparse" else f"with {size} axes")
+    layout, dtype, size = kind
+    described = f"and row shape {size}" if layout == "sparse" else f"with {size} axes"
+    return f"a {layout} tensor of {dtype.name} {described}"
 
 
 class _Column:
-    """One output over all batches: written into one array when the number of rows is known, else kept in parts."""
+    """One output of all batches: written into one array if the number of rows is known, else kept in parts."""
 
     def __init__(self, rows: int | None) -> None:
         self._rows = rows
@@ -96,9 +97,10 @@ class _Column:
         self._parts: list[Any] = []
 
     def add(self, output: Any) -> str:
-        """Take the next batch's output; return why it cannot be joined with the others, or nothing."""
+        """Add the next batch's output; return the reason if it cannot be joined with the others, else ''."""
         if output is not None and not isinstance(output, (tf.Tensor, *_COMPOSITES)):
-            output = tf.convert_to_tensor(output)  # of a model that runs eagerly: an array, a number, a variable
+            # A model that runs eagerly may return an array, a number or a variable.
+            output = tf.convert_to_tensor(output)
         kind = _kind(output)
         if self._kind is None:
             self._kind = kind
@@ -106,14 +108,14 @@ class _Column:
             return f"{_describe(kind)}, but {_describe(self._kind)} in the batches before it"
         if not self._parts and self._write(output):
             return ""
-        if self._array is not None:  # the outputs turned out to be of other shapes: go on in parts
+        if self._array is not None:  # this output has another shape: continue in parts
             self._parts.append(tf.constant(self._array[: self._filled]))
             self._array = None
         self._parts.append(own_tensor(output))
         return ""
 
     def _write(self, output: Any) -> bool:
-        """Write the next rows; False if they do not fit into one array of the expected rows."""
+        """Write the next rows; return False if they do not fit into one array of the expected number of rows."""
         if self._rows is None or not isinstance(output, tf.Tensor) or output.dtype == tf.string:
             return False
         if output.shape.rank == 0:
@@ -137,15 +139,15 @@ class _Column:
         return joined if joined is None or isinstance(joined, _COMPOSITES) else joined.numpy()
 
 
-class Gather:
-    """Collects the outputs of one batch after the other.
+class OutputCollector:
+    """Collects the outputs of one batch after another.
 
     Parameters
     ----------
     rows : int or None
-        Rows of all batches together, None where that is not known. One array per output is made
-        with the first batch and every batch is copied into it once; outputs with more or fewer
-        rows than the inputs are put together at the end.
+        Number of rows of all batches together; None if it is unknown. If it is known, the first batch allocates one
+        array per output, and each batch is copied into it once. Outputs with more or fewer rows than the inputs are
+        joined at the end.
     """
 
     def __init__(self, rows: int | None = None) -> None:
@@ -160,8 +162,8 @@ class Gather:
         Raises
         ------
         ModelError
-            The outputs have another structure, or one has another dtype, kind or number of axes than in
-            the batches before. Nothing is cast or broadcast.
+            The outputs have another structure than those of earlier batches, or an output has another dtype, kind or
+            number of axes. No output is cast or broadcast.
         """
         self._batches += 1
         leaves = tf.nest.flatten(outputs)
@@ -174,8 +176,8 @@ class Gather:
             if trouble := column.add(leaf):
                 name = _name_of_leaf(self._template, number)
                 raise ModelError(
-                    f"batch {self._batches}: the model's output{name} is {trouble}. Nothing is cast: let the model "
-                    "return the same for every batch, or predict such batches one by one."
+                    f"batch {self._batches}: the model's output{name} is {trouble}. Outputs are not cast: let the "
+                    "model return the same kind for every batch, or predict these batches one by one."
                 )
 
     def _check_structure(self, outputs: Any) -> None:
@@ -185,15 +187,15 @@ class Gather:
             given, before = (tf.nest.map_structure(lambda _: "...", nest) for nest in (outputs, self._template))
             raise ModelError(
                 f"batch {self._batches}: the model's outputs have the structure {given!r}, but {before!r} in the "
-                "batches before it. Let the model return the same for every batch."
+                "batches before it. Let the model return the same structure for every batch."
             ) from None
 
     def result(self) -> Any:
-        """Return the nest of arrays over all batches.
+        """Return the nest of arrays of all batches.
 
-        As ``keras.Model.predict`` does: outputs without a batch axis are stacked, outputs whose
-        inner shapes differ between batches become a ragged tensor, sparse and ragged ones stay so.
-        An output that is None in every batch is None.
+        The rules are those of ``keras.Model.predict``. Outputs without a batch axis are stacked. Outputs whose inner
+        shapes differ between batches become a ragged tensor. Sparse and ragged outputs keep their kind. An output that
+        is None in every batch is None.
 
         Raises
         ------
@@ -206,7 +208,7 @@ class Gather:
 
 
 def _name_of_leaf(template: Any, number: int) -> str:
-    """Return how a program reaches the leaf of that number in a nest, such as ``['a'][0]``; nothing for a bare one."""
+    """Return the subscript that leads to leaf `number` of a nest, such as ``['a'][0]``; '' if the nest is a leaf."""
 
     def find(nest: Any) -> str | None:
         if nest == number:
@@ -224,7 +226,7 @@ def _name_of_leaf(template: Any, number: int) -> str:
 
 
 def concatenate(parts: Sequence[Any]) -> Any:
-    """Join one output's batches; the rules are those of Keras' `potentially_ragged_concat`."""
+    """Join the batches of one output by the rules of Keras' `potentially_ragged_concat`."""
     first = parts[0]
     if len(parts) == 1 or first is None:
         return first
@@ -236,9 +238,9 @@ def concatenate(parts: Sequence[Any]) -> Any:
     constant = np.all(shapes == shapes[:1], axis=0)
     if constant.all():
         return tf.concat(list(parts), axis=0) if first.shape.rank else tf.stack(list(parts))
-    inner = int(np.argmin(constant[::-1]))  # trailing axes of one length throughout
+    inner = int(np.argmin(constant[::-1]))  # number of trailing axes whose length is equal in all batches
     inner_shape = tuple(first.shape[-inner:]) if inner else None
-    # It knows no numbers that Python has no type for. Every bfloat16 and float8 is a float32, too.
+    # tf.ragged.constant accepts only numbers that have a Python type. A float32 represents every bfloat16 and float8.
     has_python_type = first.dtype == tf.string or first.dtype.as_numpy_dtype.__module__ == "numpy"
     arrays = [(part if has_python_type else tf.cast(part, tf.float32)).numpy() for part in parts]
     ragged = tf.ragged.constant(arrays, inner_shape=inner_shape).merge_dims(0, 1)

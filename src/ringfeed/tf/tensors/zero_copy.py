@@ -1,9 +1,9 @@
-"""Arrays become tensors over the same memory, or over one aligned copy of it.
+"""Turn arrays into tensors without a copy, or with one copy into aligned memory.
 
-It may not know of models, rings or batches. TensorFlow borrows memory through DLPack without a copy when it starts on
-64 bytes, holds its elements without gaps and in native byte order. Everything else is copied once
-into memory of that kind, which is two to three times as fast as ``tf.constant`` (measured: 3.6
-against 8.7 us for 512 bytes, 5.2 against 9.0 ms for 38 MB), and casts on the way.
+This file may not know models, rings or batches. TensorFlow borrows an array's memory through DLPack if three conditions
+hold: the memory starts at a multiple of 64 bytes, the elements are contiguous, and they are in native byte order. Any
+other array is copied once into memory that meets these conditions; the copy also casts. It is about twice as fast as
+``tf.constant`` (measured: 3.6 against 8.7 us for 512 bytes, 5.2 against 9.0 ms for 38 MB).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from ...record_spec import ALIGNMENT_BYTES
 
-# What both NumPy's and TensorFlow's DLPack know.
+# The dtypes that the DLPack of NumPy and that of TensorFlow both support.
 _BORROWED_DTYPES = frozenset(
     np.dtype(f"{kind}{size}")
     for kind, sizes in {"b": "1", "i": "1248", "u": "1248", "f": "248"}.items()
@@ -28,16 +28,16 @@ _BORROWED_DTYPES = frozenset(
 
 @dataclass(frozen=True)
 class PaddedRows:
-    """Rows with padding behind each, which the model's function cuts to shape on its device.
+    """Rows with padding behind each row; the model's function cuts the padding on its device.
 
-    Handed over without a copy where the dense view of such rows, which has gaps, would need one.
+    This avoids a copy: a view of these rows without the padding has gaps, so TensorFlow could not borrow it.
 
     Attributes
     ----------
     array : numpy.ndarray or tf.Tensor
-        Of shape (rows, elements with padding); a ring's ``batch.padded(name)`` or a tensor over it.
+        Array of shape (rows, elements with padding): a ring's ``batch.padded(name)`` or a tensor over it.
     sample_shape : tuple of int
-        Of one sample: the first ``prod(sample_shape)`` elements of each row.
+        Shape of one sample, which is the first ``prod(sample_shape)`` elements of its row.
     """
 
     array: Any
@@ -45,10 +45,10 @@ class PaddedRows:
 
 
 class _Writeable:
-    """Shows a read-only array as a writeable one, and keeps it alive.
+    """Presents a read-only array as writeable, and keeps it alive.
 
-    DLPack before version 1.0, which is all that TensorFlow takes, can not say "read-only", so NumPy
-    refuses to export such arrays. TensorFlow does not write into memory that it borrowed.
+    TensorFlow accepts only DLPack before version 1.0, which has no read-only flag, so NumPy refuses to export read-only
+    arrays. TensorFlow does not write into memory that it borrowed.
     """
 
     __slots__ = ("__array_interface__", "array")
@@ -65,7 +65,7 @@ def _address(array: npt.NDArray[Any]) -> int:
 def can_borrow(array: npt.NDArray[Any]) -> bool:
     """Tell whether TensorFlow can use the array's own memory.
 
-    A start off 64 bytes is not checked by TensorFlow: it ends the process.
+    The alignment must be checked here: TensorFlow does not check it, and aborts the process on misaligned memory.
     """
     return (
         array.flags.c_contiguous and array.dtype.isnative and array.size > 0 and _address(array) % ALIGNMENT_BYTES == 0
@@ -78,14 +78,14 @@ def aligned_copy(array: npt.NDArray[Any], dtype: npt.DTypeLike | None = None) ->
     Parameters
     ----------
     array : numpy.ndarray
-        Of any layout.
+        An array of any layout.
     dtype : dtype-like, optional
-        To cast to, as ``array.astype(dtype)`` does; the array's own by default.
+        Dtype to cast to, as ``array.astype(dtype)`` does; by default the array's own.
 
     Returns
     -------
     numpy.ndarray
-        C-contiguous, in native byte order, starting on 64 bytes.
+        A C-contiguous copy in native byte order, aligned to 64 bytes.
     """
     result = aligned_empty(array.shape, array.dtype if dtype is None else dtype)
     np.copyto(result, array, casting="unsafe")
@@ -93,7 +93,7 @@ def aligned_copy(array: npt.NDArray[Any], dtype: npt.DTypeLike | None = None) ->
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """Return an array of memory that TensorFlow can borrow, not filled; in native byte order."""
+    """Return an uninitialized array in native byte order, in memory that TensorFlow can borrow."""
     dtype = np.dtype(dtype).newbyteorder("=")
     memory = np.empty(math.prod(shape) * dtype.itemsize + ALIGNMENT_BYTES, np.uint8)
     return np.ndarray(shape, dtype, memory, -_address(memory) % ALIGNMENT_BYTES)
@@ -105,14 +105,14 @@ def _borrow(array: npt.NDArray[Any]) -> Any:
 
 
 def as_tensor(value: Any, dtype: npt.DTypeLike | None = None) -> Any:
-    """Return an array or tensor as a tensor, over the array's own memory where TensorFlow can borrow it.
+    """Return an array or tensor as a tensor, over the array's own memory if TensorFlow can borrow it.
 
     Parameters
     ----------
-    value : numpy.ndarray, tensor or composite tensor, or anything that ``numpy.asarray`` takes
-        The array stays alive as long as the tensor does. Write into it only after that.
+    value : numpy.ndarray, tensor or composite tensor, or anything that ``numpy.asarray`` accepts
+        The tensor keeps the array alive. Write into the array only when the tensor is gone.
     dtype : dtype-like, optional
-        Cast a NumPy array to this; tensors stay as they are.
+        Dtype to cast a NumPy array to; tensors are not cast.
 
     Returns
     -------
@@ -121,7 +121,7 @@ def as_tensor(value: Any, dtype: npt.DTypeLike | None = None) -> Any:
     Raises
     ------
     ValueError
-        TensorFlow has no tensor for the array's elements.
+        TensorFlow has no dtype for the array's elements.
     """
     if not isinstance(value, np.ndarray):
         if isinstance(value, tf.Variable):
@@ -138,10 +138,10 @@ def as_tensor(value: Any, dtype: npt.DTypeLike | None = None) -> Any:
     if value.dtype != wanted or not can_borrow(value):
         value = aligned_copy(value, wanted)
     try:
-        if is_bfloat16:  # NumPy's DLPack does not know it; a bitcast keeps the memory
+        if is_bfloat16:  # NumPy's DLPack does not support bfloat16; a bitcast keeps the memory
             return tf.bitcast(_borrow(value.view(np.uint16)), tf.bfloat16)
         return _borrow(value)
-    except (tf.errors.OpError, BufferError, RuntimeError):  # a dtype that an older TensorFlow's DLPack lacks
+    except (tf.errors.OpError, BufferError, RuntimeError):  # the DLPack of older TensorFlow versions lacks some dtypes
         return tf.constant(value)
 
 
@@ -150,5 +150,5 @@ def _copied_by_tensorflow(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> Any:
         return tf.constant(array if array.dtype == dtype else array.astype(dtype))
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"an array of dtype {array.dtype} can not become a tensor ({error}); give numbers, booleans or strings."
+            f"an array of dtype {array.dtype} cannot become a tensor ({error}); give numbers, booleans or strings."
         ) from None
