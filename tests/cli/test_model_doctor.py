@@ -47,7 +47,7 @@ def test_a_keras_file_is_described_and_can_be_served(tmp_path: Path, doctor: Any
     keras.Model([image, scale], outputs).save(tmp_path / "model.keras")
     status, said = doctor(tmp_path / "model.keras")
     assert status == 0
-    assert "file of Keras" in said.pop(next(subject for subject in said if subject.startswith("model ")))
+    assert "Keras file" in said.pop(next(subject for subject in said if subject.startswith("model ")))
     assert said == {
         "inputs": "ok 'image': uint8[rows, 4, 4, 3], 'scale': float32[rows]",
         "rows": "ok it runs on rows of zeros",
@@ -71,7 +71,7 @@ def test_a_saved_model_has_signatures_and_tags_and_may_have_lost_its_objects(tmp
         assert (status, said["outputs"]) == (0, "ok 'sum': float32[]")
     status, said = doctor(path, "--signature", "nothing")
     assert status == 1
-    assert said["model model"].startswith("NO model 'model': it has no signature 'nothing'; there are")
+    assert said["model model"].startswith("NO model 'model' has no signature 'nothing'; it has")
 
 
 def test_a_model_that_cannot_take_zeros_is_tried_on_a_file_of_rows(tmp_path: Path, doctor: Any) -> None:
@@ -97,7 +97,7 @@ def test_a_model_that_cannot_take_zeros_is_tried_on_a_file_of_rows(tmp_path: Pat
 def test_a_model_that_mixes_rows_is_served_but_not_padded(tmp_path: Path, doctor: Any) -> None:
     status, said = doctor(saved(tmp_path / "model", lambda x: x - tf.reduce_mean(x, axis=0)))
     assert status == 0
-    assert said["mixing"].startswith("NO its result for row 0 to 1 changes")
+    assert said["mixing"].startswith("NO its result for rows 0 to 1 changes")
     assert "batches are not padded" in said["mixing"]
 
 

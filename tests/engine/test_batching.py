@@ -94,7 +94,9 @@ def test_a_model_that_mixes_rows_is_not_padded_unless_asked(make_ring, serve):
     def model(x):
         return x - tf.reduce_mean(x, axis=0)
 
-    with pytest.raises(ValueError, match=r"allowed_batch_sizes would let .* mixes rows: .*allow_row_mixing=True"):
+    with pytest.raises(
+        ValueError, match=r"with allowed_batch_sizes, the slots beside .* mixes rows: .*allow_row_mixing=True"
+    ):
         serve(ring, model, allowed_batch_sizes=[4, 8])
     serve(ring, model, allowed_batch_sizes=[4, 8], allow_row_mixing=True)
 

@@ -211,7 +211,7 @@ def test_in_the_foreground_it_serves_until_ctrl_c_or_the_ring_is_finished(ring_n
         ({"devices": "GPU:7"}, "device 'GPU:7': there is no such device. TensorFlow has CPU:0"),
         ({"devices": "CPU:0", "strategy": object()}, "devices and strategy: give one of them"),
         ({"strategy": object()}, "give a tf.distribute.Strategy"),
-        ({"model": lambda x: x[0]}, "has shape (512,) for 1 rows; an answer is made of rows"),
+        ({"model": lambda x: x[0]}, "has shape (512,) for 1 rows; a reply is one row"),
         ({"model": lambda x: tf.strings.as_string(x)}, "output 'output'"),
         ({"model": lambda x: tf.sparse.from_dense(x)}, "is a SparseTensor; a reply holds dense tensors"),
     ],

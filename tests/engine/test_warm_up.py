@@ -85,7 +85,7 @@ def test_without_warm_up_it_is_an_error_that_names_it(case: Any, make_ring: Any)
     model, fields, _, _ = case
     ring = make_ring(fields, slots=16)
     for options in ({}, {"batch_size": "auto"}, {"allowed_batch_sizes": [4]}):
-        with pytest.raises(ValueError, match=r"fails on rows of zeros.*give some as warm_up=.*It said"):
+        with pytest.raises(ValueError, match=r"fails on rows of zeros.*give rows as warm_up=.*The error was"):
             ringfeed.Engine(ring, model, **options).start()
     with pytest.raises(ValueError, match=r"fails on rows of zeros.*give some as warm_up="):
         ringfeed.Pipeline([model, lambda x: x], ring=ring)
@@ -188,9 +188,9 @@ def mixes(matrix: Any) -> Any:
 def test_whether_rows_are_mixed_is_found_out_on_the_rows_that_are_given(make_ring: Any) -> None:
     ring = make_ring({"matrix": MATRIX}, slots=16)
     options = {"allowed_batch_sizes": [4], "warm_up": MATRICES}
-    with pytest.raises(ValueError, match=r"mixes rows: its result for row 0 to 1 changes"):
+    with pytest.raises(ValueError, match=r"mixes rows: its result for rows 0 to 1 changes"):
         ringfeed.Engine(ring, mixes, **options).start()
-    with pytest.raises(ValueError, match=r"one row of warm_up; give two that differ"):
+    with pytest.raises(ValueError, match=r"one row of warm_up cannot show the contrary; give at least two"):
         ringfeed.Engine(ring, inverse, **{**options, "warm_up": MATRICES[:1]}).start()
     ringfeed.Engine(ring, mixes, allow_row_mixing=True, **options).start().stop()
 
@@ -221,8 +221,8 @@ class Raises:
     ("warm_up", "message"),
     [
         (np.zeros((2, 2, 2), np.float32), "fails on the rows of warm_up"),
-        (np.ones((2, 3), np.float32), r"'matrix' is of shape \[2, 3\]: give rows of \[2, 2\]"),
-        (MATRICES[0], r"'matrix' is of shape \[2, 2\]: give rows"),
+        (np.ones((2, 3), np.float32), r"'matrix' has shape \[2, 3\]: give rows of shape \[2, 2\]"),
+        (MATRICES[0], r"'matrix' has shape \[2, 2\]: give rows"),
         (MATRICES[:0], "give 1 row or more"),
         ({"matrix": MATRICES, "weight": [1.0]}, None),
         (
@@ -230,8 +230,8 @@ class Raises:
             "has the keys 'weight', 'more': give a dict of the fields 'matrix'",
         ),
         (np.full((1, 2, 2), 1e39), "'matrix' is float64, which float32 does not hold"),
-        ([["a", "b"]], "'matrix' is of shape"),
-        (Raises(), "'matrix' is no array: RuntimeError: not now"),
+        ([["a", "b"]], "'matrix' has shape"),
+        (Raises(), "'matrix' is not an array: RuntimeError: not now"),
     ],
     ids=["fails", "shape", "no rows", "none", "more", "names", "narrow", "texts", "raises"],
 )
@@ -246,6 +246,6 @@ def test_rows_that_do_not_fit_are_named(make_ring: Any, warm_up: Any, message: s
 
 def test_whole_numbers_stay_what_they_are(make_ring: Any) -> None:
     ring = make_ring({"word": ((), "uint8")}, slots=16)
-    with pytest.raises(ValueError, match="'word' is int64, which uint8 does not hold unchanged"):
+    with pytest.raises(ValueError, match="'word' has dtype int64, with values that uint8 cannot hold"):
         ringfeed.Engine(ring, lambda word: word, warm_up=np.int64([1, 300]))
     ringfeed.Engine(ring, lambda word: word, warm_up=np.int64([1, 255]))

@@ -92,7 +92,7 @@ def test_in_memory_a_function_takes_a_named_tuple_by_name_too() -> None:
     a, b = np.float32([[1], [2]]), np.float32([[3], [4]])
     declared = tf.function(two, input_signature=[tf.TensorSpec([None, 1]), tf.TensorSpec([None, 1])])
     for model in (two, declared):
-        runner = ringfeed.tf.model.ModelRunner(model)
+        runner = ringfeed.tf.models.runner.ModelRunner(model)
         assert runner(Reversed(a=a, b=b)).tolist() == [[13], [24]]
         assert runner((a, b)).tolist() == [[13], [24]]
 

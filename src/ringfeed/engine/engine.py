@@ -58,7 +58,7 @@ class Engine(EngineLife):
         Owned or attached. It must have its name still: clients find the engine by it. Its `levels` are taken in their
         order: a batch is of one priority.
     model : keras.Model, path, SavedModel folder, tf.function or callable; or a list of one for each device
-        As for `ringfeed.tf.model.ModelRunner`. It is given whole batches and returns one row for each row.
+        As for `ringfeed.tf.models.runner.ModelRunner`. It is given whole batches and returns one row for each row.
     batch_size : int or "auto"
         Most rows in a batch, 32 by default; also called `max_batch_size`. "auto" measures the model when the engine
         starts and takes the smallest size within 5 % of the best throughput or, with `latency_target`, the largest
@@ -107,7 +107,7 @@ class Engine(EngineLife):
         Page-lock the ring for copies to a GPU, as `Ring.pin` does; by default where a device is one. A refusal
         stands in the ring's `memory`.
     signature, tags
-        Which signature of a SavedModel, and which of its graphs, as for `ringfeed.tf.model.ModelRunner`.
+        Which signature of a SavedModel, and which of its graphs, as for `ringfeed.tf.models.runner.ModelRunner`.
     warm_up : nest of arrays of shape (rows, ...), optional
         Rows on which the model is tried before it serves, named as the record's fields or nested as the model's inputs;
         by default rows of zeros, which some models cannot be run on. They are repeated as often as a batch takes. Where

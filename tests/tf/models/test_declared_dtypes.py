@@ -144,10 +144,10 @@ def test_a_ring_of_a_dtype_that_would_be_cut_is_refused_with_both(
 ) -> None:
     ring = make_ring({"x": ((1,), field)})
     model = KINDS[kind](dtype, tmp_path / "model")
-    with pytest.raises(ValueError, match=rf"is declared as {dtype}, and given is {field}"):
+    with pytest.raises(ValueError, match=rf"is declared as {dtype}, but was given {field}"):
         ringfeed.Engine(ring, model)
     if why_not_native() is None:
-        with pytest.raises(ValueError, match=rf"is declared as {dtype}, and given is {field}"):
+        with pytest.raises(ValueError, match=rf"is declared as {dtype}, but was given {field}"):
             fuse(ring, model, 2)
 
 

@@ -280,7 +280,7 @@ def test_weights_that_stay_elsewhere_are_a_warning_and_give_the_same_values():
     outputs, ran = placed(ModelRunner(form), X)
     np.testing.assert_allclose(outputs, opaque.predict(X, verbose=0), rtol=1e-5)
     assert (ran["ReadVariableOp"], ran["MatMul"]) == ("CPU:0", "CPU:1")
-    with pytest.warns(RuntimeWarning, match="XLA refuses"):
+    with pytest.warns(RuntimeWarning, match="XLA cannot compile it"):
         (compiled,) = replicas(opaque, "CPU:1", jit_compile=True)
     with pytest.raises(tf.errors.InvalidArgumentError, match="located in device"):
         ModelRunner(compiled)(X)

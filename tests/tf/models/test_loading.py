@@ -264,7 +264,7 @@ def test_a_signature_that_is_no_text_lists_those_there_are(lost: Path, wrong: An
 
 @pytest.mark.parametrize("wrong", [5, b"serve", ["serve", None], lambda: "serve"])
 def test_tags_that_are_no_texts_are_refused(lost: Path, wrong: Any) -> None:
-    with pytest.raises(TypeError, match=r"tags .*: give a text, such as 'serve', or a list"):
+    with pytest.raises(TypeError, match=r"tags .*: give a string, such as 'serve', or a list"):
         ModelRunner(lost, tags=wrong)
 
 
@@ -325,9 +325,9 @@ def test_a_model_of_tensorflow_1_runs_its_tables_initializers_and_takes_tags(of_
 
 
 def test_tags_that_there_are_not_list_those_there_are(of_tensorflow_1: Path, lost: Path) -> None:
-    with pytest.raises(ValueError, match="no graph of the tags 'train'; there are 'serve'; 'gpu', 'serve'"):
+    with pytest.raises(ValueError, match="no graph of the tags 'train'; its graphs have 'serve'; 'gpu', 'serve'"):
         ModelRunner(of_tensorflow_1, tags="train")
-    with pytest.raises(ValueError, match="no graph of the tags 'gpu', 'serve'; there are 'serve'"):
+    with pytest.raises(ValueError, match="no graph of the tags 'gpu', 'serve'; its graphs have 'serve'"):
         ModelRunner(lost, tags=["serve", "gpu"])
 
 

@@ -273,5 +273,5 @@ def test_what_cannot_be_a_field_cannot_cross() -> None:
     many = [keras.layers.Dense(1, name=f"d{number}")(y) for number in range(70)]
     last = keras.layers.Concatenate(name="all")(many)
     wide = keras.Model(y, [keras.layers.Dense(1, name="end")(last), *many])
-    with pytest.raises(ValueError, match=r"what passes the cut at 'all' is no record.*64 fields"):
+    with pytest.raises(ValueError, match=r"tensors that pass the cut at 'all' are not a record.*64 fields"):
         split_model(wide, ["all"])

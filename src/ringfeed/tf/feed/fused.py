@@ -54,7 +54,7 @@ def fuse(
     ring : Ring
         Owned or attached.
     model : keras.Model, path, SavedModel folder, tf.function or callable
-        As for `ringfeed.tf.model.ModelRunner`.
+        As for `ringfeed.tf.models.runner.ModelRunner`.
     batch_size : int
         Most rows in a call; at most the ring's slots.
     structure : nest of str, optional
@@ -81,7 +81,7 @@ def fuse(
     with_tags : bool
         Return the records' tags, too.
     signature, tags
-        Which signature of a SavedModel, and which of its graphs, as for `ringfeed.tf.model.ModelRunner`.
+        Which signature of a SavedModel, and which of its graphs, as for `ringfeed.tf.models.runner.ModelRunner`.
     warm_up : nest of arrays of shape (rows, ...), optional
         As for `ringfeed.Engine`. With `pad` a model is asked on two such rows or more whether it mixes rows, where
         random numbers would not do.

@@ -1,4 +1,4 @@
-"""A model of any kind as one call per batch, on its devices.
+"""Models of any kind as one call per batch, on the devices that they are placed on.
 
-It may not know feeds, the engine, or `predict`.
+This folder may not know feeds, the engine or `predict`.
 """

@@ -1,6 +1,6 @@
-"""A model as a function, with what it says of its inputs: their structure, names, shapes and dtypes.
+"""`AdaptedModel`: a model of any kind as one function, with the structure, names, shapes and dtypes of its inputs.
 
-It may not know of Keras, of files or of rings.
+This file may not know Keras, files or rings.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from ..tensors.structure import is_generated, spec_of
 
 @dataclass(frozen=True)
 class ModelInputs:
-    """What a model says of its inputs.
+    """The inputs that a model declares.
 
     Attributes
     ----------
     template : nest of int
-        The structure of the inputs, with the number of each leaf in the order in which ``tf.nest`` flattens them.
+        The structure of the inputs; each leaf is its number in the order of ``tf.nest.flatten``.
     names : tuple of (str or None)
-        For each leaf the name that the model has for it, made up or not; None where it has none.
+        The model's name for each leaf, including names that Keras or TensorFlow generated; None if it has none.
     takes_dict : bool
-        The only argument of a function that did not declare its inputs: it may as well take a dict of several.
+        The input is the only argument of a function without declared inputs, so a dict of several may be passed.
     optional : tuple of str
         Names of further inputs, which may be left out.
-    specs : tuple of ((shape without batch, dtype name) or None)
-        Of each leaf; None where the rank is free. Empty where nothing is known.
+    specs : tuple of ((shape without the batch axis, dtype name) or None)
+        The spec of each leaf; None if its rank is unknown. Empty if no spec is known.
     """
 
     template: Any
@@ -41,7 +41,7 @@ class ModelInputs:
 
     @classmethod
     def of(cls, nest: Any, names: Sequence[str | None]) -> ModelInputs:
-        """Read the structure of a nest; of a leaf, too."""
+        """Describe the inputs of a nest, which may be a single leaf."""
         specs = tuple(map(spec_of, tf.nest.flatten(nest)))
         template = tf.nest.pack_sequence_as(nest, list(range(len(names)))) if tf.nest.is_nested(nest) else 0
         return cls(template, tuple(names), specs=specs)
@@ -53,10 +53,11 @@ def leaf_names(nest: Any, argument: str | None = None) -> list[str | None]:
     Parameters
     ----------
     nest : nest
-        A dict's keys are names. Elsewhere a leaf has its own; deep in a nest without one, the keys that lead to it.
+        In a dict, each leaf is named by its key. Elsewhere it has its own name; deep in a nest, a leaf without a name
+        is named by the keys that lead to it.
     argument : str, optional
-        Of the Python function that takes the nest: the name of a leaf that has none of its own. TensorFlow makes up
-        names for leaves in lists from it ("pair_0"), which say nothing.
+        Name of the argument of the Python function that takes the nest, used for a leaf without a name. TensorFlow
+        derives names of leaves in lists from it ("pair_0"); these derived names are ignored.
     """
     if isinstance(nest, Mapping):
         return [
@@ -98,25 +99,25 @@ class AdaptedModel:
     Attributes
     ----------
     name : str
-        What messages call it.
+        The model's name in messages.
     step : callable
-        Takes a batch as Keras passes it to ``predict_step`` (x, (x,), (x, y) or (x, y, sample_weight)),
-        returns the nest of outputs. Traceable, except where `keras_model` runs eagerly.
-    input_specs : nest of (shape without batch, dtype name), or None
-        The inputs' structure; None where the model does not say.
+        Function from a batch as Keras passes it to ``predict_step`` (x, (x,), (x, y) or (x, y, sample_weight)) to the
+        nest of outputs. It can be traced, unless `keras_model` runs eagerly.
+    input_specs : nest of (shape without the batch axis, dtype name), or None
+        The specs in the structure of the inputs; None if the model does not declare them.
     keras_model : keras.Model or None
-        The model itself, which callbacks are told of.
+        The model itself if it is a Keras model, for callbacks.
     eager_step : callable or None
-        The same without a graph, for code that cannot be traced; None where `step` is all there is.
+        The step without a graph, for code that cannot be traced; None if there is only `step`.
     owner : object
-        What must stay alive while `step` is in use: a restored object owns the variables.
+        Object to keep alive while `step` is in use: a restored object owns the variables.
     inputs : ModelInputs or None
-        Names and structure of the inputs, also where their shapes are not known.
+        Names and structure of the inputs; known also for models whose shapes are unknown.
     origin : str
-        Where it comes from, for people.
+        Description of the model's origin, for people.
     fit : callable or None
-        Takes a batch in memory and returns it in dtypes that `step` takes. Raises `LossyCast` where numbers would
-        become others. None where `step` takes all.
+        Function that casts a batch in memory to dtypes that `step` accepts. It raises `LossyCast` if the cast would
+        change values. None if `step` accepts all dtypes.
     """
 
     name: str
@@ -133,9 +134,9 @@ class AdaptedModel:
     def input_names(self) -> list[str | None] | None:
         """The model's names of its inputs.
 
-        One for each leaf of `input_specs`, in the order in which ``tf.nest`` flattens them; None in the place of a name
-        that the model does not have, or that Keras or TensorFlow made up. None altogether where the model does not say
-        its inputs. A function of several arguments has names though it says no shapes.
+        There is one name for each leaf of `input_specs`, in the order of ``tf.nest.flatten``. It is None for an input
+        without a name, or with a name that Keras or TensorFlow generated. The property is None if the model does not
+        declare its inputs. A function of several arguments has names, although its shapes are unknown.
         """
         if self.inputs is None or self.inputs.takes_dict:
             return None
@@ -143,6 +144,6 @@ class AdaptedModel:
 
 
 def specs_of(nest: Any) -> Any:
-    """Return the nest of (shape without batch, dtype name); None where a rank is free."""
+    """Return the nest of (shape without the batch axis, dtype name); None if a rank is unknown."""
     known = all(spec_of(leaf) is not None for leaf in tf.nest.flatten(nest))
     return tf.nest.map_structure(spec_of, nest) if known else None

@@ -1,6 +1,6 @@
-"""Which input is which argument of a Python function that does not declare its inputs.
+"""Match inputs to the arguments of a Python function that does not declare its inputs.
 
-It may not know of models or rings.
+This file may not know models or rings.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ class CallArguments:
     Attributes
     ----------
     positional : tuple of str
-        Those that must be given, and can be by position.
+        Required arguments that can be given by position.
     keywords : tuple of str
-        Those that must be given by keyword.
+        Required arguments that must be given by keyword.
     optional : tuple of str
-        Those that have a default; not `training`.
+        Arguments with a default, except `training`.
     only_keywords : bool
-        It takes keywords of any name, and nothing by position.
+        The function takes keywords of any name, and no positional argument.
     only_positions : bool
-        It takes as many as there are by position, and has names for none: ``def model(*inputs)``.
+        The function takes any number of positional arguments without names: ``def model(*inputs)``.
     """
 
     positional: tuple[str, ...] = ()
@@ -39,7 +39,7 @@ class CallArguments:
 
     @classmethod
     def of(cls, function: Any) -> CallArguments:
-        """Read them from the function; none of one that is built into C."""
+        """Read the arguments of a function; a function written in C has none."""
         try:
             parameters = inspect.signature(function).parameters.values()
         except (TypeError, ValueError):
@@ -62,22 +62,22 @@ class CallArguments:
 
     @property
     def required(self) -> tuple[str, ...]:
-        """Names of all that must be given, in their order."""
+        """Names of all required arguments, in their order."""
         return self.positional + self.keywords
 
     def call(self, target: Callable[..., Any], inputs: Any, owner: str) -> Any:
-        """Call a function: a mapping's values go to the arguments of their names, a tuple's by position.
+        """Call a function: pass a mapping's values to the arguments of the same names, and a tuple's by position.
 
-        So do those of a named tuple that has all the names. An only argument is given the whole nest, unless it is a
-        mapping that has the argument's name.
+        A named tuple that has all names counts as a mapping. If there is only one argument, it receives the whole nest,
+        unless the nest is a mapping with the argument's name as a key.
 
         Raises
         ------
         ValueError
-            The inputs do not match the arguments; both are named.
+            The inputs do not match the arguments; the message lists both.
         """
         if hasattr(inputs, "_fields") and len(self.required) > 1 and set(self.required) <= set(inputs._fields):
-            inputs = inputs._asdict()  # a named tuple has names as well
+            inputs = inputs._asdict()  # a named tuple has names, too
         if isinstance(inputs, Mapping):
             if self.required and set(self.required) <= set(inputs):
                 options = {name: inputs[name] for name in (*self.keywords, *self.optional) if name in inputs}
@@ -91,8 +91,8 @@ class CallArguments:
         if not isinstance(inputs, tuple) or len(inputs) != len(self.required):
             given = list(inputs) if isinstance(inputs, Mapping) else len(inputs) if isinstance(inputs, tuple) else 1
             raise ValueError(
-                f"{owner} takes the arguments {', '.join(map(repr, self.required))}; given were {given!r} inputs. "
-                "Give a dict of these names, or a tuple of as many in their order."
+                f"{owner} takes the arguments {', '.join(map(repr, self.required))}, but was given {given!r} inputs. "
+                "Give a dict of these names, or a tuple of the arguments in their order."
             )
         by_keyword = dict(zip(self.keywords, inputs[len(self.positional) :], strict=True))
         return target(*inputs[: len(self.positional)], **by_keyword)

@@ -1,7 +1,10 @@
-"""Copies of Keras models: with the same weights, on the device of the caller's scope, in another precision if asked.
+"""Copy Keras models: with the same weights, on the device of the caller's scope, optionally in another precision.
 
-It may not know of rings, of devices by name or of what the copies are for. A model of layers is made again layer by
-layer; any other goes through a temporary ``.keras`` file.
+This file may not know rings, names of devices, or the purpose of the copies. A model of layers is rebuilt layer by
+layer; any other model is copied through a temporary ``.keras`` file.
+
+Experimental: it uses private attributes of Keras (``_flatten_layers``, ``_keras_history``, ``_output_shape``), which
+may change with any release of Keras.
 """
 
 from __future__ import annotations
@@ -19,38 +22,43 @@ import numpy as np
 
 
 def clone(model: Any, policy: str | None = None, keep: Collection[int] = ()) -> Any:
-    """Copy a Keras model with its weights; the caller's own stays as it is.
+    """Copy a Keras model with its weights; the caller's model is not changed. Experimental.
 
     Parameters
     ----------
     model : keras.Model
-        Functional, Sequential or subclassed; built.
+        A functional, Sequential or subclassed model that is built.
     policy : str, optional
-        A dtype policy of Keras', as "mixed_float16", for all layers that compute in floats. By default each one's own.
+        A dtype policy of Keras, such as "mixed_float16", for all layers that compute in floating point. By default each
+        layer keeps its own.
     keep : collection of int
-        ``id`` of layers that keep their own policy; used for models of layers only.
+        ``id`` of each layer that keeps its own policy; used only for models of layers.
 
     Returns
     -------
     keras.Model
-        Of the same class, not compiled. Its variables are made where the caller's ``tf.device`` says. Layers without
-        variables are shared with `model`, as far as their policy is the same.
+        A copy of the same class, not compiled. Its variables are created on the device of the caller's ``tf.device``
+        scope. Layers without variables are shared with `model` if their policy is the same.
 
     Raises
     ------
     ValueError
-        The model is not built, or Keras cannot make it again; the message says why.
+        The model is not built, or Keras cannot rebuild it; the message gives the reason.
+
+    Notes
+    -----
+    Experimental: this function uses private attributes of Keras, which may change with any release of Keras.
     """
     if not model.built or (not model.variables and getattr(model, "inputs", None) is None):
         raise ValueError(
-            f"model {model.name!r} is not built, so there are no weights to copy; call it on a batch first, "
-            "or give it an Input."
+            f"model {model.name!r} is not built, so there are no weights to copy. Call it on a batch first, or give "
+            "it an Input."
         )
-    with _compiled_set_aside(model), _default_policy(policy), keras.saving.custom_object_scope(_own_objects(model)):
+    with _without_compilation(model), _default_policy(policy), keras.saving.custom_object_scope(_own_objects(model)):
         failure: Exception | None = None
         try:
             copy = _from_layers(model, policy, keep)
-        except Exception as error:  # whatever a layer's config or call raises
+        except Exception as error:  # a layer's config or call may raise any error
             copy, failure = None, error
         if copy is None or not _take_weights(copy, model):
             copy = _from_file(model, policy, failure)
@@ -59,13 +67,13 @@ def clone(model: Any, policy: str | None = None, keep: Collection[int] = ()) -> 
 
 
 def layers_of(model: Any) -> list[Any]:
-    """Return the model and all layers in it, at any depth."""
+    """Return the model and all its layers, at any depth."""
     return list(model._flatten_layers())
 
 
 @contextlib.contextmanager
-def _compiled_set_aside(model: Any) -> Iterator[None]:
-    """Let Keras copy no optimizer: its slots are twice the weights, and custom losses may not be restored at all."""
+def _without_compilation(model: Any) -> Iterator[None]:
+    """Hide the compilation from Keras: an optimizer's state is twice the weights, and custom losses may be lost."""
     compiled = [layer for layer in layers_of(model) if getattr(layer, "compiled", False)]
     for each in compiled:
         each.compiled = False
@@ -78,7 +86,7 @@ def _compiled_set_aside(model: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _default_policy(policy: str | None) -> Iterator[None]:
-    """Set the policy of layers that are made without one; Keras holds it per thread."""
+    """Set the policy of layers that are made without one; Keras has one default per thread."""
     before = keras.config.dtype_policy()
     try:
         if policy is not None:
@@ -103,7 +111,7 @@ def _own_objects(model: Any) -> dict[str, Any]:
 
 
 def _from_layers(model: Any, policy: str | None, keep: Collection[int]) -> Any:
-    """Return a functional or Sequential model made anew; None for any other."""
+    """Rebuild a functional or Sequential model; return None for any other model."""
 
     def make(layer: Any) -> Any:
         return _clone_layer(layer, None if id(layer) in keep else policy)
@@ -111,7 +119,7 @@ def _from_layers(model: Any, policy: str | None, keep: Collection[int]) -> Any:
     if getattr(model, "inputs", None) is None:
         return None
     inputs = None
-    if not isinstance(model, keras.Sequential):  # Keras' own copies of inputs would be neither optional nor sparse
+    if not isinstance(model, keras.Sequential):  # Keras' own copies of inputs lose the flags `optional` and `sparse`
         inputs = keras.tree.map_structure(_input_like, model.input)
     elif model.inputs[0].sparse:
         return None
@@ -127,10 +135,10 @@ def _input_like(tensor: Any) -> Any:
 
 
 def _clone_layer(layer: Any, policy: str | None) -> Any:
-    if not isinstance(layer, keras.layers.Layer):  # one of keras.ops: no state, no policy
+    if not isinstance(layer, keras.layers.Layer):  # an operation of keras.ops has no state and no policy
         return layer
     changes = policy is not None and _is_float(layer.dtype_policy.compute_dtype) and layer.dtype_policy.name != policy
-    if not changes and not layer.variables:  # also what lookups have learned, which no config holds
+    if not changes and not layer.variables:  # shared: a config would not hold the tables of lookup layers
         return layer
     if isinstance(layer, keras.layers.Lambda):
         return _clone_lambda(layer, policy)
@@ -139,7 +147,7 @@ def _clone_layer(layer: Any, policy: str | None) -> Any:
 
 
 def _clone_lambda(layer: Any, policy: str | None) -> Any:
-    """Make a Lambda of the same function: Keras' own copy of a function has lost its globals."""
+    """Make a Lambda of the same function, because Keras' own copy of the function loses its globals."""
     return keras.layers.Lambda(
         layer.function,
         output_shape=layer._output_shape,
@@ -155,14 +163,14 @@ def _is_float(dtype: str | None) -> bool:
 
 
 def _with_policy(config: Any, policy: str | None) -> Any:
-    """Return a config in which every dtype policy of floats is another; None leaves all as they are."""
+    """Return a config in which each floating-point dtype policy is replaced; None leaves the config unchanged."""
     if isinstance(config, (list, tuple)):
         return type(config)(_with_policy(item, policy) for item in config)
     if not isinstance(config, dict) or policy is None:
         return config
     if config.get("class_name") == "DTypePolicy" and _is_float(_compute_dtype(config)):
         return {**config, "config": {**config["config"], "name": policy}}
-    # Weights are overwritten, and not every initializer knows every dtype: Orthogonal, of LSTM, knows no bfloat16.
+    # The weights are overwritten later, and some initializers lack dtypes: Orthogonal, used by LSTM, lacks bfloat16.
     zeros = keras.initializers.serialize(keras.initializers.Zeros())
     return {
         key: zeros if key.endswith("_initializer") and isinstance(value, dict) else _with_policy(value, policy)
@@ -175,7 +183,7 @@ def _compute_dtype(config: dict[str, Any]) -> str | None:
 
 
 def _take_weights(copy: Any, model: Any) -> bool:
-    """Copy all variables; False if they do not pair up."""
+    """Copy the values of all variables; return False if the variables do not correspond."""
     ours, theirs = copy.variables, model.variables
     if [(v.name, tuple(v.shape)) for v in ours] != [(v.name, tuple(v.shape)) for v in theirs]:
         return False
@@ -183,7 +191,7 @@ def _take_weights(copy: Any, model: Any) -> bool:
         one.assign(other)
     for layer in layers_of(copy):
         if isinstance(layer, keras.layers.Normalization):
-            layer.finalize_state()  # it computes with constants made of its variables
+            layer.finalize_state()  # the layer computes with constants that it derives from its variables
     return True
 
 
@@ -197,7 +205,8 @@ def _from_file(model: Any, policy: str | None, failure: Exception | None) -> Any
             model.save(path)
             if policy is not None:
                 _rewrite_policies(path, policy)
-            copy = keras.models.load_model(path, compile=False, safe_mode=False)  # what the caller runs anyway
+            # The file holds code that the caller runs anyway, so safe_mode is not needed.
+            copy = keras.models.load_model(path, compile=False, safe_mode=False)
         except Exception as error:
             raise _not_copied(model, failure or error) from error
     if not _has_weights_of(copy, model):

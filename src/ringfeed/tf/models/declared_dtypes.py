@@ -1,6 +1,6 @@
-"""What is given to inputs of declared dtypes: cast where that keeps the numbers, else refused.
+"""Cast inputs to the dtypes that a function declares, if the cast keeps the values; refuse other casts.
 
-It may not know of models, rings or where batches come from.
+This file may not know models, rings or where batches come from.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from ..tensors.zero_copy import PaddedRows
 
 
 class LossyCast(ValueError):
-    """A number of a batch would become another one; other batches may have better ones."""
+    """A cast would change a value of this batch; it may keep those of other batches."""
 
 
 @functools.cache
 def may_cast(given: Any, wanted: Any) -> bool:
     """Tell whether a graph may cast from one dtype to another.
 
-    Integers become wider ones or floats, and floats other floats, as Keras casts them; but nothing becomes a dtype that
-    has other numbers for some of its numbers: integers are cut modulo its size, floats to whole numbers.
+    As in Keras, integers may become wider integers or floats, and floats may become other floats. A cast that could
+    change values is refused: it would truncate integers modulo the size of the dtype, and floats to whole numbers.
     """
-    if given == wanted or tf.string in (given, wanted):  # of text TensorFlow says itself that it does not fit
+    if given == wanted or tf.string in (given, wanted):  # for strings, TensorFlow itself reports the mismatch
         return True
     if wanted.is_complex:
         return True
@@ -35,7 +35,7 @@ def may_cast(given: Any, wanted: Any) -> bool:
         return not given.is_complex
     try:
         return bool(np.can_cast(given.as_numpy_dtype, wanted.as_numpy_dtype, "safe"))
-    except TypeError:  # of no numbers
+    except TypeError:  # the dtype is not numeric
         return True
 
 
@@ -45,10 +45,11 @@ class DeclaredDtypes:
     Parameters
     ----------
     specs : sequence of tf.TypeSpec
-        Of each input; only those of plain tensors are looked at.
+        Spec of each input; only specs of dense tensors are used.
     names : sequence of (str or None)
+        Name of each input.
     owner : str
-        Whose inputs these are, for messages.
+        The function that takes the inputs, for messages.
     """
 
     def __init__(self, specs: Sequence[Any], names: Sequence[str | None], owner: str) -> None:
@@ -58,7 +59,7 @@ class DeclaredDtypes:
         self._plain = {dtype for dtype in self._dtypes if dtype is not None}
 
     def take_all(self, leaves: Sequence[Any]) -> bool:
-        """Tell whether any input may be given any of these leaves, so that none need be looked at."""
+        """Tell whether a graph may cast each of these leaves to the dtype of every input; then no value is checked."""
         return all(
             may_cast(given, wanted)
             for given in set(map(_dtype_of, leaves))
@@ -67,12 +68,12 @@ class DeclaredDtypes:
         )
 
     def fit(self, leaves: Sequence[Any]) -> list[Any]:
-        """Return the leaves of a batch in memory, those that no graph may cast in the dtypes of their inputs.
+        """Cast the leaves of a batch in memory whose dtypes a graph may not cast; return all leaves.
 
         Raises
         ------
         LossyCast
-            A number would become another one.
+            The cast would change a value.
         """
         return [self._fitted(number, leaf, self._dtypes[number]) for number, leaf in enumerate(leaves)]
 
@@ -84,33 +85,33 @@ class DeclaredDtypes:
         cast = cast_unchanged(leaf.array if is_padded else leaf, given, wanted)
         if cast is None:
             raise LossyCast(
-                f"{self._described(number, given, wanted)} that it does not hold. Give {wanted.name}, or declare "
-                f"the input as {given.name}."
+                f"{self._described(number, given, wanted)} with values that {wanted.name} cannot hold. Give "
+                f"{wanted.name}, or declare the input as {given.name}."
             )
         return PaddedRows(cast, leaf.sample_shape) if is_padded else cast
 
     def cast(self, number: int, tensor: Any) -> Any:
-        """Return a tensor of a graph in the dtype of its input.
+        """Cast a tensor of a graph to the dtype of its input.
 
         Raises
         ------
         ValueError
-            Some of its numbers would become others.
+            The cast could change values.
         """
         wanted: Any = self._dtypes[number]
         if tensor is None or wanted is None or tensor.dtype == wanted or tf.string in (tensor.dtype, wanted):
             return tensor
         if not may_cast(tensor.dtype, wanted):
             raise ValueError(
-                f"{self._described(number, tensor.dtype, wanted)} that may not fit. Give {wanted.name}, in a ring "
-                f"as the field's dtype, or declare the input as {tensor.dtype.name}."
+                f"{self._described(number, tensor.dtype, wanted)}, whose values may not fit. Give {wanted.name}, in a "
+                f"ring as the field's dtype, or declare the input as {tensor.dtype.name}."
             )
         return tf.cast(tensor, wanted)
 
     def _described(self, number: int, given: Any, wanted: Any) -> str:
         name = self._names[number]
         which = f"input {number}" if name is None else f"input {name!r}"
-        return f"{self._owner}: {which} is declared as {wanted.name}, and given is {given.name}, with numbers"
+        return f"{self._owner}: {which} is declared as {wanted.name}, but was given {given.name}"
 
 
 def _dtype_of(leaf: Any) -> Any:
@@ -118,5 +119,5 @@ def _dtype_of(leaf: Any) -> Any:
         leaf = leaf.array
     try:
         return tf.as_dtype(leaf.dtype)
-    except (AttributeError, TypeError):  # None, or what TensorFlow has no dtype for
+    except (AttributeError, TypeError):  # the leaf is None, or TensorFlow lacks its dtype
         return None

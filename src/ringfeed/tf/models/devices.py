@@ -1,6 +1,6 @@
-"""Which device a model runs on, and one copy of it for each of several.
+"""Choose the devices that a model runs on, and make one replica of the model for each device.
 
-It may not know of rings, engines or batches.
+This file may not know rings, engines or batches.
 """
 
 from __future__ import annotations
@@ -20,31 +20,32 @@ from .adapt_model import AdaptedModel, adapt_model
 _NAME = re.compile(r"(?:/job:localhost/replica:0/task:0)?/?(?:device:)?([A-Za-z_]+)(?::(\d+))?")
 _GROWTH_VARIABLE = "TF_FORCE_GPU_ALLOW_GROWTH"
 _COPIED = "only Keras models and paths are copied"
-_MEND = "Give a list of one model per device, each made under `with tf.device(...)`."
+_REMEDY = "Give a list of one model per device, each made under `with tf.device(...)`."
 
 
 def resolve_devices(names: str | Sequence[str] | None = None) -> list[str]:
-    """Return the devices that are meant, in short names.
+    """Return the short names of the devices to use.
 
     Parameters
     ----------
     names : str or sequence of str, optional
-        Such as "GPU:0", "/CPU:1", "gpu" (the first), or TensorFlow's full names. One may be named twice: two replicas
-        on one device. By default the first GPU; without one, the CPU.
+        Names such as "GPU:0", "/CPU:1", "gpu" (the first GPU), or TensorFlow's full names. A device that is named twice
+        gets two replicas. The default is the first GPU, or the CPU if there is no GPU.
 
     Returns
     -------
     list of str
-        As in ["GPU:0", "GPU:1"], which ``tf.device`` takes.
+        Names that ``tf.device`` accepts, such as ["GPU:0", "GPU:1"].
 
     Raises
     ------
     ValueError
-        There is no such device, or no name is given; the message names those that there are.
+        A device does not exist, or no name is given; the message lists the existing devices.
 
     Notes
     -----
-    This initialises TensorFlow's devices: `grow_memory` and ``tf.config.set_logical_device_configuration`` come before.
+    This function initializes TensorFlow's devices. Call `grow_memory` and
+    ``tf.config.set_logical_device_configuration`` before it.
     """
     there = [str(_short(device.name)) for device in tf.config.list_logical_devices()]
     if names is None:
@@ -61,9 +62,8 @@ def _found(name: Any, there: list[str]) -> str:
         return short
     raise ValueError(
         f"device {name!r}: there is no such device. TensorFlow has {', '.join(there)}, as "
-        "tf.config.list_logical_devices() shows. A GPU that is missing is hidden by CUDA_VISIBLE_DEVICES, or its "
-        "driver does not load. tf.config.set_logical_device_configuration() makes several devices of one, before "
-        "TensorFlow is first used."
+        "tf.config.list_logical_devices() shows. A missing GPU is hidden by CUDA_VISIBLE_DEVICES, or its driver does "
+        "not load. Before TensorFlow is first used, tf.config.set_logical_device_configuration() can split a device."
     )
 
 
@@ -73,15 +73,15 @@ def _short(name: str) -> str | None:
 
 
 def grow_memory() -> None:
-    """Let TensorFlow take each GPU's memory as it needs it, so that several processes share a GPU.
+    """Let TensorFlow allocate each GPU's memory as needed, so that several processes can share a GPU.
 
-    By default the first process takes nearly all of it. Does nothing without a GPU, or where the environment says
-    ``TF_FORCE_GPU_ALLOW_GROWTH=true``.
+    By default the first process allocates nearly all memory. This function does nothing without a GPU, or if the
+    environment sets ``TF_FORCE_GPU_ALLOW_GROWTH=true``.
 
     Warns
     -----
     RuntimeWarning
-        TensorFlow has been used already, or the GPU is split into logical devices: then nothing can be changed.
+        TensorFlow was already used, or the GPU is split into logical devices, so the setting cannot be changed.
     """
     if os.environ.get(_GROWTH_VARIABLE, "").lower() == "true":
         return
@@ -92,7 +92,7 @@ def grow_memory() -> None:
         except (RuntimeError, ValueError) as error:
             warnings.warn(
                 f"{gpu.name.removeprefix('/physical_device:')}: memory growth is off and cannot be switched on "
-                f"any more ({error}), so this process takes nearly all of its memory and others get none. Call "
+                f"any more ({error}), so this process allocates nearly all of its memory and others get none. Call "
                 "ringfeed.tf.models.devices.grow_memory() before TensorFlow is first used, "
                 f"or set {_GROWTH_VARIABLE}=true in the environment.",
                 RuntimeWarning,
@@ -108,43 +108,43 @@ def replicas(
     signature: str | None = None,
     tags: str | Sequence[str] | None = None,
 ) -> list[AdaptedModel]:
-    """Return a model as one function per device, with its variables and operations on that device.
+    """Return one adapted model per device, with its variables and operations on that device.
 
     Parameters
     ----------
     model : keras.Model, path, SavedModel folder, tf.function, callable or AdaptedModel; or a list or tuple of them
-        - A Keras model is copied with its weights to each device but the one where they are; there it is used as it is.
+        - A Keras model is used unchanged on the device of its weights, and copied to each other device.
         - The path of a file or a folder is loaded once per device.
         - A callable or tf.function without variables runs on any device.
-        - Of a list there must be one for each device.
+        - A list must hold one model per device.
     devices : str or sequence of str, optional
         As for `resolve_devices`. Replicas on the same device share their weights.
     jit_compile : bool
-        Compile each with XLA, on its device. `ringfeed.tf.model.ModelRunner` is then not to do so again: XLA takes no
-        device from inside what it compiles.
+        Compile each replica with XLA on its device. Do not let `ringfeed.tf.models.runner.ModelRunner` compile it
+        again: XLA ignores device scopes inside compiled code.
     signature, tags
-        Of SavedModels; as for `ringfeed.tf.model.ModelRunner`.
+        Selection of a SavedModel's function, as for `ringfeed.tf.models.runner.ModelRunner`.
 
     Returns
     -------
     list of AdaptedModel
-        In the order of the devices.
+        The replicas, in the order of the devices.
 
     Raises
     ------
     ValueError
-        There is no such device; a list is of another length; or the model cannot be on several devices. A function
-        may show only when it is traced that it uses variables.
+        A device does not exist, a list has another length, or the model cannot be on several devices. Whether a
+        function uses variables may be known only when it is traced.
 
     Warns
     -----
     RuntimeWarning
-        The only device is not the one where the model's variables are, and the model cannot be copied.
+        The model's variables are not on the only device, and the model cannot be copied.
 
     Notes
     -----
-    A model whose variables are on another device than its operations gives right results, but each call copies every
-    weight from one to the other, and compiled by XLA it fails ("Trying to access resource ... located in device").
+    If the variables are on another device than the operations, the results are right, but each call copies every weight
+    between the devices. Compiled by XLA, this model fails ("Trying to access resource ... located in device").
     """
     places = resolve_devices(devices)
 
@@ -221,7 +221,7 @@ def _bound(adapted: AdaptedModel, place: str, jit_compile: bool) -> AdaptedModel
 
 
 def _places_of(variables: Sequence[Any]) -> set[str]:
-    """Return the devices of the variables that count: GPUs have no kernels for some of the others."""
+    """Return the devices of the floating-point variables, if there are any: GPUs lack kernels for some other dtypes."""
     floats = [variable for variable in variables if tf.as_dtype(variable.dtype).is_floating]
     return {str(_short(_device_of(variable))) for variable in floats or variables}
 
@@ -231,7 +231,7 @@ def _device_of(variable: Any) -> str:
 
 
 def _variables_of(adapted: AdaptedModel, model: Any) -> list[Any]:
-    """Return the variables that a model is seen to use, those of a function through what it closes over."""
+    """Return the variables that a model visibly uses: a function's are found in its closure and its globals."""
     if adapted.keras_model is not None:
         return list(adapted.keras_model.weights)
     owners = [model, *(adapted.owner if isinstance(adapted.owner, tuple) else ())]
@@ -260,7 +260,7 @@ def _closed_over(function: Any) -> Iterator[Any]:
 
 
 def _checked(adapted: AdaptedModel, place: str, alone: bool) -> AdaptedModel:
-    """Look, when a function is traced, for variables elsewhere: only then is it known which it uses."""
+    """Check for variables on other devices while a function is traced, because they are known only then."""
     refused: list[ValueError] = []
 
     def step(data: Any) -> Any:
@@ -274,7 +274,7 @@ def _checked(adapted: AdaptedModel, place: str, alone: bool) -> AdaptedModel:
         return outputs
 
     def eager_step(data: Any) -> Any:
-        if refused:  # what cannot be traced is run eagerly; this could be, and was refused
+        if refused:  # a function that cannot be traced runs eagerly, but this one was traced and refused
             raise refused[0]
         assert adapted.eager_step is not None
         return adapted.eager_step(data)
@@ -283,11 +283,11 @@ def _checked(adapted: AdaptedModel, place: str, alone: bool) -> AdaptedModel:
 
 
 def _captured_places() -> set[str]:
-    """Return where the variables of floats are that the function which is being traced has used so far."""
+    """Return the devices of the floating-point variables that the function being traced has captured so far."""
     graph = tf.compat.v1.get_default_graph() if tf.inside_function() else None
     places = set()
     for capture in getattr(graph, "external_captures", ()):
-        known = getattr(getattr(capture, "_handle_data", None), "shape_and_type", ())  # a table has none
+        known = getattr(getattr(capture, "_handle_data", None), "shape_and_type", ())  # empty for a lookup table
         if any(tf.as_dtype(each.dtype).is_floating for each in known):
             places.add(str(_short(capture.device)))
     return places
@@ -295,14 +295,14 @@ def _captured_places() -> set[str]:
 
 def _not_replicated(name: str, places: set[str], place: str, reason: str) -> ValueError:
     where = ", ".join(sorted(places))
-    return ValueError(f"model {name!r} cannot be put on {place}: its variables are on {where} ({reason}). {_MEND}")
+    return ValueError(f"model {name!r} cannot be put on {place}: its variables are on {where} ({reason}). {_REMEDY}")
 
 
 def _warn_of_distance(name: str, places: set[str], place: str, reason: str) -> None:
     where = ", ".join(sorted(places))
     warnings.warn(
         f"model {name!r} runs on {place}, but its variables are on {where}, and every call copies them from there "
-        f"({reason}); XLA refuses. Make the model under `with tf.device({place!r})`.",
+        f"({reason}); XLA cannot compile it. Make the model under `with tf.device({place!r})`.",
         RuntimeWarning,
         stacklevel=5,
     )

@@ -1,9 +1,9 @@
-"""Calling a traced function without the cost of a ConcreteFunction's own call.
+"""Call a traced function without the overhead of ``ConcreteFunction.__call__``.
 
-It may not know what the function does. ``ConcreteFunction.__call__`` prepares for gradients, tapes and structured
-arguments; the operation beneath runs the same graph with the same options. Measured with TensorFlow 2.21 for five small
-operations: 25 us in place of 130, and five times of both where other processes have used the core and its caches in
-between; for a real model the difference stays the same, and so is lost in it.
+This file may not know what the function does. ``ConcreteFunction.__call__`` prepares for gradients, tapes and
+structured arguments; the operation below it runs the same graph with the same options. Measured with TensorFlow 2.21
+for five small operations: 25 us instead of 130 us. Both take five times as long if other processes used the core and
+its caches in between. The difference is constant, so it is negligible for a large model.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ import tensorflow as tf
 
 
 def direct_call(concrete: Any) -> Callable[..., list[Any]]:
-    """Return a function from the tensors that a concrete function takes to the flat list of those it returns.
+    """Return a function from a concrete function's input tensors to the flat list of its output tensors.
 
-    Where there is a GPU that is the function's own call: the operation would be put onto the GPU as a whole, with all
-    that goes in and comes out.
+    With a GPU, the returned function uses the concrete function's own call: the operation would be placed on the GPU as
+    a whole, with all its inputs and outputs.
 
     Parameters
     ----------
     concrete : tf.types.experimental.ConcreteFunction
-        Of positional tensors only; it is kept alive.
+        A function of positional tensors only; it is kept alive.
 
     Notes
     -----
-    Nothing is recorded for gradients. Variables that the function uses are read at each call, as always. Of
-    TensorFlow's options those count that are set when this is called. Errors say what went wrong in the graph, but
-    not which line made it.
+    Gradients are not recorded. Variables are read at each call, as usual. The function uses the TensorFlow options that
+    were set when `direct_call` was called. An error describes the failure in the graph, but not the model's line that
+    caused it.
     """
     if tf.config.list_logical_devices("GPU"):
         return lambda *tensors: tf.nest.flatten(concrete(*tensors))
     options = _options()
     dtypes = [output.dtype for output in concrete.outputs]
     captured = list(concrete.captured_inputs)
-    changes = bool(getattr(concrete.graph, "deferred_external_captures", ()))  # to be asked for at each call
+    changes = bool(getattr(concrete.graph, "deferred_external_captures", ()))  # these are read again at each call
 
     def call(*tensors: Any) -> list[Any]:
         inputs = [*tensors, *(concrete.captured_inputs if changes else captured)]
@@ -49,11 +49,11 @@ def direct_call(concrete: Any) -> Callable[..., list[Any]]:
 
 
 def direct_step(concrete: Any) -> Callable[..., Any]:
-    """Return a function from the tensors that a concrete function takes to the nest that it returns.
+    """Return a function from a concrete function's input tensors to the nest of its outputs.
 
-    What fails is called once more by the function's own call, whose error names the line of the model; a model that
-    keeps a state sees that batch twice. Where that call works, it is the one from then on. And it is from the beginning
-    where the function takes or returns something else than tensors.
+    If a direct call fails, the concrete function is called once more by its own call, whose error names the line of the
+    model; a model with state sees that batch twice. If that call succeeds, it is used from then on. A function whose
+    inputs or outputs are not all tensors is never called directly.
     """
     inputs, template = concrete.structured_input_signature, concrete.structured_outputs
     own_call: Callable[..., Any] = concrete
@@ -79,9 +79,9 @@ def direct_step(concrete: Any) -> Callable[..., Any]:
 
 
 def _options() -> bytes:
-    """Return what the function's own call takes along: soft placement, the optimizer's options."""
+    """Return the options that the function's own call passes: soft placement and the optimizer's options."""
     try:
-        from tensorflow.python.eager import context  # no public way leads to the whole of it
+        from tensorflow.python.eager import context  # TensorFlow has no public access to all of these options
 
         options: bytes = context.context().function_call_options.config_proto_serialized
     except (ImportError, AttributeError):

@@ -1,6 +1,6 @@
-"""A model tried on a record that nobody has made a ring for: what it returns, and whether it mixes rows.
+"""Run a model on test rows of a record, without a ring: learn its outputs, and whether it mixes rows.
 
-It may not know of rings or engines.
+This file may not know rings or engines.
 """
 
 from __future__ import annotations
@@ -21,20 +21,21 @@ _NAME = "of the model's inputs"
 
 
 class DryRun:
-    """A model and made-up rows of a record.
+    """A model and test rows of a record.
 
     Parameters
     ----------
     adapted : AdaptedModel
+        The model.
     fields : RecordSpec
-        With the names of the model's inputs.
+        The record's fields, with the names of the model's inputs.
     warm_up : nest of arrays of shape (rows, ...), optional
-        As for `ringfeed.Engine`.
+        Rows to run the model on, as for `ringfeed.Engine`.
 
     Raises
     ------
     ValueError
-        The record or the rows are not what the model takes.
+        The model does not take this record or these rows.
     """
 
     def __init__(self, adapted: AdaptedModel, fields: RecordSpec, warm_up: Any = None) -> None:
@@ -47,12 +48,12 @@ class DryRun:
         ).get_concrete_function()
 
     def outputs(self, *sizes: int) -> OutputSpec:
-        """Run it on batches of these sizes; return what it returns for each row.
+        """Run the model on batches of these sizes; return the spec of its outputs.
 
         Raises
         ------
         ValueError
-            It fails on these rows, or does not return rows of one shape.
+            The model fails on these rows, or does not return rows of one shape.
         """
         known: OutputSpec | None = None
         for rows in sizes:
@@ -69,6 +70,6 @@ class DryRun:
         return known
 
     def why_rows_are_mixed(self, rows: int) -> str | None:
-        """Return how it was seen to mix the rows of a batch; None where it was not."""
+        """Describe how the model mixes the rows of a batch; return None if no mixing was observed."""
         specs = list(self._warm_up_rows.element.specs(rows, cut=False).values())
         return why_rows_are_mixed(self._call, specs, self._warm_up_rows)

@@ -1,6 +1,6 @@
-"""TensorFlow functions, signatures and plain callables as the form of a model.
+"""Adapt TensorFlow functions, signatures and plain callables to an `AdaptedModel`.
 
-It may not know of Keras, of files or of rings.
+This file may not know Keras, files or rings.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from .declared_dtypes import DeclaredDtypes
 
 
 def adapt_function(function: Any, name: str, owner: Any, order: Sequence[str | None] | None = None) -> AdaptedModel:
-    """Return the form of a callable.
+    """Adapt a callable.
 
     Parameters
     ----------
     function : callable
-        A tf.function, also a restored one, a signature, or any callable on tensors.
+        A tf.function (including a restored one), a signature, or any callable on tensors.
     name : str
-        What messages call it.
+        The model's name in messages.
     owner : object
-        What must stay alive: a signature holds its variables only while its module lives.
+        Object to keep alive: a signature holds its variables only while its module lives.
     order : sequence of (str or None), optional
-        Of a signature, whose inputs have names alone: the order in which the model takes them.
+        The order in which the model takes its inputs, for a signature, whose inputs have only names.
 
     Notes
     -----
-    The inputs have the names of the TensorSpecs that were declared, else those of the Python arguments.
+    The inputs have the names of the declared TensorSpecs, else those of the Python arguments.
     """
     owner = (function, owner)
     declared = _declared_signature(function)
@@ -45,59 +45,84 @@ def adapt_function(function: Any, name: str, owner: Any, order: Sequence[str | N
     else:
         expected, names, call = _with_positions(function, positional, arguments, options)
 
-    has_order = not (keywords and isinstance(expected, dict))
     several = not getattr(function, "input_signature", None) and len(getattr(function, "concrete_functions", ())) > 1
+    by_name_only = bool(keywords) and isinstance(expected, dict)
+    return _DeclaredFunction(name, expected, names, call, by_name_only, several).adapted(owner)
 
-    specs = tf.nest.flatten(expected)
-    dtypes = DeclaredDtypes(specs, names, f"model {name!r}")
 
-    def arranged(data: Any) -> Any:
+class _DeclaredFunction:
+    """A function with declared inputs: it arranges, casts and checks what it is given."""
+
+    def __init__(
+        self,
+        name: str,
+        expected: Any,
+        names: list[str | None],
+        call: Callable[[Any], Any],
+        by_name_only: bool,
+        has_several_shapes: bool,
+    ) -> None:
+        self._name = name
+        self._expected = expected
+        self._names = names
+        self._call = call
+        self._by_name_only = by_name_only
+        self._has_several_shapes = has_several_shapes
+        self._specs = tf.nest.flatten(expected)
+        self._dtypes = DeclaredDtypes(self._specs, names, f"model {name!r}")
+
+    def adapted(self, owner: Any) -> AdaptedModel:
+        inputs = ModelInputs.of(self._expected, self._names)
+        return AdaptedModel(
+            self._name, self.step, specs_of(self._expected), owner=owner, inputs=inputs, fit=self.fit_dtypes
+        )
+
+    def arrange(self, data: Any) -> Any:
         inputs = unpack_inputs(data)
-        if not has_order and not isinstance(inputs, Mapping):
-            listed = ", ".join(map(repr, names))
-            raise ValueError(f"model {name!r} takes its inputs by name alone: {listed}. Give a dict of them.")
-        return fit_structure(inputs, expected, f"model {name!r}", names)
+        if self._by_name_only and not isinstance(inputs, Mapping):
+            listed = ", ".join(map(repr, self._names))
+            raise ValueError(f"model {self._name!r} takes its inputs by name alone: {listed}. Give a dict of them.")
+        return fit_structure(inputs, self._expected, f"model {self._name!r}", self._names)
 
-    def fit(data: Any) -> Any:
-        if dtypes.take_all(tf.nest.flatten(data)):
+    def fit_dtypes(self, data: Any) -> Any:
+        if self._dtypes.take_all(tf.nest.flatten(data)):
             return data
-        inputs = arranged(data)
-        return pack_inputs(_repacked(inputs, dtypes.fit(tf.nest.flatten(inputs))))
+        inputs = self.arrange(data)
+        return pack_inputs(_repacked(inputs, self._dtypes.fit(tf.nest.flatten(inputs))))
 
-    def step(data: Any) -> Any:
-        inputs = arranged(data)
+    def step(self, data: Any) -> Any:
+        inputs = self.arrange(data)
         leaves = tf.nest.flatten(inputs)
-        if several and any(map(_is_freer, leaves, specs)):
+        if self._has_several_shapes and any(map(_leaves_length_open, leaves, self._specs)):
             raise ValueError(
-                f"model {name!r} was saved with a function for each of several shapes: which one is called cannot be "
-                "told for a free number of rows. Save it with an input_signature whose axis 0 is None."
+                f"model {self._name!r} was saved with a function for each of several shapes, and the free number of "
+                "rows does not select one of them. Save it with an input_signature whose axis 0 is None."
             )
-        cast = [dtypes.cast(number, leaf) for number, leaf in enumerate(leaves)]  # here the fewest bytes have travelled
-        return call(_repacked(inputs, list(map(_of_declared_rows, cast, specs))))
-
-    return AdaptedModel(name, step, specs_of(expected), owner=owner, inputs=ModelInputs.of(expected, names), fit=fit)
+        # The cast is in the graph, so the inputs travel to the device in their smaller dtypes.
+        cast = [self._dtypes.cast(number, leaf) for number, leaf in enumerate(leaves)]
+        return self._call(_repacked(inputs, list(map(_with_checked_shape, cast, self._specs))))
 
 
 def _repacked(nest: Any, leaves: list[Any]) -> Any:
     return tf.nest.pack_sequence_as(nest, leaves) if tf.nest.is_nested(nest) else leaves[0]
 
 
-def _of_declared_rows(value: Any, spec: Any) -> Any:
-    """Have the graph look at the shape, where it leaves open what was declared as one length.
+def _with_checked_shape(value: Any, spec: Any) -> Any:
+    """Let the graph check the shape if the tensor leaves a declared length open.
 
-    A function that was declared for one number of rows may have computed with it. TensorFlow lets a tensor pass whose
-    number is free in the graph, and answers with wrong numbers.
+    A function that was declared for one number of rows may have computed with it. TensorFlow accepts a tensor whose
+    number of rows is open in the graph, and returns wrong numbers.
     """
-    return tf.ensure_shape(value, spec.shape) if _is_freer(value, spec) else value
+    return tf.ensure_shape(value, spec.shape) if _leaves_length_open(value, spec) else value
 
 
-def _is_freer(value: Any, spec: Any) -> bool:
-    """Tell whether a tensor leaves open what was declared as one length."""
+def _leaves_length_open(value: Any, spec: Any) -> bool:
+    """Tell whether a tensor has an unknown length where the spec declares a fixed one."""
     if not isinstance(value, tf.Tensor) or not isinstance(spec, tf.TensorSpec):
         return False
     shape, declared = value.shape, spec.shape
     if declared.rank is None or not shape.is_compatible_with(declared):
-        return False  # where they contradict, TensorFlow says so
+        return False  # TensorFlow itself reports a contradiction
     if shape.rank is None:
         return True
     return any(length is None and fixed is not None for length, fixed in zip(shape, declared, strict=True))
@@ -113,14 +138,14 @@ def _with_positions(
         return expected[0], leaf_names(expected[0], arguments[0]), lambda inputs: function(inputs, **options)
     names = [name for each, argument in zip(expected, arguments, strict=True) for name in leaf_names(each, argument)]
     if repeated_names(names) and len(names) == len(arguments) and None not in arguments:
-        names = list(arguments)  # of specs of one name: these differ
+        names = list(arguments)  # the specs share a name, and the arguments' names differ
     return expected, names, lambda inputs: function(*inputs, **options)
 
 
 def _with_keywords(
     function: Any, expected: dict[str, Any], order: Sequence[str | None] | None
 ) -> tuple[Any, list[str | None], _Call]:
-    """Return how a signature is called: by name, and by position where it is known which is which."""
+    """Return (expected nest, names, call) of a signature: called by name, or by position if the order is known."""
     names = sorted(expected, key=natural_key)
     if len(names) == 1:
         return expected[names[0]], [names[0]], lambda inputs: _unnamed_outputs(function(**{names[0]: inputs}))
@@ -135,17 +160,17 @@ def _with_keywords(
 
 
 def _declared_signature(function: Any) -> tuple[tuple[Any, ...], tuple[str | None, ...], dict[str, Any]] | None:
-    """Return the nests of TypeSpec given by position, their arguments' names, and the TypeSpecs given by keyword.
+    """Return (nests of TypeSpec given by position, their arguments' names, TypeSpecs given by keyword).
 
-    None where the function takes anything.
+    Returns None if the function declares no inputs.
     """
-    signature = getattr(function, "input_signature", None)  # a tf.function's, also when restored
+    signature = getattr(function, "input_signature", None)  # a tf.function has it, also when it was restored
     if signature:
         names = _argument_names(function, len(signature))
         return tuple(signature), names[: len(signature)], {}
     concrete = function
     if not hasattr(concrete, "structured_input_signature"):
-        candidates = getattr(function, "concrete_functions", None) or []  # of a restored tf.function
+        candidates = getattr(function, "concrete_functions", None) or []  # a restored tf.function has some
         if not candidates:
             return None
         concrete = candidates[0]
@@ -158,7 +183,7 @@ def _declared_signature(function: Any) -> tuple[tuple[Any, ...], tuple[str | Non
 
 
 def _argument_names(function: Any, count: int) -> tuple[str | None, ...]:
-    """Return the names of the first Python arguments, as far as they are known."""
+    """Return the names of the first `count` Python arguments; None for an unknown name."""
     parameters = getattr(getattr(function, "function_type", None), "parameters", {})
     names = [str(name) for name in parameters if name != "self"]
     return (*names, *[None] * count)[:count]
@@ -170,7 +195,7 @@ def _is_tensor_nest(argument: Any) -> bool:
 
 
 def flat_argument_names(function: Any) -> list[str | None]:
-    """Return the names of all tensors that a function takes by position, in their order."""
+    """Return the names of all tensors that a function takes by position, in order."""
     declared = _declared_signature(function)
     if declared is None:
         return []
@@ -178,14 +203,14 @@ def flat_argument_names(function: Any) -> list[str | None]:
 
 
 def _takes_training(function: Any) -> bool:
-    """Tell whether a restored function has the argument `training`, as models saved by Keras 2 do."""
-    if hasattr(function, "structured_input_signature"):  # a concrete one: that is settled
+    """Tell whether a restored function has the argument `training`, as models saved by Keras 2 have."""
+    if hasattr(function, "structured_input_signature"):  # in a concrete function, `training` is already bound
         return False
     return "training" in getattr(getattr(function, "function_type", None), "parameters", {})
 
 
 def _unnamed_outputs(outputs: Any) -> Any:
-    """Undo the names that TensorFlow invents for a signature's outputs: output_0 alone, or a list of them."""
+    """Remove the names that TensorFlow generates for a signature's outputs: return output_0, or a list of outputs."""
     if not isinstance(outputs, dict) or not outputs:
         return outputs
     names = [f"output_{number}" for number in range(len(outputs))]

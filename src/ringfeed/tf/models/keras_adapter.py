@@ -1,6 +1,6 @@
-"""Keras models, and tf_keras models likewise, as the form of a model.
+"""Adapt models of Keras and tf_keras to an `AdaptedModel`.
 
-It may not know of files or of rings. Keras itself is imported by whoever has a model of it.
+This file may not know files or rings. It does not import Keras: a caller who has a Keras model has imported it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _KERAS = ("keras.", "tf_keras.")
 
 @dataclass(frozen=True)
 class _Input:
-    """A symbolic input under the name by which Keras itself asks for it: that of its InputLayer."""
+    """A symbolic input with the name that Keras uses for it: the name of its InputLayer."""
 
     name: str | None
     shape: Any
@@ -31,19 +31,19 @@ class _Input:
     @classmethod
     def of(cls, tensor: Any) -> _Input:
         name = getattr(tensor, "name", None)
-        if str(name).startswith("keras_tensor"):  # nobody gave one: the layer is called "input_layer_2"
+        if str(name).startswith("keras_tensor"):  # the user gave no name: use the layer's, such as "input_layer_2"
             operation = getattr(getattr(tensor, "_keras_history", None), "operation", None)
             name = getattr(operation, "name", name)
         return cls(name, tensor.shape, tensor.dtype)
 
 
 def adapt_keras_model(model: Any) -> AdaptedModel:
-    """Return the form of a Keras model, built or not.
+    """Adapt a Keras model, built or not.
 
     Raises
     ------
     RuntimeError
-        Keras runs on another backend than TensorFlow.
+        Keras does not run on the TensorFlow backend.
     """
     name = str(getattr(model, "name", type(model).__name__))
     if isinstance(model, getattr(sys.modules.get("keras"), "Model", ())):
@@ -56,19 +56,19 @@ def adapt_keras_model(model: Any) -> AdaptedModel:
 
 
 def require_tensorflow_backend(name: str) -> None:
-    """Raise where Keras feeds another framework."""
+    """Raise RuntimeError if Keras does not run on the TensorFlow backend."""
     keras = sys.modules.get("keras")
     if keras is not None and keras.config.backend() != "tensorflow":
         raise RuntimeError(
-            f"model {name!r}: Keras runs on the {keras.config.backend()!r} backend, and RingFeed feeds TensorFlow. "
+            f"model {name!r}: Keras runs on the {keras.config.backend()!r} backend, but RingFeed needs TensorFlow. "
             "Set the environment variable KERAS_BACKEND=tensorflow before Keras is imported."
         )
 
 
 def _input_nest(model: Any) -> Any:
-    """Return the nest of a model's symbolic inputs; None of a model that is subclassed or not built yet."""
+    """Return the nest of a model's symbolic inputs; None if the model is subclassed or not built yet."""
     inputs = None
-    for attribute in ("input", "inputs"):  # a Sequential model has only the second, always a list of one
+    for attribute in ("input", "inputs"):  # a Sequential model has only `inputs`, always a list of one
         try:
             inputs = getattr(model, attribute)
         except (AttributeError, ValueError):
@@ -80,7 +80,7 @@ def _input_nest(model: Any) -> Any:
 
 
 def _inputs_of_call(model: Any) -> ModelInputs | None:
-    """Return what a subclassed model is called with: one argument, be it a dict of several inputs."""
+    """Return the inputs of a subclassed model's `call`: one argument, which may be a dict of several inputs."""
     model = getattr(model, "ringfeed_wraps", model)
     if not _is_keras_own(model):
         return None
@@ -89,15 +89,15 @@ def _inputs_of_call(model: Any) -> ModelInputs | None:
 
 
 def _is_keras_own(model: Any) -> bool:
-    """Tell whether the model hands a batch's inputs to its `call` as Keras does."""
+    """Tell whether the model uses Keras' own `predict_step`, which passes a batch's inputs to `call`."""
     step = inspect.getattr_static(type(model), "predict_step", None)
     return str(getattr(step, "__module__", "")).startswith(_KERAS)
 
 
 def _by_name(model: Any, nest: Any, name: str) -> Callable[[Any], Any]:
-    """Return a model's `predict_step` that takes any mapping of inputs, and those of a functional model by name.
+    """Return a model's `predict_step` that accepts any mapping, and matches a functional model's inputs by name.
 
-    Keras takes them in the order of sorted keys, so a key too many shifts them all.
+    Keras takes a mapping's values in the order of sorted keys, so that one superfluous key shifts all inputs.
     """
     expected = nest if _is_keras_own(model) else None
 
@@ -105,7 +105,7 @@ def _by_name(model: Any, nest: Any, name: str) -> Callable[[Any], Any]:
         return lists_to_tuples(inputs) if expected is None else fit_structure(inputs, expected, f"model {name!r}")
 
     def step(data: Any) -> Any:
-        if isinstance(data, Mapping):  # in a tuple, for a list of two inputs would be taken for (x, y)
+        if isinstance(data, Mapping):  # wrapped in a tuple, because Keras would take a list of two inputs for (x, y)
             data = (arranged(data),)
         elif isinstance(data, tuple) and data and isinstance(data[0], Mapping):
             data = (arranged(data[0]), *data[1:])

@@ -1,6 +1,6 @@
-"""A model whose batches are split over the replicas of a `tf.distribute.Strategy`.
+"""Split each batch of a model over the replicas of a `tf.distribute.Strategy`.
 
-It may not know of rings or engines.
+This file may not know rings or engines.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from .output_spec import rows_of_each
 
 
 def mirror_model(adapted: AdaptedModel, strategy: Any) -> AdaptedModel:
-    """Return a model as a function that runs a part of each batch on each of the strategy's replicas.
+    """Adapt a model so that each replica of a strategy runs a part of each batch.
 
     Parameters
     ----------
     adapted : AdaptedModel
-        Of a model that was made under ``strategy.scope()``.
+        A model that was made under ``strategy.scope()``.
     strategy : tf.distribute.Strategy
-        Whose replicas are in this process: MirroredStrategy, OneDeviceStrategy.
+        A strategy whose replicas are in this process: MirroredStrategy or OneDeviceStrategy.
 
     Returns
     -------
     AdaptedModel
-        Its outputs are those of the whole batch, in its order.
+        Its outputs are those of the whole batch, in the order of the rows.
 
     Raises
     ------
     TypeError
-        `strategy` is none.
+        `strategy` is not a tf.distribute.Strategy.
     """
     if not hasattr(strategy, "experimental_local_results"):
         raise TypeError(
@@ -44,7 +44,7 @@ def mirror_model(adapted: AdaptedModel, strategy: Any) -> AdaptedModel:
         number = tf.distribute.get_replica_context().replica_id_in_sync_group
         rows = tf.shape(tf.nest.flatten(data)[0])[0]
         start, stop = rows * number // parts, rows * (number + 1) // parts
-        # Not every model takes no rows at all: a replica that would get none runs one, and forgets it.
+        # Some models fail on zero rows. A replica without rows runs one row, and its output is dropped.
         first = tf.minimum(start, rows - 1)
         end = tf.maximum(stop, first + 1)
         part = tf.nest.map_structure(lambda whole: whole[first:end], data)

@@ -1,6 +1,6 @@
-"""What a model returns, as the fields of a reply: names, shapes of one row, dtypes; and whether a batch is so.
+"""Describe a model's outputs as the fields of a reply (names, shapes of one row, dtypes), and check batches of outputs.
 
-It may not know of rings or replies.
+This file may not know rings or replies.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ class OutputSpec:
     Attributes
     ----------
     fields : RecordSpec
-        Of one row, by the names that the model gives them.
+        The outputs of one row, by the model's names.
     bare : bool
-        The model returns one tensor alone.
+        The model returns a single tensor, not a nest.
     by_order : bool
-        The model returns a tensor or a list, not a dict: the position of an output means something.
+        The model returns a tensor or a list, not a dict, so the position of an output identifies it.
     unnamed : bool
-        The names are made up, of the outputs' positions.
+        The names were generated from the outputs' positions.
     """
 
     fields: RecordSpec
@@ -43,33 +43,35 @@ class OutputSpec:
 
     @classmethod
     def of(cls, outputs: Any, rows: int, model_name: str, keras_names: Sequence[str] | None = None) -> OutputSpec:
-        """Learn it from what the model returned for `rows` rows.
+        """Describe the outputs that the model returned for `rows` rows.
 
         Parameters
         ----------
         outputs : nest of tf.Tensor
+            The model's outputs.
         rows : int
+            Number of rows that the model was given.
         model_name : str
-            For messages.
+            The model's name, for messages.
         keras_names : sequence of str, optional
-            How a Keras model names its outputs.
+            A Keras model's names of its outputs.
 
         Raises
         ------
         ValueError
-            An output is not a dense tensor with an axis of rows, or has elements that a reply cannot hold.
+            An output is not a dense tensor with an axis of rows, or a reply cannot hold its dtype.
         """
         leaves = tf.nest.flatten(outputs)
         if not leaves or outputs is None:
-            raise ValueError(f"model {model_name!r} returns nothing; an answer is made of rows.")
+            raise ValueError(f"model {model_name!r} returns nothing. Return one row for each row of the inputs.")
         names = _names(outputs, leaves, keras_names)
         if len(set(names)) != len(names):
-            raise ValueError(f"model {model_name!r}: several outputs have one name, of {names}. Rename some.")
+            raise ValueError(f"model {model_name!r}: several outputs share a name: {names}. Rename some.")
         fields = {}
         for name, leaf in zip(names, leaves, strict=True):
             what = f"model {model_name!r}: output {name!r}"
             if not isinstance(leaf, tf.Tensor):
-                raise ValueError(f"{what} is a {type(leaf).__name__}; a reply holds dense tensors. Make it one.")
+                raise ValueError(f"{what} is a {type(leaf).__name__}; a reply holds dense tensors. Make it dense.")
             if leaf.shape.rank == 0 or leaf.shape[0] != rows:
                 raise ValueError(not_rows(what, leaf.shape, rows))
             if 0 in leaf.shape[1:]:
@@ -83,14 +85,14 @@ class OutputSpec:
         return cls(RecordSpec(fields), bare, by_order, by_order and names == _names(outputs, leaves, None))
 
     def mismatch(self, outputs: Sequence[Any], rows: int) -> str | None:
-        """Return how the outputs for `rows` rows differ from what the model returned before; None where they do not.
+        """Describe how outputs for `rows` rows differ from this spec; return None if they match.
 
         Parameters
         ----------
         outputs : sequence of numpy.ndarray or tf.Tensor
-            In the order of `fields`.
+            The outputs, in the order of `fields`.
         rows : int
-            That the model was given.
+            Number of rows that the model was given.
         """
         wanted = self._wanted
         if len(outputs) != len(wanted):
@@ -103,28 +105,30 @@ class OutputSpec:
 
 
 def rows_of_each(outputs: Any, rows: Any, model_name: str) -> Any:
-    """Return outputs as they are, inside a graph, once it is sure that each has one row for each of `rows`.
+    """Return outputs unchanged, and let the graph check that each output has `rows` rows.
 
     Parameters
     ----------
     outputs : nest of tf.Tensor
+        The model's outputs.
     rows : int or tf.Tensor
-        That the model was given.
+        Number of rows that the model was given.
     model_name : str
+        The model's name, for messages.
 
     Raises
     ------
     ValueError
-        When the graph is made: an output is not dense, a scalar, or of another fixed number of rows.
+        While the graph is traced: an output is not dense, is a scalar, or has another fixed number of rows.
     tf.errors.InvalidArgumentError
-        When it runs: an output has another number of rows.
+        While the graph runs: an output has another number of rows.
     """
 
     def checked(output: Any) -> Any:
         what = f"model {model_name!r}: an output"
         if not isinstance(output, tf.Tensor):
             raise ValueError(
-                f"{what} is a {type(output).__name__}; only rows of dense tensors can be cut. Make it one."
+                f"{what} is a {type(output).__name__}; only dense tensors can be split into rows. Make it dense."
             )
         known = tf.get_static_value(rows)
         if output.shape.rank == 0 or (output.shape.rank and known is not None and output.shape[0] not in (None, known)):
@@ -138,10 +142,10 @@ def rows_of_each(outputs: Any, rows: Any, model_name: str) -> Any:
 
 
 def not_rows(what: str, shape: Any, rows: int | str) -> str:
-    """Return what to say of an output that has not one row for each row of the inputs."""
+    """Return the message for an output whose number of rows is not that of the inputs."""
     return (
-        f"{what} has shape {tuple(shape)} for {rows} rows; an answer is made of rows. Return one row for each row of "
-        "the inputs."
+        f"{what} has shape {tuple(shape)} for {rows} rows; a reply is one row. Return one row for each row of the "
+        "inputs."
     )
 
 
@@ -151,13 +155,12 @@ def _difference(output: Any, shape: tuple[int, ...], field: Field, rows: int) ->
         return f"the model returned {given} as output {field.name!r}. Return one row for each row of the inputs."
     return (
         f"output {field.name!r} is {given}; its replies hold {field.dtype.name}{[rows, *field.shape]}, as the model "
-        "returned it when it was started. Return rows of one shape and dtype: pad them, say, to the longest there can "
-        "be."
+        "returned it at the start. Return rows of one shape and dtype; for example, pad them to the largest length."
     )
 
 
 def _names(outputs: Any, leaves: Sequence[Any], keras_names: Sequence[str] | None) -> list[str]:
-    # A layer that is used twice gives two outputs of one name.
+    # A layer that is called twice gives two outputs the same name.
     if isinstance(outputs, dict) or not keras_names or len(set(keras_names)) != len(leaves):
         if not tf.nest.is_nested(outputs):
             return ["output"]
@@ -167,7 +170,7 @@ def _names(outputs: Any, leaves: Sequence[Any], keras_names: Sequence[str] | Non
 
 
 def _paths(nest: Any, prefix: str) -> list[str]:
-    """Return a name for each leaf, in the order in which `tf.nest` flattens."""
+    """Return a name for each leaf, in the order of `tf.nest.flatten`."""
     if isinstance(nest, dict):
         return [path for key in sorted(nest) for path in _paths(nest[key], f"{prefix}/{key}")]
     if hasattr(nest, "_fields"):
@@ -179,12 +182,12 @@ def _paths(nest: Any, prefix: str) -> list[str]:
 
 
 def as_output(output: Any) -> Any:
-    """Bring an output to the device of the caller's scope; one that is None stays so, and is refused by name later."""
+    """Copy an output to the device of the caller's scope; None stays None, and is refused by name later."""
     return None if output is None else tf.identity(output)
 
 
 def as_arrays(outputs: Sequence[Any]) -> list[npt.NDArray[Any]]:
-    """Return tensors as arrays over their own memory, to be copied from at once."""
+    """Return tensors as arrays over the tensors' memory, valid until the next call."""
     return [_view(output) for output in outputs]
 
 

@@ -1,7 +1,10 @@
-"""A Keras model cut into consecutive stages, each a model of its own over the same layers.
+"""Cut a Keras model into consecutive stages, each a model over the same layers.
 
-It may not know of rings, of devices or of where the stages run. What crosses a cut is named and shaped so that it can
-be a record: see `ringfeed.record_spec`.
+This file may not know rings, devices or where the stages run. The tensors that cross a cut have names and shapes that
+`ringfeed.record_spec` accepts for the fields of a record.
+
+Experimental: it uses private attributes of Keras (``_keras_history``, ``_inbound_nodes``, ``_flatten_layers``), which
+may change with any release of Keras.
 """
 
 from __future__ import annotations
@@ -19,38 +22,41 @@ from ...record_spec import MAX_NAME_BYTES, RecordSpec
 
 
 def split_model(model: Any, at: str | Sequence[str]) -> list[Any]:
-    """Cut a model at the outputs of some of its layers.
+    """Cut a model at the outputs of some of its layers. Experimental.
 
     Parameters
     ----------
     model : keras.Model
-        Functional, or Sequential with an Input.
+        A functional model, or a Sequential model with an Input.
     at : sequence of str
-        Names of layers, in the order of the data's way. Of the same level: a nested model is one layer.
+        Names of layers, in the order of the data flow. They must be on the top level: a nested model is one layer.
 
     Returns
     -------
     list of keras.Model
-        ``len(at) + 1`` stages, so that each takes what the one before returns. The first takes what `model` takes and
-        the last returns what `model` returns. In between are dicts, in the order in which the tensors come about, whose
-        names and shapes can be fields of a record. A stage holds what its layer needs and no earlier stage holds; all
-        else is in the last. Layers are those of `model`, not copies.
+        ``len(at) + 1`` stages; each stage takes the outputs of the stage before it. The first stage takes the inputs of
+        `model`, and the last returns the outputs of `model`. Between stages are dicts of tensors, in the order in which
+        the tensors are computed, with names and shapes that can be fields of a record. A stage holds the layers that
+        its named layer depends on and that no earlier stage holds; the last stage holds the rest. The layers are shared
+        with `model`, not copied.
 
     Raises
     ------
     ValueError
-        A name is unknown, the names are not in order, a stage would be empty, the model is not made of layers, or what
-        crosses a cut cannot be a field: its shape is not fixed, or it has no axis of rows.
+        A name is unknown, the names are not in order, a stage would be empty, or the model is not made of layers. Or a
+        tensor that crosses a cut cannot be a field: its shape is not fixed, or it has no axis of rows.
     TypeError
-        It is no Keras model.
+        `model` is not a Keras model.
 
     Notes
     -----
-    Whatever is needed behind a cut crosses it: the layer's output, what skips over it, inputs and outputs that pass by,
-    and masks. A mask that Keras would attach to a tensor is a tensor of its own among them.
+    Every tensor that is needed behind a cut crosses it: the layer's output, tensors that skip the layer, inputs and
+    outputs that pass by, and masks. A mask that Keras would attach to a tensor crosses as a tensor of its own.
 
-    A tensor's axis 0 is taken for the rows. Where a model folds another axis into it (a Reshape to ``(-1, ...)`` by
-    ``keras.ops``), the number of rows differs from field to field, which the shapes do not show.
+    Axis 0 of a tensor is taken for the rows. If a model folds another axis into axis 0 (a Reshape to ``(-1, ...)`` by
+    ``keras.ops``), the number of rows differs between fields, and the shapes do not show it.
+
+    Experimental: this function uses private attributes of Keras, which may change with any release of Keras.
     """
     names = [at] if isinstance(at, str) else list(at)
     graph = _Graph(model)
@@ -77,7 +83,7 @@ def _require_order(graph: _Graph, names: list[str], wholes: list[set[int]]) -> N
             what = "comes before it" if before in names and whole < done else "is there already"
             raise ValueError(
                 f"model {graph.name!r}: a cut at {name!r} behind {before!r} leaves that stage empty: its output "
-                f"{what}. Name each layer once, in the order of the data's way."
+                f"{what}. Name each layer once, in the order of the data flow."
             )
         done |= whole
         before = name
@@ -88,18 +94,18 @@ def _require_order(graph: _Graph, names: list[str], wholes: list[set[int]]) -> N
 
 
 class _Graph:
-    """The calls of a model's layers and operations ("nodes"), in an order in which they can be made."""
+    """The calls of a model's layers and operations ("nodes"), in an order in which they can be executed."""
 
     def __init__(self, model: Any) -> None:
         if not isinstance(model, keras.Model):
-            raise TypeError(f"model {model!r:.80}: only a Keras model of layers can be split.")
+            raise TypeError(f"model {model!r:.80}: only a Keras model of layers can be split. Give a keras.Model.")
         self.name = model.name
         self.inputs: list[Any] = list(getattr(model, "inputs", None) or ())
         if not self.inputs or _is_overridden(model):
             raise ValueError(
-                f"model {self.name!r} ({type(model).__name__}) is not a functional model: what its layers hand on is "
-                "not known. Make it by keras.Model(inputs, outputs), or Sequential with a keras.Input, and without "
-                "a call of its own."
+                f"model {self.name!r} ({type(model).__name__}) is not a functional model, so the tensors between its "
+                "layers are unknown. Make it by keras.Model(inputs, outputs), or Sequential with a keras.Input, and "
+                "do not override call."
             )
         self.outputs = list(model.outputs)
         if isinstance(model, keras.Sequential):
@@ -112,7 +118,7 @@ class _Graph:
         self._name_fields()
 
     def _ordered(self) -> Iterator[Any]:
-        """Yield each node behind those that it needs; without recursion, for models are deep."""
+        """Yield each node after the nodes that it depends on; without recursion, because models may be deep."""
         seen: set[int] = set()
         stops = set(map(id, self.inputs))
         stack = [(_node_of(tensor), False) for tensor in reversed([*self.inputs, *self.outputs])]
@@ -127,9 +133,10 @@ class _Graph:
                 stack.extend((_node_of(tensor), False) for tensor in reversed(needed))
 
     def _name_fields(self) -> None:
-        """Give each tensor a name of its own, after the layer that made it.
+        """Give each tensor a unique name, derived from the layer that computed it.
 
-        It names an input of a stage, where no layer may have that name: one that is called again has.
+        The name becomes the name of a stage's input, so it must differ from the names of all layers. A layer that is
+        called again would otherwise have the same name.
         """
         calls = Counter(id(node.operation) for node in self.nodes)
         taken = {node.operation.name for node in self.nodes}
@@ -145,7 +152,7 @@ class _Graph:
                 self.fields[id(tensor)] = short
 
     def needed_for(self, layer: str) -> set[int]:
-        """Return the ids of all nodes that the outputs of a layer depend on, its own calls among them."""
+        """Return the ids of all nodes that the outputs of a layer depend on, including the layer's own calls."""
         stack = [node for node in self.nodes if node.operation.name == layer and not node.is_input]
         if not stack:
             raise ValueError(self._unknown(layer))
@@ -165,16 +172,16 @@ class _Graph:
         if inside:
             return f"model {self.name!r}: {layer!r} is inside {inside[0]!r}, which is one layer here; cut at that."
         if layer in (tensor.name for tensor in self.inputs):
-            return f"model {self.name!r}: {layer!r} is an input, so its stage would be empty; name a layer behind it."
+            return f"model {self.name!r}: {layer!r} is an input, so its stage would be empty; name a later layer."
         close = difflib.get_close_matches(str(layer), names, 3) or names[:10]
         return f"model {self.name!r} has no layer {layer!r}; there are {', '.join(map(repr, close))}."
 
     def crossing(self, done: set[int], available: dict[int, Any], nodes: list[Any], where: str) -> dict[str, Any]:
-        """Return by name the tensors that are there behind a cut and still needed; `available` grows by `nodes`."""
+        """Return by name the tensors that exist at a cut and are needed behind it; `available` grows by `nodes`."""
         available.update((id(tensor), tensor) for node in nodes for tensor in node.outputs)
         later = (node.input_tensors for node in self.nodes if id(node) not in done and not node.is_input)
         needed = {id(tensor) for tensors in [*later, self.outputs] for tensor in tensors}
-        # An input is no node of any stage, so it is there from the start.
+        # An input belongs to no stage, so it is available from the start.
         found = {self.fields[key]: tensor for key, tensor in available.items() if key in needed}
         self._require_fields(found, where)
         return found
@@ -187,18 +194,18 @@ class _Graph:
                 what = "sparse" if sparse else "optional" if _is_optional(tensor) else f"of shape {shape}"
                 raise ValueError(
                     f"model {self.name!r}: {name!r} passes {where} and is {what}; only tensors of fixed shapes "
-                    "behind an axis of rows can. Give the model's Input a fixed shape, or cut elsewhere."
+                    "behind an axis of rows can pass. Give the model's Input a fixed shape, or cut elsewhere."
                 )
         try:
             RecordSpec({name: (tensor.shape[1:], tensor.dtype) for name, tensor in tensors.items()})
         except (ValueError, TypeError) as error:
             raise ValueError(
-                f"model {self.name!r}: what passes {where} is no record: {error} Cut elsewhere."
+                f"model {self.name!r}: the tensors that pass {where} are not a record: {error} Cut elsewhere."
             ) from error
 
 
 def _is_overridden(model: Any) -> bool:
-    """Tell whether a class computes something else than its layers do."""
+    """Tell whether the model's class overrides the computation of its layers."""
     plain = type(keras.Model(*(keras.Input((1,)),) * 2)), keras.Sequential
     known = {getattr(cls, name) for cls in plain for name in ("call", "predict_step", "__call__")}
     return not all(inspect.getattr_static(type(model), name) in known for name in ("call", "predict_step", "__call__"))
@@ -214,7 +221,7 @@ def _node_of(tensor: Any) -> Any:
 
 
 def _shortened(name: str) -> str:
-    """Return a name that a field can have; of a long one the beginning and a hash."""
+    """Return a name that a field can have; a long name is shortened to its beginning and a hash."""
     raw = name.replace("\0", "_").encode()
     if len(raw) <= MAX_NAME_BYTES:
         return raw.decode()
@@ -225,7 +232,7 @@ def _shortened(name: str) -> str:
 def _stage(
     graph: _Graph, number: int, nodes: Iterable[Any], entry: dict[str, Any] | None, exits: dict[str, Any] | None
 ) -> Any:
-    """Make a model of some nodes: their layers are called again, on inputs of its own."""
+    """Make a model of some nodes: call their layers again on new inputs."""
     if entry is None:
         inputs = keras.tree.map_structure(_input_like, graph.input_structure)
         values = dict(zip(map(id, graph.inputs), keras.tree.flatten(inputs), strict=True))

@@ -1,6 +1,6 @@
-"""The model that an engine serves: in its precision, on its devices.
+"""Prepare a model for serving: in the precision that is asked for, on each device.
 
-It may not know of rings, engines or batches.
+This file may not know rings, engines or batches.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ def place_model(
     jit_compile: bool,
     saved: dict[str, Any],
 ) -> tuple[list[tuple[str, AdaptedModel]], PrecisionReport | None]:
-    """Return a model as (device, adapted) for each device, and what its precision changed; see `Engine`.
+    """Return (device, adapted model) for each device, and a report of the change of precision; see `Engine`.
 
-    `saved` holds the signature and the tags of a SavedModel.
+    `saved` holds the signature and the tags that select a SavedModel's function.
     """
     report = None
     if strategy is not None:
         return _mirrored(model, devices, strategy, precision, jit_compile, saved), None
     if precision is not None:
-        from .precision import compare, with_precision  # it needs Keras, which takes its time
+        from .precision import compare, with_precision  # imported here because it imports Keras, which takes seconds
 
         smaller = with_precision(model, precision)
         if samples is not None:
@@ -50,9 +50,9 @@ def _mirrored(
         raise ValueError("devices and strategy: give one of them; a strategy has devices of its own.")
     if precision is not None or jit_compile:
         raise ValueError(
-            "strategy: precision and jit_compile are not for it. Make the model so, under strategy.scope(), or give "
-            "devices in its place."
+            "strategy: it does not support precision and jit_compile. Make the model in that precision, or compiled, "
+            "under strategy.scope(), or give devices instead."
         )
     scope = getattr(strategy, "scope", contextlib.nullcontext)
-    with scope():  # where a path is loaded
+    with scope():  # a path is loaded in the scope
         return [(type(strategy).__name__, mirror_model(adapt_model(model, **saved), strategy))]

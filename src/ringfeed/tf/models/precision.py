@@ -1,7 +1,10 @@
-"""A model in another precision, and how much that changes its outputs.
+"""Change the precision of a model, and measure how much this changes its outputs.
 
-It may not know of rings, engines or devices. Nothing is decided here by figures: they are reported, and whoever serves
-the model decides.
+This file may not know rings, engines or devices. It reports measurements but decides nothing from them; the user who
+serves the model decides.
+
+Experimental: it uses private attributes of Keras (``_keras_history``, ``_flatten_layers``), which may change with any
+release of Keras.
 """
 
 from __future__ import annotations
@@ -27,39 +30,40 @@ _MOST_ROWS_PER_CALL = 64
 
 
 def with_precision(model: Any, precision: str | None = None) -> Any:
-    """Return a model that computes in another precision, and returns outputs of the same dtypes.
+    """Return a model that computes in another precision and returns outputs of the same dtypes. Experimental.
 
     Parameters
     ----------
     model : keras.Model
-        Functional, Sequential or subclassed; built. It stays as it is.
+        A functional, Sequential or subclassed model that is built. It is not changed.
     precision : str, optional
-        - None: `model` itself.
-        - "float32": everything in float32.
-        - "mixed_float16", "mixed_bfloat16": Keras' policies of that name. Weights stay float32 and are cast at each
-          call: of use on GPUs with tensor cores.
-        - "bfloat16": weights, too, in half the memory.
-        - "int8": Keras' ``quantize("int8")``: the weights of Dense, EinsumDense and Embedding layers in a quarter of
-          the memory. Other layers stay in float32, and so do those inside wrappers as TimeDistributed.
+        - None: return `model` itself.
+        - "float32": compute and store everything in float32.
+        - "mixed_float16", "mixed_bfloat16": Keras' policies of these names. The weights stay float32 and are cast at
+          each call. Useful on GPUs with tensor cores.
+        - "bfloat16": compute in bfloat16, and store the weights in it, which halves their memory.
+        - "int8": Keras' ``quantize("int8")``: the weights of Dense, EinsumDense and Embedding layers take a quarter of
+          their memory. Other layers stay float32, and so do layers inside wrappers such as TimeDistributed.
 
     Returns
     -------
     keras.Model
-        A copy, not compiled, except for None.
+        A copy that is not compiled; for None, `model` itself.
 
     Raises
     ------
     ValueError
-        The precision is unknown, the model is no Keras model or cannot be copied, is quantized already, or has nothing
-        that could be changed; the message says what to do.
+        The precision is unknown; or the model is not a Keras model, cannot be copied, is already quantized, or has no
+        layer that can change. The message names the remedy.
 
     Notes
     -----
-    Inputs and outputs keep their dtypes, so that nothing that feeds or reads the model changes: the layers that make
-    the outputs keep their own policy, as Keras' guide to mixed precision advises (a softmax in bfloat16 has three
-    digits, and more rows in which two classes are equal), and what is still in half precision behind them is cast.
-    Where the layers that make the outputs are all there are, or are not known, as in a subclassed model, outputs are
-    only cast.
+    Inputs and outputs keep their dtypes, so producers and readers of the model need no change. The layers that compute
+    the outputs keep their own policy, as Keras' guide to mixed precision advises: a softmax in bfloat16 has three
+    digits, and more rows in which two classes are equal. Outputs that are still in half precision are cast. If the
+    model consists only of these layers, or if they are unknown, as in a subclassed model, the outputs are only cast.
+
+    Experimental: this function uses private attributes of Keras, which may change with any release of Keras.
     """
     if precision is None:
         return model
@@ -68,14 +72,16 @@ def with_precision(model: Any, precision: str | None = None) -> Any:
     if not isinstance(model, keras.Model):
         raise ValueError(
             f"precision {precision!r} for {type(model).__name__}: only the precision of a Keras model can be changed. "
-            "Load a path by keras.models.load_model, or give a model that computes in that precision, and None."
+            "Load a path by keras.models.load_model, or give a model that computes in that precision and "
+            "precision=None."
         )
     _require_changeable(model, precision)
     try:
         copy = _quantized(model) if precision == INT8 else _in_policy(model, precision)
     except ValueError as error:
         raise ValueError(
-            f"{error} Or make the model itself in that precision (keras.config.set_dtype_policy), and give None."
+            f"{error} Or make the model itself in that precision (keras.config.set_dtype_policy), and give "
+            "precision=None."
         ) from error
     return _with_dtypes_of(model, copy)
 
@@ -86,7 +92,7 @@ def _in_policy(model: Any, policy: str) -> Any:
         copy = clone(model, policy, keep)
         if policy == FLOAT32 or any(_policy(layer) == policy and layer.variables for layer in layers_of(copy)[1:]):
             return copy
-    raise ValueError(f"model {model.name!r}: no layer with weights takes the precision {policy!r}.")
+    raise ValueError(f"model {model.name!r}: no layer with weights accepts the precision {policy!r}.")
 
 
 def _policy(layer: Any) -> str | None:
@@ -94,11 +100,11 @@ def _policy(layer: Any) -> str | None:
 
 
 def _quantized(model: Any) -> Any:
-    # Keras quantizes no layer that computes in float16.
+    # Keras cannot quantize a layer that computes in float16.
     copy = clone(model, FLOAT32 if any(layer.compute_dtype == "float16" for layer in layers_of(model)) else None)
     layers = layers_of(copy)
-    # Keras quantizes the Dense of a TimeDistributed, too, but then computes something else (3.6 and 3.15),
-    # and a SpectralNormalization writes to its layer's weights.
+    # Keras (3.6 and 3.15) also quantizes the Dense of a TimeDistributed, but then computes wrong results. And a
+    # SpectralNormalization writes to the weights of its layer.
     wrapped = {id(inner) for layer in layers if isinstance(layer, keras.layers.Wrapper) for inner in layers_of(layer)}
     for layer in layers:
         if id(layer) not in wrapped and len(layers_of(layer)) == 1:
@@ -106,7 +112,7 @@ def _quantized(model: Any) -> Any:
                 layer.quantize(INT8)
     if not any(getattr(layer, "quantization_mode", None) for layer in layers_of(copy)):
         raise ValueError(
-            f"model {model.name!r}: Keras quantizes only Dense, EinsumDense and Embedding layers, and there is none. "
+            f"model {model.name!r}: Keras quantizes only Dense, EinsumDense and Embedding layers; the model has none. "
             "Use 'mixed_float16' or 'bfloat16'."
         )
     return copy
@@ -116,13 +122,13 @@ def _require_changeable(model: Any, precision: str) -> None:
     quantized = [layer.name for layer in layers_of(model) if getattr(layer, "quantization_mode", None)]
     if quantized:
         raise ValueError(
-            f"model {model.name!r}: layer {quantized[0]!r} is quantized already, so {precision!r} cannot be had "
-            "from it; give the model from before."
+            f"model {model.name!r}: layer {quantized[0]!r} is quantized already, so the precision cannot become "
+            f"{precision!r}. Give the model from before the quantization."
         )
 
 
 def _last_layers(model: Any) -> set[int]:
-    """Return the ids of the layers that make the outputs, also inside nested models."""
+    """Return the ids of the layers that compute the outputs, also inside nested models."""
     found: set[int] = set()
     outputs = getattr(model, "outputs", None) or ()
     for operation in (tensor._keras_history.operation for tensor in outputs):
@@ -133,7 +139,7 @@ def _last_layers(model: Any) -> set[int]:
 
 
 def _with_dtypes_of(model: Any, copy: Any) -> Any:
-    """Cast a copy's outputs where they are of another precision."""
+    """Cast a copy's outputs to the model's dtypes if they differ."""
     outputs, wanted = getattr(copy, "outputs", None), getattr(model, "outputs", None)
     if not outputs or not wanted:
         return copy if copy.compute_dtype == model.compute_dtype else _Cast(copy, model.compute_dtype)
@@ -150,7 +156,7 @@ def _with_dtypes_of(model: Any, copy: Any) -> Any:
 
 @keras.saving.register_keras_serializable("ringfeed")
 class _Cast(keras.Model):  # type: ignore[misc]
-    """A subclassed model, and its floats cast to one dtype."""
+    """A subclassed model whose floating-point outputs are cast to one dtype."""
 
     def __init__(self, model: Any, dtype: str) -> None:
         super().__init__(name=model.name, dtype=dtype)
@@ -168,27 +174,28 @@ class _Cast(keras.Model):  # type: ignore[misc]
         return keras.ops.cast(output, self._floats) if output.dtype in ("float16", "bfloat16") else output
 
 
-# ---- What it changes ---------------------------------------------------------------------------------
+# ---- Measuring the change ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class OutputChange:
-    """How much one output changed.
+    """The change of one output.
 
     Attributes
     ----------
     name : str
-        As "output", "output['scores']" or "output[1]".
+        Name such as "output", "output['scores']" or "output[1]".
     max_absolute, mean_absolute : float
-        Of the differences between finite values.
+        Maximum and mean of the absolute differences between finite values.
     max_relative, mean_relative : float
-        The same, each difference divided by the value before, or by a thousandth of the largest one if that is more:
-        else values near 0 would say more than all others.
+        Maximum and mean of the relative differences: each difference divided by the earlier value, or by a thousandth
+        of the largest value if that is more. Otherwise values near 0 would dominate.
     same_argmax : float or None
-        Share of rows whose largest value is in the same place on the last axis; None where that axis has less than two
-        places, or the output is not of floats.
+        Share of rows whose largest value has the same index on the last axis. None if that axis is shorter than two, or
+        if the output is not floating-point.
     not_finite_before, not_finite_after : int
-        Values that are NaN or infinite. A value that is so on one side only counts as no difference, but shows here.
+        Number of values that are NaN or infinite. A value that is not finite in only one of the models counts as no
+        difference, but is counted here.
     """
 
     name: str
@@ -214,15 +221,16 @@ class OutputChange:
 
 @dataclass(frozen=True)
 class PrecisionReport:
-    """How much a model's outputs changed.
+    """The change of a model's outputs.
 
     Attributes
     ----------
     rows : int
-        Rows of the samples.
+        Number of rows of the samples.
     outputs : tuple of OutputChange
+        The change of each output.
     weight_bytes_before, weight_bytes_after : int or None
-        Of all weights; None where the model is none of Keras'.
+        Bytes of all weights; None if the model is not a Keras model.
     """
 
     rows: int
@@ -239,18 +247,19 @@ class PrecisionReport:
 
 
 def compare(before: Any, after: Any, samples: Any) -> PrecisionReport:
-    """Measure how much two models differ on samples.
+    """Measure how much the outputs of two models differ on samples.
 
     Parameters
     ----------
-    before, after : keras.Model or any other that `ringfeed.tf.model.ModelRunner` takes
-        With outputs of one structure and of the same shapes.
+    before, after : keras.Model or another model that `ringfeed.tf.models.runner.ModelRunner` accepts
+        Models whose outputs have the same structure and the same shapes.
     samples : nest of arrays of shape (rows, ...)
-        In the structure of the models' inputs; real data, for made-up numbers say little.
+        Inputs in the structure of the models' inputs. Give real data: random numbers are not representative.
 
     Returns
     -------
     PrecisionReport
+        The change of each output, and of the bytes of the weights.
 
     Raises
     ------
@@ -261,18 +270,18 @@ def compare(before: Any, after: Any, samples: Any) -> PrecisionReport:
     rows = len(leaves[0]) if leaves else 0
     if not rows or any(len(leaf) != rows for leaf in leaves):
         raise ValueError(
-            f"samples of {[len(leaf) for leaf in leaves]} rows: give 1 row or more, of each input as many."
+            f"samples of {[len(leaf) for leaf in leaves]} rows: give the same number for each input, at least 1."
         )
     first, second = _outputs(before, samples, rows), _outputs(after, samples, rows)
     shapes = [[(name, array.shape) for name, array in outputs] for outputs in (first, second)]
     if shapes[0] != shapes[1]:
-        raise ValueError(f"outputs {shapes[0]} and {shapes[1]}: compare models whose outputs are of the same shapes.")
+        raise ValueError(f"outputs {shapes[0]} and {shapes[1]}: compare models whose outputs have the same shapes.")
     changes = tuple(_change(name, one, other) for (name, one), (_, other) in zip(first, second, strict=True))
     return PrecisionReport(rows, changes, weight_bytes(before), weight_bytes(after))
 
 
 def weight_bytes(model: Any) -> int | None:
-    """Return the bytes of all weights of a Keras model; None for any other."""
+    """Return the bytes of all weights of a Keras model; None for another model."""
     if not isinstance(model, keras.Model):
         return None
     return sum(math.prod(map(int, weight.shape)) * int(tf.as_dtype(weight.dtype).size) for weight in model.weights)
@@ -285,7 +294,7 @@ def _outputs(model: Any, samples: Any, rows: int) -> list[tuple[str, npt.NDArray
 
 
 def _of_rows(outputs: list[tuple[str, Any]], batch: Any, name: str) -> list[tuple[str, npt.NDArray[Any]]]:
-    """Return the outputs of a batch; raise where they are not a row for each of its rows."""
+    """Return the outputs of a batch; raise ValueError if an output does not have the batch's number of rows."""
     rows = len(tf.nest.flatten(batch)[0])
     for what, output in outputs:
         if not isinstance(output, np.ndarray) or output.shape[:1] != (rows,):
@@ -308,7 +317,7 @@ def _named(outputs: Any) -> Iterator[tuple[str, npt.NDArray[Any]]]:
 
 
 def _names(outputs: Any, name: str) -> Any:
-    """Return the nest of its leaves' names."""
+    """Return a nest of the same structure that holds the names of the leaves."""
     if isinstance(outputs, dict):
         return {key: _names(value, f"{name}[{key!r}]") for key, value in outputs.items()}
     if isinstance(outputs, (list, tuple)):
@@ -337,7 +346,7 @@ def _change(name: str, before: npt.NDArray[Any], after: npt.NDArray[Any]) -> Out
 
 
 def _same_argmax(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
-    """Return the share of rows with one largest place; a NaN counts as the smallest value, a row of NaN as changed."""
+    """Return the share of rows with the same argmax; NaN counts as the smallest value, a new row of NaN as changed."""
     places = [np.where(np.isnan(values), -np.inf, values).argmax(axis=-1) for values in (one, other)]
     lost = np.isnan(other).all(axis=-1) & ~np.isnan(one).all(axis=-1)
     return float(((places[0] == places[1]) & ~lost).mean())

@@ -1,6 +1,6 @@
-"""Which field of a record is which input of a model, and the call that hands them over.
+"""Match the fields of a record to the inputs of a model, and build the call that passes them.
 
-It may not know how records are taken, nor how a model runs.
+This file may not know how records are taken or how a model runs.
 """
 
 from __future__ import annotations
@@ -15,33 +15,36 @@ from .adapted_model import AdaptedModel, ModelInputs
 
 
 def structure_for(fields: Iterable[str], adapted: AdaptedModel, ring_name: str, *, by_order: bool = False) -> Any:
-    """Return which fields a model is given, in the structure of its inputs, where nobody says.
+    """Match a record's fields to a model's inputs by default, when the user gave no structure.
 
     Parameters
     ----------
     fields : iterable of str
-        Names of a record's fields, in its order.
+        Names of a record's fields, in the order of the record.
     adapted : AdaptedModel
+        The model.
     ring_name : str
-        For messages.
+        The ring's name, for messages.
     by_order : bool
-        The record is what another model returned as a list: where no name fits, the position counts.
+        The record holds outputs that another model returned as a list, so fields may match by position.
 
     Returns
     -------
     nest of str
-        - The model has names for its inputs: the fields of these names; further fields are left out.
-        - One field and one input belong together, whatever they are called.
-        - Inputs without names, or with those that Keras and TensorFlow make up, are the fields in their order, if there
-          are as many. Where some have names, these come first. Not so where a field has one of the names that were made
-          up, and not every input finds its own, or where numbered fields ("input_2", "input_1") are in another order.
+        Names of fields in the structure of the model's inputs, by these rules:
+
+        - Inputs with names get the fields of the same names; further fields are left out.
+        - If there is one field and one input, they match regardless of their names.
+        - Inputs without names, or with names that Keras or TensorFlow generated, get the fields in the record's order,
+          if the numbers agree. Inputs with names are matched first. This rule does not apply if a field has a generated
+          name and not every input finds its field, or if numbered fields ("input_2", "input_1") are in another order.
         - A function of one argument, or a subclassed Keras model, gets the field of the argument's name, else a dict of
-          all fields. An argument with a default is given where a field has its name.
+          all fields. An argument with a default is passed if a field has its name.
 
     Raises
     ------
     ValueError
-        Names and fields do not match; both are listed. Or several inputs have one name.
+        Names and fields do not match; the message lists both. Or several inputs share a name.
     """
     there = list(fields)
     inputs = adapted.inputs
@@ -49,9 +52,7 @@ def structure_for(fields: Iterable[str], adapted: AdaptedModel, ring_name: str, 
         return there[0] if len(there) == 1 else {name: name for name in there}
     if same := repeated_names(inputs.names):
         example = _example(inputs.names, there)
-        raise ValueError(
-            f"{_of_one_name(adapted, same)} Say by structure= which field is which, a nest such as {example!r}."
-        )
+        raise ValueError(f"{_of_one_name(adapted, same)} Give structure=, a nest of fields such as {example!r}.")
     matched = _matched(inputs.names, there, by_order)
     if matched is None:
         raise ValueError(_mismatch(inputs.names, there, adapted.name, ring_name))
@@ -62,7 +63,7 @@ def structure_for(fields: Iterable[str], adapted: AdaptedModel, ring_name: str, 
 
 
 def _matched(names: Sequence[str | None], there: list[str], by_order: bool) -> list[str] | None:
-    """Return the field of each input; None where that is not clear."""
+    """Return the field of each input; None if the match is ambiguous."""
     if set(names) <= set(there):
         return [str(name) for name in names]
     named = {name for name in names if name is not None}
@@ -79,7 +80,7 @@ def _matched(names: Sequence[str | None], there: list[str], by_order: bool) -> l
 
 
 def _contradict(generated: set[str], there: list[str]) -> bool:
-    """Tell whether the fields do not stand in the order of inputs whose names were made up."""
+    """Tell whether the order of the fields contradicts the order of inputs with generated names."""
     return bool(generated & set(there)) or (all(map(is_generated, there)) and there != sorted(there, key=natural_key))
 
 
@@ -87,15 +88,15 @@ def _mismatch(names: Sequence[str | None], there: list[str], model_name: str, ri
     takes = ", ".join("one without a name" if name is None else repr(name) for name in names)
     return (
         f"model {model_name!r} takes the input{'s' if len(names) > 1 else ''} {takes}, and the record of ring "
-        f"{ring_name!r} has the field{'s' if len(there) > 1 else ''} {', '.join(map(repr, there))}: which is which is "
-        "not clear. Give the fields the names of the inputs, or say it by structure=, a nest of fields such as "
+        f"{ring_name!r} has the field{'s' if len(there) > 1 else ''} {', '.join(map(repr, there))}: they cannot be "
+        "matched. Give the fields the names of the inputs, or give structure=, a nest of fields such as "
         f"{_example(names, there)!r}."
     )
 
 
 def _of_one_name(adapted: AdaptedModel, names: list[str]) -> str:
     listed = ", ".join(map(repr, names))
-    return f"model {adapted.name!r} has several inputs of the name {listed}, so it does not say which is which."
+    return f"model {adapted.name!r} has several inputs of the name {listed}, so names do not identify them."
 
 
 def _example(names: Sequence[str | None], there: list[str]) -> Any:
@@ -106,35 +107,35 @@ def _example(names: Sequence[str | None], there: list[str]) -> Any:
 
 
 def fields_for(adapted: AdaptedModel) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Return the record that a model says it takes; a field has the name of its input, where that has one.
+    """Return the fields of the record that a model takes; a field has the name of its input, if the input has one.
 
     Raises
     ------
     ValueError
-        The model does not say its inputs, leaves an axis of them free, or has several of one name.
+        The model does not declare its inputs, leaves the length of an axis open, or has inputs that share a name.
     """
     if adapted.input_specs is None or adapted.inputs is None:
         raise ValueError(
-            f"model {adapted.name!r} does not say what it takes: create a ring for its inputs and give it as ring=."
+            f"model {adapted.name!r} does not declare its inputs: create a ring for them and give it as ring=."
         )
     if same := repeated_names(adapted.inputs.names):
         raise ValueError(
-            f"{_of_one_name(adapted, same)} Create a ring for its inputs, give it as ring=, and say by structure= "
-            "which field is which."
+            f"{_of_one_name(adapted, same)} Create a ring for its inputs, give it as ring=, and match its fields to "
+            "the inputs by structure=."
         )
     fields: dict[str, tuple[tuple[int, ...], str]] = {}
     for field, (shape, dtype) in zip(field_names(adapted.inputs), adapted.inputs.specs, strict=True):
         if None in shape:
             raise ValueError(
-                f"model {adapted.name!r}: input {field!r} has shape {shape}, of which an axis is free: create a ring "
-                "for the shape that you have and give it as ring=."
+                f"model {adapted.name!r}: input {field!r} has shape {shape}, and the length of an axis is open. Create "
+                "a ring for your shape and give it as ring=."
             )
         fields[field] = shape, dtype
     return fields
 
 
 def field_names(inputs: ModelInputs) -> list[str]:
-    """Return a name for the field of each input: its own, or of one that has none a name that says its place."""
+    """Return a field name for each input: the input's own name, else one generated from its position."""
     generated = ["input"] if len(inputs.names) == 1 else [f"input_{number}" for number in range(len(inputs.names))]
     taken = set(inputs.names)
     return [
@@ -144,8 +145,8 @@ def field_names(inputs: ModelInputs) -> list[str]:
 
 
 def model_call(step: Callable[[Any], Any], element: Element) -> Callable[..., Any]:
-    """Return a function from the tensors of `Element.hand_over` to what a model's step returns for them.
+    """Return a function from the tensors of `Element.tensors` to a model's outputs for them.
 
-    The fields are inputs, all of them: a tuple of two is never taken for ``(x, y)``, as a dataset's would be.
+    All fields are inputs: a tuple of two is never taken for ``(x, y)``, as a dataset's element would be.
     """
     return lambda *tensors: step(pack_inputs(element.pack(tensors, cut=True)))

@@ -1,7 +1,7 @@
-"""Does a model mix the rows of a batch? Where it does, a row's result depends on what lies beside it.
+"""Find out whether a model mixes the rows of a batch, so that a row's result depends on its neighbours.
 
-It may not know of rings or how they are fed. There is no telling from the graph (a mean over axis 0 is a matrix product
-as well), so the model is asked: the same rows, beside others, must give the same.
+This file may not know rings or how they are fed. The graph does not show it: a mean over axis 0 can be a matrix
+product. So the model is run: the same rows beside other rows must give the same results.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from .warm_up_rows import WarmUpRows
 
 _Samples = list[npt.NDArray[Any]]
 _REPEATS = 8
-_LARGEST_INDICES = (9, 1, 0)  # integers may index something whose length we do not know
+_LARGEST_INDICES = (9, 1, 0)  # integers may be indices into a table of unknown length
 
 
 def refuse_mixed_rows(
     adapted: AdaptedModel, step: Callable[[Any], Any], warm_up_rows: WarmUpRows, rows: int, option: str = 'pad="ring"'
 ) -> None:
-    """Raise where the model's results for a row depend on those beside it, which padding would let in.
+    """Raise if the model's result for a row depends on its neighbours, because padding would change the neighbours.
 
     Raises
     ------
     ValueError
-        They do, or it cannot be found out; the message says what to do.
+        The model mixes rows, or this cannot be determined; the message names the remedy.
     """
     specs = list(warm_up_rows.element.specs(rows, cut=False).values())
     call = tf.function(model_call(step, warm_up_rows.element), input_signature=specs, autograph=False)
@@ -42,32 +42,34 @@ def refuse_mixed_rows(
         raise warm_up_rows.explain(error, adapted.name) from error
     if reason is not None:
         raise ValueError(
-            f"model {adapted.name!r}: {option} would let the slots beside a batch into its results, because the model "
-            f"mixes rows: {reason}. Leave it out, or say allow_row_mixing=True if that is wanted."
+            f"model {adapted.name!r}: with {option}, the slots beside a batch would change its results, because the "
+            f"model mixes rows: {reason}. Leave the option out, or accept this by allow_row_mixing=True."
         )
 
 
 def why_rows_are_mixed(
     call: Callable[..., Any], specs: Sequence[tf.TensorSpec], warm_up_rows: WarmUpRows | None = None
 ) -> str | None:
-    """Return how a function was seen to mix the rows of its inputs; None where it was not.
+    """Describe how a function mixes the rows of its inputs; return None if no mixing was observed.
 
     Parameters
     ----------
     call : callable
-        From one tensor per spec to a nest of tensors.
+        Function from one tensor per spec to a nest of tensors.
     specs : sequence of tf.TensorSpec
-        Whole shapes, of 2 rows or more.
+        Complete shapes, of 2 rows or more.
     warm_up_rows : WarmUpRows, optional
-        Where it has samples, these are the rows; by default they are random numbers.
+        The rows to use, if it has samples. By default the rows are random numbers.
 
     Returns
     -------
     str or None
+        The description.
 
     Notes
     -----
-    It is called four times. Functions that change their own state, or draw random numbers, look as if they mixed rows.
+    The function is called four times. A function that changes its own state, or draws random numbers, is reported as
+    mixing rows.
     """
     if warm_up_rows is not None and warm_up_rows.samples is not None:
         return _compare_samples(call, warm_up_rows, int(specs[0].shape[0]))
@@ -78,30 +80,30 @@ def why_rows_are_mixed(
             return _compare(call, [_random_samples(spec, largest, random) for spec in specs], random, largest)
         except tf.errors.ResourceExhaustedError:
             raise
-        except tf.errors.OpError as caught:  # an index beyond the end of something, say
+        except tf.errors.OpError as caught:  # for example, an index was out of range
             error = caught
-    return f"it cannot be tried on made-up rows, so give some of your own as warm_up= ({error})"
+    return f"it fails on random rows, so give rows of your own as warm_up= ({error})"
 
 
 def why_parts_differ(
     call: Callable[[dict[str, npt.NDArray[Any]]], Any], rows: dict[str, npt.NDArray[Any]], outputs: Any
 ) -> str | None:
-    """Return how a model was seen to mix the rows of a batch; None where it was not.
+    """Describe how a model mixes the rows of a batch; return None if no mixing was observed.
 
     Parameters
     ----------
     call : callable
-        Runs the model on rows; None where it may not be run once more than needed.
+        Runs the model on rows; returns None if the model may not be run an additional time.
     rows : dict of arrays of shape (rows, ...)
         Two rows or more.
     outputs : nest
-        What the model returned for these rows.
+        The model's outputs for these rows.
 
     Notes
     -----
-    It is called for some single rows and for each half, and some times more where one seems to differ: a model that
-    draws random numbers does not mix rows. What the model raises for a part says nothing. What changes only beside
-    certain rows may not be seen.
+    The model is called for some single rows and for each half of the batch. If a result differs, the call is repeated
+    to recognise a model that draws random numbers, which does not mix rows. An error that the model raises for a part
+    is ignored. An influence of only certain rows may be missed.
     """
     count = len(next(iter(rows.values())))
     alone_rows = {0, count // 3, count // 2, 2 * count // 3, count - 1}
@@ -123,7 +125,7 @@ def why_parts_differ(
 
 
 def _is_same_for(outputs: Any, of_part: Any, start: int) -> bool:
-    """Compare outputs with those of a part of their rows."""
+    """Tell whether outputs equal those that were computed from a part of their rows alone."""
     for whole, some in zip(tf.nest.flatten(outputs), tf.nest.flatten(of_part), strict=True):
         if some is None or whole is None:
             continue
@@ -135,7 +137,7 @@ def _is_same_for(outputs: Any, of_part: Any, start: int) -> bool:
 
 
 def _numbers_of(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return what was made of floats as floats: their last digits change with the number of rows."""
+    """Return numbers and texts of numbers as floats: their last digits may change with the number of rows."""
     if array.dtype.kind in "OSU":
         try:
             return array.astype(np.float64)
@@ -145,7 +147,7 @@ def _numbers_of(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _arrays_of(output: Any, start: int, rows: int) -> _Samples:
-    """Return what tells some rows of an output from others, as arrays."""
+    """Return some rows of an output as arrays to compare: values, and the row lengths of a ragged output."""
     if isinstance(output, tf.SparseTensor):
         output = tf.sparse.to_dense(output).numpy()
     part = output[start : start + rows]
@@ -155,11 +157,11 @@ def _arrays_of(output: Any, start: int, rows: int) -> _Samples:
 
 
 def _compare_samples(call: Callable[..., Any], warm_up_rows: WarmUpRows, rows: int) -> str | None:
-    """Compare results of rows whose neighbours are other rows of the samples."""
+    """Compare the results of rows beside different rows of the samples."""
     assert warm_up_rows.samples is not None
     there = len(warm_up_rows.samples[0])
     if all(_is_same(part, np.repeat(part[:1], there, axis=0)) for part in warm_up_rows.samples):
-        return "that cannot be found out from one row of warm_up; give two that differ, or more"
+        return "one row of warm_up cannot show the contrary; give at least two different rows"
     kept, numbers = rows // 2, np.arange(rows)
     first = _outputs(call, warm_up_rows.arrays(numbers % there))
     if reason := _rows_differ(first, rows):
@@ -194,7 +196,7 @@ def _rows_differ(outputs: _Samples, rows: int) -> str | None:
 def _results_differ(first: _Samples, second: _Samples, kept: int) -> str | None:
     for before, after in zip(first, second, strict=True):
         if not _is_same(before[:kept], after[:kept]):
-            return f"its result for row 0 to {kept - 1} changes with the rows behind them"
+            return f"its result for rows 0 to {kept - 1} changes with the rows behind them"
     return None
 
 
@@ -205,7 +207,7 @@ def _outputs(call: Callable[..., Any], samples: _Samples) -> list[npt.NDArray[An
 def _is_same(before: npt.NDArray[Any], after: npt.NDArray[Any]) -> bool:
     if before.dtype.kind not in "fc" and before.dtype.name != "bfloat16":
         return bool((before == after).all())
-    # Sums in another order differ in their last digits.
+    # Sums of the same numbers in another order differ in their last digits.
     digits = 1e-2 if before.dtype.itemsize <= 2 else 1e-4
     before, after = before.astype(complex), after.astype(complex)
     scale = float(np.abs(before[np.isfinite(before)]).max(initial=0.0))

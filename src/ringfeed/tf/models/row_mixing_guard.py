@@ -1,6 +1,6 @@
-"""A model whose batches are put together from shares: rows that are not beside each other among the items.
+"""Refuse a model that mixes rows when batches are composed of the workers' shares instead of consecutive items.
 
-It may not know rings or workers.
+This file may not know rings or workers.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from .row_mixing import why_parts_differ
 
 
 class RowMixingGuard:
-    """Calls a model, and refuses it where it is seen to mix rows: its numbers would not be those of Keras.
+    """Calls a model, and refuses it if it mixes rows: its results would differ from those of Keras.
 
     Parameters
     ----------
     call_model, try_model : callable
-        ``call_model(rows, template)`` as `Pipeline` calls it; `try_model` returns None where the model may not be run
-        once more than needed. One that runs eagerly is run: nobody knows whether it keeps a state, and numbers that mix
-        rows must not pass.
+        ``call_model(rows, template)`` returns the model's outputs. `try_model` does the same, but returns None if the
+        model may not be run an additional time. A model that runs eagerly is run again: it is unknown whether it has
+        state, and results of mixed rows must not be returned.
     partition : str
-        How the shares were made.
+        The user's option that made the shares, for the message.
     """
 
     def __init__(self, call_model: Callable[..., Any], try_model: Callable[..., Any], partition: str) -> None:
@@ -51,8 +51,8 @@ class RowMixingGuard:
             if reason is not None:
                 raise CommonError(
                     ModelError(
-                        f"partition={self._partition!r}: each worker has items of its own, so a batch does not have "
-                        f"the rows that it has in Keras, and the model mixes rows: {reason}. Use partition='dynamic'."
+                        f"partition={self._partition!r}: each worker has its own items, so a batch does not have the "
+                        f"rows that it has in Keras, and the model mixes rows: {reason}. Use partition='dynamic'."
                     )
                 )
             self._is_known = True

@@ -1,8 +1,7 @@
-"""A model of any kind as one call per batch: arrays in, arrays out.
+"""Run a model of any kind with one call per batch: from arrays to arrays.
 
-It may not know of rings, workers or where the batches come from. A batch's axis 0 is left free when
-the model is traced, so that any number of rows runs the same function; the outputs are brought to
-the host inside it.
+This file may not know rings, workers or where the batches come from. Axis 0 of a batch is left open when the model is
+traced, so that the same function runs any number of rows. The function also copies the outputs to the host.
 """
 
 from __future__ import annotations
@@ -29,66 +28,67 @@ from .side_effects import has_side_effects
 _Step = Callable[..., Any]
 
 _MOST_ROW_COUNTS = 64
-"""Functions of one number of rows that are kept; the one that was used longest ago goes first."""
+"""Number of functions for one number of rows that are kept; the least recently used function is dropped first."""
 
 
 class ModelRunner:
-    """Runs a model on batches, with the values of ``keras.Model.predict``.
+    """Runs a model on batches, with the same results as ``keras.Model.predict``.
 
     Parameters
     ----------
     model : keras.Model, path, SavedModel folder, tf.function or callable
-        - A Keras model (functional, Sequential, subclassed), built or not; its `predict_step` is
-          used, with ``training=False``, and in eager mode where it is compiled so.
-        - The path of a ``.keras`` or ``.h5`` file (or any that ``keras.models.load_model`` takes). Its optimizer,
-          losses and metrics are not restored.
-        - The folder of a SavedModel, or the object loaded from it. Of what was saved is taken: the ``serve``
-          that ``model.export`` writes, the object itself if it can be called, or its
-          ``serving_default`` signature. Of one whose objects TensorFlow cannot restore, as Keras 2 saved them with an
-          optimizer, the signature is made of its graph and its variables.
-        - A tf.function or a callable on tensors. One with several required arguments is given the inputs
-          one by one. What cannot be traced is run eagerly, with a warning.
+        - A Keras model (functional, Sequential or subclassed), built or not. Its `predict_step` is called with
+          ``training=False``, eagerly if the model is compiled to run eagerly.
+        - The path of a ``.keras`` or ``.h5`` file, or of another file that ``keras.models.load_model`` accepts. Its
+          optimizer, losses and metrics are not restored.
+        - The folder of a SavedModel, or the object loaded from it. The runner calls the ``serve`` endpoint that
+          ``model.export`` writes, else the object itself if it is callable, else its ``serving_default`` signature. If
+          TensorFlow cannot restore the objects, for example those of Keras 2 with an optimizer, the signature is loaded
+          from the graph and the variables.
+        - A tf.function or a callable on tensors. If it has several required arguments, the inputs are passed one by
+        one.
+          A callable that cannot be traced runs eagerly, with a warning.
     jit_compile : bool
-        Compile the model with XLA. XLA compiles anew for every number of rows: of use where the
-        batches are all of one size.
+        Compile the model with XLA. XLA compiles again for each number of rows, so use it if all batches have one size.
     signature : str, optional
-        Of a SavedModel: call it by this signature.
+        The signature of a SavedModel to call.
     tags : str or sequence of str, optional
-        Of a SavedModel's folder: take its graph of these tags. By default the only one, else that of "serve".
+        Tags of the graph to load from a SavedModel's folder. The default is the only graph, else the one tagged
+        "serve".
 
     Attributes
     ----------
     name : str
-        Of the model, for messages.
+        The model's name, for messages.
     input_specs : nest of (shape, dtype name), or None
-        In the inputs' structure: the shape of one sample (None where an axis is free) and the dtype.
-        None where the model does not say (subclassed, a callable).
+        The shape of one sample (None for an axis of open length) and the dtype, in the structure of the inputs. None if
+        the model does not declare its inputs (a subclassed model, a callable).
     input_names : list of (str or None), or None
-        The model's names for the leaves of `input_specs`, in the order in which ``tf.nest`` flattens them; None in the
-        place of a name that the model does not have, or that Keras or TensorFlow made up ("input_layer_3"). None
-        altogether where the model does not say its inputs. Functions of several arguments have names, those of their
-        arguments, though they say no shapes.
+        The model's names for the leaves of `input_specs`, in the order of ``tf.nest.flatten``. A name is None if the
+        input has none, or if Keras or TensorFlow generated it ("input_layer_3"). The list is None if the model does not
+        declare its inputs. A function of several arguments has the names of its arguments, although its shapes are
+        unknown.
     keras_model : keras.Model or None
-        The model, where it is one.
+        The model, if it is a Keras model.
     adapted : AdaptedModel
         The model as a function.
     traces : int
-        How many functions were made of the model so far.
+        Number of functions that were traced so far.
 
     Raises
     ------
     FileNotFoundError, ValueError, TypeError
-        The path or object is no model; the message says what would be. There is no such signature, or no graph of these
-        tags; the message lists those there are.
+        The path or object is not a model; the message lists the accepted kinds. Or there is no such signature, or no
+        graph of these tags; the message lists the existing ones.
     RuntimeError
-        Keras runs on another backend than TensorFlow.
+        Keras does not run on the TensorFlow backend.
 
     Notes
     -----
-    A function is made for each structure, dtype and inner shape of the inputs; from the second
-    inner shape on the axes that differ are left free as well. A model that cannot be traced with a
-    free number of rows, because it reads ``x.shape[0]`` in Python or was declared for one number, gets a function for
-    each number of rows. Weights may change in between, the model's layers may not. Call from one thread at a time.
+    One function is traced for each structure, dtype and inner shape of the inputs. From the second inner shape on, axes
+    of differing lengths are left open, too. A model cannot be traced with an open number of rows if it reads
+    ``x.shape[0]`` in Python or declares one number; then one function is traced for each number of rows. The weights
+    may change between calls, but not the model's layers. Call a runner from one thread at a time.
     """
 
     def __init__(
@@ -118,40 +118,39 @@ class ModelRunner:
         Parameters
         ----------
         inputs : nest of arrays, tensors or PaddedRows, each of shape (rows, ...)
-            A mapping of any class is read by the names of the model's inputs, whatever the order of its keys; those
-            that the model has no input for are left out. One value for the only input needs no name. Keras inputs to
-            which nobody gave a name have those of their layers ("input_layer_2"). A model that has no names at all is
-            given the values in their order. A list counts as a tuple. An array that starts on 64 bytes and is
-            C-contiguous is read in place, and let go of before this returns; others are copied once. None leaves an
-            optional input out.
+            A mapping of any class is matched by the names of the model's inputs, in any order of its keys; superfluous
+            keys are ignored. A single value for a single input needs no name. A Keras input without a name has the name
+            of its layer ("input_layer_2"). A model without names takes the values in their order. A list counts as a
+            tuple. An array that is C-contiguous and aligned to 64 bytes is read in place, and released before the call
+            returns; any other array is copied once. None leaves out an optional input.
 
         Returns
         -------
         nest of numpy.ndarray
-            The outputs, in memory of their own. Sparse and ragged tensors stay what they are.
+            The outputs, in memory of their own. Sparse and ragged tensors keep their kind.
         """
         return all_to_numpy(self.run(pack_inputs(inputs)))
 
     def run(self, data: Any) -> Any:
-        """Run the model on a batch as Keras hands it to ``predict_step``.
+        """Run the model on a batch in the format that Keras passes to ``predict_step``.
 
         Parameters
         ----------
         data : nest of arrays, tensors or PaddedRows
-            x, (x,), (x, y) or (x, y, sample_weight); without lists.
+            x, (x,), (x, y) or (x, y, sample_weight), without lists.
 
         Returns
         -------
         nest of tf.Tensor
-            On the host. A tensor may lie over the memory of an input.
+            The outputs, on the host. A tensor may share the memory of an input.
         """
         return self.prepare(data)()
 
     def prepare(self, data: Any) -> Callable[[], Any]:
-        """Find or trace the function for a batch, and return a call of it that takes nothing.
+        """Find or trace the function for a batch, and return a call without arguments.
 
-        So an error of the model's form, which every batch of this kind would have, is told from one over the numbers of
-        this batch. The call keeps the batch.
+        This separates two kinds of errors: `prepare` raises errors that every batch of this kind would cause, and the
+        call raises errors caused by the values of this batch. The call keeps the batch alive.
 
         Parameters
         ----------
@@ -162,7 +161,7 @@ class ModelRunner:
             try:
                 data = self.adapted.fit(data)
             except LossyCast as error:
-                return functools.partial(_refuse, error.with_traceback(None))  # whose frames hold the batch
+                return functools.partial(_refuse, error.with_traceback(None))  # the traceback's frames hold the batch
         leaves = tf.nest.flatten(data) if tf.nest.is_nested(data) else [data]
         tensors = [_tensor(leaf) for leaf in leaves]
         if self._runs_eagerly():
@@ -175,19 +174,20 @@ class ModelRunner:
         return functools.partial(function, *(tensor for tensor in tensors if tensor is not None))
 
     def may_be_tried(self, call: Callable[[], Any]) -> bool:
-        """Tell whether a call that `prepare` returned may be made once more than needed: nobody would see it.
+        """Tell whether a call that `prepare` returned may run an additional time, because it has no side effects.
 
-        Of one that runs eagerly nobody knows; it may, for nothing else tells whether it takes a batch.
+        For an eager call this is unknown. It may run, because there is no other way to learn whether it accepts a
+        batch.
         """
         step = getattr(call, "func", None)
         concrete = getattr(step, "concrete", step)
         return not hasattr(concrete, "graph") or not has_side_effects(concrete)
 
     def refusal_of(self, call: Callable[[], Any]) -> Exception | None:
-        """Return why no batch of this kind can be run, where a call that `prepare` returned would try it eagerly.
+        """Return the error for all batches of this kind, if a call that `prepare` returned would run eagerly.
 
-        An operation that refuses the batch's shapes in a graph does so eagerly as well, and some kernels of TensorFlow
-        end the process over them.
+        An operation that refuses the batch's shapes in a graph refuses them eagerly, too, and some kernels of
+        TensorFlow abort the process on these shapes.
         """
         failure = getattr(getattr(call, "func", None), "failure", None)
         return failure if "{{node" in str(failure) else None
@@ -204,7 +204,7 @@ class ModelRunner:
         )
 
     def _function_for(self, layout: _Layout, tensors: list[Any], key: tuple[Any, ...]) -> _Step:
-        """Find a function whose free axes cover the tensors, or make one."""
+        """Find or trace a function whose open axes cover the shapes of the tensors."""
         family = (key[0], *map(_family, tensors), *layout.sample_shapes)
         exact = [_type_spec(tensor, free_rows=True) for tensor in tensors]
         specs = exact
@@ -213,7 +213,7 @@ class ModelRunner:
             specs = [_merged(old, new) for old, new in zip(known, exact, strict=True)]
             if specs == known:
                 return function
-        attempts = [] if key in self._needs_length else [specs, exact]  # the one that serves most batches first
+        attempts = [] if key in self._needs_length else [specs, exact]  # the most general specs first
         for number, attempt in enumerate(attempts):
             if attempt in attempts[:number]:
                 continue
@@ -236,7 +236,7 @@ class ModelRunner:
         return function
 
     def _function_of_one_length(self, layout: _Layout, tensors: list[Any], key: tuple[Any, ...]) -> _Step:
-        """Find or make a function for this number of rows alone: Python code of the model may have computed with it."""
+        """Find or trace a function for this number of rows only; the model may compute with it in Python."""
         specs = [_type_spec(tensor, free_rows=False) for tensor in tensors]
         own_key = (key, *specs)
         function = self._of_one_length.get(own_key)
@@ -269,18 +269,18 @@ class ModelRunner:
         return direct_step(concrete)
 
     def _without_graph(self, layout: _Layout, failure: Exception) -> _Step:
-        """Return a step that runs a plain callable eagerly; raise what went wrong where the model is none."""
+        """Return a step that runs a plain callable eagerly; raise `failure` if the model is not a plain callable."""
         if self.keras_model is not None or self.adapted.eager_step is None:
             raise failure
         step, reason = self.adapted.eager_step, f"{type(failure).__name__}: {failure}"
 
         def eagerly(*given: Any) -> Any:
             outputs = step(layout.packed(_with_nones(given, layout.present)))
-            if self._is_traceable:  # only now is it known that the graph was the trouble
+            if self._is_traceable:  # the eager run succeeded, so the failure was due to the graph
                 self._is_traceable = False
                 warnings.warn(
                     f"model {self.name!r} cannot be turned into a TensorFlow graph ({reason}); it is run eagerly, "
-                    "which is slower. Use TensorFlow operations only to avoid this.",
+                    "which is slower. Use only TensorFlow operations to avoid this.",
                     stacklevel=4,
                 )
             return outputs
@@ -290,7 +290,7 @@ class ModelRunner:
 
 
 class _Layout:
-    """How the tensors of a batch are put together; holds none of the batch's memory."""
+    """The structure of a batch; it holds none of the batch's memory."""
 
     def __init__(self, data: Any, leaves: list[Any]) -> None:
         self._is_nested = tf.nest.is_nested(data)
@@ -299,7 +299,7 @@ class _Layout:
         self.present = [None if leaf is None else True for leaf in leaves]
 
     def packed(self, tensors: list[Any]) -> Any:
-        """Put the tensors in the structure of the batch, and cut padding off."""
+        """Arrange the tensors in the structure of the batch, and cut their padding."""
         ready = [
             tensor if shape is None else tf.reshape(tensor[:, : math.prod(shape)], (-1, *shape))
             for tensor, shape in zip(tensors, self.sample_shapes, strict=True)
@@ -317,7 +317,7 @@ def _with_nones(given: tuple[Any, ...], present: list[Any]) -> list[Any]:
 
 
 def floatx_of(runner: ModelRunner) -> str | None:
-    """Return the dtype that Keras casts arrays of floats to before its models see them; None for other models."""
+    """Return the dtype to which Keras casts floating-point arrays before it calls a model; None for other models."""
     keras = sys.modules.get("keras")
     if runner.keras_model is None or keras is None:
         return None
@@ -331,7 +331,7 @@ def _tensor(leaf: Any) -> Any:
 
 
 def _kind(leaf: Any, tensor: Any) -> Any:
-    """Return what a function depends on: all but the number of rows and the values."""
+    """Return the properties that select a function: all except the number of rows and the values."""
     if isinstance(leaf, np.ndarray):
         return leaf.dtype, leaf.shape[1:], leaf.ndim
     if isinstance(leaf, PaddedRows):
@@ -340,7 +340,7 @@ def _kind(leaf: Any, tensor: Any) -> Any:
 
 
 def _family(tensor: Any) -> Any:
-    """Return what functions have in common whose inputs differ in the lengths of their axes."""
+    """Return the properties that functions share if their inputs differ only in the lengths of axes."""
     if isinstance(tensor, tf.Tensor):
         return tensor.dtype, tensor.shape.rank
     return None if tensor is None else _type_spec(tensor, free_rows=True)

@@ -1,6 +1,6 @@
-"""May a function be run once more than was asked for? Not where that changes a state, or is seen outside.
+"""Find the side effects of a traced function: whether it may run an additional time, and which variables it only reads.
 
-It may not know what the function is for.
+This file may not know the purpose of the function.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _HARMLESS = frozenset(
         "LookupTableSizeV2",
     }
 )
-"""Operations that TensorFlow calls stateful, and that change nothing."""
+"""Operations that TensorFlow marks as stateful although they change no state."""
 
 
 def has_side_effects(concrete: Any) -> bool:
     """Tell whether a concrete function may change a variable, draw random numbers, or run Python code.
 
-    What cannot be looked into counts as one that does.
+    A function that cannot be inspected counts as having side effects.
     """
     try:
-        from tensorflow.python.framework import op_def_registry  # no public way leads to it
+        from tensorflow.python.framework import op_def_registry  # TensorFlow has no public access to it
 
         graph = concrete.graph.as_graph_def()
         nodes = itertools.chain(graph.node, *(function.node_def for function in graph.library.function))
@@ -57,15 +57,15 @@ _ARGUMENTS_BEHIND_THE_CHOICE = frozenset({"If", "StatelessIf", "Case", "Stateles
 
 
 def changeable_inputs(graph: Any) -> set[str]:
-    """Return the names of the inputs of a graph, a GraphDef, that it does more with than read a variable."""
+    """Return the names of the inputs of a GraphDef that the graph may change, not only read as a variable."""
     functions = {function.signature.name: function for function in graph.library.function}
     return _touched(graph.node, functions, {})
 
 
 def unchanged_variables(graph: Any) -> list[Any]:
-    """Return the nodes of a GraphDef that stand for variables of its own, which are read alone.
+    """Return the nodes of a GraphDef that represent its own variables, if the graph only reads them.
 
-    Graphs of TensorFlow 1 have such; functions of TensorFlow 2 are given variables.
+    Graphs of TensorFlow 1 have variables of their own; functions of TensorFlow 2 receive variables as inputs.
     """
     functions = {function.signature.name: function for function in graph.library.function}
     found = []
@@ -97,7 +97,7 @@ def _called_by(node: Any, functions: Mapping[str, Any]) -> list[str]:
     if node.op in functions:
         return [node.op]
     if node.op not in _HARMLESS and not node.op.startswith("Stateless"):
-        return []  # what it does with its inputs is not known
+        return []  # the operation's use of its inputs is unknown
     values = node.attr.values()
     named = [each.name for value in values for each in (value.func, *value.list.func)]
     return [name for name in named if name in functions]
@@ -105,7 +105,7 @@ def _called_by(node: Any, functions: Mapping[str, Any]) -> list[str]:
 
 def _touched_arguments(name: str, functions: Mapping[str, Any], known: dict[str, set[int]]) -> set[int]:
     if name not in known:
-        known[name] = set()  # of one that calls itself
+        known[name] = set()  # ends the recursion of a function that calls itself
         function = functions[name]
         touched = _touched(function.node_def, functions, known)
         arguments = [argument.name for argument in function.signature.input_arg]

@@ -1,6 +1,6 @@
-"""Rows that a model is tried on before it serves: of zeros, or of samples that the user gives.
+"""The rows that a model is tested on before it serves: zeros, or the samples that the user gives as `warm_up`.
 
-It may not know how a model runs, nor how records are taken.
+This file may not know how a model runs or how records are taken.
 """
 
 from __future__ import annotations
@@ -18,20 +18,22 @@ from ..tensors.zero_copy import as_tensor
 
 
 class WarmUpRows:
-    """As many rows as are asked for, as `Element.hand_over` hands out those of a batch.
+    """Batches of any number of rows, in the format of `Element.tensors`.
 
     Parameters
     ----------
     element : Element
+        The fields that the model takes.
     warm_up : nest of arrays of shape (rows, ...), optional
-        A mapping of the record's fields, or a nest in the structure of the model's inputs. Its rows are repeated as
-        often as it takes. By default all rows are zeros.
+        A mapping of the record's fields, or a nest in the structure of the model's inputs. Its rows are repeated to
+        fill a batch. By default all rows are zeros.
 
     Attributes
     ----------
     element : Element
+        The fields that the model takes.
     samples : list of numpy.ndarray, or None
-        Of each field in the element's order, in the field's shape and dtype; None without `warm_up`.
+        The samples of each field in the element's order, in the field's shape and dtype; None without `warm_up`.
 
     Raises
     ------
@@ -44,27 +46,27 @@ class WarmUpRows:
         self.samples = None if warm_up is None else _samples(element, warm_up)
 
     def tensors(self, rows: int) -> list[Any]:
-        """Return a tensor for each field, padded fields uncut."""
+        """Return a tensor of `rows` rows for each field; padded fields keep their padding."""
         if self.samples is None:
             return self.element.zeros(rows)
         chosen = np.arange(rows) % len(self.samples[0])
         return [as_tensor(array) for array in self.arrays(chosen)]
 
     def arrays(self, chosen: npt.NDArray[np.intp]) -> list[npt.NDArray[Any]]:
-        """Return the chosen rows of the samples as arrays, padded fields uncut."""
+        """Return the chosen rows of the samples as arrays; padded fields keep their padding."""
         assert self.samples is not None
         fields = self.element.fields.values()
         return [_uncut(array[chosen], field) for array, field in zip(self.samples, fields, strict=True)]
 
     def explain(self, error: Exception, model_name: str) -> ValueError:
-        """Return what to say of a model that failed on these rows."""
+        """Return the error to raise for a model that failed on these rows."""
         what = f"{type(error).__name__}: {getattr(error, 'message', None) or error}"
         if self.samples is not None:
             return ValueError(f"model {model_name!r} fails on the rows of warm_up: {what}")
         return ValueError(
-            f"model {model_name!r} fails on rows of zeros, on which it is tried before it serves. If it needs others, "
-            "give some as warm_up=, a nest of arrays of shape (rows, ...), named as the record's fields or nested as "
-            f"the model's inputs. It said: {what}"
+            f"model {model_name!r} fails on rows of zeros, on which it is tested before it serves. If it needs other "
+            "values, give rows as warm_up=, a nest of arrays of shape (rows, ...), named as the record's fields or "
+            f"nested as the model's inputs. The error was: {what}"
         )
 
 
@@ -82,13 +84,13 @@ def _samples(element: Element, warm_up: Any) -> list[npt.NDArray[Any]]:
     arrays = {name: _array(name, value, element.fields[name]) for name, value in given.items() if name != TAGS}
     lengths = {name: len(array) for name, array in arrays.items()}
     if not lengths or len(set(lengths.values())) != 1 or 0 in lengths.values():
-        raise ValueError(f"warm_up has {lengths} rows: give 1 row or more, of each field as many.")
+        raise ValueError(f"warm_up has {lengths} rows: give the same number of rows for each field, at least 1.")
     rows = next(iter(lengths.values()))
     return [arrays[name] if name in arrays else np.zeros(rows, np.uint64) for name in element.fields]
 
 
 def _by_field(element: Element, warm_up: Any) -> dict[str, Any]:
-    """Return what is given for each field, but the tags."""
+    """Return the value that is given for each field, without the tags."""
     names = [name for name in element.fields if name != TAGS]
     if isinstance(warm_up, Mapping):
         if set(names) <= set(warm_up):
@@ -107,7 +109,7 @@ def _by_field(element: Element, warm_up: Any) -> dict[str, Any]:
 
 
 def _match(structure: Any, given: Any, found: dict[str, Any]) -> bool:
-    """Put into `found` what is given in the place of each field; return whether all have something."""
+    """Put the given value of each field into `found`; return whether every field has a value."""
     if isinstance(structure, Mapping):
         named = {key: part for key, part in structure.items() if part != TAGS}
         if not isinstance(given, Mapping) or not set(named) <= set(given):
@@ -137,12 +139,12 @@ def _array(name: str, value: Any, field: Field | None) -> npt.NDArray[Any]:
         array = np.asarray(value.numpy() if isinstance(value, tf.Tensor) else value)
     except Exception as error:  # rows of several lengths, or an object that raises whatever it likes
         raise ValueError(
-            f"warm_up for field {name!r} is no array: {type(error).__name__}: {error}. Give rows of one shape."
+            f"warm_up for field {name!r} is not an array: {type(error).__name__}: {error}. Give rows of one shape."
         ) from error
     if array.shape[1:] != field.shape or array.ndim != len(field.shape) + 1:
         raise ValueError(
-            f"warm_up for field {name!r} is of shape {list(array.shape)}: give rows of {list(field.shape)}, that is "
-            f"{['rows', *field.shape]}."
+            f"warm_up for field {name!r} has shape {list(array.shape)}: give rows of shape {list(field.shape)}, that "
+            f"is {['rows', *field.shape]}."
         )
     if array.dtype == field.dtype:
         return array
@@ -154,5 +156,8 @@ def _array(name: str, value: Any, field: Field | None) -> npt.NDArray[Any]:
     except (TypeError, ValueError):
         fits = False
     if not fits:
-        raise ValueError(f"warm_up for field {name!r} is {array.dtype}, which {field.dtype} does not hold unchanged.")
+        raise ValueError(
+            f"warm_up for field {name!r} has dtype {array.dtype}, with values that {field.dtype} cannot hold. Give "
+            f"{field.dtype}."
+        )
     return np.ascontiguousarray(cast)
