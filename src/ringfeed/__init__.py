@@ -12,7 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from ._core import Batch, Claim, DLPackView
-from .engine.batching import Batching, BatchPolicy, PuppetPolicy
+from .engine.batching import Batching, BatchPolicy
 from .errors import (
     AccessRefused,
     DeadlineExceeded,
@@ -45,6 +45,7 @@ from .version import VERSION
 from .workers.identity import WorkerInfo, worker_info
 
 if TYPE_CHECKING:
+    from . import testing as testing
     from . import tf as tf
     from .client.client import Client as Client
     from .engine.engine import Engine as Engine
@@ -76,7 +77,6 @@ __all__ = [
     "Predictor",
     "PreprocessError",
     "ProducerFailed",
-    "PuppetPolicy",
     "RecordMismatch",
     "RecordSpec",
     "Ring",
@@ -96,6 +96,7 @@ __all__ = [
     "clean",
     "list_segments",
     "split_model",
+    "testing",
     "tf",
     "worker_info",
 ]
@@ -107,6 +108,7 @@ _LAZY = {
     "Pipeline": (".engine.pipeline", "Pipeline"),
     "Predictor": (".predictor", "Predictor"),
     "split_model": (".tf.models.partition", "split_model"),
+    "testing": (".testing", None),
     "tf": (".tf", None),
 }
 
@@ -122,4 +124,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(__all__))
+    return __all__

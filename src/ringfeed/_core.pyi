@@ -100,7 +100,7 @@ class RingBase:
         self, rows: SupportsIndex | None = None, *, timeout: float | None = None, zero: bool = False
     ) -> Claim: ...
     def put(
-        self, record: Mapping[str, npt.ArrayLike], tag: SupportsIndex = 0, timeout: float | None = None
+        self, record: Mapping[str, npt.ArrayLike], tag: SupportsIndex = 0, *, timeout: float | None = None
     ) -> None: ...
     def take(
         self,

@@ -305,7 +305,8 @@ class Predictor:
         ordered : bool
             Yield in the items' order, or as they are finished.
         linger : float
-            Seconds that a sample waits for others to fill the batch.
+            Seconds that a sample waits for others to fill the batch. The default is longer than an engine's, since
+            samples arrive at the pace of preprocessing.
         window : int, optional
             Most items read and not yet yielded; by default eight batches or 256, whichever is more. Items that fail
             before the first that the model takes are read one by one, and their errors may wait beside the window.

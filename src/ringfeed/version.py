@@ -1,3 +1,3 @@
-"""Which RingFeed this is."""
+"""The version number of RingFeed. pyproject.toml and the Makefile read it from here."""
 
 VERSION = "0.1.0"

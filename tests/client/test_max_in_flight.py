@@ -15,8 +15,8 @@ ONE = np.ones(16, np.float32)
 
 
 @pytest.fixture
-def policy() -> ringfeed.PuppetPolicy:
-    return ringfeed.PuppetPolicy(max_batch_size=8)
+def policy() -> ringfeed.testing.ManualPolicy:
+    return ringfeed.testing.ManualPolicy(batch_size=8)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from serving import Seen, first_number
 
 import ringfeed
-from ringfeed.engine.batching import PuppetPolicy
+from ringfeed.testing import ManualPolicy
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def serve(make_ring: Any) -> Iterator[Callable[..., ringfeed.Engine]]:
     started: list[ringfeed.Engine] = []
 
     def start(ring: ringfeed.Ring, model: Any = first_number, **options: Any) -> ringfeed.Engine:
-        if "policy" not in options and "linger" not in options and "batch_timeout" not in options:
+        if "policy" not in options and "linger" not in options:
             options["linger"] = 0.0
         started.append(ringfeed.Engine(ring, model, **options))
         return started[-1].start()
@@ -43,9 +43,9 @@ def serve(make_ring: Any) -> Iterator[Callable[..., ringfeed.Engine]]:
 
 
 @pytest.fixture
-def puppet(ring: Any, serve: Any, make_client: Any) -> Any:
+def manual(ring: Any, serve: Any, make_client: Any) -> Any:
     """Return an engine that takes batches on command, its client, and what its model has seen."""
-    seen, policy = Seen(), PuppetPolicy(8)
+    seen, policy = Seen(), ManualPolicy(8)
     engine = serve(ring, seen, policy=policy)
     seen.forget()
     return engine, policy, make_client(ring.name), seen

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import ringfeed
-from ringfeed.engine.batching import PuppetPolicy
+from ringfeed.testing import ManualPolicy
 from support import Child, states, wait_until
 
 
@@ -119,9 +119,9 @@ def _run_engines(pipe: Any) -> None:
                 create = given.pop("create", None)
                 name, model = given.pop("name"), given.pop("model")
                 ring = ringfeed.Ring.attach(name) if create is None else ringfeed.Ring.create(name, **create)
-                puppet = given.pop("puppet", None)
-                if puppet is not None:
-                    given["policy"] = PuppetPolicy(puppet)
+                manual = given.pop("manual", None)
+                if manual is not None:
+                    given["policy"] = ManualPolicy(manual)
                 engine = Engine(ring, model, **given).start()
                 answer = None
             elif what == "release":
@@ -163,7 +163,7 @@ class EngineProcess:
 
     def serve(self, ring: ringfeed.Ring | str, model: Any = first_number, **options: Any) -> EngineProcess:
         name = ring if isinstance(ring, str) else ring.name
-        if "puppet" not in options:
+        if "manual" not in options:
             options.setdefault("linger", 0.0)
         self.do("serve", {"name": name, "model": model, **options})
         return self

@@ -15,7 +15,7 @@ import tensorflow as tf
 from serving import first_number, rows_of, wait_until_free, x_of
 
 import ringfeed
-from ringfeed.engine.batching import PuppetPolicy
+from ringfeed.testing import ManualPolicy
 from support import in_thread, record, states, wait_until
 
 
@@ -57,7 +57,7 @@ def test_threads_share_a_client(ring, serve, make_client):
 
 
 def test_an_event_loop_asks_many_at_a_time_and_is_never_blocked(ring, serve, make_client):
-    policy = PuppetPolicy(8)
+    policy = ManualPolicy(8)
     serve(ring, policy=policy)
     client = make_client(ring.name, max_in_flight=20)
 
@@ -257,7 +257,7 @@ def test_asking_from_a_callback_of_a_future_does_not_stop_the_collector(ring, se
 
 
 def test_in_a_callback_nothing_waits_for_the_thread_that_it_is_in(ring, serve, make_client):
-    policy = PuppetPolicy(8)
+    policy = ManualPolicy(8)
     serve(ring, policy=policy)
     client = make_client(ring.name, max_in_flight=2)
     told: Future = Future()

@@ -12,36 +12,35 @@ import tensorflow as tf
 from serving import Seen, rows_of, wait_until_free, x_of
 
 import ringfeed
-from ringfeed.engine.batching import Batching, PuppetPolicy
+from ringfeed.engine.batching import Batching
+from ringfeed.testing import ManualPolicy
 from support import in_thread, record, states, wait_until
 
 
-def test_a_puppet_takes_the_batches_that_it_is_told(puppet):
-    _, policy, client, seen = puppet
+def test_a_manual_policy_takes_the_batches_that_are_released(manual):
+    _, policy, client, seen = manual
     futures = [client.submit(x_of(number)) for number in range(1, 7)]
     for rows in (2, 1, 3):
         policy.release(rows)
     assert [future.result() for future in futures] == [1, 2, 3, 4, 5, 6]
     assert seen.batches == [[1, 2], [3], [4, 5, 6]]
-    with pytest.raises(ValueError, match="rows 9: give a whole number from 1 to max_batch_size 8"):
+    with pytest.raises(ValueError, match="rows 9: give a whole number from 1 to batch_size 8"):
         policy.release(9)
 
 
-@pytest.mark.parametrize("name", ["batch_size", "max_batch_size"])
-def test_no_batch_is_larger_than_the_largest(ring, serve, make_client, name):
+def test_no_batch_is_larger_than_the_largest(ring, serve, make_client):
     seen = Seen()
-    serve(ring, seen, **{name: 3})
+    serve(ring, seen, batch_size=3)
     client = make_client(ring.name)
     assert client.predict(rows_of(range(50))).tolist() == list(range(50))
     assert max(map(len, seen.batches)) == 3
 
 
 @pytest.mark.parametrize("priorities", [1, 2])
-@pytest.mark.parametrize("name", ["linger", "batch_timeout"])
-def test_a_batch_waits_for_more_as_long_as_it_may(make_ring, serve, make_client, name, priorities):
+def test_a_batch_waits_for_more_as_long_as_it_may(make_ring, serve, make_client, priorities):
     ring = make_ring(slots=8, priorities=priorities)
     seen = Seen()
-    serve(ring, seen, batch_size=4, **{name: 1e6})
+    serve(ring, seen, batch_size=4, linger=1e6)
     seen.forget()
     client = make_client(ring.name)
     futures = [client.submit(x_of(number)) for number in range(3)]
@@ -67,7 +66,7 @@ def test_batches_are_padded_up_to_the_allowed_sizes_and_results_are_those_of_a_d
     keras.utils.set_random_seed(1)
     model = keras.Sequential([keras.Input((16,)), keras.layers.Dense(4, activation="tanh")])
     ring = make_ring({"x": ((16,), "float32")}, slots=64)
-    policy = PuppetPolicy(8, allowed_batch_sizes=[2, 4, 8])
+    policy = ManualPolicy(8, allowed_batch_sizes=[2, 4, 8])
     sizes = []
 
     def shown(x):
@@ -102,7 +101,7 @@ def test_a_model_that_mixes_rows_is_not_padded_unless_asked(make_ring, serve):
 
 
 def test_tags_are_padded_with_their_rows(ring, serve, make_client):
-    policy = PuppetPolicy(4, allowed_batch_sizes=[4])
+    policy = ManualPolicy(4, allowed_batch_sizes=[4])
     serve(ring, lambda tags: tf.cast(tags, tf.int64), policy=policy, structure=ringfeed.tf.TAGS)
     client = make_client(ring.name)
     futures = [client.submit(x_of(0), tag=tag) for tag in (7, 8, 9)]
@@ -111,9 +110,9 @@ def test_tags_are_padded_with_their_rows(ring, serve, make_client):
 
 
 def test_the_default_batch_fits_the_ring_and_the_allowed_sizes(ring, make_ring, serve):
-    assert serve(ring).policy.max_batch_size == 8
-    assert serve(make_ring(slots=64)).policy.max_batch_size == 32
-    assert serve(make_ring(slots=64), allowed_batch_sizes=[1, 4]).policy.max_batch_size == 4
+    assert serve(ring).policy.batch_size == 8
+    assert serve(make_ring(slots=64)).policy.batch_size == 32
+    assert serve(make_ring(slots=64), allowed_batch_sizes=[1, 4]).policy.batch_size == 4
 
 
 def test_the_largest_preferred_size_that_is_ready_is_taken_at_once(make_ring):
@@ -132,11 +131,11 @@ def test_the_largest_preferred_size_that_is_ready_is_taken_at_once(make_ring):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_batch_size": 0}, "max_batch_size 0: give a whole number of at least 1"),
-        ({"max_batch_size": 4, "batch_timeout": -1}, "batch_timeout -1: give seconds"),
-        ({"max_batch_size": 4, "allowed_batch_sizes": [2]}, "max_batch_size 4 is more than the largest"),
-        ({"max_batch_size": 4, "allowed_batch_sizes": []}, "allowed_batch_sizes"),
-        ({"max_batch_size": 4, "preferred_batch_sizes": [8]}, "such a batch is never taken"),
+        ({"batch_size": 0}, "batch_size 0: give a whole number of at least 1"),
+        ({"batch_size": 4, "linger": -1}, "linger -1: give seconds"),
+        ({"batch_size": 4, "allowed_batch_sizes": [2]}, "batch_size 4 is more than the largest"),
+        ({"batch_size": 4, "allowed_batch_sizes": []}, "allowed_batch_sizes"),
+        ({"batch_size": 4, "preferred_batch_sizes": [8]}, "such a batch is never taken"),
     ],
 )
 def test_sizes_that_contradict_each_other_are_refused(options, message):
@@ -149,7 +148,7 @@ def test_sizes_that_contradict_each_other_are_refused(options, message):
 
 def test_what_is_urgent_is_taken_first_when_both_wait(make_ring, serve, make_client):
     ring = make_ring(slots=8, priorities=2)
-    seen, policy = Seen(), PuppetPolicy(8)
+    seen, policy = Seen(), ManualPolicy(8)
     serve(ring, seen, policy=policy)
     seen.forget()
     client = make_client(ring.name)
@@ -169,7 +168,7 @@ def test_what_is_urgent_is_taken_first_when_both_wait(make_ring, serve, make_cli
 
 def test_a_full_level_does_not_keep_urgent_requests_out(make_ring, serve, make_client):
     ring = make_ring(slots=8, priorities=2)
-    policy = PuppetPolicy(8)
+    policy = ManualPolicy(8)
     serve(ring, policy=policy)
     client = make_client(ring.name)
     slow = [client.submit(x_of(number), priority=1) for number in range(8)]
@@ -186,7 +185,7 @@ def test_a_full_level_does_not_keep_urgent_requests_out(make_ring, serve, make_c
 
 
 def test_a_queue_that_rejects_does_so_at_once_in_every_way_of_asking(ring, serve, make_client):
-    policy = PuppetPolicy(8)
+    policy = ManualPolicy(8)
     serve(ring, policy=policy, max_queue_size=3, when_full="reject")
     client = make_client(ring.name)
     futures = [client.submit(x_of(number)) for number in range(3)]
@@ -204,7 +203,7 @@ def test_a_queue_that_rejects_does_so_at_once_in_every_way_of_asking(ring, serve
 
 
 def test_a_queue_that_blocks_waits_for_room_as_long_as_the_timeout(ring, serve, make_client):
-    policy = PuppetPolicy(8)
+    policy = ManualPolicy(8)
     serve(ring, policy=policy, max_queue_size=2)
     client = make_client(ring.name)
     futures = [client.submit(x_of(number)) for number in range(2)]
@@ -239,14 +238,14 @@ def test_auto_measures_chooses_and_remembers(make_ring, serve, make_client, tmp_
     ring = make_ring({"x": ((16,), "float32")}, slots=64)
     engine = serve(ring, described, batch_size="auto", remember=tmp_path)
     assert [each.batch_size for each in engine.measurements] == [1, 2, 4, 8, 16, 32, 64]
-    chosen = engine.policy.max_batch_size
+    chosen = engine.policy.batch_size
     assert chosen in [1, 2, 4, 8, 16, 32, 64]
     rows = np.random.default_rng(1).random((100, 16), np.float32)
     np.testing.assert_allclose(make_client(ring.name).predict(rows), described(rows), rtol=1e-5, atol=1e-6)
     engine.stop()
     started = time.monotonic()
     again = serve(ring, described, batch_size="auto", remember=tmp_path)
-    assert again.policy.max_batch_size == chosen
+    assert again.policy.batch_size == chosen
     assert [each.batch_size for each in again.measurements] == [each.batch_size for each in engine.measurements]
     assert [each.seconds_per_batch for each in again.measurements] == [
         each.seconds_per_batch for each in engine.measurements
@@ -263,15 +262,15 @@ def test_auto_keeps_a_latency_target_and_to_the_allowed_sizes(ring, serve):
         return tf.ensure_shape(tf.py_function(slow, [x[:, 0]], tf.int64), (None,))
 
     engine = serve(
-        ring, model, max_batch_size="auto", latency_target=0.0055, allowed_batch_sizes=[2, 4, 8], allow_row_mixing=True
+        ring, model, batch_size="auto", latency_target=0.0055, allowed_batch_sizes=[2, 4, 8], allow_row_mixing=True
     )
     assert [each.batch_size for each in engine.measurements] == [2, 4, 8]
-    assert engine.policy.max_batch_size in (2, 4)
+    assert engine.policy.batch_size in (2, 4)
 
 
 def test_an_engine_that_rejects_does_so_also_when_every_slot_is_taken(make_ring, serve, make_client):
     ring = make_ring(slots=8)
-    policy = PuppetPolicy(8)
+    policy = ManualPolicy(8)
     serve(ring, policy=policy, when_full="reject")
     client = make_client(ring.name)
     futures = [client.submit(x_of(number)) for number in range(8)]

@@ -12,8 +12,8 @@ import ringfeed
 from support import in_thread, record, wait_until
 
 
-def test_a_request_whose_time_is_over_is_answered_so_and_never_run(ring, puppet):
-    engine, policy, client, seen = puppet
+def test_a_request_whose_time_is_over_is_answered_so_and_never_run(ring, manual):
+    engine, policy, client, seen = manual
     late = [client.submit(x_of(1), timeout=0.01), client.submit(x_of(2))]
     with pytest.raises(ringfeed.DeadlineExceeded, match="no answer within the timeout"):
         late[0].result()
@@ -26,8 +26,8 @@ def test_a_request_whose_time_is_over_is_answered_so_and_never_run(ring, puppet)
     wait_until_free(ring, client._session.pool)
 
 
-def test_the_engine_answers_what_is_late_when_it_takes_it(ring, puppet):
-    engine, policy, client, seen = puppet
+def test_the_engine_answers_what_is_late_when_it_takes_it(ring, manual):
+    engine, policy, client, seen = manual
     pool = client._session.pool
     reply = pool.ask(ring, record(1), 0, time.monotonic_ns(), None, False, False)
     policy.release(1)
@@ -38,8 +38,8 @@ def test_the_engine_answers_what_is_late_when_it_takes_it(ring, puppet):
 
 
 @pytest.mark.parametrize("place", [0, 1, 2, 3])
-def test_a_future_that_is_cancelled_never_reaches_the_model(ring, puppet, place):
-    engine, policy, client, seen = puppet
+def test_a_future_that_is_cancelled_never_reaches_the_model(ring, manual, place):
+    engine, policy, client, seen = manual
     futures = [client.submit(x_of(number)) for number in range(4)]
     assert futures[place].cancel()
     policy.release(4)
@@ -50,8 +50,8 @@ def test_a_future_that_is_cancelled_never_reaches_the_model(ring, puppet, place)
     wait_until_free(ring, client._session.pool)
 
 
-def test_a_task_that_is_cancelled_never_reaches_the_model(ring, puppet):
-    _, policy, client, seen = puppet
+def test_a_task_that_is_cancelled_never_reaches_the_model(ring, manual):
+    _, policy, client, seen = manual
 
     async def ask_and_cancel():
         tasks = [asyncio.create_task(client.apredict(x_of(number))) for number in range(4)]
@@ -69,8 +69,8 @@ def test_a_task_that_is_cancelled_never_reaches_the_model(ring, puppet):
     wait_until_free(ring, client._session.pool)
 
 
-def test_a_task_that_is_cancelled_while_it_waits_for_room_never_reaches_the_model(ring, puppet, make_client):
-    _, policy, client, seen = puppet
+def test_a_task_that_is_cancelled_while_it_waits_for_room_never_reaches_the_model(ring, manual, make_client):
+    _, policy, client, seen = manual
     narrow = make_client(ring.name, max_in_flight=1)
     first = narrow.submit(x_of(1))
 
@@ -90,8 +90,8 @@ def test_a_task_that_is_cancelled_while_it_waits_for_room_never_reaches_the_mode
     assert 2 not in seen.rows()
 
 
-def test_what_is_cancelled_while_the_model_has_it_is_dropped(ring, puppet):
-    _, policy, client, seen = puppet
+def test_what_is_cancelled_while_the_model_has_it_is_dropped(ring, manual):
+    _, policy, client, seen = manual
     seen.may_go_on.clear()
     futures = [client.submit(x_of(number)) for number in range(2)]
     policy.release(2)
@@ -102,8 +102,8 @@ def test_what_is_cancelled_while_the_model_has_it_is_dropped(ring, puppet):
     wait_until_free(ring, client._session.pool)
 
 
-def test_rows_that_are_cancelled_go_all_together(ring, puppet):
-    _, policy, client, seen = puppet
+def test_rows_that_are_cancelled_go_all_together(ring, manual):
+    _, policy, client, seen = manual
     future = client.submit(rows_of(range(4)))
     assert future.cancel()
     with in_thread(client.predict, x_of(9)) as last:

@@ -11,7 +11,7 @@ import pytest
 from serving import Logs, Spares, first_number, logged, rows_of, two_outputs, wait_until_free, x_of
 
 import ringfeed
-from ringfeed.engine.batching import PuppetPolicy
+from ringfeed.testing import ManualPolicy
 from support import in_thread, numbers, record, states, wait_until
 
 PROCESSES = 6
@@ -107,7 +107,7 @@ def test_every_kind_of_wait_ends_when_the_only_engine_is_killed(
 
 def test_what_a_stopped_engine_has_taken_is_answered_and_every_other_wait_ends(make_ring, engine, make_client):
     ring = make_ring(slots=32)
-    only = engine().serve(ring, puppet=2)
+    only = engine().serve(ring, manual=2)
     client = make_client(ring.name)
     taken = [client.submit(x_of(1)), client.submit(x_of(2))]
     only.do("release", 2)
@@ -129,7 +129,7 @@ def test_what_a_stopped_engine_has_taken_is_answered_and_every_other_wait_ends(m
 
 def test_a_wait_for_room_ends_with_the_only_engine(make_ring, engine, make_client):
     ring = make_ring(slots=8)
-    only = engine().serve(ring, puppet=8, reply_cells=24)
+    only = engine().serve(ring, manual=8, reply_cells=24)
     client = make_client(ring.name)
     for number in range(8):
         ring.put(record(number))
@@ -151,7 +151,7 @@ def test_a_wait_for_room_ends_with_the_only_engine(make_ring, engine, make_clien
 
 def test_a_wait_for_a_reply_cell_ends_with_the_only_engine(make_ring, engine, make_client):
     ring = make_ring(slots=256)
-    only = engine().serve(ring, puppet=8, reply_cells=1)
+    only = engine().serve(ring, manual=8, reply_cells=1)
     client = make_client(ring.name)
     cells = client._session.pool.cells
     futures = [client.submit(x_of(number)) for number in range(cells.slots)]
@@ -238,7 +238,7 @@ def test_of_two_engines_one_is_killed_and_the_other_answers_all(make_ring, engin
 
 def test_a_ring_that_dies_with_its_engine_is_opened_anew(ring_name, engine, make_client):
     create = {"fields": {"x": ((512,), "int64")}, "slots": 8}
-    first = engine().serve(ring_name, puppet=8, create=create)
+    first = engine().serve(ring_name, manual=8, create=create)
     client, patient = make_client(ring_name), make_client(ring_name, if_engine_dies="wait")
     futures = [client.submit(x_of(1)), patient.submit(x_of(1))]
     first.child.kill()
@@ -253,7 +253,7 @@ def test_a_ring_that_dies_with_its_engine_is_opened_anew(ring_name, engine, make
 
 def test_an_engine_that_answers_otherwise_takes_the_place_of_one_that_is_gone(make_ring, engine, make_client):
     ring = make_ring(slots=8)
-    only = engine().serve(ring, puppet=8)
+    only = engine().serve(ring, manual=8)
     client, patient = make_client(ring.name), make_client(ring.name, if_engine_dies="wait")
     waiting = patient.submit(x_of(3))
     only.stop()
@@ -272,11 +272,11 @@ def test_a_living_engine_that_answers_otherwise_is_no_peer(ring, serve):
 
 
 def test_what_was_asked_of_an_engine_that_is_gone_is_no_answer_to_what_is_asked_of_the_next(ring, serve, make_client):
-    first = serve(ring, policy=PuppetPolicy(8))
+    first = serve(ring, policy=ManualPolicy(8))
     old = make_client(ring.name).submit(x_of(3))
     first.stop()
     assert isinstance(old.exception(), ringfeed.EngineDied)
-    policy = PuppetPolicy(8)
+    policy = ManualPolicy(8)
     serve(ring, two_outputs, policy=policy)
     new = make_client(ring.name).submit(x_of(7))
     policy.release(2)

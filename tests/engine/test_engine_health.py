@@ -13,8 +13,8 @@ from serving import first_number, rows_of, wait_until_free, x_of
 
 import ringfeed
 from ringfeed.engine import memory_limit as ceiling
-from ringfeed.engine.batching import PuppetPolicy
 from ringfeed.engine.memory_limit import Ceiling, Health
+from ringfeed.testing import ManualPolicy
 from ringfeed.workers.blame import are_alike, telling_rows
 from support import Child, wait_until
 
@@ -105,7 +105,7 @@ def test_the_ceiling_never_passes_what_was_asked_for(monkeypatch, most):
 
 @pytest.mark.parametrize("why", ["a broken session", "a wrong dtype", "too few rows"])
 def test_an_error_common_to_all_rows_costs_few_calls(make_ring, serve, make_client, why):
-    ring, model, policy = make_ring(slots=64), Broken(), PuppetPolicy(64)
+    ring, model, policy = make_ring(slots=64), Broken(), ManualPolicy(64)
     broken = threading.Event()
 
     def call(x):
@@ -150,7 +150,7 @@ def test_an_error_common_to_all_rows_costs_few_calls(make_ring, serve, make_clie
     [{0}, {63}, {31}, {0, 63}, set(range(63)), set(range(1, 64)), {n for n in range(64) if n % 3}, set(range(32))],
 )
 def test_rows_that_are_right_are_answered_whichever_others_fail(make_ring, serve, make_client, bad):
-    ring, policy = make_ring(slots=64), PuppetPolicy(64)
+    ring, policy = make_ring(slots=64), ManualPolicy(64)
 
     def unlucky(given):
         for number in given:

@@ -12,7 +12,7 @@ import tensorflow as tf
 from serving import first_number, rows_of, wait_until_free, x_of
 
 import ringfeed
-from ringfeed.engine.batching import PuppetPolicy
+from ringfeed.testing import ManualPolicy
 from support import record, states, wait_until
 
 FOUR_AT_A_TIME = 4
@@ -36,7 +36,7 @@ def four(ring, serve, make_client):
     policies = []
 
     def start(model, **options):
-        policies.append(PuppetPolicy(FOUR_AT_A_TIME, **options))
+        policies.append(ManualPolicy(FOUR_AT_A_TIME, **options))
         engine = serve(ring, model, policy=policies[-1], allow_row_mixing=True)
         client = make_client(ring.name)
 
@@ -205,7 +205,7 @@ def out_of_memory_above(rows):
 
 
 def test_a_batch_that_memory_does_not_suffice_for_is_split_answered_and_not_tried_again(ring, serve, make_client):
-    policy = PuppetPolicy(8)
+    policy = ManualPolicy(8)
     engine = serve(ring, out_of_memory_above(3), policy=policy)
     assert (engine.stats().ceiling_rows, engine.stats().out_of_memory) == (4, 1)  # already when it was warmed up
     client = make_client(ring.name)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from serving import x_of
 
-from ringfeed.engine.batching import PuppetPolicy
+from ringfeed.testing import ManualPolicy
 from support import in_thread, wait_until
 
 WATCHED_NS = 1_000_000_000
@@ -36,7 +36,7 @@ def test_an_engine_that_waits_uses_almost_no_processor_time(make_ring, serve, ma
 
 def test_clients_that_wait_for_answers_use_almost_no_processor_time(make_ring, serve, make_client):
     ring = make_ring(slots=64)
-    policy = PuppetPolicy(64)
+    policy = ManualPolicy(64)
     engine = serve(ring, policy=policy)
     client = make_client(ring.name)
     there = set(threading.enumerate())

@@ -18,8 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving import first_number, rows_of, x_of
 
 import ringfeed
-from ringfeed.engine.batching import PuppetPolicy
 from ringfeed.engine.metrics import STAGES, EngineStats, StageTimes, idle_shares
+from ringfeed.testing import ManualPolicy
 from support import wait_until
 
 
@@ -29,7 +29,7 @@ def served(engine, rows):
 
 
 def test_the_numbers_are_those_of_what_was_asked(ring, serve, make_client):
-    policy = PuppetPolicy(8)
+    policy = ManualPolicy(8)
     engine = serve(ring, policy=policy)
     client = make_client(ring.name)
     for batch in (3, 3, 1):
@@ -177,7 +177,7 @@ def exporter():
 
 
 def test_each_batch_is_a_span_with_its_ring_model_rows_and_device(ring, serve, make_client, exporter):
-    policy = PuppetPolicy(4)
+    policy = ManualPolicy(4)
     serve(ring, policy=policy)
     exporter.clear()
     client = make_client(ring.name)

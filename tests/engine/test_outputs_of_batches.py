@@ -11,7 +11,7 @@ import tensorflow as tf
 from serving import rows_of, x_of
 
 import ringfeed
-from ringfeed.engine.batching import PuppetPolicy
+from ringfeed.testing import ManualPolicy
 from ringfeed.tf import fuse, why_not_native
 from ringfeed.tf.models.output_spec import OutputSpec
 
@@ -40,7 +40,7 @@ def row(number: float) -> np.ndarray:
     return np.full(4, number, np.float32)
 
 
-def outcomes(client: ringfeed.Client, policy: PuppetPolicy, numbers: list[float]) -> list[Any]:
+def outcomes(client: ringfeed.Client, policy: ManualPolicy, numbers: list[float]) -> list[Any]:
     """Ask for numbers as one batch; return for each its answer, or its error."""
     futures = [client.submit(row(number)) for number in numbers]
     policy.release(len(futures))
@@ -60,7 +60,7 @@ def check_outcomes(found: list[Any], numbers: list[float]) -> None:
 @pytest.mark.parametrize("allowed", [None, [4]], ids=["as they are", "padded"])
 def test_a_row_whose_output_is_of_another_shape_fails_alone(make_ring, serve, make_client, kind, allowed) -> None:
     ring = make_ring({"x": ROW}, slots=16)
-    policy = PuppetPolicy(4, allowed_batch_sizes=allowed)
+    policy = ManualPolicy(4, allowed_batch_sizes=allowed)
     serve(ring, MISBEHAVING[kind], policy=policy, allow_row_mixing=True)
     client = make_client(ring.name)
     for numbers in ([1.0, BAD, 3.0, 4.0], [5.0, 6.0], [BAD], [BAD, 7.0, BAD]):
@@ -122,7 +122,7 @@ def test_a_keras_model_in_int8_returns_rows_or_an_error(make_ring) -> None:
 
 def test_a_strategy_does_not_take_rows_too_many_for_those_of_the_next_replica(make_ring, make_client) -> None:
     ring = make_ring({"x": ROW}, slots=8)
-    policy = PuppetPolicy(4)
+    policy = ManualPolicy(4)
     strategy = tf.distribute.OneDeviceStrategy("CPU:0")
     twice = ringfeed.Engine(ring, lambda x: tf.repeat(x, 2, axis=0), batch_size=4, strategy=strategy)
     with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match="row for each row"):

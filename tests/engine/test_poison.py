@@ -146,11 +146,11 @@ def test_a_poison_record_without_a_client_is_counted_by_the_engine_that_finds_it
     wait_until(lambda: states(ring) == {"free": ring.slots})
 
 
-def test_an_engine_that_stops_has_failed_over_nothing(make_ring, puppet_of, make_client):
+def test_an_engine_that_stops_has_failed_over_nothing(make_ring, manual_engine_of, make_client):
     ring = make_ring(slots=64, max_deliveries=1)
     futures = []
     for _ in range(3):
-        engine, client = puppet_of(ring)
+        engine, client = manual_engine_of(ring)
         futures.append(client.submit(x_of(5)))
         engine.stop()
     with ring.take(8, timeout=10) as batch:
@@ -159,11 +159,11 @@ def test_an_engine_that_stops_has_failed_over_nothing(make_ring, puppet_of, make
 
 
 @pytest.fixture
-def puppet_of(serve, make_client):
+def manual_engine_of(serve, make_client):
     def start(ring):
-        from ringfeed.engine.batching import PuppetPolicy
+        from ringfeed.testing import ManualPolicy
 
-        engine = serve(ring, first_number, policy=PuppetPolicy(8))
+        engine = serve(ring, first_number, policy=ManualPolicy(8))
         return engine, make_client(ring.name, if_engine_dies="wait")
 
     return start

@@ -241,8 +241,8 @@ def test_numbers_of_numpy_are_taken_as_options(vectors, make_client):
                 ask([1, 1, 1], **options)
 
 
-def test_a_request_that_is_late_is_a_timeout_error_everywhere(puppet):
-    _, _, client, _ = puppet  # nothing is taken
+def test_a_request_that_is_late_is_a_timeout_error_everywhere(manual):
+    _, _, client, _ = manual  # nothing is taken
     with pytest.raises(TimeoutError, match="no answer within the timeout"):
         client.predict(x_of(1), timeout=0.01)
     with pytest.raises(TimeoutError):

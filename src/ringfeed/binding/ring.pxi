@@ -189,7 +189,7 @@ cdef class RingBase:
                 rf_claim_zero(hold.lease)
         return 0
 
-    def put(self, record, tag=0, timeout=None):
+    def put(self, record, tag=0, *, timeout=None):
         """Copy one record into the ring: claim, copy, publish.
 
         Parameters

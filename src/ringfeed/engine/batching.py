@@ -6,14 +6,12 @@ It may not know models, TensorFlow, or what becomes of a batch.
 from __future__ import annotations
 
 import bisect
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from .._core import Batch
 from ..arguments import seconds, whole
-from ..errors import RingEmpty
 from ..ring import Ring
 from ..ring_options import MAX_SLOTS
 
@@ -26,12 +24,12 @@ class BatchPolicy(Protocol):
 
     Attributes
     ----------
-    max_batch_size : int
+    batch_size : int
         Most rows that the model is given at a time.
     """
 
     @property
-    def max_batch_size(self) -> int:
+    def batch_size(self) -> int:
         """Most rows in a batch."""
         ...
 
@@ -66,16 +64,16 @@ class Batching:
 
     Parameters
     ----------
-    max_batch_size : int
+    batch_size : int
         Most rows in a batch.
-    batch_timeout : float
-        Seconds that the first record of a batch waits for others; 0 takes what is there.
+    linger : float
+        Seconds that the first record of a batch waits for others, 0.002 by default; 0 takes what is there.
     allowed_batch_sizes : sequence of int, optional
         The model is given batches of these sizes only, padded up: for models of a fixed shape, and for XLA, which
-        compiles anew for each size. The last is the largest; `max_batch_size` may not be more.
+        compiles anew for each size. The last is the largest; `batch_size` may not be more.
     preferred_batch_sizes : sequence of int, optional
         The largest of these that is ready is taken at once; only while there are fewer records than the smallest, more
-        are waited for, as long as `batch_timeout`.
+        are waited for, as long as `linger`.
 
     Raises
     ------
@@ -83,16 +81,16 @@ class Batching:
         Sizes contradict each other.
     """
 
-    max_batch_size: int
-    batch_timeout: float = 0.002
+    batch_size: int
+    linger: float = DEFAULT_LINGER_SECONDS
     allowed_batch_sizes: Sequence[int] | None = None
     preferred_batch_sizes: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
-        if self.max_batch_size < 1:
-            raise ValueError(f"max_batch_size {self.max_batch_size!r}: give a whole number of at least 1.")
-        if not self.batch_timeout >= 0:
-            raise ValueError(f"batch_timeout {self.batch_timeout!r}: give seconds, 0 or more.")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size {self.batch_size!r}: give a whole number of at least 1.")
+        if not self.linger >= 0:
+            raise ValueError(f"linger {self.linger!r}: give seconds, 0 or more.")
         for name in ("allowed_batch_sizes", "preferred_batch_sizes"):
             sizes = getattr(self, name)
             if sizes is None:
@@ -101,20 +99,20 @@ class Batching:
             if not sizes or sizes[0] < 1:
                 raise ValueError(f"{name} {list(sizes)!r}: give whole numbers of at least 1.")
             object.__setattr__(self, name, sizes)
-        if self.allowed_batch_sizes and self.allowed_batch_sizes[-1] < self.max_batch_size:
+        if self.allowed_batch_sizes and self.allowed_batch_sizes[-1] < self.batch_size:
             raise ValueError(
-                f"max_batch_size {self.max_batch_size} is more than the largest of allowed_batch_sizes "
-                f"{list(self.allowed_batch_sizes)}: such a batch could not be run. Allow it, or lower max_batch_size."
+                f"batch_size {self.batch_size} is more than the largest of allowed_batch_sizes "
+                f"{list(self.allowed_batch_sizes)}: such a batch could not be run. Allow it, or lower batch_size."
             )
-        if self.preferred_batch_sizes and self.preferred_batch_sizes[-1] > self.max_batch_size:
+        if self.preferred_batch_sizes and self.preferred_batch_sizes[-1] > self.batch_size:
             raise ValueError(
-                f"preferred_batch_sizes {list(self.preferred_batch_sizes)} pass max_batch_size {self.max_batch_size}: "
-                "such a batch is never taken. Leave it out, or raise max_batch_size."
+                f"preferred_batch_sizes {list(self.preferred_batch_sizes)} pass batch_size {self.batch_size}: "
+                "such a batch is never taken. Leave it out, or raise batch_size."
             )
 
     def take(self, ring: Ring, ceiling: int, while_waiting: Callable[[], bool]) -> Batch:
         """Take the next batch; see `BatchPolicy.take`."""
-        most, linger = min(self.max_batch_size, ceiling), self.batch_timeout
+        most, linger = min(self.batch_size, ceiling), self.linger
         if self.preferred_batch_sizes:
             preferred = [size for size in self.preferred_batch_sizes if size <= most] or [most]
             waiting = next((ready for level in ring.levels if (ready := level.ready)), 0)
@@ -130,67 +128,10 @@ class Batching:
     def limited_to(self, rows: int) -> Batching:
         """Return the same policy with batches of at most so many rows."""
         preferred = [size for size in self.preferred_batch_sizes or () if size <= rows] or None
-        return Batching(rows, self.batch_timeout, self.allowed_batch_sizes, preferred)
-
-
-class PuppetPolicy:
-    """Batches on command, without a clock: for tests.
-
-    Parameters
-    ----------
-    max_batch_size : int
-    allowed_batch_sizes : sequence of int, optional
-        As for `Batching`.
-
-    Examples
-    --------
-    >>> policy = PuppetPolicy(max_batch_size=8)
-    >>> engine = ringfeed.Engine(ring, model, policy=policy)
-    >>> futures = [client.submit(x) for x in samples]
-    >>> policy.release(4)  # the engine takes one batch, of four rows
-    """
-
-    def __init__(self, max_batch_size: int, allowed_batch_sizes: Sequence[int] | None = None) -> None:
-        self._sizes = Batching(max_batch_size, 0.0, allowed_batch_sizes)
-        self._commands: list[int] = []
-        self._changed = threading.Condition()
-
-    @property
-    def max_batch_size(self) -> int:
-        """Most rows in a batch."""
-        return self._sizes.max_batch_size
-
-    def release(self, rows: int) -> None:
-        """Have one batch taken, of exactly so many rows, as soon as they are there."""
-        if not 1 <= rows <= self.max_batch_size:
-            raise ValueError(f"rows {rows!r}: give a whole number from 1 to max_batch_size {self.max_batch_size}.")
-        with self._changed:
-            self._commands.append(rows)
-            self._changed.notify()
-
-    def take(self, ring: Ring, ceiling: int, while_waiting: Callable[[], bool]) -> Batch:
-        """Take the next batch that was commanded; see `BatchPolicy.take`."""
-        with self._changed:
-            while not self._commands:
-                self._changed.wait(0.05)
-                if not self._commands and while_waiting():
-                    raise RingEmpty(f"ring {ring.name!r}: no batch was commanded.")
-            rows = self._commands.pop(0)
-        return ring.take_urgent(rows, min_rows=rows, while_waiting=while_waiting)
-
-    def padded_size(self, rows: int) -> int:
-        """Return the smallest allowed size that holds so many rows."""
-        return self._sizes.padded_size(rows)
+        return Batching(rows, self.linger, self.allowed_batch_sizes, preferred)
 
 
 # ---- What an engine's arguments say ------------------------------------------------------------------
-
-
-def either(name: str, value: Any, other_name: str, other: Any) -> Any:
-    """Return the one of two names of one thing that was given."""
-    if value is not None and other is not None:
-        raise ValueError(f"{name}={value!r} and {other_name}={other!r}: they are two names of one thing; give one.")
-    return other if value is None else value
 
 
 def policy_for(
@@ -203,11 +144,11 @@ def policy_for(
         raise ValueError(
             "policy is given, and batch sizes or linger beside it: the policy says all of that. Give it alone."
         )
-    rows = max(policy.max_batch_size, policy.padded_size(policy.max_batch_size))
+    rows = max(policy.batch_size, policy.padded_size(policy.batch_size))
     if rows > ring.slots:
         raise ValueError(
             f"policy: batches of up to {rows} rows: ring {ring.name!r} has only {ring.slots} slots. Lower "
-            "max_batch_size or the allowed sizes, or create the ring with more slots."
+            "batch_size or the allowed sizes, or create the ring with more slots."
         )
     return policy
 

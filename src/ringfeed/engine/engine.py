@@ -25,7 +25,7 @@ from ..tf.tensors.elements import Element
 from ..tf.tensors.structure import lists_to_tuples
 from . import tuning
 from .auto_batch import AutoBatch
-from .batching import Batching, BatchPolicy, either, policy_for
+from .batching import Batching, BatchPolicy, policy_for
 from .delivery import Answers, Forward, Sink
 from .error_messages import ErrorTexts
 from .lifecycle import EngineLife
@@ -58,15 +58,16 @@ class Engine(EngineLife):
         Owned or attached. It must have its name still: clients find the engine by it. Its `levels` are taken in their
         order: a batch is of one priority.
     model : keras.Model, path, SavedModel folder, tf.function or callable; or a list of one for each device
-        As for `ringfeed.tf.models.runner.ModelRunner`. It is given whole batches and returns one row for each row.
+        It takes a whole batch and returns one row for each row. A path is that of a ``.keras`` or ``.h5`` file. Of a
+        SavedModel the engine takes ``serve`` (written by ``model.export``), else the object itself where it is
+        callable, else the signature ``serving_default``. A function with several required arguments gets the inputs
+        one by one. A function that TensorFlow cannot trace runs eagerly, with a warning.
     batch_size : int or "auto"
-        Most rows in a batch, 32 by default; also called `max_batch_size`. "auto" measures the model when the engine
+        Most rows in a batch, 32 by default. "auto" measures the model when the engine
         starts and takes the smallest size within 5 % of the best throughput or, with `latency_target`, the largest
-        that keeps it.
+        that keeps it; this is experimental.
     linger : float
-        Seconds that the first record of a batch waits for others, 0.002 by default; also called `batch_timeout`.
-    max_batch_size, batch_timeout
-        TensorFlow Serving's words for `batch_size` and `linger`.
+        Seconds that the first record of a batch waits for others, 0.002 by default.
     allowed_batch_sizes, preferred_batch_sizes : sequence of int, optional
         As for `Batching`. Padding costs nothing: the model is shown the slots behind the batch, and what it returns for
         them is dropped.
@@ -79,10 +80,12 @@ class Engine(EngineLife):
         Whether a client waits then, as long as its timeout, or gets `RingFull` at once.
     devices : str or sequence of str, optional
         Such as ["GPU:0", "GPU:1"]: a replica on each, in a thread of its own. By default the first GPU, else the CPU.
+        Experimental for a Keras model on several devices: RingFeed copies it with private parts of Keras.
     strategy : tf.distribute.Strategy, optional
         Split each batch over the strategy's replicas, instead of `devices`; the model is made under its scope.
     precision : str, optional
-        "mixed_float16", "bfloat16" or "int8": serve a smaller, faster copy of a Keras model.
+        "mixed_float16", "bfloat16" or "int8": serve a smaller, faster copy of a Keras model. Experimental: RingFeed
+        makes the copy with private parts of Keras.
     samples : nest of arrays, optional
         Inputs as the model takes them, on which the change by `precision` is measured and logged before serving;
         then `precision_report` holds it.
@@ -107,7 +110,8 @@ class Engine(EngineLife):
         Page-lock the ring for copies to a GPU, as `Ring.pin` does; by default where a device is one. A refusal
         stands in the ring's `memory`.
     signature, tags
-        Which signature of a SavedModel, and which of its graphs, as for `ringfeed.tf.models.runner.ModelRunner`.
+        Which signature of a SavedModel, and which graph, by its tags. By default the only graph, else that
+        of the tag "serve".
     warm_up : nest of arrays of shape (rows, ...), optional
         Rows on which the model is tried before it serves, named as the record's fields or nested as the model's inputs;
         by default rows of zeros, which some models cannot be run on. They are repeated as often as a batch takes. Where
@@ -152,10 +156,8 @@ class Engine(EngineLife):
         ring: Ring,
         model: Any,
         batch_size: int | str | None = None,
-        linger: float | None = None,
         *,
-        max_batch_size: int | None = None,
-        batch_timeout: float | None = None,
+        linger: float | None = None,
         allowed_batch_sizes: Sequence[int] | None = None,
         preferred_batch_sizes: Sequence[int] | None = None,
         policy: BatchPolicy | None = None,
@@ -206,16 +208,14 @@ class Engine(EngineLife):
         if structure is None:
             structure = structure_for(ring.spec, adapted_models[0][1], ring.name)
         self._warm_up_rows = WarmUpRows(Element.of(ring.spec, lists_to_tuples(structure), ring.name), warm_up)
-        size = either("batch_size", batch_size, "max_batch_size", max_batch_size)
-        wait = either("linger", linger, "batch_timeout", batch_timeout)
-        self.policy = policy_for(ring, policy, size, wait, allowed_batch_sizes, preferred_batch_sizes)
+        self.policy = policy_for(ring, policy, batch_size, linger, allowed_batch_sizes, preferred_batch_sizes)
         key = {
             "model": adapted_models[0][1] if isinstance(model, (list, tuple)) else model,
             "precision": precision,
             "jit_compile": jit_compile,
             **({} if signature is None and tags is None else saved),
         }
-        self._auto = AutoBatch(latency_target, remember, key) if size == "auto" else None
+        self._auto = AutoBatch(latency_target, remember, key) if batch_size == "auto" else None
         self._compile_all = bool(jit_compile and allowed_batch_sizes)
         self._sizes = allowed_batch_sizes
         self._allow_row_mixing = allow_row_mixing
@@ -238,7 +238,7 @@ class Engine(EngineLife):
             device,
             self._warm_up_rows,
             lambda rows: self.policy.padded_size(rows),
-            self.policy.max_batch_size,
+            self.policy.batch_size,
             self.meter,
             tracer,
             self._sink,
@@ -294,7 +294,7 @@ class Engine(EngineLife):
         if self._auto is not None:
             self._choose_batch_size(self._replicas[0], self._auto)
         every_size = self._sizes if self._compile_all and self._sizes else None
-        try_sizes(self._replicas, every_size or (1, self.policy.max_batch_size), self.ring.name)
+        try_sizes(self._replicas, every_size or (1, self.policy.batch_size), self.ring.name)
         specs = self._warm_up_rows.element.specs(None, cut=False)
         self._identity = identity_of(self._replicas[0].adapted, outputs, specs, self._replicas[0].concrete)
         return outputs
@@ -327,7 +327,7 @@ class Engine(EngineLife):
 
     def _choose_batch_size(self, replica: Replica, auto: AutoBatch) -> None:
         self.measurements, chosen = auto.choose(
-            replica, self._warm_up_rows.element, self.policy.max_batch_size, self._sizes
+            replica, self._warm_up_rows.element, self.policy.batch_size, self._sizes
         )
         if isinstance(self.policy, Batching):
             self.policy = self.policy.limited_to(chosen)

@@ -95,7 +95,7 @@ class EngineLife(abc.ABC):
                 if self._terminations.wait():
                     last_seconds = 0.0
                     _log.warning("ring %r: SIGTERM: answering what waits, up to %g s", self.ring.name, grace)
-                    drained = self.finish_serving(grace)
+                    drained = self.finish_serving(timeout=grace)
             except BaseException as error:
                 stop_quietly(self, last_seconds)
                 ends_the_process(self, error)
@@ -115,7 +115,7 @@ class EngineLife(abc.ABC):
         """What a producer of the ring raised, where one did and everything before that was served."""
         return None if self._serving is None else self._serving.producer_failed
 
-    def wait(self, timeout: float | None = None) -> bool:
+    def wait(self, *, timeout: float | None = None) -> bool:
         """Wait until it serves no more: because the ring was finished, or it was drained or stopped.
 
         Returns
@@ -125,7 +125,7 @@ class EngineLife(abc.ABC):
         """
         return self._serving is None or self._serving.join(timeout)
 
-    def drain(self, timeout: float | None = None) -> bool:
+    def drain(self, *, timeout: float | None = None) -> bool:
         """Answer what waits in the ring, then stop.
 
         It ends when nothing waits: clients that go on asking keep it at work. `Ring.finish` ends those, too.
@@ -135,12 +135,12 @@ class EngineLife(abc.ABC):
         bool
             False when `timeout` seconds were over before; it goes on draining.
         """
-        drained = self.finish_serving(timeout)
+        drained = self.finish_serving(timeout=timeout)
         if drained:
             self.stop()
         return drained
 
-    def finish_serving(self, timeout: float | None = None) -> bool:
+    def finish_serving(self, *, timeout: float | None = None) -> bool:
         """Answer what waits in the ring, and take no more; of a stage: the stages behind may still be at it.
 
         Returns
@@ -149,9 +149,9 @@ class EngineLife(abc.ABC):
             False when `timeout` seconds were over before; it goes on.
         """
         self._orders.draining = True
-        return self.wait(timeout)
+        return self.wait(timeout=timeout)
 
-    def stop(self, timeout: float | None = None) -> None:
+    def stop(self, *, timeout: float | None = None) -> None:
         """Answer the batches under way, then stop. Doing it twice does no harm.
 
         What waits in the ring is left to other engines. Where there is none, clients get `EngineDied` within 100 ms.

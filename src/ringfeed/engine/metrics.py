@@ -82,7 +82,7 @@ class EngineStats:
     batch_sizes : dict of int to int
         How many batches had so many rows.
     stages : dict of str to StageTimes
-        By the names of `ringfeed.metrics.STAGES`.
+        By the names of `STAGES`.
     busy_seconds, starved_seconds, batching_seconds, reply_seconds : float
         Of all devices together: running the model; waiting while nothing was ready; waiting for a batch to grow;
         writing answers.

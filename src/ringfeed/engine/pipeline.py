@@ -53,7 +53,7 @@ class _Stage:
             # Already on their devices; a precision is of models.
             self.model if options.get("precision") else self.adapted_models,
             self.batch_size,
-            self.linger,
+            linger=self.linger,
             devices=resolve_devices(self.places),
             output=target,
             answers_for=first,
@@ -77,8 +77,10 @@ class Pipeline:
     ring : Ring, optional
         Into which clients put their requests; else the pipeline makes one, for the inputs that the first stage says it
         has, by their names.
-    batch_size, linger : int, float
-        As for `Engine`, for every stage; or a sequence of one for each.
+    batch_size : int, or sequence of int
+        As for `Engine`, for every stage; or one for each stage.
+    linger : float, or sequence of float
+        As for `Engine`. 0 by default: the stage before delivers whole batches, and each linger delays every request.
     slots : int, optional
         Of the rings between stages, and of the first one where the pipeline makes it; by default those of `ring`.
     structure : nest of str, optional
@@ -206,7 +208,7 @@ class Pipeline:
             self._client = Client(self.ring)
         return self._client.predict(inputs, **options)
 
-    def drain(self, timeout: float | None = None) -> bool:
+    def drain(self, *, timeout: float | None = None) -> bool:
         """Answer what is under way, stage by stage, then stop.
 
         Returns
@@ -216,12 +218,12 @@ class Pipeline:
         """
         until = None if timeout is None else time.monotonic() + timeout
         for engine in self.engines:
-            if not engine.finish_serving(None if until is None else max(until - time.monotonic(), 0.0)):
+            if not engine.finish_serving(timeout=None if until is None else max(until - time.monotonic(), 0.0)):
                 return False
         self.stop()
         return True
 
-    def wait(self, timeout: float | None = None) -> bool:
+    def wait(self, *, timeout: float | None = None) -> bool:
         """Wait until the first ring is finished and all that was in it is answered, or the pipeline is stopped.
 
         Returns
@@ -231,13 +233,13 @@ class Pipeline:
         """
         until = None if timeout is None else time.monotonic() + timeout
         for engine in self.engines:
-            if not engine.wait(None if until is None else max(until - time.monotonic(), 0.0)):
+            if not engine.wait(timeout=None if until is None else max(until - time.monotonic(), 0.0)):
                 return False
             if engine.ring.finished and engine.output is not None:
                 engine.output.finish()
         return True
 
-    def stop(self, timeout: float | None = None) -> None:
+    def stop(self, *, timeout: float | None = None) -> None:
         """Answer the batches that the last stage has in hand, and stop every stage. Doing it twice does no harm.
 
         Parameters
@@ -256,7 +258,7 @@ class Pipeline:
             self._client.close()
         for engine in self.engines:
             try:
-                engine.stop(None if until is None else max(until - time.monotonic(), 0.0))
+                engine.stop(timeout=None if until is None else max(until - time.monotonic(), 0.0))
             except EngineHung as error:
                 hung = hung or error
         if hung is not None:

@@ -272,7 +272,7 @@ class ServingThreads:
             if not self._orders.draining or self._orders.stopping:
                 raise
             # What waited for a larger batch, or for a command.
-            return self._ring.take_urgent(min(self._policy.max_batch_size, most), timeout=0)
+            return self._ring.take_urgent(min(self._policy.batch_size, most), timeout=0)
 
     def _should_end(self) -> bool:
         """Look around while a replica waits."""

@@ -1,6 +1,7 @@
 """How large a batch is best: measured once per model and device, then remembered.
 
-It may not know of rings, engines or how a model is run: it calls what it is given with a number of rows.
+It may not know of rings, engines or how a model is run: it calls what it is given with a number of rows. Experimental,
+as ``batch_size="auto"`` is.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def outputs_of(replicas: Sequence[Replica]) -> OutputSpec:
 
 def refuse_mixing_where_padded(replica: Replica, policy: BatchPolicy, warm_up_rows: WarmUpRows) -> None:
     """Raise ValueError where batches are padded and the model mixes their rows."""
-    sizes = {rows: policy.padded_size(rows) for rows in range(1, policy.max_batch_size + 1)}
+    sizes = {rows: policy.padded_size(rows) for rows in range(1, policy.batch_size + 1)}
     padded = max((size for rows, size in sizes.items() if size != rows), default=0)
     if padded:
         refuse_mixed_rows(replica.adapted, replica.adapted.step, warm_up_rows, padded, "allowed_batch_sizes")

@@ -9,6 +9,7 @@ from .feed.generator import element_spec, generator
 from .feed.op import why_not_native
 from .feed.take import take
 from .feed.waiting import StalledFeedWarning
+from .models.devices import grow_memory
 from .tensors.elements import TAGS, cut_padding, tensors
 
 __all__ = [
@@ -21,7 +22,12 @@ __all__ = [
     "element_spec",
     "fuse",
     "generator",
+    "grow_memory",
     "take",
     "tensors",
     "why_not_native",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -54,7 +54,7 @@ def fuse(
     ring : Ring
         Owned or attached.
     model : keras.Model, path, SavedModel folder, tf.function or callable
-        As for `ringfeed.tf.models.runner.ModelRunner`.
+        As for `ringfeed.Engine`.
     batch_size : int
         Most rows in a call; at most the ring's slots.
     structure : nest of str, optional
@@ -81,7 +81,7 @@ def fuse(
     with_tags : bool
         Return the records' tags, too.
     signature, tags
-        Which signature of a SavedModel, and which of its graphs, as for `ringfeed.tf.models.runner.ModelRunner`.
+        Which signature of a SavedModel, and which of its graphs, as for `ringfeed.Engine`.
     warm_up : nest of arrays of shape (rows, ...), optional
         As for `ringfeed.Engine`. With `pad` a model is asked on two such rows or more whether it mixes rows, where
         random numbers would not do.
@@ -171,7 +171,7 @@ class FusedModel:
         signature = [tf.TensorSpec((), tf.int64)]
         self._call = tf.function(self._graph, input_signature=signature, autograph=False).get_concrete_function()
 
-    def __call__(self, timeout: float | None = None) -> Any:
+    def __call__(self, *, timeout: float | None = None) -> Any:
         """Take a batch and run the model on it.
 
         Parameters

@@ -33,7 +33,7 @@ def _load() -> tuple[Any, str | None]:
         return None, f"it is switched off by {SWITCH}=0"
     path = _path()
     if path is None:
-        return None, "it was not built (no _tf_op shared object beside ringfeed._core): install ringfeed anew"
+        return None, "it was not built (no _tf_op shared object beside _core): install ringfeed anew"
     # Before anyone else opens the file: TensorFlow finds ops by what a library registers while it is opened.
     try:
         module = tf.load_op_library(str(path))

@@ -24,6 +24,8 @@ import numpy as np
 def clone(model: Any, policy: str | None = None, keep: Collection[int] = ()) -> Any:
     """Copy a Keras model with its weights; the caller's model is not changed. Experimental.
 
+    Experimental: it leans on private parts of Keras.
+
     Parameters
     ----------
     model : keras.Model

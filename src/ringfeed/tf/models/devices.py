@@ -93,7 +93,7 @@ def grow_memory() -> None:
             warnings.warn(
                 f"{gpu.name.removeprefix('/physical_device:')}: memory growth is off and cannot be switched on "
                 f"any more ({error}), so this process allocates nearly all of its memory and others get none. Call "
-                "ringfeed.tf.models.devices.grow_memory() before TensorFlow is first used, "
+                "ringfeed.tf.grow_memory() before TensorFlow is first used, "
                 f"or set {_GROWTH_VARIABLE}=true in the environment.",
                 RuntimeWarning,
                 stacklevel=2,

@@ -24,6 +24,8 @@ from ...record_spec import MAX_NAME_BYTES, RecordSpec
 def split_model(model: Any, at: str | Sequence[str]) -> list[Any]:
     """Cut a model at the outputs of some of its layers. Experimental.
 
+    Experimental: it follows the calls of layers through private parts of Keras.
+
     Parameters
     ----------
     model : keras.Model

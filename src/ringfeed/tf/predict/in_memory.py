@@ -33,7 +33,7 @@ def predict_in_memory(
     ----------
     runner : ModelRunner
     x : nest of arrays, tf.data.Dataset, PyDataset, DataLoader, generator or iterator
-        See `ringfeed.tf.inputs.iterate_batches`.
+        See `iterate_batches`.
     batch_size : int, optional
         Rows per batch; 32 by default. For arrays only.
     verbose : "auto", 0, 1 or 2
@@ -58,7 +58,7 @@ def predict_in_memory(
     Raises
     ------
     ValueError, TypeError
-        The data can not be read; see `ringfeed.tf.inputs.iterate_batches`.
+        The data can not be read; see `iterate_batches`.
     """
     if verbose not in ("auto", 0, 1, 2):
         raise ValueError(f"verbose={verbose!r}: must be 'auto', 0 (silent), 1 (a bar) or 2 (one line).")
