@@ -1,4 +1,4 @@
-"""Fixtures of all tests: rings and processes that are gone afterwards, and a look at whether they are."""
+"""Fixtures of all tests: rings and processes that end with the test, and a check that nothing is left."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 import ringfeed
 from support import Child, segment_path, segments
 
-# A shell that starts us in the background lets us ignore Ctrl-C, and so all that we start.
+# A background process of a shell ignores Ctrl-C, and its child processes inherit that.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -25,7 +25,7 @@ _numbers = itertools.count(1)
 
 
 def _children() -> dict[int, str]:
-    """Return the living child processes of this one; Python's own helper lives as long as we do."""
+    """Return the living child processes of this one, without Python's resource tracker, which lives as long."""
     found = {}
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -37,7 +37,7 @@ def _children() -> dict[int, str]:
 
 @pytest.fixture(autouse=True)
 def leaves_nothing_behind() -> Iterator[None]:
-    """Fail a test that leaves a segment or a process; clean up, so that it fails alone."""
+    """Fail a test that leaves a segment or a process; clean up, so that no later test fails for it."""
     children_before = _children()
     segments_before = segments()
 
@@ -46,7 +46,7 @@ def leaves_nothing_behind() -> Iterator[None]:
 
     yield
     if segments_left():
-        gc.collect()  # a ring in a circle of references, as a traceback makes them, is no leak
+        gc.collect()  # a ring in a reference cycle, which a traceback makes, is no leak
     left = segments_left()
     for name in left:
         segment_path(name).unlink(missing_ok=True)
@@ -60,9 +60,9 @@ def leaves_nothing_behind() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def quick_collection() -> Iterator[None]:
-    """Make `gc.collect` quick for a module that calls it often: it passes over what is there already.
+    """Make `gc.collect` fast for a module that calls it often: exclude all existing objects.
 
-    After an import of TensorFlow and its like it takes half a second.
+    After an import of TensorFlow a full collection takes half a second.
     """
     gc.collect()
     gc.freeze()
@@ -72,16 +72,16 @@ def quick_collection() -> Iterator[None]:
 
 @pytest.fixture
 def ring_name(leaves_nothing_behind: None) -> str:
-    """Return a name that no other test and no other run has."""
+    """Return a name that no other test and no other run uses."""
     return f"{_OURS}{next(_numbers)}-{os.urandom(3).hex()}"
 
 
 @pytest.fixture
 def make_ring(leaves_nothing_behind: None) -> Iterator[Callable[..., ringfeed.Ring]]:
-    """Return a function that creates rings, which are closed and removed at the end.
+    """Return a function that creates rings; the fixture closes and unlinks them at the end.
 
-    By default a record is one number, ``{"x": ((512,), "int64")}``: a whole page, so that a ring
-    has exactly the slots that were asked for.
+    The default record is one number, ``{"x": ((512,), "int64")}``. It fills a page, so that a ring has exactly the
+    requested slots.
     """
     made: list[ringfeed.Ring] = []
 
@@ -98,13 +98,13 @@ def make_ring(leaves_nothing_behind: None) -> Iterator[Callable[..., ringfeed.Ri
 
 @pytest.fixture
 def ring(make_ring: Callable[..., ringfeed.Ring]) -> ringfeed.Ring:
-    """Return a ring of 8 slots, of records that are one page: ``{"x": ((512,), "int64")}``."""
+    """Return a ring of 8 slots; its records fill one page: ``{"x": ((512,), "int64")}``."""
     return make_ring()
 
 
 @pytest.fixture
 def start(leaves_nothing_behind: None) -> Iterator[Callable[..., Child]]:
-    """Return a function that starts another one in a process of its own; it is gone at the end."""
+    """Return a function that starts another function in a new process; the fixture ends the process."""
     started: list[Child] = []
 
     def start_child(function: Callable[..., Any], *arguments: Any, **options: Any) -> Child:
@@ -124,11 +124,11 @@ _failed: set[str] = set()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add an option for machines whose load nobody controls: a fault that shows alone, too, is not a matter of load."""
+    """Add an option for machines with an uncontrolled load: a fault that also shows alone is not caused by the load."""
     parser.addoption(
         "--once-more",
         action="store_true",
-        help=f"run what did not pass in the last run, if at most {_MOST_FAILED} failed",
+        help=f"run the tests that did not pass in the last run, if at most {_MOST_FAILED} failed",
     )
 
 
@@ -150,7 +150,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     failed, passed = config.cache.get("ringfeed/failed", []), set(config.cache.get("ringfeed/passed", []))
     if len(failed) > _MOST_FAILED or not passed:
-        pytest.exit(f"{len(failed)} tests failed and {len(passed)} passed: once more would say nothing", 1)
+        pytest.exit(f"{len(failed)} tests failed and {len(passed)} passed: a repetition would show nothing", 1)
     config.hook.pytest_deselected(items=[item for item in items if item.nodeid in passed])
     items[:] = [item for item in items if item.nodeid not in passed]
-    print("failed beside others, run alone now:", *failed or ["(none)"], sep="\n  ")
+    print("failed in the parallel run, now run alone:", *failed or ["(none)"], sep="\n  ")

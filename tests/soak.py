@@ -1,11 +1,11 @@
-"""A ring's long day: producers and takers come and go, by themselves or killed, and rings with them.
+"""A soak test of rings: producers, takers and other rings start and end, in order or by SIGKILL, for a long time.
 
     python tests/soak.py [seconds] [seed]
 
-Again and again everyone leaves, and what is left then is counted: resident memory and descriptors of two
-processes that stay, segments, processes, participants, slots in use. Prints a line a minute; ends with
-status 1 when any of it has grown since the warm-up, when a record is torn, or when nothing moves. It
-may not know how a ring works.
+In regular intervals all short-lived processes end, and the test counts the resources in use: resident memory and
+descriptors of two long-lived processes, segments, processes, participants and slots. It prints a line a minute. The
+exit status is 1 if any count has grown since the warm-up, if a record is torn, or if no record passes. The test may
+not know how a ring works.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ MOST_GROWTH_BYTES = 2 << 20
 """Of resident memory, after the warm-up: less than a kilobyte for each process that came and went."""
 
 
-# ---- What the processes do ---------------------------------------------------------------------------
+# ---- The work of the processes -----------------------------------------------------------------------
 
 
 def produce(name: str, seed: int) -> None:
-    """Put records of numbers and their sum until told to end."""
+    """Put records of numbers and their sum until SIGTERM."""
     numbers = np.random.default_rng(seed)
     with ringfeed.Ring.attach(name) as ring:
         while not told_to_end:
@@ -55,7 +55,7 @@ def produce(name: str, seed: int) -> None:
 
 
 def take(name: str, seed: int) -> None:
-    """Take batches and check their sums until told to end; hold some for a while."""
+    """Take batches and check their sums until SIGTERM; hold some batches for a while."""
     chance = random.Random(seed)
     held: list[np.ndarray] = []
     with ringfeed.Ring.attach(name) as ring:
@@ -73,7 +73,7 @@ def check(batch: ringfeed.Batch) -> None:
 
 
 def own(name: str, seed: int) -> None:
-    """Own a ring of some size until told to end; being killed leaves it to whoever cleans."""
+    """Own a ring of a random size until SIGTERM; after SIGKILL `ringfeed.clean` removes the ring."""
     chance = random.Random(seed)
     with contextlib.suppress(ringfeed.RingExists), ringfeed.Ring.create(name, RECORD, chance.randint(1, 64)) as ring:
         while not told_to_end:
@@ -86,8 +86,8 @@ told_to_end = False
 
 
 def start(work: Callable[[str, int], None], name: str, seed: int) -> int:
-    """Run `work` in a forked process, which ends in order on SIGTERM."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # until it has its handler
+    """Run `work` in a forked process, which exits in order on SIGTERM."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # until the child has its handler
     child = os.fork()
     if child:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
@@ -109,21 +109,21 @@ def start(work: Callable[[str, int], None], name: str, seed: int) -> int:
         os._exit(status)
 
 
-# ---- The day -----------------------------------------------------------------------------------------
+# ---- The soak ----------------------------------------------------------------------------------------
 
 
 @dataclass
 class Life:
-    """A process, and when and how it goes."""
+    """A process, its time of exit, and the way it ends."""
 
     work: Callable[[str, int], None]
     until: float
-    way: str  # of: ends, killed, stopped
+    way: str  # ends, killed, stopped or goes on
 
 
 @dataclass
 class Soak:
-    """The ring that stays, the processes that come and go, and what was counted when all were gone."""
+    """The long-lived ring and its taker, the short-lived processes, and the counts."""
 
     seed: int
     chance: random.Random = field(init=False)
@@ -142,7 +142,7 @@ class Soak:
         self.stays = start(take, self.name, self.seed)
 
     def step(self) -> None:
-        """Let processes begin, end, be stopped and killed; make and close a ring."""
+        """Start, end, stop and kill processes; create and close another ring."""
         now = time.monotonic()
         for pid, life in list(self.living.items()):
             if now >= life.until:
@@ -174,12 +174,12 @@ class Soak:
     def reap(self, pid: int, life: Life) -> None:
         del self.living[pid]
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        # An owner that found its name taken has ended before.
+        # An owner whose name was taken has already exited.
         if status != (-signal.SIGKILL if life.way == "killed" else 0) and (life.work, status) != (own, 0):
             self.failures.append(f"a process of {life.work.__name__} ended with status {status}")
 
     def use_another_ring(self) -> None:
-        """Make a ring here or elsewhere, whose owner may be killed; replace or clean what that leaves."""
+        """Create a ring in this or another process, which may be killed; replace or clean the remaining segment."""
         name = f"{self.name}-{self.chance.randint(1, 3)}"
         self.rings += 1
         if self.chance.random() < 0.5:
@@ -196,7 +196,7 @@ class Soak:
                 del kept
 
     def rest(self) -> dict[str, int]:
-        """Let everyone go but the taker that stays; return what is left."""
+        """End all processes but the long-lived taker; return the counts of resources."""
         for pid, life in list(self.living.items()):
             os.kill(pid, signal.SIGCONT)
             life.way = "killed" if life.way == "killed" else "ends"
@@ -236,16 +236,16 @@ def claimed_or_ready(stats: dict[str, int]) -> int:
 
 
 def is_drained(stats: dict[str, int]) -> bool:
-    """Tell whether nothing waits to be taken, and the taker that stays holds no more than its two batches."""
+    """Tell whether no record is ready and the long-lived taker holds at most its two batches."""
     return claimed_or_ready(stats) == 0 and stats["taken"] <= 2 * 16
 
 
 def resident_bytes(pid: int) -> int:
-    """Return the private memory that a process has resident: without what it has mapped of the ring."""
+    """Return the resident private memory of a process, which excludes the mapped ring."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) << 10
-    raise ValueError(f"process {pid} says nothing of its memory")
+    raise ValueError(f"process {pid} has no RssAnon in its status")
 
 
 def descriptors(pid: int) -> int:
@@ -257,7 +257,7 @@ def children() -> int:
 
 
 def grown(first: dict[str, int], now: dict[str, int]) -> list[str]:
-    """Return what is more than it was."""
+    """Return the counts that have grown, in words."""
     return [
         f"{what} grew from {first[what]} to {now[what]}"
         for what in first

@@ -1,11 +1,11 @@
-"""A service in a storm: engines and clients amid poison requests, SIGSTOP, SIGKILL, closed descriptors and forks.
+"""A stress test of engines and clients: poison requests, SIGSTOP, SIGKILL, closed descriptors and forks.
 
     python tests/storm.py [seconds] [seed]
 
-Every request has one right answer, which its client knows. Counts those that were answered right, those that were
-refused by name (a poison request; one whose engines were killed again and again), and those that were wrong, torn or
-never answered. Ends with status 1 when there is one of the latter, when nothing moves, or when a slot, a reply cell or
-a process is left at the end. It may not know how a ring works.
+Each client knows the right answer of every request. The test counts right answers, named refusals (a poison request;
+a request whose engines were killed repeatedly), and wrong, torn or missing answers. The exit status is 1 if there is a
+wrong, torn or missing answer, if no request passes, or if a slot, a reply cell or a process is left at the end. The
+test may not know how a ring works.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ DISTURBANCES = ("stop a client", "stop an engine", "kill a client", "kill an eng
 
 
 def serve(pipe: Pipe, name: str) -> None:
-    """Serve the ring until told to end; die over a poison request."""
+    """Serve the ring until SIGTERM; die at a poison request."""
     import faulthandler
 
     import tensorflow as tf
 
-    def look(numbers):  # without types: TensorFlow reads this source, but not this module's names
+    def look(numbers):  # without annotations: TensorFlow reads this source, but not this module's names
         for number in numbers.numpy():
             if number == SEGFAULT:
                 faulthandler._sigsegv()  # type: ignore[attr-defined]
@@ -73,7 +73,7 @@ def serve(pipe: Pipe, name: str) -> None:
 
 
 def ask(name: str, seed: int, book: np.ndarray) -> None:
-    """Ask in every way, and write down what came, until told to end."""
+    """Send requests by every method and count the results, until SIGTERM."""
     chance = np.random.default_rng(seed)
     client = ringfeed.Client(name, timeout=ANSWER_SECONDS, if_engine_dies="wait", max_in_flight=16)
     forks = disturb_on_signals(name, lambda: None)
@@ -87,7 +87,7 @@ def ask(name: str, seed: int, book: np.ndarray) -> None:
         ask_for(client, rows, int(chance.integers(3)), book)
         if forks:
             forks.clear()
-            if os.fork() == 0:  # its first use of a client that it inherited
+            if os.fork() == 0:  # the forked child's first use of an inherited client
                 ask_for(client, rows[rows[:, 0] >= 0], 0, book)
                 os._exit(0)
     client.close()
@@ -118,7 +118,7 @@ def raised_or(answer: Any) -> Any:
 
 
 def note(row: np.ndarray, answer_of: Any, book: np.ndarray) -> None:
-    """Count what came of a request."""
+    """Count the result of a request."""
     what = "answered"
     try:
         answer = answer_of()
@@ -131,16 +131,16 @@ def note(row: np.ndarray, answer_of: Any, book: np.ndarray) -> None:
         said = str(error)
         what = "poisoned" if row[0] < 0 else "refused"
         if "deliver" not in said:
-            print(f"an error that nobody expects: {type(error).__name__}: {said}", flush=True)
+            print(f"an unexpected error: {type(error).__name__}: {said}", flush=True)
             what = "wrong"
     book[COLUMNS.index(what)] += 1
 
 
-# ---- What disturbs a process from within -------------------------------------------------------------
+# ---- Disturbances within a process -------------------------------------------------------------------
 
 
 def disturb_on_signals(name: str, descriptor_of: Any) -> list[int]:
-    """On SIGUSR1 close descriptors of the segments, on SIGUSR2 fork; a list that is filled wants a fork later."""
+    """On SIGUSR1 close descriptors of the segments; on SIGUSR2 fork, or append to the returned list to fork later."""
     chance = random.Random(os.getpid())
     wishes: list[int] = []
 
@@ -159,7 +159,7 @@ def disturb_on_signals(name: str, descriptor_of: Any) -> list[int]:
         if chance.random() < 0.3:
             wishes.append(1)
         elif os.fork() == 0:
-            if chance.random() < 0.5:  # as a daemon does
+            if chance.random() < 0.5:  # like a daemon
                 os.closerange(3, 1024)
                 with open("/dev/null", "wb", buffering=0) as log:
                     time.sleep(0.2)
@@ -184,13 +184,13 @@ def end_when_told(*_: object) -> None:
 
 
 class Storm:
-    """The ring, its engines and clients, and who is to be woken when."""
+    """The ring, its engines and clients, and the times at which stopped processes continue."""
 
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)
         self.name = f"storm-{os.getpid()}-{os.urandom(3).hex()}"
         self.ring = ringfeed.Ring.create(self.name, {"x": ((FIELD,), "int64")}, SLOTS)
-        for disturbance in (signal.SIGUSR1, signal.SIGUSR2):  # in a child until it has its handlers
+        for disturbance in (signal.SIGUSR1, signal.SIGUSR2):  # in each child until it has its handlers
             signal.signal(disturbance, signal.SIG_IGN)
         shared = mmap.mmap(-1, mmap.PAGESIZE)
         self.books = np.frombuffer(shared, np.int64)[: CLIENTS * len(COLUMNS)].reshape(CLIENTS, len(COLUMNS))
@@ -223,7 +223,7 @@ class Storm:
         return child
 
     def step(self) -> None:
-        """Disturb somebody, wake those that stood still for long enough, replace the dead."""
+        """Disturb one process, continue stopped processes whose time is over, and replace dead processes."""
         now = time.monotonic()
         for pid, until in list(self.stopped.items()):
             if now >= until:
@@ -246,7 +246,7 @@ class Storm:
         elif what == "kill a client":
             os.kill(client, signal.SIGKILL)
         elif what == "kill an engine":
-            if self.chance.random() < 0.15:  # another one takes seconds to come
+            if self.chance.random() < 0.15:  # rarely, because a new engine takes seconds to start
                 os.kill(engine, signal.SIGKILL)
         else:
             os.kill(someone, signal.SIGUSR1 if what == "close" else signal.SIGUSR2)
@@ -272,7 +272,7 @@ class Storm:
         return dict(zip(COLUMNS, self.books.sum(0).tolist(), strict=True))
 
     def end(self) -> None:
-        """Let the clients end, look what is left, end the engines."""
+        """End the clients, check for leftovers, and end the engines."""
         for pid in [*self.stopped]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
@@ -323,7 +323,7 @@ class Storm:
 
 
 def serve_when_told(pipe: Pipe, name: str) -> None:
-    """Import TensorFlow, then wait until another engine has died."""
+    """Import TensorFlow, then serve when another engine has died."""
     import tensorflow  # noqa: F401
 
     pipe.hear()

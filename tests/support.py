@@ -1,7 +1,7 @@
-"""What tests share: functions in real processes, and waiting for what is to happen.
+"""Helpers of all tests: records, functions in real processes, threads, and waits for a condition.
 
-A test waits for an event, never for a time: for a message of a child, or until something is so.
-What never comes is ended by pytest-timeout, which shows where everyone stands.
+A test waits for an event, never for a time: for a message of a child process, or for a condition.
+If the event never comes, pytest-timeout ends the test and prints the stack of every thread.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ DTYPES = [
 
 
 def wait_until(is_so: Callable[[], Any]) -> Any:
-    """Look again and again until `is_so()` is true; return what it returned."""
+    """Call `is_so()` repeatedly until its result is true; return the result."""
     while not (found := is_so()):
         time.sleep(0.001)
     return found
@@ -46,19 +46,19 @@ def wait_until(is_so: Callable[[], Any]) -> Any:
 
 
 def record(number: int) -> dict[str, np.ndarray]:
-    """Return a record for the rings of the fixtures: one page that says the number all over."""
+    """Return a record for the rings of the fixtures: a page whose every element is the number."""
     return {"x": np.full(512, number, np.int64)}
 
 
 def numbers(batch: ringfeed.Batch) -> list[int]:
-    """Return the numbers of a batch's records, none of which is torn."""
+    """Return the numbers of a batch's records; fail if one is torn."""
     rows = batch["x"]
     assert (rows == rows[:, :1]).all(), "a torn record"
     return rows[:, 0].tolist()
 
 
 def take_all(ring: ringfeed.Ring) -> list[int]:
-    """Take what is there now, in as many batches as it needs, and release it."""
+    """Take all ready records, in as many batches as necessary; release them and return their numbers."""
     found = []
     while True:
         try:
@@ -69,7 +69,7 @@ def take_all(ring: ringfeed.Ring) -> list[int]:
 
 
 def states(ring: ringfeed.Ring) -> dict[str, int]:
-    """Return how many slots are in each state, without those that no slot is in."""
+    """Return how many slots are in each state, without the empty states."""
     stats = ring.stats()
     return {state: stats[state] for state in ("free", "claimed", "ready", "taken", "pinned") if stats[state]}
 
@@ -78,35 +78,35 @@ def states(ring: ringfeed.Ring) -> dict[str, int]:
 
 
 class ChildFailed(AssertionError):
-    """The child's function raised, or the child died without being told to."""
+    """The child's function raised, or the child died unexpectedly."""
 
 
 class Pipe:
-    """The child's end: its function gets it as first argument."""
+    """The child's end of the connection; the first argument of the child's function."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def tell(self, message: Any) -> None:
-        """Send a message, which the test gets by `Child.told`."""
+        """Send a message; the test receives it with `Child.told`."""
         self._connection.send(("told", message))
 
     def hear(self) -> Any:
-        """Wait for what the test tells."""
+        """Wait for a message of `Child.tell`."""
         return self._connection.recv()
 
     def is_told(self) -> bool:
-        """Tell whether the test has told something that was not heard yet."""
+        """Tell whether a message of the test is waiting."""
         return self._connection.poll()
 
 
-_by_value = threading.Lock()  # around cloudpickle's registry, which is the process's
+_by_value = threading.Lock()  # protects cloudpickle's registry, which is global
 
 
 def pickled_by_value(function: Callable[..., Any], *arguments: Any) -> bytes:
-    """Return a function and its arguments for a process that cannot import the test's module by its name.
+    """Return a pickled function and its arguments for a process that cannot import the test's module.
 
-    What the function needs of its module travels along.
+    The pickle contains every global of the module that the function uses.
     """
     module = sys.modules[function.__module__]
     with _by_value:
@@ -118,10 +118,9 @@ def pickled_by_value(function: Callable[..., Any], *arguments: Any) -> bytes:
 
 
 class Child:
-    """A function that runs in a fresh process, and our end of the pipe to it.
+    """A function that runs in a fresh process, and the test's end of the connection.
 
-    The process is a new interpreter: it inherits no memory, lock or descriptor of ours, and no
-    `multiprocessing` machinery comes with it.
+    The process is a new interpreter. It inherits no memory, lock or descriptor, and `multiprocessing` is not involved.
     """
 
     def __init__(self, function: Callable[..., Any], *arguments: Any, pass_fds: tuple[int, ...] = ()) -> None:
@@ -137,7 +136,7 @@ class Child:
         return self.process.pid
 
     def tell(self, message: Any = None) -> None:
-        """Send what the function gets by `Pipe.hear`."""
+        """Send a message; the function receives it with `Pipe.hear`."""
         self._connection.send(message)
 
     def _receive(self) -> tuple[str, Any]:
@@ -156,7 +155,7 @@ class Child:
         return message
 
     def result(self) -> Any:
-        """Wait until the function returns and the process has ended; return what it returned."""
+        """Wait until the function has returned and the process has ended; return the function's result."""
         kind, message = self._receive()
         assert kind == "returned", f"the child sent {message!r}; its function's return was expected"
         assert self.process.wait() == 0
@@ -166,12 +165,12 @@ class Child:
         os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """Kill by SIGKILL; when this returns the process is gone."""
+        """Kill by SIGKILL and wait until the process is gone."""
         self.process.kill()
         self.process.wait()
 
     def stop(self) -> None:
-        """Stop by SIGSTOP; when this returns every thread of the process stands still."""
+        """Stop by SIGSTOP and wait until every thread of the process is stopped."""
         self.signal(signal.SIGSTOP)
         wait_until(lambda: process_state(self.pid) == "T")
 
@@ -179,7 +178,7 @@ class Child:
         self.signal(signal.SIGCONT)
 
     def end(self) -> None:
-        """Clean up, whatever state the process is in."""
+        """Kill the process if it still runs, and close the connection."""
         if self.process.poll() is None:
             self.kill()
         self._connection.close()
@@ -187,7 +186,7 @@ class Child:
 
 def _run_child(descriptor: int) -> None:
     connection = Connection(descriptor)
-    # Who is started in the background by a shell, as by CI, ignores Ctrl-C, and so would we.
+    # A background process of a shell, as in CI, ignores Ctrl-C, and its child processes inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     function, arguments = cloudpickle.loads(connection.recv_bytes())
     try:
@@ -198,7 +197,7 @@ def _run_child(descriptor: int) -> None:
 
 
 def run_program(source: str, **environment: str) -> tuple[int, str, str]:
-    """Run a program of its own to the end of its interpreter; return its status and what it printed."""
+    """Run a program in a new interpreter to its end; return its status, its output and its errors."""
     source = "import os, sys\nimport numpy as np\nimport ringfeed\n" + textwrap.dedent(source)
     command = [sys.executable, "-c", source]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
@@ -206,12 +205,12 @@ def run_program(source: str, **environment: str) -> tuple[int, str, str]:
 
 
 def process_state(pid: int) -> str:
-    """Return the kernel's letter for what a process does: R running, S sleeping, T stopped, Z dead."""
+    """Return the kernel's letter for the state of a process: R running, S sleeping, T stopped, Z zombie."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def is_gone(pid: int) -> bool:
-    """Return whether a process is no more, be it that nobody has asked for its status yet."""
+    """Return whether a process has ended, even if its parent has not yet collected its status."""
     try:
         return process_state(pid) in "ZX"
     except (FileNotFoundError, ProcessLookupError):
@@ -219,9 +218,9 @@ def is_gone(pid: int) -> bool:
 
 
 def wait_until_waited(ring: ringfeed.Ring, what: str) -> None:
-    """Wait until someone has waited on the ring for a while: for ``"take"`` or ``"claim"``.
+    """Wait until another thread or process has waited on the ring for a while, in ``"take"`` or ``"claim"``.
 
-    A wait is counted when one of its slices is over; the waiter then goes on with the next.
+    The ring counts a wait at the end of each of its time slices; the waiter then continues.
     """
     before = ring.stats()[f"{what}_wait_ns"]
     wait_until(lambda: ring.stats()[f"{what}_wait_ns"] > before)
@@ -229,9 +228,9 @@ def wait_until_waited(ring: ringfeed.Ring, what: str) -> None:
 
 @contextlib.contextmanager
 def in_thread(function: Callable[..., Any], *arguments: Any, **options: Any) -> Iterator[Future[Any]]:
-    """Run a function in a thread of its own; the end of the block waits for it.
+    """Run a function in a new thread; the end of the block waits for the thread.
 
-    A block that fails does not wait: what the thread waits for may never come.
+    If the block raises, it does not wait, because the event that the thread waits for may never come.
     """
     future: Future[Any] = Future()
 
@@ -247,11 +246,11 @@ def in_thread(function: Callable[..., Any], *arguments: Any, **options: Any) -> 
     thread.join()
 
 
-# ---- What a test may leave behind --------------------------------------------------------------------
+# ---- Segments ----------------------------------------------------------------------------------------
 
 
 def segments() -> list[str]:
-    """Return the names of all rings that have a segment, whoever's."""
+    """Return the names of all rings that have a segment, of every owner."""
     return [path.name.removeprefix("ringfeed.") for path in SHARED_MEMORY.glob("ringfeed.*")]
 
 

@@ -1,4 +1,4 @@
-"""The errors: one family, which survives the way between processes."""
+"""The error classes: their hierarchy, and their way through pickle, futures and event loops."""
 
 import asyncio
 import multiprocessing
@@ -55,7 +55,7 @@ def _raise(error):
 
 
 async def _caught(error):
-    """Return what comes out of a task with a limit of time that is not reached."""
+    """Return the result of a task under a time limit that it does not reach."""
     future = Future()
     future.set_exception(error)
     try:

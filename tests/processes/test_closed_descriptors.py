@@ -1,4 +1,4 @@
-"""Other code of a process closes descriptors of the segment: the process lives on for others, and dies as any does."""
+"""Other code of a process closes descriptors of the segment: liveness detection still sees the process correctly."""
 
 import contextlib
 import filecmp
@@ -16,7 +16,6 @@ import sys
 import pytest
 
 import ringfeed
-from ringfeed.sharing import descriptors as handing_over
 from support import numbers, record, segment_path, states, take_all, wait_until
 
 FIELDS = {"x": ((512,), "int64")}
@@ -161,7 +160,7 @@ def claim_and_close(pipe, name, closing, folder):
 
 @pytest.fixture
 def grandchildren():
-    """End what a child has left behind; the test's own process inherits nobody."""
+    """Kill the orphans that a child left behind; they are not children of the test's own process."""
     yield
     for entry in os.listdir("/proc"):
         with contextlib.suppress(OSError, ValueError):
@@ -184,7 +183,7 @@ def test_who_closes_a_descriptor_keeps_its_claims_and_publishes_them_whole(
     assert ring.recover() == 0
     assert states(ring) == {"claimed": 8}
     with pytest.raises(ringfeed.RingFull):
-        ring.claim(timeout=0.15)  # three slices in which we look for the dead
+        ring.claim(timeout=0.15)  # three time slices, each with a search for dead processes
     child.tell()
     child.result()
     assert take_all(ring) == [7] * 8
@@ -270,7 +269,7 @@ def work_without_descriptors(pipe, name):
         ring.take(max_rows=1).release()
     pipe.tell("worked")
     pipe.hear()
-    with ring.claim() as claim:  # of a process that is killed meanwhile
+    with ring.claim() as claim:  # a slot of the process that is killed meanwhile
         claim["x"] = 9
     return ring.descriptor > 2
 
@@ -284,93 +283,6 @@ def test_who_has_closed_every_descriptor_works_on_and_buries_others(ring, start)
     child.tell()
     assert child.result() is True
     assert take_all(ring) == [9]
-
-
-# ---- Handing a ring over -----------------------------------------------------------------------------
-
-
-def receive_and_put(pipe, descriptor):
-    with socket.socket(fileno=descriptor) as sock:
-        ring = ringfeed.Ring.receive(sock)
-    levels = ring.levels
-    for number, level in enumerate(levels):
-        level.put(record(number))
-    pipe.tell((ring.name, ring.is_owner, len(levels)))
-    pipe.hear()
-
-
-@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_SEQPACKET, socket.SOCK_DGRAM])
-@pytest.mark.parametrize("how", ["named", "nameless", "priorities"])
-def test_a_ring_is_handed_over_a_unix_socket(ring_name, start, kind, how):
-    ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
-    if how == "nameless":
-        ring = ringfeed.Ring.create_nameless(FIELDS, slots=8, name=ring_name)
-    else:
-        ring = ringfeed.Ring.create(ring_name, FIELDS, slots=8, priorities=3 if how == "priorities" else 1)
-    with ring, ours, theirs:
-        child = start(receive_and_put, theirs.fileno(), pass_fds=(theirs.fileno(),))
-        ring.send(ours)
-        assert child.told() == (ring_name, False, len(ring.levels))
-        for number, level in enumerate(ring.levels):
-            assert take_all(level) == [number]
-        child.tell()
-        child.result()
-
-
-def test_several_rings_over_one_socket_arrive_one_by_one(ring, ring_name):
-    ours, theirs = socket.socketpair()
-    with ours, theirs, ringfeed.Ring.create(ring_name, FIELDS, slots=8) as second:
-        ring.send(ours)
-        second.send(ours)
-        ours.sendall(b"something else")
-        first, other = ringfeed.Ring.receive(theirs), ringfeed.Ring.receive(theirs)
-        assert (first.name, other.name) == (ring.name, second.name)
-        with pytest.raises(ringfeed.RingFeedError, match="not sent by"):
-            ringfeed.Ring.receive(theirs)
-        other.put(record(4))
-        assert numbers(second.take(max_rows=1)) == [4]
-        first.close()
-        other.close()
-
-
-@pytest.mark.parametrize(
-    "body",
-    [b"[]", b"{}", b'{"name":7}', b'{"name":"a/b"}', b"{", b"[" * 60_000, b"\xff\xfe"],
-    ids=lambda body: str(body)[:20],
-)
-def test_a_message_that_names_no_ring_is_refused_and_leaves_no_descriptor(ring, body):
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        before = len(os.listdir("/proc/self/fd"))
-        head = handing_over._HEAD.pack(handing_over._MAGIC, len(body), 1)
-        socket.send_fds(ours, [head + body], [ring.descriptor])
-        with pytest.raises((ringfeed.LayoutMismatch, ValueError)):
-            ringfeed.Ring.receive(theirs)
-        assert len(os.listdir("/proc/self/fd")) == before
-
-
-@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
-def test_a_socket_that_carries_no_descriptors_is_refused(ring, family):
-    with socket.socket(family, socket.SOCK_STREAM) as sock:
-        with pytest.raises(ValueError, match="Unix socket only"):
-            ring.send(sock)
-        with pytest.raises(ValueError, match="Unix socket only"):
-            ringfeed.Ring.receive(sock)
-
-
-def test_what_is_no_socket_or_does_not_block_is_refused(ring):
-    ours, theirs = socket.socketpair()
-    with theirs:
-        with pytest.raises(TypeError, match="a socket is needed, not int"):
-            ring.send(3)
-        ours.setblocking(False)
-        with pytest.raises(ValueError, match="does not block"):
-            ring.send(ours)
-        ours.close()
-        with pytest.raises(ValueError, match="closed"):
-            ring.send(ours)
-        with pytest.raises(ringfeed.RingFeedError, match="other end of the socket was closed"):
-            ringfeed.Ring.receive(theirs)
 
 
 def test_a_descriptor_that_was_closed_is_opened_anew(ring):

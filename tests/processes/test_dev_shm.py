@@ -1,4 +1,4 @@
-"""A ring's name may be that of no file, and there may be no /dev/shm: every call ends, and says what it found."""
+"""Unusual entries of /dev/shm, names of every length, and an unusable /dev/shm: every call ends with a clear error."""
 
 import os
 import shutil
@@ -64,7 +64,7 @@ KINDS = {
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.__name__)
 def stand(request):
-    """Put something under a name; return what it is in words."""
+    """Create an entry of some kind under a name; return its kind in words."""
     made = []
 
     def put(name):
@@ -184,7 +184,7 @@ with ringfeed.Ring.create_nameless(FIELDS, slots=8) as ring:
 
 
 def run_where(script, *arguments):
-    """Run the calls in a mount namespace that a script has changed; skip where that is not granted."""
+    """Run the calls in a mount namespace that a script has changed; skip if that is not permitted."""
     if not shutil.which("unshare"):
         pytest.skip("needs unshare")
     command = ["unshare", "--mount", "sh", "-c", f'{script} && exec "$0" -c "$@"', sys.executable]

@@ -1,4 +1,4 @@
-"""What the machine refuses: shared memory, descriptors, locked memory, a name that another one makes."""
+"""Exhausted resources: shared memory, descriptors, locked memory, control group limits; and a name that two create."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ from support import record, run_program, segments, take_all
 FIELDS = {"x": ((512,), "int64")}
 
 
-# ---- A /dev/shm of our own ---------------------------------------------------------------------------
+# ---- A private /dev/shm ------------------------------------------------------------------------------
 
 
 def test_when_shared_memory_is_full_rings_work_attach_and_close_and_new_ones_are_refused():
@@ -46,7 +46,7 @@ def test_when_shared_memory_is_full_rings_work_attach_and_close_and_new_ones_are
 
 
 def test_shared_memory_that_fills_up_while_a_ring_is_made_is_no_sigbus():
-    """Two creators see the same free space; what each reserves decides."""
+    """Two creators see the same free space; each must reserve its memory, or fail."""
     source = """
     import threading
     made, refused = [], []
@@ -114,7 +114,7 @@ def test_a_read_only_shared_memory_is_a_clear_error_everywhere():
 
 
 def use_up_descriptors(pipe, name, spare):
-    """With `spare` descriptors left, do all that opens something; say what came of it."""
+    """Make each call that opens a descriptor, with `spare` descriptors left; return the results."""
     mine = ringfeed.Ring.create(f"{name}-mine", FIELDS, slots=8)
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     taken = []
@@ -137,7 +137,7 @@ def use_up_descriptors(pipe, name, spare):
             said.append(call())
         except ringfeed.RingFeedError as error:
             said.append(str(error))
-    mine.put(record(1))  # what is open works on
+    mine.put(record(1))  # an open ring continues to work
     found = take_all(mine)
     mine.close()
     mine.unlink()
@@ -159,7 +159,7 @@ def test_without_a_descriptor_left_each_call_says_so_and_rings_that_are_open_wor
 
 
 def test_with_the_very_descriptors_that_it_needs_each_call_works(ring, start):
-    # One for each ring that is opened, and one more for each of the three to look at it, and one for the list.
+    # One descriptor for each opened ring, one more to inspect each of the three rings, and one for the list.
     said, found = start(use_up_descriptors, ring.name, 6).result()
     assert said == ["Ring", "Ring", "list", "list", "list"]
     assert found == [1]
@@ -207,7 +207,7 @@ def test_huge_pages_that_the_mount_refuses_are_a_warning_and_a_ring_that_works()
     """
     (line,) = run_with_private_shm("size=64m,huge=never", source)
     answer, _, warned = line.partition(" | ")
-    if answer == "granted":  # kernels that collapse whatever the mount says
+    if answer == "granted":  # kernels that use huge pages regardless of the mount option
         assert warned == ""
     else:
         assert answer.startswith("refused (")
@@ -242,7 +242,7 @@ def test_of_two_creators_exactly_one_makes_the_ring_round_after_round(ring_name,
         with ringfeed.Ring.create(ring_name, FIELDS, slots=8, participants=8) as ring:
             ring.put(record(99))
             with open(f"/dev/shm/ringfeed.{ring_name}", "rb") as file:
-                left = file.read()  # the ring's locks go with this file; it is of no more use here
+                left = file.read()  # closing this file releases the ring's locks, so the ring is unusable afterwards
     creators = [start(create_when_told, ring_name) for _ in range(2)]
     for child in creators:
         child.told()
@@ -316,7 +316,7 @@ def test_a_mount_without_a_source_or_with_an_odd_name_is_in_nobodys_way():
 
 @pytest.fixture
 def control_group():
-    """A control group of 64 MB; the test is skipped where this process may not make one."""
+    """A control group with a limit of 64 MB; skip the test if this process may not make one."""
     for mounted, limit in (
         (Path("/sys/fs/cgroup"), "memory.max"),
         (Path("/sys/fs/cgroup/unified"), "memory.max"),

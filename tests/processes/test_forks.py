@@ -1,6 +1,6 @@
-"""Forked children: new participants, which never publish, release, close or remove for their parent.
+"""Forked children are new participants. They never publish, release, close or unlink on behalf of their parent.
 
-Every test forks in a fresh process, not in that of pytest, where threads of other libraries run.
+Every test forks in a fresh process, because threads of other libraries run in pytest's process.
 """
 
 import gc
@@ -17,7 +17,7 @@ FIELDS = {"x": ((512,), "int64")}
 
 
 def in_a_fork(function):
-    """Run a function in a forked child; return its message, or raise what it says went wrong."""
+    """Run a function in a forked child; return its message, or raise the error that it reports."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -234,7 +234,7 @@ def test_a_forked_child_that_dies_gives_its_own_claims_back(ring_name, start):
 
 
 def outlive_the_owner(pipe, name):
-    """The parent dies; the child, which shares its memory and descriptors, must not pass for it."""
+    """After the parent's death the child, which shares its memory and descriptors, must not count as the owner."""
     ring = ringfeed.Ring.create(name, FIELDS, slots=8)
     ring.put(record(1))
     if os.fork() == 0:
@@ -258,5 +258,5 @@ def test_the_owners_death_is_seen_by_its_own_forked_child(ring_name, start):
     child.kill()
     assert child.told() == "saw the end"
     wait_until(lambda: is_gone(grandchild))
-    with ringfeed.Ring.create(ring_name, FIELDS) as ring:  # the dead owner's segment is replaced
+    with ringfeed.Ring.create(ring_name, FIELDS) as ring:  # replaces the dead owner's segment
         ring.put(record(1))

@@ -1,4 +1,4 @@
-"""A signal every millisecond, with a handler of Python's: no wait ends early and no result changes."""
+"""A signal every millisecond, with a Python handler: no wait ends early and no result changes."""
 
 import signal
 import time
@@ -12,7 +12,7 @@ FIELDS = {"x": ((512,), "int64")}
 
 
 def under_fire(pipe, name, count, what, restart):
-    """Do it while a handler of Python's is due every millisecond, and no system call is restarted."""
+    """Run the calls while a Python handler is due every millisecond and the kernel restarts no system call."""
     ring = ringfeed.Ring.attach(name)
     handled = []
 
@@ -65,7 +65,7 @@ def test_a_signal_every_millisecond_changes_no_result(ring, start, what, restart
     child.told()
     found = []
     if what in ("put", "claim"):
-        # Slowly, so that the child waits again and again: one free slot at a time.
+        # Slowly, with one free slot at a time, so that the child waits again and again.
         while len(found) < 200:
             with ring.take(max_rows=1) as batch:
                 found += numbers(batch)
@@ -79,7 +79,7 @@ def test_a_signal_every_millisecond_changes_no_result(ring, start, what, restart
             ring.finish()
     handled, by_child = child.result()
     assert handled > 0
-    # A handler that takes amid a take gets its records after those that the take has, or before.
+    # A handler that takes during a take gets its records before or after those of the interrupted take.
     assert sorted(found or by_child) == list(range(200))
     if what != "the handler takes":
         assert (found or by_child) == list(range(200))

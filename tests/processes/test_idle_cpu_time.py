@@ -1,4 +1,4 @@
-"""Who waits costs nothing: the processor time of a waiting process, measured by the kernel."""
+"""A waiting process uses almost no processor time, as the kernel measures it."""
 
 from pathlib import Path
 
@@ -9,11 +9,11 @@ import ringfeed
 from support import record, wait_until, wait_until_waited
 
 WATCHED_NS = 1_000_000_000
-ALMOST_NOTHING = 0.05  # of one core. Measured: 0.001; a wait that spins uses 1.
+ALMOST_NOTHING = 0.05  # of one core. A measured wait uses 0.001, a spinning wait uses 1.
 
 
 def processor_ns(pid):
-    """Return the time that all threads of a process have run."""
+    """Return the processor time of all threads of a process."""
     return sum(int((task / "schedstat").read_text().split()[0]) for task in Path(f"/proc/{pid}/task").iterdir())
 
 

@@ -1,4 +1,4 @@
-"""What rings there are, and removing what dead owners left: never what is alive, whoever races for the name."""
+"""`list_segments` and `clean`: they list every ring and remove dead owners' rings alone, also in races for a name."""
 
 import os
 import shutil
@@ -16,13 +16,13 @@ FIELDS = {"x": ((512,), "int64"), "y": ((3, 5), "float32")}
 
 
 def listed(name):
-    """Return what is listed under a name, or None."""
+    """Return the listed segment of a name, or None."""
     (info,) = ringfeed.list_segments(name) or [None]
     return info
 
 
 def cleaned(name, **options):
-    """Return the names that a cleaning removed. It leaves alone what other runs of these tests have."""
+    """Clean, and return the removed names. Segments of other runs of these tests stay."""
     return [info.name for info in ringfeed.clean(f"{name}*", **options)]
 
 
@@ -41,7 +41,7 @@ def killed_owner(start, name):
     return child
 
 
-# ---- Looking -----------------------------------------------------------------------------------------
+# ---- Listing -----------------------------------------------------------------------------------------
 
 
 def test_a_ring_is_listed_with_what_it_is_and_who_is_in_it(ring_name, start):
@@ -92,7 +92,7 @@ def test_looking_keeps_the_locks_of_this_process_and_opens_no_descriptor_for_goo
         assert listed(ring.name).owner_alive is True
         assert cleaned(ring.name) == []
         ringfeed.Ring.attach(ring.name).close()
-    assert len(os.listdir("/proc/self/fd")) <= before + 1  # for the ring attached last
+    assert len(os.listdir("/proc/self/fd")) <= before + 1  # one descriptor, for the ring attached last
     assert start(lambda pipe, name: listed(name).owner_alive, ring.name).result() is True
 
 
@@ -152,7 +152,7 @@ def test_a_survivor_keeps_the_memory_of_a_ring_that_is_cleaned_away(ring_name, s
         batch["x"][...] = 6
         with pytest.raises(ringfeed.RingClosed):
             ring.take(max_rows=1)
-        ring.unlink()  # means the old one
+        ring.unlink()  # refers to the old ring
         assert not other.closed
         assert ring_name in segments()
         assert other.stats()["published"] == 0
@@ -167,7 +167,7 @@ def test_what_died_half_way_is_removed_when_it_can_not_be_in_the_making_any_more
     assert cleaned(ring_name) == []
     wait_until(lambda: time.time() - path.stat().st_ctime > segment.MAKING_SECONDS)
     assert cleaned(ring_name) == [ring_name]
-    path.write_bytes(bytes(100_000))  # it had a size, so its creator owned it
+    path.write_bytes(bytes(100_000))  # a segment with a size once had an owner
     assert cleaned(ring_name) == [ring_name]
 
 
@@ -242,14 +242,14 @@ def test_of_two_cleaners_one_removes_it_and_says_so(ring_name, start):
 
 
 def create_and_die(name):
-    """Run in a fork: so that dead owners come by the hundred."""
+    """Run a function in a forked child, which is fast enough for hundreds of dead owners."""
     ring = ringfeed.Ring.create(name, {"x": ((512,), "int64")}, slots=1, participants=8)
     ring.put(record(1))
     os._exit(0)
 
 
 def own_again_and_again(pipe, name, seconds):
-    """Make the ring again and again: left dead, closed in order, and each time seen to be the one that was made."""
+    """Create the ring repeatedly, end it by death or by an orderly close, and check that its name means this ring."""
     pipe.tell("ready")
     pipe.hear()
     made = 0

@@ -1,4 +1,4 @@
-"""Ends of all kinds: of who has several handles, lives in another PID namespace, exits at once, or dies amid waits."""
+"""Which participants count as alive: waits at an owner's death, several handles, PID namespaces, forks."""
 
 import gc
 import os
@@ -24,7 +24,7 @@ from support import (
 FIELDS = {"x": ((512,), "int64")}
 
 
-# ---- The owner's death, and its close, amid waits ----------------------------------------------------
+# ---- The owner's death or close during waits ---------------------------------------------------------
 
 
 def own(pipe, name, full):
@@ -62,7 +62,7 @@ def test_processes_and_threads_that_wait_learn_that_the_owner_is_gone(ring_name,
     owner = start(own, ring_name, what == "claim")
     owner.told()
     ring = ringfeed.Ring.attach(ring_name)
-    # One after the other, for each to be seen waiting.
+    # One after the other, so that the test sees each of them wait.
     others = []
     for way in waits:
         others.append(start(wait_for, ring_name, way))
@@ -157,7 +157,7 @@ def test_a_process_that_attached_several_times_lives_with_each_and_dies_with_all
 
 
 def in_a_pid_namespace(source, *arguments):
-    """Run a program as process 1 of a PID namespace of its own; skip where the kernel does not grant one."""
+    """Run a program as process 1 of a new PID namespace; skip if the kernel does not permit one."""
     if not shutil.which("unshare"):
         pytest.skip("needs unshare")
     command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", source, *arguments]
@@ -249,7 +249,7 @@ def test_a_dead_process_is_not_alive_in_another_one_that_has_its_process_id(ring
     done = in_a_pid_namespace(REUSE, ring.name)
     if "may not choose" in done.stdout:
         pytest.skip(done.stdout)
-    # Of the first process what it held came back, of the second, of the same id, nothing did.
+    # The slots of the first process came back; those of the second process, with the same id, did not.
     assert (done.stdout, done.stderr) == ("0 4 1 2 2\n1 0\n", "")
     assert states(ring) == {"free": 8}
 
@@ -258,7 +258,7 @@ def test_a_dead_process_is_not_alive_in_another_one_that_has_its_process_id(ring
 
 
 def parent_and_child_go_on(pipe, name):
-    """Both put and take side by side; each dies or closes without a harm to the other."""
+    """Parent and child put and take side by side; either may die or close without harm to the other."""
     ring = ringfeed.Ring.attach(name)
     claim = ring.claim()
     claim["x"][...] = 1

@@ -1,4 +1,4 @@
-"""Processes that end, and handles that are collected, with batches, claims and views in their hands."""
+"""Processes exit, and handles are garbage-collected, while they hold batches, claims and views."""
 
 import gc
 import itertools
@@ -13,7 +13,7 @@ from support import record, run_program, segment_path, states, take_all
 FIELDS = {"x": ((512,), "int64")}
 
 
-# ---- Ends of a process -------------------------------------------------------------------------------
+# ---- Process exit ------------------------------------------------------------------------------------
 
 HELD = """
 ring = ringfeed.Ring.attach({name!r})
@@ -57,7 +57,7 @@ def test_a_process_that_ends_with_everything_in_its_hands_gives_it_back(ring, en
     ring.recover()
     assert ring.stats()["participants"] == 1
     left = take_all(ring)
-    # What was taken came back if the process had no time to release it; what was published stays.
+    # Taken records came back if the process had no time to release them; published records stay.
     assert set(left) <= {0, 1, 2, 9}
     assert 9 in left or end == "a thread that waits"
     assert states(ring) == {"free": 8}
@@ -82,11 +82,11 @@ def test_a_claim_that_an_exception_leaves_goes_back_also_in_other_processes(ring
     assert states(ring) == {"free": 8}
 
 
-# ---- Garbage in odd orders ---------------------------------------------------------------------------
+# ---- Garbage collection in any order -----------------------------------------------------------------
 
 
 class Node:
-    """Holds something, is part of circles, and looks at what it holds when it goes."""
+    """Holds an object, is part of reference cycles, and inspects the object in its finalizer."""
 
     seen: ClassVar[list[int]] = []
 
@@ -124,7 +124,7 @@ def test_circles_of_ring_batch_claim_and_arrays_go_in_any_order(ring_name, order
         gc.enable()
     gc.collect()
     assert Node.seen == [7]
-    # The owner is gone: its ring is closed and has no name; what it held came back.
+    # The owner is gone: its ring is closed and has no name, and the slots that it held came back.
     assert not segment_path(ring_name).exists()
     assert watch.closed
     assert states(watch) == {"free": 7, "ready": 1}

@@ -1,4 +1,4 @@
-"""Producers in processes of their own that come, raise, die, stop and fork: takers are told of each end."""
+"""`producing` in separate processes: they raise, die, stop or fork, and takers learn of each end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support import in_thread, numbers, record, run_program, wait_until, wait_un
 
 
 def produce(pipe, name, count, first=0):
-    """Put some records in a block; say when inside, and wait for leave to end it."""
+    """Put records in a `producing` block; report its begin, and wait for permission to leave it."""
     with ringfeed.Ring.attach(name) as ring, ring.producing():
         for number in range(first, first + count):
             ring.put(record(number))
@@ -207,7 +207,7 @@ fork = multiprocessing.get_context("fork")
 
 
 def in_fork(function):
-    """Run a function in a forked child that then ends at once; return its exit status."""
+    """Run a function in a forked child that then exits at once; return its exit status."""
     pid = os.fork()
     if pid == 0:
         status = 1

@@ -1,4 +1,4 @@
-"""Many processes at once: nothing is lost, doubled, torn or out of its producer's order."""
+"""Many processes at once: no record is lost, duplicated, torn or out of its producer's order."""
 
 import itertools
 from collections import defaultdict
@@ -9,12 +9,12 @@ import pytest
 import ringfeed
 from support import states
 
-# Each field is a page, so that a ring has exactly the slots that were asked for.
+# Each field fills a page, so that a ring has exactly the requested slots.
 RECORD = {"x": ((512,), "int64"), "who": ((512,), "int64")}
 
 
 def produce(pipe, name, who, count, way):
-    """Put `count` records that say who wrote them and which they are."""
+    """Put `count` records, each with its producer's number and its own number."""
     ring = ringfeed.Ring.attach(name)
     pipe.tell("ready")
     pipe.hear()
@@ -35,7 +35,7 @@ def produce(pipe, name, who, count, way):
 
 
 def take(pipe, name, max_rows, min_rows, linger):
-    """Take to the end; return the numbers of each producer in the order of taking."""
+    """Take until the ring is finished; return the numbers of each producer in the order of taking."""
     ring = ringfeed.Ring.attach(name)
     pipe.tell("ready")
     pipe.hear()
@@ -50,7 +50,7 @@ def take(pipe, name, max_rows, min_rows, linger):
 
 
 def run(ring, start, ways, patiences, count):
-    """Run producers and takers to the end; return what each taker found."""
+    """Run producers and takers to the end; return the records that each taker got."""
     producers = [start(produce, ring.name, who, count, way) for who, way in enumerate(ways)]
     takers = [start(take, ring.name, *patience) for patience in patiences]
     for child in producers + takers:
@@ -63,7 +63,7 @@ def run(ring, start, ways, patiences, count):
 
 
 def check(found, producers, count):
-    """Everything came, once, and to each taker in its producer's order."""
+    """Check that every record arrived once, and at each taker in its producer's order."""
     for who in range(producers):
         of_each_taker = [taken.get(who, []) for taken in found]
         for numbers in of_each_taker:

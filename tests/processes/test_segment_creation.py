@@ -1,4 +1,4 @@
-"""Segments between processes: half-made ones, races for a name, ends of owners, and too little space."""
+"""Creating segments: unfinished segments, races for a name, the owner's exit, and too little space."""
 
 import os
 import shutil
@@ -78,7 +78,7 @@ def test_a_reader_never_sees_a_half_made_ring(ring_name, start):
             ring = ringfeed.Ring.attach(ring_name)
         except (ringfeed.RingNotFound, ringfeed.RingClosed):
             if child.process.poll() is not None:
-                child.result()  # which says why it ended
+                child.result()  # raises if the child failed
             continue
         assert ring.slots == 16
         assert ring.spec["x"].shape == (512,)
@@ -90,7 +90,7 @@ def test_a_reader_never_sees_a_half_made_ring(ring_name, start):
 
 
 def test_a_creator_that_died_half_way_is_in_nobodys_way(ring_name):
-    segment_path(ring_name).touch(mode=0o600)  # all that there is between the first and the second step
+    segment_path(ring_name).touch(mode=0o600)  # the state between the first and the second step of `create`
     with pytest.raises(ringfeed.RingNotFound, match="was never finished: its creator died half way"):
         ringfeed.Ring.attach(ring_name)
     with ringfeed.Ring.create(ring_name, FIELDS) as ring:
@@ -99,7 +99,7 @@ def test_a_creator_that_died_half_way_is_in_nobodys_way(ring_name):
 
 
 def stop_half_way(pipe, name):
-    """Stop between the steps that a create has, as the scheduler may at any time."""
+    """Stop between the steps of `create`, as the scheduler may do at any time."""
     open_new = segment.open_new
 
     def open_and_stop(name):
@@ -134,7 +134,7 @@ def test_attaching_waits_for_a_ring_that_is_half_made(ring_name, start):
 def test_a_creator_that_comes_back_late_does_not_pass_for_the_owner(ring_name, start):
     late = start(stop_half_way, ring_name)
     assert late.told() == "half made"
-    with ringfeed.Ring.create(ring_name, FIELDS) as ring:  # after a while it replaces what looks dead
+    with ringfeed.Ring.create(ring_name, FIELDS) as ring:  # after a while it replaces the segment that looks dead
         late.tell("go on")
         assert "exists and its owner is alive" in late.result()
         ringfeed.Ring.attach(ring_name).put(record(1))
@@ -146,7 +146,7 @@ def attach(pipe, name):
     return ringfeed.Ring.attach(name).slots
 
 
-# ---- The owner's end ---------------------------------------------------------------------------------
+# ---- The owner's exit --------------------------------------------------------------------------------
 
 CREATE = 'ring = ringfeed.Ring.create({name!r}, {{"x": ((512,), "int64")}}, slots=8)\n'
 VIEWS = """

@@ -1,4 +1,4 @@
-"""Processes that are killed by SIGKILL: what they held comes back, and nobody else loses anything."""
+"""Processes killed by SIGKILL: the slots that they held come back, and no other process loses anything."""
 
 import ctypes
 import os
@@ -13,7 +13,7 @@ from support import in_thread, numbers, record, segment_path, states, take_all, 
 
 
 def look_after_the_dead(ring):
-    """Do what a waiter does once in a slice; it may have been done already."""
+    """Recover dead participants, as each waiter does once per time slice; a waiter may have done it already."""
     ring.recover()
     assert ring.stats()["participants"] == 1
 
@@ -188,9 +188,9 @@ def test_a_taker_killed_at_any_moment_loses_no_record(ring, start):
 
 
 def seem_dead(name):
-    """Lose what says that we live, to the lock and to the mark: as far as code that meddles with memory can.
+    """Destroy both signs of this process's life, the lock and the mark, as code that corrupts memory could.
 
-    The lock goes with the one page of the segment that may not be accessed, the mark lies in the segment itself.
+    The lock belongs to the one inaccessible page of the segment. The mark stands in the segment itself.
     """
     for line in Path("/proc/self/maps").read_text().splitlines():
         if line.endswith(f"ringfeed.{name}") and " ---s " in line:

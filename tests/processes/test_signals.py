@@ -1,4 +1,4 @@
-"""Signals in a wait: Ctrl-C ends it, other handlers run in it, and it goes on."""
+"""Signals during a wait: Ctrl-C ends the wait; other handlers run, and the wait continues."""
 
 import os
 import signal
@@ -110,13 +110,13 @@ def test_a_signal_handler_runs_in_the_wait_and_may_use_the_ring(ring, start, wha
     child.signal(signal.SIGUSR1)
     assert child.told() == "handled"
     if what == "nothing":
-        wait_until_waited(ring, "take")  # it goes on waiting
+        wait_until_waited(ring, "take")  # the wait continues
         ring.put(record(9))
     assert child.result() == result
 
 
 def wait_under_fire(pipe, name, count):
-    """Wait while a timer interrupts every system call that it can."""
+    """Wait while a timer interrupts every interruptible system call."""
     ring = ringfeed.Ring.attach(name)
     fired = []
     signal.signal(signal.SIGALRM, lambda *_: fired.append(True))
@@ -139,7 +139,7 @@ def test_a_storm_of_signals_loses_nothing(ring, start):
 
 
 def wait_in_a_thread(pipe, name):
-    """A signal is for the main thread; the wait in another one goes on."""
+    """Python delivers a signal to the main thread; the wait of another thread continues."""
     ring = ringfeed.Ring.attach(name)
     found = []
     thread = threading.Thread(target=lambda: found.append(numbers(ring.take(max_rows=1))))
@@ -164,7 +164,7 @@ def test_ctrl_c_reaches_the_main_thread_while_another_one_waits(ring, start):
 
 
 def count_while_another_thread_waits(pipe, name, what):
-    """Tell how far Python code came, several times, beside a thread that waits: with the GIL held it would not move."""
+    """Report the progress of Python code beside a waiting thread; a wait that held the GIL would block it."""
     ring = ringfeed.Ring.attach(name)
     thread = threading.Thread(target=lambda: (ring.take if what == "take" else ring.claim)(1), daemon=True)
     thread.start()
@@ -183,7 +183,7 @@ def count_while_another_thread_waits(pipe, name, what):
 def test_python_runs_on_beside_a_thread_that_waits(ring, start, what):
     if what == "claim":
         fill(ring, 8)
-    # Often, because the process itself may be kept from a core; with the GIL held it never goes far.
+    # Several reports, because the process itself may be preempted. With the GIL held, none of them shows progress.
     assert any(steps > 100 for steps in start(count_while_another_thread_waits, ring.name, what).told())
 
 

@@ -1,4 +1,4 @@
-"""Processes that are stopped by SIGSTOP: they are alive, keep what they hold, and hold nobody up."""
+"""Processes stopped by SIGSTOP count as alive, keep the slots that they hold, and delay no other process."""
 
 import itertools
 
@@ -27,7 +27,7 @@ def take_and_release(pipe, name, rows):
 
 
 def lap(ring, slots):
-    """Go around the ring: as many records as there are slots left pass through it without a wait."""
+    """Go around the ring: put and take one record for each remaining slot, without a wait."""
     for n in range(slots):
         ring.put(record(n), timeout=0)
     assert take_all(ring) == list(range(slots))
@@ -114,7 +114,7 @@ def test_a_process_stopped_at_any_instruction_keeps_no_other_from_finishing(make
     child.told()
     rng = np.random.default_rng(0)
     for _ in range(40):
-        for _ in range(rng.integers(1, 100)):  # so that it is somewhere in its work
+        for _ in range(rng.integers(1, 100)):  # stops it at an arbitrary point of its work
             if way is put_without_end:
                 ring.take(max_rows=4).release()
             else:

@@ -1,4 +1,4 @@
-"""Two users on one machine: nothing of another user's is used, whoever is the victim, unless a group shares it."""
+"""Two users on one machine: RingFeed uses nothing of another user's, unless a group shares it."""
 
 import array
 import contextlib
@@ -27,14 +27,14 @@ USERS = pytest.mark.parametrize(
 
 
 def become(user, *groups):
-    assert ringfeed.Client, "what is imported late may lie where this user may not read"
+    assert ringfeed.Client, "a late import may need a file that this user may not read"
     os.setgroups(groups)
     os.setgid(user)
     os.setuid(user)
 
 
 def own_ring(pipe, user, groups, name, mode, group=None):
-    """Own a ring as a user, and give its file a mode; then do what the test asks for."""
+    """Own a ring as a user and set its file's mode; then execute the test's commands."""
     become(user, *groups)
     ring = ringfeed.Ring.create(name, FIELDS, slots=8, group=group)
     if mode is not None:
@@ -58,7 +58,7 @@ def own_ring(pipe, user, groups, name, mode, group=None):
 
 
 def squat(pipe, user, name, mode, content):
-    """Put a file under the name, as a user, with what a ring there would have."""
+    """Create a file under the name, as a user, with the content of a ring."""
     become(user)
     path = segment_path(name)
     path.write_bytes(content)
@@ -106,7 +106,7 @@ def cleaned(name):
     return [info.name for info in ringfeed.clean(f"{name}*")]
 
 
-# ---- Whoever makes the name first --------------------------------------------------------------------
+# ---- Another user created the name first -------------------------------------------------------------
 
 
 @USERS
@@ -170,7 +170,7 @@ def test_neither_engine_nor_client_uses_replies_that_another_user_made(ring_name
     for said in start(said_by, victim, [], (make_pool, wait_for_pool), ring_name).result():
         assert f"ring '{replies}' belongs to another user" in said
         assert f"Its owner is user {access.user_name(squatter)}" in said
-    assert ring_name not in segments(), "what a stranger has put there keeps no ring from going"
+    assert ring_name not in segments(), "another user's file blocks no ring's removal"
     child.tell("end")
     child.result()
 
@@ -201,7 +201,7 @@ def test_a_ring_of_our_own_that_others_may_open_is_refused(ring, mode):
 
 
 def send_descriptor(pipe, user, descriptor, named, mode):
-    """Make a ring as a user and send its descriptor."""
+    """Create a ring as a user and send its descriptor."""
     become(user)
     ring = ringfeed.Ring.create(named, FIELDS, slots=8) if named else ringfeed.Ring.create_nameless(FIELDS, slots=8)
     os.fchmod(ring.descriptor, mode)
@@ -363,7 +363,7 @@ def test_a_nameless_ring_is_shared_with_a_group_too(start):
             ringfeed.Ring.attach_descriptor(os.dup(ring.descriptor), "sent")
 
 
-# ---- What the dead left ------------------------------------------------------------------------------
+# ---- Segments of dead owners -------------------------------------------------------------------------
 
 
 def own_and_die(pipe, user, name):

@@ -1,4 +1,4 @@
-"""Rings handed over a Unix socket: found by a path, sealed, given to whom the kernel says may have them."""
+"""Rings served at a Unix socket: attached by a path, sealed, and given only to users whom the kernel identifies."""
 
 import copy
 import fcntl
@@ -27,7 +27,7 @@ as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root may become anot
 
 @pytest.fixture
 def folder():
-    """A folder with a short name that every user may look into."""
+    """A folder with a short name that every user may read."""
     made = Path(tempfile.mkdtemp(prefix="rf", dir="/tmp"))
     made.chmod(0o755)
     yield made
@@ -241,7 +241,7 @@ def test_a_ring_is_served_once_at_a_time_and_only_while_it_is_open(nameless, pat
         nameless.serve(path)
 
 
-# ---- Descriptors that are no ring's, or not safe to map ----------------------------------------------
+# ---- Descriptors that belong to no ring, or are unsafe to map ----------------------------------------
 
 
 def unsealed_copy(ring, seals):

@@ -1,4 +1,4 @@
-"""Rings without a name between processes: sent by descriptor, inherited, and after deaths."""
+"""Rings without a name between processes: their descriptor is sent or inherited; processes die."""
 
 import os
 import socket
@@ -22,7 +22,7 @@ def nameless():
 
 
 def put_and_hold(pipe, descriptor):
-    """Publish one record, take one, claim one slot and keep both."""
+    """Publish one record; take one record and claim one slot, and keep both."""
     ring = ringfeed.Ring.attach_descriptor(descriptor, "sent")
     ring.put(record(1))
     taken = ring.take(max_rows=1)
@@ -102,7 +102,7 @@ def test_a_descriptor_travels_over_a_socket(nameless):
     ours.close()
     assert child.wait() == 0
     assert take_all(nameless) == [8]
-    nameless.put(record(1))  # the owner is still the owner
+    nameless.put(record(1))  # the parent is still the owner
     assert nameless.is_owner
 
 
@@ -161,7 +161,7 @@ def test_a_process_without_descriptors_left_says_so():
 
 
 def test_a_worker_that_takes_while_another_is_killed_loses_nothing(nameless, start):
-    """Ten producers, one after the other killed at whatever they do; what was published is there once."""
+    """Ten producers are killed one after the other at any point; each published record arrives once."""
     published = set()
     for turn in range(10):
         child = start(put_forever, nameless.descriptor, turn, pass_fds=(nameless.descriptor,))
@@ -172,7 +172,7 @@ def test_a_worker_that_takes_while_another_is_killed_loses_nothing(nameless, sta
         child.kill()
         nameless.recover()
         seen.update(take_all(nameless))
-        assert seen == set(range(turn * 1000, turn * 1000 + len(seen))), "a gap, or a record of another turn"
+        assert seen == set(range(turn * 1000, turn * 1000 + len(seen))), "a gap, or a record of another round"
         published |= seen
         assert states(nameless) == {"free": 8}
     assert len(published) >= 200
