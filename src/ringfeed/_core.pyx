@@ -28,7 +28,7 @@ from posix.unistd cimport close, usleep
 cimport cython
 cimport numpy as cnp
 
-from . import dead_letters, errors, stall
+from . import arguments, dead_letters, errors, stall
 from .failure_text import failure_text
 from .machine import memory_limits
 from .record_spec import Field, RecordSpec, dtype_from_code
@@ -74,6 +74,8 @@ cdef dict FLOAT_BOUNDS = {
 # A copy of at least this many bytes is worth letting other Python threads run.
 cdef enum:
     COPY_WITHOUT_GIL_BYTES = 65536
+
+cdef object MAX_TAG = (1 << 64) - 1
 
 RECORD_DTYPE = np.dtype(
     [

@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from ._core import Batch
+from .arguments import check_bool, check_choice, check_int, check_seconds
 from .errors import ItemError, RingFeedError
 from .nest import map_leaves, put_together
 from .progress import Progress
@@ -153,12 +154,12 @@ class Predictor:
         signature: str | None = None,
         tags: str | Sequence[str] | None = None,
     ) -> None:
-        _require_choice("on_error", on_error, ("raise", "skip", "return"))
-        _require_choice("partition", partition, ("dynamic", "contiguous", "stratified"))
-        workers = available_cores() if workers is None else _whole("workers", workers, 0)
-        self._batch_size = _BATCH_SIZE if batch_size is None else _whole("batch_size", batch_size, 1)
+        check_choice(on_error, "on_error", ("raise", "skip", "return"))
+        check_choice(partition, "partition", ("dynamic", "contiguous", "stratified"))
+        workers = available_cores() if workers is None else check_int(workers, "workers", 0)
+        self._batch_size = _BATCH_SIZE if batch_size is None else check_int(batch_size, "batch_size", 1)
         self._default_batch_size = batch_size
-        slots = None if slots is None else _whole("slots", slots, 1)
+        slots = None if slots is None else check_int(slots, "slots", 1)
         bound = None if sample_spec is None else Wanted.bound_to(sample_spec)
         if preprocess is None and initializer is not None:
             raise ValueError("initializer= is for workers, and there are none without preprocess=.")
@@ -255,8 +256,8 @@ class Predictor:
             if self._flow is None:
                 size = batch_size or self._default_batch_size
                 return predict_in_memory(self._runner, x, size, verbose, steps=steps, callbacks=callbacks)
-            size = self._batch_size if batch_size is None else _whole("batch_size", batch_size, 1)
-            limit = None if steps is None else _whole("steps", steps, 1) * size
+            size = self._batch_size if batch_size is None else check_int(batch_size, "batch_size", 1)
+            limit = None if steps is None else check_int(steps, "steps", 1) * size
             source = Source(as_items(x), self._partition, labels, self._parts, limit)
             batches = steps if source.count is None else -(-source.count // size)
             watchers = PredictCallbacks(self._runner.keras_model, callbacks, batches, verbose)
@@ -329,13 +330,12 @@ class Predictor:
         self._turns.require_own_process()
         if self._flow is None:
             raise RingFeedError("stream() needs preprocess=: without it there are no single items; use predict().")
-        if not linger >= 0:
-            raise ValueError(f"linger {linger!r}: give seconds of at least 0.")
+        linger, ordered = check_seconds(linger, "linger"), check_bool(ordered, "ordered")
         if window is None:
             window = max(8 * self._batch_size, 256)
         # With shares of their own, workers are not in step: a window could hold back the very item
         # that is waited for.
-        limit = _whole("window", window, 1) if self._partition == "dynamic" else None
+        limit = check_int(window, "window", 1) if self._partition == "dynamic" else None
         source = Source(as_items(items), self._partition, labels, self._parts)
         return self._stream(source, ordered, linger, limit, verbose)
 
@@ -523,14 +523,3 @@ def _call_model(runner: ModelRunner, rows: Any, template: Any, *, is_trial: bool
 
 
 # ---- Arguments ---------------------------------------------------------------------------------------
-
-
-def _whole(name: str, value: Any, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ValueError(f"{name} {value!r}: give a whole number of at least {least}.")
-    return int(value)
-
-
-def _require_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} {value!r}: choose one of {', '.join(map(repr, choices))}.")

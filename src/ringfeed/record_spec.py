@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import math
-import operator
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+from .arguments import as_int
 
 SEGMENT_PREFIX = "ringfeed."
 """With it starts the name of every shared-memory object of RingFeed's."""
@@ -159,20 +160,19 @@ def _parse_field(name: Any, description: Any) -> Field:
 
 def _parse_shape(shape: Any) -> tuple[int, ...]:
     try:
-        lengths = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
-        whole = tuple(operator.index(length) for length in lengths)
+        lengths = [as_int(length) or 0 for length in ((shape,) if as_int(shape) is not None else tuple(shape))]
     except TypeError:
-        whole = (0,)
-    if any(length < 1 for length in whole):
+        lengths = [0]
+    if any(length < 1 for length in lengths):
         raise ValueError(
             f"shape {_short(shape)} is not fixed; give one sample's, without the batch axis, "
-            "where every length is a whole number of at least 1."
+            "where every length is an integer, 1 or more."
         )
-    if len(whole) > MAX_RANK:
-        raise ValueError(f"{len(whole)} dimensions; at most {MAX_RANK} are held.")
-    if math.prod(whole) > MAX_SAMPLE_BYTES:
+    if len(lengths) > MAX_RANK:
+        raise ValueError(f"{len(lengths)} dimensions; at most {MAX_RANK} are held.")
+    if math.prod(lengths) > MAX_SAMPLE_BYTES:
         raise ValueError(f"shape {_short(shape)}: one sample may have at most {MAX_SAMPLE_BYTES} bytes.")
-    return whole
+    return tuple(lengths)
 
 
 class RecordSpec(Mapping[str, Field]):

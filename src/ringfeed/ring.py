@@ -20,7 +20,7 @@ from typing import Any
 from . import _core, segment
 from . import page_locking as pinning
 from ._core import Batch
-from .arguments import seconds, whole
+from .arguments import check_int, check_timeout
 from .errors import AccessRefused, LayoutMismatch, RingClosed, RingExists, RingFeedError, RingNotFound
 from .machine.memory_options import MemoryOptionWarning, explain_refusal
 from .record_spec import FieldsLike
@@ -134,7 +134,7 @@ class Ring(_core.RingBase):
         options = checked_options(
             name, fields, slots, participants, redeliver, huge_pages, numa_node, producers, max_deliveries
         )
-        priorities = whole(priorities, f"ring {name!r}: priorities", 1, MAX_PRIORITIES)
+        priorities = check_int(priorities, f"ring {name!r}: priorities", 1, MAX_PRIORITIES)
         number = access.group_id(group, f"ring {name!r}")
         lower: list[Ring] = []
         try:
@@ -275,13 +275,13 @@ class Ring(_core.RingBase):
             return cls._attach_by_path(ring_socket.checked_path(name), timeout, pin_memory, group)
         segment.check_name(name)
         number = access.group_id(group, f"ring {name!r}")
-        wait_seconds = seconds(timeout, f"ring {name!r}: timeout")
+        wait_seconds = check_timeout(timeout, f"ring {name!r}: timeout")
         return cls._attach_by_name(name, wait_seconds, number)._ask_for_memory(pin_memory=pin_memory)
 
     @classmethod
     def _attach_by_path(cls, path: str, timeout: float | None, pin_memory: bool, group: str | int | None) -> Ring:
         number = access.group_id(group, f"socket {path!r}")
-        until = time.monotonic() + seconds(timeout, f"socket {path!r}: timeout")
+        until = time.monotonic() + check_timeout(timeout, f"socket {path!r}: timeout")
         offer = ring_socket.ask(path, until, number)
         left = list(offer.descriptors)
         try:
@@ -321,7 +321,7 @@ class Ring(_core.RingBase):
             found = segment.identity_of(name)
             if found != gone:
                 try:
-                    ring = cls._attach_ifwhole(name, group)
+                    ring = cls._attach_if_initialized(name, group)
                     if ring is not None:
                         return ring
                 except RingClosed as error:
@@ -342,7 +342,7 @@ class Ring(_core.RingBase):
             time.sleep(0.002)
 
     @classmethod
-    def _attach_ifwhole(cls, name: str, group: int | None) -> Ring | None:
+    def _attach_if_initialized(cls, name: str, group: int | None) -> Ring | None:
         descriptor = segment.open_existing(name, group)
         ring = cls.__new__(cls)
         ring._group = group
@@ -378,7 +378,7 @@ class Ring(_core.RingBase):
         """
         segment.check_name(name)
         what = f"ring {name!r}"
-        descriptor = whole(descriptor, f"{what}: descriptor", 0, 2**31 - 1)
+        descriptor = check_int(descriptor, f"{what}: descriptor", 0, 2**31 - 1)
         number = access.group_id(group, what)
         try:
             segment.identity(descriptor)

@@ -9,7 +9,7 @@ import os
 from typing import Any
 
 from . import segment
-from .arguments import whole
+from .arguments import check_bool, check_int
 from .record_spec import FieldsLike, RecordSpec
 
 MAX_SLOTS = 2**24
@@ -34,27 +34,27 @@ def checked_options(
     producers: int | None,
     max_deliveries: int | None,
 ) -> tuple[Any, ...]:
-    """Return the arguments of a new ring as `RingBase._create` takes them, or say what is wrong."""
+    """Return the arguments of a new ring as `RingBase._create` takes them."""
     segment.check_name(name)
     try:
         spec = RecordSpec(fields)
     except (TypeError, ValueError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"ring {name!r}: {error}") from None
-    slots = whole(slots, f"ring {name!r}: slots", 1, MAX_SLOTS)
-    participants = whole(participants, f"ring {name!r}: participants", 1, MAX_PARTICIPANTS)
+    slots = check_int(slots, f"ring {name!r}: slots", 1, MAX_SLOTS)
+    participants = check_int(participants, f"ring {name!r}: participants", 1, MAX_PARTICIPANTS)
     if numa_node is not None:
-        numa_node = whole(numa_node, f"ring {name!r}: numa_node", 0, 1023)
+        numa_node = check_int(numa_node, f"ring {name!r}: numa_node", 0, 1023)
     if producers is not None:
-        producers = whole(producers, f"ring {name!r}: producers", 1, MAX_PRODUCERS)
+        producers = check_int(producers, f"ring {name!r}: producers", 1, MAX_PRODUCERS)
     if max_deliveries is not None:
-        max_deliveries = whole(max_deliveries, f"ring {name!r}: max_deliveries", 1, MOST_DELIVERIES)
+        max_deliveries = check_int(max_deliveries, f"ring {name!r}: max_deliveries", 1, MOST_DELIVERIES)
     return (
         spec,
         slots,
         participants,
-        bool(redeliver),
-        bool(huge_pages),
+        check_bool(redeliver, f"ring {name!r}: redeliver"),
+        check_bool(huge_pages, f"ring {name!r}: huge_pages"),
         numa_node,
         producers or 0,
         max_deliveries or 0,

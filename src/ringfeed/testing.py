@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from ._core import Batch
+from .arguments import check_int
 from .engine.batching import Batching
 from .errors import RingEmpty
 from .ring import Ring
@@ -59,8 +60,7 @@ class ManualPolicy:
         rows : int
             From 1 to `batch_size`.
         """
-        if not 1 <= rows <= self.batch_size:
-            raise ValueError(f"rows {rows!r}: give a whole number from 1 to batch_size {self.batch_size}.")
+        rows = check_int(rows, "rows", 1, self.batch_size)
         with self._changed:
             self._commands.append(rows)
             self._changed.notify()

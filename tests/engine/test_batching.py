@@ -24,7 +24,7 @@ def test_a_manual_policy_takes_the_batches_that_are_released(manual):
         policy.release(rows)
     assert [future.result() for future in futures] == [1, 2, 3, 4, 5, 6]
     assert seen.batches == [[1, 2], [3], [4, 5, 6]]
-    with pytest.raises(ValueError, match="rows 9: give a whole number from 1 to batch_size 8"):
+    with pytest.raises(ValueError, match="rows 9: give an integer from 1 to 8"):
         policy.release(9)
 
 
@@ -131,7 +131,7 @@ def test_the_largest_preferred_size_that_is_ready_is_taken_at_once(make_ring):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "batch_size 0: give a whole number of at least 1"),
+        ({"batch_size": 0}, "batch_size 0: give an integer, 1 or more"),
         ({"batch_size": 4, "linger": -1}, "linger -1: give seconds"),
         ({"batch_size": 4, "allowed_batch_sizes": [2]}, "batch_size 4 is more than the largest"),
         ({"batch_size": 4, "allowed_batch_sizes": []}, "allowed_batch_sizes"),
@@ -161,7 +161,7 @@ def test_what_is_urgent_is_taken_first_when_both_wait(make_ring, serve, make_cli
     assert [np.asarray(future.result()).tolist() for future in futures] == [10, 11, 1, 2, [12, 13]]
     assert seen.batches == [[1], [2], [10, 11, 12, 13]]
     for priority in (2, -1):
-        with pytest.raises(ValueError, match=f"priority {priority}: it has 0"):
+        with pytest.raises(ValueError, match=f"priority {priority}: give an integer from 0 to 1"):
             client.predict(x_of(1), priority=priority)
     wait_until_free(ring, client._session.pool)
 

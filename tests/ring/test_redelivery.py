@@ -219,9 +219,9 @@ def test_a_limit_that_makes_no_sense_is_refused(make_ring, wrong):
 
 
 def test_another_word_for_on_error_is_refused(ring):
-    with pytest.raises(ValueError, match="on_error='retry'"):
+    with pytest.raises(ValueError, match="on_error 'retry': give"):
         ring.take(max_rows=1, timeout=0, on_error="retry")
-    with pytest.raises(ValueError, match="on_error='requeue'"):
+    with pytest.raises(ValueError, match="on_error 'requeue': give"):
         next(ring.batches(max_rows=1, timeout=0, on_error="requeue"))
 
 

@@ -90,7 +90,7 @@ cdef class _Rows:
         DLPackView
             An object with ``__dlpack__``.
         """
-        return make_dlpack_view(self.held(), self.ring.layout(name), RF_VIEW_PADDED if padded else self.kind)
+        return make_dlpack_view(self.held(), self.ring.layout(name), RF_VIEW_PADDED if bool_argument(padded, self.ring.name, "padded") else self.kind)
 
     cdef _Layout only_field(self):
         if len(self.ring.layouts) != 1:
@@ -208,7 +208,7 @@ cdef class Claim(_Rows):
     @tag.setter
     def tag(self, value):
         self.held()
-        self.single_tag = tag_bits(value, self.ring.name)
+        self.single_tag = tag_argument(value, self.ring.name)
         if self.tag_array is not None:
             self.tag_array[:] = self.single_tag
 
@@ -279,7 +279,7 @@ cdef class Claim(_Rows):
         cdef rf_status status
         cdef bint seen
         if rows is not None:
-            count = whole(rows, self.ring.name, "rows to publish", 0, claimed)
+            count = int_argument(rows, self.ring.name, "rows to publish", 0, claimed)
         if self.tag_array is None and claimed > 1:
             if self.single_tag == 0:
                 tags = NULL
@@ -413,7 +413,7 @@ cdef class Batch(_Rows):
         cdef _Hold hold = self.held()
         cdef _Hold rest = _Hold.__new__(_Hold)
         cdef Batch batch = Batch.__new__(Batch)
-        cdef uint32_t kept = whole(rows, self.ring.name, "rows to keep", 1, rf_lease_rows(hold.lease) - 1)
+        cdef uint32_t kept = int_argument(rows, self.ring.name, "rows to keep", 1, rf_lease_rows(hold.lease) - 1)
         if Py_REFCNT(<PyObject *>hold) <= 2:  # the batch's own and this one
             rest.lease = rf_lease_split(hold.lease, kept)
         if rest.lease == NULL:
@@ -447,9 +447,9 @@ cdef class Batch(_Rows):
         """
         cdef _Hold hold = self.held()
         cdef _Layout layout = self.ring.layout(name)
-        cdef uint32_t first = whole(start, self.ring.name, "start", 0, rf_lease_rows(hold.lease) - 1)
+        cdef uint32_t first = int_argument(start, self.ring.name, "start", 0, rf_lease_rows(hold.lease) - 1)
         cdef uint32_t slots = rf_ring_geometry(rf_lease_ring(hold.lease)).slots
-        return layout.window(hold, rf_lease_ring(hold.lease), first, whole(rows, self.ring.name, "rows", 1, slots))
+        return layout.window(hold, rf_lease_ring(hold.lease), first, int_argument(rows, self.ring.name, "rows", 1, slots))
 
     def release(self):
         """Let go of the slots. They are recycled at once, or with the last array over them.
@@ -489,7 +489,7 @@ cdef class Batch(_Rows):
             The batch was released before.
         """
         cdef _Hold hold = self.held()
-        if failed:
+        if bool_argument(failed, self.ring.name, "failed"):
             rf_lease_fail(hold.lease)
         else:
             rf_lease_give_back(hold.lease)
@@ -532,17 +532,6 @@ cdef class Batch(_Rows):
 
     def __exit__(self, kind, error, traceback):
         self.end_with(kind)
-
-
-cdef str GIVE_BACK = "give_back"
-
-
-cdef bint releases_on_error(on_error, ring_name) except -1:
-    if on_error is GIVE_BACK or on_error == GIVE_BACK:
-        return False
-    if on_error == "release":
-        return True
-    raise ValueError(f'ring {ring_name!r}: on_error={on_error!r}: give "give_back" or "release".')
 
 
 cdef extern from "Python.h":

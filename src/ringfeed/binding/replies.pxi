@@ -211,7 +211,7 @@ cdef class PoolBase:
         cdef rf_ring *pool = self.cells.opened()
         cdef rf_ring *handle = ring.opened()
         cdef const void *sources[RF_MAX_FIELDS]
-        cdef uint64_t bits = tag_bits(tag, ring.name)
+        cdef uint64_t bits = tag_argument(tag, ring.name)
         cdef int64_t deadline = deadline_ns(timeout, ring.name)
         cdef int64_t by = answer_by
         cdef object kept = ring.sources_of(record, sources, SAME_DTYPE)  # alive until it is copied
@@ -275,7 +275,7 @@ cdef class PoolBase:
                 claim.array((<_Layout>ring.layouts[i]).name, RF_VIEW_ROWS)[...] = arrays[i][start:start + rows]
             for row in range(rows):
                 reply.links[row] = rf_lease_link(slots.lease, row)
-            tags = np.full(rows, tag_bits(tag, ring.name), np.uint64)
+            tags = np.full(rows, tag_argument(tag, ring.name), np.uint64)
             claim.end(slots, "published")
             status = rf_publish_requests(slots.lease, rows, &tags[0], cells, False)
         finally:

@@ -147,18 +147,19 @@ cdef class RingBase:
         cdef rf_ring *handle = self.opened()
         cdef uint32_t count = 1
         cdef int64_t deadline
+        cdef bint is_zeroed = bool_argument(zero, self.name, "zero")
         cdef rf_status status
         cdef Claim claim = Claim.__new__(Claim)
         cdef _Hold hold = _Hold.__new__(_Hold)
         if rows is not None:
-            count = whole(rows, self.name, "rows", 1, rf_ring_geometry(handle).slots)
+            count = int_argument(rows, self.name, "rows", 1, rf_ring_geometry(handle).slots)
         deadline = deadline_ns(timeout, self.name)
         status = rf_claim(handle, count, 0, &hold.lease)
         if (status == RF_FULL and deadline != 0) or status == RF_AGAIN:
             status = <rf_status>self.wait_to_claim(count, deadline, hold)
         if status != RF_OK:
             fail(self, status, 1, timeout)
-        if zero:
+        if is_zeroed:
             self.fill_with_zeros(hold)
         hold.is_claim = True
         claim.hold = hold
@@ -211,7 +212,7 @@ cdef class RingBase:
         """
         cdef rf_ring *handle = self.opened()
         cdef const void *sources[RF_MAX_FIELDS]
-        cdef uint64_t bits = tag_bits(tag, self.name)
+        cdef uint64_t bits = tag_argument(tag, self.name)
         cdef int64_t deadline = deadline_ns(timeout, self.name)
         cdef rf_status status
         cdef object kept = self.sources_of(record, sources, VERY_DTYPE)  # alive until it is copied
@@ -357,9 +358,9 @@ cdef class RingBase:
         cdef Batch batch = Batch.__new__(Batch)
         cdef _Hold hold = _Hold.__new__(_Hold)
         memset(&request, 0, sizeof(request))
-        request.max_rows = min(whole(max_rows, self.name, "max_rows", 1, INT64_MAX), slots)
-        request.min_rows = whole(min_rows, self.name, "min_rows", 1, request.max_rows)
-        request.linger_ns = <int64_t>(min(seconds_from(linger, self.name, "linger"), 1e9) * 1e9)
+        request.max_rows = min(int_argument(max_rows, self.name, "max_rows", 1, INT64_MAX), slots)
+        request.min_rows = int_argument(min_rows, self.name, "min_rows", 1, request.max_rows)
+        request.linger_ns = nanoseconds_argument(linger, self.name, "linger")
         request.dead_letters = 1
         request.unseen = self.dead_letter_handlers is not None
         while True:
@@ -676,9 +677,9 @@ def take_first(rings, max_rows, min_rows, timeout, linger, on_error, while_waiti
         count += 1
     memset(&request, 0, sizeof(request))
     request.max_rows = min(
-        whole(max_rows, first.name, "max_rows", 1, INT64_MAX), <int64_t>rf_ring_geometry(handles[0]).slots)
-    request.min_rows = whole(min_rows, first.name, "min_rows", 1, request.max_rows)
-    request.linger_ns = <int64_t>(min(seconds_from(linger, first.name, "linger"), 1e9) * 1e9)
+        int_argument(max_rows, first.name, "max_rows", 1, INT64_MAX), <int64_t>rf_ring_geometry(handles[0]).slots)
+    request.min_rows = int_argument(min_rows, first.name, "min_rows", 1, request.max_rows)
+    request.linger_ns = nanoseconds_argument(linger, first.name, "linger")
     request.deadline_ns = deadline_ns(timeout, first.name)
     request.dead_letters = 1
     request.unseen = first.dead_letter_handlers is not None

@@ -7,7 +7,6 @@ waits for one answer sleeps at its cell; answers to futures and coroutines are c
 
 from __future__ import annotations
 
-import operator
 import os
 import threading
 import time
@@ -15,7 +14,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any
 
-from ..arguments import seconds
+from ..arguments import check_bool, check_choice, check_int, check_timeout
 from ..errors import EngineDied, RingClosed, RingFeedError, RingFull
 from ..ring import Ring
 from .awaiting import result_of
@@ -82,19 +81,13 @@ class Client:
         copy: bool = True,
         group: str | int | None = None,
     ) -> None:
-        if if_engine_dies not in ("fail", "wait"):
-            raise ValueError(f'if_engine_dies={if_engine_dies!r}: give "fail" or "wait".')
-        try:
-            most = operator.index(max_in_flight)
-        except TypeError:
-            raise TypeError(f"max_in_flight={max_in_flight!r:.80}: give a whole number of at least 1.") from None
-        if most < 1:
-            raise ValueError(f"max_in_flight={max_in_flight!r:.80}: give a whole number of at least 1.")
+        check_choice(if_engine_dies, "if_engine_dies", ("fail", "wait"))
+        most = check_int(max_in_flight, "max_in_flight", 1)
         if not isinstance(ring, (str, Ring)):
             raise TypeError(f"ring {ring!r:.80}: give a ring's name, or a ringfeed.Ring.")
         self.name = ring if isinstance(ring, str) else ring.name
         self._patient = if_engine_dies == "wait"
-        self._copy = copy
+        self._copy = check_bool(copy, "copy")
         self._max_in_flight = most
         self._owns_ring = isinstance(ring, str)
         self._closed = False
@@ -389,6 +382,6 @@ class Client:
 
 def _time_for(timeout: Any) -> tuple[float | None, int]:
     """Return a timeout, checked, and when its time is over."""
-    wait = seconds(timeout, "timeout")
+    wait = check_timeout(timeout, "timeout")
     until = min(time.monotonic_ns() + int(wait * 1e9), FOREVER_NS) if wait < 9e9 else FOREVER_NS
     return None if until == FOREVER_NS else wait, until

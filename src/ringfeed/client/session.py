@@ -7,7 +7,6 @@ client begins another one.
 from __future__ import annotations
 
 import math
-import operator
 import os
 import time
 import weakref
@@ -19,6 +18,7 @@ from typing import Any, TypeVar
 import numpy.typing as npt
 
 from .._core import Reply
+from ..arguments import check_int
 from ..errors import EngineDied, RecordMismatch, RingClosed, RingFull, RingNotFound
 from ..ring import Ring
 from .collector import Collector
@@ -123,17 +123,10 @@ class Session:
 
     def _level(self, priority: int) -> Ring:
         levels = self.ring.levels
-        try:
-            level = operator.index(priority)
-        except TypeError:
-            level = None
-        if level is None or not 0 <= level < len(levels):
-            kind = TypeError if level is None else ValueError
-            raise kind(
-                f"ring {self.ring.name!r}: priority {priority!r}: it has 0 (first) to {len(levels) - 1}. Create it "
-                "with more priorities."
-            )
-        return levels[level]
+        if type(priority) is not int or not 0 <= priority < len(levels):  # called for each request
+            advice = "Create the ring with more priorities to have more."
+            priority = check_int(priority, f"ring {self.ring.name!r}: priority", 0, len(levels) - 1, advice=advice)
+        return levels[priority]
 
     # -- asking ------------------------------------------------------------------------------------
 

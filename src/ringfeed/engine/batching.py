@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from .._core import Batch
-from ..arguments import seconds, whole
+from ..arguments import check_int, check_ints, check_seconds
 from ..ring import Ring
 from ..ring_options import MAX_SLOTS
 
@@ -87,18 +87,13 @@ class Batching:
     preferred_batch_sizes: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size {self.batch_size!r}: give a whole number of at least 1.")
-        if not self.linger >= 0:
-            raise ValueError(f"linger {self.linger!r}: give seconds, 0 or more.")
+        object.__setattr__(self, "batch_size", check_int(self.batch_size, "batch_size", 1))
+        object.__setattr__(self, "linger", check_seconds(self.linger, "linger"))
         for name in ("allowed_batch_sizes", "preferred_batch_sizes"):
             sizes = getattr(self, name)
             if sizes is None:
                 continue
-            sizes = tuple(sorted({int(size) for size in sizes}))
-            if not sizes or sizes[0] < 1:
-                raise ValueError(f"{name} {list(sizes)!r}: give whole numbers of at least 1.")
-            object.__setattr__(self, name, sizes)
+            object.__setattr__(self, name, tuple(sorted(set(check_ints(sizes, name, 1)))))
         if self.allowed_batch_sizes and self.allowed_batch_sizes[-1] < self.batch_size:
             raise ValueError(
                 f"batch_size {self.batch_size} is more than the largest of allowed_batch_sizes "
@@ -155,18 +150,18 @@ def policy_for(
 
 def _batching(ring: Ring, size: Any, linger: Any, allowed: Any, preferred: Any) -> Batching:
     if allowed is not None and not len(allowed):
-        raise ValueError("allowed_batch_sizes []: give one size at least.")
+        raise ValueError("allowed_batch_sizes []: give one integer or more.")
     if size is None or size == "auto":
         size = min(max(allowed) if allowed else ring.slots if size else DEFAULT_BATCH_SIZE, ring.slots)
     _check_rows("batch_size", size, ring)
     for each in allowed or ():
         _check_rows("allowed_batch_sizes", each, ring)
-    wait = seconds(DEFAULT_LINGER_SECONDS if linger is None else linger, f"ring {ring.name!r}: linger")
+    wait = check_seconds(DEFAULT_LINGER_SECONDS if linger is None else linger, f"ring {ring.name!r}: linger")
     return Batching(size, wait, allowed, preferred)
 
 
 def _check_rows(what: str, rows: Any, ring: Ring) -> None:
-    if whole(rows, what, 1, MAX_SLOTS) > ring.slots:
+    if check_int(rows, what, 1, MAX_SLOTS) > ring.slots:
         raise ValueError(
             f"{what} {rows}: ring {ring.name!r} has only {ring.slots} slots. Lower it, or create the ring with more."
         )

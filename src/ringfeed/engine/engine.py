@@ -215,6 +215,7 @@ class Engine(EngineLife):
             "jit_compile": jit_compile,
             **({} if signature is None and tags is None else saved),
         }
+        latency_target = tuning.check_latency_target(latency_target)
         self._auto = AutoBatch(latency_target, remember, key) if batch_size == "auto" else None
         self._compile_all = bool(jit_compile and allowed_batch_sizes)
         self._sizes = allowed_batch_sizes

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ..arguments import seconds as checked_seconds
+from ..arguments import check_timeout
 from ..client.reply_pool import ReplyPool
 from ..errors import ProducerFailed, RingFeedError
 from ..ring import Ring
@@ -87,7 +87,7 @@ class EngineLife(abc.ABC):
         RingFeedError
             It can not serve any more; the message says why.
         """
-        grace = checked_seconds(grace_seconds, "grace_seconds")
+        grace = check_timeout(grace_seconds, "grace_seconds")
         with Terminations() as self._terminations:
             self.start()
             last_seconds, drained = min(INTERRUPT_SECONDS, grace), True
@@ -166,7 +166,7 @@ class EngineLife(abc.ABC):
         EngineHung
             They were over before: a model has not returned. Clients are told all the same that it serves no more.
         """
-        until = checked_seconds(timeout, "timeout")
+        until = check_timeout(timeout, "timeout")
         self._orders.stopping = True
         if self._serving is not None and not self._serving.join(None if timeout is None else until):
             self.is_hung = True

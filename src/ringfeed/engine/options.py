@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..arguments import check_choice, check_int
 from ..client.reply_pool import PoolSettings
 from ..ring import Ring
-from ..tf.feed.options import whole
 
 _WHEN_FULL = ("block", "reject")
 _MOST_QUEUED = 2**32 - 1
@@ -29,13 +29,12 @@ def check_rings(ring: Any, output: Any, answers_for: Any) -> None:
 
 def pool_sizes(ring: Ring, reply_cells: Any, participants: Any) -> tuple[int, int]:
     """Return how many reply cells and participants the replies have room for."""
-    cells = 2 * ring.slots if reply_cells is None else whole("reply_cells", reply_cells, 1)
-    return cells, whole("participants", participants, 2)
+    cells = 2 * ring.slots if reply_cells is None else check_int(reply_cells, "reply_cells", 1)
+    return cells, check_int(participants, "participants", 2)
 
 
 def pool_settings(bare: bool, max_queue_size: Any, when_full: Any) -> PoolSettings:
     """Return what clients are to know of the engine."""
-    if when_full not in _WHEN_FULL:
-        raise ValueError(f'when_full={when_full!r}: give "block" or "reject".')
-    queue = 0 if max_queue_size is None else whole("max_queue_size", max_queue_size, 1)
+    check_choice(when_full, "when_full", _WHEN_FULL)
+    queue = 0 if max_queue_size is None else check_int(max_queue_size, "max_queue_size", 1)
     return PoolSettings(bare, min(queue, _MOST_QUEUED), when_full == "reject")

@@ -14,7 +14,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ..arguments import seconds as checked_seconds
+from ..arguments import check_timeout
 from ..client.client import Client
 from ..errors import EngineHung, RingFeedError
 from ..ring import Ring
@@ -252,7 +252,7 @@ class Pipeline:
         EngineHung
             They were over before: a model has not returned. The other stages are stopped all the same.
         """
-        until = None if timeout is None else time.monotonic() + checked_seconds(timeout, "timeout")
+        until = None if timeout is None else time.monotonic() + check_timeout(timeout, "timeout")
         hung: EngineHung | None = None
         if self._client is not None:
             self._client.close()

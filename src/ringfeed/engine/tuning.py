@@ -16,6 +16,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from ..arguments import check_int, check_ints, check_seconds
+
 _NEAR_BEST = 0.95
 """A batch size whose throughput is at least this part of the best is as good, and waits for fewer rows."""
 
@@ -66,6 +68,14 @@ class Measurements(list[Measurement]):
         return "; ".join(lines)
 
 
+def check_latency_target(latency_target: Any) -> float | None:
+    """Return the argument of that name: seconds, or None."""
+    if latency_target is None:
+        return None
+    or_none = ", or None for the best throughput"
+    return check_seconds(latency_target, "latency_target", above_zero=True, or_none=or_none)
+
+
 def sizes_up_to(largest: int) -> list[int]:
     """Return the batch sizes to try: 1, 2, 4, ... and the largest itself.
 
@@ -74,8 +84,7 @@ def sizes_up_to(largest: int) -> list[int]:
     ValueError
         The largest is less than 1.
     """
-    if largest < 1:
-        raise ValueError(f"largest batch {largest}: give at least 1 row.")
+    largest = check_int(largest, "largest batch", 1)
     powers = itertools.takewhile(lambda size: size < largest, (2**power for power in itertools.count()))
     return [*powers, largest]
 
@@ -123,12 +132,11 @@ def measure(
     tf.errors.ResourceExhaustedError
         Memory does not suffice for the smallest size.
     """
-    ordered = sizes_up_to(sizes) if isinstance(sizes, int) else sorted(set(sizes))
-    if not ordered or ordered[0] < 1:
-        raise ValueError(f"sizes {ordered}: give the rows of one batch at least, each 1 or more.")
-    if warmup < 0 or (rounds is not None and rounds < 1):
-        raise ValueError(f"warmup {warmup}, rounds {rounds}: give 0 or more, and 1 or more.")
-    deadline = clock() + budget_seconds
+    ordered = sorted(set(check_ints(sizes, "sizes", 1))) if isinstance(sizes, Iterable) else sizes_up_to(sizes)
+    warmup = check_int(warmup, "warmup", 0)
+    rounds = None if rounds is None else check_int(rounds, "rounds", 1)
+    seconds = check_seconds(seconds, "seconds")
+    deadline = clock() + check_seconds(budget_seconds, "budget_seconds")
     measured = Measurements()
     for number, size in enumerate(ordered):
         if measured and clock() >= deadline:
@@ -195,11 +203,10 @@ def choose(measurements: Iterable[Measurement], latency_target: float | None = N
     ordered = sorted(measurements, key=lambda each: each.batch_size)
     if not ordered:
         raise ValueError("no measurements: measure one batch size at least.")
+    latency_target = check_latency_target(latency_target)
     if latency_target is None:
         best = max(each.rows_per_second for each in ordered)
         return next(each.batch_size for each in ordered if each.rows_per_second >= _NEAR_BEST * best)
-    if not latency_target > 0:
-        raise ValueError(f"latency_target {latency_target}: give seconds above 0, or None for the best throughput.")
     kept = [each.batch_size for each in ordered if each.seconds_per_batch <= latency_target]
     if kept:
         return kept[-1]

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import seconds
+from ..arguments import check_seconds
 from ..errors import PreprocessError, RingClosed, RingFeedError, SampleMismatch, WorkerCrashed
 from ..machine import memory_files
 from ..machine.cpu_limits import available_cores as available_cores
@@ -204,7 +204,13 @@ class WorkerPool:
         self.fills_slot = fills_slot(function)
         self.last_death = ""
         self._count = count
-        self._item_timeout = _checked_timeout(item_timeout)
+        self._item_timeout = (
+            None
+            if item_timeout is None
+            else check_seconds(
+                item_timeout, "item_timeout", above_zero=True, finite=True, or_none=", or None for no limit"
+            )
+        )
         self._program = worker_start.executable()
         self._open: tuple[Open, list[tuple[int, ...]]] | None = None
         self._starts_in_vain = 0
@@ -439,15 +445,6 @@ class WorkerPool:
 def closed_during_call() -> RingClosed:
     """Return the error of a call whose predictor was closed by another thread, a callback or a signal handler."""
     return RingClosed("this Predictor was closed during the call, which has no result; make a new one.")
-
-
-def _checked_timeout(item_timeout: Any) -> float | None:
-    if item_timeout is None:
-        return None
-    limit = seconds(item_timeout, "item_timeout")
-    if not 0 < limit < math.inf:
-        raise ValueError(f"item_timeout {item_timeout!r:.80}: give seconds above 0, or None for no limit.")
-    return limit
 
 
 def _pickled(function: Callable[..., Any], initializer: Callable[..., Any] | None) -> bytes:

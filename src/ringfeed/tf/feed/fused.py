@@ -11,6 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from ...arguments import check_int, check_seconds, check_timeout
 from ...errors import RingFinished
 from ...ring import Ring
 from ..models.adapt_model import AdaptedModel, adapt_model
@@ -22,7 +23,6 @@ from ..tensors.elements import Element
 from ..tensors.structure import lists_to_tuples
 from .op import next_element, why_not_native
 from .op_feed import OpFeed
-from .options import seconds, whole
 
 PAD_WITH_RING = "ring"
 
@@ -110,7 +110,7 @@ def fuse(
     if reason := why_not_native():
         raise RuntimeError(
             f"ring {ring.name!r}: fuse needs the native op, which cannot be used here: {reason}. "
-            "OpFeed the model from ringfeed.tf.dataset, which does without."
+            "Feed the model from ringfeed.tf.dataset, which does without."
         )
     batch_size = _rows("batch_size", batch_size, ring)
     min_rows = _rows("min_rows", min_rows, ring)
@@ -124,13 +124,13 @@ def fuse(
     step = tf.function(adapted.step, jit_compile=True, autograph=False) if jit_compile else adapted.step
     if pad and batch_size > 1 and not allow_row_mixing:
         refuse_mixed_rows(adapted, step, WarmUpRows(element, warm_up), batch_size)
-    timeout = None if timeout is None else seconds("timeout", timeout)
-    options = {"min_rows": min_rows, "linger": seconds("linger", linger), "timeout": timeout}
+    timeout = None if timeout is None else check_timeout(timeout, "timeout")
+    options = {"min_rows": min_rows, "linger": check_seconds(linger, "linger"), "timeout": timeout}
     return FusedModel(ring, adapted, step, element, batch_size, options, pad is not None, with_tags)
 
 
 def _rows(what: str, value: Any, ring: Ring) -> int:
-    rows = whole(what, value, 1)
+    rows = check_int(value, what, 1)
     if rows > ring.slots:
         raise ValueError(f"{what} {rows}: ring {ring.name!r} has only {ring.slots} slots.")
     return rows

@@ -6,10 +6,8 @@ It may not know how batches are taken, nor `tf.data`'s datasets.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-
+from ...arguments import check_bool, check_int, check_seconds, check_timeout
 from ...ring import Ring
 
 
@@ -60,8 +58,8 @@ class FeedOptions:
         ValueError, TypeError
             It makes no sense, or not with this ring.
         """
-        batch_size, min_rows = whole("batch_size", batch_size, 1), whole("min_rows", min_rows, 1)
-        prefetch = whole("prefetch", prefetch, 0)
+        batch_size, min_rows = check_int(batch_size, "batch_size", 1), check_int(min_rows, "min_rows", 1)
+        prefetch = check_int(prefetch, "prefetch", 0)
         most, share = (ring.slots, "all") if copy else ((ring.slots + 1) // 2, "half")
         most = min(batch_size, most)
         if batch_size > ring.slots:
@@ -75,22 +73,6 @@ class FeedOptions:
                 f"min_rows {min_rows}: an element of this dataset has at most {most} rows (batch_size {batch_size}, "
                 f"{share} of the {ring.slots} slots of ring {ring.name!r}). Ask for fewer, or add slots."
             )
-        timeout = None if timeout is None else seconds("timeout", timeout)
+        timeout = None if timeout is None else check_timeout(timeout, "timeout")
         exact = batch_size if drop_remainder else None
-        return cls(most, min_rows, seconds("linger", linger), timeout, prefetch, exact, bool(copy))
-
-
-def whole(name: str, value: Any, least: int) -> int:
-    """Return a whole number of at least `least`; ValueError or TypeError name what is not one."""
-    is_whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if is_whole and value >= least:
-        return int(value)
-    raise (ValueError if is_whole else TypeError)(f"{name} {value!r}: give a whole number of at least {least}.")
-
-
-def seconds(name: str, value: Any) -> float:
-    """Return seconds of at least 0; ValueError or TypeError name what is none."""
-    is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    if is_number and value >= 0:
-        return float(value)
-    raise (ValueError if is_number else TypeError)(f"{name} {value!r}: give seconds of at least 0.")
+        return cls(most, min_rows, check_seconds(linger, "linger"), timeout, prefetch, exact, check_bool(copy, "copy"))

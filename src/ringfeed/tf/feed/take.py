@@ -6,12 +6,12 @@ from typing import Any
 
 import tensorflow as tf
 
+from ...arguments import check_int, check_seconds, check_timeout
 from ...ring import Ring
 from ..tensors.elements import Element, tensors
 from ..tensors.structure import lists_to_tuples
 from .op import why_not_native
 from .op_feed import OpFeed
-from .options import seconds, whole
 
 
 def take(
@@ -67,10 +67,10 @@ def take(
             f"ring {ring.name!r}: take inside a tf.function needs the native op, which cannot be used here: {reason}. "
             "Iterate over ringfeed.tf.dataset there, or take outside."
         )
-    most = min(whole("max_rows", max_rows, 1), ring.slots)
-    least = whole("min_rows", min_rows, 1)
+    most = min(check_int(max_rows, "max_rows", 1), ring.slots)
+    least = check_int(min_rows, "min_rows", 1)
     if least > most:
         raise ValueError(f"min_rows {least}: a batch of ring {ring.name!r} has at most {most} rows here.")
-    timeout = None if timeout is None else seconds("timeout", timeout)
-    feed = OpFeed.shared(ring, most=most, least=least, timeout=timeout, linger=seconds("linger", linger))
+    timeout = None if timeout is None else check_timeout(timeout, "timeout")
+    feed = OpFeed.shared(ring, most=most, least=least, timeout=timeout, linger=check_seconds(linger, "linger"))
     return element.pack(feed.next_tensors(element), cut=True)
