@@ -9,7 +9,7 @@
 #include <pthread.h>
 
 #include "feed/element.h"
-#include "segment/handle.h"
+#include "ring/lease.h"
 
 typedef struct rf_shelf {
     pthread_mutex_t mutex;

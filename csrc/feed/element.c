@@ -9,7 +9,7 @@
 
 #include "feed/element.h"
 #include "feed/ticket.h"
-#include "segment/handle.h"
+#include "ring/lease.h"
 
 static rf_run *new_run(const rf_ring *ring)
 {

@@ -20,7 +20,7 @@
 #include "feed/op_table.h"
 #include "feed/ticket.h"
 #include "feed/wait_hook.h"
-#include "segment/handle.h"
+#include "ring/lease.h"
 
 /* Who comes back later than this for the rest of its wait begins another. */
 #define ABANDONED_NS INT64_C(1000000000)

@@ -17,6 +17,12 @@
 
 #include "ringfeed.h"
 
+/* As rf_ring_create, of a pool: `options->answers` names the ring. */
+RF_API rf_status rf_pool_create(int fd, const rf_options *options, const rf_geometry *geometry,
+                                rf_ring **pool);
+/* As rf_ring_attach, of a pool. It outlives the engine that made it. RF_OTHER_KIND: the segment is a ring. */
+RF_API rf_status rf_pool_attach(int fd, rf_ring **pool);
+
 /* What became of a request. */
 typedef enum rf_outcome {
     RF_PENDING = 0, /* not answered yet */

@@ -68,6 +68,7 @@ typedef enum rf_status {
     RF_PRODUCER_FAILED,
     /* No open file description of our own can be had for locks: /proc is not mounted, or the segment's descriptor is gone. */
     RF_NO_DESCRIPTOR,
+    RF_OTHER_KIND, /* the segment is a reply pool, and not a ring; or the reverse */
 } rf_status;
 
 typedef enum rf_dtype {

@@ -6,7 +6,8 @@
 #define RF_CELL_H
 
 #include "replies.h"
-#include "segment/handle.h"
+#include "ring/lease.h"
+#include "ring/reaper.h"
 
 #define ASKED RF_STATE_CLAIMED
 #define HELD RF_STATE_TAKEN
@@ -36,5 +37,23 @@ static inline uint64_t freed(uint64_t word)
 
 /* Free a cell. False when its word is another by now. (client_side.c) */
 bool rf_free_cell(rf_ring *pool, uint32_t cell, uint64_t word);
+
+/* Does the `state` of an entry say that its participant serves? */
+static inline bool rf_state_serves(uint32_t state)
+{
+    return (state & ((1u << RF_STATE_BITS) - 1)) == RF_SERVING;
+}
+
+/* Undo what a participant that is dead, or leaves, was doing with a cell. */
+void rf_recover_cell(rf_ring *pool, uint32_t cell, uint32_t dead);
+/* Wake whoever waits for that answered cell. */
+void rf_tell(rf_ring *pool, uint32_t cell);
+/* The lease on cells ends: what was not answered is not wanted any more. */
+void rf_withdraw(rf_lease *cells);
+
+/* rf_kind.wake_patient of a pool. */
+void rf_wake_clients(rf_ring *pool, bool ready_only);
+/* Say to every waiting client that an engine has left or was found dead. */
+void rf_wake_for_departure(rf_ring *pool);
 
 #endif

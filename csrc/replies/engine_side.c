@@ -24,7 +24,7 @@ void rf_pool_serve_as(rf_ring *pool, const rf_service *service)
         return;
     rf_participant *self = &pool->participants[rf_self(pool) - 1];
     if (service == NULL) {
-        bool served = rf_serves(self);
+        bool served = rf_state_serves(rf_load_relaxed(&self->state));
         rf_store_relaxed(&self->state, (uint32_t)RF_PRESENT);
         if (served) /* clients may have nobody left to wait for, and sleep for long */
             rf_wake_for_departure(pool);
@@ -167,17 +167,6 @@ uint32_t rf_pool_name(rf_ring *pool, uint32_t from, char name[RF_NAME_ROOM])
 }
 
 /* ---- Holding and answering ------------------------------------------------------------------ */
-
-/* Whom to wake, behind answers: all of them are out before the first look. */
-void rf_tell(rf_ring *pool, uint32_t cell)
-{
-    uint32_t waiter = rf_load_relaxed(&record_of(pool, cell)->waiter),
-             client = client_of(pool, cell);
-    if (waiter & RF_TELL_THREAD)
-        rf_wake_at_word(&pool->words[cell]);
-    if (waiter & RF_TELL_CLIENT && client != RF_NO_OWNER)
-        rf_notify(&pool->participants[client - 1].answered, 1);
-}
 
 /* What a forked child has of its parent's is not its own to answer. */
 static bool is_ours(const rf_ring *pool, const rf_held *held)

@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 
-#include "segment/handle.h"
+#include "ring/lease.h"
 
 enum { STEPS = 4 /* buckets from one power of two to the next */, PRODUCER_WORDS = 64 };
 

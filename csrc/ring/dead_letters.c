@@ -7,7 +7,9 @@
  *
  * It may not know what a request is, nor where a log is written.
  */
-#include "segment/handle.h"
+#include "ring/dead_letters.h"
+
+#include "ring/lease.h"
 
 bool rf_is_dead_letter(const rf_ring *ring, uint32_t failures)
 {
@@ -18,13 +20,6 @@ bool rf_is_dead_letter(const rf_ring *ring, uint32_t failures)
 uint32_t rf_ring_max_deliveries(const rf_ring *ring)
 {
     return ring->header->max_deliveries;
-}
-
-uint32_t rf_participant_pid(const rf_ring *ring, uint32_t participant)
-{
-    if (participant == RF_NO_OWNER || participant > ring->geometry.participants)
-        return 0;
-    return rf_load_relaxed(&ring->participants[participant - 1].who.pid);
 }
 
 /* Nobody waits for the letters: in a forked child who was at them may not be there. */

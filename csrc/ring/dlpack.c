@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "segment/handle.h"
+#include "ring/lease.h"
 
 enum { DL_CPU = 1 };
 enum { DL_READ_ONLY = 1 << 0, DL_IS_COPIED = 1 << 1 };

@@ -5,11 +5,11 @@
  * reference its slots are given back, without a lock and without Python. The protocol's outline
  * stands in ring.c.
  */
+#include "ring/lease.h"
+
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "segment/handle.h"
 
 /* ---- What a lease is ------------------------------------------------------------------------ */
 
@@ -105,8 +105,7 @@ int rf_lease_is_dead_letter(const rf_lease *lease)
     return lease->dead_letter;
 }
 
-/* Of a row in our hands: what its READY word is to say of failures if we die, or give it back. */
-static void note_failures(rf_lease *lease, uint32_t row, uint32_t failures)
+void rf_note_failures(rf_lease *lease, uint32_t row, uint32_t failures)
 {
     rf_use *use = &lease->ring->uses[rf_lease_slot(lease, row)];
     uint64_t epoch = rf_word_epoch(lease->words[row]);
@@ -120,17 +119,15 @@ void rf_lease_show(rf_lease *lease, int shown)
         lease->generation != rf_load_relaxed(&rf_fork_generation))
         return;
     for (uint32_t row = 0; row < lease->rows; row++)
-        note_failures(lease, row, lease->failures + (shown != 0));
+        rf_note_failures(lease, row, lease->failures + (shown != 0));
 }
-
-static uint32_t failures_before(const rf_lease *lease, uint32_t row);
 
 /* The most failures of any of some rows, which rf_lease_failures tells. */
 static uint8_t most_failures(const rf_lease *lease, uint32_t row, uint32_t end)
 {
     uint32_t most = 0;
     for (; row < end; row++) {
-        uint32_t failures = failures_before(lease, row);
+        uint32_t failures = rf_failures_before(lease, row);
         most = failures > most ? failures : most;
     }
     return (uint8_t)most;
@@ -186,8 +183,7 @@ void *rf_lease_data(const rf_lease *lease, uint32_t field)
     return ring->region[field] + (uint64_t)lease->first * ring->geometry.field[field].stride_bytes;
 }
 
-/* How many takers have failed over a row in our hands before us: it has been counted with us (take_run). */
-static uint32_t failures_before(const rf_lease *lease, uint32_t row)
+uint32_t rf_failures_before(const rf_lease *lease, uint32_t row)
 {
     if (lease->rows == 1 || lease->is_claim)
         return lease->failures;
@@ -212,7 +208,7 @@ void rf_lease_records(const rf_lease *lease, rf_record *records)
             .released_ns = rf_load_relaxed(&use->released_ns),
             .producer = rf_load_relaxed(&slot->producer),
             .deliveries = deliveries,
-            .failures = failures_before(lease, row),
+            .failures = rf_failures_before(lease, row),
         };
     }
 }
@@ -223,204 +219,13 @@ void rf_lease_tags(const rf_lease *lease, uint64_t *tags)
         tags[row] = rf_load_relaxed(&lease->ring->slots[rf_lease_slot(lease, row)].tag);
 }
 
-/* ---- Giving slots back ---------------------------------------------------------------------- */
-
-static uint64_t freed_word(uint64_t word)
-{
-    return rf_word(RF_STATE_FREE, RF_NO_OWNER, rf_word_epoch(word) + 1);
-}
-
-bool rf_free_slot(rf_ring *ring, uint32_t slot, uint64_t word)
-{
-    _Atomic uint64_t *place = &ring->words[slot];
-    uint64_t pin = word & RF_PIN;
-    for (;;) {
-        uint64_t next;
-        if (pin)
-            next = rf_word(RF_STATE_PINNED, rf_load_relaxed(&ring->slots[slot].producer) & 0xfff,
-                           rf_word_epoch(word));
-        else
-            next = freed_word(word);
-        /* R2 -> A2 (claim_slot): our reads and writes of the payload are over before anyone can
-         * claim the slot. Were it relaxed, the next producer's bytes could show in our batch. */
-        if (rf_cas_release(place, (word & ~RF_PIN) | pin, next)) {
-            RF_STEP("free: slot free or pinned, nobody told");
-            /* Whatever producers wish for: this slot comes alone, and takers that would look for room left
-             * unused (rf_leave_no_room_unused) may all be asleep. */
-            if (!pin)
-                rf_notify_behind_swap(&ring->header->writable, UINT32_MAX);
-            return true;
-        }
-        /* The one change that others may make to a word of ours: the producer lets go of its
-         * view, and the pin goes. */
-        if (!pin || rf_load_relaxed(place) != (word & ~RF_PIN))
-            return false;
-        pin = 0;
-    }
-}
-
-/* TAKEN -> FREE for a slot and the next, which no producer's views keep. R2 -> A2 (claim_pair), as in rf_free_slot. */
-static bool free_pair(rf_ring *ring, uint32_t slot, const uint64_t *words)
-{
-    return !((words[0] | words[1]) & RF_PIN) &&
-           rf_cas_pair(&ring->words[slot], words,
-                       (uint64_t[]){freed_word(words[0]), freed_word(words[1])});
-}
-
-/* As rf_free_slot for the taken rows of a batch, with one notification for all. */
-static void release_rows(rf_lease *lease)
-{
-    rf_ring *ring = lease->ring;
-    int64_t now = rf_now_ns();
-    uint32_t freed = 0, released = 0;
-    for (uint32_t row = 0; row < lease->rows; row++) {
-        uint32_t slot = rf_lease_slot(lease, row);
-        uint64_t word = lease->words[row];
-        bool pair = rf_is_pair(ring, slot, lease->rows - row);
-        rf_store_relaxed(&ring->uses[slot].released_ns, now);
-        if (pair)
-            rf_store_relaxed(&ring->uses[slot + 1].released_ns, now);
-        RF_STEP("release: time written, row still taken");
-        if (pair && free_pair(ring, slot, lease->words + row)) {
-            freed += 2;
-            released += 2;
-            row++;
-        } else if (!(word & RF_PIN) &&
-                   /* R2 -> A2 (claim_slot), as in rf_free_slot. */
-                   rf_cas_release(&ring->words[slot], word, freed_word(word))) {
-            freed++;
-            released++;
-        } else if (word & RF_PIN && rf_free_slot(ring, slot, word)) {
-            released++;
-        }
-        RF_STEP("release: slots free, others still taken");
-    }
-    RF_STEP("release: rows free, not counted");
-    if (lease->dead_letter)
-        rf_count(ring, dead_letters, released);
-    else if (lease->failed)
-        rf_count(ring, dropped, released);
-    else
-        rf_count(ring, released, released);
-    RF_STEP("release: rows counted, nobody told");
-    if (!freed)
-        return;
-    /* A taker that waits has nothing to take: then each slot counts, whatever producers wish for. F7 with F2
-     * (rf_prepare_wait): either we see its wish, or it sees our slots (rf_leave_no_room_unused). */
-    rf_fence_behind_swap();
-    bool hungry = rf_load_relaxed(&ring->header->readable.wanted) != 0;
-    rf_notify_behind_swap(&ring->header->writable, hungry ? UINT32_MAX : freed);
-}
-
-/* The rows of a batch that nobody looked at, or over which this taker failed. In their order: what a producer published
- * first is there first, so that whoever takes in between takes it first. */
-static void give_rows_back(rf_lease *lease)
-{
-    rf_ring *ring = lease->ring;
-    uint32_t ready = 0;
-    for (uint32_t row = 0; row < lease->rows; row++) {
-        _Atomic uint64_t *place = &ring->words[rf_lease_slot(lease, row)];
-        uint32_t failures = failures_before(lease, row) + (lease->failed && !lease->unseen);
-        uint64_t word = lease->words[row], next = rf_ready_again(rf_word_epoch(word), failures);
-        note_failures(lease, row, failures);
-        /* Acquire and release: the swap goes on with R1 for the next taker. Without success the producer
-         * has let go of its view meanwhile, and the pin is gone. */
-        if (rf_cas_acq_rel(place, word, next | (word & RF_PIN)) ||
-            (word & RF_PIN && rf_cas_acq_rel(place, word & ~RF_PIN, next)))
-            ready++;
-        RF_STEP("give back: row ready, nobody told");
-    }
-    rf_count(ring, redelivered, ready);
-    if (ready)
-        rf_notify_behind_swap(&ring->header->readable, ready);
-}
-
-/* The views through a pinned claim are gone: whoever is to reuse the slots may. */
-static void unpin_rows(rf_lease *lease)
-{
-    rf_ring *ring = lease->ring;
-    for (uint32_t row = 0; row < lease->published; row++) {
-        uint32_t slot = rf_lease_slot(lease, row);
-        uint64_t epoch = rf_word_epoch(lease->words[row]);
-        for (;;) {
-            uint64_t word = rf_load_relaxed(&ring->words[slot]);
-            if (rf_word_epoch(word) != epoch)
-                break;
-            if (rf_word_state(word) == RF_STATE_PINNED) {
-                RF_STEP("unpin: slot found released");
-                rf_free_slot(ring, slot, word);
-                break;
-            }
-            /* A compare-and-swap goes on with the release sequence of the word it changes, so
-             * R1 reaches the taker also through us. */
-            if (!(word & RF_PIN) || rf_cas_acq_rel(&ring->words[slot], word, word & ~RF_PIN))
-                break;
-        }
-        RF_STEP("unpin: row unpinned");
-    }
-}
-
-void rf_set_apart(rf_lease *lease)
-{
-    rf_ring *ring = lease->ring;
-    if (!lease->is_claim || lease->settled || lease->published)
-        return;
-    /* R19 -> A19 (nothing_ready): who finds no claim here any more finds the records where they were copied to. */
-    for (uint32_t row = 0; row < lease->rows; row++)
-        rf_cas_release(&ring->words[rf_lease_slot(lease, row)], lease->words[row],
-                       rf_word(RF_STATE_PINNED, rf_word_owner(lease->words[row]),
-                               rf_word_epoch(lease->words[row])));
-    RF_STEP("set apart: claim is pinned, takers not told");
-    lease->pinned = true;
-    lease->published = lease->rows;
-    /* As rf_unclaim: takers of a ring that has ended waited for the claim. F3 with F4 (try_take): either we see the end, or
-     * the taker our claim gone. */
-    rf_fence_behind_swap();
-    if (rf_still_open(ring) != RF_OK)
-        rf_notify(&ring->header->readable, UINT32_MAX);
-}
-
-uint32_t rf_unclaim(rf_ring *ring, uint32_t first, uint32_t count, const uint64_t *words)
-{
-    uint32_t freed = 0;
-    for (uint32_t row = 0; row < count; row++)
-        freed += rf_free_slot(ring, rf_wrap(ring, first + row), words[row]);
-    /* Takers of a ring that has ended wait for its last claims, also for those that come to
-     * nothing. The fence in rf_free_slot's notification is the one that F4 needs: either we see
-     * the end or the taker sees the slots free. */
-    RF_STEP("discard: slots free, takers not told");
-    if (freed && rf_still_open(ring) != RF_OK)
-        rf_notify(&ring->header->readable, UINT32_MAX);
-    return freed;
-}
-
-void rf_discard_rows(rf_lease *lease, uint32_t from)
-{
-    rf_ring *ring = lease->ring;
-    if (from < lease->rows)
-        rf_count(
-            ring, discarded,
-            rf_unclaim(ring, rf_lease_slot(lease, from), lease->rows - from, lease->words + from));
-}
-
 void rf_lease_drop(rf_lease *lease)
 {
     if (rf_sub_acq_rel(&lease->references, 1u) != 1)
         return;
     RF_STEP("drop: last reference gone, slots still held");
     /* A forked child drops copies of its parent's leases: the slots are not its own. */
-    if (lease->generation == rf_load_relaxed(&rf_fork_generation) && !lease->settled) {
-        if (lease->ring->is_pool)
-            rf_withdraw(lease);
-        else if (!lease->is_claim &&
-                 (lease->unseen || (lease->failed && rf_ring_redelivers(lease->ring))))
-            give_rows_back(lease);
-        else if (!lease->is_claim)
-            release_rows(lease);
-        else if (lease->pinned)
-            unpin_rows(lease);
-        if (lease->is_claim && !lease->ring->is_pool)
-            rf_discard_rows(lease, lease->published);
-    }
+    if (lease->generation == rf_load_relaxed(&rf_fork_generation) && !lease->settled)
+        lease->ring->kind->drop(lease);
     rf_free_lease(lease);
 }

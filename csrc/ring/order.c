@@ -13,6 +13,8 @@
  */
 #include "ring/order.h"
 
+#include "ring/ring.h"
+
 static rf_chained *at(rf_chain *chain, uint32_t from_end)
 {
     return &chain->entries[(rf_load_relaxed(&chain->published) - from_end) % RF_CHAIN_ENTRIES];

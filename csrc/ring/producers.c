@@ -11,9 +11,11 @@
  * by a compare-and-swap from what it read. Where a producer has entered meanwhile the swap fails, and that producer will
  * look when it leaves: nobody tries again. Where the swap was first, the producer reads that the ring is finished.
  */
+#include "ring/producers.h"
+
 #include <string.h>
 
-#include "segment/handle.h"
+#include "ring/ring.h"
 
 /* ---- Blocks --------------------------------------------------------------------------------- */
 
@@ -87,7 +89,7 @@ void rf_end_blocks(rf_ring *ring, uint32_t owner)
 
 rf_status rf_producing_begin(rf_ring *ring, int inside, rf_block *block)
 {
-    if (ring->is_pool)
+    if (ring->kind->is_pool)
         return RF_INVALID;
     rf_status status = rf_enter(ring);
     if (status == RF_OK)

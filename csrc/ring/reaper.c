@@ -19,7 +19,10 @@
 #define _GNU_SOURCE
 #include <time.h>
 
-#include "segment/handle.h"
+#include "ring/producers.h"
+#include "ring/reaper.h"
+#include "ring/ring.h"
+#include "segment/owner.h"
 #include "segment/process_mark.h"
 
 enum { FEW = 5, LAPS = 16, LOCK_LAPS = 128, OWNER_WORDS = (RF_MAX_PARTICIPANTS + 64) / 64 };
@@ -87,26 +90,6 @@ void rf_end_patience(rf_ring *ring)
     rf_add_relaxed(&ring->participants[rf_self(ring) - 1].waits, UINT32_MAX);
 }
 
-void rf_wake_patient(rf_ring *ring)
-{
-    rf_notify(&ring->header->readable, UINT32_MAX);
-    for (uint32_t cell = 0; ring->is_pool && cell < ring->slot_count; cell++)
-        if (rf_word_state(rf_load_relaxed(&ring->words[cell])) != RF_STATE_FREE)
-            rf_tell(ring, cell);
-}
-
-void rf_wake_for_departure(rf_ring *pool)
-{
-    static const struct timespec nap = {.tv_nsec = 1000000};
-    rf_add_relaxed(&pool->header->departures, 1u);
-    rf_wake_patient(pool);
-    /* One that saw the old number may have been about to fall asleep. Of a few each looks before long. */
-    if (rf_many_wait(pool)) {
-        nanosleep(&nap, NULL);
-        rf_wake_patient(pool);
-    }
-}
-
 /* Give those who sleep patiently their turns; count them. */
 static uint32_t give_turns(rf_ring *ring)
 {
@@ -135,7 +118,7 @@ static void count_waiters(rf_ring *ring)
     rf_store_relaxed(&header->waiters, now);
     if (now < planned / 2 && planned > FEW) {
         RF_STEP("look: fewer wait, nobody woken");
-        rf_wake_patient(ring);
+        ring->kind->wake_patient(ring, false);
     }
     if (now < planned / 2)
         rf_store_relaxed(&header->planned, now);
@@ -143,41 +126,24 @@ static void count_waiters(rf_ring *ring)
 
 /* ---- Whom to look at ------------------------------------------------------------------------ */
 
-static void add_owner(const rf_ring *ring, uint64_t *owners, uint32_t owner)
+void rf_add_owner(const rf_ring *ring, uint64_t *owners, uint32_t owner)
 {
     if (owner != RF_NO_OWNER && owner <= ring->geometry.participants)
         owners[owner / 64] |= UINT64_C(1) << owner % 64;
 }
 
-/* Of a pool: clients that are asked for hold their cell, which somebody wants when all are in use. */
-static bool is_wanted(const rf_ring *ring, rf_state state)
-{
-    return !ring->is_pool || state == RF_STATE_TAKEN ||
-           rf_load_relaxed(&ring->header->writable.wanted) != 0;
-}
-
 static void whom_to_look_at(const rf_ring *ring, int64_t now_ns, uint64_t *owners)
 {
     uint32_t lap = (uint32_t)(now_ns / RF_SLICE_NS % LOCK_LAPS);
-    for (uint32_t slot = 0; slot < ring->slot_count; slot++) {
-        uint64_t word = rf_load_relaxed(&ring->words[slot]);
-        rf_state state = rf_word_state(word);
-        if (is_wanted(ring, state) &&
-            (ring->is_pool || state != RF_STATE_READY)) /* which has no owner */
-            add_owner(ring, owners, rf_word_owner(word));
-        if (!ring->is_pool && word & RF_PIN)
-            add_owner(ring, owners, rf_load_relaxed(&ring->slots[slot].producer));
-    }
+    ring->kind->list_holders(ring, owners);
     for (uint32_t owner = 1; owner <= ring->geometry.participants; owner++) {
         rf_participant *entry = &ring->participants[owner - 1];
-        uint32_t state = rf_load_relaxed(&entry->state);
-        if (state == RF_ABSENT)
+        if (rf_load_relaxed(&entry->state) == RF_ABSENT)
             continue;
-        if (owner % LOCK_LAPS == lap || rf_load_relaxed(&entry->producing) != 0 ||
-            rf_serves(entry) || (owner % LAPS == lap % LAPS && rf_witness_is_gone(&entry->who)))
-            add_owner(ring, owners, owner);
+        if (owner % LOCK_LAPS == lap ||
+            (owner % LAPS == lap % LAPS && rf_witness_is_gone(&entry->who)))
+            rf_add_owner(ring, owners, owner);
     }
-    add_owner(ring, owners, rf_word_owner(rf_load_relaxed(&ring->header->failure.word)));
 }
 
 /* ---- In the place of who was to tell -------------------------------------------------------- */
@@ -201,17 +167,14 @@ static void tell_in_its_place(rf_ring *ring)
 {
     rf_header *header = ring->header;
     if (rf_still_open(ring) != RF_OK)
-        rf_wake_patient(ring);
+        ring->kind->wake_patient(ring, false);
     uint32_t ready = 0, wanted = rf_load_relaxed(&header->readable.wanted);
     uint64_t lies = what_lies_ready(ring, &ready);
     if (!ready || lies == rf_load_relaxed(&header->told) ||
-        (!ring->is_pool && (!wanted || ready < wanted)))
+        (!ring->kind->is_pool && (!wanted || ready < wanted)))
         return;
     rf_store_relaxed(&header->told, lies);
-    rf_notify(&header->readable, UINT32_MAX);
-    for (uint32_t cell = 0; ring->is_pool && cell < ring->slot_count; cell++)
-        if (rf_word_state(rf_load_relaxed(&ring->words[cell])) == RF_STATE_READY)
-            rf_tell(ring, cell);
+    ring->kind->wake_patient(ring, true);
 }
 
 /* ---- The look ------------------------------------------------------------------------------- */
@@ -246,7 +209,7 @@ bool rf_look_after_the_dead(rf_ring *ring, int64_t now_ns)
         rf_finish_if_left(ring); /* who ended the last block may stand still, and not have looked */
     count_waiters(ring);
     tell_in_its_place(ring);
-    if (ring->is_pool || rf_load_relaxed(&ring->header->closed) || rf_owner_lives(ring))
+    if (ring->kind->is_pool || rf_load_relaxed(&ring->header->closed) || rf_owner_lives(ring))
         return found;
     RF_STEP("close: owner found dead, nothing said");
     rf_store_relaxed(&ring->header->closed, 1u);

@@ -13,9 +13,10 @@
  * order is not their place but their link (layout.h): a taker that meets a record whose
  * predecessor still waits goes to the predecessor.
  */
+#include "ring/ring.h"
+
 #include <string.h>
 
-#include "segment/handle.h"
 #include "segment/process_mark.h"
 
 /* ---- Entering and waiting ------------------------------------------------------------------- */
@@ -37,6 +38,21 @@ void rf_finish(rf_ring *ring)
     RF_STEP("finish: said, nobody told");
     rf_notify(&ring->header->readable, UINT32_MAX);
     rf_notify(&ring->header->writable, UINT32_MAX);
+}
+
+int rf_ring_is_finished(const rf_ring *ring)
+{
+    return (rf_load_relaxed(&ring->header->finished) & RF_IS_FINISHED) != 0;
+}
+
+int rf_ring_has_ended(const rf_ring *ring)
+{
+    return rf_still_open(ring) != RF_OK;
+}
+
+int rf_ring_redelivers(const rf_ring *ring)
+{
+    return ring->header->redeliver != 0;
 }
 
 rf_census rf_count_states(const rf_ring *ring)
@@ -64,7 +80,8 @@ void rf_ring_holdings(rf_ring *ring, rf_holding *holdings)
         rf_state state = rf_word_state(word);
         if (owner == RF_NO_OWNER || owner > participants)
             continue;
-        bool answered = state == RF_STATE_READY && ring->is_pool; /* of a ring it is no owner */
+        bool answered =
+            state == RF_STATE_READY && ring->kind->is_pool; /* of a ring it is no owner */
         if (state == RF_STATE_CLAIMED)
             holdings[owner - 1].claimed++;
         else if (state == RF_STATE_TAKEN || state == RF_STATE_PINNED || answered)
@@ -116,4 +133,15 @@ void rf_ring_stats(rf_ring *ring, rf_stats *stats)
         stats->participants++;
         add_counters(&stats->counts, &entry->counters);
     }
+}
+
+int rf_record_is_gone(const rf_ring *ring, uint64_t link)
+{
+    uint32_t slot = rf_link_slot(link);
+    if (slot >= ring->slot_count)
+        return 1;
+    /* A2 <- R2 (release_rows): the taker that released the slot had held the request's cell before (rf_hold). */
+    uint64_t word = rf_load_acquire(&ring->words[slot]);
+    return rf_word_state(word) == RF_STATE_PINNED ||
+           ((rf_word_epoch(word) ^ link) & RF_LINK_EPOCH_MASK) != 0;
 }

@@ -10,7 +10,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "segment/handle.h"
+#include "ring/lease.h"
+#include "ring/reaper.h"
 
 #ifndef SYS_futex_waitv
 #define SYS_futex_waitv 449 /* on every architecture */

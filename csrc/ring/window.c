@@ -82,7 +82,7 @@ uint32_t rf_window_restart(const rf_ring *ring, uint32_t cursor, uint32_t rows)
 uint32_t rf_window_claim(const rf_ring *ring, uint32_t first, uint32_t count, uint32_t next)
 {
     /* Relaxed, as all here: each is a hint. Takers that wait for several records want them in one piece. */
-    if (ring->is_pool || rf_load_relaxed(&ring->header->together))
+    if (ring->kind->is_pool || rf_load_relaxed(&ring->header->together))
         return next;
     uint32_t taken = rf_load_relaxed(&ring->header->take_cursor);
     /* Takers that hold on to what they took keep a window from being used again: then it is one of twice as many. */

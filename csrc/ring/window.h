@@ -8,7 +8,7 @@
 #ifndef RF_WINDOW_H
 #define RF_WINDOW_H
 
-#include "segment/handle.h"
+#include "ring/ring.h"
 
 /* How many slots are a window; 0: the whole ring is no larger. */
 uint32_t rf_window_slots(const rf_geometry *geometry);

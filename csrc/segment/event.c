@@ -17,7 +17,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "segment/handle.h"
+#include "segment/event.h"
+#include "segment/step.h"
 
 enum { SPIN_LEAST = 8, SPIN_START = 64, SPIN_MOST = 256, SPIN_TRY = 1024 };
 

@@ -10,7 +10,11 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#include "segment/handle.h"
+#include "segment/event.h"
+#include "segment/owner.h"
+#include "segment/page_lock.h"
+#include "segment/participants.h"
+#include "segment/segment.h"
 
 static void free_if_last(rf_ring *ring)
 {
@@ -74,7 +78,7 @@ void rf_ring_unref(rf_ring *ring)
 
 void rf_ring_close(rf_ring *ring)
 {
-    bool owned = rf_ring_is_owner(ring) && !ring->is_pool;
+    bool owned = rf_ring_is_owner(ring) && !ring->kind->is_pool;
     /* R6 -> A6 (rf_enter): relaxed would do; it only stops what has not begun. */
     if (atomic_exchange_explicit(&ring->closing, 1u, memory_order_acq_rel))
         return;
@@ -88,20 +92,12 @@ void rf_ring_close(rf_ring *ring)
     rf_notify(&ring->header->writable, UINT32_MAX);
 }
 
-/* Is something under way on this handle that no lease stands for? */
-static bool is_engaged(rf_ring *ring)
+static bool is_engaged(const rf_ring *ring)
 {
-    uint32_t self = rf_self(ring);
-    if (rf_load_relaxed(&ring->generation) != rf_load_relaxed(&rf_fork_generation))
-        return false; /* a forked child: the entry is its parent's */
-    if (rf_load_relaxed(&ring->participants[self - 1].producing))
-        return true;
-    for (uint32_t cell = 0; ring->is_pool && cell < ring->slot_count; cell++) {
-        uint64_t word = rf_load_relaxed(&ring->words[cell]);
-        if (rf_word_owner(word) == self && rf_word_state(word) == RF_STATE_TAKEN)
-            return true;
-    }
-    return false;
+    /* In a forked child the entry is its parent's. */
+    return rf_load_relaxed(&((rf_ring *)ring)->generation) ==
+               rf_load_relaxed(&rf_fork_generation) &&
+           ring->kind->is_engaged(ring);
 }
 
 int rf_ring_retire(rf_ring *ring)

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "segment/locks.h"
+#include "segment/plan.h"
 
 enum { ENTRIES_AT_ONCE = 32 };
 

@@ -13,6 +13,8 @@
 #include <unistd.h>
 
 #include "segment/locks.h"
+#include "segment/owner.h"
+#include "segment/participants.h"
 
 rf_status rf_lock_owner(rf_ring *ring)
 {
@@ -57,6 +59,15 @@ int rf_segment_has_owner(int fd)
     rf_witness who;
     read_mark(fd, &who);
     return is_owned(fd, &who);
+}
+
+int rf_ring_is_owner(const rf_ring *ring)
+{
+    rf_ring *own = (rf_ring *)ring;
+    /* Of a forked child's copy the generation is its parent's. A7 <- R7 (rf_join): who sees the
+     * child's own also sees that the child is not the owner. */
+    return rf_load_acquire(&own->generation) == rf_load_relaxed(&rf_fork_generation) &&
+           rf_load_relaxed(&own->owner);
 }
 
 bool rf_owner_lives(const rf_ring *ring)

@@ -19,7 +19,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "segment/handle.h"
+#include "segment/page_lock.h"
+#include "segment/participants.h"
 
 enum { PROBE_BYTES = 128 };
 

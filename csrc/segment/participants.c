@@ -16,7 +16,9 @@
 #define _GNU_SOURCE
 #include <pthread.h>
 
+#include "segment/event.h"
 #include "segment/locks.h"
+#include "segment/participants.h"
 
 _Atomic uint32_t rf_fork_generation = 1;
 
@@ -86,6 +88,13 @@ bool rf_participant_lives(rf_ring *ring, uint32_t owner)
     return !dead;
 }
 
+uint32_t rf_participant_pid(const rf_ring *ring, uint32_t participant)
+{
+    if (participant == RF_NO_OWNER || participant > ring->geometry.participants)
+        return 0;
+    return rf_load_relaxed(&ring->participants[participant - 1].who.pid);
+}
+
 /* ---- Participants --------------------------------------------------------------------------- */
 
 static void fold(_Atomic uint64_t *from, _Atomic uint64_t *into)
@@ -106,70 +115,19 @@ static void clear_entry(rf_ring *ring, uint32_t owner)
     rf_store_release(&entry->state, RF_ABSENT);
     RF_STEP("entry: cleared, lock held");
 }
-/* One step of undoing what the word says that `dead` was doing; the counter of what it did, or NULL
- * when the word changed under our hands. */
-static _Atomic uint64_t *undo(rf_ring *ring, uint32_t slot, uint64_t seen, rf_counters *counters)
-{
-    if (rf_word_state(seen) != RF_STATE_TAKEN)
-        return rf_free_slot(ring, slot, seen) ? &counters->reclaimed : NULL;
-    if (!ring->header->redeliver)
-        return rf_free_slot(ring, slot, seen) ? &counters->dropped : NULL;
-    /* It comes late, perhaps behind newer records of its producer. The count tells whoever gets it,
-     * also where the dead did not come to counting. */
-    _Atomic uint64_t *deliveries = &ring->uses[slot].deliveries;
-    uint64_t before = rf_load_relaxed(deliveries), epoch = rf_word_epoch(seen);
-    if (rf_deliveries(before, epoch) == 0)
-        atomic_compare_exchange_strong_explicit(deliveries, &before, rf_delivered(epoch, 1, 0),
-                                                memory_order_relaxed, memory_order_relaxed);
-    /* What the dead was not shown it has not failed over: it has left word of that (take_run). */
-    uint64_t ready = rf_ready_again(epoch, rf_failures(before, epoch)) | (seen & RF_PIN);
-    /* Acquire and release: the swap goes on with R1 for the next taker. */
-    return rf_cas_acq_rel(&ring->words[slot], seen, ready) ? &counters->redelivered : NULL;
-}
-
-/* Each step is one compare-and-swap, so whoever recovers may itself be killed anywhere: the next
- * one goes on. Others may change the word meanwhile: take or release a record that `dead` has
- * pinned, or unpin one that it had taken. Then there is another look. */
-static void recover_slot(rf_ring *ring, uint32_t slot, uint32_t dead)
-{
-    if (ring->is_pool) {
-        rf_recover_cell(ring, slot, dead);
-        return;
-    }
-    for (;;) {
-        uint64_t seen = rf_load_acquire(&ring->words[slot]); /* A1 <- R1, for `producer` */
-        rf_state state = rf_word_state(seen);
-        if (seen & RF_PIN && rf_load_relaxed(&ring->slots[slot].producer) == dead) {
-            rf_cas_acq_rel(&ring->words[slot], seen, seen & ~RF_PIN);
-            RF_STEP("recover: pin of the dead removed");
-            continue;
-        }
-        if (rf_word_owner(seen) != dead ||
-            (state != RF_STATE_CLAIMED && state != RF_STATE_TAKEN && state != RF_STATE_PINNED))
-            return;
-        _Atomic uint64_t *counter = undo(ring, slot, seen, &ring->header->departed);
-        RF_STEP("recover: slot given back, not counted");
-        if (counter)
-            rf_add_relaxed(counter, 1u);
-    }
-}
-
 /* With the burial byte held, so that its participant is dead and nobody can become it: give back
  * what it held, and make its entry free. Others may be at the same: each swap succeeds for one. */
 static void bury(rf_ring *ring, uint32_t dead)
 {
     RF_STEP("recover: entry of the dead locked");
-    bool engine = rf_serves(&ring->participants[dead - 1]);
-    for (uint32_t slot = 0; slot < ring->slot_count; slot++)
-        recover_slot(ring, slot, dead);
-    RF_STEP("recover: slots given back, entry not cleared");
-    rf_end_blocks(ring, dead);
+    uint32_t state = rf_load_relaxed(&ring->participants[dead - 1].state);
+    ring->kind->recover(ring, dead);
+    RF_STEP("recover: all given back, entry not cleared");
     clear_entry(ring, dead);
     RF_STEP("recover: entry cleared, nobody told");
     /* Takers may have waited for a claim that will not be published, or have got records back. */
     rf_notify(&ring->header->readable, UINT32_MAX);
-    if (engine) /* clients may have nobody left to wait for */
-        rf_wake_for_departure(ring);
+    ring->kind->departed(ring, state);
 }
 
 static bool is_absent(const rf_ring *ring, uint32_t owner)
@@ -269,15 +227,10 @@ void rf_leave(rf_ring *ring)
 {
     if (rf_self(ring) == 0 || !is_current(ring))
         return; /* we are a forked child that never joined: the entry is our parent's */
-    /* An engine may not have answered; a lease would have kept the handle. */
-    for (uint32_t slot = 0; ring->is_pool && slot < ring->slot_count; slot++)
-        rf_recover_cell(ring, slot, rf_self(ring));
-    if (rf_load_relaxed(&ring->participants[rf_self(ring) - 1].producing))
-        rf_end_blocks(ring, rf_self(ring));
-    bool served = rf_serves(&ring->participants[rf_self(ring) - 1]);
+    uint32_t state = rf_load_relaxed(&ring->participants[rf_self(ring) - 1].state);
+    ring->kind->leave(ring);
     clear_entry(ring, rf_self(ring));
-    if (served) /* as rf_pool_serve_as */
-        rf_wake_for_departure(ring);
+    ring->kind->departed(ring, state);
     rf_stake_end(&ring->stake);
     RF_STEP("leave: lock dropped");
 }

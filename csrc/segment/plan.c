@@ -3,9 +3,10 @@
  *
  * It may not know of memory or files: it computes.
  */
-#include <unistd.h>
+#include "segment/plan.h"
 
-#include "segment/handle.h"
+#include <string.h>
+#include <unistd.h>
 
 /* So much more memory, or a third, is not too much for batches that pass the ring's end. */
 enum { ROUNDING_BYTES = 1 << 20 };
@@ -142,4 +143,19 @@ bool rf_is_mirrored(const rf_geometry *geometry)
         if (geometry->field[i].region_bytes != geometry->slots * geometry->field[i].stride_bytes)
             return false;
     return true;
+}
+
+rf_status rf_check_geometry(const rf_geometry *claimed, uint64_t file_bytes, rf_geometry *checked)
+{
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    if (claimed->page_bytes != page && claimed->page_bytes != RF_HUGE_PAGE_BYTES)
+        return RF_DAMAGED;
+    rf_options options = {.slots = claimed->slots,
+                          .participants = claimed->participants,
+                          .huge_pages = claimed->page_bytes != page};
+    *checked = *claimed;
+    if (rf_plan_exactly(&options, checked) != RF_OK ||
+        memcmp(checked, claimed, sizeof *claimed) != 0 || checked->segment_bytes > file_bytes)
+        return RF_DAMAGED;
+    return RF_OK;
 }

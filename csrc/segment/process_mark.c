@@ -20,8 +20,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "segment/handle.h"
-
 /* What /proc/PID/stat says, of what is asked here. */
 typedef struct told {
     char state;

@@ -13,7 +13,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "segment/handle.h"
+#include "segment/reserve.h"
 
 /* Of linux/memfd.h and linux/fcntl.h, which older headers lack. */
 enum { MEMFD_CLOEXEC = 1, MEMFD_ALLOW_SEALING = 2, MEMFD_NOEXEC_SEAL = 8 };

@@ -14,14 +14,15 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "ring/streaming.h"
-#include "ring/window.h"
-#include "segment/handle.h"
-#include "segment/process_mark.h"
+#include "segment/segment.h"
 
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25
-#endif
+#include "segment/event.h"
+#include "segment/owner.h"
+#include "segment/participants.h"
+#include "segment/plan.h"
+#include "segment/process_mark.h"
+#include "segment/reserve.h"
+
 enum { MEMORY_POLICY_BIND = 2 };
 
 /* ---- Mapping -------------------------------------------------------------------------------- */
@@ -75,9 +76,6 @@ static rf_status map_segment(rf_ring *ring)
     ring->slots = (rf_slot *)(ring->mapping + geometry->slots_offset);
     ring->uses = (rf_use *)(ring->slots + geometry->slots);
     ring->slot_count = geometry->slots;
-    ring->window = rf_window_slots(geometry);
-    ring->restarts = !ring->is_pool && rf_window_restarts(geometry);
-    rf_begin_copies(ring);
     ring->is_padded = !rf_is_mirrored(geometry);
     atomic_init(&ring->runs_end, ring->is_padded);
     return RF_OK;
@@ -137,7 +135,7 @@ static int bind_to_node(rf_ring *ring, int32_t node)
                : 0;
 }
 
-static void write_header(rf_ring *ring, const rf_options *options)
+static void write_header(rf_ring *ring, const rf_options *options, uint64_t epoch)
 {
     rf_header *header = ring->header;
     header->magic = RF_MAGIC;
@@ -151,9 +149,6 @@ static void write_header(rf_ring *ring, const rf_options *options)
     header->inode = ring->inode;
     rf_witness_leave(&header->owner);
     header->geometry = ring->geometry;
-    /* A pool may take the place of another one, whose requests are still in the ring: the microseconds
-     * since the machine started are later than any epoch that the other one's cells have come to. */
-    uint64_t epoch = ring->is_pool ? (uint64_t)rf_now_ns() / 1000 + 1 : 1;
     for (uint32_t slot = 0; slot < ring->slot_count; slot++)
         rf_store_relaxed(&ring->words[slot], rf_word(RF_STATE_FREE, RF_NO_OWNER, epoch));
     RF_STEP("create: header written, not whole");
@@ -162,8 +157,8 @@ static void write_header(rf_ring *ring, const rf_options *options)
     RF_STEP("create: whole, creator not joined");
 }
 
-rf_status rf_ring_create(int fd, const rf_options *options, const rf_geometry *geometry,
-                         rf_ring **out)
+rf_status rf_segment_create(int fd, const rf_options *options, const rf_geometry *geometry,
+                            const rf_kind *kind, uint64_t epoch, rf_ring **out)
 {
     *out = NULL;
     rf_ring *ring = new_ring(fd);
@@ -171,8 +166,10 @@ rf_status rf_ring_create(int fd, const rf_options *options, const rf_geometry *g
         close(fd);
         return RF_NO_MEMORY;
     }
+    if ((options->answers != 0) != kind->is_pool)
+        return abandon(ring, RF_OTHER_KIND);
     ring->geometry = *geometry;
-    ring->is_pool = options->answers != 0;
+    ring->kind = kind;
     /* This comes first: a segment without an owner is taken for what a dead process left. */
     rf_store_relaxed(&ring->owner, true);
     rf_status status = rf_lock_owner(ring);
@@ -193,7 +190,7 @@ rf_status rf_ring_create(int fd, const rf_options *options, const rf_geometry *g
         return abandon(ring, status);
     rf_seal_size(fd);
     RF_STEP("create: reserved, no header");
-    write_header(ring, options);
+    write_header(ring, options, epoch);
     if ((status = rf_join(ring)) != RF_OK)
         return abandon(ring, status);
     *out = ring;
@@ -201,21 +198,6 @@ rf_status rf_ring_create(int fd, const rf_options *options, const rf_geometry *g
 }
 
 /* ---- Attach --------------------------------------------------------------------------------- */
-
-rf_status rf_check_geometry(const rf_geometry *claimed, uint64_t file_bytes, rf_geometry *checked)
-{
-    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-    if (claimed->page_bytes != page && claimed->page_bytes != RF_HUGE_PAGE_BYTES)
-        return RF_DAMAGED;
-    rf_options options = {.slots = claimed->slots,
-                          .participants = claimed->participants,
-                          .huge_pages = claimed->page_bytes != page};
-    *checked = *claimed;
-    if (rf_plan_exactly(&options, checked) != RF_OK ||
-        memcmp(checked, claimed, sizeof *claimed) != 0 || checked->segment_bytes > file_bytes)
-        return RF_DAMAGED;
-    return RF_OK;
-}
 
 static rf_status read_header(int fd, rf_geometry *geometry)
 {
@@ -261,7 +243,7 @@ uint32_t rf_segment_version(int fd)
     return start.layout_version;
 }
 
-rf_status rf_ring_attach(int fd, rf_ring **out)
+rf_status rf_segment_attach(int fd, const rf_kind *kind, rf_ring **out)
 {
     *out = NULL;
     rf_ring *ring = new_ring(fd);
@@ -274,116 +256,15 @@ rf_status rf_ring_attach(int fd, rf_ring **out)
         status = map_segment(ring);
     if (status != RF_OK)
         return abandon(ring, status);
-    ring->is_pool = ring->header->answers != 0;
-    ring->restarts = ring->restarts && !ring->is_pool;
+    if ((ring->header->answers != 0) != kind->is_pool)
+        return abandon(ring, RF_OTHER_KIND);
+    ring->kind = kind;
     RF_STEP("attach: mapped, not joined");
     /* A pool goes on without the engine that made it. */
-    if (!ring->is_pool && (rf_load_relaxed(&ring->header->closed) || !rf_owner_lives(ring)))
+    if (!kind->is_pool && (rf_load_relaxed(&ring->header->closed) || !rf_owner_lives(ring)))
         return abandon(ring, RF_CLOSED);
     if ((status = rf_join(ring)) != RF_OK)
         return abandon(ring, status);
     *out = ring;
     return RF_OK;
-}
-
-/* ---- What a handle is ----------------------------------------------------------------------- */
-
-const rf_geometry *rf_ring_geometry(const rf_ring *ring)
-{
-    return &ring->geometry;
-}
-
-/* One thread of a program that has closed it asks here: two at a time leave one descriptor too many. */
-int rf_ring_descriptor(const rf_ring *ring)
-{
-    if (!rf_ring_is_retired(ring) && !rf_is_file(ring->fd, ring->device, ring->inode))
-        ((rf_ring *)ring)->fd = rf_open_anew(-1, ring->device, ring->inode, &ring->stake);
-    return ring->fd;
-}
-
-int rf_ring_is_owner(const rf_ring *ring)
-{
-    rf_ring *own = (rf_ring *)ring;
-    /* Of a forked child's copy the generation is its parent's. A7 <- R7 (rf_join): who sees the
-     * child's own also sees that the child is not the owner. */
-    return rf_load_acquire(&own->generation) == rf_load_relaxed(&rf_fork_generation) &&
-           rf_load_relaxed(&own->owner);
-}
-
-int rf_ring_is_closed(const rf_ring *ring)
-{
-    return rf_load_relaxed(&((rf_ring *)ring)->closing) || rf_load_relaxed(&ring->header->closed);
-}
-
-int rf_ring_is_finished(const rf_ring *ring)
-{
-    return (rf_load_relaxed(&ring->header->finished) & RF_IS_FINISHED) != 0;
-}
-
-int rf_ring_has_ended(const rf_ring *ring)
-{
-    return rf_still_open(ring) != RF_OK;
-}
-
-int rf_ring_redelivers(const rf_ring *ring)
-{
-    return ring->header->redeliver != 0;
-}
-
-int rf_ring_is_mirrored(const rf_ring *ring)
-{
-    return !ring->is_padded;
-}
-
-uint64_t rf_ring_user_data(const rf_ring *ring)
-{
-    return ring->header->user_data;
-}
-
-uint64_t rf_ring_answers(const rf_ring *ring)
-{
-    return ring->is_pool ? ring->header->answers : 0;
-}
-
-uint64_t rf_ring_device(const rf_ring *ring)
-{
-    return ring->device;
-}
-
-uint64_t rf_ring_inode(const rf_ring *ring)
-{
-    return ring->inode;
-}
-
-uint64_t rf_ring_creator_pid(const rf_ring *ring)
-{
-    return ring->header->creator_pid;
-}
-
-void *rf_ring_region(const rf_ring *ring, uint32_t field)
-{
-    return ring->region[field];
-}
-
-int rf_ring_use_huge_pages(rf_ring *ring)
-{
-    /* The first half of each region; the second shows the same pages. Advice alone is silently
-     * ignored where shmem_enabled says never; collapsing at once tells. */
-    for (uint32_t i = 0; i < ring->geometry.fields; i++) {
-        size_t bytes = ring->geometry.field[i].region_bytes;
-        if (madvise(ring->region[i], bytes, MADV_HUGEPAGE) ||
-            madvise(ring->region[i], bytes, MADV_COLLAPSE))
-            return errno;
-    }
-    return 0;
-}
-
-int rf_ring_lock_memory(rf_ring *ring)
-{
-    return mlock(ring->mapping, ring->mapped_bytes) ? errno : 0;
-}
-
-int rf_ring_numa_errno(const rf_ring *ring)
-{
-    return ring->numa_errno;
 }

@@ -34,6 +34,7 @@ cdef extern from "ringfeed.h" nogil:
         RF_SYSTEM
         RF_PRODUCER_FAILED
         RF_NO_DESCRIPTOR
+        RF_OTHER_KIND
 
     ctypedef struct rf_field:
         char name[64]
@@ -261,3 +262,7 @@ cdef extern from "ringfeed.h" nogil:
 
     void rf_ring_holdings(rf_ring *ring, rf_holding *holdings)
     int64_t rf_now_ns()
+
+cdef extern from "replies.h" nogil:
+    rf_status rf_pool_create(int fd, const rf_options *options, const rf_geometry *geometry, rf_ring **pool)
+    rf_status rf_pool_attach(int fd, rf_ring **pool)

@@ -29,7 +29,7 @@ static inline rf_ring *create_pool(const rf_ring *ring, uint32_t cells, uint32_t
     geometry->field[1] = geometry->field[0];
     snprintf(geometry->field[1].name, sizeof geometry->field[1].name, "error");
     CHECK_EQUAL(rf_plan(&options, geometry), RF_OK);
-    CHECK_EQUAL(rf_ring_create(create_segment(POOL), &options, geometry, &pool), RF_OK);
+    CHECK_EQUAL(rf_pool_create(create_segment(POOL), &options, geometry, &pool), RF_OK);
     CHECK_EQUAL(rf_ring_geometry(pool)->slots, cells);
     free(geometry);
     return pool;
@@ -38,7 +38,7 @@ static inline rf_ring *create_pool(const rf_ring *ring, uint32_t cells, uint32_t
 static inline rf_ring *attach_pool(void)
 {
     rf_ring *pool;
-    CHECK_EQUAL(rf_ring_attach(open_segment(POOL), &pool), RF_OK);
+    CHECK_EQUAL(rf_pool_attach(open_segment(POOL), &pool), RF_OK);
     return pool;
 }
 

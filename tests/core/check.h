@@ -29,7 +29,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "segment/handle.h"
+#include "ring/lease.h"
 
 enum { PASSED = 0, FAILED = 1, SKIPPED = 77, WATCHDOG_SECONDS = 60 };
 

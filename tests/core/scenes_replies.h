@@ -113,13 +113,13 @@ static inline void operate_leave_holding(hall *now)
 static inline void operate_join_the_crowd(hall *now)
 {
     rf_ring *pool = now->victim.pool, *late;
-    CHECK_EQUAL(rf_ring_attach(open_segment(POOL), &late), RF_CROWDED);
+    CHECK_EQUAL(rf_pool_attach(open_segment(POOL), &late), RF_CROWDED);
     kill(now->doomed, SIGKILL);
     uint32_t cell = rf_lease_first(now->asked[0]);
     while (rf_participant_lives(pool, rf_word_owner(word_of(pool, cell))))
         rest();
     watched = true;
-    CHECK_EQUAL(rf_ring_attach(open_segment(POOL), &late), RF_OK);
+    CHECK_EQUAL(rf_pool_attach(open_segment(POOL), &late), RF_OK);
     watched = false;
     close_ring(late);
 }

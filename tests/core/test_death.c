@@ -2,6 +2,7 @@
 #include <sys/syscall.h>
 
 #include "check.h"
+#include "segment/owner.h"
 #include "segment/process_mark.h"
 
 /* What a child does before it tells that it is ready and waits to be killed or told to go on. */

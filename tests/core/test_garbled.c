@@ -1,5 +1,6 @@
 /* A broken or hostile peer may write anything into the segment; it crashes and hangs nobody. */
 #include "garble.h"
+#include "ring/producers.h"
 
 /* Everything that a caller may do, with waits that end; the answers do not matter. */
 static void do_everything(rf_ring *ring)

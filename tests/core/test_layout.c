@@ -1,5 +1,6 @@
 /* Where everything lies in a segment, and what of a strange segment is refused. */
 #include "check.h"
+#include "segment/plan.h"
 
 static const struct {
     uint32_t dtype;

@@ -4,6 +4,7 @@
  */
 #include "cells.h"
 #include "feeds.h"
+#include "ring/producers.h"
 
 enum { MANY = SANITIZED ? 40 : 300 };
 

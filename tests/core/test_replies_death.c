@@ -263,7 +263,7 @@ static void test_crowded(void)
     pid_t engine = start(take_and_hold);
     for (int i = 0; i < 14; i++)
         others[i] = attach_pool();
-    CHECK_EQUAL(rf_ring_attach(open_segment(POOL), &others[14]), RF_CROWDED);
+    CHECK_EQUAL(rf_pool_attach(open_segment(POOL), &others[14]), RF_CROWDED);
     kill_and_reap(engine);
     rf_ring *late = attach_pool();
     CHECK_EQUAL(look_at(cell, 0).held, 0);

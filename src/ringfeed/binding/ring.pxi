@@ -47,7 +47,10 @@ cdef class RingBase:
             if status == RF_OK:
                 check_for_memory(self, fd, geometry, slots, spec)
                 with nogil:
-                    status = rf_ring_create(fd, &options, geometry, &self.handle)
+                    if options.answers != 0:
+                        status = rf_pool_create(fd, &options, geometry, &self.handle)
+                    else:
+                        status = rf_ring_create(fd, &options, geometry, &self.handle)
                 fd = -1
             if status != RF_OK:
                 fail_to_create(self, status, geometry, slots, spec, nameless)
@@ -60,7 +63,7 @@ cdef class RingBase:
     def _attach(self, name, int fd, bint pool=False):
         """Map an existing segment and take the descriptor over. False while it is not whole yet."""
         cdef uint32_t version = rf_segment_version(fd)
-        cdef rf_status status = rf_ring_attach(fd, &self.handle)
+        cdef rf_status status = rf_pool_attach(fd, &self.handle) if pool else rf_ring_attach(fd, &self.handle)
         self.name = name
         if status == RF_UNFINISHED:
             return False
@@ -68,12 +71,12 @@ cdef class RingBase:
             raise errors.LayoutMismatch(
                 f"ring {name!r} has layout version {version}; this RingFeed reads version {RF_READS_VERSION}. "
                 "Run the same version of RingFeed in every process.")
-        if status != RF_OK:
-            fail(self, status, 0, None)
-        if (rf_ring_answers(self.handle) != 0) != pool:
+        if status == RF_OTHER_KIND:
             raise errors.LayoutMismatch(
                 f"ring {name!r} is no pool of replies." if pool else
                 f"ring {name!r} is damaged, or a pool of replies. Attach to the ring whose requests they answer.")
+        if status != RF_OK:
+            fail(self, status, 0, None)
         self._learn()
         return True
 

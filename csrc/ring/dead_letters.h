@@ -1,0 +1,14 @@
+/*
+ * Records over which too many takers failed (dead_letters.c).
+ */
+#ifndef RF_DEAD_LETTERS_H
+#define RF_DEAD_LETTERS_H
+
+#include "segment/handle.h"
+
+/* Is a record over which so many takers failed to be set aside? */
+bool rf_is_dead_letter(const rf_ring *ring, uint32_t failures);
+/* Set aside a batch that is a dead letter, and leave a letter about it. */
+void rf_put_aside(rf_lease *lease);
+
+#endif

@@ -1,0 +1,61 @@
+/*
+ * Giving back what a dead participant held in a ring: claims, taken records, views of published slots, producing blocks.
+ *
+ * It may not know how a process is found dead (participants.c).
+ */
+#include "ring/recover.h"
+
+#include "ring/lease.h"
+#include "ring/producers.h"
+
+/* One step of undoing what the word says that `dead` was doing; the counter of what it did, or NULL
+ * when the word changed under our hands. */
+static _Atomic uint64_t *undo(rf_ring *ring, uint32_t slot, uint64_t seen, rf_counters *counters)
+{
+    if (rf_word_state(seen) != RF_STATE_TAKEN)
+        return rf_free_slot(ring, slot, seen) ? &counters->reclaimed : NULL;
+    if (!ring->header->redeliver)
+        return rf_free_slot(ring, slot, seen) ? &counters->dropped : NULL;
+    /* It comes late, perhaps behind newer records of its producer. The count tells whoever gets it,
+     * also where the dead did not come to counting. */
+    _Atomic uint64_t *deliveries = &ring->uses[slot].deliveries;
+    uint64_t before = rf_load_relaxed(deliveries), epoch = rf_word_epoch(seen);
+    if (rf_deliveries(before, epoch) == 0)
+        atomic_compare_exchange_strong_explicit(deliveries, &before, rf_delivered(epoch, 1, 0),
+                                                memory_order_relaxed, memory_order_relaxed);
+    /* What the dead was not shown it has not failed over: it has left word of that (take_run). */
+    uint64_t ready = rf_ready_again(epoch, rf_failures(before, epoch)) | (seen & RF_PIN);
+    /* Acquire and release: the swap goes on with R1 for the next taker. */
+    return rf_cas_acq_rel(&ring->words[slot], seen, ready) ? &counters->redelivered : NULL;
+}
+
+/* Each step is one compare-and-swap, so whoever recovers may itself be killed anywhere: the next
+ * one goes on. Others may change the word meanwhile: take or release a record that `dead` has
+ * pinned, or unpin one that it had taken. Then there is another look. */
+static void recover_slot(rf_ring *ring, uint32_t slot, uint32_t dead)
+{
+    for (;;) {
+        uint64_t seen = rf_load_acquire(&ring->words[slot]); /* A1 <- R1, for `producer` */
+        rf_state state = rf_word_state(seen);
+        if (seen & RF_PIN && rf_load_relaxed(&ring->slots[slot].producer) == dead) {
+            rf_cas_acq_rel(&ring->words[slot], seen, seen & ~RF_PIN);
+            RF_STEP("recover: pin of the dead removed");
+            continue;
+        }
+        if (rf_word_owner(seen) != dead ||
+            (state != RF_STATE_CLAIMED && state != RF_STATE_TAKEN && state != RF_STATE_PINNED))
+            return;
+        _Atomic uint64_t *counter = undo(ring, slot, seen, &ring->header->departed);
+        RF_STEP("recover: slot given back, not counted");
+        if (counter)
+            rf_add_relaxed(counter, 1u);
+    }
+}
+
+void rf_recover_slots(rf_ring *ring, uint32_t dead)
+{
+    for (uint32_t slot = 0; slot < ring->slot_count; slot++)
+        recover_slot(ring, slot, dead);
+    RF_STEP("recover: slots given back, blocks still open");
+    rf_end_blocks(ring, dead);
+}

@@ -1,0 +1,69 @@
+/*
+ * What the files of this folder share: small functions over slots, and the states counted.
+ * The outline of the protocol is in ring.c.
+ */
+#ifndef RF_RING_H
+#define RF_RING_H
+
+#include "segment/event.h"
+#include "segment/participants.h"
+
+static inline uint32_t rf_wrap(const rf_ring *ring, uint32_t slot)
+{
+    return slot >= ring->slot_count ? slot - ring->slot_count : slot;
+}
+
+/* How many of `rows` rows from a slot on may be one run. */
+static inline uint32_t rf_rows_from(const rf_ring *ring, uint32_t slot, uint32_t rows)
+{
+    /* Relaxed: it is set before a run that may not pass the end is asked for. */
+    if (!rf_load_relaxed(&((rf_ring *)ring)->runs_end) || rows <= ring->slot_count - slot)
+        return rows;
+    return ring->slot_count - slot;
+}
+
+/* May the words of this slot and the next be swapped with one operation (rf_cas_pair), of a run of so many rows? */
+static inline bool rf_is_pair(const rf_ring *ring, uint32_t slot, uint32_t rows)
+{
+    return rows >= 2 && slot % 2 == 0 && slot + 1 < ring->slot_count;
+}
+
+/* Have the lines of a run's words or links come at once, to be written: each swap would else wait for one by itself. */
+static inline void rf_fetch(const rf_ring *ring, _Atomic uint64_t *of_slots, uint32_t slot,
+                            uint32_t rows)
+{
+    uint32_t end = slot + rows < ring->slot_count ? slot + rows : ring->slot_count;
+    for (; slot < end; slot += RF_CACHE_LINE / sizeof of_slots[0])
+        __builtin_prefetch((const void *)&of_slots[slot], 1);
+}
+
+/* A cursor as read from shared memory is a hint that anyone may have garbled. */
+static inline uint32_t rf_cursor(const rf_ring *ring, _Atomic uint32_t *cursor)
+{
+    uint32_t slot = rf_load_relaxed(cursor);
+    return slot < ring->slot_count ? slot : 0;
+}
+
+/* A word that is as wished, but of no use, is not worth spinning on more often than this. */
+enum { RF_MOST_SPINS = 16 };
+
+/* How many slots are in which state; of a garbled word, in none. */
+typedef struct rf_census {
+    uint32_t free, claimed, ready, taken, pinned;
+} rf_census;
+
+/* RF_OK while records may still be published into the ring. */
+static inline rf_status rf_still_open(const rf_ring *ring)
+{
+    if (rf_load_relaxed(&ring->header->finished) & RF_IS_FINISHED)
+        return RF_FINISHED;
+    return rf_load_relaxed(&ring->header->closed) ? RF_CLOSED : RF_OK;
+}
+/* Before a wait goes on: RF_OK, or why it is over. */
+rf_status rf_wait_on(int64_t *started, int64_t now_ns, int64_t deadline_ns, rf_status out_of_time);
+rf_census rf_count_states(const rf_ring *ring);
+/* A taker that goes to sleep: wake the producers that wait for more room than was given back, if there is
+ * any. (Where there is none they would wake us for nothing, and we them, without end.) */
+void rf_leave_no_room_unused(rf_ring *ring);
+
+#endif

@@ -1,0 +1,16 @@
+/*
+ * The memory of a segment (reserve.c).
+ */
+#ifndef RF_RESERVE_H
+#define RF_RESERVE_H
+
+#include "segment/handle.h"
+
+/* Does the file system of the segment have room for it? */
+bool rf_has_space(const rf_ring *ring);
+/* Reserve every page now: what is missing shows here, not as SIGBUS at a write. RF_NO_SPACE, RF_SYSTEM. */
+rf_status rf_reserve(rf_ring *ring);
+/* Nobody may change the size of a segment without a name any more: a peer that could shrink it could end all. */
+void rf_seal_size(int fd);
+
+#endif
