@@ -62,7 +62,7 @@ class Ways:
         answers = self._clients[way].predict(self._pictures)
         return answers, time.perf_counter() - started
 
-    def race(self, rounds: int) -> None:
+    def measure(self, rounds: int) -> None:
         """Let all ways answer in turn, and note how fast they are. The first round is not counted."""
         expected, _ = self.answers(ALONE)
         for number in range(rounds + 1):
@@ -107,7 +107,7 @@ def ways(request: pytest.FixtureRequest) -> Iterator[Ways]:
     with ExitStack() as stack:
         made = Ways(stack, 2 * BATCH_SIZE if quick else ROWS)
         load = OtherLoad()
-        made.race(1 if quick else ROUNDS)
+        made.measure(1 if quick else ROUNDS)
         print_table(made, load)
         yield made
 

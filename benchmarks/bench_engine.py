@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from measuring.contest import Sample, Work
-from servers.contest import Contest, Figure
+from measuring.rounds import Sample, Work
+from servers.comparison import Figure, ServerComparison
 from servers.interface import MODEL_ALONE, RINGFEED, SERVERS, WAYS
 from servers.ringfeed_engine import RingFeedEngine, medians_us
 
@@ -23,11 +23,11 @@ CLIENTS = 16
 PICTURE = "224x224x3 uint8"
 
 
-class Arena:
-    """A contest, and its pieces of work, each measured when it is first asked for."""
+class EngineTables:
+    """A comparison, and its pieces of work, each measured when it is first asked for."""
 
-    def __init__(self, contest: Contest, model_name: str, scale: Any, say: Callable[[str], None]) -> None:
-        self._contest, self._model_name, self._scale, self._say = contest, model_name, scale, say
+    def __init__(self, comparison: ServerComparison, model_name: str, scale: Any, say: Callable[[str], None]) -> None:
+        self._comparison, self._model_name, self._scale, self._say = comparison, model_name, scale, say
         self._work: dict[str, Work] = {}
         self._stages_us: dict[str, dict[str, float]] = {}
 
@@ -37,13 +37,13 @@ class Arena:
 
     def many_clients(self) -> Work:
         requests, rounds = self._scale.of((3, 3), (15, 3), (50, 9))
-        clients = len(self._contest.clients)
+        clients = len(self._comparison.clients)
         return self._once("many_clients", f"time per reply to {clients} clients", clients, requests, rounds)
 
     def stages(self) -> Work:
         """The same rounds as a client sees them: a value is the median time of a request. RingFeed's notes say more."""
         if "stages" not in self._work:
-            replies, clients = self.many_clients(), len(self._contest.clients)
+            replies, clients = self.many_clients(), len(self._comparison.clients)
             work = self._new_work("stages", f"stages of a request (notes in us), {clients} clients", clients)
             work.missing, work.others_share = replies.missing, replies.others_share
             for way, samples in replies.samples.items():
@@ -57,17 +57,17 @@ class Arena:
 
     @property
     def _engine(self) -> RingFeedEngine:
-        engine = self._contest.server_of[RINGFEED]
+        engine = self._comparison.server_of[RINGFEED]
         assert isinstance(engine, RingFeedEngine)
         return engine
 
     def _once(self, figure: Figure, what: str, clients: int, requests: int, rounds: int) -> Work:
         if figure not in self._work:
             work = self._new_work(figure, what, clients)
-            work.missing = dict(self._contest.missing)
-            ways = self._contest.ways(figure, clients, requests)
+            work.missing = dict(self._comparison.missing)
+            ways = self._comparison.ways(figure, clients, requests)
             before = self._engine.stages()
-            self._work[figure] = work.compete(ways, rounds, warm_up=0, say=self._say)
+            self._work[figure] = work.measure(ways, rounds, warm_up=0, say=self._say)
             self._stages_us[figure] = medians_us(before, self._engine.stages())
         return self._work[figure]
 
@@ -77,29 +77,29 @@ class Arena:
 
 
 @pytest.fixture(scope="module", params=["corners", "sums"])
-def arena(request: pytest.FixtureRequest, scale: Any, say: Callable[[str], None]) -> Iterator[Arena]:
+def arena(request: pytest.FixtureRequest, scale: Any, say: Callable[[str], None]) -> Iterator[EngineTables]:
     model_name = request.param
     if model_name != "corners" and scale.name != "full":
         pytest.skip("the same servers with another model: only with --full")
     smoke = scale.name == "smoke"
     client_count = 2 if smoke else CLIENTS if model_name == "corners" else 1
     entries = [entry for entry in SERVERS if not (smoke and entry.optional)]
-    with closing(Contest(model_name, client_count, entries)) as contest:
-        yield Arena(contest, model_name, scale, say)
+    with closing(ServerComparison(model_name, client_count, entries)) as comparison:
+        yield EngineTables(comparison, model_name, scale, say)
 
 
 @pytest.mark.parametrize("way", [*WAYS, MODEL_ALONE])
-def bench_round_trip(tell: Callable[[Work, str], None], arena: Arena, way: str) -> None:
+def bench_round_trip(tell: Callable[[Work, str], None], arena: EngineTables, way: str) -> None:
     tell(arena.round_trips(), way)
 
 
 @pytest.mark.parametrize("arena", ["corners"], indirect=True)
 @pytest.mark.parametrize("way", [*WAYS, MODEL_ALONE])
-def bench_many_clients(tell: Callable[[Work, str], None], arena: Arena, way: str) -> None:
+def bench_many_clients(tell: Callable[[Work, str], None], arena: EngineTables, way: str) -> None:
     tell(arena.many_clients(), way)
 
 
 @pytest.mark.parametrize("arena", ["corners"], indirect=True)
 @pytest.mark.parametrize("way", [*WAYS, MODEL_ALONE])
-def bench_stages(tell: Callable[[Work, str], None], arena: Arena, way: str) -> None:
+def bench_stages(tell: Callable[[Work, str], None], arena: EngineTables, way: str) -> None:
     tell(arena.stages(), way)

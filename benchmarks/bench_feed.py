@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import ringfeed
-from measuring.contest import Sample, Way, Work, role_by_name
+from measuring.rounds import Sample, Way, Work, role_by_name
 from measuring.scale import Scale
 
 ROWS = 64
@@ -161,7 +161,7 @@ def handed_over(request: pytest.FixtureRequest, scale: Scale, say: Callable[[str
             call = make(hand)
             ways.append(Way(way, role_by_name(way), lambda hand=hand, call=call: hand.measure(call, times)))  # type: ignore[misc]
         ways.append(Way(READY, "limit", lambda: hand.measure_ready(times)))
-        return work.compete(ways, rounds, warm_up=scale.of(1, 3, 3), say=None)
+        return work.measure(ways, rounds, warm_up=scale.of(1, 3, 3), say=None)
 
 
 @pytest.mark.parametrize("way", [*WAYS, READY])
@@ -226,7 +226,7 @@ def in_a_graph(request: pytest.FixtureRequest, scale: Scale, say: Callable[[str]
             hogging.start()
         try:
             ways = [Way(way, role_by_name(way), lambda way=way: measure(way)) for way in datasets]  # type: ignore[misc]
-            return work.compete(ways, scale.of(1, 5, 9), say=say)
+            return work.measure(ways, scale.of(1, 5, 9), say=say)
         finally:
             stop.set()
             if request.param:

@@ -21,11 +21,11 @@ import posix_ipc
 import pytest
 
 import ringfeed
-from hops.hall import Hall
+from hops.comparison import TransportComparison
 from hops.interface import TRANSPORTS, Job
-from measuring.contest import Sample, Work, role_by_name, timed
 from measuring.machine import core_count
 from measuring.other_load import OtherLoad
+from measuring.rounds import Sample, Work, role_by_name, timed
 from measuring.scale import Scale
 from stores.interface import MOST_AT_ONCE, SEGMENTS, STORES, Entry, Places, Record, Store
 
@@ -62,7 +62,7 @@ def put_and_take(store: Store, seconds: float) -> Sample:
     """Put some records and take them, again and again; the value is the time of one record."""
     put, record, rows, names = store.put, store.places.record(), store.places.at_once, store.places.names
 
-    def look(taken: Record) -> None:
+    def inspect(taken: Record) -> None:
         for name in names:
             taken[name]
 
@@ -70,7 +70,7 @@ def put_and_take(store: Store, seconds: float) -> Sample:
     while not done or time.perf_counter() - started < seconds:
         for _ in range(rows):
             put(record)
-        store.take(rows, look)
+        store.take(rows, inspect)
         done += rows
     elapsed = time.perf_counter() - started
     return Sample(elapsed / done, elapsed)
@@ -234,7 +234,7 @@ def bench_growth(tell: Any, grown: dict[tuple[str, int], Work], of: str, n: int,
 # ---- Crowds --------------------------------------------------------------------------------------
 
 CROWDS = [1, 2, 4, 8, 16, 32, 64]
-# Name in the tables -> in the hall. All send one record at a time: RingFeed's claim and faster-fifo's put_many do not.
+# Name in the tables -> name of the transport. Each sends one record at a time, unlike RingFeed's claim of many rows.
 CROWD_WAYS = {WAY: "RingFeed, put"} | {
     way: way for way in ("Pipe, send_bytes", "iceoryx2, events", "faster-fifo, put", "multiprocessing.Queue")
 }
@@ -254,15 +254,15 @@ def crowd(request: pytest.FixtureRequest, scale: Scale, say: Callable[[str], Non
     work.missing = dict.fromkeys(CROWD_WAYS.keys() - taking_part, "only in a full run")
     entries = [entry for entry in TRANSPORTS if entry.way in [CROWD_WAYS[way] for way in taking_part]]
     load = OtherLoad()
-    with closing(Hall(Job(64, senders=count), entries)) as hall:
-        work.missing |= hall.missing
-        ways = [way for way, name in CROWD_WAYS.items() if name in hall.ways]
+    with closing(TransportComparison(Job(64, senders=count), entries)) as comparison:
+        work.missing |= comparison.missing
+        ways = [way for way, name in CROWD_WAYS.items() if name in comparison.ways]
         seconds = scale.of(0.05, max(0.4, 0.04 * count), max(0.5, 0.1 * count))
         for number in range(scale.of(1, 3, 16 if count <= 8 else 8)):  # the larger, the longer
             first = number % len(ways)
             counts = number or scale.name == "smoke"  # the first warms up
             for way in ways[first:] + ways[:first]:
-                sample, sent = hall.race(CROWD_WAYS[way], seconds)
+                sample, sent = comparison.send_together(CROWD_WAYS[way], seconds)
                 if counts:
                     work.add(way, role_by_name(way), sample)
                     slowest[way].append(min(sent) / (sum(sent) / len(sent)))

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import limits
-from measuring.contest import Role, Sample, Way, Work
+from measuring.rounds import Role, Sample, Way, Work
 
 NANOSECOND = 1e-9
 CORES = range(1, len(os.sched_getaffinity(0)) + 1)
@@ -50,12 +50,12 @@ def measured(program: str, figure: str, amount: int) -> Callable[[], Sample]:
     return measure
 
 
-def compete(work: Work, ways: list[Way], rounds: int, budget_seconds: float, say: Any) -> Work:
+def measure(work: Work, ways: list[Way], rounds: int, budget_seconds: float, say: Any) -> Work:
     reason = limits.why_missing()
     if reason:
         work.missing |= dict.fromkeys([way.name for way in ways], reason)
         return work
-    return work.compete(ways, rounds, warm_up=0, budget_seconds=budget_seconds, say=say)
+    return work.measure(ways, rounds, warm_up=0, budget_seconds=budget_seconds, say=say)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def round_trips(scale: Any, say: Any) -> dict[str, Work]:
     for what, (axis, figure) in ROUND_TRIPS.items():
         work = works.setdefault(axis, Work(f"the machine's limits: {axis}", "limits", {"what": axis}))
         ways = [Way(what, "limit", measured("machine", figure, scale.of(1, 20, 50)))]
-        compete(work, ways, scale.of(1, 7, 15), scale.of(1.0, 1.5, 4.0), say)
+        measure(work, ways, scale.of(1, 7, 15), scale.of(1.0, 1.5, 4.0), say)
     return works
 
 
@@ -76,7 +76,7 @@ def memory(scale: Any, say: Any) -> dict[str, Work]:
         works[figure] = Work(f"the machine's limits: {what}", "limits", {"what": what}, bytes_per_unit=10**9)
         amount = scale.of(1, 10, 50)
         ways = [Way(by_cores(cores), "limit", measured("machine", f"{figure}_{cores}", amount)) for cores in CORES]
-        compete(works[figure], ways, scale.of(1, 5, 9), scale.of(1.0, 3.0, 8.0), say)
+        measure(works[figure], ways, scale.of(1, 5, 9), scale.of(1.0, 3.0, 8.0), say)
     return works
 
 
@@ -89,7 +89,7 @@ def hop(scale: Any, say: Any) -> Work:
         Way(name, role, measured(program, figure, int(part * amounts[program])))
         for name, (role, program, figure, part) in HOP.items()
     ]
-    return compete(work, ways, scale.of(1, 41, 151), scale.of(1.0, 4.0, 15.0), say)
+    return measure(work, ways, scale.of(1, 41, 151), scale.of(1.0, 4.0, 15.0), say)
 
 
 @pytest.mark.parametrize("what", ROUND_TRIPS)

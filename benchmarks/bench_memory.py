@@ -20,10 +20,10 @@ import pytest
 import pipelines.interface
 import pipelines.mp_queue
 import ringfeed
-from hops.hall import ONLY_IN_FULL, Hall
+from hops.comparison import ONLY_IN_FULL, TransportComparison
 from hops.interface import TRANSPORTS, Entry, Job
-from measuring.contest import Sample, Way, Work, role_by_name
 from measuring.processes import private_megabytes, processor_seconds, resident_megabytes, with_children
+from measuring.rounds import Sample, Way, Work, role_by_name
 from measuring.scale import Scale
 
 SINGLY = [entry for entry in TRANSPORTS if entry.single]
@@ -36,18 +36,20 @@ NOTHING = "limit: two processes that do nothing"
 # ---- Transports: idle, and resident --------------------------------------------------------------
 
 
-class Halls:
-    """One hall per transport."""
+class TransportComparisons:
+    """One comparison per transport."""
 
     def __init__(self, job: Job, entries: list[Entry], scale: Scale) -> None:
-        self.each: dict[str, Hall] = {}
+        self.each: dict[str, TransportComparison] = {}
         self.missing: dict[str, str] = {}
         with ExitStack() as stack:
             for entry in entries:
-                hall = stack.enter_context(closing(Hall(job, [entry], with_heavy=scale.name == "full")))
-                self.missing |= hall.missing
-                if hall.ways:
-                    self.each[entry.way] = hall
+                comparison = stack.enter_context(
+                    closing(TransportComparison(job, [entry], with_heavy=scale.name == "full"))
+                )
+                self.missing |= comparison.missing
+                if comparison.ways:
+                    self.each[entry.way] = comparison
             self._stack = stack.pop_all()
 
     def close(self) -> None:
@@ -55,32 +57,32 @@ class Halls:
 
 
 @pytest.fixture(scope="module")
-def halls(scale: Scale) -> Iterator[Halls]:
-    with closing(Halls(Job(150_528), SINGLY, scale)) as halls:
-        for way, hall in halls.each.items():
-            hall.check(way)
-        yield halls
+def comparisons(scale: Scale) -> Iterator[TransportComparisons]:
+    with closing(TransportComparisons(Job(150_528), SINGLY, scale)) as comparisons:
+        for way, comparison in comparisons.each.items():
+            comparison.check(way)
+        yield comparisons
 
 
 @pytest.fixture(scope="module")
-def idle(halls: Halls, scale: Scale, say: Callable[[str], None]) -> Work:
+def idle(comparisons: TransportComparisons, scale: Scale, say: Callable[[str], None]) -> Work:
     """All receivers wait at the same time: who waits well disturbs nobody."""
     seconds = scale.of(0.1, 1.5, 5.0)
-    work = Work("idle: a receiver waits for a record", "idle", {"what": "receiver"}, missing=halls.missing)
+    work = Work("idle: a receiver waits for a record", "idle", {"what": "receiver"}, missing=comparisons.missing)
     work.quantity, work.unit = "processor time, of one core", "%"
-    with closing(Hall(Job(64), [])) as bare:
-        every = halls.each | {NOTHING: bare}
+    with closing(TransportComparison(Job(64), [])) as bare:
+        every = comparisons.each | {NOTHING: bare}
         for _ in range(scale.of(1, 3, 5)):
             with ExitStack() as stack:
-                for way, hall in halls.each.items():
-                    stack.enter_context(hall.waiting(way))
+                for way, comparison in comparisons.each.items():
+                    stack.enter_context(comparison.waiting(way))
                 time.sleep(seconds / 4)
-                before = {way: hall.receiver_seconds() for way, hall in every.items()}
+                before = {way: comparison.receiver_seconds() for way, comparison in every.items()}
                 started = time.monotonic()
                 time.sleep(seconds)
                 elapsed = time.monotonic() - started
-                for way, hall in every.items():
-                    used = hall.receiver_seconds() - before[way]
+                for way, comparison in every.items():
+                    used = comparison.receiver_seconds() - before[way]
                     work.add(way, role_by_name(way), Sample(used / elapsed * 100, elapsed))
             say(work.title)
     return work
@@ -92,15 +94,15 @@ def bench_idle(tell: Any, idle: Work, way: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def resident(halls: Halls, idle: Work, scale: Scale) -> Work:
+def resident(comparisons: TransportComparisons, idle: Work, scale: Scale) -> Work:
     job = Job(150_528)
     title = f"memory: both ends of a transport with room for {job.capacity} records of 150 KB, after as many records"
     work = Work(title, "memory", {"record_bytes": job.record_bytes}, "resident memory, shared pages counted once", "MB")
-    work.missing = halls.missing
-    for way, hall in halls.each.items():
-        sample = hall.carry(way, scale.of(1, job.capacity, job.capacity))
-        work.add(way, role_by_name(way), Sample(resident_megabytes(hall.pids()), sample.seconds))
-    with closing(Hall(job, [])) as bare:
+    work.missing = comparisons.missing
+    for way, comparison in comparisons.each.items():
+        sample = comparison.carry(way, scale.of(1, job.capacity, job.capacity))
+        work.add(way, role_by_name(way), Sample(resident_megabytes(comparison.pids()), sample.seconds))
+    with closing(TransportComparison(job, [])) as bare:
         work.add(NOTHING, "limit", Sample(resident_megabytes(bare.pids()), 1e-9))
     return work
 
@@ -120,7 +122,7 @@ def growth(scale: Scale, say: Callable[[str], None]) -> Work:
     axes = {"what": "transport", "records": records}
     work = Work(f"growth: both ends over {records:,} records of 64 B", "memory_growth", axes)
     work.quantity, work.unit = "private memory gained", "MB"
-    with closing(Hall(Job(64), [])) as bare:
+    with closing(TransportComparison(Job(64), [])) as bare:
         started, before = time.perf_counter(), private_megabytes(bare.pids())
         _measure_growth(work, records, scale, say)
         work.add(NOTHING, "limit", Sample(private_megabytes(bare.pids()) - before, time.perf_counter() - started))
@@ -135,15 +137,17 @@ def _measure_growth(work: Work, records: int, scale: Scale, say: Callable[[str],
         if scale.name != "full" and entry.way not in QUICK:
             work.missing[entry.way] = ONLY_IN_FULL
             continue
-        with closing(Hall(Job(64), [entry])) as hall:
-            if not hall.ways:
-                work.missing |= hall.missing
+        with closing(TransportComparison(Job(64), [entry])) as comparison:
+            if not comparison.ways:
+                work.missing |= comparison.missing
                 continue
-            hall.carry(entry.way, records // 10)
-            before = private_megabytes(hall.pids())
-            sample = hall.carry(entry.way, records)
+            comparison.carry(entry.way, records // 10)
+            before = private_megabytes(comparison.pids())
+            sample = comparison.carry(entry.way, records)
             work.add(
-                entry.way, role_by_name(entry.way), Sample(private_megabytes(hall.pids()) - before, sample.seconds)
+                entry.way,
+                role_by_name(entry.way),
+                Sample(private_megabytes(comparison.pids()) - before, sample.seconds),
             )
         say(f"{work.title}: {entry.way}")
 
@@ -314,7 +318,7 @@ def waiting(scale: Scale, say: Callable[[str], None]) -> Work:
 
     ways = [Way(name, role_by_name(name), lambda opened=opened: measure(opened)) for name, opened in contexts.items()]  # type: ignore[misc]
     ways.append(Way(SLEEPING, "limit", lambda: measure(sleeping_thread)))
-    return work.compete(ways, scale.of(1, 2, 3), warm_up=0, say=say)
+    return work.measure(ways, scale.of(1, 2, 3), warm_up=0, say=say)
 
 
 @pytest.mark.parametrize("way", [*WAITING, SLEEPING])

@@ -19,11 +19,11 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "examples"))  # the
 from demo_data import Digits
 from demo_models import import_keras
 
-from measuring.contest import Work
+from measuring.rounds import Work
 from pipelines import ray_data, workloads
+from pipelines.comparison import LIMIT, LIMIT_ONE_THREAD, PipelineComparison
 from pipelines.interface import PIPELINES, Workload
-from pipelines.race import LIMIT, LIMIT_ONE_THREAD, Race
-from pipelines.yardstick import Yardstick
+from pipelines.item_cost import CostMeter
 
 SCALES = ("smoke", "quick", "full")
 # (workload, workers) -> the least scale at which it is measured.
@@ -41,31 +41,33 @@ BESIDE = [entry.label for entry in PIPELINES.values() if not entry.apart]
 APART = [entry.label for entry in PIPELINES.values() if entry.apart]
 
 
-class Races:
-    """Runs the race of each table when it is first asked for."""
+class PredictTables:
+    """Runs the comparison of each table when it is first asked for."""
 
-    def __init__(self, scale: Any, yardstick: Yardstick, folder: Path, say: Callable[[str], None]) -> None:
-        self._scale, self._yardstick, self._folder, self._say = scale, yardstick, folder, say
+    def __init__(self, scale: Any, cost_meter: CostMeter, folder: Path, say: Callable[[str], None]) -> None:
+        self._scale, self._cost_meter, self._folder, self._say = scale, cost_meter, folder, say
         self._digits = Digits.load().write_test_files(folder)
-        self._races: dict[tuple[str, int], Race] = {}
+        self._comparisons: dict[tuple[str, int], PipelineComparison] = {}
         self._ran_apart: set[tuple[str, int]] = set()
 
     def beside(self, name: str, workers: int) -> Work:
         """Return what those took who can stand beside others."""
-        if (name, workers) not in self._races:
+        if (name, workers) not in self._comparisons:
             samples = self._scale.of(1, COST_SAMPLES[name] // 3, COST_SAMPLES[name])
-            race = Race(self._workload(name, workers), self._yardstick, cost_samples=samples, say=self._say)
-            self._say(race.work.title)
+            comparison = PipelineComparison(
+                self._workload(name, workers), self._cost_meter, cost_samples=samples, say=self._say
+            )
+            self._say(comparison.work.title)
             seconds = self._scale.of(None, 12.0, 120.0 if workers == OF_THE_TARGETS else 24.0)
-            self._races[name, workers] = race.run(self._scale.of(1, 3, 7), budget_seconds=seconds)
-        return self._races[name, workers].work
+            self._comparisons[name, workers] = comparison.run(self._scale.of(1, 3, 7), budget_seconds=seconds)
+        return self._comparisons[name, workers].work
 
     def apart(self, name: str, workers: int) -> Work:
         """Return it with those who can not."""
         work = self.beside(name, workers)
         if (name, workers) not in self._ran_apart:
             self._say(work.title)
-            self._races[name, workers].run_apart()
+            self._comparisons[name, workers].run_apart()
             self._ran_apart.add((name, workers))
         return work
 
@@ -78,10 +80,12 @@ class Races:
 
 
 @pytest.fixture(scope="module")
-def races(scale: Any, say: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Races]:
-    with Yardstick(prepare=import_keras) as yardstick:
+def comparison(
+    scale: Any, say: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[PredictTables]:
+    with CostMeter(prepare=import_keras) as cost_meter:
         import_keras()
-        yield Races(scale, yardstick, tmp_path_factory.mktemp("predict"), say)
+        yield PredictTables(scale, cost_meter, tmp_path_factory.mktemp("predict"), say)
 
 
 @pytest.fixture(scope="module")
@@ -100,19 +104,25 @@ def skip_if_not_meant(scale: Any, name: str, workers: int) -> None:
 @pytest.mark.parametrize("way", [*BESIDE, LIMIT, LIMIT_ONE_THREAD])
 @pytest.mark.parametrize(("name", "workers"), TABLES)
 def bench_predict(
-    tell: Callable[[Work, str], None], scale: Any, races: Races, name: str, workers: int, way: str
+    tell: Callable[[Work, str], None], scale: Any, comparison: PredictTables, name: str, workers: int, way: str
 ) -> None:
     skip_if_not_meant(scale, name, workers)
-    tell(races.beside(name, workers), way)
+    tell(comparison.beside(name, workers), way)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
 @pytest.mark.parametrize("way", APART)
 @pytest.mark.parametrize(("name", "workers"), TABLES)
 def bench_predict_apart(
-    tell: Callable[[Work, str], None], scale: Any, races: Races, one_ray: None, name: str, workers: int, way: str
+    tell: Callable[[Work, str], None],
+    scale: Any,
+    comparison: PredictTables,
+    one_ray: None,
+    name: str,
+    workers: int,
+    way: str,
 ) -> None:
     skip_if_not_meant(scale, name, workers)
     if scale.name == "smoke" and (name, workers) != APART_IN_SMOKE:
         pytest.skip("only where it is measured")
-    tell(races.apart(name, workers), way)
+    tell(comparison.apart(name, workers), way)

@@ -19,7 +19,7 @@ import pytest
 import tensorflow as tf
 
 import ringfeed
-from measuring.contest import Way, Work, timed
+from measuring.rounds import Way, Work, timed
 from ringfeed.tf.models.direct_call import direct_call
 
 RINGFEED, KERAS, LIMIT = "RingFeed", "keras.Model.predict", "limit: the model called with ready tensors"
@@ -111,7 +111,7 @@ def measured(case: Case, rounds: int) -> Work:
             role, call = calls[name]
             return Way(name, role, lambda: timed(lambda: [call() for _ in range(case.calls)], case.calls))
 
-        return work.compete(map(way, calls), rounds)
+        return work.measure(map(way, calls), rounds)
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,11 @@ import pytest
 
 import limits
 from hops import ray_store
-from hops.hall import ONLY_IN_FULL, Hall
+from hops.comparison import ONLY_IN_FULL, TransportComparison
 from hops.interface import TRANSPORTS, Entry, Job
 from hops.private_memory import ENTRY as OWN_MEMORY
 from hops.ringfeed_ring import small_ring
-from measuring.contest import Sample, Way, Work, role_by_name
+from measuring.rounds import Sample, Way, Work, role_by_name
 from measuring.scale import Scale, scale_of
 
 SIZES = {64: "64 B", 4096: "4 KB", 150_528: "150 KB", 602_112: "602 KB", 4_194_304: "4 MB"}
@@ -71,19 +71,21 @@ class Table:
     """What is measured of one job, each thing when it is first asked for."""
 
     def __init__(self, job: Job, scale: Scale, say: Callable[[str], None]) -> None:
-        self._hall = Hall(job, with_heavy=scale.name == "full" and job.senders + job.receivers <= 3)
+        self._comparison = TransportComparison(
+            job, with_heavy=scale.name == "full" and job.senders + job.receivers <= 3
+        )
         self.job, self._scale, self._say = job, scale, say
         self._works: dict[str, Work] = {}
-        for way in self._hall.ways:
-            self._hall.check(way)
+        for way in self._comparison.ways:
+            self._comparison.check(way)
 
     def close(self) -> None:
-        self._hall.close()
+        self._comparison.close()
 
     def hop(self) -> Work:
         job, seconds = self.job, self._scale.of(0.0, 0.05, 0.1)
         work = Work(f"hop: {title(job)}", "hop", self._axes(), bytes_per_unit=job.record_bytes)
-        ways = self._ways(lambda way: self._hall.throughput(way, seconds))
+        ways = self._ways(lambda way: self._comparison.throughput(way, seconds))
         ways.append(Way(COPY, "limit", lambda: copying(job, job.capacity, seconds)))
         ways.append(Way(COPY_IN_CACHE, "limit", lambda: copying(job, small_ring(job), seconds)))
         return self._measured(work, ways, self._scale.of(1, 5, 11), self._ask_ray)
@@ -93,7 +95,7 @@ class Table:
         work = Work(f"latency: {title(self.job)}", "latency", axes, quantity=quantity)
         large = self.job.record_bytes >= LARGE_BYTES
         count = self._scale.of(2, 50 if large else 200, 350 if large else 700)
-        ways = [way for way in self._ways(lambda way: self._hall.latency(way, count)) if way.name in SINGLY]
+        ways = [way for way in self._ways(lambda way: self._comparison.latency(way, count)) if way.name in SINGLY]
         if reason := limits.why_missing():
             work.missing[WAKING] = reason
         else:
@@ -101,7 +103,7 @@ class Table:
         return self._measured(work, ways, self._scale.of(1, 3, 5))
 
     def _ways(self, measure: Callable[[str], Sample]) -> list[Way]:
-        return [Way(way, role_by_name(way), lambda way=way: measure(way)) for way in self._hall.ways]  # type: ignore[misc]
+        return [Way(way, role_by_name(way), lambda way=way: measure(way)) for way in self._comparison.ways]  # type: ignore[misc]
 
     def _ask_ray(self, work: Work) -> None:
         """Measure Ray after the others; only in a full run."""
@@ -112,13 +114,13 @@ class Table:
         others_share = work.others_share  # Ray's own processes look like somebody else's
         with ray_store.started(self.job) as ray:
             ray.check()
-            work.compete([Way(ray_store.WAY, "peer", lambda: ray.throughput(0.2))], 5, say=self._say)
+            work.measure([Way(ray_store.WAY, "peer", lambda: ray.throughput(0.2))], 5, say=self._say)
         work.others_share = others_share
 
     def _measured(self, work: Work, ways: list[Way], rounds: int, then: Callable[[Work], None] | None = None) -> Work:
         if work.title not in self._works:
-            work.missing |= self._hall.missing
-            work.compete(ways, rounds, warm_up=self._scale.of(0, 1, 1), say=self._say)
+            work.missing |= self._comparison.missing
+            work.measure(ways, rounds, warm_up=self._scale.of(0, 1, 1), say=self._say)
             if then:
                 then(work)
             self._works[work.title] = work
@@ -174,17 +176,19 @@ FILLING = [
 def filling(scale: Scale, say: Callable[[str], None]) -> Iterator[Work]:
     """Two processes make samples, one receives them as contiguous batches: in place where a transport allows it."""
     entries = [*(entry for entry in TRANSPORTS if entry.way in FILLING), HUGE_PAGES, OWN_MEMORY]
-    with closing(Hall(FILLED, entries, with_heavy=scale.name == "full")) as hall:
+    with closing(TransportComparison(FILLED, entries, with_heavy=scale.name == "full")) as comparison:
         work = Work(
             f"fill: 224x224x3 float32 made by two senders, received as contiguous batches of {FILLED.batch}",
             "fill",
             {"record_bytes": FILLED.record_bytes, "producers": FILLED.senders, "takers": 1},
             bytes_per_unit=FILLED.record_bytes,
-            missing=hall.missing,
+            missing=comparison.missing,
         )
         seconds = scale.of(0.0, 0.2, 0.4)
-        ways = [Way(way, role_by_name(way), lambda way=way: hall.filling(way, seconds)) for way in hall.ways]  # type: ignore[misc]
-        yield work.compete(ways, scale.of(1, 7, 21), warm_up=scale.of(0, 1, 1), say=say)
+        ways = [
+            Way(way, role_by_name(way), lambda way=way: comparison.filling(way, seconds)) for way in comparison.ways
+        ]  # type: ignore[misc]
+        yield work.measure(ways, scale.of(1, 7, 21), warm_up=scale.of(0, 1, 1), say=say)
 
 
 @pytest.mark.parametrize("way", [*FILLING, HUGE_PAGES.way, OWN_MEMORY.way])
@@ -205,17 +209,19 @@ IN_PLACE_SIZES = (150_528, 602_112, 4_194_304)
 def in_place(request: pytest.FixtureRequest, scale: Scale, say: Callable[[str], None]) -> Iterator[Work]:
     """One process makes records where its transport has them lie, another one receives them."""
     job = Job(request.param)
-    with closing(Hall(job, IN_PLACE)) as hall:
+    with closing(TransportComparison(job, IN_PLACE)) as comparison:
         work = Work(
             f"in place: {title(job)}, a number written all over each",
             "in_place",
             {"record_bytes": job.record_bytes, "producers": 1, "takers": 1},
             bytes_per_unit=job.record_bytes,
-            missing=hall.missing,
+            missing=comparison.missing,
         )
         seconds = scale.of(0.0, 0.1, 0.2)
-        ways = [Way(way, role_by_name(way), lambda way=way: hall.in_place(way, seconds)) for way in hall.ways]  # type: ignore[misc]
-        yield work.compete(ways, scale.of(1, 7, 21), warm_up=scale.of(0, 1, 1), say=say)
+        ways = [
+            Way(way, role_by_name(way), lambda way=way: comparison.in_place(way, seconds)) for way in comparison.ways
+        ]  # type: ignore[misc]
+        yield work.measure(ways, scale.of(1, 7, 21), warm_up=scale.of(0, 1, 1), say=say)
 
 
 @pytest.mark.parametrize("way", [entry.way for entry in IN_PLACE])

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from measuring.contest import Sample, Work
 from measuring.machine import surroundings
+from measuring.rounds import Sample, Work
 from measuring.scale import Scale, scale_of
 
 STARTED = time.monotonic()

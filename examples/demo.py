@@ -2,7 +2,7 @@
 
 Run it with `make demo`, or `python examples/demo.py [--quick] [--json FILE]`. It takes about two minutes on two
 cores, downloads nothing, and writes only to a temporary folder (and FILE). What is measured, and how, is said in
-benchmarks/pipelines/race.py and yardstick.py.
+benchmarks/pipelines/comparison.py and item_cost.py.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from demo_stop import Stopping
 
 from measuring.machine import surroundings
 from pipelines import workloads
+from pipelines.comparison import PipelineComparison
 from pipelines.interface import DEMO, Workload
-from pipelines.race import Race
+from pipelines.item_cost import CostMeter
 from pipelines.report import as_json, table
-from pipelines.yardstick import Yardstick
 
 STARTED = time.monotonic()
 STOPPING = Stopping()
@@ -41,12 +41,12 @@ def main() -> int:
     results = None
     try:
         STOPPING.at_once()
-        with Yardstick(prepare=import_keras) as yardstick:
+        with CostMeter(prepare=import_keras) as cost_meter:
             import_keras()
             with tempfile.TemporaryDirectory(prefix="ringfeed-demo-") as folder:
                 STOPPING.by_exception()
                 try:
-                    results = run_all(yardstick, Path(folder), options)
+                    results = run_all(cost_meter, Path(folder), options)
                 finally:
                     STOPPING.not_any_more()
     except BaseException:
@@ -62,12 +62,12 @@ def main() -> int:
     return 0
 
 
-def run_all(yardstick: Yardstick, folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+def run_all(cost_meter: CostMeter, folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Both comparisons, one after the other."""
-    return [digits(yardstick, folder, options), photographs_of_the_packages(yardstick, options)]
+    return [digits(cost_meter, folder, options), photographs_of_the_packages(cost_meter, options)]
 
 
-def digits(yardstick: Yardstick, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+def digits(cost_meter: CostMeter, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Train on scikit-learn's digits and predict the test digits from PNG files."""
     say("\nDigits: training a small CNN on scikit-learn's handwritten digits ...")
     data = Digits.load()
@@ -76,40 +76,40 @@ def digits(yardstick: Yardstick, folder: Path, options: argparse.Namespace) -> d
     times = 2 if options.quick else 24
     say(f"Digits: predicting {len(paths)} test digits from PNG files, each {times} times per run")
     workload = workloads.digits(paths, times, options.workers, model.get_weights())
-    race = run(workload, yardstick, options, budget_seconds=28.0, cost_samples=2000)
+    comparison = run(workload, cost_meter, options, budget_seconds=28.0, cost_samples=2000)
     label_of = dict(zip(paths, data.test_labels, strict=True))
-    assert race.answers.outputs is not None
-    answered = zip(workload.items, race.answers.outputs, strict=True)
+    assert comparison.answers.outputs is not None
+    answered = zip(workload.items, comparison.answers.outputs, strict=True)
     correct = [label_of[item] == row.argmax() for item, row in answered]
     accuracy = sum(correct) / len(correct)
     say(f"  accuracy on the test digits: {accuracy:.1%}")
-    return {**as_json(race), "accuracy": accuracy}
+    return {**as_json(comparison), "accuracy": accuracy}
 
 
-def photographs_of_the_packages(yardstick: Yardstick, options: argparse.Namespace) -> dict[str, Any]:
+def photographs_of_the_packages(cost_meter: CostMeter, options: argparse.Namespace) -> dict[str, Any]:
     """Decode and resize scikit-image's and scikit-learn's photographs and run a small MobileNet on them."""
     workload = workloads.photographs(4 if options.quick else 27, options.workers)
     different = len(set(workload.items))
     say(f"\nPhotographs: {different} JPEG and PNG files of scikit-image and scikit-learn, resized to 224x224x3")
-    return as_json(run(workload, yardstick, options, budget_seconds=85.0, cost_samples=5 * different))
+    return as_json(run(workload, cost_meter, options, budget_seconds=85.0, cost_samples=5 * different))
 
 
 def run(
     workload: Workload,
-    yardstick: Yardstick,
+    cost_meter: CostMeter,
     options: argparse.Namespace,
     *,
     budget_seconds: float,
     cost_samples: int,
-) -> Race:
-    """Race the pipelines over one workload and print the table."""
-    race = Race(workload, yardstick, names=DEMO, cost_samples=cost_samples, say=say)
-    race.run(1 if options.quick else 7, budget_seconds=budget_seconds)
-    say("\n" + table(race))
-    answers = race.answers
+) -> PipelineComparison:
+    """PipelineComparison the pipelines over one workload and print the table."""
+    comparison = PipelineComparison(workload, cost_meter, names=DEMO, cost_samples=cost_samples, say=say)
+    comparison.run(1 if options.quick else 7, budget_seconds=budget_seconds)
+    say("\n" + table(comparison))
+    answers = comparison.answers
     same = "the same class for every item" if answers.same_classes else "classes that differ where two are equal"
     say(f"  all pipelines agree: {same}, largest difference {answers.largest_difference:.1g}")
-    return race
+    return comparison
 
 
 def parse_options() -> argparse.Namespace:

@@ -14,7 +14,7 @@ import numpy as np
 
 from hops.interface import Job
 from measuring import ray_cluster
-from measuring.contest import Sample
+from measuring.rounds import Sample
 
 WAY = "Ray object store, streaming generator"
 

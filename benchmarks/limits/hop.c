@@ -26,7 +26,7 @@ typedef struct record {
     _Alignas(LINE_BYTES) uint64_t words[RECORD_BYTES / sizeof(uint64_t)];
 } record;
 
-typedef struct desk {
+typedef struct channel {
     lonely written, read; /* batches */
     record buffers[BUFFERS][ROWS];
     rf_ring *ring;
@@ -38,7 +38,7 @@ typedef struct desk {
     uint64_t filled_count, emptied_count;
     _Alignas(LINE_PAIR_BYTES) pthread_cond_t filled;
     _Alignas(LINE_PAIR_BYTES) pthread_cond_t emptied;
-} desk;
+} channel;
 
 static void write_record(record *to, uint64_t number)
 {
@@ -96,7 +96,7 @@ static uint64_t batches_asked_for(void)
 
 static void write_behind_flags(void *shared)
 {
-    desk *between = shared;
+    channel *between = shared;
     for (uint64_t batch = 0; batch < between->batches; batch++) {
         if (batch >= between->buffer_count)
             wait_for(&between->read.value, batch - between->buffer_count + 1);
@@ -107,7 +107,7 @@ static void write_behind_flags(void *shared)
 
 static double read_behind_flags(void *shared)
 {
-    desk *between = shared;
+    channel *between = shared;
     int64_t begun = 0;
     for (uint64_t batch = 0; batch < between->batches; batch++) {
         if (batch == WARM_UP)
@@ -124,7 +124,7 @@ static double hop_by_flags(int buffers)
 {
     int cores[2];
     int count = cores_at_hand(cores, 2);
-    desk *between = shared_memory(sizeof *between);
+    channel *between = shared_memory(sizeof *between);
     between->batches = WARM_UP + batches_asked_for();
     between->buffer_count = (uint64_t)buffers;
     double figure =
@@ -142,7 +142,7 @@ static uint64_t least_of(uint64_t one, uint64_t other)
 
 static void put_into_ring(void *shared)
 {
-    desk *between = shared;
+    channel *between = shared;
     uint64_t in_a_slot = ROWS / between->rows, next = 0;
     rf_lease *lease;
     rf_status status;
@@ -165,7 +165,7 @@ static void put_into_ring(void *shared)
 
 static double take_from_ring(void *shared)
 {
-    desk *between = shared;
+    channel *between = shared;
     uint64_t in_a_slot = ROWS / between->rows, total = between->batches * ROWS;
     rf_lease *lease;
     rf_status status;
@@ -200,7 +200,7 @@ static double hop_through_ring(int rows)
 {
     int cores[2];
     int count = cores_at_hand(cores, 2);
-    desk *between = shared_memory(sizeof *between);
+    channel *between = shared_memory(sizeof *between);
     between->batches = WARM_UP + batches_asked_for();
     between->rows = (uint32_t)rows;
     between->ring =
@@ -218,7 +218,7 @@ static double hop_through_ring(int rows)
 
 static void write_into_pipe(void *shared)
 {
-    desk *between = shared;
+    channel *between = shared;
     static record own[ROWS];
     uint64_t in_a_write = ROWS / between->rows;
     close(between->pipe[0]);
@@ -243,7 +243,7 @@ static void fill_from_pipe(int from, record *own)
 
 static double read_from_pipe(void *shared)
 {
-    desk *between = shared;
+    channel *between = shared;
     static record own[ROWS];
     int64_t begun = 0;
     close(between->pipe[1]); /* so that the end of the writer is seen */
@@ -260,7 +260,7 @@ static double hop_by_pipe(int writes)
 {
     int cores[2];
     int count = cores_at_hand(cores, 2);
-    desk *between = shared_memory(sizeof *between);
+    channel *between = shared_memory(sizeof *between);
     between->batches = WARM_UP + batches_asked_for();
     between->rows = (uint32_t)writes;
     if (pipe(between->pipe) || fcntl(between->pipe[1], F_SETPIPE_SZ, BUFFERS * BATCH_BYTES) < 0)
@@ -275,7 +275,7 @@ static double hop_by_pipe(int writes)
 /* ---- Behind a mutex -------------------------------------------------------------------------- */
 
 /* What whoever shares a mutex with processes that may die has to do with what its functions return. */
-static void hold(desk *between, int failed)
+static void hold(channel *between, int failed)
 {
     if (failed == EOWNERDEAD)
         failed = pthread_mutex_consistent(&between->mutex);
@@ -285,19 +285,19 @@ static void hold(desk *between, int failed)
     }
 }
 
-static void lock(desk *between)
+static void lock(channel *between)
 {
     hold(between, pthread_mutex_lock(&between->mutex));
 }
 
-static void wait_on(desk *between, pthread_cond_t *condition)
+static void wait_on(channel *between, pthread_cond_t *condition)
 {
     hold(between, pthread_cond_wait(condition, &between->mutex));
 }
 
 static void write_behind_mutex(void *shared)
 {
-    desk *between = shared;
+    channel *between = shared;
     for (uint64_t batch = 0; batch < between->batches; batch++) {
         lock(between);
         while (between->filled_count - between->emptied_count == BUFFERS)
@@ -313,7 +313,7 @@ static void write_behind_mutex(void *shared)
 
 static double read_behind_mutex(void *shared)
 {
-    desk *between = shared;
+    channel *between = shared;
     int64_t begun = 0;
     for (uint64_t batch = 0; batch < between->batches; batch++) {
         if (batch == WARM_UP)
@@ -337,7 +337,7 @@ static double hop_behind_mutex(int unused)
     (void)unused;
     int cores[2];
     int count = cores_at_hand(cores, 2);
-    desk *between = shared_memory(sizeof *between);
+    channel *between = shared_memory(sizeof *between);
     pthread_mutexattr_t of_mutex;
     pthread_condattr_t of_condition;
     pthread_mutexattr_init(&of_mutex);

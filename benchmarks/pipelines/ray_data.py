@@ -8,8 +8,8 @@ What else its documentation asks for: as many tasks at a time as there are worke
 about a batch (`override_num_blocks`; by default there would be 200 for any number of items, each a task), an object
 store that holds a run, and no order kept (`preserve_order` is off): results are put into order here, by their number.
 
-Ray's processes are busy while nobody asks, so `interface.PIPELINES` has it `apart`; several races share one Ray where
-someone holds `cluster()` around them.
+Ray's processes are busy even without requests, so `interface.PIPELINES` marks it `apart`. Several comparisons share one
+Ray if the caller holds `cluster()` around them.
 """
 
 from __future__ import annotations

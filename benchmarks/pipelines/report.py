@@ -1,26 +1,26 @@
-"""A race's figures as a plain table for the terminal, and as JSON."""
+"""A comparison's figures as a plain table for the terminal, and as JSON."""
 
 from __future__ import annotations
 
 import statistics
 from typing import Any
 
-from measuring.contest import Sample
 from measuring.machine import core_count
+from measuring.rounds import Sample
+from pipelines.comparison import LIMIT, PipelineComparison
 from pipelines.interface import PIPELINES, REFERENCE
-from pipelines.race import LIMIT, Race
 
 NOTABLE_SHARE_OF_CORES = 0.05
 
 
-def table(race: Race) -> str:
-    """The figures of one race as aligned text."""
-    rows = [_row(PIPELINES[name].label, race) for name in (*race.names, *race.names_apart)]
-    header = ("pipeline", "start-up s", f"{race.workload.unit}/s", "lowest - highest", "vs RingFeed", "of limit")
+def table(comparison: PipelineComparison) -> str:
+    """The figures of one comparison as aligned text."""
+    rows = [_row(PIPELINES[name].label, comparison) for name in (*comparison.names, *comparison.names_apart)]
+    header = ("pipeline", "start-up s", f"{comparison.workload.unit}/s", "lowest - highest", "vs RingFeed", "of limit")
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
     lines = [_line(header, widths), "  ".join("-" * width for width in widths)]
     lines += [_line(row, widths) for row in rows]
-    return "\n".join(f"  {line}".rstrip() for line in [*lines, "", *_limit_lines(race)])
+    return "\n".join(f"  {line}".rstrip() for line in [*lines, "", *_limit_lines(comparison)])
 
 
 def _line(cells: tuple[str, ...], widths: list[int]) -> str:
@@ -31,19 +31,19 @@ def _line(cells: tuple[str, ...], widths: list[int]) -> str:
     return "  ".join([first, *others]).rstrip()
 
 
-def _row(label: str, race: Race) -> tuple[str, ...]:
-    rates = _items_per_second(race.work.samples.get(label, []))
+def _row(label: str, comparison: PipelineComparison) -> tuple[str, ...]:
+    rates = _items_per_second(comparison.work.samples.get(label, []))
     if not rates:
         return (label, "not here", "-", "-", "-", "-")
     median = statistics.median(rates)
-    reference = _items_per_second(race.work.samples.get(PIPELINES[REFERENCE].label, []))
+    reference = _items_per_second(comparison.work.samples.get(PIPELINES[REFERENCE].label, []))
     return (
         label,
-        f"{race.work.notes[label]['start-up s']:.1f}",
+        f"{comparison.work.notes[label]['start-up s']:.1f}",
         f"{median:,.0f}",
         f"{min(rates):,.0f} - {max(rates):,.0f}",
         f"{median / statistics.median(reference):.2f}" if reference else "-",
-        f"{median / statistics.median(_items_per_second(race.work.samples[LIMIT])):.2f}",
+        f"{median / statistics.median(_items_per_second(comparison.work.samples[LIMIT])):.2f}",
     )
 
 
@@ -51,8 +51,8 @@ def _items_per_second(samples: list[Sample]) -> list[float]:
     return [1 / sample.value for sample in samples]
 
 
-def _limit_lines(race: Race) -> list[str]:
-    cost, workload, cores = race.median_cost, race.workload, core_count()
+def _limit_lines(comparison: PipelineComparison) -> list[str]:
+    cost, workload, cores = comparison.median_cost, comparison.workload, core_count()
     preprocess = f"{cost.preprocess_seconds * 1e3:.3g} ms preprocess"
     limit = cost.limits(cores, workload.worker_count).usual_threads
     if limit < cost.limits(cores, cores).usual_threads:
@@ -61,11 +61,13 @@ def _limit_lines(race: Race) -> list[str]:
         formula = f"{cores} cores / ({preprocess} + {cost.model_seconds * 1e3:.3g} ms model)"
     lines = [
         f"limit: {limit:,.0f}/s = {formula}, CPU time per item, with all cores busy",
-        f"{len(workload.items):,} {workload.unit} per run, {_of_runs(len(race.costs))},"
+        f"{len(workload.items):,} {workload.unit} per run, {_of_runs(len(comparison.costs))},"
         f" {workload.worker_count} workers, batches of {workload.batch_size}",
     ]
-    if race.work.others_share > NOTABLE_SHARE_OF_CORES:
-        lines.append(f"other programs took {race.work.others_share:.0%} of the cores meanwhile: do not quote this")
+    if comparison.work.others_share > NOTABLE_SHARE_OF_CORES:
+        lines.append(
+            f"other programs took {comparison.work.others_share:.0%} of the cores meanwhile: do not quote this"
+        )
     return lines
 
 
@@ -73,9 +75,9 @@ def _of_runs(count: int) -> str:
     return "one run" if count == 1 else f"medians of {count} interleaved runs"
 
 
-def as_json(race: Race) -> dict[str, Any]:
-    """One race: every single run, so that other statistics can be made of it."""
-    cost, workload = race.median_cost, race.workload
+def as_json(comparison: PipelineComparison) -> dict[str, Any]:
+    """One comparison: every single run, so that other statistics can be made of it."""
+    cost, workload = comparison.median_cost, comparison.workload
     return {
         "name": workload.name,
         "items": len(workload.items),
@@ -83,27 +85,27 @@ def as_json(race: Race) -> dict[str, Any]:
         "workers": workload.worker_count,
         "sample_shape": list(workload.sample_shape),
         "sample_dtype": workload.sample_dtype,
-        "largest_difference": race.answers.largest_difference,
-        "other_load_share": race.work.others_share,
+        "largest_difference": comparison.answers.largest_difference,
+        "other_load_share": comparison.work.others_share,
         "limit": {
             "items_per_second": cost.limits(core_count(), workload.worker_count).usual_threads,
-            "preprocess_seconds": [one.preprocess_seconds for one in race.costs],
-            "model_seconds": [one.model_seconds for one in race.costs],
-            "model_seconds_one_thread": [one.model_seconds_one_thread for one in race.costs],
+            "preprocess_seconds": [one.preprocess_seconds for one in comparison.costs],
+            "model_seconds": [one.model_seconds for one in comparison.costs],
+            "model_seconds_one_thread": [one.model_seconds_one_thread for one in comparison.costs],
         },
-        "pipelines": [_pipeline_as_json(name, race) for name in (*race.names, *race.names_apart)],
+        "pipelines": [_pipeline_as_json(name, comparison) for name in (*comparison.names, *comparison.names_apart)],
     }
 
 
-def _pipeline_as_json(name: str, race: Race) -> dict[str, Any]:
+def _pipeline_as_json(name: str, comparison: PipelineComparison) -> dict[str, Any]:
     label = PIPELINES[name].label
-    if label in race.work.missing:
-        return {"name": name, "label": label, "missing": race.work.missing[label]}
-    rates = _items_per_second(race.work.samples[label])
+    if label in comparison.work.missing:
+        return {"name": name, "label": label, "missing": comparison.work.missing[label]}
+    rates = _items_per_second(comparison.work.samples[label])
     return {
         "name": name,
         "label": label,
-        "start_up_seconds": race.work.notes[label]["start-up s"],
+        "start_up_seconds": comparison.work.notes[label]["start-up s"],
         "median_items_per_second": statistics.median(rates),
         "items_per_second": rates,
     }

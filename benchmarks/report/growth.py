@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from measuring.contest import Role
+from measuring.rounds import Role
 from report.results import Results, Row
 
 FIGURE = "growth"

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from report import growth, look
+from report import figure_style, growth
 from report.grids import Picture
 from report.results import Results, Row, Table
 from report.units import SECONDS, human, rate_tick, size
@@ -26,11 +26,11 @@ def draw_all(results: Results, out: Path) -> Mapping[str, Sequence[Picture]]:
     """Draw what there is data for into the folder `out`; return the pictures of each figure."""
     pictures: dict[str, list[Picture]] = {}
     for figure_name, file_name, words, draw in PICTURES:
-        with look.settings():
+        with figure_style.settings():
             if figure := draw(results):
                 if not all(table.quotable for table in results.of_figure(figure_name)):
-                    look.warn(figure, "some of it was disturbed: not to be quoted")
-                look.save(figure, out / file_name)
+                    figure_style.warn(figure, "some of it was disturbed: not to be quoted")
+                figure_style.save(figure, out / file_name)
                 pictures.setdefault(figure_name, []).append(Picture(file_name, words))
     return pictures
 
@@ -44,8 +44,8 @@ def lines_by(tables: Iterable[Table], axis: str) -> Lines:
     return {way: sorted(points, key=lambda point: point[0]) for way, points in found.items()}
 
 
-def styles_of(tables: Iterable[Table]) -> dict[str, look.Style]:
-    return look.styles({row.way: row.role for table in tables for row in table.measured})
+def styles_of(tables: Iterable[Table]) -> dict[str, figure_style.Style]:
+    return figure_style.styles({row.way: row.role for table in tables for row in table.measured})
 
 
 def has_several(tables: Sequence[Table], axis: str) -> bool:
@@ -60,20 +60,20 @@ def hop_by_size(results: Results) -> Figure | None:
     tables = [table for table in results.of_figure("hop", **ONE_PRODUCER, **ONE_TAKER) if table.unit in SECONDS]
     if not has_several(tables, "record_bytes"):
         return None
-    figure, (axes,) = look.card(
+    figure, (axes,) = figure_style.card(
         "A record from one process to another",
         "one producer, one taker; median time per record, less is better",
         height=5.2,
     )
-    drawn = look.pale_but(styles_of(tables), best_peers(tables))
+    drawn = figure_style.pale_but(styles_of(tables), best_peers(tables))
     lines = lines_by(tables, "record_bytes")
     for way, style in drawn.items():
         axes.plot([x for x, _ in lines[way]], [row.seconds for _, row in lines[way]], label=way, **style.line)
-    look.measured_at(axes, [table.axes["record_bytes"] for table in tables], size)
-    look.seconds_up(axes)
+    figure_style.measured_at(axes, [table.axes["record_bytes"] for table in tables], size)
+    figure_style.seconds_up(axes)
     axes.set_xlabel("size of the record")
-    look.name_pale(figure, drawn)
-    look.name_ways(figure, [axes], drawn)
+    figure_style.name_pale(figure, drawn)
+    figure_style.name_ways(figure, [axes], drawn)
     return figure
 
 
@@ -89,7 +89,7 @@ def throughput_by_producers(results: Results) -> Figure | None:
     panels = _panels(tables, "record_bytes", "producers")
     if not panels:
         return None
-    figure, all_axes = look.card(
+    figure, all_axes = figure_style.card(
         "Records a second, by the number of producers",
         "one taker; more is better, both axes are logarithmic",
         len(panels),
@@ -97,21 +97,21 @@ def throughput_by_producers(results: Results) -> Figure | None:
     drawn = _lasting((table for members in panels.values() for table in members), "producers")
     for axes, (record_bytes, members) in zip(all_axes, panels.items(), strict=True):
         _draw_rates(axes, lines_by(members, "producers"), drawn)
-        look.measured_at(axes, [table.axes["producers"] for table in members], lambda value: f"{value:g}")
-        look.logarithmic_up(axes, rate_tick)
+        figure_style.measured_at(axes, [table.axes["producers"] for table in members], lambda value: f"{value:g}")
+        figure_style.logarithmic_up(axes, rate_tick)
         axes.set_title(f"records of {size(float(record_bytes))}")
         axes.set_xlabel("producers")
-    look.name_ways(figure, all_axes, drawn)
+    figure_style.name_ways(figure, all_axes, drawn)
     return figure
 
 
-def _draw_rates(axes: Axes, lines: Lines, drawn: Mapping[str, look.Style]) -> None:
+def _draw_rates(axes: Axes, lines: Lines, drawn: Mapping[str, figure_style.Style]) -> None:
     for way, points in lines.items():
         if way in drawn:
             axes.plot([x for x, _ in points], [1 / row.seconds for _, row in points], label=way, **drawn[way].line)
 
 
-def _lasting(tables: Iterable[Table], axis: str) -> dict[str, look.Style]:
+def _lasting(tables: Iterable[Table], axis: str) -> dict[str, figure_style.Style]:
     """Return styles for the ways that were measured at more than one place of an axis: a point is no line."""
     places: dict[str, set[float | str]] = {}
     roles = {}
@@ -119,7 +119,7 @@ def _lasting(tables: Iterable[Table], axis: str) -> dict[str, look.Style]:
         for row in table.measured:
             places.setdefault(row.way, set()).add(table.axes[axis])
             roles[row.way] = row.role
-    return look.styles({way: role for way, role in roles.items() if len(places[way]) > 1})
+    return figure_style.styles({way: role for way, role in roles.items() if len(places[way]) > 1})
 
 
 def _panels(tables: Sequence[Table], panel_axis: str, x_axis: str) -> dict[float | str, list[Table]]:
@@ -127,7 +127,7 @@ def _panels(tables: Sequence[Table], panel_axis: str, x_axis: str) -> dict[float
     values = dict.fromkeys(table.axes[panel_axis] for table in tables if panel_axis in table.axes)
     members = {value: [table for table in tables if table.axes.get(panel_axis) == value] for value in values}
     kept = {value: found for value, found in members.items() if has_several(found, x_axis)}
-    return dict(list(kept.items())[: look.PANELS])
+    return dict(list(kept.items())[: figure_style.PANELS])
 
 
 def latency(results: Results) -> Figure | None:
@@ -138,24 +138,26 @@ def latency(results: Results) -> Figure | None:
     drawn = styles_of(tables)
     by_size = has_several(tables, "record_bytes")
     words = "from send to receipt, by the size of a record; less is better"
-    panels = len(PERCENTILES) if by_size else min(look.PANELS, len(tables))
-    figure, all_axes = look.card("How long a record is on its way", words, panels, share_y=True)
+    panels = len(PERCENTILES) if by_size else min(figure_style.PANELS, len(tables))
+    figure, all_axes = figure_style.card("How long a record is on its way", words, panels, share_y=True)
     if by_size:
         _latency_by_size(all_axes, tables, drawn)
     else:
         _latency_by_percentile(all_axes, tables, drawn)
     for axes in all_axes:
-        look.seconds_up(axes)
-    look.legend(figure, drawn)
+        figure_style.seconds_up(axes)
+    figure_style.legend(figure, drawn)
     return figure
 
 
-def _latency_by_size(all_axes: Sequence[Axes], tables: Sequence[Table], drawn: Mapping[str, look.Style]) -> None:
+def _latency_by_size(
+    all_axes: Sequence[Axes], tables: Sequence[Table], drawn: Mapping[str, figure_style.Style]
+) -> None:
     for axes, percent in zip(all_axes, PERCENTILES, strict=True):
         for way, points in lines_by(tables, "record_bytes").items():
             known = [(x, seconds) for x, row in points if (seconds := _percentile(row, percent)) is not None]
             axes.plot([x for x, _ in known], [y for _, y in known], label=way, **drawn[way].line)
-        look.measured_at(axes, [table.axes["record_bytes"] for table in tables], size, room=0.22)
+        figure_style.measured_at(axes, [table.axes["record_bytes"] for table in tables], size, room=0.22)
         axes.set_title(f"p{percent}")
         axes.set_xlabel("size of the record")
 
@@ -167,7 +169,9 @@ def _percentile(row: Row, percent: str) -> float | None:
     return row.latency_us[percent] * 1e-6 if row.latency_us else None
 
 
-def _latency_by_percentile(all_axes: Sequence[Axes], tables: Sequence[Table], drawn: Mapping[str, look.Style]) -> None:
+def _latency_by_percentile(
+    all_axes: Sequence[Axes], tables: Sequence[Table], drawn: Mapping[str, figure_style.Style]
+) -> None:
     for axes, table in zip(all_axes, tables, strict=False):
         for row in table.measured:
             known = {f"p{percent}": _percentile(row, percent) for percent in PERCENTILES}
@@ -186,7 +190,7 @@ def predictor_by_workers(results: Results) -> Figure | None:
     panels = _panels(tables, "workload", "workers")
     if not panels:
         return None
-    figure, all_axes = look.card(
+    figure, all_axes = figure_style.card(
         "Items a second, by the number of workers",
         "more is better; dashed: what the machine allows; panels have scales of their own",
         len(panels),
@@ -198,10 +202,10 @@ def predictor_by_workers(results: Results) -> Figure | None:
         axes.set_xticks(workers, [f"{count:g}" for count in workers])
         axes.set_ylim(bottom=0)
         axes.yaxis.set_major_locator(MaxNLocator(5))
-        look.named_up(axes, rate_tick)
+        figure_style.named_up(axes, rate_tick)
         axes.set_title(str(workload))
         axes.set_xlabel("workers")
-    look.name_ways(figure, all_axes, drawn)
+    figure_style.name_ways(figure, all_axes, drawn)
     return figure
 
 
@@ -213,17 +217,17 @@ def stages(results: Results) -> Figure | None:
     bars = dict(stage_bars(results.of_figure("stages")))
     if not bars:
         return None
-    figure, (axes,) = look.card(
+    figure, (axes,) = figure_style.card(
         "Where the time goes",
         "RingFeed, parts of the time of an item or a request; at the right the whole",
         height=2.0 + 0.62 * len(bars),
     )
     names = list(dict.fromkeys(name for stages_ in bars.values() for name in stages_))
-    colors = look.distinct(names)
+    colors = figure_style.distinct(names)
     for position, seconds in enumerate(bars.values()):
         _draw_stages(axes, position, seconds, colors)
     axes.set_yticks(range(len(bars)), list(bars))
-    axes.tick_params(axis="y", length=0, labelcolor=look.INK)
+    axes.tick_params(axis="y", length=0, labelcolor=figure_style.INK)
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
@@ -268,13 +272,15 @@ def _draw_stages(axes: Axes, position: int, seconds: Mapping[str, float], colors
             left=left,
             height=0.62,
             color=colors[name],
-            edgecolor=look.PAPER,
+            edgecolor=figure_style.PAPER,
             linewidth=1,
             label=None if known else name,
         )
         if part / whole > 0.07:
             middle = left + part / whole / 2
-            axes.text(middle, position, human(part, "s"), ha="center", va="center", color=look.ink_on(colors[name]))
+            axes.text(
+                middle, position, human(part, "s"), ha="center", va="center", color=figure_style.ink_on(colors[name])
+            )
         left += part / whole
     axes.annotate(
         human(whole, "s"), (1.01, position), xycoords=("axes fraction", "data"), va="center", fontweight="bold"
@@ -290,30 +296,30 @@ def growth_by_number(results: Results) -> Figure | None:
     things = list(dict.fromkeys(family.of for family in families))
     if not things:
         return None
-    figure, all_axes = look.card(
+    figure, all_axes = figure_style.card(
         "What more of everything costs",
         "time by number, both logarithmic; dotted: as fast as the number, which RingFeed is not to outgrow",
         len(things),
         columns=3,
         height=1.6 + 2.75 * math.ceil(len(things) / 3),
     )
-    drawn = look.styles({family.way: family.points[0][1].role for family in families})
+    drawn = figure_style.styles({family.way: family.points[0][1].role for family in families})
     for axes, of in zip(all_axes, things, strict=True):
         _draw_growth(axes, [family for family in families if family.of == of], drawn)
         axes.set_title(GROWING.get(of, of))
-    look.legend(figure, drawn)
+    figure_style.legend(figure, drawn)
     return figure
 
 
-def _draw_growth(axes: Axes, families: Sequence[growth.Family], drawn: Mapping[str, look.Style]) -> None:
+def _draw_growth(axes: Axes, families: Sequence[growth.Family], drawn: Mapping[str, figure_style.Style]) -> None:
     for family in families:
         numbers, costs = zip(*((n, row.seconds) for n, row in family.points), strict=True)
         axes.plot(numbers, costs, label=family.way, **drawn[family.way].line)
     points = [point for family in families for point in family.points]
     numbers = [n for n, _ in points]
-    look.show_growth(axes, numbers, [row.seconds for _, row in points])
-    look.measured_at(axes, numbers, size if families[0].of == "record_bytes" else "{:,.0f}".format, room=0.2)
-    look.seconds_up(axes)
+    figure_style.show_growth(axes, numbers, [row.seconds for _, row in points])
+    figure_style.measured_at(axes, numbers, size if families[0].of == "record_bytes" else "{:,.0f}".format, room=0.2)
+    figure_style.seconds_up(axes)
 
 
 # Figure -> file, what it shows, and who draws it.

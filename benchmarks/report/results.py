@@ -13,12 +13,12 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from measuring.contest import Role, paired_ratio
+from measuring.rounds import Role, paired_ratio
 
 QUOTABLE_OTHERS_SHARE = 0.05  # of the machine; figures taken beside more than that are not to be quoted
 FIGURE_DIGITS = 6  # of a published value: a clock is not better than that, and the file is half as long
 
-# What a row says of itself and of its table; the names are those of `measuring.contest.Work.as_json`.
+# What a row says of itself and of its table; the names are those of `measuring.rounds.Work.as_json`.
 ROW_KEYS = (
     *("way", "role", "figure", "axes", "quantity", "unit", "bytes_per_unit"),
     *("values", "latency_us", "notes", "others_share"),

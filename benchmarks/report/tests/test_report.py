@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from made_up_results import BENCHMARKS, HOP, HOP_TITLE, PLACES, entry, everything, hop, rounds, written
 
-from measuring import contest
+from measuring.rounds import role_by_name
 from report import growth, results, tables, targets, units
 from report.__main__ import make
 from report.grids import as_markdown, as_text
@@ -133,7 +133,7 @@ def test_a_step_that_is_more_than_linear_is_named(measured: results.Results) -> 
 def test_growth_is_shown_beside_the_best_peer_of_each_size(loaded: Callable[..., results.Results]) -> None:
     costs = {"RingFeed": (1.0, 2.0), "even": (3.0, 3.0), "steep": (2.0, 40.0), "limit: a copy": (0.5, 0.5)}
     entries = [
-        entry(f"growth: {n}", way, contest.role_by_name(way), rounds(cost[at]), "growth", {"of": "slots", "n": n})
+        entry(f"growth: {n}", way, role_by_name(way), rounds(cost[at]), "growth", {"of": "slots", "n": n})
         for at, n in enumerate((64, 256))
         for way, cost in costs.items()
     ]
@@ -249,7 +249,7 @@ def test_the_picture_of_hop_times_names_the_best_peers_and_has_the_others_in_gre
     loaded: Callable[..., results.Results],
 ) -> None:
     pytest.importorskip("matplotlib")
-    from report import look, plots
+    from report import figure_style, plots
 
     times = {"RingFeed": [1.0, 9.0], "fast, small": [2.0, 8.0], "fast, large": [3.0, 5.0], "middling": [2.5, 6.0]}
     entries = [
@@ -260,7 +260,7 @@ def test_the_picture_of_hop_times_names_the_best_peers_and_has_the_others_in_gre
     ]
     measured = loaded(entries)
     assert plots.best_peers(measured.tables) == {"fast, small", "fast, large"}
-    with look.settings():
+    with figure_style.settings():
         figure = plots.hop_by_size(measured)
     assert figure is not None
     words = [text.get_text() for text in figure.findobj(match=lambda part: hasattr(part, "get_text"))]
@@ -268,7 +268,7 @@ def test_the_picture_of_hop_times_names_the_best_peers_and_has_the_others_in_gre
     assert "middling" not in words
     assert any("grey" in each and "middling" in each for each in words)
     colors = {line.get_label(): line.get_color() for line in figure.axes[0].get_lines()}
-    assert [way for way, color in colors.items() if color == look.PALE] == ["middling"]
+    assert [way for way, color in colors.items() if color == figure_style.PALE] == ["middling"]
 
 
 def test_pictures_are_svg_and_the_same_bytes_every_time(tmp_path: Path) -> None:
@@ -303,7 +303,7 @@ def test_what_no_stage_explains_is_drawn_as_the_rest(loaded: Callable[..., resul
 
 def test_names_beside_lines_move_apart_as_little_as_possible() -> None:
     pytest.importorskip("matplotlib")
-    from report.look import spread
+    from report.figure_style import spread
 
     assert spread([0.2, 0.5], 0.1, 1.0) == [0.2, 0.5]
     assert spread([0.5, 0.5, 0.9], 0.1, 1.0) == pytest.approx([0.45, 0.55, 0.9])
@@ -335,13 +335,13 @@ def test_a_result_in_the_folder_of_its_report_stays_as_it_is(tmp_path: Path) -> 
 
 TINY_SUITE = """
     import pytest
-    from measuring.contest import Way, Work, timed
+    from measuring.rounds import Way, Work, timed
 
     @pytest.fixture(scope="module")
     def work():
         work = Work("adding up", "adding", {"numbers": 10}, missing={"abacus": "no abacus at hand"})
         ways = [("RingFeed", "ringfeed", 10), ("peer", "peer", 5000), ("limit", "limit", 1)]
-        return work.compete([Way(name, role, lambda n=n: timed(lambda: sum(range(n)))) for name, role, n in ways], 5)
+        return work.measure([Way(name, role, lambda n=n: timed(lambda: sum(range(n)))) for name, role, n in ways], 5)
 
     @pytest.mark.parametrize("way", ["RingFeed", "peer", "limit", "abacus"])
     def bench_adding(tell, work, way):

@@ -1,7 +1,7 @@
 """Runs the servers against each other, fairly on a noisy machine. Knows no server in particular.
 
 All servers and clients start once and stay: whoever is not asked stands idle, or is held where it does not by itself.
-In every round (`measuring.contest`) each way is asked the same number of times, by as many clients. Each client checks
+In every round (`measuring.rounds`) each way is asked the same number of times, by as many clients. Each client checks
 every reply against NumPy, after the clock has stopped.
 """
 
@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from measuring.contest import Role, Sample, Way
+from measuring.rounds import Role, Sample, Way
 from servers.client_process import PICTURES, ClientProcess, Stint
 from servers.interface import MODEL_ALONE, RINGFEED, SERVERS, Entry, RestlessServer, Server
 from servers.model_alone import ModelAlone
@@ -23,7 +23,7 @@ WARM_UP_REQUESTS = 3 * PICTURES
 Figure = Literal["round_trip", "many_clients"]
 
 
-class Contest:
+class ServerComparison:
     """Servers with one model, and clients that are connected to all of them.
 
     Attributes

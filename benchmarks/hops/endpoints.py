@@ -22,7 +22,7 @@ SPAWN = multiprocessing.get_context("spawn")
 SLICE_SECONDS = 0.01  # after which a receiver looks whether others got the rest
 PACE_SECONDS = 0.0003  # from a record's arrival to the next one whose latency is measured: the receiver sleeps by then
 SENT_BETWEEN_LOOKS = 16  # records, at the clock
-Ends = Mapping[str, tuple[type[Any], tuple[Any, ...]]]  # way -> class of the end, and what it is made of
+Endpoints = Mapping[str, tuple[type[Any], tuple[Any, ...]]]  # way -> class of the end, and what it is made of
 WORD = np.dtype(np.int64)
 
 
@@ -64,10 +64,10 @@ class Received:
     result: Any = None
 
 
-class End:
+class Endpoint:
     """A process at one end, as the process that measures sees it."""
 
-    def __init__(self, job: Job, number: int, ends: Ends, counts: Counts) -> None:
+    def __init__(self, job: Job, number: int, ends: Endpoints, counts: Counts) -> None:
         self._connection, theirs = SPAWN.Pipe()
         self.process = SPAWN.Process(target=serve, args=(theirs, job, number, ends, counts), daemon=True)
         self.process.start()
@@ -104,7 +104,7 @@ class End:
             self.process.join()
 
 
-def serve(connection: Any, job: Job, number: int, ends: Ends, counts: Counts) -> None:
+def serve(connection: Any, job: Job, number: int, ends: Endpoints, counts: Counts) -> None:
     follow_the_parent()
     opened: dict[str, Any] = {}
     try:

@@ -1,6 +1,6 @@
 """What waiting costs: the processor time of many idle takers on one ring, and of many clients of one slow engine.
 
-    python benchmarks/crowds/waiting.py [processes] [seconds]
+    python benchmarks/manual/idle_waiters.py [processes] [seconds]
 
 Prints percent of one core, of all waiting processes together. They are forked: 500 of them need little memory.
 """

@@ -21,7 +21,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from measuring.contest import Role
+from measuring.rounds import Role
 from report.units import tick
 
 INK, FAINT, RULE, PALE, PAPER = "#24292f", "#57606a", "#e3e6ea", "#c4c9cf", "#ffffff"

@@ -2,7 +2,7 @@
 
 - Each pipeline starts once, with a model of its own. Start-up is everything until a first predict has returned:
   starting processes, tracing, a few batches of every size that the timed runs will have.
-- Then come rounds, as `measuring.contest` has them: in every round each pipeline predicts the same items once, in an
+- Then come rounds, as `measuring.rounds` has them: in every round each pipeline predicts the same items once, in an
   order that rotates, while the others stand idle. The limit is measured among them.
 - A pipeline that can not stand idle is marked `apart` in `interface.PIPELINES`. It starts when the others have ended,
   and has as many rounds.
@@ -19,10 +19,10 @@ from dataclasses import astuple, dataclass
 
 import numpy as np
 
-from measuring.contest import Sample, Way, Work
 from measuring.machine import core_count
+from measuring.rounds import Sample, Way, Work
 from pipelines.interface import PIPELINES, REFERENCE, Pipeline, Workload
-from pipelines.yardstick import Cost, Yardstick
+from pipelines.item_cost import Cost, CostMeter
 
 LIMIT = "limit: cores / CPU time of an item"
 LIMIT_ONE_THREAD = "limit: the same, TensorFlow on one thread"
@@ -60,7 +60,7 @@ class Answers:
             self.same_classes &= bool((outputs.argmax(axis=-1) == self.outputs.argmax(axis=-1)).all())
 
 
-class Race:
+class PipelineComparison:
     """The figures of one workload.
 
     Parameters
@@ -83,7 +83,7 @@ class Race:
     def __init__(
         self,
         workload: Workload,
-        yardstick: Yardstick,
+        cost_meter: CostMeter,
         *,
         names: Iterable[str] = tuple(PIPELINES),
         cost_samples: int = 256,
@@ -92,7 +92,7 @@ class Race:
         self.workload, self.answers, self.costs = workload, Answers(), list[Cost]()
         self.names = [name for name in names if not PIPELINES[name].apart]
         self.names_apart = [name for name in names if PIPELINES[name].apart]
-        self._yardstick, self._cost_samples, self._say = yardstick, cost_samples, say
+        self._cost_meter, self._cost_samples, self._say = cost_meter, cost_samples, say
         workers = workload.worker_count
         self.work = Work(
             title=f"{workload.name.lower()} to predictions, {workers} worker{'s' if workers > 1 else ''}",
@@ -105,21 +105,21 @@ class Race:
             quantity="time per item",
         )
 
-    def run(self, rounds: int, *, budget_seconds: float | None = None) -> Race:
+    def run(self, rounds: int, *, budget_seconds: float | None = None) -> PipelineComparison:
         """Start every pipeline that can stand beside others, and run the rounds."""
         with ExitStack() as running:
             ways = [way for name in self.names if (way := self._start(name, running))]
             ways.append(Way(LIMIT, "limit", self._measure_limit))
-            self.work.compete(ways, rounds, warm_up=0, budget_seconds=budget_seconds, say=self._say_round)
+            self.work.measure(ways, rounds, warm_up=0, budget_seconds=budget_seconds, say=self._say_round)
         return self
 
-    def run_apart(self) -> Race:
+    def run_apart(self) -> PipelineComparison:
         """Start the other pipelines one after the other, and run as many rounds of each."""
         rounds = len(self.work.samples[LIMIT])
         for name in self.names_apart:
             with ExitStack() as running:
                 way = self._start(name, running)
-                # Not by `compete`: what others take of the machine is unknown while such a pipeline runs.
+                # Not by `measure`: what others take of the machine is unknown while such a pipeline runs.
                 for _ in range(rounds if way else 0):
                     assert way is not None
                     self.work.add(way.name, way.role, way.measure())
@@ -159,7 +159,7 @@ class Race:
 
     def _measure_limit(self) -> Sample:
         before = time.perf_counter()
-        self.costs.append(self._yardstick.measure(self.workload, self._cost_samples))
+        self.costs.append(self._cost_meter.measure(self.workload, self._cost_samples))
         seconds = time.perf_counter() - before
         limits = self.costs[-1].limits(core_count(), self.workload.worker_count)
         self.work.add(LIMIT_ONE_THREAD, "limit", Sample(1 / limits.one_thread, seconds))

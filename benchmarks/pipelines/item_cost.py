@@ -1,13 +1,15 @@
-"""The limit of the pipelines: cores / (preprocess time + model time per item), measured among their rounds.
+"""The limit of the pipelines: cores / (preprocess time + model time per item), measured between their rounds.
 
-With fewer workers than cores it may be less: n workers preprocess at most n / preprocess time items per second, of
-which no more than n are then at it. Both times are CPU seconds, while the pipelines stand idle and every core is busy:
-one process preprocesses and calls the model, a companion on each other core preprocesses all the while. On cores that
-share memory and caches the same work takes longer when all of them are at it. Preprocessing is as the
-workers do it, with what malloc is told there. The model is one traced function at the race's batch size, called twice:
-with TensorFlow's usual threads, as every pipeline calls it, and with TensorFlow held to one thread, which takes less
-CPU for the same batch (no spinning, no hand-over) and is a limit that a process can only reach by giving up the
-threads. The processes stay for the whole run and answer once per round, because the speed of a shared machine moves.
+With fewer workers than cores the limit may be lower: n workers preprocess at most n / preprocess time items per second,
+and at most n of them run at once. Both times are CPU seconds, measured while the pipelines are idle and every core is
+busy: one process preprocesses and calls the model, and a companion process on each other core preprocesses meanwhile.
+Cores share memory and caches, so the same work takes longer when all of them work. Preprocessing runs as in the
+workers, with the same malloc options.
+
+The model is one traced function at the comparison's batch size, called in two ways: with TensorFlow's usual threads, as
+every pipeline calls it, and with one thread. One thread takes less CPU for the same batch, because nothing spins or is
+handed over; a process reaches that limit only without the threads. The processes live through the whole run and measure
+once per round, because the speed of a shared machine varies.
 """
 
 from __future__ import annotations
@@ -82,7 +84,7 @@ class _Preprocessed:
     seconds: float
 
 
-class Yardstick:
+class CostMeter:
     """Processes that measure what one item costs. A context manager.
 
     Parameters
@@ -131,7 +133,7 @@ class Yardstick:
         every = [own, *answers]
         return sum(one.seconds for one in every) / sum(one.items for one in every), one_thread, usual_threads
 
-    def __enter__(self) -> Yardstick:
+    def __enter__(self) -> CostMeter:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,6 +1,6 @@
 """Rows per batch of eight producer threads: with one handle for all, and with a handle each.
 
-It measures and asserts nothing: ``python benchmarks/crowds/threads_of_a_handle.py``.
+It measures and asserts nothing: ``python benchmarks/manual/shared_handle.py``.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ class Work:
     notes: dict[str, dict[str, float]] = field(default_factory=dict)
     others_share: float = 0.0
 
-    def compete(
+    def measure(
         self,
         ways: Iterable[Way],
         rounds: int,

@@ -8,10 +8,10 @@ from contextlib import ExitStack, contextmanager
 
 import numpy as np
 
-from hops.ends import Counts, End, Ends
+from hops.endpoints import Counts, Endpoint, Endpoints
 from hops.interface import TRANSPORTS, Entry, Job, Transport
-from measuring.contest import Sample
 from measuring.processes import processor_seconds
+from measuring.rounds import Sample
 
 FIRST_GUESS = 64  # records, when nothing is known of a transport
 ONLY_IN_FULL = "takes long to start: only in the full run"
@@ -19,7 +19,7 @@ MOST_RECORDS = 400_000  # in a round
 LOST_SECONDS = 30.0  # after the last record was sent: what has not come by then is lost
 
 
-class Hall:
+class TransportComparison:
     """The transports that can do a job, and a process for each sender and each receiver.
 
     Attributes
@@ -59,13 +59,13 @@ class Hall:
                 assert end.answer() == "ready"
             self._stack = stack.pop_all()
 
-    def _start(self, number: int, ends: Ends, stack: ExitStack) -> End:
-        end = End(self.job, number, ends, self._shared)
+    def _start(self, number: int, ends: Endpoints, stack: ExitStack) -> Endpoint:
+        end = Endpoint(self.job, number, ends, self._shared)
         stack.callback(end.close)
         return end
 
     def close(self) -> None:
-        """End all processes and remove what the transports made."""
+        """Endpoint all processes and remove what the transports made."""
         self._stack.close()
 
     def check(self, way: str) -> None:
@@ -120,7 +120,7 @@ class Hall:
         """All processes at both ends."""
         return [end.pid for end in [*self.receivers, *self.senders]]
 
-    def race(self, way: str, seconds: float) -> tuple[Sample, list[int]]:
+    def send_together(self, way: str, seconds: float) -> tuple[Sample, list[int]]:
         """Let all senders send for so long, to one receiver.
 
         The value is the time of one record until all have come; with it, how many each has sent.
