@@ -1,80 +1,82 @@
 /*
- * See backlog.h.
+ * The backlog of a feed. See backlog.h.
  */
 #include "feed/backlog.h"
 
-void rf_shelf_init(rf_shelf *shelf, uint32_t exact)
+#include "segment/atomics.h"
+
+void rf_backlog_init(rf_backlog *backlog, uint32_t exact_rows)
 {
-    pthread_mutex_init(&shelf->mutex, NULL);
-    shelf->exact = exact;
+    pthread_mutex_init(&backlog->mutex, NULL);
+    backlog->exact_rows = exact_rows;
 }
 
-void rf_shelf_clear(rf_shelf *shelf)
+void rf_backlog_clear(rf_backlog *backlog)
 {
-    for (rf_run *run = shelf->first, *next; run; run = next) {
-        next = run->next;
-        rf_run_drop(run);
+    for (rf_element *element = backlog->first, *next; element; element = next) {
+        next = element->next;
+        rf_element_drop(element);
     }
 }
 
-void rf_shelf_put(rf_shelf *shelf, rf_run *run)
+void rf_backlog_put(rf_backlog *backlog, rf_element *element)
 {
-    pthread_mutex_lock(&shelf->mutex);
-    rf_run **place = &shelf->first;
-    while (*place && (run->rows < shelf->exact || (*place)->rows >= shelf->exact))
+    pthread_mutex_lock(&backlog->mutex);
+    rf_element **place = &backlog->first;
+    while (*place && (element->rows < backlog->exact_rows || (*place)->rows >= backlog->exact_rows))
         place = &(*place)->next;
-    run->next = *place;
-    *place = run;
-    pthread_mutex_unlock(&shelf->mutex);
+    element->next = *place;
+    *place = element;
+    pthread_mutex_unlock(&backlog->mutex);
 }
 
-rf_run *rf_shelf_take(rf_shelf *shelf, const rf_geometry *geometry, uint32_t least)
+rf_element *rf_backlog_take(rf_backlog *backlog, const rf_geometry *geometry, uint32_t min_rows)
 {
-    rf_run *other;
-    pthread_mutex_lock(&shelf->mutex);
-    rf_run *run = shelf->first;
-    while (run && run->rows < shelf->exact && (other = run->next)) {
-        rf_run_move(run, other, shelf->exact - run->rows, geometry);
+    rf_element *other;
+    pthread_mutex_lock(&backlog->mutex);
+    rf_element *element = backlog->first;
+    while (element && element->rows < backlog->exact_rows && (other = element->next)) {
+        rf_element_move_rows(element, other, backlog->exact_rows - element->rows, geometry);
         if (other->rows)
             break;
-        run->next = other->next;
-        rf_run_drop(other);
+        element->next = other->next;
+        rf_element_drop(other);
     }
-    if (run && run->rows >= least)
-        shelf->first = run->next;
+    if (element && element->rows >= min_rows)
+        backlog->first = element->next;
     else
-        run = NULL;
-    pthread_mutex_unlock(&shelf->mutex);
-    return run;
+        element = NULL;
+    pthread_mutex_unlock(&backlog->mutex);
+    return element;
 }
 
-bool rf_shelf_is_closed(const rf_shelf *shelf)
+bool rf_backlog_is_closed(const rf_backlog *backlog)
 {
-    return rf_load_relaxed(&((rf_shelf *)shelf)->closed);
+    return rf_load_relaxed(&((rf_backlog *)backlog)->closed);
 }
 
-uint32_t rf_shelf_returns(rf_shelf *shelf)
+uint32_t rf_backlog_returns(rf_backlog *backlog)
 {
-    pthread_mutex_lock(&shelf->mutex);
-    uint32_t returns = shelf->returns;
-    pthread_mutex_unlock(&shelf->mutex);
+    pthread_mutex_lock(&backlog->mutex);
+    uint32_t returns = backlog->returns;
+    pthread_mutex_unlock(&backlog->mutex);
     return returns;
 }
 
-bool rf_shelf_close(rf_shelf *shelf, uint32_t returns)
+bool rf_backlog_close(rf_backlog *backlog, uint32_t returns)
 {
-    pthread_mutex_lock(&shelf->mutex);
-    bool closes = shelf->returns == returns;
+    pthread_mutex_lock(&backlog->mutex);
+    bool closes = backlog->returns == returns;
     if (closes)
-        rf_store_relaxed(&shelf->closed, true);
-    pthread_mutex_unlock(&shelf->mutex);
+        rf_store_relaxed(&backlog->closed, true);
+    pthread_mutex_unlock(&backlog->mutex);
     return closes;
 }
 
-void rf_shelf_count_return(rf_shelf *shelf)
+void rf_backlog_count_return(rf_backlog *backlog)
 {
-    pthread_mutex_lock(&shelf->mutex);
-    shelf->returns++;
-    rf_store_relaxed(&shelf->closed, false);
-    pthread_mutex_unlock(&shelf->mutex);
+    pthread_mutex_lock(&backlog->mutex);
+    backlog->returns++;
+    rf_store_relaxed(&backlog->closed, false);
+    pthread_mutex_unlock(&backlog->mutex);
 }

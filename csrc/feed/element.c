@@ -1,95 +1,111 @@
 /*
- * Runs: rows in somebody's hands, over slots of the ring or copied out of it.
+ * Elements: their rows and their lifetime. See element.h.
  *
- * They are counted apart from the lease below them, because several tensors lie over one. It may not know
- * feeds, nor who reads the rows.
+ * An element has its own reference count, separate from that of the lease below it, because several tensors share one
+ * element. It may not know feeds, or the code that reads the rows.
  */
+#include "feed/element.h"
+
 #include <stdlib.h>
 #include <string.h>
 
-#include "feed/element.h"
 #include "feed/ticket.h"
-#include "ring/lease.h"
+#include "ring/census.h"
+#include "segment/atomics.h"
 
-static rf_run *new_run(const rf_ring *ring)
+static rf_element *new_element(const rf_geometry *geometry)
 {
-    rf_run *run = calloc(1, sizeof *run + ring->geometry.fields * sizeof run->data[0]);
-    if (run)
-        atomic_init(&run->references, 1);
-    return run;
+    rf_element *element = calloc(1, sizeof *element + geometry->fields * sizeof element->data[0]);
+    if (element)
+        atomic_init(&element->references, 1);
+    return element;
 }
 
-void rf_run_retain(rf_run *run)
+void rf_element_retain(rf_element *element)
 {
-    rf_add_relaxed(&run->references, 1u);
+    rf_add_relaxed(&element->references, 1u);
 }
 
-void rf_run_drop(rf_run *run)
+void rf_element_drop(rf_element *element)
 {
-    /* As in rf_lease_drop: what others read of the run was read before the last one gives it back. */
-    if (rf_sub_acq_rel(&run->references, 1u) != 1)
+    /* As in rf_lease_drop: every thread's reads of the element come before the last drop gives it back. */
+    if (rf_sub_acq_rel(&element->references, 1u) != 1)
         return;
-    /* A11 <- R11 (leave_feed): who delivered it has done with it. */
-    if (rf_load_acquire(&run->feed) && rf_ahead_took_back(run))
+    /* A11 <- R11 (leave_owner): the thread that delivered the element no longer touches it. */
+    if (rf_load_acquire(&element->owner) && rf_return_undelivered(element))
         return;
-    if (run->lease)
-        rf_lease_drop(run->lease);
+    if (element->lease)
+        rf_lease_drop(element->lease);
     else
-        free(run->tags); /* and the copies behind them */
-    free(run->ticket);
-    free(run);
+        free(element->tags); /* and the copies behind them */
+    free(element->ticket);
+    free(element);
 }
 
-void rf_run_tags(const rf_run *run, uint64_t *tags)
+void rf_element_read(const rf_element *element, rf_element_view *view)
 {
-    if (run->lease)
-        rf_lease_tags(run->lease, tags);
-    else if (run->rows)
-        memcpy(tags, run->tags, run->rows * sizeof *tags);
-    memset(tags + run->rows, 0, (run->shown - run->rows) * sizeof *tags);
+    *view = (rf_element_view){
+        .rows = element->rows,
+        .shown = element->shown,
+        .ticket = element->ticket,
+        .data = element->data,
+    };
 }
 
-rf_run *rf_run_copied(rf_lease *lease, uint32_t shown)
+void rf_element_tags(const rf_element *element, uint64_t *tags)
 {
+    if (element->lease)
+        rf_lease_tags(element->lease, tags);
+    else if (element->rows)
+        memcpy(tags, element->tags, element->rows * sizeof *tags);
+    memset(tags + element->rows, 0, (element->shown - element->rows) * sizeof *tags);
+}
+
+/* ---- Over the ring's memory ----------------------------------------------------------------- */
+
+rf_element *rf_element_over_lease(rf_lease *lease, uint32_t shown)
+{
+    const rf_geometry *geometry = rf_ring_geometry(rf_lease_ring(lease));
     uint32_t rows = rf_lease_rows(lease);
-    rf_run *run = rf_run_of_copies(lease->ring, rows < shown ? shown : rows);
-    if (run)
-        rf_run_add(run, lease);
-    rf_lease_drop(lease);
-    return run;
-}
-
-rf_run *rf_run_of_lease(rf_lease *lease, uint32_t shown)
-{
-    const rf_ring *ring = lease->ring;
-    uint32_t rows = rf_lease_rows(lease);
-    if (rows >= shown || shown > ring->slot_count)
+    if (rows >= shown || shown > geometry->slots)
         shown = rows;
-    /* Each region is mapped twice: from any slot on, as many rows as it has slots can be read. Not where a
-     * GPU's driver knows only one of the mappings. */
-    if (rf_rows_from(ring, lease->first, shown) < shown)
-        return rf_run_copied(lease, shown);
-    rf_run *run = new_run(ring);
-    if (!run) {
+    /* Each region is mapped twice in a row. So a run of as many rows as the ring has slots can start at any slot. An
+     * exception is a region of which a GPU's driver knows one mapping only. */
+    if (rf_lease_readable_rows(lease, shown) < shown)
+        return rf_element_copied(lease, shown);
+    rf_element *element = new_element(geometry);
+    if (!element) {
         rf_lease_drop(lease);
         return NULL;
     }
-    run->lease = lease;
-    run->rows = rows;
-    run->shown = shown;
-    for (uint32_t field = 0; field < ring->geometry.fields; field++)
-        run->data[field] = rf_lease_data(lease, field);
-    return run;
+    element->lease = lease;
+    element->rows = rows;
+    element->shown = shown;
+    for (uint32_t field = 0; field < geometry->fields; field++)
+        element->data[field] = rf_lease_data(lease, field);
+    return element;
 }
 
-/* One block: the tags, then each field from a multiple of 64 bytes on. */
-rf_run *rf_run_of_copies(const rf_ring *ring, uint32_t rows)
+/* ---- Copies --------------------------------------------------------------------------------- */
+
+rf_element *rf_element_copied(rf_lease *lease, uint32_t shown)
 {
-    const rf_geometry *geometry = &ring->geometry;
+    uint32_t rows = rf_lease_rows(lease);
+    rf_element *element = rf_element_for_copies(rf_lease_ring(lease), rows < shown ? shown : rows);
+    if (element)
+        rf_element_append(element, lease);
+    rf_lease_drop(lease);
+    return element;
+}
+
+/* One block of memory: the tags, then each field, aligned to 64 bytes. */
+rf_element *rf_element_for_copies(const rf_ring *ring, uint32_t rows)
+{
+    const rf_geometry *geometry = rf_ring_geometry(ring);
     uint64_t bytes =
         ((uint64_t)rows * sizeof(uint64_t) + RF_ALIGNMENT - 1) / RF_ALIGNMENT * RF_ALIGNMENT;
-    rf_run *run = new_run(ring);
-    if (!run)
+    rf_element *element = new_element(geometry);
+    if (!element)
         return NULL;
     uint64_t offset[RF_MAX_FIELDS];
     for (uint32_t field = 0; field < geometry->fields; field++) {
@@ -99,33 +115,34 @@ rf_run *rf_run_of_copies(const rf_ring *ring, uint32_t rows)
             __builtin_add_overflow(bytes, more, &bytes))
             goto no_memory;
     }
-    run->tags = aligned_alloc(RF_ALIGNMENT, bytes ? bytes : RF_ALIGNMENT);
-    if (!run->tags)
+    element->tags = aligned_alloc(RF_ALIGNMENT, bytes ? bytes : RF_ALIGNMENT);
+    if (!element->tags)
         goto no_memory;
-    memset(run->tags, 0, bytes);
+    memset(element->tags, 0, bytes);
     for (uint32_t field = 0; field < geometry->fields; field++)
-        run->data[field] = (uint8_t *)run->tags + offset[field];
-    run->shown = rows;
-    return run;
+        element->data[field] = (uint8_t *)element->tags + offset[field];
+    element->shown = rows;
+    return element;
 no_memory:
-    free(run);
+    free(element);
     return NULL;
 }
 
-void rf_run_add(rf_run *run, const rf_lease *lease)
+void rf_element_append(rf_element *element, const rf_lease *lease)
 {
-    const rf_geometry *geometry = &lease->ring->geometry;
+    const rf_geometry *geometry = rf_ring_geometry(rf_lease_ring(lease));
     uint32_t rows = rf_lease_rows(lease);
-    rf_lease_tags(lease, run->tags + run->rows);
+    rf_lease_tags(lease, element->tags + element->rows);
     for (uint32_t field = 0; field < geometry->fields; field++) {
         uint64_t stride = geometry->field[field].stride_bytes;
-        memcpy((uint8_t *)run->data[field] + run->rows * stride, rf_lease_data(lease, field),
-               rows * stride);
+        memcpy((uint8_t *)element->data[field] + element->rows * stride,
+               rf_lease_data(lease, field), rows * stride);
     }
-    run->rows += rows;
+    element->rows += rows;
 }
 
-void rf_run_move(rf_run *to, rf_run *from, uint32_t rows, const rf_geometry *geometry)
+void rf_element_move_rows(rf_element *to, rf_element *from, uint32_t rows,
+                          const rf_geometry *geometry)
 {
     if (rows > from->rows)
         rows = from->rows;

@@ -1,44 +1,51 @@
 /*
- * Rows in somebody's hands: slots of the ring, or copies of some that lay apart.
+ * An element: rows for one consumer, over slots of the ring or copied out of it.
+ *
+ * An element knows its feed only as an owner with two callbacks.
  */
-#ifndef RF_RUN_H
-#define RF_RUN_H
+#ifndef RF_ELEMENT_H
+#define RF_ELEMENT_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 
-#include "ringfeed.h"
+#include "feed.h"
 
-typedef struct rf_run {
+/* Where an undelivered element returns to. */
+typedef struct rf_element_owner {
+    /* The last reference to an undelivered element is gone. True: the element itself is the owner's again, copies
+     * that wait for the next consumer. False: its rows are READY again, and the element can be freed. */
+    bool (*take_back)(struct rf_element_owner *owner, rf_element *element);
+    /* Drop the element's reference to its owner. */
+    void (*release)(struct rf_element_owner *owner);
+} rf_element_owner;
+
+struct rf_element {
     _Atomic uint32_t references;
     uint32_t rows;
-    uint32_t
-        shown; /* rows at `data`: `rows`, or more; what lies behind `rows` is not the run's own */
-    rf_lease *lease;
-    uint64_t *tags; /* of copies */
-    /* While nobody was handed the run (ticket.c): */
-    struct rf_feed *_Atomic feed; /* takes it back; NULL else */
-    int64_t *ticket;              /* its number, starting on 64 bytes */
-    struct rf_run *next;          /* in a list of those that wait for something */
-    void *data[];                 /* of each field, its first sample */
-} rf_run;
+    uint32_t shown;  /* rows at `data`: `rows`, or more; the rows behind `rows` are not its own */
+    rf_lease *lease; /* NULL: the rows are copies */
+    uint64_t *tags;  /* of copies, which lie behind them in the same block */
+    rf_element_owner
+        *_Atomic owner; /* NULL: the element was delivered, or has no ticket (ticket.c) */
+    int64_t *ticket;    /* its number, aligned to 64 bytes; NULL: none */
+    rf_element *next;   /* in a list of undelivered elements, or in a backlog */
+    void *data[];       /* the first sample of each field */
+};
 
-/* A run over the ring's memory that shows at least `shown` rows, if the ring has so many slots; over copies,
- * where that memory is not all page-locked (page_lock.c). Takes the lease over, also when it fails. NULL: no
+/* An element over the ring's memory. It shows at least `shown` rows if the ring has that many slots. Where only a part
+ * of that memory is page-locked (page_lock.c), the element has copies. Takes the lease over, also when it fails.
+ * NULL: no memory. */
+rf_element *rf_element_over_lease(rf_lease *lease, uint32_t shown);
+/* The same, always with copies: drops the lease. */
+rf_element *rf_element_copied(rf_lease *lease, uint32_t shown);
+/* An element with its own memory for `rows` rows. The memory is zeroed, and the element has no rows yet. NULL: no
  * memory. */
-rf_run *rf_run_of_lease(rf_lease *lease, uint32_t shown);
-/* The same over copies, always: the lease is dropped. */
-rf_run *rf_run_copied(rf_lease *lease, uint32_t shown);
-/* A run with memory of its own, for `rows` rows: zeros, and none of them filled yet. NULL: no memory. */
-rf_run *rf_run_of_copies(const rf_ring *ring, uint32_t rows);
-/* Copy a batch behind the rows that are there. */
-void rf_run_add(rf_run *run, const rf_lease *lease);
-/* Move up to so many rows of copies from the front of one run to the end of another, which has the room. */
-void rf_run_move(rf_run *to, rf_run *from, uint32_t rows, const rf_geometry *geometry);
-
-RF_API void rf_run_retain(rf_run *run);
-/* The last one gives the slots back; from any thread. */
-RF_API void rf_run_drop(rf_run *run);
-/* As many as are shown; 0 behind its own rows. */
-RF_API void rf_run_tags(const rf_run *run, uint64_t *tags);
+rf_element *rf_element_for_copies(const rf_ring *ring, uint32_t rows);
+/* Append copies of a batch's rows. */
+void rf_element_append(rf_element *element, const rf_lease *lease);
+/* Move up to `rows` copies from the front of one element to the end of another, which must have room for them. */
+void rf_element_move_rows(rf_element *to, rf_element *from, uint32_t rows,
+                          const rf_geometry *geometry);
 
 #endif

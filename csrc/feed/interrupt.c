@@ -1,12 +1,11 @@
 /*
- * Counting SIGINT for waits in threads of which no signal handler knows.
+ * Counting SIGINT for waits in threads that run no signal handler.
  *
- * Python runs its handlers in the main thread, between two of its instructions. While that thread is
- * inside TensorFlow, and TensorFlow waits for a thread that waits for us, none runs: someone must tell
- * the waiting thread to give up. So our handler stands in front of the one that was there, counts, and
- * calls it.
+ * Python runs its signal handlers in the main thread, between two of its instructions. While the main thread is inside
+ * TensorFlow, it runs none. TensorFlow may then wait for a thread that waits for a feed, and that thread must learn of
+ * the signal. So our handler stands in front of the previous one, counts, and calls it.
  *
- * It may not know of rings, nor of Python.
+ * It may not know rings, or Python.
  */
 #define _GNU_SOURCE
 #include "feed/interrupt.h"
@@ -16,20 +15,22 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of what is not atomic */
+static pthread_mutex_t lock =
+    PTHREAD_MUTEX_INITIALIZER; /* guards the variables that are not atomic */
 static uint32_t watchers;
-static bool in_chain; /* SIGINT reaches us, perhaps through a handler that was put in front later */
+/* SIGINT reaches our handler, perhaps through a handler that was put in front of it later. */
+static bool in_chain;
 static struct sigaction previous;
-/* What `previous` calls, for our handler, which can take no lock: the first of these that is not NULL. */
+/* The functions of `previous`, for our handler, which can take no lock. It calls the first that is not NULL. */
 static void (*_Atomic calls_with_info)(int, siginfo_t *, void *);
 static void (*_Atomic calls)(int);
 static _Atomic uint32_t count;
 
 static void on_interrupt(int number, siginfo_t *info, void *context)
 {
-    /* Relaxed: nothing else is handed over with it. */
+    /* Relaxed: the count hands nothing else over. */
     atomic_fetch_add_explicit(&count, 1u, memory_order_relaxed);
-    /* A10 <- R10 (remember): nothing with info to call, then what is to be called is there. */
+    /* A10 <- R10 (remember): if there is no function with info, the plain function is there. */
     void (*with_info)(int, siginfo_t *, void *) =
         atomic_load_explicit(&calls_with_info, memory_order_acquire);
     void (*plain)(int) = atomic_load_explicit(&calls, memory_order_relaxed);
@@ -39,12 +40,12 @@ static void on_interrupt(int number, siginfo_t *info, void *context)
         plain(number);
 }
 
-/* Our handler may be running meanwhile, in another thread; it calls the one or the other. */
+/* Our handler may run in another thread at the same time. It then calls the old function or the new one. */
 static void remember(const struct sigaction *action)
 {
     bool has_info = action->sa_flags & SA_SIGINFO;
     previous = *action;
-    /* Left as it was for one with info: who has seen no such yet still calls it. */
+    /* A function with info leaves `calls` as it was: a handler that has not seen that function yet still calls it. */
     if (!has_info)
         atomic_store_explicit(&calls, action->sa_handler, memory_order_relaxed);
     /* R10 -> A10 (on_interrupt). */
@@ -57,14 +58,14 @@ static bool is_ours(const struct sigaction *action)
     return (action->sa_flags & SA_SIGINFO) && action->sa_sigaction == on_interrupt;
 }
 
-/* Was `previous` put back in our place, as signal.signal() does? Only then it is known not to call us. */
+/* True: `previous` was put back in our place, as signal.signal() does. Only then it is known not to call us. */
 static bool is_previous(const struct sigaction *action)
 {
     return (action->sa_flags & SA_SIGINFO) == (previous.sa_flags & SA_SIGINFO) &&
            action->sa_handler == previous.sa_handler;
 }
 
-static void step_in_front(void)
+static void install_in_front(void)
 {
     struct sigaction current, ours;
     if (sigaction(SIGINT, NULL, &current) || is_ours(&current) ||
@@ -80,14 +81,14 @@ static void step_in_front(void)
     in_chain = sigaction(SIGINT, &ours, NULL) == 0;
 }
 
-static void step_aside(void)
+static void restore_previous(void)
 {
     struct sigaction current;
     if (sigaction(SIGINT, NULL, &current) == 0 && is_ours(&current))
         in_chain = sigaction(SIGINT, &previous, NULL) != 0;
 }
 
-/* A child gets what the lock guards whole, and the lock free, whatever other threads were at. */
+/* A child gets consistent variables and a free lock, regardless of what other threads were doing. */
 static void before_fork(void)
 {
     pthread_mutex_lock(&lock);
@@ -98,7 +99,7 @@ static void after_fork(void)
     pthread_mutex_unlock(&lock);
 }
 
-static void mind_forks(void)
+static void register_fork_handlers(void)
 {
     pthread_atfork(before_fork, after_fork, after_fork);
 }
@@ -106,10 +107,10 @@ static void mind_forks(void)
 void rf_watch_interrupts(void)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, mind_forks);
+    pthread_once(&once, register_fork_handlers);
     pthread_mutex_lock(&lock);
     watchers++;
-    step_in_front();
+    install_in_front();
     pthread_mutex_unlock(&lock);
 }
 
@@ -117,7 +118,7 @@ void rf_unwatch_interrupts(void)
 {
     pthread_mutex_lock(&lock);
     if (--watchers == 0)
-        step_aside();
+        restore_previous();
     pthread_mutex_unlock(&lock);
 }
 

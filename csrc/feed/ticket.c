@@ -1,94 +1,93 @@
 /*
- * See ticket.h. There are as many runs here as lie in buffers: few.
+ * The list of undelivered elements. See ticket.h.
  *
- * It may not know what becomes of a run that goes back (rf_feed_take_back).
+ * The list is short: as many elements as lie in buffers. It may not know feeds, or what an owner does with an element
+ * that returns.
  */
 #include "feed/ticket.h"
 
 #include <pthread.h>
 #include <stdlib.h>
 
-#include "ring/lease.h"
+#include "segment/atomics.h"
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static rf_run *unseen;
+static rf_element *undelivered;
 static int64_t last_ticket;
 
-/* The threads that held the lock are not here, and the runs are the parent's. */
+/* The threads that held the lock do not exist in the child, and the elements belong to the parent. */
 static void in_forked_child(void)
 {
     pthread_mutex_init(&lock, NULL);
-    unseen = NULL;
+    undelivered = NULL;
 }
 
-static void once(void)
+static void register_fork_handler(void)
 {
     pthread_atfork(NULL, NULL, in_forked_child);
 }
 
-bool rf_ahead_begin(rf_feed *feed, rf_run *run)
+bool rf_ticket_issue(rf_element *element, rf_element_owner *owner)
 {
-    static pthread_once_t done = PTHREAD_ONCE_INIT;
-    pthread_once(&done, once);
-    rf_store_relaxed(&run->feed, rf_feed_retain(feed));
-    run->ticket = aligned_alloc(RF_ALIGNMENT, RF_ALIGNMENT);
-    if (!run->ticket) {
-        rf_run_drop(run);
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, register_fork_handler);
+    rf_store_relaxed(&element->owner, owner);
+    element->ticket = aligned_alloc(RF_ALIGNMENT, RF_ALIGNMENT);
+    if (!element->ticket)
         return false;
-    }
     pthread_mutex_lock(&lock);
-    *run->ticket = ++last_ticket;
-    run->next = unseen;
-    unseen = run;
+    *element->ticket = ++last_ticket;
+    element->next = undelivered;
+    undelivered = element;
     pthread_mutex_unlock(&lock);
     return true;
 }
 
-/* With the lock held. */
-static void take_out(rf_run **place)
+/* The caller holds the lock. */
+static void take_out(rf_element **place)
 {
     if (*place)
         *place = (*place)->next;
 }
 
-/* With the lock held. Behind this the run is not touched: where only its number came, its last reference may be going,
- * and who drops that looks here who was first. */
-static rf_feed *leave_feed(rf_run *run)
+/* The caller holds the lock, and does not touch the element after this. When only the ticket's number came back,
+ * another thread may be dropping the last reference. That thread takes the lock to see which of the two was first. */
+static rf_element_owner *leave_owner(rf_element *element)
 {
-    rf_feed *feed = rf_load_relaxed(&run->feed);
-    rf_store_release(&run->feed, NULL); /* R11 -> A11 (rf_run_drop) */
-    return feed;
+    rf_element_owner *owner = rf_load_relaxed(&element->owner);
+    rf_store_release(&element->owner, NULL); /* R11 -> A11 (rf_element_drop) */
+    return owner;
 }
 
-int rf_ahead_deliver(int64_t ticket)
+int rf_ticket_deliver(int64_t ticket)
 {
     pthread_mutex_lock(&lock);
-    rf_run **place = &unseen, *run;
-    while ((run = *place) && *run->ticket != ticket)
-        place = &run->next;
+    rf_element **place = &undelivered, *element;
+    while ((element = *place) && *element->ticket != ticket)
+        place = &element->next;
     take_out(place);
-    rf_feed *feed = run ? leave_feed(run) : NULL;
+    rf_element_owner *owner = element ? leave_owner(element) : NULL;
     pthread_mutex_unlock(&lock);
-    if (!feed)
+    if (!owner)
         return false;
-    rf_feed_unref(feed);
+    owner->release(owner);
     return true;
 }
 
-bool rf_ahead_took_back(rf_run *run)
+bool rf_return_undelivered(rf_element *element)
 {
     pthread_mutex_lock(&lock);
-    rf_run **place = &unseen;
-    while (*place && *place != run)
+    rf_element **place = &undelivered;
+    while (*place && *place != element)
         place = &(*place)->next;
     take_out(place);
-    rf_feed *feed = leave_feed(run);
+    rf_element_owner *owner = leave_owner(element);
     pthread_mutex_unlock(&lock);
-    if (!feed)
+    if (!owner)
         return false;
-    free(run->ticket);
-    run->ticket = NULL;
-    bool kept = rf_feed_take_back(feed, run);
-    rf_feed_unref(feed);
+    free(element->ticket);
+    element->ticket = NULL;
+    bool kept = owner->take_back(owner, element);
+    owner->release(owner);
     return kept;
 }

@@ -1,22 +1,20 @@
 /*
- * Elements that are taken ahead: until somebody is handed one, it can go back.
+ * Tickets: an element that is taken ahead can return to its feed until a consumer receives it.
  *
- * Between a take ahead and the hand-over lies a buffer of someone else's, which may be thrown away with what is
- * in it. So each such run has a number, its ticket, which travels along: who hands the element over says so
- * (rf_ahead_deliver), and a run that is dropped before goes back to its feed.
+ * Between the take and the delivery an element lies in a buffer of another library, such as a prefetch of tf.data. That
+ * library may throw the buffer away. So each such element has a number, its ticket, which travels with it. The code
+ * that delivers the element reports the ticket (rf_ticket_deliver). An element that is dropped before that returns
+ * to its feed.
  */
-#ifndef RF_AHEAD_H
-#define RF_AHEAD_H
+#ifndef RF_TICKET_H
+#define RF_TICKET_H
 
-#include <stdbool.h>
+#include "feed/element.h"
 
-#include "feed/feed.h"
-
-/* Give a run a ticket. False: no memory, and the run is dropped, which takes it back. */
-bool rf_ahead_begin(rf_feed *feed, rf_run *run);
-/* The run of that ticket is in somebody's hands now. True: there was one. */
-RF_API int rf_ahead_deliver(int64_t ticket);
-/* The last reference to a run is gone that has a feed: true when that has the run again. */
-bool rf_ahead_took_back(rf_run *run);
+/* Give an element a ticket and an owner. Takes over the caller's reference to the owner. False: no memory; then the
+ * caller drops the element, which returns it. */
+bool rf_ticket_issue(rf_element *element, rf_element_owner *owner);
+/* Return an element to its owner, unless it was delivered: its last reference is gone. True: the owner has it again. */
+bool rf_return_undelivered(rf_element *element);
 
 #endif

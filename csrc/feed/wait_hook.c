@@ -1,33 +1,34 @@
 /*
- * The attendant, and the end of all asking. See wait_hook.h.
+ * The wait hook, and the end of all its calls. See wait_hook.h.
  */
 #include "feed/wait_hook.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
 
-static rf_attendant *_Atomic attendant;
+static rf_wait_hook *_Atomic wait_hook;
 static _Atomic bool stopped;
-static _Atomic uint32_t attending;
+static _Atomic uint32_t calls;
 
-/* All sequentially consistent: of one who asks and one who ends, at least one sees the other. */
+/* All sequentially consistent. A thread that calls the hook writes `calls`, then reads `stopped`; a thread that ends the
+ * process writes `stopped`, then reads `calls`. At least one of the two sees the other. */
 
-/* Whoever was asking is its parent's thread: the child's end need not wait for it. */
+/* A thread inside the hook is the parent's: the end of the child need not wait for it. */
 static void in_forked_child(void)
 {
-    atomic_store(&attending, 0u);
+    atomic_store(&calls, 0u);
 }
 
-static void mind_forks(void)
+static void register_fork_handler(void)
 {
     pthread_atfork(NULL, NULL, in_forked_child);
 }
 
-void rf_set_attendant(rf_attendant *now)
+void rf_set_wait_hook(rf_wait_hook *hook)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, mind_forks);
-    atomic_store(&attendant, now);
+    pthread_once(&once, register_fork_handler);
+    atomic_store(&wait_hook, hook);
 }
 
 void rf_feeds_stop(void)
@@ -40,18 +41,18 @@ bool rf_feeds_stopped(void)
     return atomic_load(&stopped);
 }
 
-uint32_t rf_feeds_attending(void)
+uint32_t rf_wait_hook_calls(void)
 {
-    return atomic_load(&attending);
+    return atomic_load(&calls);
 }
 
-rf_answer rf_attend(uint64_t id, bool interrupted, bool stalled)
+rf_hook_result rf_call_wait_hook(uint64_t feed_id, bool interrupted, bool stalled)
 {
-    rf_answer answer = RF_GO_ON;
-    rf_attendant *asked = atomic_load(&attendant);
-    atomic_fetch_add(&attending, 1u);
-    if (asked && !atomic_load(&stopped))
-        answer = asked(id, interrupted, stalled);
-    atomic_fetch_sub(&attending, 1u);
-    return answer;
+    rf_hook_result result = RF_HOOK_GO_ON;
+    rf_wait_hook *hook = atomic_load(&wait_hook);
+    atomic_fetch_add(&calls, 1u);
+    if (hook && !atomic_load(&stopped))
+        result = hook(feed_id, interrupted, stalled);
+    atomic_fetch_sub(&calls, 1u);
+    return result;
 }

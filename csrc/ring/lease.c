@@ -162,6 +162,11 @@ const rf_ring *rf_lease_ring(const rf_lease *lease)
     return lease->ring;
 }
 
+uint32_t rf_lease_readable_rows(const rf_lease *lease, uint32_t rows)
+{
+    return rf_rows_from(lease->ring, lease->first, rows);
+}
+
 uint32_t rf_lease_first(const rf_lease *lease)
 {
     return lease->first;

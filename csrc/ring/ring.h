@@ -5,6 +5,7 @@
 #ifndef RF_RING_H
 #define RF_RING_H
 
+#include "ring/census.h"
 #include "segment/event.h"
 #include "segment/participants.h"
 
@@ -47,11 +48,6 @@ static inline uint32_t rf_cursor(const rf_ring *ring, _Atomic uint32_t *cursor)
 /* A word that is as wished, but of no use, is not worth spinning on more often than this. */
 enum { RF_MOST_SPINS = 16 };
 
-/* How many slots are in which state; of a garbled word, in none. */
-typedef struct rf_census {
-    uint32_t free, claimed, ready, taken, pinned;
-} rf_census;
-
 /* RF_OK while records may still be published into the ring. */
 static inline rf_status rf_still_open(const rf_ring *ring)
 {
@@ -61,7 +57,6 @@ static inline rf_status rf_still_open(const rf_ring *ring)
 }
 /* Before a wait goes on: RF_OK, or why it is over. */
 rf_status rf_wait_on(int64_t *started, int64_t now_ns, int64_t deadline_ns, rf_status out_of_time);
-rf_census rf_count_states(const rf_ring *ring);
 /* A taker that goes to sleep: wake the producers that wait for more room than was given back, if there is
  * any. (Where there is none they would wake us for nothing, and we them, without end.) */
 void rf_leave_no_room_unused(rf_ring *ring);

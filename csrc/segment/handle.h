@@ -7,6 +7,7 @@
 
 #include <sys/types.h>
 
+#include "segment/handle_lifetime.h"
 #include "segment/layout.h"
 #include "segment/lock_file.h"
 #include "segment/step.h"
@@ -129,10 +130,5 @@ static inline uint32_t rf_self(const rf_ring *ring)
 {
     return rf_load_relaxed(&((rf_ring *)ring)->self);
 }
-
-/* ---- The end of a handle (handle.c) ----------------------------------------------------------- */
-
-void rf_ring_retain(rf_ring *ring);
-void rf_ring_unref(rf_ring *ring); /* the last one unmaps */
 
 #endif

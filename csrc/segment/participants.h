@@ -6,8 +6,7 @@
 
 #include "segment/handle.h"
 
-extern _Atomic uint32_t rf_fork_generation; /* + 1 in each child of a fork */
-rf_status rf_join(rf_ring *ring);           /* become a participant, unless we are one */
+rf_status rf_join(rf_ring *ring); /* become a participant, unless we are one */
 
 /* RF_OK, or why no operation may start on this handle now. Joins anew after a fork. */
 static inline rf_status rf_enter(rf_ring *ring)

@@ -1,15 +1,15 @@
 /*
- * Three ops for TensorFlow, in a shared object of their own:
+ * Three ops for TensorFlow, in their own shared object:
  *
  *     RingfeedNext(feed: int64) -> (rows: int64, ticket: int64, values: types)    the next element of a feed
- *     RingfeedTurn(feed: int64) -> (goes_on: bool)                                may another turn begin?
- *     RingfeedDeliver(ticket: int64) -> (was_waited_for: bool)                    an element is handed over
+ *     RingfeedTurn(feed: int64) -> (goes_on: bool)                                whether another turn may begin
+ *     RingfeedDeliver(ticket: int64) -> (was_waited_for: bool)                    a consumer has received an element
  *
- * `values` lie over the ring's own memory; their deallocator drops the run, in whatever thread TensorFlow lets go
- * of the last of them, with atomics only. The end of a feed, or of its turn, is OUT_OF_RANGE.
+ * `values` lie over the ring's own memory (tensors.c). The end of a feed, or of its turn, is OUT_OF_RANGE.
  *
- * It may not know how an element comes to be (feed.c), nor Python. It is linked with nothing: TensorFlow's functions
- * are looked up in the library that is loaded, and feeds come through a table (rf_op_connect).
+ * This file may not know how a feed gathers an element, or Python. The shared object is linked with nothing: it finds
+ * TensorFlow's functions in the library that the process has loaded, and gets a table of the feeds' functions
+ * (rf_op_connect).
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -23,7 +23,7 @@
 
 enum { TEXT_BYTES = 512 + RF_FAILURE_BYTES };
 
-static const char *why_not = "it was not loaded by TensorFlow";
+static const char *why_not = "TensorFlow did not load it";
 const rf_feed_table *_Atomic rf_op_feeds;
 
 #define DEFINE(result, name, arguments) result(*name) arguments;
@@ -31,9 +31,9 @@ TF_FUNCTIONS(DEFINE)
 
 /* ---- Kernels -------------------------------------------------------------------------------- */
 
-/* The feed that the first input names, with a reference; NULL, and why. */
+/* The feed with the number in the first input, with a reference. NULL: `status` says why there is none. */
 static rf_feed *named_feed(TF_OpKernelContext *context, const rf_feed_table *table,
-                           const rf_element *element, TF_Status *status)
+                           const rf_node *node, TF_Status *status)
 {
     TF_Tensor *input = NULL;
     TF_GetInput(context, 0, &input, status);
@@ -45,27 +45,28 @@ static rf_feed *named_feed(TF_OpKernelContext *context, const rf_feed_table *tab
     TF_DeleteTensor(input);
     if (!feed) {
         char text[TEXT_BYTES];
-        snprintf(text, sizeof text,
-                 "RingClosed: ring '%s': it was dropped before what reads it, or is another "
-                 "process's. Keep it until the last use, and make functions in the process that "
-                 "runs them.",
-                 element->ring);
+        snprintf(
+            text, sizeof text,
+            "RingClosed: ring '%s': its feed has ended, or belongs to another process. Keep the "
+            "ring and its dataset until the last use, and make functions in the process "
+            "that runs them.",
+            node->ring);
         TF_SetStatus(status, TF_UNKNOWN, text);
     }
     return feed;
 }
 
 static void set_status(TF_Status *status, const rf_feed_table *table, const rf_feed *feed,
-                       rf_status what)
+                       rf_status why)
 {
     char text[TEXT_BYTES];
-    bool over = what == RF_AGAIN || what == RF_FINISHED;
-    table->explain(feed, what, text, sizeof text);
+    bool over = why == RF_AGAIN || why == RF_FINISHED;
+    table->explain(feed, why, text, sizeof text);
     TF_SetStatus(status, over ? TF_OUT_OF_RANGE : TF_UNKNOWN, text);
 }
 
-/* Of a kernel's run: say what went wrong, if anything did. */
-static void end(TF_OpKernelContext *context, TF_Status *status)
+/* End a kernel's run: report the error, if there is one. */
+static void end_run(TF_OpKernelContext *context, TF_Status *status)
 {
     if (TF_GetCode(status) != TF_OK)
         TF_OpKernelContext_Failure(context, status);
@@ -77,19 +78,19 @@ static void compute_next(void *kernel, TF_OpKernelContext *context)
     const rf_feed_table *table = atomic_load(&rf_op_feeds);
     TF_Status *status = TF_NewStatus();
     rf_feed *feed = named_feed(context, table, kernel, status);
-    if (feed && rf_element_fits(kernel, table->geometry(feed), status)) {
-        rf_run *run;
-        rf_status what = table->next(feed, &run);
-        if (what == RF_OK) {
-            rf_give_run(context, kernel, table, feed, run, status);
-            table->drop(run);
+    if (feed && rf_node_fits(kernel, table->geometry(feed), status)) {
+        rf_element *element;
+        rf_status found = table->next(feed, &element);
+        if (found == RF_OK) {
+            rf_set_element(context, kernel, table, feed, element, status);
+            table->drop(element);
         } else {
-            set_status(status, table, feed, what);
+            set_status(status, table, feed, found);
         }
     }
     if (feed)
         table->unref(feed);
-    end(context, status);
+    end_run(context, status);
 }
 
 static void compute_deliver(void *kernel, TF_OpKernelContext *context)
@@ -100,11 +101,11 @@ static void compute_deliver(void *kernel, TF_OpKernelContext *context)
     TF_Tensor *input = NULL;
     TF_GetInput(context, 0, &input, status);
     if (TF_GetCode(status) == TF_OK) {
-        rf_give_truth(context, table && table->deliver(*(const int64_t *)TF_TensorData(input)),
-                      status);
+        rf_set_bool(context, table && table->deliver(*(const int64_t *)TF_TensorData(input)),
+                    status);
         TF_DeleteTensor(input);
     }
-    end(context, status);
+    end_run(context, status);
 }
 
 static void compute_turn(void *kernel, TF_OpKernelContext *context)
@@ -113,21 +114,21 @@ static void compute_turn(void *kernel, TF_OpKernelContext *context)
     TF_Status *status = TF_NewStatus();
     rf_feed *feed = named_feed(context, table, kernel, status);
     if (feed) {
-        rf_status what = table->turn(feed);
-        if (what == RF_OK)
-            rf_give_truth(context, true, status);
+        rf_status found = table->turn(feed);
+        if (found == RF_OK)
+            rf_set_bool(context, true, status);
         else
-            set_status(status, table, feed, what);
+            set_status(status, table, feed, found);
         table->unref(feed);
     }
-    end(context, status);
+    end_run(context, status);
 }
 
-/* An op that reads a feed; `values`: it has some. */
+/* Create a kernel that reads a feed. `values`: its node has attributes for values. */
 static void *create(TF_OpKernelConstruction *construction, bool values)
 {
     TF_Status *status = TF_NewStatus();
-    rf_element *made = calloc(1, sizeof *made);
+    rf_node *made = calloc(1, sizeof *made);
     int32_t total, fields = 0;
     const int most = RF_MAX_FIELDS + 1;
     if (!made)
@@ -141,7 +142,7 @@ static void *create(TF_OpKernelConstruction *construction, bool values)
         TF_OpKernelConstruction_GetAttrSize(construction, "fields", &fields, &total, status);
     if (TF_GetCode(status) == TF_OK && (made->count > most || made->count != fields))
         TF_SetStatus(status, TF_INVALID_ARGUMENT,
-                     "more values than a record has fields, or not a field for each");
+                     "more values than a record has fields, or not one field for each value");
     if (values && TF_GetCode(status) == TF_OK)
         TF_OpKernelConstruction_GetAttrTypeList(construction, "types", made->type, most, status);
     if (values && TF_GetCode(status) == TF_OK)
@@ -168,18 +169,18 @@ static void *create_turn(TF_OpKernelConstruction *construction)
 static void *create_deliver(TF_OpKernelConstruction *construction)
 {
     (void)construction;
-    return malloc(1); /* nothing to know, and not NULL */
+    return malloc(1); /* the kernel has no state, but NULL would be an error */
 }
 
 /* ---- Registration --------------------------------------------------------------------------- */
 
 static void unknown_shape(TF_ShapeInferenceContext *context, TF_Status *status)
 {
-    TF_ShapeInferenceContextSetUnknownShape(context,
-                                            status); /* Python knows the ring, and sets shapes */
+    /* Python knows the ring, and sets the shapes. */
+    TF_ShapeInferenceContextSetUnknownShape(context, status);
 }
 
-/* For a GPU the kernel is the same: its input and outputs are in the host's memory there. */
+/* A GPU has the same kernel: its input and outputs lie in the host's memory. */
 static void register_kernels(const char *op, const char *const *arguments,
                              void *(*make)(TF_OpKernelConstruction *),
                              void (*compute)(void *, TF_OpKernelContext *), TF_Status *status)
@@ -195,7 +196,7 @@ static void register_kernels(const char *op, const char *const *arguments,
     }
 }
 
-/* Stateful: two calls with one input are two elements, and none is left out. */
+/* Stateful: two calls with the same input give two elements, and TensorFlow omits neither. */
 static TF_OpDefinitionBuilder *define(const char *name, const char *input)
 {
     TF_OpDefinitionBuilder *op = TF_NewOpDefinitionBuilder(name);
@@ -253,7 +254,8 @@ static bool find_functions(void)
     static char text[128];
     void *library = dlopen("libtensorflow_framework.so.2", RTLD_NOLOAD | RTLD_LAZY);
     if (!library) {
-        why_not = "libtensorflow_framework.so.2 is not loaded: another TensorFlow, or none";
+        why_not = "libtensorflow_framework.so.2 is not loaded; this is another TensorFlow, or "
+                  "there is none";
         return false;
     }
 #define FIND(result, name, arguments)                                   \
@@ -263,7 +265,7 @@ static bool find_functions(void)
         return false;                                                   \
     }
     TF_FUNCTIONS(FIND)
-    return true; /* the library stays open: its functions are called for as long as the process lives */
+    return true; /* the library stays open, because the ops call its functions until the process ends */
 }
 
 __attribute__((constructor)) static void on_load(void)
@@ -280,13 +282,13 @@ __attribute__((constructor)) static void on_load(void)
     TF_DeleteStatus(status);
 }
 
-/* Why the ops are not there; NULL when they are. */
+/* Why the ops are missing; NULL: they are registered. */
 EXPORT const char *rf_op_why_not(void)
 {
     return why_not;
 }
 
-/* Say where feeds are. False: that is another version of the table. */
+/* Take the table of the feeds' functions. False: its version is not ours. */
 EXPORT int rf_op_connect(const rf_feed_table *table)
 {
     if (table->version != RF_FEED_TABLE_VERSION)

@@ -1,13 +1,13 @@
 /*
- * An element as tensors: over the run's own memory, whose deallocator drops the run in whatever thread TensorFlow lets
- * go of the last of them, with atomics only.
+ * An element as tensors over its own memory.
  *
- * It may not know kernels, nor how an element comes to be.
+ * The deallocator of each tensor drops the element, in the thread in which TensorFlow frees the last tensor. It uses
+ * atomics only. It may not know kernels, or how a feed gathers an element.
  */
 #include "tf_op/tensors.h"
 
 enum { ROWS, TICKET, FIRST_VALUE }; /* outputs of RingfeedNext */
-enum { TAGS = -1 };                 /* in its attribute `fields` */
+enum { TAGS = -1 };                 /* in its attribute `fields`: the records' tags */
 
 static TF_DataType type_of(uint32_t dtype)
 {
@@ -21,54 +21,59 @@ static TF_DataType type_of(uint32_t dtype)
     return dtype < RF_DTYPES ? types[dtype] : 0;
 }
 
-static void let_go(void *data, size_t bytes, void *run)
+static void drop_element(void *data, size_t bytes, void *element)
 {
     (void)data;
     (void)bytes;
-    atomic_load(&rf_op_feeds)->drop(run);
+    atomic_load(&rf_op_feeds)->drop(element);
 }
 
-/* A tensor over the run's memory. A sample that does not fill its slot is shown with its padding. */
-static TF_Tensor *tensor_over(const rf_feed_table *table, rf_run *run, const rf_field *field,
-                              uint32_t index)
+/* An element, its view, and the functions for it. */
+typedef struct source {
+    const rf_feed_table *table;
+    rf_element *element;
+    rf_element_view view;
+} source;
+
+/* A tensor over the element's memory. If a sample does not fill its slot, the tensor shows the padding, too. */
+static TF_Tensor *tensor_over(const source *from, const rf_field *field, uint32_t index)
 {
-    int64_t dims[RF_MAX_RANK + 1] = {run->shown};
+    int64_t dims[RF_MAX_RANK + 1] = {from->view.shown};
     int rank = 1;
     if (field->stride_bytes == field->sample_bytes)
         for (uint32_t axis = 0; axis < field->rank; axis++)
             dims[rank++] = (int64_t)field->shape[axis];
     else
-        dims[rank++] = (int64_t)(field->stride_bytes / table->dtype_bytes(field->dtype));
-    table->retain(run);
-    /* Where it makes none, it has called let_go already. */
-    return TF_NewTensor(type_of(field->dtype), dims, rank, run->data[index],
-                        run->shown * field->stride_bytes, let_go, run);
+        dims[rank++] = (int64_t)(field->stride_bytes / from->table->dtype_bytes(field->dtype));
+    from->table->retain(from->element);
+    /* If TF_NewTensor fails, it has already called drop_element. */
+    return TF_NewTensor(type_of(field->dtype), dims, rank, from->view.data[index],
+                        from->view.shown * field->stride_bytes, drop_element, from->element);
 }
 
-static bool give_tags(TF_OpKernelContext *context, int output, const rf_feed_table *table,
-                      rf_run *run, TF_Status *status)
+static bool set_tags(TF_OpKernelContext *context, int output, const source *from, TF_Status *status)
 {
-    int64_t dims[1] = {run->shown};
+    int64_t dims[1] = {from->view.shown};
     TF_Tensor *tensor = TF_AllocateOutput(context, output, TF_UINT64, dims, 1,
-                                          run->shown * sizeof(uint64_t), status);
+                                          from->view.shown * sizeof(uint64_t), status);
     if (TF_GetCode(status) != TF_OK)
         return false;
-    if (run->shown)
-        table->tags(run, TF_TensorData(tensor));
+    if (from->view.shown)
+        from->table->tags(from->element, TF_TensorData(tensor));
     TF_DeleteTensor(tensor);
     return true;
 }
 
-static bool give_value(TF_OpKernelContext *context, int value, const rf_element *element,
-                       const rf_geometry *geometry, const rf_feed_table *table, rf_run *run,
-                       TF_Status *status)
+static bool set_value(TF_OpKernelContext *context, int value, const rf_node *node,
+                      const rf_geometry *geometry, const source *from, TF_Status *status)
 {
-    int64_t index = element->field[value];
+    int64_t index = node->field[value];
     if (index == TAGS)
-        return give_tags(context, FIRST_VALUE + value, table, run, status);
-    TF_Tensor *tensor = tensor_over(table, run, &geometry->field[index], (uint32_t)index);
+        return set_tags(context, FIRST_VALUE + value, from, status);
+    TF_Tensor *tensor = tensor_over(from, &geometry->field[index], (uint32_t)index);
     if (!tensor) {
-        TF_SetStatus(status, TF_UNKNOWN, "TensorFlow made no tensor over the ring's memory.");
+        TF_SetStatus(status, TF_UNKNOWN,
+                     "TensorFlow could not make a tensor over the ring's memory.");
         return false;
     }
     TF_SetOutput(context, FIRST_VALUE + value, tensor, status);
@@ -76,7 +81,7 @@ static bool give_value(TF_OpKernelContext *context, int value, const rf_element 
     return TF_GetCode(status) == TF_OK;
 }
 
-static bool give_number(TF_OpKernelContext *context, int output, int64_t number, TF_Status *status)
+static bool set_number(TF_OpKernelContext *context, int output, int64_t number, TF_Status *status)
 {
     TF_Tensor *tensor =
         TF_AllocateOutput(context, output, TF_INT64, NULL, 0, sizeof number, status);
@@ -87,17 +92,18 @@ static bool give_number(TF_OpKernelContext *context, int output, int64_t number,
     return true;
 }
 
-/* The ticket of a run that can go back holds the run, so that copies made of its values do not let it go. */
-static bool give_ticket(TF_OpKernelContext *context, const rf_feed_table *table, rf_run *run,
-                        TF_Status *status)
+/* The tensor of a ticket keeps a reference to the element. So the element survives when its values are copied and
+ * freed. */
+static bool set_ticket(TF_OpKernelContext *context, const source *from, TF_Status *status)
 {
-    if (!run->ticket)
-        return give_number(context, TICKET, 0, status);
-    table->retain(run);
+    int64_t *ticket = from->view.ticket;
+    if (!ticket)
+        return set_number(context, TICKET, 0, status);
+    from->table->retain(from->element);
     TF_Tensor *tensor =
-        TF_NewTensor(TF_INT64, NULL, 0, run->ticket, sizeof *run->ticket, let_go, run);
+        TF_NewTensor(TF_INT64, NULL, 0, ticket, sizeof *ticket, drop_element, from->element);
     if (!tensor) {
-        TF_SetStatus(status, TF_UNKNOWN, "TensorFlow made no tensor of a ticket.");
+        TF_SetStatus(status, TF_UNKNOWN, "TensorFlow could not make a tensor of a ticket.");
         return false;
     }
     TF_SetOutput(context, TICKET, tensor, status);
@@ -105,39 +111,41 @@ static bool give_ticket(TF_OpKernelContext *context, const rf_feed_table *table,
     return TF_GetCode(status) == TF_OK;
 }
 
-void rf_give_run(TF_OpKernelContext *context, const rf_element *element, const rf_feed_table *table,
-                 rf_feed *feed, rf_run *run, TF_Status *status)
+void rf_set_element(TF_OpKernelContext *context, const rf_node *node, const rf_feed_table *table,
+                    rf_feed *feed, rf_element *element, TF_Status *status)
 {
     const rf_geometry *geometry = table->geometry(feed);
-    if (!give_number(context, ROWS, run->rows, status) || !give_ticket(context, table, run, status))
+    source from = {.table = table, .element = element};
+    table->read(element, &from.view);
+    if (!set_number(context, ROWS, from.view.rows, status) || !set_ticket(context, &from, status))
         return;
-    for (int value = 0; value < element->count; value++)
-        if (!give_value(context, value, element, geometry, table, run, status))
+    for (int value = 0; value < node->count; value++)
+        if (!set_value(context, value, node, geometry, &from, status))
             return;
 }
 
-bool rf_element_fits(const rf_element *element, const rf_geometry *geometry, TF_Status *status)
+bool rf_node_fits(const rf_node *node, const rf_geometry *geometry, TF_Status *status)
 {
-    for (int32_t value = 0; value < element->count; value++) {
-        int64_t index = element->field[value];
+    for (int32_t value = 0; value < node->count; value++) {
+        int64_t index = node->field[value];
         TF_DataType type = TF_UINT64;
         if (index != TAGS)
             type =
                 index >= 0 && index < geometry->fields ? type_of(geometry->field[index].dtype) : 0;
-        if (type == element->type[value])
+        if (type == node->type[value])
             continue;
         TF_SetStatus(status, TF_INVALID_ARGUMENT,
-                     "this function was made for a ring with other fields; make it again.");
+                     "this function was made for a ring with other fields. Make it again.");
         return false;
     }
     return true;
 }
 
-void rf_give_truth(TF_OpKernelContext *context, bool truth, TF_Status *status)
+void rf_set_bool(TF_OpKernelContext *context, bool value, TF_Status *status)
 {
-    TF_Tensor *tensor = TF_AllocateOutput(context, 0, TF_BOOL, NULL, 0, sizeof truth, status);
+    TF_Tensor *tensor = TF_AllocateOutput(context, 0, TF_BOOL, NULL, 0, sizeof value, status);
     if (TF_GetCode(status) != TF_OK)
         return;
-    *(bool *)TF_TensorData(tensor) = truth;
+    *(bool *)TF_TensorData(tensor) = value;
     TF_DeleteTensor(tensor);
 }

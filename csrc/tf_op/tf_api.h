@@ -1,9 +1,9 @@
 /*
- * The part of TensorFlow's C API that the op uses, as tensorflow/c/{tf_status,tf_tensor,tf_datatype,ops,kernels}.h
- * describe it: https://github.com/tensorflow/tensorflow/tree/master/tensorflow/c
+ * The part of TensorFlow's C API that the ops use. Source: tensorflow/c/{tf_status,tf_tensor,tf_datatype,ops,kernels}.h in
+ * https://github.com/tensorflow/tensorflow/tree/master/tensorflow/c
  *
- * No header of TensorFlow's is needed, and no library at link time: the functions are looked up in the one that
- * the process has loaded (op.c). They are the same in every version since 2.16 at least.
+ * The ops need no header of TensorFlow and link with no library of it: op.c finds the functions in the library that the
+ * process has loaded. They have been the same in every version since 2.16 at least.
  */
 #ifndef RF_TF_API_H
 #define RF_TF_API_H
@@ -44,7 +44,7 @@ typedef enum TF_DataType {
     TF_UINT64 = 23,
 } TF_DataType;
 
-/* X(what it returns, its name, its arguments) */
+/* X(result type, name, parameters) */
 #define TF_FUNCTIONS(X)                                                                           \
     X(TF_Status *, TF_NewStatus, (void))                                                          \
     X(void, TF_DeleteStatus, (TF_Status *))                                                       \
@@ -73,11 +73,11 @@ typedef enum TF_DataType {
     X(void, TF_OpKernelConstruction_GetAttrSize,                                                  \
       (TF_OpKernelConstruction *, const char *attr, int32_t *list, int32_t *total, TF_Status *))  \
     X(void, TF_OpKernelConstruction_GetAttrTypeList,                                              \
-      (TF_OpKernelConstruction *, const char *attr, TF_DataType *, int most, TF_Status *))        \
+      (TF_OpKernelConstruction *, const char *attr, TF_DataType *, int capacity, TF_Status *))    \
     X(void, TF_OpKernelConstruction_GetAttrInt64List,                                             \
-      (TF_OpKernelConstruction *, const char *attr, int64_t *, int most, TF_Status *))            \
+      (TF_OpKernelConstruction *, const char *attr, int64_t *, int capacity, TF_Status *))        \
     X(void, TF_OpKernelConstruction_GetAttrString,                                                \
-      (TF_OpKernelConstruction *, const char *attr, char *, size_t most, TF_Status *))            \
+      (TF_OpKernelConstruction *, const char *attr, char *, size_t capacity, TF_Status *))        \
     X(void, TF_OpKernelConstruction_Failure, (TF_OpKernelConstruction *, TF_Status *))            \
     X(void, TF_OpKernelContext_Failure, (TF_OpKernelContext *, TF_Status *))                      \
     X(void, TF_GetInput, (TF_OpKernelContext *, int index, TF_Tensor **, TF_Status *))            \
@@ -86,7 +86,7 @@ typedef enum TF_DataType {
       (TF_OpKernelContext *, int index, TF_DataType, const int64_t *dims, int rank, size_t bytes, \
        TF_Status *))
 
-/* Pointers of the functions' own names, hidden in the op's shared object; op.c fills them. */
+/* Pointers with the names of the functions, hidden in the ops' shared object. op.c sets them. */
 #define RF_DECLARE(result, name, arguments) extern result(*name) arguments;
 TF_FUNCTIONS(RF_DECLARE)
 #undef RF_DECLARE

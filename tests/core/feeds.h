@@ -3,8 +3,8 @@
 #define RF_FEEDS_H
 
 #include "check.h"
-#include "feed/feed.h"
-#include "feed/ticket.h"
+#include "feed.h"
+#include "feed/element.h"
 
 enum { FOR_EVER = -1 };
 
@@ -18,7 +18,7 @@ static inline rf_feed *new_feed(rf_ring *ring, const rf_feed_plan *plan)
 /* Up to `most` rows, without turns and without end. */
 static inline rf_feed *patient_feed(rf_ring *ring, uint32_t most)
 {
-    return new_feed(ring, &(rf_feed_plan){.most = most, .least = 1, .timeout_ns = FOR_EVER});
+    return new_feed(ring, &(rf_feed_plan){.max_rows = most, .min_rows = 1, .timeout_ns = FOR_EVER});
 }
 
 /* All rows of each element, gathered in portions of up to `most`. */
@@ -27,7 +27,7 @@ static inline rf_feed *exact_feed(rf_ring *ring, uint32_t exact, uint32_t most, 
     return new_feed(
         ring,
         &(rf_feed_plan){
-            .most = most, .least = 1, .exact = exact, .timeout_ns = FOR_EVER, .turn_ns = turn_ns});
+            .max_rows = most, .min_rows = 1, .exact_rows = exact, .timeout_ns = FOR_EVER, .turn_ns = turn_ns});
 }
 
 /* Up to `most` rows, each element with a ticket. */
@@ -35,49 +35,49 @@ static inline rf_feed *ahead_feed(rf_ring *ring, uint32_t most, uint32_t exact)
 {
     return new_feed(
         ring, &(rf_feed_plan){
-                  .most = most, .least = 1, .exact = exact, .ahead = 1, .timeout_ns = FOR_EVER});
+                  .max_rows = most, .min_rows = 1, .exact_rows = exact, .tickets = 1, .timeout_ns = FOR_EVER});
 }
 
 /* As who hands it over does, and then who uses it. */
-static inline void deliver_and_drop(rf_run *run)
+static inline void deliver_and_drop(rf_element *element)
 {
-    CHECK(rf_ahead_deliver(*run->ticket));
-    rf_run_drop(run);
+    CHECK(rf_ticket_deliver(*element->ticket));
+    rf_element_drop(element);
 }
 
-static inline rf_run *next_of(rf_feed *feed)
+static inline rf_element *next_of(rf_feed *feed)
 {
-    rf_run *run;
-    CHECK_EQUAL(rf_feed_next(feed, &run), RF_OK);
-    return run;
+    rf_element *element;
+    CHECK_EQUAL(rf_feed_next(feed, &element), RF_OK);
+    return element;
 }
 
 /* The next element that is not just the end of a turn. */
-static inline rf_run *next_over_turns(rf_feed *feed)
+static inline rf_element *next_over_turns(rf_feed *feed)
 {
-    rf_run *run;
+    rf_element *element;
     rf_status status;
-    while ((status = rf_feed_next(feed, &run)) == RF_AGAIN)
+    while ((status = rf_feed_next(feed, &element)) == RF_AGAIN)
         CHECK_EQUAL(rf_feed_turn(feed), RF_OK);
     CHECK_EQUAL(status, RF_OK);
-    return run;
+    return element;
 }
 
-static inline uint64_t number_in(const rf_run *run, uint32_t row)
+static inline uint64_t number_in(const rf_element *element, uint32_t row)
 {
     uint64_t number;
-    memcpy(&number, (char *)run->data[0] + row * (size_t)SAMPLE_BYTES, sizeof number);
+    memcpy(&number, (char *)element->data[0] + row * (size_t)SAMPLE_BYTES, sizeof number);
     return number;
 }
 
-/* The run has rows first, first + 1, ..., with their tags. */
-static inline void expect_numbers(const rf_run *run, uint64_t first, uint32_t rows)
+/* The element has rows first, first + 1, ..., with their tags. */
+static inline void expect_numbers(const rf_element *element, uint64_t first, uint32_t rows)
 {
     uint64_t tags[64];
-    CHECK_EQUAL(run->rows, rows);
-    rf_run_tags(run, tags);
+    CHECK_EQUAL(element->rows, rows);
+    rf_element_tags(element, tags);
     for (uint32_t row = 0; row < rows; row++) {
-        CHECK_EQUAL(number_in(run, row), first + row);
+        CHECK_EQUAL(number_in(element, row), first + row);
         CHECK_EQUAL(tags[row], first + row);
     }
 }
@@ -109,14 +109,14 @@ static inline void move_on_to(rf_ring *ring, uint32_t slot)
 typedef struct waiter {
     rf_feed *feed;
     rf_status status;
-    rf_run *run;
+    rf_element *element;
     pthread_t thread;
 } waiter;
 
 static inline void *wait_for_an_element(void *argument)
 {
     waiter *own = argument;
-    own->status = rf_feed_next(own->feed, &own->run);
+    own->status = rf_feed_next(own->feed, &own->element);
     return NULL;
 }
 
@@ -148,13 +148,13 @@ static inline waiter *start_waiting(rf_feed *feed, rf_ring *ring)
     return own;
 }
 
-/* The status that the wait came to; `run` is set where that is RF_OK. */
-static inline rf_status end_of_waiting(waiter *own, rf_run **run)
+/* The status that the wait came to; `element` is set where that is RF_OK. */
+static inline rf_status end_of_waiting(waiter *own, rf_element **element)
 {
     join_thread(own->thread);
     rf_status status = own->status;
-    if (run)
-        *run = own->run;
+    if (element)
+        *element = own->element;
     free(own);
     return status;
 }

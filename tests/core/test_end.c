@@ -2,7 +2,7 @@
 #include <pthread.h>
 
 #include "check.h"
-#include "feed/feed.h"
+#include "feed.h"
 
 static uint32_t living(rf_ring *ring)
 {
@@ -58,7 +58,7 @@ static void test_no_feed_of_what_is_gone(void)
     rf_ring *ring = create_ring(4), *other = attach_ring();
     rf_ring_close(other);
     CHECK(rf_ring_retire(other));
-    CHECK(rf_feed_new(other, "cams", &(rf_feed_plan){.most = 1, .least = 1}) == NULL);
+    CHECK(rf_feed_new(other, "cams", &(rf_feed_plan){.max_rows = 1, .min_rows = 1}) == NULL);
     rf_ring_drop(other);
     close_ring(ring);
 }

@@ -3,9 +3,9 @@
 
 /* ---- Runs ----------------------------------------------------------------------------------- */
 
-static void *drop_run(void *run)
+static void *drop_element(void *element)
 {
-    rf_run_drop(run);
+    rf_element_drop(element);
     return NULL;
 }
 
@@ -14,12 +14,12 @@ static void test_zero_copy(void)
     rf_ring *ring = create_ring(4);
     rf_feed *feed = patient_feed(ring, 4);
     put_numbers(ring, 0, 3);
-    rf_run *run = next_of(feed);
-    CHECK(run->data[0] == rf_ring_region(ring, 0));
-    expect_numbers(run, 0, 3);
+    rf_element *element = next_of(feed);
+    CHECK(element->data[0] == rf_ring_region(ring, 0));
+    expect_numbers(element, 0, 3);
     for (uint32_t slot = 0; slot < 3; slot++)
         CHECK_EQUAL(state_of(ring, slot), RF_STATE_TAKEN);
-    join_thread(start_thread(drop_run, run));
+    join_thread(start_thread(drop_element, element));
     expect_all_free(ring);
     rf_feed_end(feed);
     close_ring(ring);
@@ -34,14 +34,14 @@ static void test_references(void)
     for (uint32_t round = 1; round <= ROUNDS; round++) {
         pthread_t threads[THREADS];
         put_numbers(ring, 0, 2);
-        rf_run *run = next_of(feed);
+        rf_element *element = next_of(feed);
         for (int i = 0; i < THREADS; i++) {
-            rf_run_retain(run);
-            threads[i] = start_thread(drop_run, run);
+            rf_element_retain(element);
+            threads[i] = start_thread(drop_element, element);
         }
-        CHECK_EQUAL(number_in(run, 1), 1); /* ours is left */
-        CHECK_EQUAL(state_of(ring, run->lease->first), RF_STATE_TAKEN);
-        rf_run_drop(run);
+        CHECK_EQUAL(number_in(element, 1), 1); /* ours is left */
+        CHECK_EQUAL(state_of(ring, element->lease->first), RF_STATE_TAKEN);
+        rf_element_drop(element);
         for (int i = 0; i < THREADS; i++)
             join_thread(threads[i]);
         expect_all_free(ring);
@@ -57,31 +57,31 @@ static void test_run_outlives_feed_and_ring(void)
     rf_ring *ring = create_ring(4);
     rf_feed *feed = patient_feed(ring, 4);
     put_numbers(ring, 5, 2);
-    rf_run *run = next_of(feed);
+    rf_element *element = next_of(feed);
     rf_feed_end(feed);
     close_ring(ring);
-    expect_numbers(run, 5, 2);
-    rf_run_drop(run);
+    expect_numbers(element, 5, 2);
+    rf_element_drop(element);
 }
 
 static void test_shown_across_the_end(void)
 {
     rf_ring *ring = create_ring(8);
     rf_feed *feed =
-        new_feed(ring, &(rf_feed_plan){.most = 4, .least = 3, .shown = 6, .timeout_ns = FOR_EVER});
+        new_feed(ring, &(rf_feed_plan){.max_rows = 4, .min_rows = 3, .shown_rows = 6, .timeout_ns = FOR_EVER});
     uint64_t tags[6] = {9, 9, 9, 9, 9, 9};
     move_on_to(ring, 6);
     put_numbers(ring, 6, 3); /* in slots 6, 7, 0; what lay in 1, 2, 3 is still to be seen */
-    rf_run *run = next_of(feed);
-    CHECK_EQUAL(run->rows, 3);
-    CHECK_EQUAL(run->shown, 6);
+    rf_element *element = next_of(feed);
+    CHECK_EQUAL(element->rows, 3);
+    CHECK_EQUAL(element->shown, 6);
     uint64_t expected[] = {6, 7, 8, 1, 2, 3};
-    rf_run_tags(run, tags);
+    rf_element_tags(element, tags);
     for (uint32_t row = 0; row < 6; row++) {
-        CHECK_EQUAL(number_in(run, row), expected[row]);
+        CHECK_EQUAL(number_in(element, row), expected[row]);
         CHECK_EQUAL(tags[row], row < 3 ? expected[row] : 0);
     }
-    rf_run_drop(run);
+    rf_element_drop(element);
     expect_all_free(ring);
     rf_feed_end(feed);
     close_ring(ring);
@@ -91,14 +91,14 @@ static void test_shown_ends_with_the_slots(void)
 {
     rf_ring *ring = create_ring(8);
     for (uint32_t shown = 7; shown < 12; shown++) {
-        rf_feed *feed = new_feed(ring, &(rf_feed_plan){.most = 8, .least = 1, .shown = shown});
+        rf_feed *feed = new_feed(ring, &(rf_feed_plan){.max_rows = 8, .min_rows = 1, .shown_rows = shown});
         put_numbers(ring, 0, 3);
-        rf_run *run = next_of(feed);
-        CHECK_EQUAL(run->rows, 3);
-        CHECK_EQUAL(run->shown, shown <= 8 ? shown : 3);
-        for (uint32_t row = 0; row < run->shown; row++)
-            (void)number_in(run, row); /* it is there, wherever the run begins */
-        rf_run_drop(run);
+        rf_element *element = next_of(feed);
+        CHECK_EQUAL(element->rows, 3);
+        CHECK_EQUAL(element->shown, shown <= 8 ? shown : 3);
+        for (uint32_t row = 0; row < element->shown; row++)
+            (void)number_in(element, row); /* it is there, wherever the element begins */
+        rf_element_drop(element);
         rf_feed_end(feed);
     }
     close_ring(ring);
@@ -112,11 +112,11 @@ static void test_exact_in_a_row(void)
     rf_feed *feed = exact_feed(ring, 4, 4, 0);
     move_on_to(ring, 6);
     put_numbers(ring, 0, 5);
-    rf_run *run = next_of(feed);
-    CHECK(run->lease != NULL);
-    CHECK(run->data[0] == (char *)rf_ring_region(ring, 0) + 6 * SAMPLE_BYTES);
-    expect_numbers(run, 0, 4);
-    rf_run_drop(run);
+    rf_element *element = next_of(feed);
+    CHECK(element->lease != NULL);
+    CHECK(element->data[0] == (char *)rf_ring_region(ring, 0) + 6 * SAMPLE_BYTES);
+    expect_numbers(element, 0, 4);
+    rf_element_drop(element);
     rf_stats stats;
     rf_ring_stats(ring, &stats);
     CHECK_EQUAL(stats.ready, 1);
@@ -131,14 +131,14 @@ static void test_exact_apart(void)
     put_numbers(ring, 0, 2);
     rf_lease *between = claim(ring, 1);
     put_numbers(ring, 2, 3);
-    rf_run *run = next_of(feed);
-    CHECK(run->lease == NULL);
-    CHECK_EQUAL((uintptr_t)run->data[0] % RF_ALIGNMENT, 0);
-    expect_numbers(run, 0, 4);
+    rf_element *element = next_of(feed);
+    CHECK(element->lease == NULL);
+    CHECK_EQUAL((uintptr_t)element->data[0] % RF_ALIGNMENT, 0);
+    expect_numbers(element, 0, 4);
     CHECK_EQUAL(state_of(ring, 0), RF_STATE_FREE); /* they were copied */
     CHECK_EQUAL(state_of(ring, 4), RF_STATE_FREE);
     CHECK_EQUAL(state_of(ring, 5), RF_STATE_READY);
-    rf_run_drop(run);
+    rf_element_drop(element);
     rf_lease_drop(between);
     rf_feed_end(feed);
     close_ring(ring);
@@ -148,16 +148,16 @@ static void test_exact_over_turns(void)
 {
     rf_ring *ring = create_ring(8);
     rf_feed *feed = exact_feed(ring, 6, 2, NS_PER_MS);
-    rf_run *run;
+    rf_element *element;
     for (uint64_t number = 0; number < 4; number += 2) {
         put_numbers(ring, number, 2);
-        CHECK_EQUAL(rf_feed_next(feed, &run), RF_AGAIN);
+        CHECK_EQUAL(rf_feed_next(feed, &element), RF_AGAIN);
         expect_all_free(ring); /* they were gathered */
     }
     put_numbers(ring, 4, 2);
-    run = next_over_turns(feed);
-    expect_numbers(run, 0, 6);
-    rf_run_drop(run);
+    element = next_over_turns(feed);
+    expect_numbers(element, 0, 6);
+    rf_element_drop(element);
     rf_feed_end(feed);
     close_ring(ring);
 }
@@ -166,14 +166,14 @@ static void test_rest_is_dropped(void)
 {
     rf_ring *ring = create_ring(8);
     rf_feed *feed = exact_feed(ring, 4, 2, 0);
-    rf_run *run;
+    rf_element *element;
     put_numbers(ring, 0, 7);
     rf_finish(ring);
-    run = next_of(feed);
-    expect_numbers(run, 0, 4);
-    rf_run_drop(run);
-    CHECK_EQUAL(rf_feed_next(feed, &run), RF_FINISHED);
-    CHECK_EQUAL(rf_feed_next(feed, &run), RF_FINISHED);
+    element = next_of(feed);
+    expect_numbers(element, 0, 4);
+    rf_element_drop(element);
+    CHECK_EQUAL(rf_feed_next(feed, &element), RF_FINISHED);
+    CHECK_EQUAL(rf_feed_next(feed, &element), RF_FINISHED);
     expect_all_free(ring);
     rf_feed_end(feed); /* with three rows that no one will have */
     close_ring(ring);
@@ -201,16 +201,16 @@ static void *produce(void *argument)
 static void *consume(void *argument)
 {
     crowd *all = argument;
-    rf_run *run;
+    rf_element *element;
     rf_status status;
-    while ((status = rf_feed_next(all->feed, &run)) != RF_FINISHED) {
+    while ((status = rf_feed_next(all->feed, &element)) != RF_FINISHED) {
         if (status == RF_AGAIN)
             continue;
         CHECK_EQUAL(status, RF_OK);
-        for (uint32_t row = 0; row < run->rows; row++)
-            atomic_fetch_add(&all->times[number_in(run, row)], 1);
+        for (uint32_t row = 0; row < element->rows; row++)
+            atomic_fetch_add(&all->times[number_in(element, row)], 1);
         atomic_fetch_add(&all->elements, 1);
-        rf_run_drop(run);
+        rf_element_drop(element);
     }
     return NULL;
 }
@@ -244,12 +244,12 @@ static uint32_t run_crowd(const rf_feed_plan *plan, uint32_t slots)
 
 static void test_crowd(void)
 {
-    run_crowd(&(rf_feed_plan){.most = 3, .least = 1, .timeout_ns = FOR_EVER}, 8);
+    run_crowd(&(rf_feed_plan){.max_rows = 3, .min_rows = 1, .timeout_ns = FOR_EVER}, 8);
 }
 
 static void test_gathering_crowd(void)
 {
-    rf_feed_plan plan = {.most = 2, .least = 1, .exact = 6, .timeout_ns = FOR_EVER};
+    rf_feed_plan plan = {.max_rows = 2, .min_rows = 1, .exact_rows = 6, .timeout_ns = FOR_EVER};
     CHECK_EQUAL(run_crowd(&plan, 8), RECORDS / 6);
     plan.turn_ns = 1; /* each idle slice ends a turn: others go on with what was gathered */
     CHECK_EQUAL(run_crowd(&plan, 4), RECORDS / 6);

@@ -32,18 +32,18 @@ static void test_found_feed_outlives_its_end(void)
 {
     rf_ring *ring = create_ring(2);
     rf_feed *feed = rf_feed_find(rf_feed_id(patient_feed(ring, 1)));
-    rf_run *run;
+    rf_element *element;
     char text[512];
     put(ring, 0);
     rf_feed_end(feed); /* whoever made it is gone */
-    CHECK_EQUAL(rf_feed_next(feed, &run), RF_CLOSED);
+    CHECK_EQUAL(rf_feed_next(feed, &element), RF_CLOSED);
     CHECK_EQUAL(rf_feed_turn(feed), RF_CLOSED);
     rf_feed_explain(feed, RF_CLOSED, text, sizeof text);
     CHECK(strstr(text, "RingClosed: ring 'cams'") == text);
     CHECK_EQUAL(state_of(ring, 0), RF_STATE_READY); /* it took nothing */
     close_ring(ring);
     CHECK_EQUAL(rf_feed_geometry(feed)->slots, 2); /* the handle is still there */
-    CHECK_EQUAL(rf_feed_next(feed, &run), RF_CLOSED);
+    CHECK_EQUAL(rf_feed_next(feed, &element), RF_CLOSED);
     rf_feed_unref(feed);
 }
 
@@ -74,15 +74,15 @@ typedef struct race {
 static void *find_and_take(void *argument)
 {
     race *own = argument;
-    rf_run *run;
+    rf_element *element;
     while (!atomic_load(&own->over)) {
         rf_feed *feed = rf_feed_find(atomic_load(&own->id));
         if (!feed)
             continue;
-        rf_status status = rf_feed_next(feed, &run);
+        rf_status status = rf_feed_next(feed, &element);
         CHECK(status == RF_OK || status == RF_CLOSED || status == RF_EMPTY);
         if (status == RF_OK)
-            rf_run_drop(run);
+            rf_element_drop(element);
         rf_feed_unref(feed);
         atomic_fetch_add(&own->found, 1);
     }
@@ -98,7 +98,7 @@ static void test_ends_while_others_find(void)
     for (int i = 0; i < THREADS; i++)
         threads[i] = start_thread(find_and_take, &own);
     for (uint32_t round = 0; round < ROUNDS; round++) {
-        rf_feed *feed = new_feed(ring, &(rf_feed_plan){.most = 2, .least = 1});
+        rf_feed *feed = new_feed(ring, &(rf_feed_plan){.max_rows = 2, .min_rows = 1});
         uint32_t found = atomic_load(&own.found);
         atomic_store(&own.id, rf_feed_id(feed));
         put_until(ring, round, RF_FOREVER);
@@ -130,18 +130,18 @@ static void park(rf_ring *ring, rf_feed *feed, uint64_t number)
 static void test_parked_once(void)
 {
     rf_ring *ring = create_ring(4);
-    rf_feed *feed = new_feed(ring, &(rf_feed_plan){.most = 2, .least = 1, .shown = 2});
-    rf_run *run;
+    rf_feed *feed = new_feed(ring, &(rf_feed_plan){.max_rows = 2, .min_rows = 1, .shown_rows = 2});
+    rf_element *element;
     park(ring, feed, 3);
     put(ring, 4);
-    run = next_of(feed);
-    expect_numbers(run, 3, 1);
-    CHECK_EQUAL(run->shown, 2);
-    rf_run_drop(run);
-    run = next_of(feed); /* from the ring */
-    expect_numbers(run, 4, 1);
-    rf_run_drop(run);
-    CHECK_EQUAL(rf_feed_next(feed, &run), RF_EMPTY);
+    element = next_of(feed);
+    expect_numbers(element, 3, 1);
+    CHECK_EQUAL(element->shown, 2);
+    rf_element_drop(element);
+    element = next_of(feed); /* from the ring */
+    expect_numbers(element, 4, 1);
+    rf_element_drop(element);
+    CHECK_EQUAL(rf_feed_next(feed, &element), RF_EMPTY);
     expect_all_free(ring);
     rf_feed_end(feed);
     close_ring(ring);
@@ -154,9 +154,9 @@ static void test_parked_replaced(void)
     park(ring, feed, 0);
     park(ring, feed, 1);
     CHECK_EQUAL(state_of(ring, 0), RF_STATE_FREE);
-    rf_run *run = next_of(feed);
-    expect_numbers(run, 1, 1);
-    rf_run_drop(run);
+    rf_element *element = next_of(feed);
+    expect_numbers(element, 1, 1);
+    rf_element_drop(element);
     CHECK(!rf_feed_unpark(feed));
     park(ring, feed, 2);
     CHECK(rf_feed_unpark(feed));
@@ -188,23 +188,23 @@ static void test_parked_of_another_ring(void)
 typedef struct inherited {
     rf_ring *ring;
     rf_feed *feed;
-    rf_run *run;
+    rf_element *element;
 } inherited;
 
 static void use_up_copies(void *argument)
 {
     inherited *own = argument;
-    rf_run *run;
+    rf_element *element;
     CHECK(rf_feed_find(rf_feed_id(own->feed)) == NULL);
     rf_feed *feed = patient_feed(own->ring, 2);
     CHECK(rf_feed_find(rf_feed_id(feed)) == feed);
     put(own->ring, 100);
-    run = next_of(feed); /* with a feed of its own it is a taker like others */
-    expect_numbers(run, 100, 1);
-    rf_run_drop(run);
+    element = next_of(feed); /* with a feed of its own it is a taker like others */
+    expect_numbers(element, 100, 1);
+    rf_element_drop(element);
     rf_feed_unref(feed);
     rf_feed_end(feed);
-    rf_run_drop(own->run);
+    rf_element_drop(own->element);
     rf_feed_end(own->feed);
     close_ring(own->ring);
 }
@@ -214,24 +214,24 @@ static void test_fork(void)
     rf_ring *ring = create_ring(8);
     rf_feed *feed = exact_feed(ring, 2, 1, NS_PER_MS);
     inherited own = {.ring = ring, .feed = feed};
-    rf_run *run;
+    rf_element *element;
     put_numbers(ring, 0, 2);
-    own.run = next_of(feed);
+    own.element = next_of(feed);
     put(ring, 3);
-    CHECK_EQUAL(rf_feed_next(feed, &run), RF_AGAIN); /* with one row gathered */
+    CHECK_EQUAL(rf_feed_next(feed, &element), RF_AGAIN); /* with one row gathered */
     park(ring, feed, 9);
     expect_success(spawn(use_up_copies, &own));
     CHECK(rf_feed_find(rf_feed_id(feed)) == feed);
     rf_feed_unref(feed);
-    expect_numbers(own.run, 0, 2);
-    rf_run_drop(own.run);
-    run = next_of(feed);
-    expect_numbers(run, 9, 1);
-    rf_run_drop(run);
+    expect_numbers(own.element, 0, 2);
+    rf_element_drop(own.element);
+    element = next_of(feed);
+    expect_numbers(element, 9, 1);
+    rf_element_drop(element);
     put(ring, 4);
-    run = next_over_turns(feed);
-    expect_numbers(run, 3, 2);
-    rf_run_drop(run);
+    element = next_over_turns(feed);
+    expect_numbers(element, 3, 2);
+    rf_element_drop(element);
     expect_all_free(ring);
     rf_feed_end(feed);
     close_ring(ring);

@@ -9,7 +9,7 @@ enum { TURNS = SANITIZED ? 200 : 2000 };
 
 typedef struct race {
     rf_feed *feed;
-    rf_run *run;
+    rf_element *element;
     int64_t ticket;
     rf_status status;
     _Atomic uint32_t turn, over;
@@ -31,7 +31,7 @@ static void *look_for_more(void *argument)
     race *all = argument;
     for (uint32_t turn = 1; turn <= TURNS; turn++) {
         spin_until(&all->turn, turn);
-        all->status = rf_feed_next(all->feed, &all->run);
+        all->status = rf_feed_next(all->feed, &all->element);
         atomic_store(&all->over, turn);
     }
     return NULL;
@@ -49,20 +49,20 @@ static void test_while_it_ends(void)
     rf_lease *lease = claim(ring, 1);
     publish(lease, 1, 7);
     rf_finish(ring);
-    rf_run *run = next_of(all->feed);
+    rf_element *element = next_of(all->feed);
     pthread_t thread = start_thread(look_for_more, all);
     for (uint32_t turn = 1; turn <= TURNS; turn++) {
         atomic_store(&all->turn, turn);
         for (uint32_t i = 0; i < turn % 200 * 16; i++)
             rf_pause();
-        rf_run_drop(run);
+        rf_element_drop(element);
         spin_until(&all->over, turn);
         CHECK(all->status == RF_OK || all->status == RF_FINISHED);
         CHECK_EQUAL(rf_feed_turn(all->feed), RF_OK);
-        run = all->status == RF_OK ? all->run : next_of(all->feed);
+        element = all->status == RF_OK ? all->element : next_of(all->feed);
     }
     join_thread(thread);
-    deliver_and_drop(run);
+    deliver_and_drop(element);
     expect_all_free(ring);
     free(all);
 }
@@ -72,7 +72,7 @@ static void *deliver_by_number(void *argument)
     race *all = argument;
     for (uint32_t turn = 1; turn <= TURNS; turn++) {
         spin_until(&all->turn, turn);
-        all->status = rf_ahead_deliver(all->ticket) ? RF_OK : RF_EMPTY;
+        all->status = rf_ticket_deliver(all->ticket) ? RF_OK : RF_EMPTY;
         atomic_store(&all->over, turn);
     }
     return NULL;
@@ -88,12 +88,12 @@ static void test_by_number(void)
     pthread_t thread = start_thread(deliver_by_number, all);
     for (uint32_t turn = 1; turn <= TURNS; turn++) {
         put(ring, turn);
-        rf_run *run = next_of(all->feed);
-        all->ticket = *run->ticket;
+        rf_element *element = next_of(all->feed);
+        all->ticket = *element->ticket;
         atomic_store(&all->turn, turn);
         for (uint32_t i = 0; i < turn % 50; i++)
             rf_pause();
-        rf_run_drop(run);
+        rf_element_drop(element);
         spin_until(&all->over, turn);
         if (all->status == RF_EMPTY)
             take_expecting(ring, turn);
@@ -121,17 +121,17 @@ static void *consume(void *argument)
     crowd *all = argument;
     uint64_t chance = (uint64_t)(uintptr_t)&chance;
     while (atomic_load(&all->left)) {
-        rf_run *run;
-        if (rf_feed_next(all->feed, &run) != RF_OK)
+        rf_element *element;
+        if (rf_feed_next(all->feed, &element) != RF_OK)
             continue;
         chance = chance * UINT64_C(6364136223846793005) + 1442695040888963407;
         if (chance >> 62) {
-            for (uint32_t row = 0; row < run->rows; row++)
-                atomic_fetch_add(&all->times[number_in(run, row)], 1);
-            atomic_fetch_sub(&all->left, run->rows);
-            CHECK(rf_ahead_deliver(*run->ticket));
+            for (uint32_t row = 0; row < element->rows; row++)
+                atomic_fetch_add(&all->times[number_in(element, row)], 1);
+            atomic_fetch_sub(&all->left, element->rows);
+            CHECK(rf_ticket_deliver(*element->ticket));
         }
-        rf_run_drop(run);
+        rf_element_drop(element);
     }
     return NULL;
 }
@@ -144,7 +144,7 @@ static void run_crowd(uint32_t most, uint32_t exact)
     CHECK(all != NULL);
     all->left = RECORDS;
     all->feed = new_feed(
-        ring, &(rf_feed_plan){.most = most, .least = 1, .exact = exact, .ahead = 1, .turn_ns = 1});
+        ring, &(rf_feed_plan){.max_rows = most, .min_rows = 1, .exact_rows = exact, .tickets = 1, .turn_ns = 1});
     for (int i = 0; i < THREADS; i++)
         threads[i] = start_thread(consume, all);
     for (uint64_t number = 0; number < RECORDS; number++)

@@ -6,19 +6,19 @@
 static void test_turns(void)
 {
     rf_ring *ring = create_ring(4);
-    rf_run *run;
+    rf_element *element;
     for (int64_t ms = 1; ms < 250; ms *= 6) {
         rf_feed *feed = new_feed(
             ring, &(rf_feed_plan){
-                      .most = 2, .least = 1, .timeout_ns = FOR_EVER, .turn_ns = ms * NS_PER_MS});
+                      .max_rows = 2, .min_rows = 1, .timeout_ns = FOR_EVER, .turn_ns = ms * NS_PER_MS});
         int64_t ends = in_ms(ms);
-        CHECK_EQUAL(rf_feed_next(feed, &run), RF_AGAIN);
+        CHECK_EQUAL(rf_feed_next(feed, &element), RF_AGAIN);
         CHECK(rf_now_ns() >= ends);
         CHECK_EQUAL(rf_feed_turn(feed), RF_OK);
         put(ring, ms);
-        run = next_of(feed);
-        expect_numbers(run, ms, 1);
-        rf_run_drop(run);
+        element = next_of(feed);
+        expect_numbers(element, ms, 1);
+        rf_element_drop(element);
         rf_feed_end(feed);
     }
     close_ring(ring);
@@ -28,17 +28,17 @@ static void test_turns(void)
 static void test_linger_outlasts_turns(void)
 {
     rf_ring *ring = create_ring(4);
-    rf_feed *feed = new_feed(ring, &(rf_feed_plan){.most = 2,
-                                                   .least = 1,
+    rf_feed *feed = new_feed(ring, &(rf_feed_plan){.max_rows = 2,
+                                                   .min_rows = 1,
                                                    .linger_ns = 160 * NS_PER_MS,
                                                    .timeout_ns = FOR_EVER,
                                                    .turn_ns = NS_PER_MS});
     int64_t ends = in_ms(160);
     put(ring, 0);
-    rf_run *run = next_of(feed);
+    rf_element *element = next_of(feed);
     CHECK(rf_now_ns() >= ends);
-    expect_numbers(run, 0, 1);
-    rf_run_drop(run);
+    expect_numbers(element, 0, 1);
+    rf_element_drop(element);
     rf_feed_end(feed);
     close_ring(ring);
 }
@@ -48,14 +48,14 @@ static void test_linger_ends_with_enough(void)
     rf_ring *ring = create_ring(4);
     rf_feed *feed = new_feed(
         ring,
-        &(rf_feed_plan){.most = 3, .least = 2, .linger_ns = INT64_MAX, .timeout_ns = FOR_EVER});
-    rf_run *run;
+        &(rf_feed_plan){.max_rows = 3, .min_rows = 2, .linger_ns = INT64_MAX, .timeout_ns = FOR_EVER});
+    rf_element *element;
     put_numbers(ring, 0, 2);
     waiter *waiting = start_waiting(feed, ring);
     put(ring, 2);
-    CHECK_EQUAL(end_of_waiting(waiting, &run), RF_OK);
-    expect_numbers(run, 0, 3);
-    rf_run_drop(run);
+    CHECK_EQUAL(end_of_waiting(waiting, &element), RF_OK);
+    expect_numbers(element, 0, 3);
+    rf_element_drop(element);
     rf_feed_end(feed);
     close_ring(ring);
 }
@@ -63,9 +63,9 @@ static void test_linger_ends_with_enough(void)
 /* Call for an element until the time is over. */
 static void wait_until_empty(rf_feed *feed)
 {
-    rf_run *run;
+    rf_element *element;
     rf_status status;
-    while ((status = rf_feed_next(feed, &run)) == RF_AGAIN)
+    while ((status = rf_feed_next(feed, &element)) == RF_AGAIN)
         ;
     CHECK_EQUAL(status, RF_EMPTY);
 }
@@ -73,10 +73,10 @@ static void wait_until_empty(rf_feed *feed)
 /* Wait for one turn of a wait, the rest of which is still to come. */
 static void wait_for_a_turn(rf_feed *feed)
 {
-    rf_run *run;
+    rf_element *element;
     rf_status status;
     /* Who was kept from a core for all the time that it asked for finds it over, and begins anew. */
-    for (int tries = 8; (status = rf_feed_next(feed, &run)) != RF_AGAIN; tries--) {
+    for (int tries = 8; (status = rf_feed_next(feed, &element)) != RF_AGAIN; tries--) {
         CHECK_EQUAL(status, RF_EMPTY);
         CHECK(tries > 0);
     }
@@ -87,7 +87,7 @@ static void test_timeouts_over_turns(void)
     rf_ring *ring = create_ring(4);
     rf_feed *feed = new_feed(
         ring, &(rf_feed_plan){
-                  .most = 2, .least = 1, .timeout_ns = 250 * NS_PER_MS, .turn_ns = NS_PER_MS});
+                  .max_rows = 2, .min_rows = 1, .timeout_ns = 250 * NS_PER_MS, .turn_ns = NS_PER_MS});
     for (int wait = 0; wait < 2; wait++) { /* the second one begins anew */
         int64_t ends = in_ms(250);
         wait_until_empty(feed); /* were the time counted anew at each turn, it would never end */
@@ -95,7 +95,7 @@ static void test_timeouts_over_turns(void)
     }
     wait_for_a_turn(feed);
     put(ring, 0);
-    rf_run_drop(next_over_turns(feed));
+    rf_element_drop(next_over_turns(feed));
     int64_t ends = in_ms(250);
     wait_until_empty(feed);
     CHECK(rf_now_ns() >= ends); /* an element ends the wait, too */
@@ -106,18 +106,18 @@ static void test_timeouts_over_turns(void)
 static void test_no_waiting(void)
 {
     rf_ring *ring = create_ring(4);
-    rf_feed *feed = new_feed(ring, &(rf_feed_plan){.most = 2, .least = 2, .turn_ns = NS_PER_MS});
-    rf_run *run;
+    rf_feed *feed = new_feed(ring, &(rf_feed_plan){.max_rows = 2, .min_rows = 2, .turn_ns = NS_PER_MS});
+    rf_element *element;
     char text[512];
     put(ring, 0);
     for (int i = 0; i < 100; i++)
-        CHECK_EQUAL(rf_feed_next(feed, &run), RF_EMPTY);
+        CHECK_EQUAL(rf_feed_next(feed, &element), RF_EMPTY);
     rf_feed_explain(feed, RF_EMPTY, text, sizeof text);
     CHECK(strstr(text, "1 of 2 records ready after 0 s") != NULL);
     put(ring, 1);
-    run = next_of(feed);
-    expect_numbers(run, 0, 2);
-    rf_run_drop(run);
+    element = next_of(feed);
+    expect_numbers(element, 0, 2);
+    rf_element_drop(element);
     rf_feed_end(feed);
     close_ring(ring);
 }
@@ -127,7 +127,7 @@ static void test_abandoned_wait(void)
     rf_ring *ring = create_ring(4);
     rf_feed *feed = new_feed(
         ring, &(rf_feed_plan){
-                  .most = 2, .least = 1, .timeout_ns = 1000 * NS_PER_MS, .turn_ns = NS_PER_MS});
+                  .max_rows = 2, .min_rows = 1, .timeout_ns = 1000 * NS_PER_MS, .turn_ns = NS_PER_MS});
     wait_for_a_turn(feed);
     usleep(1001000); /* the span that is tested: after it, who comes has a wait of its own */
     int64_t ends = in_ms(1000);
@@ -143,11 +143,11 @@ static void test_finish(void)
 {
     rf_ring *ring = create_ring(4);
     rf_feed *feed = patient_feed(ring, 2);
-    rf_run *run;
+    rf_element *element;
     waiter *waiting = start_waiting(feed, ring);
     rf_finish(ring);
     CHECK_EQUAL(end_of_waiting(waiting, NULL), RF_FINISHED);
-    CHECK_EQUAL(rf_feed_next(feed, &run), RF_FINISHED);
+    CHECK_EQUAL(rf_feed_next(feed, &element), RF_FINISHED);
     CHECK_EQUAL(rf_feed_turn(feed), RF_FINISHED);
     rf_feed_end(feed);
     close_ring(ring);
@@ -157,15 +157,15 @@ static void test_finish_drains(void)
 {
     rf_ring *ring = create_ring(4);
     rf_feed *feed = new_feed(
-        ring, &(rf_feed_plan){.most = 4, .least = 4, .linger_ns = 1, .timeout_ns = FOR_EVER});
-    rf_run *run;
+        ring, &(rf_feed_plan){.max_rows = 4, .min_rows = 4, .linger_ns = 1, .timeout_ns = FOR_EVER});
+    rf_element *element;
     put_numbers(ring, 0, 3);
     waiter *waiting = start_waiting(feed, ring);
     rf_finish(ring);
-    CHECK_EQUAL(end_of_waiting(waiting, &run), RF_OK); /* fewer than it wanted: all that comes */
-    expect_numbers(run, 0, 3);
-    rf_run_drop(run);
-    CHECK_EQUAL(rf_feed_next(feed, &run), RF_FINISHED);
+    CHECK_EQUAL(end_of_waiting(waiting, &element), RF_OK); /* fewer than it wanted: all that comes */
+    expect_numbers(element, 0, 3);
+    rf_element_drop(element);
+    CHECK_EQUAL(rf_feed_next(feed, &element), RF_FINISHED);
     rf_feed_end(feed);
     close_ring(ring);
 }
@@ -174,11 +174,11 @@ static void test_closed_here(void)
 {
     rf_ring *ring = create_ring(4);
     rf_feed *feed = patient_feed(ring, 2);
-    rf_run *run;
+    rf_element *element;
     waiter *waiting = start_waiting(feed, ring);
     rf_ring_close(ring);
     CHECK_EQUAL(end_of_waiting(waiting, NULL), RF_CLOSED);
-    CHECK_EQUAL(rf_feed_next(feed, &run), RF_CLOSED);
+    CHECK_EQUAL(rf_feed_next(feed, &element), RF_CLOSED);
     rf_feed_end(feed);
     rf_ring_drop(ring);
 }

@@ -1,11 +1,11 @@
 # Feeds for native code: elements that TensorFlow's threads take by a feed's number, without Python.
 
-cdef extern from "feed/feed.h" nogil:
+cdef extern from "feed.h" nogil:
     ctypedef struct rf_feed:
         pass
 
     ctypedef struct rf_feed_plan:
-        uint32_t most, least, exact, ahead, shown, copies
+        uint32_t max_rows, min_rows, exact_rows, shown_rows, tickets, copies
         int64_t linger_ns, timeout_ns, turn_ns
 
     rf_feed *rf_feed_new(rf_ring *ring, const char *name, const rf_feed_plan *plan)
@@ -15,53 +15,53 @@ cdef extern from "feed/feed.h" nogil:
     int rf_feed_unpark(rf_feed *feed)
     const void *rf_feed_table_get()
 
-cdef extern from "feed/wait_hook.h" nogil:
-    ctypedef enum rf_answer:
-        RF_GO_ON
-        RF_ASK_AGAIN
-        RF_GIVE_NOTHING
-        RF_STOP
-        RF_FAIL
+    ctypedef enum rf_hook_result:
+        RF_HOOK_GO_ON
+        RF_HOOK_ASK_AGAIN
+        RF_HOOK_GIVE_EMPTY
+        RF_HOOK_STOP
+        RF_HOOK_FAIL
 
-    ctypedef rf_answer rf_attendant(uint64_t id, int interrupted, int stalled) noexcept
-    void rf_set_attendant(rf_attendant *attendant)
+    ctypedef rf_hook_result rf_wait_hook(uint64_t feed_id, int interrupted, int stalled) noexcept
+    void rf_set_wait_hook(rf_wait_hook *hook)
     void rf_feeds_stop()
-    uint32_t rf_feeds_attending()
+    uint32_t rf_wait_hook_calls()
 
-GO_ON, ASK_AGAIN, GIVE_NOTHING, STOP, FAIL = RF_GO_ON, RF_ASK_AGAIN, RF_GIVE_NOTHING, RF_STOP, RF_FAIL
+GO_ON, ASK_AGAIN, GIVE_EMPTY = RF_HOOK_GO_ON, RF_HOOK_ASK_AGAIN, RF_HOOK_GIVE_EMPTY
+STOP, FAIL = RF_HOOK_STOP, RF_HOOK_FAIL
 
-cdef object asked = None
-cdef object asked_by_main_thread = None
+cdef object python_hook = None
+cdef object main_thread_hook = None
 
-cdef rf_answer attend(uint64_t id, int interrupted, int stalled) noexcept with gil:
-    cdef rf_answer answer
+cdef rf_hook_result call_python_hook(uint64_t feed_id, int interrupted, int stalled) noexcept with gil:
+    cdef rf_hook_result result
     try:
-        return asked(id, interrupted != 0, stalled != 0)
-    except KeyboardInterrupt:  # this is the main thread: raised once more, where the program can catch it
-        answer = asked_by_main_thread()
+        return python_hook(feed_id, interrupted != 0, stalled != 0)
+    except KeyboardInterrupt:  # in the main thread; raised once more, at a place where the program can catch it
+        result = main_thread_hook()
         PyErr_SetInterrupt()
-        return answer
+        return result
 
 
-def set_attendant(attendant, in_main_thread):
-    """Have Python functions called when a thread waits for an element and something is odd.
+def set_wait_hook(hook, in_main_thread):
+    """Set the Python functions that a thread calls when SIGINT comes or the ring is stalled while it waits.
 
-    ``attendant(id, interrupted, stalled)`` returns one of the answers above. So does ``in_main_thread()``, which is
-    called instead of what the first had to say when a KeyboardInterrupt came out of it.
+    ``hook(feed_id, interrupted, stalled)`` returns one of the results above, and so does ``in_main_thread()``. A thread calls
+    the second function when the first has raised KeyboardInterrupt, and uses its result.
     """
-    global asked, asked_by_main_thread
-    asked, asked_by_main_thread = attendant, in_main_thread
-    rf_set_attendant(attend)
+    global python_hook, main_thread_hook
+    python_hook, main_thread_hook = hook, in_main_thread
+    rf_set_wait_hook(call_python_hook)
 
 
 def stop_feeds():
-    """End every feed's wait, for good. Returns whether a thread is still asking the attendant."""
+    """End every feed's wait, for good. Returns whether a thread is still inside the wait hook."""
     rf_feeds_stop()
-    return rf_feeds_attending() != 0
+    return rf_wait_hook_calls() != 0
 
 
 def feed_table_address():
-    """Where a shared object that is not linked with this one finds the feeds."""
+    """Return the address at which a shared object that is not linked with this one finds the feeds' functions."""
     return <size_t>rf_feed_table_get()
 
 
@@ -83,8 +83,8 @@ cdef class NativeFeed:
         if self.feed != NULL:
             raise TypeError("a feed is made once.")
         memset(&plan, 0, sizeof(plan))
-        plan.most, plan.least, plan.exact, plan.shown = most, least, exact, shown
-        plan.ahead, plan.copies = ahead, copies
+        plan.max_rows, plan.min_rows, plan.exact_rows, plan.shown_rows = most, least, exact, shown
+        plan.tickets, plan.copies = ahead, copies
         plan.linger_ns = <int64_t>(min(linger, 1e9) * 1e9)
         plan.timeout_ns = -1 if timeout is None else <int64_t>(min(timeout, 9e9) * 1e9)
         plan.turn_ns = <int64_t>(turn * 1e9)

@@ -2,13 +2,13 @@
 #include "feed/wait_hook.h"
 #include "feeds.h"
 
-/* ---- An attendant that keeps books ---------------------------------------------------------- */
+/* ---- A hook that counts its calls ------------------------------------------------------------ */
 
 static _Atomic uint32_t asked_interrupted, asked_stalled, handled, blocks, inside, may_go;
 static _Atomic uint64_t asked_id;
 static _Atomic int answer;
 
-static rf_answer keep_books(uint64_t id, int interrupted, int stalled)
+static rf_hook_result counting_hook(uint64_t id, int interrupted, int stalled)
 {
     CHECK(interrupted != stalled); /* one thing at a time */
     atomic_store(&asked_id, id);
@@ -18,7 +18,7 @@ static rf_answer keep_books(uint64_t id, int interrupted, int stalled)
         atomic_store(&inside, 1);
         await(&may_go, 1);
     }
-    return (rf_answer)said;
+    return (rf_hook_result)said;
 }
 
 static void on_interrupt(int number)
@@ -34,11 +34,11 @@ static void handle_interrupts(void)
 }
 
 /* A ring whose feeds ask; to be made before them, for a default SIGINT is left alone. */
-static rf_ring *attended_ring(int first_answer)
+static rf_ring *ring_with_hook(int first_answer)
 {
     atomic_store(&answer, first_answer);
     handle_interrupts();
-    rf_set_attendant(keep_books);
+    rf_set_wait_hook(counting_hook);
     return create_ring(4);
 }
 
@@ -53,18 +53,18 @@ static rf_feed *feed_with_turns(rf_ring *ring, int64_t turn_ns)
 {
     return new_feed(
         ring, &(rf_feed_plan){
-                  .most = 2, .least = 1, .shown = 3, .timeout_ns = FOR_EVER, .turn_ns = turn_ns});
+                  .max_rows = 2, .min_rows = 1, .shown_rows = 3, .timeout_ns = FOR_EVER, .turn_ns = turn_ns});
 }
 
 enum { ENDLESS_TURN_MS = 1000000 };
 
 static void end_waiting_by_a_record(waiter *waiting, rf_ring *ring, uint64_t number)
 {
-    rf_run *run;
+    rf_element *element;
     put(ring, number);
-    CHECK_EQUAL(end_of_waiting(waiting, &run), RF_OK);
-    expect_numbers(run, number, 1);
-    rf_run_drop(run);
+    CHECK_EQUAL(end_of_waiting(waiting, &element), RF_OK);
+    expect_numbers(element, number, 1);
+    rf_element_drop(element);
 }
 
 static void end(rf_feed *feed, rf_ring *ring)
@@ -78,7 +78,7 @@ static void end(rf_feed *feed, rf_ring *ring)
 
 static void test_nothing_odd(void)
 {
-    rf_ring *ring = attended_ring(RF_FAIL);
+    rf_ring *ring = ring_with_hook(RF_HOOK_FAIL);
     rf_feed *feed = patient_feed(ring, 2);
     waiter *waiting = start_waiting(feed, ring);
     await_slices(ring, 2);
@@ -89,7 +89,7 @@ static void test_nothing_odd(void)
 
 static void test_go_on(void)
 {
-    rf_ring *ring = attended_ring(RF_GO_ON);
+    rf_ring *ring = ring_with_hook(RF_HOOK_GO_ON);
     rf_feed *feed = patient_feed(ring, 2);
     waiter *waiting = start_waiting(feed, ring);
     for (uint32_t times = 1; times <= 2; times++) {
@@ -105,7 +105,7 @@ static void test_go_on(void)
 
 static void test_ask_again(void)
 {
-    rf_ring *ring = attended_ring(RF_ASK_AGAIN);
+    rf_ring *ring = ring_with_hook(RF_HOOK_ASK_AGAIN);
     rf_feed *feed = patient_feed(ring, 2);
     waiter *waiting = start_waiting(feed, ring);
     interrupt();
@@ -113,12 +113,12 @@ static void test_ask_again(void)
     end_waiting_by_a_record(waiting, ring, 0);
     /* It is not answered yet: the next wait asks, however short it is. */
     uint32_t before = asked_interrupted;
-    atomic_store(&answer, RF_GO_ON);
+    atomic_store(&answer, RF_HOOK_GO_ON);
     put(ring, 1);
-    rf_run_drop(next_of(feed));
+    rf_element_drop(next_of(feed));
     CHECK_EQUAL(asked_interrupted, before + 1);
     put(ring, 2);
-    rf_run_drop(next_of(feed));
+    rf_element_drop(next_of(feed));
     CHECK_EQUAL(asked_interrupted, before + 1);
     end(feed, ring);
 }
@@ -126,7 +126,7 @@ static void test_ask_again(void)
 /* The handlers have run then, whatever they did: a wait that begins later is another matter. */
 static void test_interrupt_between_waits(void)
 {
-    rf_ring *ring = attended_ring(RF_FAIL);
+    rf_ring *ring = ring_with_hook(RF_HOOK_FAIL);
     rf_feed *feed = patient_feed(ring, 2);
     interrupt();
     waiter *waiting = start_waiting(feed, ring);
@@ -134,69 +134,69 @@ static void test_interrupt_between_waits(void)
     end_waiting_by_a_record(waiting, ring, 0);
     interrupt();
     put(ring, 1);
-    rf_run_drop(next_of(feed));
+    rf_element_drop(next_of(feed));
     CHECK_EQUAL(asked_interrupted, 0);
     end(feed, ring);
 }
 
 static void test_interrupt_between_turns(void)
 {
-    rf_ring *ring = attended_ring(RF_FAIL);
+    rf_ring *ring = ring_with_hook(RF_HOOK_FAIL);
     rf_feed *feed = feed_with_turns(ring, 1);
-    rf_run *run;
-    CHECK_EQUAL(rf_feed_next(feed, &run), RF_AGAIN);
+    rf_element *element;
+    CHECK_EQUAL(rf_feed_next(feed, &element), RF_AGAIN);
     interrupt(); /* the wait goes on, and is meant */
-    CHECK_EQUAL(rf_feed_next(feed, &run), RF_INTERRUPTED);
+    CHECK_EQUAL(rf_feed_next(feed, &element), RF_INTERRUPTED);
     end(feed, ring);
 }
 
-static void test_give_nothing(void)
+static void test_give_empty(void)
 {
-    rf_ring *ring = attended_ring(RF_GIVE_NOTHING);
+    rf_ring *ring = ring_with_hook(RF_HOOK_GIVE_EMPTY);
     rf_feed *feed = feed_with_turns(ring, ENDLESS_TURN_MS * NS_PER_MS);
     waiter *waiting = start_waiting(feed, ring);
-    rf_run *run;
+    rf_element *element;
     uint64_t tags[3] = {9, 9, 9};
     interrupt();
-    CHECK_EQUAL(end_of_waiting(waiting, &run), RF_OK);
-    CHECK_EQUAL(run->rows, 0);
-    CHECK_EQUAL(run->shown, 3);
-    rf_run_tags(run, tags);
+    CHECK_EQUAL(end_of_waiting(waiting, &element), RF_OK);
+    CHECK_EQUAL(element->rows, 0);
+    CHECK_EQUAL(element->shown, 3);
+    rf_element_tags(element, tags);
     for (uint32_t row = 0; row < 3; row++) {
-        CHECK_EQUAL(number_in(run, row), 0);
+        CHECK_EQUAL(number_in(element, row), 0);
         CHECK_EQUAL(tags[row], 0);
     }
-    rf_run_drop(run);
+    rf_element_drop(element);
     put(ring, 5); /* it was for this wait only */
-    run = next_of(feed);
-    expect_numbers(run, 5, 1);
-    rf_run_drop(run);
+    element = next_of(feed);
+    expect_numbers(element, 5, 1);
+    rf_element_drop(element);
     CHECK_EQUAL(rf_feed_turn(feed), RF_OK);
     end(feed, ring);
 }
 
-static void test_give_nothing_exactly(void)
+static void test_give_empty_exactly(void)
 {
-    rf_ring *ring = attended_ring(RF_GIVE_NOTHING);
+    rf_ring *ring = ring_with_hook(RF_HOOK_GIVE_EMPTY);
     rf_feed *feed = exact_feed(ring, 3, 2, 0);
-    rf_run *run;
+    rf_element *element;
     put_numbers(ring, 0, 2);
     waiter *waiting = start_waiting(feed, ring);
     interrupt();
-    CHECK_EQUAL(end_of_waiting(waiting, &run), RF_OK);
-    CHECK_EQUAL(run->rows, 0);
-    CHECK_EQUAL(run->shown, 3);
-    rf_run_drop(run);
+    CHECK_EQUAL(end_of_waiting(waiting, &element), RF_OK);
+    CHECK_EQUAL(element->rows, 0);
+    CHECK_EQUAL(element->shown, 3);
+    rf_element_drop(element);
     put(ring, 2);
-    run = next_of(feed); /* what was gathered is still there */
-    expect_numbers(run, 0, 3);
-    rf_run_drop(run);
+    element = next_of(feed); /* what was gathered is still there */
+    expect_numbers(element, 0, 3);
+    rf_element_drop(element);
     end(feed, ring);
 }
 
 static void test_stop(void)
 {
-    rf_ring *ring = attended_ring(RF_STOP);
+    rf_ring *ring = ring_with_hook(RF_HOOK_STOP);
     rf_feed *feed = feed_with_turns(ring, ENDLESS_TURN_MS * NS_PER_MS);
     waiter *waiting = start_waiting(feed, ring);
     interrupt();
@@ -204,41 +204,41 @@ static void test_stop(void)
     CHECK_EQUAL(rf_feed_turn(feed), RF_FINISHED);
     CHECK_EQUAL(rf_feed_turn(feed), RF_OK); /* once */
     put(ring, 0);
-    rf_run_drop(next_of(feed));
+    rf_element_drop(next_of(feed));
     end(feed, ring);
 }
 
 static void expect_interrupted(int said, int64_t turn_ns)
 {
-    rf_ring *ring = attended_ring(said);
+    rf_ring *ring = ring_with_hook(said);
     rf_feed *feed = feed_with_turns(ring, turn_ns);
     waiter *waiting = start_waiting(feed, ring);
     interrupt();
     CHECK_EQUAL(end_of_waiting(waiting, NULL), RF_INTERRUPTED);
     CHECK_EQUAL(rf_feed_turn(feed), RF_OK);
     put(ring, 0);
-    rf_run_drop(next_of(feed));
+    rf_element_drop(next_of(feed));
     end(feed, ring);
 }
 
 static void test_stop_without_turns(void)
 {
-    expect_interrupted(RF_STOP, 0);
+    expect_interrupted(RF_HOOK_STOP, 0);
 }
 
 static void test_fail(void)
 {
-    expect_interrupted(RF_FAIL, 0);
+    expect_interrupted(RF_HOOK_FAIL, 0);
 }
 
 static void test_fail_with_turns(void)
 {
-    expect_interrupted(RF_FAIL, ENDLESS_TURN_MS * NS_PER_MS);
+    expect_interrupted(RF_HOOK_FAIL, ENDLESS_TURN_MS * NS_PER_MS);
 }
 
 static void test_handlers_of_the_program(void)
 {
-    rf_ring *ring = attended_ring(RF_GO_ON);
+    rf_ring *ring = ring_with_hook(RF_HOOK_GO_ON);
     rf_feed *feed = patient_feed(ring, 2);
     struct sigaction now;
     waiter *waiting = start_waiting(feed, ring);
@@ -257,20 +257,20 @@ static void test_handlers_of_the_program(void)
 
 static void test_stalled(void)
 {
-    rf_ring *ring = attended_ring(RF_FAIL); /* which a stall does not ask for */
+    rf_ring *ring = ring_with_hook(RF_HOOK_FAIL); /* which a stall does not ask for */
     rf_feed *feed = patient_feed(ring, 2);
     put_numbers(ring, 0, 4);
-    rf_run *held[2] = {next_of(feed), next_of(feed)};
+    rf_element *held[2] = {next_of(feed), next_of(feed)};
     waiter *waiting = start_waiting(feed, ring);
     await(&asked_stalled, 2);
     CHECK_EQUAL(asked_id, rf_feed_id(feed));
-    rf_run_drop(held[0]);
+    rf_element_drop(held[0]);
     await_slices(ring, 0);
     uint32_t before = asked_stalled;
     await_slices(ring, 1);
     CHECK_EQUAL(asked_stalled, before); /* there is room again */
     end_waiting_by_a_record(waiting, ring, 4);
-    rf_run_drop(held[1]);
+    rf_element_drop(held[1]);
     CHECK_EQUAL(asked_interrupted, 0);
     end(feed, ring);
 }
@@ -279,9 +279,9 @@ static void test_stalled(void)
 
 static void test_stop_ends_waits(void)
 {
-    rf_ring *ring = attended_ring(RF_FAIL);
+    rf_ring *ring = ring_with_hook(RF_HOOK_FAIL);
     rf_feed *feed = patient_feed(ring, 2);
-    rf_run *run;
+    rf_element *element;
     waiter *waiting = start_waiting(feed, ring);
     rf_feeds_stop();
     CHECK_EQUAL(end_of_waiting(waiting, NULL), RF_FINISHED);
@@ -289,47 +289,47 @@ static void test_stop_ends_waits(void)
     put_numbers(ring, 0, 4);
     rf_lease *all = take(ring, 4); /* stalled, and interrupted: nobody is asked */
     interrupt();
-    CHECK_EQUAL(rf_feed_next(feed, &run), RF_FINISHED);
+    CHECK_EQUAL(rf_feed_next(feed, &element), RF_FINISHED);
     CHECK_EQUAL(asked_interrupted + asked_stalled, 0);
-    CHECK_EQUAL(rf_attend(1, true, false), RF_GO_ON);
+    CHECK_EQUAL(rf_call_wait_hook(1, true, false), RF_HOOK_GO_ON);
     CHECK_EQUAL(asked_interrupted, 0);
     rf_lease_drop(all);
     end(feed, ring);
 }
 
-static void test_attending(void)
+static void test_hook_calls(void)
 {
-    rf_ring *ring = attended_ring(RF_GO_ON);
+    rf_ring *ring = ring_with_hook(RF_HOOK_GO_ON);
     rf_feed *feed = patient_feed(ring, 2);
     atomic_store(&blocks, 1);
     waiter *waiting = start_waiting(feed, ring);
-    CHECK_EQUAL(rf_feeds_attending(), 0);
+    CHECK_EQUAL(rf_wait_hook_calls(), 0);
     interrupt();
     await(&inside, 1);
     rf_feeds_stop();
-    CHECK_EQUAL(rf_feeds_attending(), 1); /* so that whoever ends the process waits */
+    CHECK_EQUAL(rf_wait_hook_calls(), 1); /* so that whoever ends the process waits */
     atomic_store(&may_go, 1);
     CHECK_EQUAL(end_of_waiting(waiting, NULL), RF_FINISHED);
-    CHECK_EQUAL(rf_feeds_attending(), 0);
+    CHECK_EQUAL(rf_wait_hook_calls(), 0);
     end(feed, ring);
 }
 
-static void expect_nobody_asking(void *unused)
+static void expect_no_hook_calls(void *unused)
 {
     (void)unused;
-    CHECK_EQUAL(rf_feeds_attending(), 0);
+    CHECK_EQUAL(rf_wait_hook_calls(), 0);
 }
 
-static void test_attending_in_a_child(void)
+static void test_hook_calls_in_a_child(void)
 {
-    rf_ring *ring = attended_ring(RF_GO_ON);
+    rf_ring *ring = ring_with_hook(RF_HOOK_GO_ON);
     rf_feed *feed = patient_feed(ring, 2);
     atomic_store(&blocks, 1);
     waiter *waiting = start_waiting(feed, ring);
     interrupt();
     await(&inside, 1);
-    expect_success(spawn(expect_nobody_asking, NULL));
-    CHECK_EQUAL(rf_feeds_attending(), 1);
+    expect_success(spawn(expect_no_hook_calls, NULL));
+    CHECK_EQUAL(rf_wait_hook_calls(), 1);
     atomic_store(&may_go, 1);
     end_waiting_by_a_record(waiting, ring, 0);
     end(feed, ring);
@@ -341,8 +341,8 @@ static const test TESTS[] = {
     {"ASK_AGAIN: asked until there is an answer, in later waits too", test_ask_again},
     {"a Ctrl-C that came while nobody waited is not asked about", test_interrupt_between_waits},
     {"a Ctrl-C between two turns is", test_interrupt_between_turns},
-    {"GIVE_NOTHING: an element without rows, this once", test_give_nothing},
-    {"GIVE_NOTHING, exact: zeros, and what was gathered is kept", test_give_nothing_exactly},
+    {"GIVE_EMPTY: an element without rows, this once", test_give_empty},
+    {"GIVE_EMPTY, exact: zeros, and what was gathered is kept", test_give_empty_exactly},
     {"STOP: the turn ends, and no other begins, this once", test_stop},
     {"STOP without turns: an error", test_stop_without_turns},
     {"FAIL: an error", test_fail},
@@ -350,8 +350,8 @@ static const test TESTS[] = {
     {"the program's handlers run, and are put back", test_handlers_of_the_program},
     {"asked while every slot is held", test_stalled},
     {"after the stop no feed waits and nobody is asked", test_stop_ends_waits},
-    {"the stop tells that someone is still asking", test_attending},
-    {"a forked child does not wait for its parent's threads", test_attending_in_a_child},
+    {"the stop tells that someone is still asking", test_hook_calls},
+    {"a forked child does not wait for its parent's threads", test_hook_calls_in_a_child},
 };
 
 MAIN(TESTS)

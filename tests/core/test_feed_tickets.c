@@ -6,14 +6,14 @@ static void test_dropped_unseen(void)
     rf_ring *ring = create_ring(8);
     rf_feed *feed = ahead_feed(ring, 3, 0);
     put_numbers(ring, 0, 6);
-    rf_run *first = next_of(feed), *second = next_of(feed);
+    rf_element *first = next_of(feed), *second = next_of(feed);
     expect_numbers(first, 0, 3);
     expect_numbers(second, 3, 3);
-    rf_run_retain(first); /* as its ticket does when a copy was made of its values */
-    rf_run_drop(first);
+    rf_element_retain(first); /* as its ticket does when a copy was made of its values */
+    rf_element_drop(first);
     CHECK_EQUAL(state_of(ring, 0), RF_STATE_TAKEN);
-    rf_run_drop(first);
-    rf_run_drop(second);
+    rf_element_drop(first);
+    rf_element_drop(second);
     for (uint64_t number = 0; number < 6; number++)
         CHECK_EQUAL(state_of(ring, (uint32_t)number), RF_STATE_READY);
     rf_stats stats;
@@ -23,7 +23,7 @@ static void test_dropped_unseen(void)
     rf_ring *other = attach_ring(); /* whoever is next, in any process */
     take_expecting(other, 0);
     close_ring(other);
-    rf_run *again = next_of(feed);
+    rf_element *again = next_of(feed);
     expect_numbers(again, 1, 3);
     rf_record records[3];
     rf_lease_records(again->lease, records);
@@ -38,19 +38,19 @@ static void test_tickets(void)
     rf_ring *ring = create_ring(8);
     rf_feed *feed = ahead_feed(ring, 1, 0);
     put_numbers(ring, 0, 2);
-    rf_run *first = next_of(feed), *second = next_of(feed);
+    rf_element *first = next_of(feed), *second = next_of(feed);
     int64_t ticket = *first->ticket;
     CHECK(ticket != *second->ticket);
     CHECK_EQUAL((uintptr_t)first->ticket % RF_ALIGNMENT, 0);
-    CHECK(!rf_ahead_deliver(0));
-    CHECK(!rf_ahead_deliver(-1));
-    CHECK(rf_ahead_deliver(ticket));
-    CHECK(!rf_ahead_deliver(ticket));
-    rf_run_drop(first);
+    CHECK(!rf_ticket_deliver(0));
+    CHECK(!rf_ticket_deliver(-1));
+    CHECK(rf_ticket_deliver(ticket));
+    CHECK(!rf_ticket_deliver(ticket));
+    rf_element_drop(first);
     CHECK_EQUAL(state_of(ring, 0), RF_STATE_FREE);
     ticket = *second->ticket;
-    rf_run_drop(second);
-    CHECK(!rf_ahead_deliver(ticket));
+    rf_element_drop(second);
+    CHECK(!rf_ticket_deliver(ticket));
     CHECK_EQUAL(state_of(ring, 1), RF_STATE_READY);
 }
 
@@ -64,14 +64,14 @@ static void test_pinned(void)
         set_number(views[number], 0, number);
         CHECK_EQUAL(rf_publish(views[number], 1, &number, 1), RF_OK);
     }
-    rf_run *run = next_of(feed);
+    rf_element *element = next_of(feed);
     rf_lease_drop(views[0]); /* one view goes while the row is taken, the other stays */
-    rf_run_drop(run);
+    rf_element_drop(element);
     CHECK_EQUAL(state_of(ring, 0), RF_STATE_READY);
     CHECK_EQUAL(state_of(ring, 1), RF_STATE_READY);
-    run = next_of(feed);
-    expect_numbers(run, 0, 2);
-    deliver_and_drop(run);
+    element = next_of(feed);
+    expect_numbers(element, 0, 2);
+    deliver_and_drop(element);
     CHECK_EQUAL(state_of(ring, 0), RF_STATE_FREE);
     CHECK_EQUAL(state_of(ring, 1), RF_STATE_PINNED);
     rf_lease_drop(views[1]);
@@ -83,19 +83,19 @@ static void test_copies(void)
     rf_ring *ring = create_ring(8);
     rf_feed *feed = ahead_feed(ring, 1, 2); /* a row at a time: all are copied */
     put_numbers(ring, 0, 6);
-    rf_run *runs[3] = {next_of(feed), next_of(feed), next_of(feed)};
+    rf_element *runs[3] = {next_of(feed), next_of(feed), next_of(feed)};
     expect_all_free(ring);
     for (int i = 0; i < 3; i++)
-        rf_run_drop(runs[i]);
+        rf_element_drop(runs[i]);
     for (uint64_t number = 0; number < 6; number += 2) {
-        rf_run *again = next_of(feed);
+        rf_element *again = next_of(feed);
         expect_numbers(again, number, 2);
         deliver_and_drop(again);
     }
     put_numbers(ring, 6, 2);
-    rf_run *last = next_of(feed);
-    rf_feed_end(feed); /* the run keeps the feed; with it they go */
-    rf_run_drop(last);
+    rf_element *last = next_of(feed);
+    rf_feed_end(feed); /* the element keeps the feed; with it they go */
+    rf_element_drop(last);
     expect_all_free(ring);
     close_ring(ring);
 }
@@ -106,24 +106,24 @@ static void test_copies_alone(void)
     rf_ring *ring = create_ring(4);
     rf_feed *feed = new_feed(
         ring,
-        &(rf_feed_plan){.most = 2, .least = 1, .ahead = 1, .copies = 1, .timeout_ns = FOR_EVER});
+        &(rf_feed_plan){.max_rows = 2, .min_rows = 1, .tickets = 1, .copies = 1, .timeout_ns = FOR_EVER});
     uint64_t tags[2];
     move_on_to(ring, 3);
     put_numbers(ring, 0, 3); /* over the ring's end */
-    rf_run *first = next_of(feed), *second = next_of(feed);
+    rf_element *first = next_of(feed), *second = next_of(feed);
     CHECK(!first->lease);
     CHECK_EQUAL((uintptr_t)first->data[0] % RF_ALIGNMENT, 0);
     expect_all_free(ring);
     put_numbers(ring, 3, 4); /* into the slots that the copies were in */
     expect_numbers(first, 0, 2);
     expect_numbers(second, 2, 1);
-    rf_run_tags(first, tags);
+    rf_element_tags(first, tags);
     CHECK_EQUAL(tags[1], 1);
-    rf_run_drop(first);
+    rf_element_drop(first);
     deliver_and_drop(second);
     uint64_t starts[] = {0, 3, 5};
     for (int i = 0; i < 3; i++) {
-        rf_run *again = next_of(feed);
+        rf_element *again = next_of(feed);
         expect_numbers(again, starts[i], 2);
         deliver_and_drop(again);
     }
@@ -135,17 +135,17 @@ static void test_copies_alone(void)
 static void test_copies_for_their_padding(void)
 {
     rf_ring *ring = create_ring(4);
-    rf_feed *feed = new_feed(ring, &(rf_feed_plan){.most = 1, .least = 1, .ahead = 1, .shown = 3});
+    rf_feed *feed = new_feed(ring, &(rf_feed_plan){.max_rows = 1, .min_rows = 1, .tickets = 1, .shown_rows = 3});
     atomic_store(&ring->runs_end, true);
     move_on_to(ring, 2);
     put_numbers(ring, 0, 2);
-    rf_run *first = next_of(feed), *second = next_of(feed);
+    rf_element *first = next_of(feed), *second = next_of(feed);
     CHECK(!first->lease && !second->lease);
     expect_all_free(ring);
-    rf_run_drop(first);
-    rf_run_drop(second);
+    rf_element_drop(first);
+    rf_element_drop(second);
     for (uint64_t number = 0; number < 2; number++) {
-        rf_run *again = next_of(feed);
+        rf_element *again = next_of(feed);
         expect_numbers(again, number, 1);
         CHECK_EQUAL(again->shown, 3);
         deliver_and_drop(again);
@@ -158,14 +158,14 @@ static void test_after_the_end(void)
     rf_feed *feed = ahead_feed(ring, 2, 0);
     put_numbers(ring, 0, 2);
     rf_finish(ring);
-    rf_run *run = next_of(feed), *none;
+    rf_element *element = next_of(feed), *none;
     CHECK_EQUAL(rf_feed_next(feed, &none), RF_FINISHED);
     CHECK_EQUAL(rf_feed_turn(feed), RF_FINISHED);
-    rf_run_drop(run);
+    rf_element_drop(element);
     CHECK_EQUAL(rf_feed_turn(feed), RF_OK);
-    run = next_of(feed);
-    expect_numbers(run, 0, 2);
-    deliver_and_drop(run);
+    element = next_of(feed);
+    expect_numbers(element, 0, 2);
+    deliver_and_drop(element);
     CHECK_EQUAL(rf_feed_next(feed, &none), RF_FINISHED);
 }
 
@@ -174,12 +174,12 @@ static void test_waiting_taker(void)
     rf_ring *ring = create_ring(4);
     rf_feed *feed = ahead_feed(ring, 1, 0), *other = patient_feed(ring, 1);
     put_numbers(ring, 0, 1);
-    rf_run *run = next_of(feed);
+    rf_element *element = next_of(feed);
     waiter *waiting = start_waiting(other, ring);
-    rf_run_drop(run);
-    CHECK_EQUAL(end_of_waiting(waiting, &run), RF_OK);
-    expect_numbers(run, 0, 1);
-    rf_run_drop(run);
+    rf_element_drop(element);
+    CHECK_EQUAL(end_of_waiting(waiting, &element), RF_OK);
+    expect_numbers(element, 0, 1);
+    rf_element_drop(element);
     expect_all_free(ring);
 }
 
@@ -191,13 +191,13 @@ static void test_order(void)
     move_on_to(ring, 3);
     put_numbers(ring, 0, 4); /* in the slots 3, 0, 1, 2 */
     for (int turn = 0; turn < 3; turn++) {
-        rf_run *first = next_of(feed), *second = next_of(feed);
+        rf_element *first = next_of(feed), *second = next_of(feed);
         expect_numbers(first, 0, 2);
         expect_numbers(second, 2, 2);
         CHECK_EQUAL(rf_lease_first(first->lease), 3);
         /* In whatever order they go: links lead to the first. */
-        rf_run_drop(turn % 2 ? second : first);
-        rf_run_drop(turn % 2 ? first : second);
+        rf_element_drop(turn % 2 ? second : first);
+        rf_element_drop(turn % 2 ? first : second);
     }
     rf_lease *rest = take(ring, 1);
     CHECK_EQUAL(number_at(rest, 0), 0);
@@ -217,10 +217,10 @@ static void test_where_rows_come_once(void)
     rf_ring *ring = create_ring_as(&options, SAMPLE_BYTES);
     rf_feed *feed = ahead_feed(ring, 2, 0);
     put_numbers(ring, 0, 2);
-    rf_run_drop(next_of(feed));
-    rf_run *run = next_of(feed);
-    expect_numbers(run, 0, 2);
-    deliver_and_drop(run);
+    rf_element_drop(next_of(feed));
+    rf_element *element = next_of(feed);
+    expect_numbers(element, 0, 2);
+    deliver_and_drop(element);
     expect_all_free(ring);
 }
 
@@ -238,21 +238,21 @@ static void test_claim(void)
     expect_all_free(ring);
 }
 
-/* A run outlives its feed and its ring's handle, and goes back for another process. */
+/* An element outlives its feed and its ring's handle, and goes back for another process. */
 static void test_last_of_all(void)
 {
     rf_ring *other = create_ring(4), *ring = attach_ring();
     rf_feed *feed = ahead_feed(ring, 2, 0), *exact = ahead_feed(ring, 1, 2);
     put_numbers(ring, 0, 4);
-    rf_run *run = next_of(feed), *copies = next_of(exact);
-    int64_t ticket = *run->ticket;
+    rf_element *element = next_of(feed), *copies = next_of(exact);
+    int64_t ticket = *element->ticket;
     rf_feed_end(feed);
     rf_feed_end(exact);
     close_ring(ring);
     rf_stats stats;
-    rf_run_drop(copies);
-    rf_run_drop(run);
-    CHECK(!rf_ahead_deliver(ticket));
+    rf_element_drop(copies);
+    rf_element_drop(element);
+    CHECK(!rf_ticket_deliver(ticket));
     for (uint64_t number = 0; number < 2; number++)
         take_expecting(other, number);
     expect_all_free(other);
@@ -267,15 +267,15 @@ static void test_last_of_all(void)
 
 typedef struct inherited {
     rf_feed *feed;
-    rf_run *over_slots, *copies;
+    rf_element *over_slots, *copies;
 } inherited;
 
 static void drop_as_a_child(void *argument)
 {
     inherited *all = argument;
-    CHECK(!rf_ahead_deliver(*all->over_slots->ticket));
-    rf_run_drop(all->over_slots);
-    rf_run_drop(all->copies);
+    CHECK(!rf_ticket_deliver(*all->over_slots->ticket));
+    rf_element_drop(all->over_slots);
+    rf_element_drop(all->copies);
 }
 
 static _Atomic uint32_t ended;
@@ -284,10 +284,10 @@ static _Atomic uint32_t ended;
 static void *take_and_throw_away(void *argument)
 {
     rf_feed *feed = argument;
-    rf_run *run;
+    rf_element *element;
     while (!atomic_load(&ended))
-        if (rf_feed_next(feed, &run) == RF_OK)
-            rf_run_drop(run);
+        if (rf_feed_next(feed, &element) == RF_OK)
+            rf_element_drop(element);
     return NULL;
 }
 
@@ -299,7 +299,7 @@ static void test_fork(void)
     put_numbers(ring, 0, 6);
     all.over_slots = next_of(feed);
     all.copies = next_of(all.feed);
-    rf_run_drop(next_of(all.feed)); /* so that there always is an element */
+    rf_element_drop(next_of(all.feed)); /* so that there always is an element */
     pthread_t thread = start_thread(take_and_throw_away, all.feed);
     for (int turn = 0; turn < (SANITIZED ? 20 : 200); turn++)
         expect_success(spawn(drop_as_a_child, &all));
@@ -308,7 +308,7 @@ static void test_fork(void)
     expect_numbers(all.over_slots, 0, 2);
     CHECK_EQUAL(state_of(ring, 0), RF_STATE_TAKEN);
     deliver_and_drop(all.over_slots);
-    rf_run_drop(all.copies);
+    rf_element_drop(all.copies);
     for (int i = 0; i < 2; i++)
         deliver_and_drop(next_of(all.feed));
     expect_all_free(ring);
