@@ -10,16 +10,16 @@
 #include "replies.h"
 
 /* What is measured; times in nanoseconds. */
-typedef enum rf_stage {
-    RF_STAGE_SLOT = 0,   /* of a request: from asking until a slot was free for it */
-    RF_STAGE_PREPROCESS, /* from claim to publish */
-    RF_STAGE_QUEUE,      /* from publish to take */
-    RF_STAGE_COPY,       /* of a batch: from take until it was ready for the model */
-    RF_STAGE_COMPUTE,    /* of a batch: the model */
-    RF_STAGE_REPLY,      /* of a batch: writing its answers */
-    RF_STAGE_TOTAL,      /* of a request: from asking to its answer */
-    RF_STAGES,
-} rf_stage;
+typedef enum rf_phase {
+    RF_PHASE_SLOT = 0,   /* of a request: from asking until a slot was free for it */
+    RF_PHASE_PREPROCESS, /* from claim to publish */
+    RF_PHASE_QUEUE,      /* from publish to take */
+    RF_PHASE_COPY,       /* of a batch: from take until it was ready for the model */
+    RF_PHASE_COMPUTE,    /* of a batch: the model */
+    RF_PHASE_REPLY,      /* of a batch: writing its answers */
+    RF_PHASE_TOTAL,      /* of a request: from asking to its answer */
+    RF_PHASES,
+} rf_phase;
 
 /* Why a device had nothing to do; times in nanoseconds, summed. */
 typedef enum rf_idle {
@@ -42,14 +42,14 @@ RF_API void rf_meter_batch(rf_meter *meter, const rf_lease *batch, const rf_ring
 /* The same when they were answered. */
 RF_API void rf_meter_answers(rf_meter *meter, const rf_ring *pool, const rf_held *held,
                              uint32_t rows, int64_t now_ns);
-RF_API void rf_meter_add(rf_meter *meter, rf_stage stage, int64_t ns);
+RF_API void rf_meter_add(rf_meter *meter, rf_phase phase, int64_t ns);
 
 typedef struct rf_reading {
     uint64_t count, sum_ns;
     uint64_t buckets[RF_METER_BUCKETS];
 } rf_reading;
 
-RF_API void rf_meter_read(rf_meter *meter, rf_stage stage, rf_reading *reading);
+RF_API void rf_meter_read(rf_meter *meter, rf_phase phase, rf_reading *reading);
 RF_API uint64_t rf_meter_idle_ns(rf_meter *meter, rf_idle cause);
 /* Distinct producers that records came from, of those counted so far. */
 RF_API uint32_t rf_meter_producers(rf_meter *meter);

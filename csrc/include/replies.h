@@ -110,9 +110,9 @@ RF_API int rf_pool_has_other_model(rf_ring *pool, const rf_service *service, uin
 RF_API uint32_t rf_pool_name(rf_ring *pool, uint32_t from, char name[RF_NAME_ROOM]);
 
 typedef enum rf_verdict {
-    RF_RUN = 0,   /* the model is to see the row */
-    RF_WITHDRAWN, /* nobody waits for it, or it was answered before */
-    RF_EXPIRED,   /* its time was over; that is answered */
+    RF_RUNNABLE = 0, /* the model is to see the row */
+    RF_WITHDRAWN,    /* nobody waits for it, or it was answered before */
+    RF_EXPIRED,      /* its time was over; that is answered */
 } rf_verdict;
 
 /* A request in an engine's hands. */

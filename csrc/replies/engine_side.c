@@ -243,7 +243,7 @@ static bool hold_cell(rf_ring *pool, uint64_t link, int64_t until_ns, rf_held *h
         /* Acquire and release: whoever recovers us sees who asked. */
         if (rf_cas_acq_rel(&pool->words[cell], word, ours)) {
             RF_STEP("hold: cell held");
-            *held = (rf_held){.word = ours, .cell = cell, .verdict = RF_RUN};
+            *held = (rf_held){.word = ours, .cell = cell, .verdict = RF_RUNNABLE};
             return true;
         }
     }
@@ -256,7 +256,7 @@ static rf_held hold_row(rf_ring *pool, const rf_lease *batch, uint32_t row, int6
     uint64_t link = rf_load_relaxed(&batch->ring->slots[slot].reply);
     bool again = rf_deliveries(rf_load_relaxed(&batch->ring->uses[slot].deliveries),
                                rf_word_epoch(batch->words[row])) > 1;
-    rf_held held = {.verdict = RF_RUN};
+    rf_held held = {.verdict = RF_RUNNABLE};
     if (link == 0)
         return held;
     if (!hold_cell(pool, link, again ? now + 2 * RF_SLICE_NS : 0, &held)) {
@@ -280,7 +280,7 @@ uint32_t rf_hold(rf_ring *pool, const rf_lease *batch, rf_held *held)
         rf_enter(pool) == RF_OK && batch->generation == rf_load_relaxed(&rf_fork_generation);
     for (uint32_t row = 0; row < batch->rows; row++) {
         held[row] = entered ? hold_row(pool, batch, row, now) : (rf_held){.verdict = RF_WITHDRAWN};
-        to_run += held[row].verdict == RF_RUN;
+        to_run += held[row].verdict == RF_RUNNABLE;
     }
     rf_notify_some(&pool->header->readable, batch->rows); /* rf_room_sleep */
     return to_run;

@@ -12,7 +12,7 @@ typedef struct histogram {
 } histogram;
 
 struct rf_meter {
-    histogram stages[RF_STAGES];
+    histogram phases[RF_PHASES];
     _Atomic uint64_t idle_ns[RF_IDLES];
     _Atomic uint64_t producers[PRODUCER_WORDS]; /* a bit for each participant */
 };
@@ -46,11 +46,11 @@ uint64_t rf_bucket_end_ns(uint32_t bucket)
 }
 
 /* Relaxed throughout: each number is right by itself, and nobody decides anything by two of them. */
-void rf_meter_add(rf_meter *meter, rf_stage stage, int64_t ns)
+void rf_meter_add(rf_meter *meter, rf_phase phase, int64_t ns)
 {
     if (ns < 0)
         return; /* a clock that a broken peer wrote */
-    histogram *into = &meter->stages[stage];
+    histogram *into = &meter->phases[phase];
     rf_add_relaxed(&into->count, 1u);
     rf_add_relaxed(&into->sum_ns, (uint64_t)ns);
     rf_add_relaxed(&into->buckets[bucket_of((uint64_t)ns)], 1u);
@@ -85,12 +85,12 @@ void rf_meter_batch(rf_meter *meter, const rf_lease *batch, const rf_ring *pool,
                 published = rf_load_relaxed(&slot->published_ns);
         taken = rf_load_relaxed(&ring->uses[rf_lease_slot(batch, row)].taken_ns);
         first = published < first ? published : first;
-        rf_meter_add(meter, RF_STAGE_PREPROCESS, published - claimed);
-        rf_meter_add(meter, RF_STAGE_QUEUE, taken - published);
+        rf_meter_add(meter, RF_PHASE_PREPROCESS, published - claimed);
+        rf_meter_add(meter, RF_PHASE_QUEUE, taken - published);
         count_producer(meter, rf_load_relaxed(&slot->producer));
         if (held && held[row].word) {
             rf_cell *cell = (rf_cell *)&pool->slots[held[row].cell];
-            rf_meter_add(meter, RF_STAGE_SLOT, claimed - rf_load_relaxed(&cell->asked_ns));
+            rf_meter_add(meter, RF_PHASE_SLOT, claimed - rf_load_relaxed(&cell->asked_ns));
         }
     }
     count_idle(meter, idle_since_ns, first, taken);
@@ -102,13 +102,13 @@ void rf_meter_answers(rf_meter *meter, const rf_ring *pool, const rf_held *held,
     for (uint32_t row = 0; row < rows; row++)
         if (held[row].word) {
             rf_cell *cell = (rf_cell *)&pool->slots[held[row].cell];
-            rf_meter_add(meter, RF_STAGE_TOTAL, now_ns - rf_load_relaxed(&cell->asked_ns));
+            rf_meter_add(meter, RF_PHASE_TOTAL, now_ns - rf_load_relaxed(&cell->asked_ns));
         }
 }
 
-void rf_meter_read(rf_meter *meter, rf_stage stage, rf_reading *reading)
+void rf_meter_read(rf_meter *meter, rf_phase phase, rf_reading *reading)
 {
-    histogram *from = &meter->stages[stage];
+    histogram *from = &meter->phases[phase];
     reading->count = rf_load_relaxed(&from->count);
     reading->sum_ns = rf_load_relaxed(&from->sum_ns);
     for (uint32_t i = 0; i < RF_METER_BUCKETS; i++)

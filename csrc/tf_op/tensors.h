@@ -4,6 +4,8 @@
 #ifndef RF_TF_TENSORS_H
 #define RF_TF_TENSORS_H
 
+#include <stdatomic.h>
+
 #include "feed.h"
 #include "tf_op/tf_api.h"
 

@@ -24,18 +24,21 @@ static inline rf_feed *patient_feed(rf_ring *ring, uint32_t most)
 /* All rows of each element, gathered in portions of up to `most`. */
 static inline rf_feed *exact_feed(rf_ring *ring, uint32_t exact, uint32_t most, int64_t turn_ns)
 {
-    return new_feed(
-        ring,
-        &(rf_feed_plan){
-            .max_rows = most, .min_rows = 1, .exact_rows = exact, .timeout_ns = FOR_EVER, .turn_ns = turn_ns});
+    return new_feed(ring, &(rf_feed_plan){.max_rows = most,
+                                          .min_rows = 1,
+                                          .exact_rows = exact,
+                                          .timeout_ns = FOR_EVER,
+                                          .turn_ns = turn_ns});
 }
 
 /* Up to `most` rows, each element with a ticket. */
 static inline rf_feed *ahead_feed(rf_ring *ring, uint32_t most, uint32_t exact)
 {
-    return new_feed(
-        ring, &(rf_feed_plan){
-                  .max_rows = most, .min_rows = 1, .exact_rows = exact, .tickets = 1, .timeout_ns = FOR_EVER});
+    return new_feed(ring, &(rf_feed_plan){.max_rows = most,
+                                          .min_rows = 1,
+                                          .exact_rows = exact,
+                                          .tickets = 1,
+                                          .timeout_ns = FOR_EVER});
 }
 
 /* As who hands it over does, and then who uses it. */

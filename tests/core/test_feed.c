@@ -67,8 +67,9 @@ static void test_run_outlives_feed_and_ring(void)
 static void test_shown_across_the_end(void)
 {
     rf_ring *ring = create_ring(8);
-    rf_feed *feed =
-        new_feed(ring, &(rf_feed_plan){.max_rows = 4, .min_rows = 3, .shown_rows = 6, .timeout_ns = FOR_EVER});
+    rf_feed *feed = new_feed(
+        ring,
+        &(rf_feed_plan){.max_rows = 4, .min_rows = 3, .shown_rows = 6, .timeout_ns = FOR_EVER});
     uint64_t tags[6] = {9, 9, 9, 9, 9, 9};
     move_on_to(ring, 6);
     put_numbers(ring, 6, 3); /* in slots 6, 7, 0; what lay in 1, 2, 3 is still to be seen */
@@ -91,7 +92,8 @@ static void test_shown_ends_with_the_slots(void)
 {
     rf_ring *ring = create_ring(8);
     for (uint32_t shown = 7; shown < 12; shown++) {
-        rf_feed *feed = new_feed(ring, &(rf_feed_plan){.max_rows = 8, .min_rows = 1, .shown_rows = shown});
+        rf_feed *feed =
+            new_feed(ring, &(rf_feed_plan){.max_rows = 8, .min_rows = 1, .shown_rows = shown});
         put_numbers(ring, 0, 3);
         rf_element *element = next_of(feed);
         CHECK_EQUAL(element->rows, 3);

@@ -144,7 +144,9 @@ static void run_crowd(uint32_t most, uint32_t exact)
     CHECK(all != NULL);
     all->left = RECORDS;
     all->feed = new_feed(
-        ring, &(rf_feed_plan){.max_rows = most, .min_rows = 1, .exact_rows = exact, .tickets = 1, .turn_ns = 1});
+        ring,
+        &(rf_feed_plan){
+            .max_rows = most, .min_rows = 1, .exact_rows = exact, .tickets = 1, .turn_ns = 1});
     for (int i = 0; i < THREADS; i++)
         threads[i] = start_thread(consume, all);
     for (uint64_t number = 0; number < RECORDS; number++)

@@ -83,10 +83,10 @@ static void test_copies(void)
     rf_ring *ring = create_ring(8);
     rf_feed *feed = ahead_feed(ring, 1, 2); /* a row at a time: all are copied */
     put_numbers(ring, 0, 6);
-    rf_element *runs[3] = {next_of(feed), next_of(feed), next_of(feed)};
+    rf_element *elements[3] = {next_of(feed), next_of(feed), next_of(feed)};
     expect_all_free(ring);
     for (int i = 0; i < 3; i++)
-        rf_element_drop(runs[i]);
+        rf_element_drop(elements[i]);
     for (uint64_t number = 0; number < 6; number += 2) {
         rf_element *again = next_of(feed);
         expect_numbers(again, number, 2);
@@ -105,8 +105,8 @@ static void test_copies_alone(void)
 {
     rf_ring *ring = create_ring(4);
     rf_feed *feed = new_feed(
-        ring,
-        &(rf_feed_plan){.max_rows = 2, .min_rows = 1, .tickets = 1, .copies = 1, .timeout_ns = FOR_EVER});
+        ring, &(rf_feed_plan){
+                  .max_rows = 2, .min_rows = 1, .tickets = 1, .copies = 1, .timeout_ns = FOR_EVER});
     uint64_t tags[2];
     move_on_to(ring, 3);
     put_numbers(ring, 0, 3); /* over the ring's end */
@@ -135,7 +135,8 @@ static void test_copies_alone(void)
 static void test_copies_for_their_padding(void)
 {
     rf_ring *ring = create_ring(4);
-    rf_feed *feed = new_feed(ring, &(rf_feed_plan){.max_rows = 1, .min_rows = 1, .tickets = 1, .shown_rows = 3});
+    rf_feed *feed = new_feed(
+        ring, &(rf_feed_plan){.max_rows = 1, .min_rows = 1, .tickets = 1, .shown_rows = 3});
     atomic_store(&ring->runs_end, true);
     move_on_to(ring, 2);
     put_numbers(ring, 0, 2);

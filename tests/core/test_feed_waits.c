@@ -8,9 +8,10 @@ static void test_turns(void)
     rf_ring *ring = create_ring(4);
     rf_element *element;
     for (int64_t ms = 1; ms < 250; ms *= 6) {
-        rf_feed *feed = new_feed(
-            ring, &(rf_feed_plan){
-                      .max_rows = 2, .min_rows = 1, .timeout_ns = FOR_EVER, .turn_ns = ms * NS_PER_MS});
+        rf_feed *feed = new_feed(ring, &(rf_feed_plan){.max_rows = 2,
+                                                       .min_rows = 1,
+                                                       .timeout_ns = FOR_EVER,
+                                                       .turn_ns = ms * NS_PER_MS});
         int64_t ends = in_ms(ms);
         CHECK_EQUAL(rf_feed_next(feed, &element), RF_AGAIN);
         CHECK(rf_now_ns() >= ends);
@@ -47,8 +48,8 @@ static void test_linger_ends_with_enough(void)
 {
     rf_ring *ring = create_ring(4);
     rf_feed *feed = new_feed(
-        ring,
-        &(rf_feed_plan){.max_rows = 3, .min_rows = 2, .linger_ns = INT64_MAX, .timeout_ns = FOR_EVER});
+        ring, &(rf_feed_plan){
+                  .max_rows = 3, .min_rows = 2, .linger_ns = INT64_MAX, .timeout_ns = FOR_EVER});
     rf_element *element;
     put_numbers(ring, 0, 2);
     waiter *waiting = start_waiting(feed, ring);
@@ -85,9 +86,10 @@ static void wait_for_a_turn(rf_feed *feed)
 static void test_timeouts_over_turns(void)
 {
     rf_ring *ring = create_ring(4);
-    rf_feed *feed = new_feed(
-        ring, &(rf_feed_plan){
-                  .max_rows = 2, .min_rows = 1, .timeout_ns = 250 * NS_PER_MS, .turn_ns = NS_PER_MS});
+    rf_feed *feed = new_feed(ring, &(rf_feed_plan){.max_rows = 2,
+                                                   .min_rows = 1,
+                                                   .timeout_ns = 250 * NS_PER_MS,
+                                                   .turn_ns = NS_PER_MS});
     for (int wait = 0; wait < 2; wait++) { /* the second one begins anew */
         int64_t ends = in_ms(250);
         wait_until_empty(feed); /* were the time counted anew at each turn, it would never end */
@@ -106,7 +108,8 @@ static void test_timeouts_over_turns(void)
 static void test_no_waiting(void)
 {
     rf_ring *ring = create_ring(4);
-    rf_feed *feed = new_feed(ring, &(rf_feed_plan){.max_rows = 2, .min_rows = 2, .turn_ns = NS_PER_MS});
+    rf_feed *feed =
+        new_feed(ring, &(rf_feed_plan){.max_rows = 2, .min_rows = 2, .turn_ns = NS_PER_MS});
     rf_element *element;
     char text[512];
     put(ring, 0);
@@ -125,9 +128,10 @@ static void test_no_waiting(void)
 static void test_abandoned_wait(void)
 {
     rf_ring *ring = create_ring(4);
-    rf_feed *feed = new_feed(
-        ring, &(rf_feed_plan){
-                  .max_rows = 2, .min_rows = 1, .timeout_ns = 1000 * NS_PER_MS, .turn_ns = NS_PER_MS});
+    rf_feed *feed = new_feed(ring, &(rf_feed_plan){.max_rows = 2,
+                                                   .min_rows = 1,
+                                                   .timeout_ns = 1000 * NS_PER_MS,
+                                                   .turn_ns = NS_PER_MS});
     wait_for_a_turn(feed);
     usleep(1001000); /* the span that is tested: after it, who comes has a wait of its own */
     int64_t ends = in_ms(1000);
@@ -157,12 +161,14 @@ static void test_finish_drains(void)
 {
     rf_ring *ring = create_ring(4);
     rf_feed *feed = new_feed(
-        ring, &(rf_feed_plan){.max_rows = 4, .min_rows = 4, .linger_ns = 1, .timeout_ns = FOR_EVER});
+        ring,
+        &(rf_feed_plan){.max_rows = 4, .min_rows = 4, .linger_ns = 1, .timeout_ns = FOR_EVER});
     rf_element *element;
     put_numbers(ring, 0, 3);
     waiter *waiting = start_waiting(feed, ring);
     rf_finish(ring);
-    CHECK_EQUAL(end_of_waiting(waiting, &element), RF_OK); /* fewer than it wanted: all that comes */
+    CHECK_EQUAL(end_of_waiting(waiting, &element),
+                RF_OK); /* fewer than it wanted: all that comes */
     expect_numbers(element, 0, 3);
     rf_element_drop(element);
     CHECK_EQUAL(rf_feed_next(feed, &element), RF_FINISHED);

@@ -359,16 +359,16 @@ static void test_feed(void)
     for (int exact = 0; exact < 2; exact++) {
         rf_ring *ring = create_ring(4);
         rf_feed *feed = exact ? exact_feed(ring, 2, 2, 0) : patient_feed(ring, 2);
-        rf_run *run;
+        rf_element *element;
         rf_block block = begin_block(ring);
         for (uint64_t number = 0; number < 3; number++)
             put(ring, number);
         fail_as(ring, block, "KeyError: 'image'");
-        rf_run_drop(next_of(feed));
+        rf_element_drop(next_of(feed));
         if (!exact)
-            rf_run_drop(next_of(feed));
+            rf_element_drop(next_of(feed));
         for (int again = 0; again < 3; again++) {
-            CHECK_EQUAL(rf_feed_next(feed, &run), RF_PRODUCER_FAILED);
+            CHECK_EQUAL(rf_feed_next(feed, &element), RF_PRODUCER_FAILED);
             CHECK_EQUAL(rf_feed_turn(feed), RF_PRODUCER_FAILED);
             expect_explained(feed, RF_PRODUCER_FAILED, "KeyError: 'image'");
         }

@@ -120,7 +120,7 @@ static void test_published_in_rows(void)
     rf_lease_drop(rows);
     CHECK(take_job(&own, 4, &now));
     CHECK_EQUAL(now.to_run, 3); /* the model sees also what wants no answer */
-    CHECK(now.held[1].verdict == RF_RUN && now.held[1].word == 0);
+    CHECK(now.held[1].verdict == RF_RUNNABLE && now.held[1].word == 0);
     CHECK_EQUAL(answer_job(&own, &now), 2);
     expect_answer(cells, 0, 20);
     CHECK_EQUAL(look_at(cells, 1).outcome, RF_PENDING);
@@ -234,7 +234,7 @@ static void test_expired(void)
     ask_with(&own, cells, 1, 2, in_ms(60000), RF_TELL_NOBODY);
     CHECK(take_job(&own, 4, &now));
     CHECK_EQUAL(now.to_run, 1);
-    CHECK(now.held[0].verdict == RF_EXPIRED && now.held[1].verdict == RF_RUN);
+    CHECK(now.held[0].verdict == RF_EXPIRED && now.held[1].verdict == RF_RUNNABLE);
     CHECK_EQUAL(look_at(cells, 0).outcome, RF_LATE);
     CHECK_EQUAL(look_at(cells, 0).text_bytes, 0);
     CHECK_EQUAL(answer_job(&own, &now), 1);

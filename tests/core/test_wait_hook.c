@@ -51,9 +51,11 @@ static void interrupt(void)
 
 static rf_feed *feed_with_turns(rf_ring *ring, int64_t turn_ns)
 {
-    return new_feed(
-        ring, &(rf_feed_plan){
-                  .max_rows = 2, .min_rows = 1, .shown_rows = 3, .timeout_ns = FOR_EVER, .turn_ns = turn_ns});
+    return new_feed(ring, &(rf_feed_plan){.max_rows = 2,
+                                          .min_rows = 1,
+                                          .shown_rows = 3,
+                                          .timeout_ns = FOR_EVER,
+                                          .turn_ns = turn_ns});
 }
 
 enum { ENDLESS_TURN_MS = 1000000 };

@@ -1,15 +1,15 @@
 # Meters: where the time goes.
 
 cdef extern from "meter.h" nogil:
-    ctypedef enum rf_stage:
-        RF_STAGE_SLOT
-        RF_STAGE_PREPROCESS
-        RF_STAGE_QUEUE
-        RF_STAGE_COPY
-        RF_STAGE_COMPUTE
-        RF_STAGE_REPLY
-        RF_STAGE_TOTAL
-        RF_STAGES
+    ctypedef enum rf_phase:
+        RF_PHASE_SLOT
+        RF_PHASE_PREPROCESS
+        RF_PHASE_QUEUE
+        RF_PHASE_COPY
+        RF_PHASE_COMPUTE
+        RF_PHASE_REPLY
+        RF_PHASE_TOTAL
+        RF_PHASES
 
     ctypedef enum rf_idle:
         RF_IDLE_STARVED
@@ -31,22 +31,22 @@ cdef extern from "meter.h" nogil:
     void rf_meter_batch(
         rf_meter *meter, const rf_lease *batch, const rf_ring *pool, const rf_held *held, int64_t idle_since_ns)
     void rf_meter_answers(rf_meter *meter, const rf_ring *pool, const rf_held *held, uint32_t rows, int64_t now_ns)
-    void rf_meter_add(rf_meter *meter, rf_stage stage, int64_t ns)
-    void rf_meter_read(rf_meter *meter, rf_stage stage, rf_reading *reading)
+    void rf_meter_add(rf_meter *meter, rf_phase phase, int64_t ns)
+    void rf_meter_read(rf_meter *meter, rf_phase phase, rf_reading *reading)
     uint64_t rf_meter_idle_ns(rf_meter *meter, rf_idle cause)
     uint32_t rf_meter_producers(rf_meter *meter)
     uint64_t rf_bucket_end_ns(uint32_t bucket)
 
-COPY, COMPUTE, REPLY = RF_STAGE_COPY, RF_STAGE_COMPUTE, RF_STAGE_REPLY
+COPY, COMPUTE, REPLY = RF_PHASE_COPY, RF_PHASE_COMPUTE, RF_PHASE_REPLY
 
-cdef dict STAGES = {
-    "slot": RF_STAGE_SLOT,
-    "preprocess": RF_STAGE_PREPROCESS,
-    "queue": RF_STAGE_QUEUE,
-    "copy": RF_STAGE_COPY,
-    "compute": RF_STAGE_COMPUTE,
-    "reply": RF_STAGE_REPLY,
-    "total": RF_STAGE_TOTAL,
+cdef dict PHASES = {
+    "slot": RF_PHASE_SLOT,
+    "preprocess": RF_PHASE_PREPROCESS,
+    "queue": RF_PHASE_QUEUE,
+    "copy": RF_PHASE_COPY,
+    "compute": RF_PHASE_COMPUTE,
+    "reply": RF_PHASE_REPLY,
+    "total": RF_PHASE_TOTAL,
 }
 
 BUCKET_ENDS_NS = [rf_bucket_end_ns(bucket) for bucket in range(RF_METER_BUCKETS)]
@@ -54,7 +54,7 @@ BUCKET_ENDS_NS = [rf_bucket_end_ns(bucket) for bucket in range(RF_METER_BUCKETS)
 
 @cython.final
 cdef class Meter:
-    """Histograms of the stages that records go through, and what devices waited for. Threads may share it."""
+    """Histograms of the phases that records go through, and what devices waited for. Threads may share it."""
 
     cdef rf_meter *meter
 
@@ -80,16 +80,16 @@ cdef class Meter:
         requests.check(start, stop)
         rf_meter_answers(self.meter, requests.pool.cells.handle, requests.held + start, stop - start, rf_now_ns())
 
-    def add(self, rf_stage stage, int64_t nanoseconds):
+    def add(self, rf_phase phase, int64_t nanoseconds):
         """Count one time of `COPY`, `COMPUTE` or `REPLY`."""
-        rf_meter_add(self.meter, stage, nanoseconds)
+        rf_meter_add(self.meter, phase, nanoseconds)
 
     def read(self):
-        """Return for each stage (count, sum in nanoseconds, list of counts for each of `BUCKET_ENDS_NS`)."""
+        """Return for each phase (count, sum in nanoseconds, list of counts for each of `BUCKET_ENDS_NS`)."""
         cdef rf_reading reading
         cdef dict found = {}
-        for name, stage in STAGES.items():
-            rf_meter_read(self.meter, stage, &reading)
+        for name, phase in PHASES.items():
+            rf_meter_read(self.meter, phase, &reading)
             found[name] = (reading.count, reading.sum_ns, [reading.buckets[i] for i in range(RF_METER_BUCKETS)])
         return found
 

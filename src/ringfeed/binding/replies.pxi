@@ -49,7 +49,7 @@ cdef extern from "replies.h" nogil:
     int rf_record_is_gone(const rf_ring *ring, uint64_t link)
 
     ctypedef enum rf_verdict:
-        RF_RUN
+        RF_RUNNABLE
         RF_WITHDRAWN
         RF_EXPIRED
 
@@ -441,14 +441,14 @@ cdef class PoolBase:
         try:
             while first < rows:
                 end = first + 1
-                while end < rows and (held[end].verdict == RF_RUN) == (held[first].verdict == RF_RUN):
+                while end < rows and (held[end].verdict == RF_RUNNABLE) == (held[first].verdict == RF_RUNNABLE):
                     end += 1
                 rest = batch.split(end - first) if end < rows else None
-                if held[first].verdict != RF_RUN:
+                if held[first].verdict != RF_RUNNABLE:
                     for row in range(first, end):
                         self.expired += held[row].verdict == RF_EXPIRED
                         self.withdrawn += held[row].verdict == RF_WITHDRAWN
-                if held[first].verdict == RF_RUN:
+                if held[first].verdict == RF_RUNNABLE:
                     found.append(make_requests(self, batch, copy_of(held + first, end - first)))
                 else:
                     batch.release()

@@ -120,7 +120,7 @@ class OpFeed:
 
 
 def _end_for_main_thread() -> int:
-    return _core.GIVE_NOTHING if main_thread_asks_for_an_element() else _core.STOP
+    return _core.GIVE_EMPTY if main_thread_asks_for_an_element() else _core.STOP
 
 
 def _answer(feed_id: int, interrupted: bool, stalled: bool) -> int:
@@ -129,4 +129,4 @@ def _answer(feed_id: int, interrupted: bool, stalled: bool) -> int:
         return _core.STOP if feed is None else feed.answer(interrupted, stalled)
 
 
-_core.set_attendant(_answer, _end_for_main_thread)
+_core.set_wait_hook(_answer, _end_for_main_thread)
