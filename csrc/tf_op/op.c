@@ -47,9 +47,9 @@ static rf_feed *named_feed(TF_OpKernelContext *context, const rf_feed_table *tab
         char text[TEXT_BYTES];
         snprintf(
             text, sizeof text,
-            "RingClosed: ring '%s': its feed has ended, or belongs to another process. Keep the "
-            "ring and its dataset until the last use, and make functions in the process "
-            "that runs them.",
+            "RingClosed: ring '%s': it was dropped before its reader, or it belongs to another "
+            "process. Keep it until the last use, and make functions in the process that "
+            "runs them.",
             node->ring);
         TF_SetStatus(status, TF_UNKNOWN, text);
     }
