@@ -1,1 +1,1 @@
-"""The report of the benchmarks: tables, targets, pictures, and what changed between two results. Measures nothing."""
+"""The report of the benchmarks: tables, targets, pictures, and the changes between two results. Measures nothing."""

@@ -1,7 +1,7 @@
 """Make the report of a result: `python -m report RESULTS.json OUT_FOLDER`, with benchmarks/ on the path.
 
-Writes report.md, the pictures and the published form of the result into the folder, and prints the tables. Words on
-missed targets, where the folder holds a why.md, become a part of the report.
+Writes report.md, the pictures and the published form of the result into the folder, and prints the tables. If the
+folder has a why.md about missed targets, the report includes it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def make(results_path: Path, out: Path) -> str:
 
 
 def draw(results: Results, out: Path) -> Mapping[str, Sequence[Picture]]:
-    """Draw what there is data for; without matplotlib, nothing."""
+    """Draw the pictures that have data; without matplotlib, none."""
     if importlib.util.find_spec("matplotlib") is None:
         return {}
     from report.plots import draw_all
@@ -42,7 +42,7 @@ def draw(results: Results, out: Path) -> Mapping[str, Sequence[Picture]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m report", description="Make the report of a result.")
-    parser.add_argument("results", type=Path, help="what --benchmark-json wrote, or a published results.json")
+    parser.add_argument("results", type=Path, help="the file of --benchmark-json, or a published results.json")
     parser.add_argument("out", type=Path, help="the folder for report.md and its pictures")
     arguments = parser.parse_args()
     try:

@@ -1,15 +1,15 @@
 """Two results side by side: `python -m report.compare OLD.json NEW.json`, with benchmarks/ on the path.
 
-What is beyond the noise? The rounds of two runs are not paired, and there are 5 to 30 of them per way, with outliers:
-too few for a normal distribution, and a bootstrap of the median of five values knows only five medians. So the ranks
-decide: an exact Mann-Whitney test, which asks nothing of the distribution, at 1 %: with five rounds each that is no
-less than that all rounds of one run are faster than all of the other. With fewer nothing can be said. And since many
-rounds make any difference significant, the medians must differ by 5 % as well. Of a hundred ways that did not change,
-one may be named by chance.
+Which changes are larger than the noise? The rounds of two runs are not paired. Each way has 5 to 30 rounds with
+outliers: too few to assume a normal distribution, and a bootstrap of five values has only five medians. Therefore an
+exact Mann-Whitney test decides by ranks, without assumptions on the distribution, at 1 %. With five rounds each, it
+requires that every round of one run is faster than every round of the other; fewer rounds cannot show a change. Many
+rounds make any difference significant, so the medians must also differ by 5 %. Among a hundred unchanged ways, the test
+may name one by chance.
 
-The test knows the noise within a run. A machine that was slower all the time slows everyone, and so does one that was
-slower while a table was measured: so it is also said by how much the limits and the peers changed, which nobody worked
-on, and beside each way the limit, or else the best peer, of its own table.
+The test sees only the noise within a run. If the machine was slower during a whole run, or during one table, every way
+is slower. Therefore the output also shows the change of the limits and peers, which no commit of ours affects, and
+beside each way the change of its table's limit, or of its best peer.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from report.results import Results, Row, Table, load
 from report.units import digits, human
 
 SIGNIFICANCE = 0.01
-LEAST_ROUNDS = 5  # with four each, the test's least p is 0.029
+LEAST_ROUNDS = 5  # with four rounds each, the test's least p is 0.029
 LEAST_CHANGE = 0.05  # of the larger median
 
 FASTER, SLOWER, SAME, TOO_FEW = "faster", "slower", "within the noise", "too few rounds to say"
@@ -43,11 +43,11 @@ class Pair:
 
     old: Row
     new: Row
-    beside: float | None = None  # new by old of its table's limit or best peer
+    beside: float | None = None  # new / old of the limit, or of the best peer, of the same table
 
     @cached_property
     def verdict(self) -> str:
-        """What became of it: less is better in every table, also where "faster" means less memory."""
+        """The change. Less is better in every table, so "faster" may also mean less memory."""
         if min(len(self.old.values), len(self.new.values)) < LEAST_ROUNDS:
             return TOO_FEW
         if not self.changed_enough or self.p_value >= SIGNIFICANCE:
@@ -56,13 +56,13 @@ class Pair:
 
     @property
     def changed_enough(self) -> bool:
-        """Compared with the larger one, so that a cost that came from nothing counts, too."""
+        """Relative to the larger median, so that a new cost that was zero before also counts."""
         larger = max(abs(self.old.median), abs(self.new.median))
         return abs(self.new.median - self.old.median) >= LEAST_CHANGE * larger > 0
 
     @property
     def p_value(self) -> float:
-        # Equal values make the exact test more careful than it says: they hide no change, they only need more rounds.
+        # Equal values make the exact test conservative: it finds no false change, but may need more rounds.
         return float(mannwhitneyu(self.old.values, self.new.values, method="exact").pvalue)
 
     @property
@@ -71,7 +71,7 @@ class Pair:
 
 
 def _factor(old: Row, new: Row) -> float | None:
-    """New by old; None where one of them is not positive."""
+    """Return new / old; None if one of them is not positive."""
     return new.median / old.median if min(old.median, new.median) > 0 else None
 
 
@@ -98,7 +98,7 @@ def _rows(results: Results) -> dict[tuple[str, str], Row]:
 
 
 def differences(old: Results, new: Results) -> Iterator[str]:
-    """Say in what the two runs differ beside their figures."""
+    """Yield the differences of the two runs other than their figures."""
     if old.scale != new.scale:
         yield f"scale: {old.scale}, then {new.scale}"
     for what, before, after in (("machine", old.machine, new.machine), ("version", old.versions, new.versions)):
@@ -108,14 +108,14 @@ def differences(old: Results, new: Results) -> Iterator[str]:
 
 
 def blocks(old: Results, new: Results) -> Iterator[Block]:
-    """Return what is printed."""
+    """Return the printed blocks."""
     found = pairs(old, new)
     yield Heading("What changed", 1)
     if told := list(differences(old, new)):
-        yield Paragraph("The two runs are not alike; what changed may come from that.", warning=True)
+        yield Paragraph("The two runs differ in these points, which may explain the changes.", warning=True)
         yield Listing(told)
     if lone := list(_only_in_one(old, new)):
-        yield Paragraph("Only in one of them:")
+        yield Paragraph("Only in one of the results:")
         yield Listing(lone)
     for verdict in (SLOWER, FASTER):
         if changed := [pair for pair in found if pair.verdict == verdict]:
@@ -123,9 +123,9 @@ def blocks(old: Results, new: Results) -> Iterator[Block]:
             yield _grid(changed)
     yield Paragraph(count(found))
     if any(pair.beside for pair in found if pair.verdict in (FASTER, SLOWER)):
-        yield Paragraph("Beside it: new / old of the limit, or else of the best peer, of the same table.")
+        yield Paragraph("Beside it: new / old of the limit of the same table, or of its best peer if it has no limit.")
     if moved := list(_movements(found)):
-        yield Paragraph(f"All in all, new by old, the median of each kind: {', '.join(moved)}.")
+        yield Paragraph(f"Overall new / old, the median of each kind: {', '.join(moved)}.")
 
 
 def _only_in_one(old: Results, new: Results) -> Iterator[str]:
@@ -139,7 +139,7 @@ def _only_in_one(old: Results, new: Results) -> Iterator[str]:
 
 
 def _grid(changed: Sequence[Pair]) -> Grid:
-    """The furthest from what it was comes first."""
+    """One row per change, the largest factor first."""
     ordered = sorted(changed, key=lambda pair: abs(math.log(pair.factor)) if pair.factor else math.inf, reverse=True)
     rows = [
         [
@@ -161,7 +161,7 @@ def _times(factor: float | None) -> str:
 
 
 def count(found: Sequence[Pair]) -> str:
-    """Return how many ways became what: `3 faster, 1 slower, 80 within the noise`."""
+    """Return the number of ways with each verdict: `3 faster, 1 slower, 80 within the noise`."""
     verdicts = Counter(pair.verdict for pair in found)
     always = [f"{verdicts[verdict]} {verdict}" for verdict in (FASTER, SLOWER, SAME)]
     few = [f"{verdicts[TOO_FEW]} with {TOO_FEW}"] if verdicts[TOO_FEW] else []

@@ -1,8 +1,7 @@
-"""How the pictures look: one paper-white card that reads well on a light and on a dark page, RingFeed in warm colours.
+"""The style of the pictures: a white card that is readable on light and dark pages, with RingFeed in warm colours.
 
-Peers are cold colours, limits dashed grey, and peers that are the best nowhere pale. Markers differ as well, so that
-nothing depends on telling colours apart. Text is drawn as paths: it looks the same wherever it is shown. The same data
-gives the same bytes.
+Peers have cold colours and limits are dashed grey. A peer that is never the best is pale. Markers differ too, so that
+no reader depends on colours. Text is drawn as paths and looks the same everywhere. The same data gives the same bytes.
 """
 
 from __future__ import annotations
@@ -32,9 +31,9 @@ DISTINCT = ("#c8370a", "#0072b2", "#009e73", "#f0a020", "#6a51a3", "#56b4e9", "#
 MARKERS = "osD^vP<X>"
 DASHES = ("--", ":", "-.")
 WIDTH, MARGIN, HEADLINE = 9.2, 0.12, 0.6  # inches
-LEGEND_CHARACTERS, SIGN_CHARACTERS = 118, 9  # that fit below; that a line and its distance take
-PANELS = 4  # side by side; more are too narrow
-DRAWN_FIRST = ("limit", "peer", "ringfeed")  # what is drawn last lies on top
+LEGEND_CHARACTERS, SIGN_CHARACTERS = 118, 9  # of a line below a picture; of a legend's sign and gap
+PANELS = 4  # side by side; more would be too narrow
+DRAWN_FIRST = ("limit", "peer", "ringfeed")  # the last role lies on top
 
 SETTINGS = {
     "axes.edgecolor": FAINT,
@@ -51,13 +50,13 @@ SETTINGS = {
     "figure.constrained_layout.use": True,
     "figure.constrained_layout.h_pad": 0.1,
     "figure.constrained_layout.w_pad": 0.1,
-    "font.family": "DejaVu Sans",  # matplotlib brings it
+    "font.family": "DejaVu Sans",  # part of matplotlib
     "font.size": 9.5,
     "grid.color": RULE,
     "grid.linewidth": 0.8,
     "legend.frameon": False,
     "svg.fonttype": "path",
-    "svg.hashsalt": "ringfeed",  # else each file has identifiers of its own
+    "svg.hashsalt": "ringfeed",  # without it, identifiers differ from file to file
     "text.color": INK,
     "xtick.color": FAINT,
     "ytick.color": FAINT,
@@ -66,7 +65,7 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Style:
-    """How one way is drawn in all panels of a picture."""
+    """The style of one way in all panels of a picture."""
 
     role: Role
     color: str
@@ -96,9 +95,9 @@ class Style:
 
 
 def styles(roles: Mapping[str, Role]) -> dict[str, Style]:
-    """Return a style for each way: those of one role differ in colour, and in marker or dashes.
+    """Return a style for each way. Ways of one role differ in colour, and in marker or dashes.
 
-    Where RingFeed is alone there is nobody to stand out from, and its ways are told apart more easily.
+    If only RingFeed is in the picture, its ways get more distinct colours.
     """
     colors = {"ringfeed": WARM if {*roles.values()} != {"ringfeed"} else DISTINCT, "peer": COLD, "limit": GREY}
     found: dict[str, Style] = {}
@@ -111,14 +110,14 @@ def styles(roles: Mapping[str, Role]) -> dict[str, Style]:
 
 
 def pale_but(drawn: Mapping[str, Style], shown: Container[str]) -> dict[str, Style]:
-    """Return the styles with the peers pale that are not to be shown by name; those that are get the first colours."""
+    """Return the styles with unnamed peers in pale; the named peers get the first colours."""
     pale = {way for way, style in drawn.items() if style.role == "peer" and way not in shown}
     strong = styles({way: style.role for way, style in drawn.items() if way not in pale})
     return {way: replace(style, is_pale=True) if way in pale else strong[way] for way, style in drawn.items()}
 
 
 def name_pale(figure: Figure, drawn: Mapping[str, Style]) -> None:
-    """Say below the picture which ways its pale lines are."""
+    """Name the ways of the pale lines below the picture."""
     pale = [way for way, style in drawn.items() if style.is_pale]
     if pale:
         words = textwrap.fill(f"grey, best at no size: {'; '.join(pale)}", LEGEND_CHARACTERS)
@@ -126,7 +125,7 @@ def name_pale(figure: Figure, drawn: Mapping[str, Style]) -> None:
 
 
 def distinct(names: Sequence[str]) -> dict[str, str]:
-    """Return a colour for each name, all equally strong."""
+    """Return a colour of equal strength for each name."""
     return {name: DISTINCT[number % len(DISTINCT)] for number, name in enumerate(names)}
 
 
@@ -136,7 +135,7 @@ def distinct(names: Sequence[str]) -> dict[str, str]:
 def card(
     title: str, words: str, panels: int = 1, *, columns: int = PANELS, height: float = 4.6, share_y: bool = False
 ) -> tuple[Figure, Sequence[Axes]]:
-    """Return an empty picture with a headline, a line that says how to read it, and its panels."""
+    """Return an empty picture with a headline, a line that explains it, and its panels."""
     columns = min(panels, columns)
     rows = math.ceil(panels / columns)
     figure = Figure(figsize=(9.2, height))
@@ -161,12 +160,12 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def settings() -> Any:
-    """Return the context in which pictures are drawn: matplotlib's defaults and ours, whatever the user has set."""
+    """Return the context for drawing: matplotlib's defaults and this style, regardless of the user's settings."""
     return mpl.rc_context({**mpl.rcParamsDefault, **SETTINGS})
 
 
 def measured_at(axes: Axes, values: Iterable[float], name: Callable[[float], str], room: float = 0.09) -> None:
-    """Make x logarithmic, with ticks where something was measured; each name needs `room`, a part of the axis."""
+    """Make x logarithmic, with ticks at the measured values; each label needs `room`, a part of the axis."""
     values = sorted(set(values))
     axes.set_xscale("log")
     left, right = axes.get_xlim()
@@ -197,7 +196,7 @@ def seconds_up(axes: Axes) -> None:
 
 
 def show_growth(axes: Axes, numbers: Sequence[float], costs: Sequence[float]) -> None:
-    """Make both axes logarithmic with as many decades each, in a square: what is linear rises by 45 degrees, dotted."""
+    """Make both axes logarithmic, with equal decades in a square; dotted lines at 45 degrees show linear growth."""
     sides = [(math.log10(min(values)), math.log10(max(values))) for values in (numbers, costs)]
     half = max(high - low for low, high in sides) / 2 * 1.15
     (left, right), (bottom, top) = ((middle - half, middle + half) for middle in (sum(side) / 2 for side in sides))
@@ -210,7 +209,7 @@ def show_growth(axes: Axes, numbers: Sequence[float], costs: Sequence[float]) ->
 
 
 def ink_on(color: str) -> str:
-    """Return what can be read on a colour: paper on dark ones, ink on light ones."""
+    """Return a readable text colour for a background: paper on dark colours, ink on light ones."""
     red, green, blue = to_rgb(color)
     return PAPER if 0.299 * red + 0.587 * green + 0.114 * blue < 0.55 else INK
 
@@ -219,7 +218,7 @@ def ink_on(color: str) -> str:
 
 
 def name_ways(figure: Figure, all_axes: Sequence[Axes], drawn: Mapping[str, Style]) -> None:
-    """Name the ways at the ends of their lines; where there are several panels, below them."""
+    """Name the ways at the ends of their lines, or below the panels if there are several."""
     if len(all_axes) == 1:
         name_ends(figure, all_axes[0], drawn)
     else:
@@ -227,8 +226,8 @@ def name_ways(figure: Figure, all_axes: Sequence[Axes], drawn: Mapping[str, Styl
 
 
 def name_ends(figure: Figure, axes: Axes, drawn: Mapping[str, Style]) -> None:
-    """Write each line's name beside its right end, moved apart where lines end close together."""
-    figure.draw_without_rendering()  # only then the axes know their place
+    """Write each line's name beside its right end; names of lines that end close together move apart."""
+    figure.draw_without_rendering()  # the axes have their final positions only after a layout
     to_axes = axes.transAxes.inverted()
     ends = {}
     for line in axes.get_lines():
@@ -258,9 +257,9 @@ def name_ends(figure: Figure, axes: Axes, drawn: Mapping[str, Style]) -> None:
 
 
 def spread(places: Sequence[float], gap: float, top: float) -> list[float]:
-    """Move sorted places apart to at least `gap`, as little as possible, between 0 and `top`.
+    """Move sorted positions apart to at least `gap`, by as little as possible, between 0 and `top`.
 
-    What is too close shares its middle, as in the pooling of adjacent violators.
+    Positions that are too close form a group around their common mean (the pool-adjacent-violators algorithm).
     """
     clusters: list[tuple[float, int]] = []
     for place in places:
@@ -278,7 +277,7 @@ def spread(places: Sequence[float], gap: float, top: float) -> list[float]:
 
 
 def legend(figure: Figure, drawn: Mapping[str, Style], most_columns: int = 3) -> None:
-    """Name the ways of all panels below them, RingFeed's in bold, in as many columns as fit."""
+    """Name the ways of all panels below them, with RingFeed's in bold, in as many columns as fit."""
     columns = next(count for count in range(most_columns, 0, -1) if count == 1 or _fits(list(drawn), count))
     handles = [mpl.lines.Line2D([], [], label=way, **style.line) for way, style in drawn.items()]
     made = figure.legend(handles=handles, loc="outside lower left", ncols=columns, fontsize=9, handlelength=2.4)
@@ -287,6 +286,6 @@ def legend(figure: Figure, drawn: Mapping[str, Style], most_columns: int = 3) ->
 
 
 def _fits(names: Sequence[str], columns: int) -> bool:
-    """Whether names fit into so many columns, which are filled one after the other and are as wide as their longest."""
+    """Whether names fit into columns, which are filled one after the other and are as wide as their longest name."""
     widths = (max(map(len, column)) for column in np.array_split(names, columns) if len(column))
     return sum(width + SIGN_CHARACTERS for width in widths) <= LEGEND_CHARACTERS

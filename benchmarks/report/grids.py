@@ -1,4 +1,4 @@
-"""The blocks that a report is made of, and their two forms: Markdown, and text for a terminal. Knows no results."""
+"""The blocks of a report and their two forms, Markdown and terminal text. Knows no results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TERMINAL_COLUMNS = 120
 
 @dataclass(frozen=True)
 class Heading:
-    """A title; `depth` 1 is the report's own."""
+    """A title; `depth` 1 is the title of the report."""
 
     text: str
     depth: int
@@ -19,7 +19,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """A few sentences. `warning` makes them stand out."""
+    """A few sentences; `warning` emphasizes them."""
 
     text: str
     warning: bool = False
@@ -27,7 +27,7 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Listing:
-    """Short lines below one another."""
+    """A list of short lines."""
 
     lines: Sequence[str]
 
@@ -42,7 +42,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Grid:
-    """Cells below a header. The first column is text, the others are aligned to the right; `strong` rows stand out."""
+    """Cells below a header. The first column is text, the others are right-aligned; `strong` rows are bold."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -50,7 +50,7 @@ class Grid:
     left: frozenset[int] = frozenset({0})
 
     def without_empty_columns(self) -> Grid:
-        """Leave out the columns in which no row says anything."""
+        """Leave out the columns without any text."""
         kept = [column for column in range(len(self.header)) if any(row[column] for row in self.rows)]
         left = frozenset(new for new, old in enumerate(kept) if old in self.left)
         rows = [[row[column] for column in kept] for row in self.rows]
@@ -110,7 +110,7 @@ def _text(block: Block) -> str:
 
 
 def _text_grid(grid: Grid) -> str:
-    """Align the columns. A star marks the rows that are bold elsewhere."""
+    """Align the columns. A star marks the rows that are bold in Markdown."""
     marked = [[f"{'*' if number in grid.strong else ' '} {row[0]}", *row[1:]] for number, row in enumerate(grid.rows)]
     header = [f"  {grid.header[0]}", *grid.header[1:]]
     widths = [max(len(line[column]) for line in [header, *marked]) for column in range(len(header))]

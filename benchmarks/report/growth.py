@@ -1,8 +1,8 @@
-"""Does a cost grow faster than what it grows with? Reported, not asserted: a machine with moods has steps of its own.
+"""Does a cost grow faster than n? The report shows it and no test asserts it, because machine noise also makes steps.
 
-A family is one way measured with several n, all else equal. Each n is a piece of work of its own, so the rounds of two
-n are not paired: a step compares medians. It is linear when the cost grows by the same factor as n; a cost that does
-not depend on n at all has the step 1 / (factor of n).
+A family is one way, measured with several n and all else equal. Each n is a separate piece of work, so the rounds of
+two n are not paired, and a step compares medians. A step is linear if the cost grows by the same factor as n. A cost
+that does not depend on n has the step 1 / (factor of n).
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from measuring.rounds import Role
 from report.results import Results, Row
 
 FIGURE = "growth"
-SUSPICIOUS = 1.25  # a step beyond this many times the linear one is named: less is noise
+SUSPICIOUS = 1.25  # the report names steps above this multiple of the linear one; smaller ones are noise
 
 
 @dataclass(frozen=True)
 class Step:
-    """From one n to the next: how the cost's factor compares with n's, 1 being linear."""
+    """From one n to the next: the factor of the cost divided by the factor of n. 1 is linear."""
 
     lower: float
     upper: float
@@ -33,7 +33,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Family:
-    """One way's cost, by n: `points` are (n, row), n rising."""
+    """One way's cost, by n: `points` are (n, row), sorted by n."""
 
     of: str
     way: str
@@ -45,7 +45,7 @@ class Family:
 
     @property
     def has_times(self) -> bool:
-        """Whether it is times that grow, and all are positive."""
+        """Whether all values are positive times."""
         return all(row.seconds is not None and row.seconds > 0 for _, row in self.points)
 
     @property
@@ -60,7 +60,7 @@ class Family:
 
 
 def families(results: Results) -> list[Family]:
-    """Return the families of the growth figure, those that grow with the same thing together."""
+    """Return the families of the growth figure, sorted by the quantity that n counts."""
     found: dict[tuple[str, str], dict[float, Row]] = {}
     for table in results.of_figure(FIGURE):
         for row in table.measured:
@@ -70,7 +70,7 @@ def families(results: Results) -> list[Family]:
 
 
 def best_peers(families: Iterable[Family]) -> dict[float, Row]:
-    """Return the quickest peer's row at each n, of families that grow with the same thing."""
+    """Return the fastest peer's row at each n, among families with the same quantity n."""
     best: dict[float, Row] = {}
     for n, row in sorted(
         (point for family in families if family.role == "peer" for point in family.points), key=lambda point: point[0]

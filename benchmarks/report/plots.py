@@ -1,4 +1,4 @@
-"""The pictures of the report, each left out where its data is. Knows figures and axes, and no way by name."""
+"""The pictures of the report; a picture without data is left out. Knows figures and axes, but no way by name."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ Lines = dict[str, list[tuple[float, Row]]]
 
 
 def draw_all(results: Results, out: Path) -> Mapping[str, Sequence[Picture]]:
-    """Draw what there is data for into the folder `out`; return the pictures of each figure."""
+    """Draw each picture that has data into the folder `out`; return the pictures of each figure."""
     pictures: dict[str, list[Picture]] = {}
     for figure_name, file_name, words, draw in PICTURES:
         with figure_style.settings():
             if figure := draw(results):
                 if not all(table.quotable for table in results.of_figure(figure_name)):
-                    figure_style.warn(figure, "some of it was disturbed: not to be quoted")
+                    figure_style.warn(figure, "other programs disturbed some of it: do not quote")
                 figure_style.save(figure, out / file_name)
                 pictures.setdefault(figure_name, []).append(Picture(file_name, words))
     return pictures
 
 
 def lines_by(tables: Iterable[Table], axis: str) -> Lines:
-    """Return for each way its rows by where they stand on an axis."""
+    """Return for each way its rows, by their position on an axis."""
     found: Lines = {}
     for table in tables:
         for row in table.measured:
@@ -78,19 +78,19 @@ def hop_by_size(results: Results) -> Figure | None:
 
 
 def best_peers(tables: Iterable[Table]) -> set[str]:
-    """Return the ways of others than RingFeed that are the fastest of them in some table."""
+    """Return the peers that are the fastest peer in at least one table."""
     peers = ([row for row in table.measured if row.role == "peer" and row.seconds] for table in tables)
     return {min(rows, key=lambda row: row.seconds or math.inf).way for rows in peers if rows}
 
 
 def throughput_by_producers(results: Results) -> Figure | None:
-    """A panel per size of a record: records a second by the number of producers."""
+    """A panel per record size: records per second by the number of producers."""
     tables = [table for table in results.of_figure("hop", **ONE_TAKER) if table.unit in SECONDS]
     panels = _panels(tables, "record_bytes", "producers")
     if not panels:
         return None
     figure, all_axes = figure_style.card(
-        "Records a second, by the number of producers",
+        "Records per second, by the number of producers",
         "one taker; more is better, both axes are logarithmic",
         len(panels),
     )
@@ -112,7 +112,7 @@ def _draw_rates(axes: Axes, lines: Lines, drawn: Mapping[str, figure_style.Style
 
 
 def _lasting(tables: Iterable[Table], axis: str) -> dict[str, figure_style.Style]:
-    """Return styles for the ways that were measured at more than one place of an axis: a point is no line."""
+    """Return styles for the ways with at least two positions on an axis, which make a line."""
     places: dict[str, set[float | str]] = {}
     roles = {}
     for table in tables:
@@ -123,7 +123,7 @@ def _lasting(tables: Iterable[Table], axis: str) -> dict[str, figure_style.Style
 
 
 def _panels(tables: Sequence[Table], panel_axis: str, x_axis: str) -> dict[float | str, list[Table]]:
-    """Return the tables of each value of one axis, where there are several values of the other."""
+    """Return the tables of each value of one axis that has several values of the other axis."""
     values = dict.fromkeys(table.axes[panel_axis] for table in tables if panel_axis in table.axes)
     members = {value: [table for table in tables if table.axes.get(panel_axis) == value] for value in values}
     kept = {value: found for value, found in members.items() if has_several(found, x_axis)}
@@ -131,7 +131,7 @@ def _panels(tables: Sequence[Table], panel_axis: str, x_axis: str) -> dict[float
 
 
 def latency(results: Results) -> Figure | None:
-    """A panel per percentile, by the size of a record; of one size, a panel per table, by percentile."""
+    """A panel per percentile, by record size; if there is only one size, a panel per table, by percentile."""
     tables = [table for table in results.of_figure("latency") if any(row.latency_us for row in table.measured)]
     if not tables:
         return None
@@ -139,7 +139,7 @@ def latency(results: Results) -> Figure | None:
     by_size = has_several(tables, "record_bytes")
     words = "from send to receipt, by the size of a record; less is better"
     panels = len(PERCENTILES) if by_size else min(figure_style.PANELS, len(tables))
-    figure, all_axes = figure_style.card("How long a record is on its way", words, panels, share_y=True)
+    figure, all_axes = figure_style.card("Latency of a record", words, panels, share_y=True)
     if by_size:
         _latency_by_size(all_axes, tables, drawn)
     else:
@@ -163,7 +163,7 @@ def _latency_by_size(
 
 
 def _percentile(row: Row, percent: str) -> float | None:
-    """Return it in seconds; a limit has one figure for all of them."""
+    """Return a percentile in seconds; a limit has one value for all percentiles."""
     if row.role == "limit":
         return row.seconds
     return row.latency_us[percent] * 1e-6 if row.latency_us else None
@@ -185,14 +185,14 @@ def _latency_by_percentile(
 
 
 def predictor_by_workers(results: Results) -> Figure | None:
-    """A panel per workload: items a second by the number of workers, below the machine's limit."""
+    """A panel per workload: items per second by the number of workers, and the machine's limit."""
     tables = [table for table in results.of_figure("predict") if table.unit in SECONDS]
     panels = _panels(tables, "workload", "workers")
     if not panels:
         return None
     figure, all_axes = figure_style.card(
-        "Items a second, by the number of workers",
-        "more is better; dashed: what the machine allows; panels have scales of their own",
+        "Items per second, by the number of workers",
+        "more is better; dashed: the machine's limit; each panel has its own scale",
         len(panels),
     )
     drawn = _lasting((table for members in panels.values() for table in members), "workers")
@@ -213,13 +213,13 @@ def predictor_by_workers(results: Results) -> Figure | None:
 
 
 def stages(results: Results) -> Figure | None:
-    """A bar per way or per piece of work, cut into the stages that its time goes to."""
+    """A bar per way or per piece of work, divided into the stages of its time."""
     bars = dict(stage_bars(results.of_figure("stages")))
     if not bars:
         return None
     figure, (axes,) = figure_style.card(
         "Where the time goes",
-        "RingFeed, parts of the time of an item or a request; at the right the whole",
+        "RingFeed: parts of the time of an item or a request, with the total at the right",
         height=2.0 + 0.62 * len(bars),
     )
     names = list(dict.fromkeys(name for stages_ in bars.values() for name in stages_))
@@ -238,7 +238,7 @@ def stages(results: Results) -> Figure | None:
 
 
 def stage_bars(tables: Iterable[Table]) -> Iterable[tuple[str, dict[str, float]]]:
-    """Return for each bar its stages in seconds: the notes of a row, in microseconds, or the rows of a table."""
+    """Return the stages of each bar in seconds, from the notes of a row (microseconds) or the rows of a table."""
     for table in tables:
         rows = [row for row in table.measured if row.role == "ringfeed"]
         noted = [row for row in rows if row.notes]
@@ -250,14 +250,14 @@ def stage_bars(tables: Iterable[Table]) -> Iterable[tuple[str, dict[str, float]]
 
 
 def _with_the_rest(notes: Mapping[str, float]) -> dict[str, float]:
-    """Return stages in seconds; where the notes have a total, what no stage explains of it is one more."""
+    """Return stages in seconds; if the notes have a total, the unexplained rest of it is one more stage."""
     seconds = {name: value * 1e-6 for name, value in notes.items() if name != "total"}
     rest = notes.get("total", 0.0) * 1e-6 - sum(seconds.values())
     return seconds | ({"the rest": rest} if rest > 0 else {})
 
 
 def _bar_name(table: Table, way: str) -> str:
-    """Where a table stands in its family: `corners, 16 clients`."""
+    """The position of a table in its family: `corners, 16 clients`."""
     axes = [value if isinstance(value, str) else f"{value:g} {name}" for name, value in table.axes.items()]
     return ", ".join([*([way] if way else []), *axes]) or table.title
 
@@ -291,7 +291,7 @@ def _draw_stages(axes: Axes, position: int, seconds: Mapping[str, float], colors
 
 
 def growth_by_number(results: Results) -> Figure | None:
-    """A panel for each thing that grows: the cost by n, beside lines that grow as n does."""
+    """A panel for each growing quantity: the cost by n, beside lines of linear growth."""
     families = [family for family in growth.families(results) if len(family.points) > 1 and family.has_times]
     things = list(dict.fromkeys(family.of for family in families))
     if not things:
@@ -322,7 +322,7 @@ def _draw_growth(axes: Axes, families: Sequence[growth.Family], drawn: Mapping[s
     figure_style.seconds_up(axes)
 
 
-# Figure -> file, what it shows, and who draws it.
+# Figure -> file, its description, and the function that draws it.
 PICTURES: tuple[tuple[str, str, str, Callable[[Results], Figure | None]], ...] = (
     ("hop", "hop.svg", "The time of a record from one process to another, by its size", hop_by_size),
     ("hop", "throughput.svg", "Records a second by the number of producers", throughput_by_producers),

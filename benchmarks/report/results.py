@@ -1,6 +1,6 @@
-"""What was measured, read from a JSON file: pytest-benchmark's own, or the smaller one that is published.
+"""Measured results, read from a JSON file: pytest-benchmark's own, or the smaller published form.
 
-Knows no suite and no target. Less is better in every value, and values with the same index are of the same round.
+Knows no suite and no target. A smaller value is better everywhere, and values with the same index are from one round.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any
 
 from measuring.rounds import Role, paired_ratio
 
-QUOTABLE_OTHERS_SHARE = 0.05  # of the machine; figures taken beside more than that are not to be quoted
-FIGURE_DIGITS = 6  # of a published value: a clock is not better than that, and the file is half as long
+QUOTABLE_OTHERS_SHARE = 0.05  # of the machine: figures under a larger load of other programs must not be quoted
+FIGURE_DIGITS = 6  # of a published value: no clock is more precise, and the file is half as long
 
-# What a row says of itself and of its table; the names are those of `measuring.rounds.Work.as_json`.
+# The fields of a row that describe the row and its table; the names are those of `measuring.rounds.Work.as_json`.
 ROW_KEYS = (
     *("way", "role", "figure", "axes", "quantity", "unit", "bytes_per_unit"),
     *("values", "latency_us", "notes", "others_share"),
@@ -28,7 +28,7 @@ COMMIT_KEYS = ("id", "time", "dirty")
 
 @dataclass(frozen=True)
 class Row:
-    """One way to do a piece of work, and what it took in each round."""
+    """One way to do a piece of work, and its value in each round."""
 
     suite: str
     group: str
@@ -50,13 +50,13 @@ class Row:
 
     @property
     def seconds(self) -> float | None:
-        """The median in seconds; None where it is no time."""
+        """The median in seconds; None if the value is not a time."""
         scale = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}.get(self.unit)
         return None if scale is None else self.median * scale
 
 
 def ratio(above: Row, below: Row) -> float | None:
-    """Return the median of the ratios of paired rounds; None where a value that is not positive has none."""
+    """Return the median of the ratios of paired rounds; None if a value is not positive."""
     if min(*above.values, *below.values) <= 0:
         return None
     return paired_ratio(above.values, below.values)
@@ -92,11 +92,11 @@ class Table:
 
     @cached_property
     def rows(self) -> list[Row]:
-        """The best first."""
+        """The rows, the best first."""
         return sorted(self.measured, key=lambda row: row.median)
 
     def of_role(self, role: Role, starting_with: str = "") -> list[Row]:
-        """Return the rows of one role whose way starts so, the best first."""
+        """Return the rows of one role whose name has this prefix, the best first."""
         return [row for row in self.rows if row.role == role and row.way.startswith(starting_with)]
 
     def best(self, role: Role, starting_with: str = "") -> Row | None:
@@ -104,7 +104,7 @@ class Table:
 
     @property
     def limit(self) -> Row | None:
-        """The tightest limit: what none can go below, the slowest of them says most."""
+        """The tightest limit, which is the slowest one."""
         limits = self.of_role("limit")
         return limits[-1] if limits else None
 
@@ -117,13 +117,13 @@ class Table:
         return self.others_share <= QUOTABLE_OTHERS_SHARE
 
     def lies_at(self, figure: str, axes: Mapping[str, float | str]) -> bool:
-        """Return whether it belongs to a figure and has these axes, among others."""
+        """Return whether the table belongs to a figure and has at least these axes."""
         return self.figure == figure and all(self.axes.get(name) == value for name, value in axes.items())
 
 
 @dataclass(frozen=True)
 class Results:
-    """All that one run of the benchmarks measured, and where, when and with what."""
+    """All measurements of one run of the benchmarks, with its machine, date and versions."""
 
     tables: tuple[Table, ...]
     surroundings: Mapping[str, Any]
@@ -144,7 +144,7 @@ class Results:
         return self.surroundings.get("versions", {})
 
     def as_json(self) -> dict[str, Any]:
-        """Return what is published: all figures, and nothing that names a machine, a folder or a branch."""
+        """Return the published form: all figures, and nothing that names a machine, a folder or a branch."""
         return {
             "benchmarks": [_published(row) for table in self.tables for row in table.measured],
             "machine_info": dict(self.surroundings),
@@ -159,7 +159,7 @@ def _published(row: Row) -> dict[str, Any]:
 
 
 def load(path: Path) -> Results:
-    """Read either form of the file. What is no row of a report - a benchmark of another kind - is left out."""
+    """Read either form of the file. Benchmarks of another kind, which are no rows of a report, are left out."""
     found = json.loads(path.read_text(encoding="utf-8"))
     about = found.get("ringfeed", {})
     missing = about.get("missing", {})
@@ -175,7 +175,7 @@ def load(path: Path) -> Results:
 
 def _rows(entries: Iterable[Mapping[str, Any]]) -> Iterable[Row]:
     for entry in entries:
-        said = entry.get("extra_info", entry)  # pytest-benchmark has it one level deeper
+        said = entry.get("extra_info", entry)  # pytest-benchmark stores it one level deeper
         if "role" not in said or not said["values"]:
             continue
         suite = entry.get("suite") or PurePosixPath(entry["fullname"].split("::")[0]).name
@@ -192,7 +192,7 @@ def _tables(rows: Iterable[Row], missing: Mapping[str, Mapping[str, str]]) -> It
 
 
 def write(results: Results, path: Path) -> None:
-    """Write the published form: one row a line, so that a newer result shows what changed."""
+    """Write the published form with one row per line, so that a diff shows the changes of a newer result."""
     published = results.as_json()
     rows = ",\n".join("  " + json.dumps(row) for row in published.pop("benchmarks"))
     head = json.dumps(published, indent=1)[:-2]

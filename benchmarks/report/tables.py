@@ -1,4 +1,4 @@
-"""The report, as blocks: what was measured where, the targets, and a table for every piece of work."""
+"""The report as blocks: the circumstances of the run, the targets, and a table for every piece of work."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from report.results import QUOTABLE_OTHERS_SHARE, Results, Row, Table, ratio
 from report.targets import Verdict, judge
 from report.units import digits, duration, human, rate, roughly, span
 
-# In the order in which one reads them; a suite that is not here comes last, under the name of its file.
+# In reading order. A suite that is not listed comes last, under the name of its file.
 SUITES = {
     "bench_ring.py": "The ring: records from process to process",
     "bench_feed.py": "The feed: from the ring to a tensor",
     "bench_predict.py": "The predictor: from items to predictions",
-    "bench_predict_arrays.py": "The predictor on arrays that are ready",
+    "bench_predict_arrays.py": "The predictor on arrays in memory",
     "bench_engine.py": "The engine: requests in, replies out",
     "bench_memory.py": "Memory, and the cost of waiting",
-    "bench_growth.py": "Growth: what more of everything costs",
+    "bench_growth.py": "Growth: cost by slots, fields, bytes and producers",
     "bench_limits.py": "The machine's limits, and the ring in C beside them",
     "bench_devices.py": "Several devices",
 }
-LETTERS = "abcdefgh"  # of limits, where a table has several
+LETTERS = "abcdefgh"  # distinguish several limits of a table
 COMMANDS = {"full": "make bench-full", "quick": "make bench"}
 
 HOW_TO_READ = (
-    "Medians over the rounds; less is better in every table, and RingFeed's rows are bold (with a star in a terminal).",
-    "All ways of a table took turns in each round, and a ratio is the median of the ratios of the same round: it need "
-    "not be the quotient of two medians.",
-    "`x best peer`: how many times as fast as the best peer of the table (where something grows: of that size). 3.0 x "
-    "is in a third of its time, 0.50 x in twice its time. Where memory or CPU is measured: how many times less of it.",
-    "`of the limit`: what part it reaches of what the machine allows. 95 % is 95 % of the limit's speed; the limit is "
-    "measured beside it.",
-    f"A table is not to be quoted when other programs took more than {100 * QUOTABLE_OTHERS_SHARE:g} % of the machine "
-    "meanwhile.",
+    "Values are medians over the rounds. Less is better everywhere. RingFeed's rows are bold (a star in a terminal).",
+    "All ways of a table take turns in each round. A ratio is the median of the ratios of each round, so it may differ "
+    "from the quotient of the two medians.",
+    "`x best peer`: the speed relative to the best peer of the table (in growth tables: of the same size). 3.0 x means "
+    "a third of the peer's time, 0.50 x means twice its time. For memory and CPU it is how many times less is used.",
+    "`of the limit`: the speed relative to the machine's limit, which is measured in the same rounds. 95 % means 95 % "
+    "of the limit's speed.",
+    f"Do not quote a table if other programs took more than {100 * QUOTABLE_OTHERS_SHARE:g} % of the machine during "
+    "its measurement. Such a table says so.",
 )
 
 GROWTH_ROLES = ("ringfeed", "peer", "limit")
 GROWING = {"record_bytes": "the size of a record in bytes", "fields": "the number of fields of a record"}
 
-NEARLY_ALL = 90  # per cent of a limit: from there on a third digit is shown, since targets lie there
-NO_RATE = ("latency", "round_trip", "stages")  # one at a time: how many a second would say it again
-COLUMN_NOTES = 3  # so many different notes get columns; more of them share one
-GIGABYTES_FROM = 4096  # bytes per unit: below that, what counts is how many, not how much
+NEARLY_ALL = 90  # per cent of a limit: above it a ratio shows a third digit, because targets lie there
+NO_RATE = ("latency", "round_trip", "stages")  # one request at a time: a rate would only repeat the time
+COLUMN_NOTES = 3  # up to this many different notes get columns; more notes share one column
+GIGABYTES_FROM = 4096  # bytes per unit: smaller units are counted per second, larger ones in GB/s
 
 
 def blocks(results: Results, pictures: Mapping[str, Sequence[Picture]], why: str = "") -> Iterator[Block]:
@@ -52,7 +52,7 @@ def blocks(results: Results, pictures: Mapping[str, Sequence[Picture]], why: str
     Parameters
     ----------
     pictures : dict
-        Figure -> the pictures of it.
+        Figure -> its pictures.
     why : str
         Markdown about the targets that were missed.
     """
@@ -64,7 +64,7 @@ def blocks(results: Results, pictures: Mapping[str, Sequence[Picture]], why: str
 
 
 def head(results: Results) -> Iterator[Block]:
-    """What the figures depend on."""
+    """The machine, versions, scale and commit that the figures depend on."""
     machine, commit = results.machine, results.commit
     versions = [f"{name} {version}" for name, version in results.versions.items() if version]
     facts = {
@@ -79,7 +79,7 @@ def head(results: Results) -> Iterator[Block]:
     yield Listing([f"{name}: {fact}" for name, fact in facts.items() if fact])
     if disturbed := [table.title for table in results.tables if not table.quotable]:
         yield Paragraph(
-            f"Other programs disturbed {len(disturbed)} of {len(results.tables)} tables. They say so.", warning=True
+            f"Other programs disturbed {len(disturbed)} of {len(results.tables)} tables. They are marked.", warning=True
         )
 
 
@@ -99,7 +99,7 @@ def _machine_words(machine: Mapping[str, object]) -> Iterator[str]:
 
 
 def target_blocks(results: Results, why: str = "") -> Iterator[Block]:
-    """The targets, what was reached of them, and why some were missed."""
+    """The targets, the reached values, and the reasons of missed targets."""
     verdicts = judge(results)
     missed = frozenset(number for number, verdict in enumerate(verdicts) if verdict.met is False)
     yield Heading("Targets", 2)
@@ -139,7 +139,7 @@ def sections(results: Results, pictures: Mapping[str, Sequence[Picture]]) -> Ite
 
 
 def table_blocks(table: Table) -> Iterator[Block]:
-    """One piece of work: a row per way, and who is missing."""
+    """One piece of work: a row per way, and the missing ways."""
     yield Heading(table.title, 3)
     if not table.quotable:
         yield Paragraph(_disturbed(table), warning=True)
@@ -157,7 +157,7 @@ def table_blocks(table: Table) -> Iterator[Block]:
 
 
 def _disturbed(table: Table) -> str:
-    return f"Not to be quoted: other programs took {digits(100 * table.others_share)} % of the machine meanwhile."
+    return f"Do not quote: other programs took {digits(100 * table.others_share)} % of the machine meanwhile."
 
 
 def _cells(table: Table, row: Row, note_names: Sequence[str]) -> list[str]:
@@ -182,7 +182,7 @@ def _ratio_to(above: Row | None, below: Row, unit: str, scale: float = 1) -> str
 
 
 def _limit_header(limits: Sequence[Row]) -> list[str]:
-    """One column for each limit. Several are told apart by letters, which stand behind their names, too."""
+    """One column for each limit. Letters distinguish several limits; they also stand after the limits' names."""
     return ["of the limit"] if len(limits) == 1 else [f"of limit {LETTERS[number]}" for number in range(len(limits))]
 
 
@@ -223,13 +223,13 @@ def _note_cells(row: Row, names: Sequence[str]) -> list[str]:
 
 
 def _below(table: Table) -> Iterator[str]:
-    """Who the best peer is, whose ratio can not be, and who is missing."""
+    """The best peer, ways without a ratio, and missing ways."""
     if peer := table.best("peer"):
         yield f"Best peer: {peer.way}."
     elif not table.of_role("ringfeed"):
         yield "A limit has no peers."
     if nothing := [row.way for row in (peer, *table.of_role("limit")) if row and min(row.values) <= 0]:
-        yield f"There is no ratio to what took nothing: {'; '.join(nothing)}."
+        yield f"No ratio to a value of zero: {'; '.join(nothing)}."
     if table.missing:
         yield f"Missing: {_reasons(table.missing)}."
 
@@ -242,11 +242,11 @@ def _reasons(missing: Mapping[str, str]) -> str:
 
 
 def growth_blocks(results: Results) -> Iterator[Block]:
-    """One table for each thing that grows: the cost by n, and the step that is furthest beyond linear."""
+    """One table for each growing quantity: the cost by n, and the steepest step."""
     families = growth.families(results)
     yield Paragraph(
-        "RingFeed is not to grow more than linearly. The steepest step is where a cost's factor is largest beside n's: "
-        f"1.00 is linear, less is better. Beyond {growth.SUSPICIOUS} it is named."
+        "RingFeed's costs should grow at most linearly. The steepest step has the largest factor of the cost relative "
+        f"to the factor of n: 1.00 is linear, less is better. Steps above {growth.SUSPICIOUS} are named."
     )
     for of in dict.fromkeys(family.of for family in families):
         members = [family for family in families if family.of == of]
@@ -260,7 +260,7 @@ def growth_blocks(results: Results) -> Iterator[Block]:
 
 
 def _growth_grid(families: Sequence[growth.Family]) -> Grid:
-    """RingFeed's rows first, each with its ratios to the best peer and to each limit below it."""
+    """RingFeed's rows first; below each, its ratios to the best peer and to each limit."""
     numbers = sorted({n for family in families for n, _ in family.points})
     families = sorted(families, key=lambda family: GROWTH_ROLES.index(family.role))
     limits = [family for family in families if family.role == "limit"]
@@ -292,7 +292,7 @@ def _ratios(
 
 
 def _below_growth(families: Sequence[growth.Family], tables: Sequence[Table]) -> Iterator[str]:
-    """Who the best peer is, and where, and who is missing."""
+    """The best peer at each n, and the missing ways."""
     where: dict[str, list[str]] = {}
     for n, row in growth.best_peers(families).items():
         where.setdefault(row.way, []).append(f"{n:,.0f}")
@@ -313,7 +313,7 @@ def _steepest(family: growth.Family) -> str:
 
 
 def terminal_blocks(results: Results, report: str) -> Iterable[Block]:
-    """The same for a terminal, where the end is what one sees: the targets come last."""
+    """The report for a terminal, with the targets last, where the reader looks."""
     yield from head(results)
     yield Listing(HOW_TO_READ)
     yield from sections(results, {})

@@ -1,7 +1,7 @@
-"""What RingFeed set out to reach, as data, and whether a result reaches it.
+"""RingFeed's performance targets, as data, and whether a result reaches them.
 
-A target looks at every table of its figure that has its axes. Of several RingFeed rows the best counts, and of several
-peers the best; ratios are medians of paired rounds.
+A target applies to every table of its figure that has its axes. The best RingFeed row and the best peer count. Ratios
+are medians of paired rounds.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from report.units import digits, roughly
 Measure = Callable[[Table], float | None]
 
 
-# ---- What is compared --------------------------------------------------------------------------------
+# ---- Measures ----------------------------------------------------------------------------------------
 
 
 def times_as_fast_as(role: str, starting_with: str = "") -> Measure:
-    """Compare RingFeed with the best way of a role whose name starts so: 2.0 is in half the time."""
+    """Compare RingFeed with the best way of a role whose name has this prefix: 2.0 means half its time."""
 
     def measure(table: Table) -> float | None:
         return _ratio(table.best(role, starting_with), table.best("ringfeed"))
@@ -28,7 +28,7 @@ def times_as_fast_as(role: str, starting_with: str = "") -> Measure:
 
 
 def times_as_fast_as_one(peer: str, ringfeed: str) -> Measure:
-    """Compare one way of RingFeed with the best peer whose name starts so."""
+    """Compare one way of RingFeed with the best peer whose name has this prefix."""
 
     def measure(table: Table) -> float | None:
         own = next((row for row in table.of_role("ringfeed") if row.way == ringfeed), None)
@@ -38,12 +38,12 @@ def times_as_fast_as_one(peer: str, ringfeed: str) -> Measure:
 
 
 def of_the_limit(table: Table) -> float | None:
-    """The part of the limit that RingFeed reaches: 0.95 is 95 % of its speed."""
+    """RingFeed's part of the limit: 0.95 means 95 % of its speed."""
     return _ratio(table.limit, table.best("ringfeed"))
 
 
 def times_the_limit(ringfeed: str, limit: str) -> Measure:
-    """Compare RingFeed's way with the limit whose names start so: 3.0 is in three times its time."""
+    """Compare RingFeed's way with the limit whose name has this prefix: 3.0 means three times its time."""
 
     def measure(table: Table) -> float | None:
         return _ratio(table.best("ringfeed", ringfeed), table.best("limit", limit))
@@ -52,7 +52,7 @@ def times_the_limit(ringfeed: str, limit: str) -> Measure:
 
 
 def largest_value(unit: str) -> Measure:
-    """Compare the median of RingFeed's worst row, where that is counted in this unit."""
+    """The median of RingFeed's worst row, if its unit is this one."""
 
     def measure(table: Table) -> float | None:
         return max((row.median for row in table.of_role("ringfeed") if row.unit == unit), default=None)
@@ -61,7 +61,7 @@ def largest_value(unit: str) -> Measure:
 
 
 def smallest_note(name: str) -> Measure:
-    """Compare a note of RingFeed's rows, where it is worst."""
+    """The worst value of a note of RingFeed's rows."""
 
     def measure(table: Table) -> float | None:
         return min((row.notes[name] for row in table.of_role("ringfeed") if name in row.notes), default=None)
@@ -83,15 +83,15 @@ class Target:
     Attributes
     ----------
     name : str
-        What is compared with what, and in what the figure is counted.
+        The two compared quantities, and the unit.
     figure, axes : str, dict
-        The tables that it looks at.
+        The tables that the target applies to.
     measure : callable
-        Table -> the figure; None where the table does not have the rows.
+        Table -> the figure; None if the table lacks the rows.
     bound, at_least : float, bool
-        What the figure is to reach, or, with `at_least` false, is not to pass.
+        The least figure, or, with `at_least` false, the largest.
     unit, shown_scale : str, float
-        How figures are shown: a part of a limit as so many hundredths, `"%"`.
+        How figures are shown: a part of a limit, for example, in hundredths, `"%"`.
     """
 
     name: str
@@ -189,7 +189,7 @@ TARGETS = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """A target, and what one table says about it; `got` is None where it was not measured."""
+    """A target and the figure of one table; `got` is None if it was not measured."""
 
     target: Target
     got: float | None
@@ -202,7 +202,7 @@ class Verdict:
 
     @property
     def met(self) -> bool | None:
-        """Whether it was reached; None where it was not measured."""
+        """Whether the target was reached; None if it was not measured."""
         if self.got is None:
             return None
         return self.got >= self.target.bound if self.target.at_least else self.got <= self.target.bound
@@ -216,11 +216,11 @@ class Verdict:
         if self.got is None:
             return "not measured in this run"
         said = "met" if self.met else f"missed by {roughly(100 * abs(self.got / self.target.bound - 1))} %"
-        return said if self.quotable else f"{said}, but not to be quoted"
+        return said if self.quotable else f"{said}, but do not quote it"
 
 
 def judge(results: Results, targets: Iterable[Target] = TARGETS) -> list[Verdict]:
-    """Return a verdict for each target, and for each table where several have what it asks for."""
+    """Return a verdict for each target, or one per table if several tables have its axes."""
     return [verdict for target in targets for verdict in _judge(results, target)]
 
 
@@ -235,7 +235,7 @@ def _judge(results: Results, target: Target) -> Iterator[Verdict]:
 
 
 def _difference(table: Table, tables: list[Table]) -> str:
-    """What of a table's axes, or else its title, tells it from the others of the same target."""
+    """The axes that distinguish a table from others of the same target; else its title."""
     if len(tables) == 1:
         return ""
     telling = [name for name in table.axes if len({other.axes.get(name) for other in tables}) > 1]

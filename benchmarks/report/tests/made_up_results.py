@@ -1,4 +1,4 @@
-"""Results of benchmarks, made up: what pytest-benchmark writes, as far as the report is concerned."""
+"""Made-up results of benchmarks, with those parts of pytest-benchmark's file that the report reads."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def entry(
 
 
 def rounds(value: float, count: int = 7, noise: float = 0.01) -> list[float]:
-    """Return so many values around one, the same every time."""
+    """Return `count` values around `value`, the same in every run."""
     return [value * (1 + noise * math.sin(7 * number)) for number in range(count)]
 
 
 def hop(ringfeed: float = 1e-7, peer: float = 2e-6, limit: float = 5e-8) -> list[dict[str, Any]]:
-    """Return the entries of one table: seconds of RingFeed, of the better of two peers, and of the limit."""
+    """Return the entries of one table, given the seconds of RingFeed, of the better of two peers, and of the limit."""
     return [
         entry(HOP_TITLE, "faster-fifo", "peer", rounds(peer), axes=HOP),
         entry(HOP_TITLE, "multiprocessing.Queue", "peer", rounds(9 * peer), axes=HOP),
@@ -48,7 +48,7 @@ def hop(ringfeed: float = 1e-7, peer: float = 2e-6, limit: float = 5e-8) -> list
 
 
 def everything() -> list[dict[str, Any]]:
-    """Return entries for every picture and every target, with each shape that an entry can have."""
+    """Return entries for every picture and every target, in each form that an entry can have."""
     latency = {"50": 12.0, "99": 40.0, "99.9": 1200.0, "count": 1000}
     found = hop()
     for size in (4096, 150528):
@@ -87,7 +87,7 @@ def everything() -> list[dict[str, Any]]:
 
 
 def written(path: Path, entries: list[dict[str, Any]], **about: Any) -> Path:
-    """Write a result as pytest-benchmark does, with what names a machine and its folders."""
+    """Write a result like pytest-benchmark, with the names of a machine and its folders."""
     no_row = {"group": None, "fullname": "benchmarks/bench_devices.py::bench_two", "extra_info": {"rows_per_second": 5}}
     content = {
         "benchmarks": [*entries, no_row],

@@ -1,4 +1,4 @@
-"""What `python -m report.compare` names between two results of the benchmarks, and what it calls noise."""
+"""`python -m report.compare`: which changes between two results it names, and which it calls noise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmarks' report, on results that are made up, and on those of a tiny suite that really runs."""
+"""The benchmarks' report, from made-up results and from the results of a tiny suite that really runs."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ def test_work_that_nobody_measured_is_named_as_well(loaded: Callable[..., result
 
 def test_a_table_that_others_disturbed_says_that_it_is_not_to_be_quoted(measured: results.Results) -> None:
     busy = next(table for table in measured.tables if table.title == "busy")
-    assert "Not to be quoted: other programs took 12.0 %" in as_markdown(tables.table_blocks(busy))
-    assert "Not to be quoted" not in as_markdown(tables.table_blocks(measured.tables[0]))
+    assert "Do not quote: other programs took 12.0 %" in as_markdown(tables.table_blocks(busy))
+    assert "Do not quote" not in as_markdown(tables.table_blocks(measured.tables[0]))
 
 
 def test_a_table_of_limits_says_that_they_have_no_peers(loaded: Callable[..., results.Results]) -> None:
@@ -95,7 +95,7 @@ def test_memory_that_did_not_grow_has_no_ratio_and_no_rate(measured: results.Res
     table = next(table for table in measured.tables if table.unit == "MB")
     shown = as_markdown(tables.table_blocks(table))
     assert "| **dataset** | **0 MB** | **-0.100 - 0.200 MB** |" in shown
-    assert "Best peer: queue. There is no ratio to what took nothing: queue." in shown
+    assert "Best peer: queue. No ratio to a value of zero: queue." in shown
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_a_target_of_several_workloads_has_a_verdict_for_each(loaded: Callable[.
 def test_a_verdict_on_a_disturbed_table_is_not_to_be_quoted(loaded: Callable[..., results.Results]) -> None:
     entries = [entry("idle", "take", "ringfeed", [0.1], "idle", unit="%", others_share=0.3)]
     verdict = verdict_of(loaded(entries), "CPU")
-    assert verdict.words == "met, but not to be quoted"
+    assert verdict.words == "met, but do not quote it"
 
 
 # ---- Files -------------------------------------------------------------------------------------------
