@@ -1,9 +1,9 @@
-"""One model on two devices, in each of the ways that there are: rows per second, and what each device did of the work.
+"""One model on two devices, in every supported way: rows per second, and each device's share of the work.
 
-A device is one core: the processor is split into two logical devices, of one thread each (`devices/engines.py`). A
-client asks for some hundred rows at a time, which keeps every way busy, and the answers are compared with those of the
-model alone. All ways live through the whole run, and whoever is not asked is idle; their rounds alternate. Prints the
-rows of the table in docs/devices.md.
+A device is one core: TensorFlow's processor is split into two logical devices with one thread each
+(`devices/engines.py`). A client sends some hundred rows at a time, which keeps every way busy. The benchmark compares
+the answers with those of the model alone. All ways live through the whole run, idle outside their own rounds, and the
+rounds alternate. Prints the rows of the table in docs/devices.md.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ START_SECONDS = 90.0
 
 
 class Ways:
-    """Two processes that serve, and a client of each way."""
+    """Two serving processes, and a client for each way."""
 
     def __init__(self, stack: ExitStack, rows: int) -> None:
         rings = {way: stack.enter_context(ringfeed.Ring.create(None, FIELDS, SLOTS)) for way in WAYS}
@@ -55,7 +55,7 @@ class Ways:
         return process
 
     def answers(self, way: str) -> tuple[np.ndarray, float]:
-        """Return the answers to all pictures, and the seconds that they took."""
+        """Return the answers to all pictures, and the time in seconds."""
         if way == ALONE:
             return self._order(self._orders[0], ALONE)
         started = time.perf_counter()
@@ -63,7 +63,7 @@ class Ways:
         return answers, time.perf_counter() - started
 
     def measure(self, rounds: int) -> None:
-        """Let all ways answer in turn, and note how fast they are. The first round is not counted."""
+        """Measure all ways in turn. The first round does not count."""
         expected, _ = self.answers(ALONE)
         for number in range(rounds + 1):
             for way in sorted(self.rows_per_second, key=lambda _: random.random()):
@@ -85,7 +85,7 @@ class Ways:
         return orders.recv()
 
     def shares(self, way: str) -> list[float]:
-        """Return what part of the rows each device has run; of the stages of a pipeline, of the time."""
+        """Return each device's share of the rows; for the stages of a pipeline, its share of the time."""
         engines = self.stats(way)
         if way == PIPELINE:
             done = [stage.busy_seconds for stage in engines]
@@ -96,7 +96,7 @@ class Ways:
     def shares_as_text(self, way: str) -> str:
         if way in (ONE, ALONE):
             return ""
-        if way == MIRRORED:  # nothing that could be measured
+        if way == MIRRORED:  # not measurable
             return "half of each batch"
         return " / ".join(f"{share:.1%}" for share in self.shares(way)) + (" of the time" if way == PIPELINE else "")
 
@@ -113,7 +113,7 @@ def ways(request: pytest.FixtureRequest) -> Iterator[Ways]:
 
 
 def print_table(ways: Ways, load: OtherLoad) -> None:
-    """Print it as Markdown: docs/devices.md has it."""
+    """Print the table of docs/devices.md as Markdown."""
     print(f"\n\n| {BATCH_SIZE} rows a batch | rows/s | beside one device | share of each device |\n|---|---|---|---|")
     for way, measured in ways.rows_per_second.items():
         ratios = [own / one for own, one in zip(measured, ways.rows_per_second[ONE], strict=True)]

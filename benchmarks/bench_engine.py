@@ -1,8 +1,8 @@
-"""Requests in, replies out: RingFeed's engine beside what people use today. They, and the models, are in `servers/`.
+"""Requests and replies: RingFeed's engine compared with other servers (`servers/`, with the models).
 
-One client and a trivial model: what a round trip costs around it. Sixteen clients, processes that each wait for a
-reply before they send the next request: replies per second. Measured is all that a picture of 224x224x3 uint8 costs
-from an array in the client's memory to an array of outputs there. For RingFeed also where that time goes.
+With one client and a trivial model: the cost of a round trip around the model. With sixteen client processes, each of
+which waits for a reply before its next request: replies per second. The time covers a picture of 224x224x3 uint8 from
+an array in the client's memory to an array of outputs there. For RingFeed the benchmark also measures the stages.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PICTURE = "224x224x3 uint8"
 
 
 class EngineTables:
-    """A comparison, and its pieces of work, each measured when it is first asked for."""
+    """The tables of one comparison, each measured at its first use."""
 
     def __init__(self, comparison: ServerComparison, model_name: str, scale: Any, say: Callable[[str], None]) -> None:
         self._comparison, self._model_name, self._scale, self._say = comparison, model_name, scale, say
@@ -41,7 +41,7 @@ class EngineTables:
         return self._once("many_clients", f"time per reply to {clients} clients", clients, requests, rounds)
 
     def stages(self) -> Work:
-        """The same rounds as a client sees them: a value is the median time of a request. RingFeed's notes say more."""
+        """The same rounds as clients see them: a value is the median time of a request; RingFeed's notes add stages."""
         if "stages" not in self._work:
             replies, clients = self.many_clients(), len(self._comparison.clients)
             work = self._new_work("stages", f"stages of a request (notes in us), {clients} clients", clients)

@@ -1,8 +1,8 @@
-"""A ready run of the ring to a tensor, and to a finished call of a trivial model: every way there is.
+"""From a ready run of the ring to a tensor and a finished call of a trivial model, in every way.
 
-Batches are published without writing into them, so that no payload is touched and none is waited for: what is left is
-the hand-over. The limit is the same model called with a tensor that is there. Batches beside an interpreter that is
-busy: `bench_busy_interpreter`. What an idle wait costs is in `bench_memory.py`.
+The producers publish batches without writing into them, so that no payload is touched and no batch is waited for. The
+remaining time is the hand-over. The limit is the same model called with an existing tensor. `bench_busy_interpreter`
+measures batches beside a busy interpreter; `bench_memory.py` measures the cost of an idle wait.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from measuring.rounds import Sample, Way, Work, role_by_name
 from measuring.scale import Scale
 
 ROWS = 64
-BATCHES = 2  # published at a time
-HELD = 2  # batches that a way may still hold when it has called the model
+BATCHES = 2  # records published at a time
+HELD = 2  # batches that a way may still hold after its call of the model
 SHAPES = [(16,), (56, 56, 3), (224, 224, 3)]
 READY = "limit: the model with a ready tensor"
 REPEATED = "limit: a dataset of one tensor, again and again"
 
 
 class Hand:
-    """A ring, and every way to bring one of them to the model.
+    """A ring, and every way to bring a batch of it to the model.
 
-    A way is a function of no arguments that takes the next batch and calls the model, like a user's loop.
+    A way is a function without arguments that takes the next batch and calls the model, like a user's loop.
     """
 
     def __init__(self, shape: tuple[int, ...], stack: ExitStack) -> None:
@@ -82,7 +82,7 @@ class Hand:
         return lambda: self.concrete(next(iterator))
 
     def measure(self, call: Callable[[], Any], times: int) -> Sample:
-        """Fill the ring and empty it, so many times; the value is the time of one batch."""
+        """Fill and empty the ring repeatedly; the value is the time of one batch."""
         elapsed = 0.0
         for _ in range(times):
             self.fill()
@@ -131,12 +131,12 @@ def on_host(model: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def from_generator(ring: ringfeed.Ring) -> Any:
-    """As its documentation shows it, without what would take batches ahead of the clock."""
+    """Like the documentation's example, but without prefetching, which would take batches before the clock starts."""
     import tensorflow as tf
 
     def batches() -> Iterator[Any]:
         while True:
-            tf.constant(0)  # empties TensorFlow's list of arrays that it is done with
+            tf.constant(0)  # empties TensorFlow's list of arrays to free
             with ring.take(ROWS) as batch:
                 yield batch["x"]
 
@@ -149,7 +149,7 @@ def from_generator(ring: ringfeed.Ring) -> Any:
 
 @pytest.fixture(scope="module", params=SHAPES, ids=str)
 def handed_over(request: pytest.FixtureRequest, scale: Scale, say: Callable[[str], None]) -> Work:
-    """Each way gets a ring of its own: a dataset takes ahead, and would take another's batches."""
+    """Each way gets a separate ring, because a dataset takes batches ahead and would take those of another way."""
     shape = request.param
     title = f"feed: a ready run of {ROWS} rows {shape} float32 to a finished call of a trivial model"
     work = Work(title, "feed", {"shape": str(shape), "rows": ROWS})
@@ -185,7 +185,7 @@ def hog(stop: threading.Event) -> None:
 
 
 def seconds_waited(elements: Any) -> Any:
-    """Return the seconds from the ends of steps to the begins of the next, by the graph's own clock, and the rows."""
+    """Return the seconds between the end of each step and the begin of the next, by the graph's clock, and the rows."""
     import tensorflow as tf
 
     waited, before, rows = tf.zeros((), tf.float64), tf.timestamp(), 0
@@ -207,7 +207,7 @@ def in_a_graph(request: pytest.FixtureRequest, scale: Scale, say: Callable[[str]
     axes: dict[str, float | str] = {"interpreter": "busy" if request.param else "idle"}
     work = Work(f"feed: wait for each of {count} ready batches in a graph, {where}", "feed in a graph", axes)
     wait = tf.function(seconds_waited, reduce_retracing=True)
-    # All batches are there before a round begins: no producer needs a core.
+    # All batches are ready before a round begins, so that no producer needs a core.
     with ringfeed.Ring.create(None, {"x": ((8, 8), "float32")}, slots=count * ROWS) as ring:
         datasets = {way: make(ring).take(count) for way, make in BUSY_WAYS.items()}
         datasets[REPEATED] = tf.data.Dataset.from_tensors(tf.zeros((ROWS, 8, 8))).repeat(count)

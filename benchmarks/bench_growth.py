@@ -1,8 +1,8 @@
-"""How cost grows with what one makes large: no step of RingFeed's may be more than linear. Are crowds treated well?
+"""How cost grows with slots, fields, record size, rows and producers, and how fairly many producers share the cores.
 
-Rounds go through all sizes of a family in turn, so that the machine's moods hit them alike. Crowds are real processes;
-the rest is one process that puts records and takes them, where the cost of each step shows best. Peers do the same in
-`stores/`.
+No step of RingFeed may be more than linear. Rounds go through all sizes of a family in turn, so that machine noise
+affects them alike. Producers are real processes. All other families run in one process that puts and takes records,
+which shows the cost of each step best. The peers do the same in `stores/`.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from stores.interface import MOST_AT_ONCE, SEGMENTS, STORES, Entry, Places, Reco
 
 WAY = "RingFeed"
 FIELD_BYTES = 64
-FEW_SLOTS = 4  # where records grow: so the same part of them is in the cache
+FEW_SLOTS = 4  # in the family of record sizes, so that the same part of the records is in the cache
 SOME_SLOTS = 256
-FREE = 2 * MOST_AT_ONCE  # where all other slots are held
+FREE = 2 * MOST_AT_ONCE  # in the family of held slots: all others are held
 Measure = Callable[[], Sample]
-Make = Callable[[int, ExitStack, float], Measure]  # of what grows, and the seconds that each measurement takes
+Make = Callable[[int, ExitStack, float], Measure]  # n, and the seconds of each measurement
 
 
 def of_slots(count: int) -> Places:
@@ -43,7 +43,7 @@ def of_slots(count: int) -> Places:
 
 
 def of_held_slots(count: int) -> Places:
-    """All slots but a few are held by others, who do not move: one has to find one's way around them."""
+    """Other claims hold all slots but a few, so that each put and take must search for a free or ready slot."""
     return Places(1, FIELD_BYTES, count, held=count - FREE)
 
 
@@ -59,7 +59,7 @@ def of_record_bytes(count: int) -> Places:
 
 
 def put_and_take(store: Store, seconds: float) -> Sample:
-    """Put some records and take them, again and again; the value is the time of one record."""
+    """Put and take some records repeatedly; the value is the time of one record."""
     put, record, rows, names = store.put, store.places.record(), store.places.at_once, store.places.names
 
     def inspect(taken: Record) -> None:
@@ -99,7 +99,7 @@ def only_copied(record_bytes: Callable[[int], int], slots: int) -> Make:
 
 
 def copied(record_bytes: int, slots: int, seconds: float) -> Sample:
-    """Copy records into so many places in turn, some of them at once; the value is the time of one."""
+    """Copy records into many places in turn, some at a time; the value is the time of one record."""
     rows = min(MOST_AT_ONCE, slots)
     source, places = np.zeros(record_bytes, np.uint8), np.ones((slots, record_bytes), np.uint8)
     firsts = range(0, slots - rows + 1, rows)
@@ -113,7 +113,7 @@ def copied(record_bytes: int, slots: int, seconds: float) -> Sample:
 
 
 def bare_segment(slots: int) -> None:
-    """Make shared memory of the size of such a ring, open it again, map both, and let go of it."""
+    """Create shared memory of the size of a ring, open it again, map it twice, and remove it."""
     size, name = segment_bytes(slots), f"/ringfeed-bench-{os.getpid()}"
     with open(posix_ipc.SharedMemory(name, posix_ipc.O_CREX).fd, "rb+") as made:
         try:
@@ -136,14 +136,14 @@ def segment_bytes(slots: int) -> int:
 
 @dataclass(frozen=True)
 class Family:
-    """What grows.
+    """Measurements of all ways at several sizes n.
 
     Attributes
     ----------
     ways : dict of str to callable
-        Who takes part, and how it is made of a size.
+        Way -> a function that makes it from n.
     missing : dict of str to str
-        Who does not, and why.
+        Way -> why it does not take part.
     """
 
     quantity: str
@@ -161,14 +161,14 @@ class Family:
         limit: tuple[str, Make],
         held: bool = False,
     ) -> Family:
-        """Return the family of those entries that can take part, and of a limit."""
+        """Return the family of the available entries and a limit."""
         missing = {entry.way: reason for entry in entries if (reason := entry.missing(held))}
         ways = {entry.way: make(entry) for entry in entries if entry.way not in missing}
         return cls(quantity, sizes, ways | dict([limit]), missing)
 
     @classmethod
     def of_stores(cls, sizes: list[int], made_of: Callable[[int], Places], limit: tuple[str, Make]) -> Family:
-        """Return the family of all stores that can have such places."""
+        """Return the family of all stores that support such places."""
 
         held = made_of(sizes[-1]).held > 0
         return cls.of(PUT_AND_TAKEN, sizes, STORES, lambda entry: stored(entry, made_of), limit, held)
@@ -180,7 +180,7 @@ SLOTS = [16, 64, 256, 1024, 4096, 16384, 65536]
 COPIED = "limit: copied into own memory"
 COPY = (COPIED, only_copied(lambda n: FIELD_BYTES, SOME_SLOTS))
 COPY_FIELDS = (COPIED, only_copied(lambda n: FIELD_BYTES * n, SOME_SLOTS))
-# Memory has a step of its own, where it leaves the cache.
+# The cost of memory itself has a step at the size of the cache.
 COPY_AROUND = ("limit: copied into own memory, as much as the ring", only_copied(lambda n: n, FEW_SLOTS))
 BARE: tuple[str, Make] = (
     "limit: bare shared memory of that size",
@@ -200,7 +200,7 @@ POINTS = [
 
 @pytest.fixture(scope="module")
 def grown(scale: Scale, say: Callable[[str], None]) -> dict[tuple[str, int], Work]:
-    """Every family, one after the other, because all their stores together would be large."""
+    """Every family, one after the other, because all their stores together would use much memory."""
     works = {}
     for of, family in FAMILIES.items():
         load = OtherLoad()
@@ -216,7 +216,7 @@ def grown(scale: Scale, say: Callable[[str], None]) -> dict[tuple[str, int], Wor
                     first = number % len(ways)
                     for way, measure in ways[first:] + ways[:first]:
                         sample = measure()
-                        if number or scale.name == "smoke":  # the first warms up
+                        if number or scale.name == "smoke":  # the first round warms up
                             works[of, n].add(way, role_by_name(way), sample)
         for n in sizes:
             works[of, n].others_share = load.cores() / core_count()
@@ -260,7 +260,7 @@ def crowd(request: pytest.FixtureRequest, scale: Scale, say: Callable[[str], Non
         seconds = scale.of(0.05, max(0.4, 0.04 * count), max(0.5, 0.1 * count))
         for number in range(scale.of(1, 3, 16 if count <= 8 else 8)):  # the larger, the longer
             first = number % len(ways)
-            counts = number or scale.name == "smoke"  # the first warms up
+            counts = number or scale.name == "smoke"  # the first round warms up
             for way in ways[first:] + ways[:first]:
                 sample, sent = comparison.send_together(CROWD_WAYS[way], seconds)
                 if counts:

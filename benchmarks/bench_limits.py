@@ -1,7 +1,7 @@
-"""The machine's limits, and RingFeed's C level beside the least that could move the same bytes, and beside its peers.
+"""The machine's limits, and RingFeed's C level compared with its peers and with the least cost of the same bytes.
 
-Every way runs in a program of its own for a moment, in rounds that alternate; what each does is written at the head
-of `limits/machine.c` and `limits/hop.c`.
+Every way runs for a moment in a separate program, in rounds that alternate. The heads of `limits/machine.c` and
+`limits/hop.c` describe each way.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ROUND_TRIPS = {
     "a futex, on two cores": ("futex round trip", "futex_round_trip"),
     "a futex, on one core": ("futex round trip", "futex_round_trip_1"),
 }
-# Whose, in which program, as which figure, and of how many batches beside the others: all take milliseconds.
+# The role, program, figure and relative number of batches of each way; all take milliseconds.
 HOP: dict[str, tuple[Role, str, str, float]] = {
     "RingFeed, C, 64 slots": ("ringfeed", "hop", "ringfeed", 1),
     "RingFeed, C, all 64 in one slot": ("ringfeed", "hop", "bundle", 1),
@@ -83,7 +83,7 @@ def memory(scale: Any, say: Any) -> dict[str, Work]:
 @pytest.fixture(scope="module")
 def hop(scale: Any, say: Any) -> Work:
     work = Work("a batch of 64 records of 64 bytes from core to core, in C", "c_hop", {"record_bytes": 64, "rows": 64})
-    # Rounds of milliseconds: on a machine with neighbours, some of them are left alone.
+    # Rounds of milliseconds, so that on a shared machine some of them run undisturbed.
     amounts = {"hop": scale.of(200, 2_000, 5_000), "machine": scale.of(1, 3, 10)}
     ways = [
         Way(name, role, measured(program, figure, int(part * amounts[program])))

@@ -1,6 +1,6 @@
-"""What the ways take while nothing comes, what they hold, and whether they grow.
+"""Processor time while idle, resident memory, and growth of memory.
 
-Each transport of `hops/` gets two processes of its own, so that what they take is its own.
+Each transport of `hops/` gets two separate processes, so that their resources belong to it alone.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from measuring.scale import Scale
 
 SINGLY = [entry for entry in TRANSPORTS if entry.single]
 RECORDS = 1_000_000
-QUICK = ("RingFeed, put", "faster-fifo, put", "Pipe, send_bytes")  # a million records take them a few seconds
+QUICK = ("RingFeed, put", "faster-fifo, put", "Pipe, send_bytes")  # a million records take these a few seconds
 SLOW = ("shared_memory, a block a record", "PyTorch queue")
 SPAWN = multiprocessing.get_context("spawn")
 NOTHING = "limit: two processes that do nothing"
@@ -66,7 +66,7 @@ def comparisons(scale: Scale) -> Iterator[TransportComparisons]:
 
 @pytest.fixture(scope="module")
 def idle(comparisons: TransportComparisons, scale: Scale, say: Callable[[str], None]) -> Work:
-    """All receivers wait at the same time: who waits well disturbs nobody."""
+    """All receivers wait at the same time, because an idle wait disturbs no other process."""
     seconds = scale.of(0.1, 1.5, 5.0)
     work = Work("idle: a receiver waits for a record", "idle", {"what": "receiver"}, missing=comparisons.missing)
     work.quantity, work.unit = "processor time, of one core", "%"
@@ -117,7 +117,7 @@ def bench_resident(tell: Any, resident: Work, way: str) -> None:
 
 @pytest.fixture(scope="module")
 def growth(scale: Scale, say: Callable[[str], None]) -> Work:
-    """Private memory of both ends after a tenth of the records, and after all of them."""
+    """The private memory of both processes after a tenth of the records, and after all of them."""
     records = scale.of(1000, RECORDS // 2, RECORDS)
     axes = {"what": "transport", "records": records}
     work = Work(f"growth: both ends over {records:,} records of 64 B", "memory_growth", axes)
@@ -177,7 +177,7 @@ BATCH, SHAPE = 64, (16, 16)
 
 
 def gained(work: Work, way: str, batches: Iterable[Any], records: int) -> None:
-    """Run batches of ones through a `tf.function`, as a server would; note what that adds after the first tenth."""
+    """Run batches of ones through a `tf.function`, like a server; record the added memory after the first tenth."""
     import tensorflow as tf
 
     total = tf.function(lambda x: tf.reduce_sum(x))
@@ -194,7 +194,7 @@ def gained(work: Work, way: str, batches: Iterable[Any], records: int) -> None:
 
 @pytest.fixture(scope="module")
 def growth_of_a_model_process(scale: Scale) -> Work:
-    """A producer sends records that this process takes; and the same with a tensor that is there already."""
+    """This process takes a producer's records; for the limit it uses an existing tensor."""
     import tensorflow as tf
 
     records = scale.of(20_032, RECORDS // 5, RECORDS)
@@ -214,7 +214,7 @@ def growth_of_a_model_process(scale: Scale) -> Work:
 
 @contextmanager
 def sending(send: Callable[..., None], *arguments: Any) -> Iterator[None]:
-    """Run it in a process of its own."""
+    """Run the measurement in a separate process."""
     producer = SPAWN.Process(target=send, args=arguments, daemon=True)
     producer.start()
     try:
@@ -300,7 +300,7 @@ def sleeping_thread(seconds: float) -> Iterator[Callable[[], Any]]:
 
 @pytest.fixture(scope="module")
 def waiting(scale: Scale, say: Callable[[str], None]) -> Work:
-    """Each is opened for its round alone, so that it is its own processor time."""
+    """Each way is open during its own round alone, so that the processor time belongs to it."""
     seconds = scale.of(0.1, 0.7, 3.0)
     work = Work("idle: a model process waits", "idle", {"what": "model process"}, "processor time, of one core", "%")
     contexts = dict(zip(WAITING, (waiting_op, waiting_engine, waiting_predictor, waiting_queue), strict=True))
@@ -310,7 +310,7 @@ def waiting(scale: Scale, say: Callable[[str], None]) -> Work:
             wait()
             _, *children = with_children(os.getpid())
             of_children = processor_seconds(children)
-            own, started = time.process_time(), time.monotonic()  # last, and first below: reading takes time itself
+            own, started = time.process_time(), time.monotonic()  # last here, first below: reading takes time
             wait()
             elapsed, own = time.monotonic() - started, time.process_time() - own
             used = own + processor_seconds(children) - of_children

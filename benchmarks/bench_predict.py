@@ -1,7 +1,7 @@
-"""Files to predictions, by everyone: RingFeed beside what people use today, and the limit of the machine.
+"""From files to predictions: RingFeed compared with other pipelines and with the machine's limit.
 
 One table for each workload and number of workers. The pipelines are in `pipelines/`, one adapter per file; their
-answers are compared. Ray's rounds come last, when the others have ended: its processes are never idle.
+answers are compared. Ray's rounds come last, when the others have ended, because its processes are never idle.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TABLES = {
     ("photographs", 2): "quick",
     **{(name, workers): "full" for name in ("digits", "dithered", "photographs") for workers in (1, 4)},
 }
-OF_THE_TARGETS = 2  # workers: these tables get more time than the others
+OF_THE_TARGETS = 2  # workers: the tables of the targets get more time than the others
 APART_IN_SMOKE = ("digits", 2)  # starting them takes seconds
 COST_SAMPLES = {"digits": 6000, "dithered": 540, "photographs": 108}  # most of a second
 
@@ -42,7 +42,7 @@ APART = [entry.label for entry in PIPELINES.values() if entry.apart]
 
 
 class PredictTables:
-    """Runs the comparison of each table when it is first asked for."""
+    """Runs the comparison of each table at its first use."""
 
     def __init__(self, scale: Any, cost_meter: CostMeter, folder: Path, say: Callable[[str], None]) -> None:
         self._scale, self._cost_meter, self._folder, self._say = scale, cost_meter, folder, say
@@ -51,7 +51,7 @@ class PredictTables:
         self._ran_apart: set[tuple[str, int]] = set()
 
     def beside(self, name: str, workers: int) -> Work:
-        """Return what those took who can stand beside others."""
+        """Return the table of the pipelines that run beside others."""
         if (name, workers) not in self._comparisons:
             samples = self._scale.of(1, COST_SAMPLES[name] // 3, COST_SAMPLES[name])
             comparison = PipelineComparison(
@@ -63,7 +63,7 @@ class PredictTables:
         return self._comparisons[name, workers].work
 
     def apart(self, name: str, workers: int) -> Work:
-        """Return it with those who can not."""
+        """Return the table including the pipelines that must run alone."""
         work = self.beside(name, workers)
         if (name, workers) not in self._ran_apart:
             self._say(work.title)
@@ -90,7 +90,7 @@ def comparison(
 
 @pytest.fixture(scope="module")
 def one_ray() -> Iterator[None]:
-    """Start Ray once for all tables, when the first of them comes to it."""
+    """Start Ray once for all tables, at its first use."""
     with nullcontext() if ray_data.missing() else ray_data.cluster():
         yield
 

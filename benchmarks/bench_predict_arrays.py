@@ -1,9 +1,9 @@
-"""`predict` of an array in memory: RingFeed beside Keras, the same model, array and batch size, and the model alone.
+"""`predict` of an array in memory: RingFeed, Keras, and the model alone, with the same model, array and batch size.
 
-Small: 8 rows of handwritten-digit size, as a service or a notebook asks for them. What is measured is what a call
-costs around the model. Large: many batches, where the model's own time counts, once from an array that starts on 64
-bytes, once from one that does not, as NumPy makes most of them. The limit is one concrete function of the same model,
-or rather the operation beneath it, called with tensors that are there already; what it returns is an array.
+Small: 8 rows of handwritten-digit size, like requests of a service or a notebook; this measures a call's cost around
+the model. Large: many batches, where the model's own time counts. One large array starts at a multiple of 64 bytes; the
+other does not, like most of NumPy's arrays. The limit is the operation of one concrete function of the same model,
+called with existing tensors; its result is an array.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def convolutional() -> Any:
 
 @dataclass(frozen=True)
 class Case:
-    """An array, a model for it, and how many calls make a round."""
+    """An array, a model for it, and the number of calls in a round."""
 
     build_model: Callable[[], Any]
     rows: int
@@ -63,7 +63,7 @@ class Case:
         return f"predict of {size} in memory, {start}on 64 bytes, batches of {self.batch_size}"
 
     def array(self) -> np.ndarray:
-        """Return values from 0 to 200 that start on 64 bytes, or 16 bytes after."""
+        """Return values from 0 to 200 at a multiple of 64 bytes, or 16 bytes after one."""
         shape = (self.rows, *self.build_model().input_shape[1:])
         size = int(np.prod(shape)) * np.dtype(self.dtype).itemsize
         memory = np.empty(size + 128, np.uint8)
@@ -84,7 +84,7 @@ CASES = {
 
 
 def limit(model: Any, case: Case, array: np.ndarray) -> Callable[[], np.ndarray]:
-    """Return a function that runs the model over the array, of which the batches are tensors already."""
+    """Return a function that runs the model over the array, whose batches are already tensors."""
     signature = [tf.TensorSpec((None, *array.shape[1:]), array.dtype)]
     function = tf.function(lambda batch: model(batch, training=False), signature, autograph=False)
     call = direct_call(function.get_concrete_function())

@@ -1,7 +1,8 @@
-"""Records from process to process: RingFeed beside its peers (`hops/`), and beside what memory allows.
+"""Records from process to process: RingFeed compared with its peers (`hops/`) and with the speed of memory.
 
-Each table is one piece of work: so many senders, so many receivers, records of one size, which are handed over and not
-read. Everyone's rounds alternate; before they are timed each transport shows that every record arrives once and whole.
+Each table is one piece of work: a number of senders and receivers, and records of one size, which are handed over and
+not read. The rounds of all ways alternate. Before the timing each transport proves that every record arrives once and
+whole.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from measuring.rounds import Sample, Way, Work, role_by_name
 from measuring.scale import Scale, scale_of
 
 SIZES = {64: "64 B", 4096: "4 KB", 150_528: "150 KB", 602_112: "602 KB", 4_194_304: "4 MB"}
-LARGE_BYTES = 1 << 20  # of which some peers carry a hundred a second
+LARGE_BYTES = 1 << 20  # bytes; some peers carry only a hundred of these records per second
 COPY = "limit: one copy into own memory, as much as the rings"
 COPY_IN_CACHE = "limit: one copy into own memory, 1 MiB"
 WAKING = "limit: a sleeping process woken, and one copy into own memory"
@@ -33,7 +34,7 @@ SINGLY = [entry.way for entry in TRANSPORTS if entry.single]
 
 
 def jobs(scale: Scale) -> list[Job]:
-    """The sizes with one sender, and the crowds with records small and large."""
+    """All record sizes with one sender; several senders and receivers with a small and a large record."""
     sizes = scale.of([64, 150_528], list(SIZES), list(SIZES))
     crowds = scale.of([(2, 1)], [(4, 1), (2, 2)], [(2, 1), (4, 1), (8, 1), (2, 2), (8, 2)])
     crowded = scale.of([64], [64], [64, 150_528])
@@ -46,7 +47,7 @@ def title(job: Job) -> str:
 
 
 def copying(job: Job, slots: int, seconds: float) -> Sample:
-    """Copy records into memory of one's own, a batch at a time: what the fastest sender must do at least."""
+    """Copy records into private memory, a batch at a time: the least work of any sender."""
     source = np.zeros(job.record_bytes, np.uint8)
     target = np.zeros((slots, job.record_bytes), np.uint8)
     rows = min(job.batch, slots)
@@ -61,14 +62,14 @@ def copying(job: Job, slots: int, seconds: float) -> Sample:
 
 
 def waking(job: Job, hundredths: int) -> Sample:
-    """Do what whoever sleeps until a record is there must wait for: a copy by the sender, and being woken."""
+    """The least wait of a sleeping receiver: a copy by the sender, and a wake-up."""
     copy = copying(job, small_ring(job), hundredths / 1000)
     seconds = limits.wake_up_seconds(hundredths) + copy.value
     return Sample(seconds, seconds)
 
 
 class Table:
-    """What is measured of one job, each thing when it is first asked for."""
+    """The measurements of one job, each made at its first use."""
 
     def __init__(self, job: Job, scale: Scale, say: Callable[[str], None]) -> None:
         self._comparison = TransportComparison(
@@ -111,7 +112,7 @@ class Table:
         if reason:
             work.missing[ray_store.WAY] = reason
             return
-        others_share = work.others_share  # Ray's own processes look like somebody else's
+        others_share = work.others_share  # Ray's own processes count as other programs
         with ray_store.started(self.job) as ray:
             ray.check()
             work.measure([Way(ray_store.WAY, "peer", lambda: ray.throughput(0.2))], 5, say=self._say)
@@ -174,7 +175,7 @@ FILLING = [
 
 @pytest.fixture(scope="module")
 def filling(scale: Scale, say: Callable[[str], None]) -> Iterator[Work]:
-    """Two processes make samples, one receives them as contiguous batches: in place where a transport allows it."""
+    """Two processes make samples, in place if the transport allows it; one process receives contiguous batches."""
     entries = [*(entry for entry in TRANSPORTS if entry.way in FILLING), HUGE_PAGES, OWN_MEMORY]
     with closing(TransportComparison(FILLED, entries, with_heavy=scale.name == "full")) as comparison:
         work = Work(
@@ -207,7 +208,7 @@ IN_PLACE_SIZES = (150_528, 602_112, 4_194_304)
 
 @pytest.fixture(scope="module")
 def in_place(request: pytest.FixtureRequest, scale: Scale, say: Callable[[str], None]) -> Iterator[Work]:
-    """One process makes records where its transport has them lie, another one receives them."""
+    """One process makes records in the transport's own memory; another one receives them."""
     job = Job(request.param)
     with closing(TransportComparison(job, IN_PLACE)) as comparison:
         work = Work(

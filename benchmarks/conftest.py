@@ -1,7 +1,7 @@
-"""How much is measured, and how it reaches pytest-benchmark's tables and JSON. Knows no suite.
+"""The scale of the benchmarks, and the way of their results into pytest-benchmark's JSON. Knows no suite.
 
-`--benchmark-disable` (as CI runs it) makes everything run once and measures nothing; `--full` measures more sizes,
-more peers and more rounds.
+With `--benchmark-disable`, as in CI, everything runs once and nothing is measured. `--full` measures more sizes, more
+peers and more rounds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MISSING = pytest.StashKey[dict[str, dict[str, str]]]()
 
 
 class ReplayClock:
-    """pytest-benchmark's timer for what was measured already: it shows the durations that it is told."""
+    """A timer for pytest-benchmark that replays durations measured earlier."""
 
     def __init__(self) -> None:
         self._now = 0.0
@@ -52,7 +52,7 @@ def scale(request: pytest.FixtureRequest) -> Scale:
 
 @pytest.fixture(scope="session")
 def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Print a line of progress where someone watches: to the terminal, past pytest's capture."""
+    """Print a line of progress to the terminal, past pytest's capture, if a person watches."""
     capture = request.config.pluginmanager.getplugin("capturemanager")
 
     def say(line: str) -> None:
@@ -65,9 +65,9 @@ def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
 
 @pytest.fixture
 def tell(request: pytest.FixtureRequest, benchmark: Any) -> Callable[[Work, str], None]:
-    """Give pytest-benchmark what one way took for a piece of work; skip, and say so in the JSON, who is missing.
+    """Give pytest-benchmark the samples of one way of a piece of work; skip a missing way, with the reason in the JSON.
 
-    Tests that use it are marked `pytest.mark.benchmark(timer=CLOCK)` below, because the rounds lie in the past.
+    Tests that use it are marked `pytest.mark.benchmark(timer=CLOCK)` below, because the rounds are already over.
     """
 
     def tell(work: Work, way: str) -> None:
@@ -91,7 +91,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
-    """Say what the figures depend on; leave out what names this machine."""
+    """Describe the circumstances of the figures, without the names of this machine."""
     machine_info.clear()
     machine_info.update(surroundings())
 

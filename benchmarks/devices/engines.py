@@ -1,6 +1,6 @@
-"""The processes that serve one model in several ways: each way has a ring of its own, and all but one stand idle.
+"""The processes that serve one model in several ways. Each way has a separate ring, and all ways but one are idle.
 
-A device is one core here: the processor is split into two logical devices, and operations run in one thread.
+A device is one core here: TensorFlow's processor is split into two logical devices, and operations run in one thread.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ALONE = "the model alone, called in a loop"
 
 @contextmanager
 def serve(rings: dict[str, str], rows: int, batch_size: int, orders: Connection) -> Iterator[None]:
-    """Serve the ways whose rings are named; answer orders about them in a thread."""
+    """Serve the ways whose rings are named; a thread answers commands about them."""
     with ExitStack() as stack:
         tf = _two_devices()
         model = build()
@@ -51,7 +51,7 @@ def _two_devices() -> Any:
 
 @contextmanager
 def _served(way: str, ring_name: str, model: Any, batch_size: int, tf: Any) -> Iterator[list[Any]]:
-    """Yield the engines of one way, which serve."""
+    """Yield the serving engines of one way."""
     import ringfeed
 
     options: dict[str, Any] = {"batch_size": batch_size, "linger": 0.0}
@@ -75,7 +75,7 @@ def _served(way: str, ring_name: str, model: Any, batch_size: int, tf: Any) -> I
 
 
 def _listen(orders: Connection, engines: dict[str, list[Any]], alone: Callable[[], Any]) -> None:
-    """Tell what the engines of a way have done; or run the model alone."""
+    """Return the counters of a way's engines, or run the model alone."""
     try:
         while True:
             way = orders.recv()
@@ -85,7 +85,7 @@ def _listen(orders: Connection, engines: dict[str, list[Any]], alone: Callable[[
 
 
 def _called_in_a_loop(model: Any, rows: int, batch_size: int, tf: Any) -> Callable[[], tuple[np.ndarray, float]]:
-    """Return a function that returns the model's answers to the pictures, and the seconds that they took."""
+    """Return a function that returns the model's answers to the pictures, and the time in seconds."""
     data = pictures(rows)
     signature = [tf.TensorSpec((None, *data.shape[1:]), data.dtype)]
     call = tf.function(model, input_signature=signature).get_concrete_function()

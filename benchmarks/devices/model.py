@@ -1,4 +1,4 @@
-"""The model of which there is one, two or a half on a device, and the pictures that it is asked about."""
+"""The model of the comparison of devices, and its pictures. A device has one, two or half a copy of the model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CLASSES = 10
 
 
 def build() -> Any:
-    """Make it; two calls in two processes make the same."""
+    """Make the model, with the same weights in every process."""
     import keras
 
     keras.utils.set_random_seed(7)

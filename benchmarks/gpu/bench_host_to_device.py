@@ -1,8 +1,8 @@
-"""Host to device: ring slots, pinned and not, beside memory that the driver itself allocated as pinned.
+"""Host to device: pinned and unpinned ring slots, compared with memory that the driver itself allocated as pinned.
 
-A batch is 64 pictures of 224x224x3 float32, 38.5 MB. `bench_copy` copies it on one stream, COPIES times in
-a row. `bench_copy_behind_compute` copies it on one stream while another multiplies matrices for about twice
-as long, and tells how much longer both take than the longer alone: 1.00 is a copy that is hidden whole.
+A batch is 64 pictures of 224x224x3 float32, 38.5 MB. `bench_copy` copies it on one stream, COPIES times in a row.
+`bench_copy_behind_compute` copies it on one stream while another multiplies matrices for about twice as long. Its
+ratio is the time of both divided by the longer one alone: 1.00 means that the copy is completely hidden.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def torch() -> ModuleType:
         pytest.skip(f"no GPU to measure: {reason}")
     torch: ModuleType = pytest.importorskip("torch", reason="PyTorch is not installed")
     if not torch.cuda.is_available():
-        pytest.skip("this PyTorch uses no GPU; it may be the CPU build")
+        pytest.skip("this PyTorch has no GPU; it may be the CPU build")
     return torch
 
 
@@ -73,7 +73,7 @@ def bench_copy(benchmark: Any, torch: ModuleType, source: Any) -> None:
         torch.cuda.synchronize()
 
     benchmark.pedantic(copy, rounds=ROUNDS, warmup_rounds=3)
-    if benchmark.stats is not None:  # None where benchmarks are only run, not measured
+    if benchmark.stats is not None:  # None if the benchmarks run without measuring
         benchmark.extra_info["GB_per_s"] = COPIES * BATCH_BYTES / benchmark.stats.stats.median / 1e9
         print(f"\n{benchmark.extra_info['GB_per_s']:.1f} GB/s")
 
@@ -115,7 +115,7 @@ def bench_copy_behind_compute(benchmark: Any, torch: ModuleType, source: Any) ->
     times: dict[str, list[float]] = {"copy": [], "compute": [], "both": []}
     alone = {"copy": copy, "compute": compute, "both": both}
 
-    def one_round() -> None:  # each of the three in turn, so that the machine's moods meet all of them
+    def one_round() -> None:  # the three in turn, so that machine noise affects all of them
         for name, work in alone.items():
             times[name].append(seconds(torch, work))
 

@@ -1,1 +1,1 @@
-"""Records from processes to processes: RingFeed and what people use today, one adapter a file behind `interface.py`."""
+"""Records between processes: RingFeed and other transports, one adapter per file behind `interface.py`."""

@@ -1,4 +1,4 @@
-"""All transports of one table between the same processes, and what can be measured of each."""
+"""All transports of one table between the same processes, and the measurements of each transport."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from hops.interface import TRANSPORTS, Entry, Job, Transport
 from measuring.processes import processor_seconds
 from measuring.rounds import Sample
 
-FIRST_GUESS = 64  # records, when nothing is known of a transport
+FIRST_GUESS = 64  # records in the first round of a transport
 ONLY_IN_FULL = "takes long to start: only in the full run"
 MOST_RECORDS = 400_000  # in a round
-LOST_SECONDS = 30.0  # after the last record was sent: what has not come by then is lost
+LOST_SECONDS = 30.0  # after the last record was sent: a record that has not arrived by then is lost
 
 
 class TransportComparison:
-    """The transports that can do a job, and a process for each sender and each receiver.
+    """The transports that support a job, and a process for each sender and each receiver.
 
     Attributes
     ----------
     ways : list of str
-        Who takes part.
+        The names of the transports.
     missing : dict
-        Way -> why it does not.
+        Way -> why it does not take part.
     """
 
     def __init__(self, job: Job, entries: Iterable[Entry] = TRANSPORTS, *, with_heavy: bool = True) -> None:
@@ -47,7 +47,7 @@ class TransportComparison:
                 stack.callback(transports[entry.way].close)
             self.ways = list(transports)
             self._shared = Counts.of(job.receivers)
-            # Receivers first: a socket is bound, and a subscriber known, before someone sends.
+            # Receivers first, so that sockets are bound and subscribers known before the first record is sent.
             self.receivers, self.senders = [], []
             for number in range(job.receivers):
                 ends = {way: (each.receiver, each.to_receivers(number)) for way, each in transports.items()}
@@ -65,11 +65,11 @@ class TransportComparison:
         return end
 
     def close(self) -> None:
-        """Endpoint all processes and remove what the transports made."""
+        """End all processes and remove the transports' resources."""
         self._stack.close()
 
     def check(self, way: str) -> None:
-        """Have every record arrive once and whole; RuntimeError where not."""
+        """Check that every record arrives once and whole; else RuntimeError."""
         each = max(2, min(self.job.capacity, 1000))
         received, _, _ = self._round(way, "numbered", "numbers", each)
         numbers = sorted(number for one in received for number in one.result)
@@ -77,31 +77,31 @@ class TransportComparison:
             raise RuntimeError(f"{way}: {self.job.senders * each} records were sent, others came")
 
     def throughput(self, way: str, seconds: float) -> Sample:
-        """Measure a round of about so many seconds; the value is the time of one record."""
+        """Measure a round of about `seconds`; the value is the time of one record."""
         return self._timed(way, "same", "all", seconds)
 
     def filling(self, way: str, seconds: float) -> Sample:
-        """The same for records that are made in the senders, and received as contiguous batches."""
+        """The same for records that the senders make and the receivers take as contiguous batches."""
         return self._timed(way, "fill", "batches", seconds)
 
     def in_place(self, way: str, seconds: float) -> Sample:
-        """The same for records that are made in the senders, where their transport has them lie, and not read."""
+        """The same for records that the senders make in the transport's own memory and that no receiver reads."""
         return self._timed(way, "fill", "all", seconds)
 
     def latency(self, way: str, count: int) -> Sample:
-        """Send so many records, each to a receiver that waits; the value is the median time from process to process."""
+        """Send `count` records, each to a waiting receiver; the value is the median time from process to process."""
         received, _, seconds = self._round(way, "paced", "latencies", count)
         latencies = np.concatenate([one.result for one in received])
         return Sample(float(np.median(latencies)) / 1e6, seconds, latencies)
 
     def carry(self, way: str, count: int) -> Sample:
-        """Carry so many records from each sender."""
+        """Send `count` records from each sender."""
         _, _, seconds = self._round(way, "same", "all", count)
         return Sample(seconds / (count * self.job.senders), seconds)
 
     @contextmanager
     def waiting(self, way: str) -> Iterator[None]:
-        """Have the receiver wait for a record, which comes at the end."""
+        """Let the receiver wait for a record, which is sent at the end."""
         for number in range(self.job.receivers):
             self._shared.received[number] = 0
         self.receivers[0].order(way, "all", 1)
@@ -121,9 +121,9 @@ class TransportComparison:
         return [end.pid for end in [*self.receivers, *self.senders]]
 
     def send_together(self, way: str, seconds: float) -> tuple[Sample, list[int]]:
-        """Let all senders send for so long, to one receiver.
+        """Let all senders send to one receiver for `seconds`.
 
-        The value is the time of one record until all have come; with it, how many each has sent.
+        The value is the time of one record until all have arrived. Also returns how many records each sender sent.
         """
         assert self.job.receivers == 1
         self._shared.sent.value = -1

@@ -1,6 +1,6 @@
-"""The processes at both ends of all transports of a table. Knows the transports only by their interface.
+"""The sender and receiver processes of all transports of a table. Knows the transports only by their interface.
 
-Each process opens its end of every transport once and then does what it is told, by a pipe; who is not told anything
+Each process opens its endpoint of every transport once and then executes commands from a pipe; without a command it
 sleeps. All clocks are CLOCK_MONOTONIC, which processes share.
 """
 
@@ -19,23 +19,23 @@ from hops.interface import Job, Receiver, Rows, Sender
 from measuring.helper_process import follow_the_parent
 
 SPAWN = multiprocessing.get_context("spawn")
-SLICE_SECONDS = 0.01  # after which a receiver looks whether others got the rest
-PACE_SECONDS = 0.0003  # from a record's arrival to the next one whose latency is measured: the receiver sleeps by then
-SENT_BETWEEN_LOOKS = 16  # records, at the clock
-Endpoints = Mapping[str, tuple[type[Any], tuple[Any, ...]]]  # way -> class of the end, and what it is made of
+SLICE_SECONDS = 0.01  # after which a receiver checks whether other receivers got the rest
+PACE_SECONDS = 0.0003  # from a record's arrival to the next measured one, so that the receiver sleeps by then
+SENT_PER_CLOCK_READ = 16  # records
+Endpoints = Mapping[str, tuple[type[Any], tuple[Any, ...]]]  # way -> class of the endpoint, and its arguments
 WORD = np.dtype(np.int64)
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What all processes of a table count together, in memory that they share.
+    """The counters of all processes of a table, in shared memory.
 
     Attributes
     ----------
     received : ctypes array
         Records of a round, by receiver.
     sent : ctypes value
-        Records of a race that all senders together send; negative until that is known.
+        In `send_together`: how many records all senders send; negative until that is known.
     """
 
     received: Any
@@ -48,15 +48,15 @@ class Counts:
 
 @dataclass(frozen=True)
 class Received:
-    """What one receiver says of a round.
+    """The result of one receiver in a round.
 
     Attributes
     ----------
     count : int
     ended : float
-        When the last record came, `time.perf_counter()`.
+        Arrival of the last record, `time.perf_counter()`.
     result : object
-        Latencies, numbers: as ordered.
+        Latencies or numbers, depending on the command.
     """
 
     count: int
@@ -65,7 +65,7 @@ class Received:
 
 
 class Endpoint:
-    """A process at one end, as the process that measures sees it."""
+    """A sender or receiver process, from the view of the measuring process."""
 
     def __init__(self, job: Job, number: int, ends: Endpoints, counts: Counts) -> None:
         self._connection, theirs = SPAWN.Pipe()
@@ -82,9 +82,9 @@ class Endpoint:
         self._connection.send((way, what, arguments))
 
     def answer(self, timeout: float | None = None) -> Any:
-        """Wait for what was ordered; RuntimeError with the other's traceback where it failed.
+        """Wait for the result of a command; RuntimeError with the process's traceback if the command failed.
 
-        TimeoutError where nothing came for so long.
+        TimeoutError if no result comes within `timeout`.
         """
         if not self._connection.poll(timeout):
             raise TimeoutError
@@ -118,7 +118,7 @@ def serve(connection: Any, job: Job, number: int, ends: Endpoints, counts: Count
                 connection.send(RECEIVE[what](end, number, counts, *arguments))
             else:
                 connection.send(SEND[what](end, number, counts, *arguments))
-    except EOFError:  # the one who measures is done
+    except EOFError:  # the measuring process has closed the pipe
         for end in opened.values():
             end.close()
     except BaseException:
@@ -126,7 +126,7 @@ def serve(connection: Any, job: Job, number: int, ends: Endpoints, counts: Count
         raise
 
 
-# ---- What a sender can be told -------------------------------------------------------------------
+# ---- Commands of a sender ------------------------------------------------------------------------
 
 
 def send_same(sender: Sender, number: int, counts: Counts, count: int) -> float:
@@ -144,7 +144,7 @@ def send_numbered(sender: Sender, number: int, counts: Counts, count: int) -> fl
 
 
 def send_paced(sender: Sender, number: int, counts: Counts, count: int) -> float:
-    """Send a record after the other has come. For one sender."""
+    """Send each record after the previous one has arrived. For one sender."""
     record = np.zeros(sender.job.record_bytes, np.uint8)
     words = record.view(WORD)
     for sent in range(count):
@@ -157,11 +157,11 @@ def send_paced(sender: Sender, number: int, counts: Counts, count: int) -> float
 
 
 def send_for(sender: Sender, number: int, counts: Counts, seconds: float) -> int:
-    """Send records for so long; return how many."""
+    """Send records for `seconds`; return how many."""
     record, sent, until = np.zeros(sender.job.record_bytes, np.uint8), 0, time.perf_counter() + seconds
     while sent == 0 or time.perf_counter() < until:
-        sender.send_many(record, SENT_BETWEEN_LOOKS)
-        sent += SENT_BETWEEN_LOOKS
+        sender.send_many(record, SENT_PER_CLOCK_READ)
+        sent += SENT_PER_CLOCK_READ
     return sent
 
 
@@ -178,7 +178,7 @@ SEND: dict[str, Callable[..., Any]] = {
     "for": send_for,
 }
 
-# ---- What a receiver can be told -----------------------------------------------------------------
+# ---- Commands of a receiver ----------------------------------------------------------------------
 
 
 def receive_all(
@@ -197,7 +197,7 @@ def receive_all(
 
 
 def receive_numbers(receiver: Receiver, number: int, counts: Counts, total: int) -> Received:
-    """Receive records of `send_numbered` and return their numbers; none may be torn."""
+    """Receive records of `send_numbered` and return their numbers; fail if one is torn."""
     numbers: list[int] = []
 
     def note(records: Rows) -> None:
@@ -210,7 +210,7 @@ def receive_numbers(receiver: Receiver, number: int, counts: Counts, total: int)
 
 
 def receive_latencies(receiver: Receiver, number: int, counts: Counts, total: int) -> Received:
-    """Receive records of `send_paced` and return for each the microseconds since it was stamped."""
+    """Receive records of `send_paced` and return the microseconds since the timestamp of each."""
     latencies: list[float] = []
 
     def note(records: Rows) -> None:
@@ -229,9 +229,9 @@ def receive_batches(receiver: Receiver, number: int, counts: Counts, total: int)
 
 
 def receive_until_told(receiver: Receiver, number: int, counts: Counts) -> Received:
-    """Receive until it is known how many were sent, and these have come. For one receiver.
+    """Receive until the number of sent records is known and all have arrived. For one receiver.
 
-    Who tells it sends one record more afterwards, for which this may already wait.
+    The measuring process sends one more record after it has set the number, because the receiver may already wait.
     """
     received = 0
     while not 0 <= counts.sent.value <= received:

@@ -1,4 +1,4 @@
-"""faster-fifo: `put` or `put_many`, and `get_many`. Records are handed over as bytes, which pickle fastest."""
+"""faster-fifo: `put` or `put_many`, and `get_many`. Records are bytes, the type that pickles fastest."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 
 from hops.interface import Job, Receiver, Rows, Sender, Transport
 
-FRAME_BYTES = 64  # a generous guess at what pickle and the queue add
-PATIENCE_SECONDS = 60.0  # its methods want a finite timeout
+FRAME_BYTES = 64  # bytes per record: a generous estimate of the overhead of pickle and the queue
+PATIENCE_SECONDS = 60.0  # its methods require a finite timeout
 
 
 class PutSender(Sender):

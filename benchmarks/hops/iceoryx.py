@@ -1,7 +1,7 @@
-"""iceoryx2, publish and subscribe over shared memory: records are written into loaned memory.
+"""iceoryx2, publish and subscribe over shared memory: the sender writes records into loaned memory.
 
-Its subscribers do not wait by themselves: one polls, which keeps a core busy; the other waits for an event that the
-publisher sends with each record, as its documentation shows.
+Its subscribers cannot wait for a record. One way polls, which keeps a core busy. The other way waits for an event that
+the publisher sends with each record, as the documentation shows.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What every transport of the comparison gets and owes, and which there are. Knows no transport.
+"""The interface of all transports of the comparison, and their list. Knows no transport.
 
 A transport carries records, arrays of `record_bytes` bytes, from sender processes to receiver processes that share the
-work. To add a peer: write a class like those beside this file, the way its own documentation recommends, and add a line
-below.
+work. To add a peer, write a class like those beside this file, as the peer's own documentation recommends, and add a
+line below.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-BATCH = 64  # most records that are received, or sent, at a time
+BATCH = 64  # most records received or sent at a time
 MOST_BYTES = 128 << 20  # in a transport
 Rows = Sequence[np.ndarray] | np.ndarray
 
@@ -39,17 +39,17 @@ class Job:
 
     @property
     def capacity(self) -> int:
-        """Records that fit into the transport: 4,096, or as many as 128 MiB hold, but at least 16."""
+        """The capacity of the transport in records: 4,096, or as many as fit into 128 MiB, but at least 16."""
         return max(16, min(4096, MOST_BYTES // self.record_bytes))
 
     @property
     def batch(self) -> int:
-        """Most records at a time: a quarter of the capacity, so that both ends can be busy."""
+        """Most records at a time: at most a quarter of the capacity, so that both ends can be busy."""
         return min(BATCH, self.capacity // 4)
 
 
 class Sender(ABC):
-    """One process's end. Everything that can be prepared once is prepared by the constructor."""
+    """The endpoint of a sending process. The constructor makes all preparations that are possible once."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -57,15 +57,15 @@ class Sender(ABC):
 
     @abstractmethod
     def send(self, record: np.ndarray) -> None:
-        """Send one record; it may be overwritten afterwards."""
+        """Send one record. The caller may overwrite it afterwards."""
 
     def send_many(self, record: np.ndarray, count: int) -> None:
-        """Send a record so many times, as fast as it goes."""
+        """Send a record `count` times, as fast as possible."""
         for _ in range(count):
             self.send(record)
 
     def fill_many(self, count: int) -> None:
-        """Make records of float32 by writing a number all over them, in place where that is possible, and send them."""
+        """Make float32 records by filling them with a number, in place if possible, and send them."""
         floats = self._own.view(np.float32)
         for number in range(count):
             floats[...] = number
@@ -76,7 +76,7 @@ class Sender(ABC):
 
 
 class Receiver(ABC):
-    """One process's end."""
+    """The endpoint of a receiving process."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -84,12 +84,12 @@ class Receiver(ABC):
 
     @abstractmethod
     def receive(self, use: Callable[[Rows], Any], timeout: float | None) -> int:
-        """Call `use` with up to `job.batch` records, valid during the call; return how many. 0 after the timeout."""
+        """Call `use` with up to `job.batch` records, valid during the call; return how many, 0 after the timeout."""
 
     def receive_batch(self, use: Callable[[np.ndarray], Any], rows: int) -> int:
-        """Call `use` with one contiguous array of `rows` records, or fewer where some lie apart; return how many.
+        """Call `use` with one contiguous array of `rows` records, or fewer if some are not contiguous; return how many.
 
-        Here they are collected by copying.
+        This default collects the records by copying.
         """
         received = 0
 
@@ -105,7 +105,7 @@ class Receiver(ABC):
         return rows
 
     def receive_up_to(self, use: Callable[[Rows], Any], rows: int) -> int:
-        """Like `receive`, without a timeout, but no more than `rows`. Only for who receives several at a time."""
+        """Like `receive` without a timeout, but at most `rows`. Only for receivers of several records at a time."""
         return self.receive(use, None)
 
     def close(self) -> None:  # noqa: B027
@@ -113,7 +113,7 @@ class Receiver(ABC):
 
 
 class Transport(ABC):
-    """What is between the processes. Made by the process that measures; the connectors go to the others."""
+    """The connection of the processes. The measuring process makes it; the endpoints' arguments go to the others."""
 
     sender: type[Sender]
     receiver: type[Receiver]
@@ -123,11 +123,11 @@ class Transport(ABC):
 
     @staticmethod
     def missing(job: Job) -> str | None:
-        """Say why it can not do this job here; None where it can."""
+        """Return why the transport cannot do this job here; None if it can."""
         return None
 
     def to_senders(self, number: int) -> tuple[Any, ...]:
-        """What sender `number` is made of, besides the job. Picklable while a process is being started."""
+        """The arguments of sender `number`, besides the job. Picklable during the start of a process."""
         return ()
 
     def to_receivers(self, number: int) -> tuple[Any, ...]:
@@ -139,16 +139,16 @@ class Transport(ABC):
 
 @dataclass(frozen=True)
 class Entry:
-    """Where to find a transport, and its name in the tables.
+    """The module of a transport, and its name in the tables.
 
     Attributes
     ----------
     needs : str
-        The module that must be there.
+        The required module.
     heavy : bool
-        Takes long to start: only in a full run.
+        The transport takes long to start and only takes part in a full run.
     single : bool
-        Differs from the other ways of its library where one record is sent; else only where many are.
+        False if the way equals another way of its library when a single record is sent.
     """
 
     way: str
@@ -163,7 +163,7 @@ class Entry:
         return transport
 
     def missing(self, job: Job) -> str | None:
-        """Say why it does not take part; None where it does."""
+        """Return why the transport does not take part; None if it does."""
         if self.needs and importlib.util.find_spec(self.needs) is None:
             return f"{self.needs} is not installed"
         return self.load().missing(job)

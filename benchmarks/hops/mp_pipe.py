@@ -1,4 +1,4 @@
-"""`multiprocessing.Pipe`, a pipe per sender: `send_bytes` and `recv_bytes_into`, which spare the pickle."""
+"""`multiprocessing.Pipe`, a pipe per sender: `send_bytes` and `recv_bytes_into`, which avoid pickling."""
 
 from __future__ import annotations
 

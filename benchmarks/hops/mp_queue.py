@@ -1,4 +1,4 @@
-"""`multiprocessing.Queue`: arrays are pickled by a thread of the sender, and unpickled by the receiver."""
+"""`multiprocessing.Queue`: a thread of the sender pickles arrays, and the receiver unpickles them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class QueueReceiver(Receiver):
         return 1
 
     def array(self, received: Any) -> np.ndarray:
-        """Return what was received as an array."""
+        """Return the received object as an array."""
         return received
 
 

@@ -1,7 +1,7 @@
-"""`multiprocessing.shared_memory`, in the two ways in which people write it by hand.
+"""`multiprocessing.shared_memory`, in two usual hand-written forms.
 
-A pool: one block with a slot per record; the numbers of free and of filled slots travel through `SimpleQueue`s. A block
-a record: as the documentation shows it, a new `SharedMemory` for each array, whose name travels.
+A pool: one block with a slot per record; the numbers of free and filled slots go through `SimpleQueue`s. A block per
+record, as in the documentation: a new `SharedMemory` for each array, whose name goes through a queue.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from hops.interface import Job, Receiver, Rows, Sender, Transport
 
-MOST_SLOTS = 1024  # their numbers fit into the buffer of a pipe, so that nobody waits to say that a slot is free
+MOST_SLOTS = 1024  # their numbers fit into a pipe's buffer, so that no process waits to return a slot
 
 
 def slot_count(job: Job) -> int:
@@ -23,7 +23,7 @@ def slot_count(job: Job) -> int:
 
 
 def attach(name: str) -> SharedMemory:
-    """Open a block of another process. The resource tracker, which all processes here share, knows it already."""
+    """Open a block of another process. The resource tracker, shared by all processes here, already knows it."""
     return SharedMemory(name)
 
 

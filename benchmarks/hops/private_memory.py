@@ -1,4 +1,4 @@
-"""No transport: senders fill memory of their own, as much as their part of a ring, and tell nobody."""
+"""No transport: senders fill private memory, as much as their part of a ring, and notify no process."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Ray's object store: an actor's generator yields arrays into it, this process gets them, large ones as views.
+"""Ray's object store: an actor's generator yields arrays into it, and this process gets them, large ones as views.
 
-Not one of the transports: Ray starts its own processes, which use the processor also when they have nothing to do. So
-it comes after the others, and goes before the next table.
+It is not among the transports, because Ray starts its own processes, which use the processor even without work. It runs
+after the others and ends before the next table.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class RayStore:
         import ray
 
         self._ray, self._count = ray, 16
-        record_bytes = job.record_bytes  # Ray's processes can not import this module
+        record_bytes = job.record_bytes  # Ray's processes cannot import this module
 
         @ray.remote
         class Producer:
@@ -36,13 +36,13 @@ class RayStore:
         self._producer = Producer.remote()  # type: ignore[attr-defined]
 
     def check(self) -> None:
-        """Have every record arrive once, whole and in order; RuntimeError where not."""
+        """Check that every record arrives once, whole and in order; else RuntimeError."""
         for number, reference in enumerate(self._producer.produce.remote(100)):
             if not (self._ray.get(reference) == number).all():
                 raise RuntimeError(f"{WAY}: another record came than was sent")
 
     def throughput(self, seconds: float) -> Sample:
-        """Measure a round of about so many seconds; the value is the time of one record."""
+        """Measure a round of about `seconds`; the value is the time of one record."""
         while (sample := self._round()).seconds < seconds / 2:
             self._count *= 2
         return sample
@@ -63,7 +63,7 @@ def started(job: Job) -> Iterator[RayStore]:
 
 
 def missing(job: Job) -> str | None:
-    """Say why it does not take part; None where it does."""
+    """Return why Ray does not take part; None if it does."""
     if reason := ray_cluster.missing():
         return reason
     return "measured with one sender and one receiver" if (job.senders, job.receivers) != (1, 1) else None

@@ -11,14 +11,14 @@ import numpy as np
 import ringfeed
 from hops.interface import Job, Receiver, Rows, Sender, Transport
 
-CACHE_BYTES = 1 << 20  # what a core's second-level cache holds, or more
+CACHE_BYTES = 1 << 20  # bytes; the second-level cache of a core holds at least this
 
 
 FILLED_AT_A_TIME = 8
 
 
 def small_ring(job: Job) -> int:
-    """Slots of a ring of that size, but at least four."""
+    """Return the slots of a ring of that size, but at least four."""
     return max(4, CACHE_BYTES // job.record_bytes)
 
 
@@ -110,7 +110,7 @@ class RingFeedClaim(RingFeedPut):
 
 
 class RingFeedHugePages(RingFeedClaim):
-    """Pages of 2 MiB, as large arrays of NumPy have them by themselves."""
+    """A ring in pages of 2 MiB, which large NumPy arrays have by default."""
 
     huge_pages = True
 
@@ -124,7 +124,7 @@ class RingFeedHugePages(RingFeedClaim):
 
 
 class RingFeedSmallRing(RingFeedPut):
-    """A ring of about the size of a core's cache, which goes with batches of a few rows."""
+    """A ring of about the size of a core's cache, for batches of a few rows."""
 
     @staticmethod
     def missing(job: Job) -> str | None:

@@ -1,4 +1,4 @@
-"""PyTorch's `torch.multiprocessing.Queue`: each tensor's memory moves to shared memory, a descriptor travels."""
+"""PyTorch's `torch.multiprocessing.Queue`: it moves each tensor to shared memory and sends a descriptor."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from hops.interface import Job, Sender
 from hops.mp_queue import Queue, QueueReceiver, QueueSender
 
-MOST_TENSORS = 256  # each that is on its way holds a descriptor; the usual limit is 1,024
+MOST_TENSORS = 256  # each tensor in the queue holds a descriptor; the usual limit is 1,024
 
 
 class TensorSender(QueueSender):
@@ -21,7 +21,7 @@ class TensorSender(QueueSender):
         self.torch = torch
 
     def send(self, record: np.ndarray) -> None:
-        self.channel.put(self.torch.from_numpy(record).clone())  # a tensor that is shared once is not copied again
+        self.channel.put(self.torch.from_numpy(record).clone())  # a tensor that is already shared is not copied again
 
     send_many = Sender.send_many
 

@@ -1,4 +1,4 @@
-"""pyzmq: PUSH and PULL sockets over `ipc://`, records as buffers, not copied where ZeroMQ finds that worth while."""
+"""pyzmq: PUSH and PULL sockets over `ipc://`. Records are buffers; ZeroMQ copies only the small ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class PushSender(Sender):
         self.context = zmq.Context()
         self.socket = self.context.socket(zmq.PUSH)
         self.socket.setsockopt(zmq.LINGER, 0)
-        self.socket.set_hwm(max(1, job.capacity // 2))  # the other half is the receiver's
+        self.socket.set_hwm(max(1, job.capacity // 2))  # the other half belongs to the receiver
         for address in addresses:
             self.socket.connect(address)
 
@@ -28,7 +28,7 @@ class PushSender(Sender):
     def send_many(self, record: np.ndarray, count: int) -> None:
         send = self.socket.send
         for _ in range(count):
-            send(record, copy=False)  # what is below zmq.COPY_THRESHOLD is copied all the same
+            send(record, copy=False)  # records below zmq.COPY_THRESHOLD are copied anyway
 
     def close(self) -> None:
         self.socket.close()

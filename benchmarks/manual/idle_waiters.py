@@ -1,8 +1,8 @@
-"""What waiting costs: the processor time of many idle takers on one ring, and of many clients of one slow engine.
+"""The cost of waiting: the processor time of many idle takers of one ring, and of many clients of one slow engine.
 
     python benchmarks/manual/idle_waiters.py [processes] [seconds]
 
-Prints percent of one core, of all waiting processes together. They are forked: 500 of them need little memory.
+Prints percent of one core for all waiting processes together. They are forked, so that 500 of them need little memory.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ FIELDS = {"x": ((512,), "int64")}
 
 
 def processor_ns(pids: list[int]) -> int:
-    """Return the time that all threads of these processes have run."""
+    """Return the processor time of all threads of these processes."""
     return sum(
         int(task.read_text().split()[0]) for pid in pids for task in Path(f"/proc/{pid}/task").glob("*/schedstat")
     )
 
 
 def waiting(count: int, seconds: float, wait: Callable[[], object], settled: Callable[[], bool]) -> float:
-    """Return the percent of a core that so many waiting processes take together."""
+    """Return the percent of a core that `count` waiting processes take together."""
     pids = []
     for _ in range(count):
         if (pid := os.fork()) == 0:
@@ -61,7 +61,7 @@ def idle_takers(count: int, seconds: float) -> float:
 
 
 def waiting_clients(count: int, seconds: float, ask: Callable[[ringfeed.Client, Any], object]) -> float:
-    """Measure clients that wait for an engine that never answers; of the engine nothing is counted."""
+    """Measure clients that wait for an engine that never answers; the engine's own time does not count."""
     name = f"bench-waiting-{os.getpid()}"
     record = {"x": np.zeros(512, np.int64)}
     with ringfeed.Ring.create(name, FIELDS, slots=2 * count, participants=count + 8) as ring:

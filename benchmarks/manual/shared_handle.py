@@ -1,6 +1,6 @@
-"""Rows per batch of eight producer threads: with one handle for all, and with a handle each.
+"""Rows per batch with eight producer threads: with one shared handle, and with a handle for each thread.
 
-It measures and asserts nothing: ``python benchmarks/manual/shared_handle.py``.
+The program prints figures and asserts nothing: ``python benchmarks/manual/shared_handle.py``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ THREADS, RECORDS, ROUNDS = 8, 12, 20
 
 
 def measure(shared: bool) -> tuple[float, float]:
-    """Return rows per batch, and milliseconds until all records of a round were taken."""
+    """Return the rows per batch, and the milliseconds until all records of a round are taken."""
     batches, spent = 0, 0.0
     with ringfeed.Ring.create(None, {"x": ((512,), "int64")}, slots=128) as ring:
         handles = [ring if shared else ringfeed.Ring.attach(ring.name) for _ in range(THREADS)]

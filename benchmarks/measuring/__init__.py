@@ -1,1 +1,1 @@
-"""What every suite measures with: rounds that alternate, the machine they ran on, and how it is written down."""
+"""The measuring tools of all suites: alternating rounds, the machine's description, and the form of the results."""

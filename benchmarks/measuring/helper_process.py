@@ -1,4 +1,4 @@
-"""Manners for a helper process: leave Ctrl-C to the parent, and end when the parent ends, however it ends."""
+"""Setup of a helper process: it leaves Ctrl-C to the parent, and ends when the parent ends for any reason."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import threading
 
 
 def follow_the_parent() -> None:
-    """Call first in a process that was started through multiprocessing."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to the whole group; the parent cleans up
+    """Set up a process that `multiprocessing` started; its first call."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends Ctrl-C to the whole group; the parent cleans up
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
 

@@ -21,7 +21,7 @@ def core_count() -> int:
 
 
 def surroundings() -> dict[str, Any]:
-    """Return date, machine and versions; a distribution that is not installed has the version None."""
+    """Return the date, machine and versions; a distribution that is not installed has the version None."""
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "machine": {
@@ -36,7 +36,7 @@ def surroundings() -> dict[str, Any]:
 
 
 def version(distribution: str) -> str | None:
-    """Return the installed version; None where it is not installed."""
+    """Return the installed version; None if there is none."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:

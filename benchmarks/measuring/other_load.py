@@ -1,6 +1,7 @@
-"""How much of the machine others took during a measurement: other programs, and the hypervisor (steal).
+"""The share of the machine that other programs and the hypervisor (steal) took during a measurement.
 
-A race on a busy machine measures the neighbours as well. This says so; it corrects nothing. Linux only.
+A measurement on a busy machine also measures the other programs. This module reports their share and corrects nothing.
+Linux only.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ BUSY_COLUMNS = (1, 2, 3, 6, 7, 8)  # of /proc/stat: user, nice, system, irq, sof
 
 
 class OtherLoad:
-    """Measures from its construction on. What belongs to this process group is ours, everything else is others'."""
+    """Measures from its construction on. Every process outside this process group counts as other load."""
 
     def __init__(self) -> None:
         self._started_seconds = time.monotonic()
         self._others_seconds = _machine_seconds() - _own_seconds()
 
     def cores(self) -> float:
-        """Cores that others kept busy, on average, of those that this process may use."""
+        """The average number of this process's usable cores that other programs kept busy."""
         elapsed_seconds = time.monotonic() - self._started_seconds
         others_seconds = _machine_seconds() - _own_seconds() - self._others_seconds
         return max(0.0, others_seconds / elapsed_seconds)
@@ -38,9 +39,9 @@ def _own_seconds() -> float:
     ticks = 0
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:
-            # After the name, which may hold anything: state, parent, process group, ..., then four times.
+            # After the name, which may contain anything: state, parent, process group, ..., then four times.
             fields = status.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        except OSError:  # it ended meanwhile
+        except OSError:  # the process has ended
             continue
         if int(fields[2]) == group:
             ticks += sum(int(time_used) for time_used in fields[11:15])

@@ -1,4 +1,4 @@
-"""What processes take of the machine: processor time and memory, as the kernel counts them. Linux only."""
+"""The processor time and memory of processes, as the kernel counts them. Linux only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import psutil
 
 
 def processor_seconds(pids: Iterable[int]) -> float:
-    """Return the processor time of all threads of some processes, to the nanosecond."""
+    """Return the processor time of all threads of some processes, in nanosecond resolution."""
     nanoseconds = 0
     for pid in pids:
         for statistics in Path(f"/proc/{pid}/task").glob("*/schedstat"):
@@ -20,17 +20,17 @@ def processor_seconds(pids: Iterable[int]) -> float:
 
 
 def with_children(pid: int) -> list[int]:
-    """Return a process and all that it has started, and they."""
+    """Return a process and all of its descendants."""
     return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
 
 
 def resident_megabytes(pids: Iterable[int]) -> float:
-    """Return the resident memory of some processes in MB; what several share counts once among them (PSS)."""
+    """Return the resident memory of some processes in MB; memory that they share counts once (PSS)."""
     return sum(psutil.Process(pid).memory_full_info().pss for pid in pids) / 1e6
 
 
 def private_megabytes(pids: Iterable[int]) -> float:
-    """Return their resident memory in MB but for shared memory."""
+    """Return the resident memory of some processes in MB, without shared memory."""
     total = 0
     for pid in pids:
         status = dict(

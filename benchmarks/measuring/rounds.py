@@ -1,7 +1,7 @@
-"""Ways to do one piece of work, measured in rounds that alternate. Knows no way and no piece of work in particular.
+"""Ways to do one piece of work, measured in alternating rounds. Knows no particular way or piece of work.
 
-Shared machines have moods of seconds. So each round measures every way once, in an order that rotates, and what is
-compared are figures of the same round: a ratio is the median of paired ratios.
+The speed of a shared machine varies over seconds. Therefore each round measures every way once, in an order that
+rotates, and figures of the same round are compared: a ratio is the median of paired ratios.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ PERCENTS = (50.0, 99.0, 99.9)
 
 @dataclass(frozen=True)
 class Sample:
-    """What one way took in one round.
+    """The measurement of one way in one round.
 
     Attributes
     ----------
     value : float
-        What is compared: seconds of one unit of work, or whatever the work's `quantity` says. Less is better.
+        The compared figure: seconds per unit of work, or the work's `quantity`. Less is better.
     seconds : float
-        Of the whole round, as pytest-benchmark shows it.
+        The duration of the whole round, for pytest-benchmark.
     latencies_us : array, optional
-        Of single units.
+        The latencies of single units.
     """
 
     value: float
@@ -42,7 +42,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Way:
-    """One entrant: what it is called in the tables, whose it is, and a function that measures it once."""
+    """One way: its name in the tables, its role, and a function that measures it once."""
 
     name: str
     role: Role
@@ -50,34 +50,34 @@ class Way:
 
 
 def role_by_name(way: str) -> Role:
-    """Return whose a way is, where its name says so."""
+    """Return the role of a way by the prefix of its name."""
     return "ringfeed" if way.startswith("RingFeed") else "limit" if way.startswith("limit") else "peer"
 
 
 @dataclass
 class Work:
-    """A piece of work, and what each way took for it: one table of the report.
+    """A piece of work and the measurements of each way: one table of the report.
 
     Attributes
     ----------
     title : str
-        What everyone does, with sizes and counts.
+        The work, with sizes and counts.
     figure : str
-        The plot, or the family of tables, that it belongs to.
+        The plot, or the family of tables, that the work belongs to.
     axes : dict
-        Where it stands in that family: `{"record_bytes": 64, "producers": 1}`.
+        The position in that family: `{"record_bytes": 64, "producers": 1}`.
     quantity, unit : str
-        What a value is, and in what it is counted: `"s"`, `"MB"`, `"%"`.
+        The measured quantity and its unit: `"s"`, `"MB"`, `"%"`.
     bytes_per_unit : int
-        Where a rate in GB/s says something.
+        For a rate in GB/s; 0 if a rate has no meaning.
     samples : dict
         Way -> one sample per round.
     missing : dict
-        Way -> why it is not here.
+        Way -> why it does not take part.
     notes : dict
         Further figures of a way, for its row: way -> name -> value.
     others_share : float
-        The part of the machine that other programs took meanwhile.
+        The share of the machine that other programs took meanwhile.
     """
 
     title: str
@@ -101,14 +101,14 @@ class Work:
         budget_seconds: float | None = None,
         say: Callable[[str], None] | None = None,
     ) -> Work:
-        """Measure every way once a round.
+        """Measure every way once per round.
 
         Parameters
         ----------
         rounds : int
-            At most so many.
+            The most rounds.
         budget_seconds : float, optional
-            After two rounds no further one starts that would end later than this, if it took as long as the last.
+            After two rounds, a round starts only if it would end in time, assuming the duration of the last round.
         say : callable, optional
             Called with a line of progress after each round.
         """
@@ -133,12 +133,12 @@ class Work:
         return self
 
     def add(self, name: str, role: Role, sample: Sample) -> None:
-        """Note one round of one way."""
+        """Record one round of one way."""
         self.roles[name] = role
         self.samples.setdefault(name, []).append(sample)
 
     def as_json(self, name: str) -> dict[str, Any]:
-        """Return what the report needs to know of one way."""
+        """Return the report's data of one way."""
         samples = self.samples[name]
         latencies = [sample.latencies_us for sample in samples if sample.latencies_us is not None]
         return {
@@ -157,7 +157,7 @@ class Work:
 
 
 def percentiles(latencies_us: Sequence[np.ndarray]) -> dict[str, float]:
-    """Return p50, p99 and p99.9 of all rounds together, and the number they are of."""
+    """Return p50, p99 and p99.9 of all rounds together, and the number of latencies."""
     joined = np.concatenate(latencies_us)
     found = np.percentile(joined, PERCENTS)
     return {f"{percent:g}": float(value) for percent, value in zip(PERCENTS, found, strict=True)} | {
@@ -166,7 +166,7 @@ def percentiles(latencies_us: Sequence[np.ndarray]) -> dict[str, float]:
 
 
 def timed(call: Callable[[], Any], units: int = 1) -> Sample:
-    """Measure one call that does so many units of work."""
+    """Measure one call that does `units` units of work."""
     started = time.perf_counter()
     call()
     seconds = time.perf_counter() - started
@@ -174,13 +174,13 @@ def timed(call: Callable[[], Any], units: int = 1) -> Sample:
 
 
 def paired_ratio(above: Sequence[float], below: Sequence[float]) -> float:
-    """Return the median of the ratios of the same rounds."""
+    """Return the median of the ratios of paired rounds."""
     count = min(len(above), len(below))
     return float(np.median(np.asarray(above[:count]) / np.asarray(below[:count])))
 
 
 def missing_modules(needed: Mapping[str, str]) -> dict[str, str]:
-    """Return for each way whose module can not be imported why: way -> reason."""
+    """Return the ways whose module cannot be imported: way -> reason."""
     import importlib.util
 
     return {

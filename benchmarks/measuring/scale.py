@@ -1,4 +1,4 @@
-"""How much is measured: enough to see that it runs, five minutes, or all there is."""
+"""The scale of a run: a smoke test, five minutes, or everything."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ Anything = TypeVar("Anything")
 
 @dataclass(frozen=True)
 class Scale:
-    """How much to measure: "smoke", "quick" (the default) or "full"."""
+    """The scale of a run: "smoke", "quick" (the default) or "full"."""
 
     name: str
 
     def of(self, smoke: Anything, quick: Anything, full: Anything) -> Anything:
-        """Return the one that is meant for this scale."""
+        """Return the value for this scale."""
         return {"smoke": smoke, "quick": quick, "full": full}[self.name]
 
 
