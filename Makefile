@@ -70,8 +70,9 @@ test-py: $(VENV)/.dev build ## run the Python tests
 	@echo "== Python tests"
 	@$(PYTEST_PY) -n 2 --dist loadfile --max-worker-restart=0 || { test -n "$$CI" && $(PYTEST_PY) --once-more; }
 
-test-slow: $(VENV)/.dev build ## run the Python tests that take minutes: ten thousand items amid kills
+test-slow: $(VENV)/.dev build ## run the Python tests that take long: ten thousand items amid kills, the demo, most examples
 	@$(BIN)/python -m pytest -m slow
+	@$(BIN)/python -m pytest benchmarks --benchmark-disable -q -m slow
 
 test-bench: $(VENV)/.dev build ## run each benchmark once, without measuring
 	@echo "== benchmarks, once each"

@@ -26,6 +26,8 @@ from devices.model import FIELDS, pictures
 from measuring.other_load import OtherLoad
 from servers.server_process import SPAWN, ServerProcess
 
+pytestmark = pytest.mark.slow  # `make test-slow` runs it once: six engines and a Keras model in three processes
+
 BATCH_SIZE = 32
 ROWS, ROUNDS = 1024, 15
 SLOTS = 512

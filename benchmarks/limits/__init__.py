@@ -1,10 +1,10 @@
-"""What this machine can do at best, measured in the same run as everything that is compared with it.
+"""The machine's limits, measured in the same run as the compared figures.
 
     limits.measure().cache_line_round_trip_seconds
     limits.fill_seconds_per_byte(cores=2)
 
-Figures are medians of some rounds, taken once per process. Where there is no C compiler `why_missing()` says so, and
-everything else raises `LimitsMissing`.
+Figures are medians of some rounds, measured once per process. Without a C compiler `why_missing()` returns the reason,
+and every other function raises `LimitsMissing`.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ class Limits:
     Attributes
     ----------
     cache_line_round_trip_seconds : float
-        Until a number that one core changed was changed by another core, and seen by the first.
+        From one core's change of a number to its view of another core's reply in the same number.
     futex_round_trip_seconds : float
-        Until a process on one core that woke another, asleep on another core, was woken by it.
+        From a process's wake-up of a process that sleeps on another core to its own wake-up by that process.
     futex_round_trip_one_core_seconds : float
-        The same with both on one core.
+        The same with both processes on one core.
     fill_seconds_per_byte, read_seconds_per_byte : dict[int, float]
-        Of large memory by so many cores at a time; of all of them together, so more cores need less.
+        Number of cores -> time per byte of large memory, for all these cores together.
     sample_fill_seconds_per_byte : dict[int, float]
-        A number copied into 256 samples of 224x224x3 float32 in shared memory, lap after lap.
+        The same for a number copied into 256 samples of 224x224x3 float32 in shared memory, lap after lap.
     batch_seconds : float
-        64 records of 64 bytes from core to core behind one flag per batch, pipelined.
+        64 records of 64 bytes from core to core, with one flag per batch, pipelined.
     batch_ping_pong_seconds : float
-        The same with one buffer: written when it was read, read when it was written.
+        The same with one buffer, which the two cores write and read in turn.
     """
 
     cache_line_round_trip_seconds: float
@@ -69,7 +69,7 @@ class Limits:
 
 @functools.cache
 def measure() -> Limits:
-    """Measure everything, in rounds; some ten seconds the first time."""
+    """Measure all figures in rounds; the first call takes about ten seconds."""
     rounds = [
         run("machine", [], BATCHES=HUNDREDTHS) | run("hop", ["flags", "ping_pong"], BATCHES=BATCHES)
         for _ in range(ROUNDS)
@@ -93,29 +93,29 @@ def measure() -> Limits:
 
 
 def futex_round_trip_seconds() -> float:
-    """Return the faster of the two: the kernel may put both processes on one core."""
+    """Return the faster of the two round trips, because the kernel may put both processes on one core."""
     found = measure()
     return min(found.futex_round_trip_seconds, found.futex_round_trip_one_core_seconds)
 
 
 def wake_up_seconds(hundredths: int) -> float:
-    """Measure now, for so long, the least that it takes to wake a sleeping process: half of the faster round trip."""
+    """Measure now, for `seconds`, the least time to wake a sleeping process: half of the faster round trip."""
     found = run("machine", ["futex_round_trip", "futex_round_trip_1"], BATCHES=hundredths)
     return min(found.values()) / 2 * NANOSECOND
 
 
 def fill_seconds_per_byte(cores: int) -> float:
-    """Return the least that filling memory with so many cores takes, of large memory or of 256 samples."""
+    """Return the least time per byte to fill memory with `cores`, large memory or 256 samples."""
     found = measure()
     return min(found.fill_seconds_per_byte[cores], found.sample_fill_seconds_per_byte[cores])
 
 
 def read_seconds_per_byte(cores: int) -> float:
-    """Return the least that reading memory with so many cores takes."""
+    """Return the least time per byte to read memory with `cores`."""
     return measure().read_seconds_per_byte[cores]
 
 
 def batch_seconds() -> float:
-    """Return the least that a batch of 64 records of 64 bytes takes from core to core."""
+    """Return the least time of a batch of 64 records of 64 bytes from core to core."""
     found = measure()
     return min(found.batch_seconds, found.batch_ping_pong_seconds)

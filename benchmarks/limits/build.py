@@ -1,4 +1,4 @@
-"""The programs of this folder: built when first asked for, and anew when a source is newer. Knows no figure."""
+"""Builds the programs of this folder at their first use, and again when a source is newer. Knows no figure."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ CORE = [path for path in sorted((ROOT / "csrc").glob("*/*.c")) if path.parent.na
 HEADERS = [*HERE.glob("*.h"), *(ROOT / "csrc").glob("*/*.h")]
 SOURCES = {"machine": [HERE / "machine.c"]}
 SOURCES |= {name: [HERE / f"{name}.c", *CORE] for name in ("hop", "one_core", "passes")}
-# As the extension is compiled.
+# The flags of the extension.
 FLAGS = ["-std=gnu11", "-O3", "-g", "-DNDEBUG", f"-I{ROOT / 'csrc' / 'include'}", f"-I{ROOT / 'csrc'}"]
-# A limit may use all that this very machine has; valgrind does not know all of that.
+# A limit may use every instruction of this machine. valgrind does not support all of them.
 FOR_THIS_MACHINE = {"machine": ["-march=native"], "hop": ["-march=native"]}
 WATCHDOG_SECONDS = 120.0
 
 
 class LimitsMissing(Exception):
-    """The programs can not be built here; the message says why."""
+    """The programs cannot be built here; the message says why."""
 
 
 def compiler() -> list[str] | None:
-    """Return the system's C compiler (`CC`, or else cc); None where there is none."""
+    """Return the system's C compiler (`CC`, or else cc); None if there is none."""
     command = shlex.split(os.environ.get("CC", "cc"))
     return command if command and shutil.which(command[0]) else None
 
 
 def why_missing() -> str | None:
-    """Build what is not built yet; return why nothing can be measured, or None where it can."""
+    """Build the programs if necessary; return why the limits cannot be measured, or None if they can."""
     try:
         for name in ("machine", "hop"):
             program(name)
@@ -46,7 +46,7 @@ def why_missing() -> str | None:
 
 @functools.cache
 def program(name: str) -> Path:
-    """Return the path of "machine" or "hop", built if need be.
+    """Return the path of "machine" or "hop", built if necessary.
 
     Raises
     ------
@@ -79,17 +79,17 @@ def program(name: str) -> Path:
 
 
 def run(name: str, figures: list[str], **environment: int) -> dict[str, float]:
-    """Run a program once; the figures that were asked for, all where none was.
+    """Run a program once; return the named figures, or all figures if none is named.
 
     Parameters
     ----------
     environment : int
-        How much it does: `BATCHES`, as the head of each program says.
+        `BATCHES`, the amount of work; the head of each program describes it.
 
     Raises
     ------
     LimitsMissing
-        It could not be built, or it failed.
+        The program could not be built, or it failed.
     """
     settings = os.environ | {key: str(value) for key, value in environment.items()}
     try:

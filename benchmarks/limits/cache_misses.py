@@ -1,7 +1,7 @@
-"""Cache misses of large records, in a ring as it is and in one that is walked: `make profile`. Asserts nothing.
+"""Cache misses of large records, in a default ring and in one without a window: `make profile`. Asserts nothing.
 
-callgrind simulates the caches, also where a virtual machine has no counters: here the second-level cache of one core,
-so that a miss is a line that comes from farther away. It takes a streaming store for any store.
+callgrind simulates the caches, which works even if a virtual machine has no counters. Here it simulates the
+second-level cache of one core, so that a miss is a line from farther away. It treats a streaming store like any store.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from limits.build import BUILT, LimitsMissing, program
 
 SIZES = {150_528: "150 KB", 602_112: "602 KB"}
-NEAR_CACHE = "2097152,16,64"  # bytes, ways, bytes of a line
+NEAR_CACHE = "2097152,16,64"  # bytes, associativity, bytes of a line
 COUNT = 100
 
 
 def misses(record_bytes: int, use: str, folder: Path) -> float:
-    """Return the lines of a record, read or written, that are not in the near cache."""
+    """Return the cache lines of a record, read or written, that are not in the second-level cache."""
     output = folder / f"{record_bytes}-{use}"
     options = ["--tool=callgrind", "--cache-sim=yes", f"--LL={NEAR_CACHE}", "--toggle-collect=measured_pass"]
     command = [str(program("passes")), str(record_bytes), str(COUNT), use]

@@ -2,17 +2,17 @@
  * A batch of 64 records of 64 bytes from one core to another, in C: nanoseconds per batch.
  *
  *   ringfeed      rf_claim, write in place, rf_publish; rf_take of exactly 64, read, release
- *   bundle        the same with all 64 in one slot of 4 KB: they come together, or not at all
- *   flags         the least that could work: one number says how many batches were written, one how many were
- *                 read; as many buffers as the ring has slots
- *   ping_pong     the same with one buffer: it is written when it was read, and read when it was written
- *   pipe          each record is a write(2) into a pipe, which holds as many as the ring; read(2) of up to 64
+ *   bundle        the same with all 64 records in one slot of 4 KB: they arrive together, or not at all
+ *   flags         the least possible protocol: one counter of written batches and one of read batches; as many
+ *                 buffers as the ring has slots
+ *   ping_pong     the same with one buffer: the two processes write and read it in turn
+ *   pipe          each record is a write(2) into a pipe with the ring's capacity; read(2) of up to 64 records
  *   pipe_bundle   a batch is one write(2)
- *   mutex         what one writes by hand: as many buffers behind a robust mutex and two condition variables, which
- *                 all processes share; written and read in place, with the mutex let go of meanwhile
+ *   mutex         a usual hand-written form: as many buffers behind a robust mutex and two condition variables in
+ *                 shared memory; each process unlocks the mutex while it writes or reads a buffer in place
  *
- * Producer and taker are two processes, each pinned to a core. All write and read the same bytes with the same code.
- * BATCHES in the environment: how many batches a figure is taken from.
+ * Producer and taker are two processes, each pinned to a core. All ways write and read the same bytes with the same
+ * code. BATCHES in the environment: the number of batches per figure.
  */
 #include "rings.h"
 
@@ -30,11 +30,11 @@ typedef struct channel {
     lonely written, read; /* batches */
     record buffers[BUFFERS][ROWS];
     rf_ring *ring;
-    uint32_t rows; /* slots of the ring, or writes, that a batch is */
+    uint32_t rows; /* slots of the ring, or writes, per batch */
     int pipe[2];
     uint64_t batches;
     uint64_t buffer_count;
-    _Alignas(LINE_PAIR_BYTES) pthread_mutex_t mutex; /* of the two counts */
+    _Alignas(LINE_PAIR_BYTES) pthread_mutex_t mutex; /* protects the two counts */
     uint64_t filled_count, emptied_count;
     _Alignas(LINE_PAIR_BYTES) pthread_cond_t filled;
     _Alignas(LINE_PAIR_BYTES) pthread_cond_t emptied;
@@ -54,7 +54,7 @@ static uint64_t read_record(const record *from)
     return sum;
 }
 
-/* Of one record that write_record wrote. */
+/* The sum of one record that write_record wrote. */
 static uint64_t sum_of(uint64_t number)
 {
     return read_record(&(record){{number, number + 1, number + 2, number + 3, number + 4,
@@ -67,7 +67,8 @@ static void expect_sum(uint64_t sum, uint64_t first, uint64_t rows)
     for (uint64_t row = 0; row < rows; row++)
         expected += sum_of(first + row);
     if (sum != expected) {
-        fprintf(stderr, "records from %llu on were not what was sent\n", (unsigned long long)first);
+        fprintf(stderr, "records from %llu on differ from the sent ones\n",
+                (unsigned long long)first);
         exit(1);
     }
 }
@@ -176,7 +177,7 @@ static double take_from_ring(void *shared)
             begun = now_ns();
             first = next;
         }
-        /* Shorter runs are taken, too, where a held slot parts them: the last may lack some. */
+        /* A held slot may split a run, so a take may return fewer records. */
         uint32_t rows = (uint32_t)least_of((total - next) / in_a_slot, between->rows);
         rf_take_request request = {.max_rows = rows, .min_rows = rows, .deadline_ns = RF_FOREVER};
         while ((status = rf_take(between->ring, &request, &lease)) == RF_AGAIN)
@@ -203,9 +204,9 @@ static double hop_through_ring(int rows)
     channel *between = shared_memory(sizeof *between);
     between->batches = WARM_UP + batches_asked_for();
     between->rows = (uint32_t)rows;
-    between->ring =
-        ring_of(between->rows * BUFFERS,
-                BATCH_BYTES / between->rows); /* the child joins as itself when it first claims */
+    between->ring = ring_of(
+        between->rows * BUFFERS,
+        BATCH_BYTES / between->rows); /* the child joins as a participant with its first claim */
     double figure =
         with_a_helper(put_into_ring, take_from_ring, between, cores[0], cores[count - 1]);
     rf_ring_close(between->ring);
@@ -222,7 +223,7 @@ static void write_into_pipe(void *shared)
     static record own[ROWS];
     uint64_t in_a_write = ROWS / between->rows;
     close(between->pipe[0]);
-    ssize_t bytes = (ssize_t)in_a_write * RECORD_BYTES; /* up to PIPE_BUF: all or nothing */
+    ssize_t bytes = (ssize_t)in_a_write * RECORD_BYTES; /* a write of up to PIPE_BUF is atomic */
     for (uint64_t batch = 0; batch < between->batches; batch++) {
         write_batch(own, batch);
         for (uint64_t row = 0; row < ROWS; row += in_a_write)
@@ -246,7 +247,7 @@ static double read_from_pipe(void *shared)
     channel *between = shared;
     static record own[ROWS];
     int64_t begun = 0;
-    close(between->pipe[1]); /* so that the end of the writer is seen */
+    close(between->pipe[1]); /* so that read(2) reports the writer's end */
     for (uint64_t batch = 0; batch < between->batches; batch++) {
         if (batch == WARM_UP)
             begun = now_ns();
@@ -274,7 +275,7 @@ static double hop_by_pipe(int writes)
 
 /* ---- Behind a mutex -------------------------------------------------------------------------- */
 
-/* What whoever shares a mutex with processes that may die has to do with what its functions return. */
+/* Handle the result of a function of a robust mutex, which reports that a process died as its owner. */
 static void hold(channel *between, int failed)
 {
     if (failed == EOWNERDEAD)

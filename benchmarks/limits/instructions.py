@@ -1,8 +1,8 @@
 """Instructions per operation of the C core, by function: `make profile`. Asserts nothing; skips without valgrind.
 
-callgrind counts what one process executes, with the compiler's flags of the extension. What it can not see is what
-cache lines and locked operations cost: `bench_limits.py` measures that. Functions that the compiler inlined count as
-part of who called them.
+callgrind counts the instructions of one process, which is compiled with the flags of the extension. It cannot see the
+cost of cache lines and locked operations, which `bench_limits.py` measures. Inlined functions count as part of their
+callers.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LINE = re.compile(r"^\s*([\d,]+) \([^)]*%\)\s+(.*)$")
 
 
 def instructions(operation: str, folder: Path) -> list[tuple[str, float]]:
-    """Return (function, instructions per operation), the whole operation first."""
+    """Return (function, instructions per operation) pairs, with the whole operation first."""
     output = folder / operation
     function = f"measured_{OPERATIONS[operation][0]}"
     arguments = ["--tool=callgrind", f"--toggle-collect={function}", f"--callgrind-out-file={output}"]
@@ -45,7 +45,7 @@ def instructions(operation: str, folder: Path) -> list[tuple[str, float]]:
     ).stdout
     each: dict[str, float] = {}
     for found in filter(None, map(LINE.match, table.splitlines())):
-        # "file:function [object]"; once for each file that a part of the function was inlined from.
+        # "file:function [object]", once for each file from which a part of the function was inlined.
         name = "all" if "PROGRAM TOTALS" in found[2] else re.split(r" \[|\.(?:part|isra|constprop)", found[2])[0]
         name = name.rpartition(":")[2]
         each[name] = each.get(name, 0.0) + int(found[1].replace(",", "")) / COUNT

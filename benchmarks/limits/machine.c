@@ -1,14 +1,14 @@
 /*
- * What this machine can do at best: round trips in nanoseconds, memory in nanoseconds per gigabyte.
+ * The machine's limits: round trips in nanoseconds, memory in nanoseconds per gigabyte.
  *
  *   line_round_trip         one number that two cores change in turn
  *   futex_round_trip        two processes that wake each other in turn, on two cores
  *   futex_round_trip_1      the same on one core
- *   fill_N, read_N          N cores fill (memset) and read memory of their own, far more than the caches hold
- *   fill_samples_N          N cores copy a number into samples of 224x224x3 float32, over a region of 256 samples in
- *                           shared memory, lap after lap: what producers of a ring do that compute nothing
+ *   fill_N, read_N          N cores fill (memset) and read private memory, far more than the caches hold
+ *   fill_samples_N          N cores copy a number into samples of 224x224x3 float32, lap after lap over a region of 256
+ *                           samples in shared memory, like producers of a ring that compute nothing
  *
- * Every thread and process is pinned. BATCHES in the environment: hundredths of the usual work, 100 by default.
+ * Every thread and process is pinned. BATCHES in the environment: percent of the usual work, 100 by default.
  */
 #include "rounds.h"
 
@@ -55,7 +55,7 @@ static double serve_line(void *shared)
     return (double)(now_ns() - begun) / (double)between->turns;
 }
 
-/* A process sleeps until the ball has come to it, and wakes the other when it has hit it. */
+/* A process sleeps until the ball is on its side, returns the ball, and wakes the other process. */
 static void hit(table *between, uint32_t value)
 {
     atomic_store(&between->sleepers_ball, value);
@@ -160,7 +160,8 @@ static void *work(void *argument)
     worker *self = argument;
     pin_to_core(self->core);
     lap(self, 0);
-    memset(self->memory, 1, self->bytes); /* pages are there, also those that are only read */
+    memset(self->memory, 1,
+           self->bytes); /* allocates all pages, including those that are only read */
     pthread_barrier_wait(self->together);
     self->begun = now_ns();
     for (uint64_t number = 0; number < self->laps; number++)
@@ -169,7 +170,7 @@ static void *work(void *argument)
     return NULL;
 }
 
-/* Nanoseconds from when all began until the last one ended, per gigabyte of all together. */
+/* Nanoseconds from the common start to the end of the last thread, per gigabyte of all threads together. */
 static double ns_per_gigabyte(worker *workers, int count)
 {
     int64_t begun = INT64_MAX, ended = 0;
@@ -182,7 +183,7 @@ static double ns_per_gigabyte(worker *workers, int count)
     return (double)(ended - begun) / (bytes / GIGABYTE);
 }
 
-/* Far larger than the caches, as far as memory allows. */
+/* Far larger than the caches, within the available memory. */
 static size_t large_bytes(int count)
 {
     size_t free_bytes = (size_t)sysconf(_SC_AVPHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);

@@ -1,9 +1,9 @@
 /*
- * One operation of the ring after the other, in one process on one core: what an operation costs by itself.
+ * The cost of single operations of the ring, one after the other, in one process on one core.
  *
  *     one_core NAME COUNT     prints nanoseconds per operation; instructions.py runs it under callgrind
  *
- * Each operation is a function of its own, so that a profiler can be told to look at nothing else.
+ * Each operation is a separate function, so that a profiler can measure it alone.
  */
 #include "rings.h"
 

@@ -1,10 +1,10 @@
 /*
- * Large records through a ring, one after the other, in one process: for a profiler that counts cache misses.
+ * Large records pass through a ring one by one, in one process, for a profiler that counts cache misses.
  *
  *     passes BYTES COUNT hot|walked     cache_misses.py runs it under callgrind
  *
- * Of each record the taker reads one line in 64, as who looks at a header does. "walked" is a ring without a window, which is
- * walked from end to end; "hot" is the ring as it is.
+ * The taker reads one cache line in 64 of each record, like a reader of headers. "walked" is a ring without a window,
+ * whose slots are used from end to end; "hot" is the default ring.
  */
 #include "rings.h"
 

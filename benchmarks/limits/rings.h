@@ -1,5 +1,5 @@
 /*
- * A ring of one field, without a name, for the programs of this folder that measure the core.
+ * A nameless ring of one field, for the programs of this folder that measure the core.
  */
 #ifndef LIMITS_RINGS_H
 #define LIMITS_RINGS_H
@@ -16,7 +16,7 @@ static inline void expect_ok(rf_status status, const char *what)
     }
 }
 
-/* Children inherit it. */
+/* Forked children inherit the ring. */
 static inline rf_ring *ring_of(uint32_t slots, uint64_t record_bytes)
 {
     static rf_geometry geometry;

@@ -1,8 +1,8 @@
 /*
- * What the programs of this folder share: clocks, pinned helpers, and the figures that are asked for by name.
+ * Shared parts of the programs of this folder: clocks, pinned helper processes, and the figures by name.
  *
- * It may not know what is measured. A program runs the figures that its arguments name (all of them without
- * arguments), each once, and prints one JSON object.
+ * It may not know the figures themselves. A program measures each figure that its arguments name once (all of them
+ * without arguments), and prints one JSON object.
  */
 #ifndef LIMITS_ROUNDS_H
 #define LIMITS_ROUNDS_H
@@ -22,9 +22,9 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { LINE_BYTES = 64, LINE_PAIR_BYTES = 128 /* lines are fetched in pairs */ };
+enum { LINE_BYTES = 64, LINE_PAIR_BYTES = 128 /* processors fetch lines in pairs */ };
 
-/* An atomic number that shares its cache lines with nothing. */
+/* An atomic number with cache lines of its own. */
 typedef struct lonely {
     _Alignas(LINE_PAIR_BYTES) _Atomic uint64_t value;
 } lonely;
@@ -42,7 +42,7 @@ static inline void give_up(const char *what)
     exit(1);
 }
 
-/* The numbers of the cores that this process may use; how many. */
+/* Store the numbers of the cores that this process may use; return how many. */
 static inline int cores_at_hand(int *cores, int most)
 {
     cpu_set_t allowed;
@@ -54,7 +54,7 @@ static inline int cores_at_hand(int *cores, int most)
     return count;
 }
 
-/* Pin the calling thread to the first or second core at hand. */
+/* Pin the calling thread to a core. */
 static inline void pin_to_core(int core)
 {
     cpu_set_t set;
@@ -64,7 +64,7 @@ static inline void pin_to_core(int core)
         give_up("pinning");
 }
 
-/* Zeroed memory that a forked child shares. */
+/* Zeroed memory that is shared with forked children. */
 static inline void *shared_memory(size_t bytes)
 {
     void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -74,7 +74,7 @@ static inline void *shared_memory(size_t bytes)
     return memory;
 }
 
-/* Where two parties spin on two cores a pause costs more than it saves; with one core they must yield. */
+/* On two cores a pause between spins costs more than it saves; on one core the two processes must yield. */
 static inline void wait_for(_Atomic uint64_t *value, uint64_t least)
 {
     for (uint64_t turn = 1; atomic_load_explicit(value, memory_order_acquire) < least; turn++)
@@ -82,7 +82,7 @@ static inline void wait_for(_Atomic uint64_t *value, uint64_t least)
             sched_yield();
 }
 
-/* Run `other(shared)` in a child on one core and `own(shared)` here on another; what `own` returns. */
+/* Run `other(shared)` in a child on one core and `own(shared)` here on another; return the result of `own`. */
 static inline double with_a_helper(void (*other)(void *), double (*own)(void *), void *shared,
                                    int own_core, int other_core)
 {
@@ -132,11 +132,11 @@ static inline int print_figures(const figure *figures, size_t count, int argc, c
             continue;
         printf("%s\"%s\": %.6g", separator, figures[i].name,
                figures[i].measure(figures[i].argument));
-        fflush(stdout); /* before anything forks: a child would print it once more */
+        fflush(stdout); /* before a fork, so that a child does not print it again */
         separator = ", ";
     }
     printf("%s}\n", *separator == '{' ? "{" : "");
-    return *separator == '{'; /* nothing of that name */
+    return *separator == '{'; /* no figure has that name */
 }
 
 #endif

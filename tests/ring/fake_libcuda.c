@@ -1,17 +1,17 @@
 /*
- * Stands in for the NVIDIA driver, which needs a GPU: a libcuda.so.1 with the few functions that pinning
- * calls, and the tests of it. It keeps the rules that matter here (a current context, no range twice, no life after a
- * fork), notes each call in the file FAKE_CUDA_LOG, and refuses what other variables say:
+ * A fake NVIDIA driver, because the real one needs a GPU: a libcuda.so.1 with the few functions that pinning and its
+ * tests call. It enforces the rules that matter here (a current context, no range registered twice, no use after a
+ * fork), logs each call in the file FAKE_CUDA_LOG, and returns errors as other variables demand:
  *
- *     FAKE_CUDA_INIT=100          the answer of cuInit
- *     FAKE_CUDA_DEVICES=0         how many GPUs there are
- *     FAKE_CUDA_RETAIN=2          the answer of cuDevicePrimaryCtxRetain
- *     FAKE_CUDA_REGISTER=1,0,1    the answers of cuMemHostRegister, one after the other, then 0
- *     FAKE_CUDA_UNREGISTER=800    the answer of cuMemHostUnregister
- *     FAKE_CUDA_COPY=1            the answer of cuMemcpyHtoD
- *     FAKE_CUDA_WITHOUT=cuMemFree a function that this driver does not have
+ *     FAKE_CUDA_INIT=100          the result of cuInit
+ *     FAKE_CUDA_DEVICES=0         the number of GPUs
+ *     FAKE_CUDA_RETAIN=2          the result of cuDevicePrimaryCtxRetain
+ *     FAKE_CUDA_REGISTER=1,0,1    the results of cuMemHostRegister, one after the other, then 0
+ *     FAKE_CUDA_UNREGISTER=800    the result of cuMemHostUnregister
+ *     FAKE_CUDA_COPY=1            the result of cuMemcpyHtoD
+ *     FAKE_CUDA_WITHOUT=cuMemFree a function that this driver lacks
  *
- * It shows what RingFeed asks for, not that a real driver grants it: that is tests/gpu.
+ * It shows RingFeed's requests, not that a real driver grants them; tests/gpu shows that.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -65,7 +65,7 @@ static int answer_of(const char *variable, int usual)
     return said ? atoi(said) : usual;
 }
 
-/* What every function says that needs a driver, or a context. */
+/* The error of every function that needs a driver, or a context. */
 static int objection(void)
 {
     if (started_in != getpid())
@@ -167,7 +167,7 @@ int cuMemHostUnregister(void *address)
 {
     int answer = objection();
     volatile char *mapped = address;
-    (void)*mapped; /* faults when the memory was unmapped first */
+    (void)*mapped; /* faults if the memory is already unmapped */
     if (!answer)
         answer = answer_of("FAKE_CUDA_UNREGISTER", SUCCESS);
     pthread_mutex_lock(&mutex);
@@ -184,7 +184,7 @@ int cuMemHostUnregister(void *address)
     return answer;
 }
 
-/* Memory of the device is memory of ours. */
+/* Device memory is host memory here. */
 int cuMemAlloc(uint64_t *address, size_t bytes)
 {
     int answer = objection();
@@ -254,7 +254,7 @@ int cuGetProcAddress_v2(const char *symbol, void **function, int version, uint64
         FUNCTION(cuMemcpyHtoD),
         FUNCTION(cuMemcpyDtoH),
         FUNCTION(cuMemHostGetFlags),
-        {"cuGetProcAddress", (void *)cuGetProcAddress_v2}, /* its form since 12.0 */
+        {"cuGetProcAddress", (void *)cuGetProcAddress_v2}, /* its signature since 12.0 */
     };
     const char *missing = getenv("FAKE_CUDA_WITHOUT");
     (void)version, (void)flags;
