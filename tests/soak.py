@@ -232,7 +232,7 @@ class Soak:
 
 
 def claimed_or_ready(stats: dict[str, int]) -> int:
-    return stats["claimed"] + stats["ready"] + stats["pinned"]
+    return stats["claimed"] + stats["ready"] + stats["kept"]
 
 
 def is_drained(stats: dict[str, int]) -> bool:

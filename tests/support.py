@@ -71,7 +71,7 @@ def take_all(ring: ringfeed.Ring) -> list[int]:
 def states(ring: ringfeed.Ring) -> dict[str, int]:
     """Return how many slots are in each state, without the empty states."""
     stats = ring.stats()
-    return {state: stats[state] for state in ("free", "claimed", "ready", "taken", "pinned") if stats[state]}
+    return {state: stats[state] for state in ("free", "claimed", "ready", "taken", "kept") if stats[state]}
 
 
 # ---- Processes ---------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 /*
  * Replies: a client's answers, and how they come back to it.
  *
- * A reply pool is a segment of its own, made as a ring is (rf_options.answers), whose slots are reply
+ * A reply pool is a segment of its own, made as a ring is (rf_options.ring_inode), whose slots are reply
  * cells. A client claims a cell (rf_claim on the pool), asks, and publishes a request that names the cell;
  * an engine that has taken the request holds the cell, writes the answer into it and wakes the client, who
  * reads it in place and drops the lease.
@@ -17,7 +17,7 @@
 
 #include "ringfeed.h"
 
-/* As rf_ring_create, of a pool: `options->answers` names the ring. */
+/* As rf_ring_create, of a pool: `options->ring_inode` names the ring. */
 RF_API rf_status rf_pool_create(int fd, const rf_options *options, const rf_geometry *geometry,
                                 rf_ring **pool);
 /* As rf_ring_attach, of a pool. It outlives the engine that made it. RF_OTHER_KIND: the segment is a ring. */

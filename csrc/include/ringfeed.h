@@ -124,8 +124,9 @@ typedef struct rf_options {
     uint32_t huge_pages; /* lay regions out on 2 MiB pages and ask for them */
     int32_t numa_node;   /* bind the memory to this node; -1 for none */
     uint64_t user_data;  /* a number of the creator's own that others can read */
-    uint64_t answers; /* 0 for a ring; else make a pool of reply cells (replies.h) for the ring with
-                         this inode: the last field holds the text of errors */
+    uint64_t
+        ring_inode; /* 0 for a ring; else make a pool of reply cells (replies.h) for the ring with
+                    this inode: the last field holds the text of errors */
     uint32_t
         producers; /* rf_producing_begin: so many enter before the last that leaves finishes it */
     uint32_t
@@ -168,11 +169,11 @@ RF_API int rf_segment_has_owner(int fd);
 
 /* Take the right to unlink a segment that no one owns. The right ends with the process or
  * with the descriptor. RF_AGAIN: someone else has it. RF_SYSTEM. */
-RF_API rf_status rf_segment_condemn(int fd);
+RF_API rf_status rf_segment_lock_removal(int fd);
 
 /* Has another process that right? 1 yes, 0 no, -1 a system call failed. A creator asks when it owns
  * the segment, a remover asks for an owner when it has the right: one of them sees the other. */
-RF_API int rf_segment_is_condemned(int fd);
+RF_API int rf_segment_removal_is_locked(int fd);
 
 /* Remove `path` if it is the name of the segment with that device and inode, with the right to do so. `removed`: whether it was.
  * RF_AGAIN: another process has that right now; or, with `spare_the_living`, one owns the segment.
@@ -185,13 +186,13 @@ typedef struct rf_segment_view {
     uint32_t layout_version; /* 0: none */
     uint32_t participants;   /* that are alive */
     uint64_t creator_pid;    /* as its own PID namespace knows it */
-    uint64_t answers;        /* of a reply pool: its ring's inode; else 0 */
+    uint64_t ring_inode;     /* of a reply pool: its ring's inode; else 0 */
     rf_geometry geometry;    /* checked */
 } rf_segment_view;
 
 /* Look at a segment; maps nothing. `view` is filled as far as it goes.
  * RF_UNFINISHED, RF_NOT_A_RING, RF_WRONG_VERSION, RF_DAMAGED, RF_NO_MEMORY, RF_SYSTEM. */
-RF_API rf_status rf_segment_look(int fd, rf_segment_view *view);
+RF_API rf_status rf_segment_inspect(int fd, rf_segment_view *view);
 
 /* Close this handle. Waiting threads return RF_CLOSED. The memory stays mapped until the last
  * lease of this handle is dropped. When the owner closes, the ring is closed for everyone. */
@@ -224,7 +225,7 @@ RF_API uint32_t rf_ring_max_deliveries(const rf_ring *ring); /* rf_options.max_d
 /* The process that is that participant, or was it last, for people; 0 where nobody ever was. */
 RF_API uint32_t rf_participant_pid(const rf_ring *ring, uint32_t participant);
 /* Of a reply pool: the inode of its ring; 0 of a ring. */
-RF_API uint64_t rf_ring_answers(const rf_ring *ring);
+RF_API uint64_t rf_pool_ring_inode(const rf_ring *ring);
 RF_API uint64_t rf_ring_user_data(const rf_ring *ring); /* rf_options.user_data */
 /* The inode of the handle's own segment. */
 RF_API uint64_t rf_ring_inode(const rf_ring *ring);
@@ -370,13 +371,13 @@ RF_API rf_status rf_claim(rf_ring *ring, uint32_t rows, int64_t deadline_ns, rf_
 /* Write zeros into every slot of a claim, padding included. */
 RF_API void rf_claim_zero(rf_lease *claim);
 
-/* Hand the first `rows` rows to takers, in order, and discard the others. With `pinned` (someone
+/* Hand the first `rows` rows to takers, in order, and discard the others. With `kept` (someone
  * may still look at the slots through this claim) they are not reused before the lease is dropped.
  * RF_SLOT_LOST: the claim was taken back meanwhile. */
-RF_API rf_status rf_publish(rf_lease *lease, uint32_t rows, const uint64_t *tags, int pinned);
+RF_API rf_status rf_publish(rf_lease *lease, uint32_t rows, const uint64_t *tags, int kept);
 /* The same for rows that want an answer: `replies[row]` as rf_cell_ask gave it, or 0. */
 RF_API rf_status rf_publish_requests(rf_lease *lease, uint32_t rows, const uint64_t *tags,
-                                     const uint64_t *replies, int pinned);
+                                     const uint64_t *replies, int kept);
 
 /* For a claim that somebody may still write into: claim up to `rows` slots and copy its rows from `row` on there, to be
  * published in their place; also when the ring was finished meanwhile. Does not wait. RF_FULL, RF_SLOT_LOST,
@@ -432,10 +433,11 @@ RF_API uint32_t rf_ring_open_blocks(const rf_ring *ring);
 
 typedef struct rf_take_request {
     uint32_t max_rows;
-    uint32_t min_rows;     /* wait for this many published records */
-    int64_t deadline_ns;   /* CLOCK_MONOTONIC; 0 does not wait */
-    int64_t linger_ns;     /* once min_rows are there, wait this long for max_rows */
-    uint32_t dead_letters; /* 1: hand them out, each alone; 0: set them aside (rf_next_letter) */
+    uint32_t min_rows;   /* wait for this many published records */
+    int64_t deadline_ns; /* CLOCK_MONOTONIC; 0 does not wait */
+    int64_t linger_ns;   /* once min_rows are there, wait this long for max_rows */
+    uint32_t
+        dead_letters; /* 1: hand them out, each alone; 0: set them aside (rf_next_dead_letter) */
     uint32_t
         unseen; /* 1: of a row that comes alone, dying counts as failing only behind rf_lease_show */
     /* Kept from call to call; zero at first. */
@@ -457,14 +459,14 @@ typedef struct rf_take_request {
 RF_API rf_status rf_take(rf_ring *ring, rf_take_request *request, rf_lease **lease);
 
 /* What is left to be said of a record that a take through this handle set aside. */
-typedef struct rf_letter {
+typedef struct rf_dead_letter {
     uint64_t tag;
     uint32_t producer, failures;
     uint32_t unsaid; /* letters before this one of which nothing else is known */
-} rf_letter;
+} rf_dead_letter;
 
 /* Take the oldest letter of which nothing was said yet. 0: there is none. */
-RF_API int rf_next_letter(rf_ring *ring, rf_letter *letter);
+RF_API int rf_next_dead_letter(rf_ring *ring, rf_dead_letter *letter);
 
 enum { RF_MOST_LEVELS = 8 };
 
@@ -482,12 +484,12 @@ RF_API void rf_finish(rf_ring *ring);
 RF_API uint32_t rf_recover(rf_ring *ring);
 
 /* The same of those who hold something, at most once in a slice whoever calls: for who waits for others. */
-RF_API void rf_look(rf_ring *ring);
+RF_API void rf_reap(rf_ring *ring);
 
 /* When somebody who waits for anything of this ring should look again at the latest, where others wait, too. */
 RF_API int64_t rf_patience_until(const rf_ring *ring);
 /* Where many wait: does another thread than this one look after the dead? */
-RF_API int rf_another_looks(const rf_ring *ring);
+RF_API int rf_another_reaps(const rf_ring *ring);
 
 /* How many records are READY. */
 RF_API uint32_t rf_ring_ready(const rf_ring *ring);
@@ -507,7 +509,7 @@ typedef struct rf_counts {
 } rf_counts;
 
 typedef struct rf_stats {
-    uint32_t free, claimed, ready, taken, pinned; /* slots by state, counted one after the other */
+    uint32_t free, claimed, ready, taken, kept; /* slots by state, counted one after the other */
     uint32_t participants;
     rf_counts counts; /* of all participants, past and present */
 } rf_stats;

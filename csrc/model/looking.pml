@@ -33,7 +33,7 @@
 
 /* The header. */
 byte since = MOST + SLICE;    /* ticks since looked_ns */
-byte looker = NOBODY; /* whose date looked_ns is: ring->looked_ns, looked_by */
+byte looker = NOBODY; /* whose date looked_ns is: ring->looked_ns, reaped_by */
 byte waiters, planned;
 
 /* The entries. */

@@ -21,7 +21,7 @@
 #define CLAIMED 1
 #define READY 2
 #define TAKEN 3
-#define PINNED 4
+#define KEPT 4
 
 byte words[4]; /* those behind SLOTS are not looked at */
 bool finished;
@@ -56,11 +56,11 @@ proctype producer()
     :: goto apart /* no slot is free for a copy */
     fi;
 #ifdef APART_FIRST
-    words[slot] = PINNED;
+    words[slot] = KEPT;
 #endif
     MAKE_READY(copy);
 apart:
-    words[slot] = PINNED;
+    words[slot] = KEPT;
     words[slot] = FREE; /* the last view is gone */
 gone:
     skip

@@ -51,7 +51,7 @@ bool present[7];   /* rf_participant.state */
 #define CLAIMED 1
 #define READY 2
 byte text_state, text_owner; /* rf_failure.word */
-bool text_more;              /* RF_PIN */
+bool text_more;              /* RF_KEEP */
 byte text;                   /* 0, or 1: half of one, or 2: whole */
 
 /* ---- Who lives, and steps ------------------------------------------------------------------- */
@@ -281,7 +281,7 @@ proctype waiter(byte self)
     :: atomic { IS_DEAD(2) -> dead = 2 }; bury()
     :: atomic { IS_DEAD(3) -> dead = 3 }; bury()
 #if STOPS && !defined WAITERS_DO_NOT_LOOK
-    :: finish_if_left() /* rf_look_after_the_dead */
+    :: finish_if_left() /* rf_reap_in_turn */
 #endif
     :: atomic { gone == PRODUCERS && NONE_DEAD -> break }
     od;

@@ -40,7 +40,7 @@ proctype recoverer(byte self)
 {
 end_nobody_died:
     if
-    :: atomic { crashed == OWNER -> finished = true; CHANGED(READABLE); CHANGED(WRITABLE) } /* rf_look_after_the_dead */
+    :: atomic { crashed == OWNER -> finished = true; CHANGED(READABLE); CHANGED(WRITABLE) } /* rf_reap_in_turn */
     :: crashed != NOBODY && crashed != OWNER -> goto bury
     fi;
     rf_notify_all(READABLE);

@@ -13,7 +13,7 @@
 #define HELD RF_STATE_TAKEN
 #define ANSWERED RF_STATE_READY
 /* Of a held cell: nobody waits for it. Of an answered one: its engine died. */
-#define GONE RF_PIN
+#define GONE RF_KEEP
 
 enum {
     MOST_ATTEMPTS = 64 /* a word of one request changes a few times; of a garbled one, for ever */

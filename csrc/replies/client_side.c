@@ -124,7 +124,7 @@ rf_status rf_cell_wait(rf_lease *cells, uint32_t row, int64_t deadline_ns)
         if ((status = rf_enter(pool)) != RF_OK)
             return status;
         int64_t now = rf_now_ns();
-        if (rf_look_after_the_dead(pool, now))
+        if (rf_reap_in_turn(pool, now))
             continue;
         if ((status = rf_wait_on(&started, now, deadline_ns, RF_EMPTY)) != RF_OK)
             return status;
@@ -165,7 +165,7 @@ rf_status rf_answers_sleep(rf_ring *pool, uint32_t key, int64_t until_ns)
     bool woken = rf_sleep(&pool->participants[rf_self(pool) - 1].answered, key,
                           until_ns < slice ? until_ns : slice);
     rf_end_patience(pool);
-    rf_look_after_the_dead(pool, rf_now_ns());
+    rf_reap_in_turn(pool, rf_now_ns());
     return woken ? RF_OK : RF_AGAIN;
 }
 

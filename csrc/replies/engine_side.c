@@ -154,7 +154,7 @@ int rf_pool_has_other_model(rf_ring *pool, const rf_service *service, uint32_t *
         uint64_t model = rf_load_relaxed(&pool->participants[owner - 1].model);
         if (model == 0 || model == service->model)
             continue;
-        *pid = rf_load_relaxed(&pool->participants[owner - 1].who.pid);
+        *pid = rf_load_relaxed(&pool->participants[owner - 1].mark.pid);
         return 1;
     }
     return 0;

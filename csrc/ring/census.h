@@ -9,7 +9,7 @@
 
 /* How many slots are in which state. A garbled word counts in none. */
 typedef struct rf_census {
-    uint32_t free, claimed, ready, taken, pinned;
+    uint32_t free, claimed, ready, taken, kept;
 } rf_census;
 rf_census rf_count_states(const rf_ring *ring);
 

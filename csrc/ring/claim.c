@@ -179,7 +179,7 @@ rf_status rf_wait_to_claim(rf_ring *ring, uint32_t rows, int64_t deadline_ns, ui
             (status = try_claim(ring, rows, first, count, words)) != RF_FULL)
             break;
         int64_t now = rf_now_ns();
-        if (rf_look_after_the_dead(ring, now))
+        if (rf_reap_in_turn(ring, now))
             continue;
         if ((status = rf_wait_on(&started, now, deadline_ns, RF_FULL)) != RF_OK)
             break;

@@ -63,10 +63,10 @@ void rf_set_apart(rf_lease *lease)
     /* R19 -> A19 (nothing_ready): who finds no claim here any more finds the records where they were copied to. */
     for (uint32_t row = 0; row < lease->rows; row++)
         rf_cas_release(&ring->words[rf_lease_slot(lease, row)], lease->words[row],
-                       rf_word(RF_STATE_PINNED, rf_word_owner(lease->words[row]),
+                       rf_word(RF_STATE_KEPT, rf_word_owner(lease->words[row]),
                                rf_word_epoch(lease->words[row])));
     RF_STEP("set apart: claim is pinned, takers not told");
-    lease->pinned = true;
+    lease->kept = true;
     lease->published = lease->rows;
     /* As rf_unclaim: takers of a ring that has ended waited for the claim. F3 with F4 (try_take): either we see the end, or
      * the taker our claim gone. */

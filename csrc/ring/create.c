@@ -39,7 +39,7 @@ static void list_holders(const rf_ring *ring, uint64_t *owners)
         uint64_t word = rf_load_relaxed(&ring->words[slot]);
         if (rf_word_state(word) != RF_STATE_READY) /* which has no owner */
             rf_add_owner(ring, owners, rf_word_owner(word));
-        if (word & RF_PIN)
+        if (word & RF_KEEP)
             rf_add_owner(ring, owners, rf_load_relaxed(&ring->slots[slot].producer));
     }
     for (uint32_t owner = 1; owner <= ring->geometry.participants; owner++)

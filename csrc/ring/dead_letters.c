@@ -23,24 +23,24 @@ uint32_t rf_ring_max_deliveries(const rf_ring *ring)
 }
 
 /* Nobody waits for the letters: in a forked child who was at them may not be there. */
-static bool lock_letters(rf_letters *letters)
+static bool lock_letters(rf_dead_letters *letters)
 {
     return rf_exchange_acquire(&letters->busy, 1u) == 0;
 }
 
 void rf_put_aside(rf_lease *lease)
 {
-    rf_letters *letters = &lease->ring->letters;
+    rf_dead_letters *letters = &lease->ring->dead_letters;
     rf_record record;
     rf_lease_records(lease, &record);
     if (lock_letters(letters)) {
         uint32_t count = rf_load_relaxed(&letters->count);
-        if (count == RF_MOST_LETTERS) { /* the oldest makes room */
-            letters->first = (letters->first + 1) % RF_MOST_LETTERS;
+        if (count == RF_MOST_DEAD_LETTERS) { /* the oldest makes room */
+            letters->first = (letters->first + 1) % RF_MOST_DEAD_LETTERS;
             letters->unsaid++;
             count--;
         }
-        letters->letters[(letters->first + count) % RF_MOST_LETTERS] = (rf_letter){
+        letters->letters[(letters->first + count) % RF_MOST_DEAD_LETTERS] = (rf_dead_letter){
             .tag = record.tag, .producer = record.producer, .failures = lease->failures};
         rf_store_relaxed(&letters->count, count + 1);
         rf_store_release(&letters->busy, 0u);
@@ -48,9 +48,9 @@ void rf_put_aside(rf_lease *lease)
     rf_lease_drop(lease);
 }
 
-int rf_next_letter(rf_ring *ring, rf_letter *letter)
+int rf_next_dead_letter(rf_ring *ring, rf_dead_letter *letter)
 {
-    rf_letters *letters = &ring->letters;
+    rf_dead_letters *letters = &ring->dead_letters;
     if (rf_load_relaxed(&letters->count) == 0 || !lock_letters(letters))
         return 0;
     uint32_t count = rf_load_relaxed(&letters->count);
@@ -58,7 +58,7 @@ int rf_next_letter(rf_ring *ring, rf_letter *letter)
         *letter = letters->letters[letters->first];
         letter->unsaid = letters->unsaid;
         letters->unsaid = 0;
-        letters->first = (letters->first + 1) % RF_MOST_LETTERS;
+        letters->first = (letters->first + 1) % RF_MOST_DEAD_LETTERS;
         rf_store_relaxed(&letters->count, count - 1);
     }
     rf_store_release(&letters->busy, 0u);

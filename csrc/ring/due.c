@@ -36,14 +36,14 @@ static uint32_t least(uint32_t a, uint32_t b)
 }
 
 /* Sleep for what is missing, but never for more than there is room to publish. */
-static void want_rows(rf_look_result *seen, uint32_t missing, const rf_census *now)
+static void want_rows(rf_find_result *seen, uint32_t missing, const rf_census *now)
 {
     uint32_t room = now->free + now->claimed;
     seen->missing = least(missing, room ? room : 1);
 }
 
 /* Is a run shorter than min_rows all that can be had for now? */
-static bool short_run_is_due(const rf_ring *ring, rf_take_request *request, rf_look_result *seen,
+static bool short_run_is_due(const rf_ring *ring, rf_take_request *request, rf_find_result *seen,
                              int64_t now_ns)
 {
     rf_census now = rf_count_states(ring);
@@ -64,7 +64,7 @@ static bool short_run_is_due(const rf_ring *ring, rf_take_request *request, rf_l
 }
 
 /* Should the run be taken now, or is more to be waited for? */
-bool rf_run_is_due(const rf_ring *ring, rf_take_request *request, rf_look_result *seen)
+bool rf_run_is_due(const rf_ring *ring, rf_take_request *request, rf_find_result *seen)
 {
     if (seen->rows >= request->max_rows || seen->alone ||
         (seen->rows >= request->min_rows && request->linger_ns <= 0))
@@ -84,7 +84,7 @@ bool rf_run_is_due(const rf_ring *ring, rf_take_request *request, rf_look_result
 }
 
 /* Nothing is ready: RF_EMPTY when something may still come, else RF_FINISHED or RF_CLOSED. */
-rf_status rf_nothing_ready(const rf_ring *ring, rf_take_request *request, rf_look_result *seen)
+rf_status rf_nothing_ready(const rf_ring *ring, rf_take_request *request, rf_find_result *seen)
 {
     seen->rows = 0;
     seen->missing = 1;

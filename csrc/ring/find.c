@@ -85,7 +85,7 @@ static void walk_patrol(rf_ring *ring, uint32_t count)
 
 /* Remember where a run ended. A trail is left after a lap, so that what lies at the cursor gets its turn; and, where claims
  * stay in a window, at the end of the records that wait: claims look whether the cursor keeps up, and a trail leaves it. */
-void rf_leave_trail(rf_ring *ring, const rf_look_result *seen, uint32_t count)
+void rf_leave_trail(rf_ring *ring, const rf_find_result *seen, uint32_t count)
 {
     uint32_t behind = rf_wrap(ring, seen->first + count);
     if (ring->window)

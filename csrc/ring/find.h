@@ -7,7 +7,7 @@
 #include "segment/handle.h"
 
 /* What one look at the ring said to a taker. */
-typedef struct rf_look_result {
+typedef struct rf_find_result {
     uint32_t first;
     uint32_t rows;    /* of the run that starts there; 0: nothing is ready */
     uint32_t missing; /* rows worth sleeping for */
@@ -16,7 +16,7 @@ typedef struct rf_look_result {
     bool hasty; /* nobody will sleep on what it says: who looks at all words takes their lines from
                    who is about to change them, so only the cursor's is looked at */
     rf_status open; /* rf_still_open, before anything else was looked at */
-} rf_look_result;
+} rf_find_result;
 
 /* The first record of the run to take next, among `most` slots from where we look on, or where links lead. */
 bool rf_find_first(const rf_ring *ring, uint32_t most, uint32_t *first, bool *by_link);
@@ -25,6 +25,6 @@ bool rf_find_first(const rf_ring *ring, uint32_t most, uint32_t *first, bool *by
 uint32_t rf_run_length(const rf_ring *ring, uint32_t first, uint32_t most, bool together,
                        uint64_t *words);
 /* Remember where a run ended. */
-void rf_leave_trail(rf_ring *ring, const rf_look_result *seen, uint32_t count);
+void rf_leave_trail(rf_ring *ring, const rf_find_result *seen, uint32_t count);
 
 #endif

@@ -13,7 +13,7 @@ struct rf_lease {
     uint32_t published; /* of a claim: rows handed to takers */
     uint32_t generation;
     bool is_claim;
-    bool pinned;
+    bool kept;
     bool settled; /* nothing is left to give back */
     bool unseen;  /* rf_lease_give_back */
     bool failed;  /* rf_lease_fail */

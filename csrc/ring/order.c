@@ -41,7 +41,7 @@ static bool may_follow(const rf_ring *ring, const rf_chained *entry, uint32_t sl
 {
     uint64_t word;
     return entry->number > since && age(ring, rf_link_slot(entry->first)) < age(ring, slot) &&
-           is_ready(ring, entry->first, &word) && rf_word_turn(word) < RF_MOST_TURNS;
+           is_ready(ring, entry->first, &word) && rf_word_relinks(word) < RF_MOST_RELINKS;
 }
 
 uint64_t rf_chain_find_place(rf_ring *ring, uint32_t slot, uint64_t since, uint32_t *passed)
@@ -64,7 +64,7 @@ static bool link_anew(rf_ring *ring, uint64_t link, uint64_t before)
 {
     uint32_t slot = rf_link_slot(link);
     uint64_t own = rf_load_acquire(&ring->links[slot]), now = own, word;
-    while (is_ready(ring, link, &word) && rf_word_turn(word) < RF_MOST_TURNS) {
+    while (is_ready(ring, link, &word) && rf_word_relinks(word) < RF_MOST_RELINKS) {
         /* From what we wrote there: should the slot have been recycled meanwhile, its new link is another one.
          * R18 -> A18 (must_wait): who finds `before` by this link finds it READY, or sees what became of it. */
         if (!rf_cas_acq_rel(&ring->links[slot], now, before))
@@ -72,7 +72,7 @@ static bool link_anew(rf_ring *ring, uint64_t link, uint64_t before)
         now = before;
         RF_STEP("publish: link written anew, turn not counted");
         /* A taker that has read the old link swaps from the old word, and fails. */
-        if (rf_cas_acq_rel(&ring->words[slot], word, word + RF_ONE_TURN))
+        if (rf_cas_acq_rel(&ring->words[slot], word, word + RF_ONE_RELINK))
             return true;
     }
     /* It may come again, and `before` be put behind it: then the two would wait for each other. R18 -> A18 for the

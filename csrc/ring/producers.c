@@ -77,7 +77,7 @@ void rf_end_blocks(rf_ring *ring, uint32_t owner)
     if (rf_word_state(seen) == RF_STATE_CLAIMED && rf_word_owner(seen) == owner)
         rf_cas_acq_rel(word, seen,
                        rf_word(RF_STATE_FREE, RF_NO_OWNER, rf_word_epoch(seen) + 1) |
-                           (seen & RF_PIN));
+                           (seen & RF_KEEP));
     RF_STEP("producing: text of the dead taken back");
     lessen(&ring->participants[owner - 1], 0, true);
     RF_STEP("producing: blocks of the dead ended, nobody looked");
@@ -133,10 +133,10 @@ static uint64_t claim_text(rf_ring *ring)
         rf_state state = rf_word_state(seen);
         if (state == RF_STATE_FREE) {
             uint64_t mine = rf_word(RF_STATE_CLAIMED, rf_self(ring), rf_word_epoch(seen));
-            if (rf_cas_acquire(word, seen, mine | (seen & RF_PIN)))
+            if (rf_cas_acquire(word, seen, mine | (seen & RF_KEEP)))
                 return mine;
-        } else if (state != RF_STATE_CLAIMED || seen & RF_PIN ||
-                   rf_cas_acq_rel(word, seen, seen | RF_PIN)) {
+        } else if (state != RF_STATE_CLAIMED || seen & RF_KEEP ||
+                   rf_cas_acq_rel(word, seen, seen | RF_KEEP)) {
             return 0;
         }
     }
@@ -159,14 +159,14 @@ void rf_producing_fail(rf_ring *ring, rf_block block, const char *text, size_t b
     /* R17 -> A17 (rf_ring_failure): the text is whole. Another may have left its mark on our claim meanwhile. */
     uint64_t ready = rf_word(RF_STATE_READY, RF_NO_OWNER, rf_word_epoch(mine));
     if (!rf_cas_release(&failure->word, mine, ready))
-        rf_cas_release(&failure->word, mine | RF_PIN, ready);
+        rf_cas_release(&failure->word, mine | RF_KEEP, ready);
     RF_STEP("fail: text whole, block open");
 }
 
 int rf_ring_has_failed(const rf_ring *ring)
 {
     uint64_t seen = rf_load_relaxed(&((rf_ring *)ring)->header->failure.word);
-    return rf_word_state(seen) == RF_STATE_READY || seen & RF_PIN;
+    return rf_word_state(seen) == RF_STATE_READY || seen & RF_KEEP;
 }
 
 uint32_t rf_ring_failure(const rf_ring *ring, char *text)

@@ -43,7 +43,7 @@ static void count_published(rf_ring *ring, uint32_t rows)
 /* What rows that are published together have in common. */
 typedef struct publication {
     int64_t claimed_ns, published_ns;
-    uint64_t pin;
+    uint64_t keep;
     uint32_t producer;
 } publication;
 
@@ -71,7 +71,7 @@ static inline bool describe_slot(rf_ring *ring, uint32_t slot, uint64_t claimed,
 
 static inline uint64_t ready_word(uint64_t claimed, const publication *about)
 {
-    return rf_word(RF_STATE_READY, RF_NO_OWNER, rf_word_epoch(claimed)) | about->pin;
+    return rf_word(RF_STATE_READY, RF_NO_OWNER, rf_word_epoch(claimed)) | about->keep;
 }
 
 /* CLAIMED -> READY, behind describe_slot. False when the claim was taken back. */
@@ -160,13 +160,13 @@ static uint32_t publish_rows(rf_lease *lease, uint32_t rows, const uint64_t *tag
     return done;
 }
 
-rf_status rf_publish(rf_lease *lease, uint32_t rows, const uint64_t *tags, int pinned)
+rf_status rf_publish(rf_lease *lease, uint32_t rows, const uint64_t *tags, int kept)
 {
-    return rf_publish_requests(lease, rows, tags, NULL, pinned);
+    return rf_publish_requests(lease, rows, tags, NULL, kept);
 }
 
 rf_status rf_publish_requests(rf_lease *lease, uint32_t rows, const uint64_t *tags,
-                              const uint64_t *replies, int pinned)
+                              const uint64_t *replies, int kept)
 {
     rf_ring *ring = lease->ring;
     if (!lease->is_claim || ring->kind->is_pool || lease->settled || lease->published ||
@@ -174,10 +174,10 @@ rf_status rf_publish_requests(rf_lease *lease, uint32_t rows, const uint64_t *ta
         return RF_INVALID;
     if (lease->generation != rf_load_relaxed(&rf_fork_generation))
         return RF_SLOT_LOST;
-    lease->pinned = pinned || rf_lease_references(lease) > 1;
+    lease->kept = kept || rf_lease_references(lease) > 1;
     publication about = {.claimed_ns = lease->claimed_ns,
                          .published_ns = rf_now_ns(),
-                         .pin = lease->pinned ? RF_PIN : 0,
+                         .keep = lease->kept ? RF_KEEP : 0,
                          .producer = rf_self(ring)};
     begin_publishing(ring);
     uint32_t done = publish_rows(lease, rows, tags, replies, &about);
@@ -188,7 +188,7 @@ rf_status rf_publish_requests(rf_lease *lease, uint32_t rows, const uint64_t *ta
     RF_STEP("publish: rows counted, nobody told");
     if (done)
         rf_notify_behind_swap(&ring->header->readable, done);
-    if (!lease->pinned) {
+    if (!lease->kept) {
         rf_discard_rows(lease, rows);
         lease->settled = true;
     }

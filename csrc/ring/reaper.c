@@ -44,11 +44,11 @@ static uint32_t thread_number(void)
 }
 
 /* Was it this thread that looked last? */
-static bool looked_last(const rf_ring *ring)
+static bool reaped_last(const rf_ring *ring)
 {
     rf_ring *handle = (rf_ring *)ring;
-    return rf_load_relaxed(&handle->looked_ns) == rf_load_relaxed(&handle->header->looked_ns) &&
-           rf_load_relaxed(&handle->looked_by) == thread_number();
+    return rf_load_relaxed(&handle->reaped_ns) == rf_load_relaxed(&handle->header->reaped_ns) &&
+           rf_load_relaxed(&handle->reaped_by) == thread_number();
 }
 
 bool rf_many_wait(const rf_ring *ring)
@@ -60,7 +60,7 @@ int64_t rf_patience_ends(const rf_ring *ring, int64_t now_ns)
 {
     /* Relaxed: it steers how often we look. */
     uint32_t waiters = rf_load_relaxed(&((rf_ring *)ring)->header->waiters);
-    if (waiters <= FEW || looked_last(ring))
+    if (waiters <= FEW || reaped_last(ring))
         return now_ns + RF_SLICE_NS;
     int64_t turns = waiters < MOST_TURNS ? waiters : MOST_TURNS;
     uint32_t first = rf_load_relaxed(&ring->participants[rf_self(ring) - 1].turn);
@@ -69,10 +69,10 @@ int64_t rf_patience_ends(const rf_ring *ring, int64_t now_ns)
     return (earliest + 1 + (own + turns - (earliest + 1) % turns) % turns) * TURN_NS;
 }
 
-int rf_another_looks(const rf_ring *ring)
+int rf_another_reaps(const rf_ring *ring)
 {
-    int64_t since = rf_now_ns() - rf_load_relaxed(&((rf_ring *)ring)->header->looked_ns);
-    return rf_many_wait(ring) && !looked_last(ring) && since >= 0 && since < 2 * RF_SLICE_NS;
+    int64_t since = rf_now_ns() - rf_load_relaxed(&((rf_ring *)ring)->header->reaped_ns);
+    return rf_many_wait(ring) && !reaped_last(ring) && since >= 0 && since < 2 * RF_SLICE_NS;
 }
 
 int64_t rf_patience_until(const rf_ring *ring)
@@ -141,7 +141,7 @@ static void whom_to_look_at(const rf_ring *ring, int64_t now_ns, uint64_t *owner
         if (rf_load_relaxed(&entry->state) == RF_ABSENT)
             continue;
         if (owner % LOCK_LAPS == lap ||
-            (owner % LAPS == lap % LAPS && rf_witness_is_gone(&entry->who)))
+            (owner % LAPS == lap % LAPS && rf_mark_is_gone(&entry->mark)))
             rf_add_owner(ring, owners, owner);
     }
 }
@@ -170,10 +170,10 @@ static void tell_in_its_place(rf_ring *ring)
         ring->kind->wake_patient(ring, false);
     uint32_t ready = 0, wanted = rf_load_relaxed(&header->readable.wanted);
     uint64_t lies = what_lies_ready(ring, &ready);
-    if (!ready || lies == rf_load_relaxed(&header->told) ||
+    if (!ready || lies == rf_load_relaxed(&header->notified) ||
         (!ring->kind->is_pool && (!wanted || ready < wanted)))
         return;
-    rf_store_relaxed(&header->told, lies);
+    rf_store_relaxed(&header->notified, lies);
     ring->kind->wake_patient(ring, true);
 }
 
@@ -182,22 +182,22 @@ static void tell_in_its_place(rf_ring *ring)
 /* Ours is the slice, and nobody else need look in it. Where we may bury nobody, for want of a descriptor, it is not. */
 static bool take_slice(rf_ring *ring, int64_t now_ns)
 {
-    int64_t before = rf_load_relaxed(&ring->header->looked_ns), since = now_ns - before;
+    int64_t before = rf_load_relaxed(&ring->header->reaped_ns), since = now_ns - before;
     /* A word of another time namespace lies in the future, and is of no use. */
     if (since >= 0 && since < RF_SLICE_NS)
         return false;
     if (!rf_is_file(ring->fd, ring->device, ring->inode))
         return true;
     /* Relaxed: it only spares others the same look. */
-    if (!atomic_compare_exchange_strong_explicit(&ring->header->looked_ns, &before, now_ns,
+    if (!atomic_compare_exchange_strong_explicit(&ring->header->reaped_ns, &before, now_ns,
                                                  memory_order_relaxed, memory_order_relaxed))
         return false;
-    rf_store_relaxed(&ring->looked_ns, now_ns);
-    rf_store_relaxed(&ring->looked_by, thread_number());
+    rf_store_relaxed(&ring->reaped_ns, now_ns);
+    rf_store_relaxed(&ring->reaped_by, thread_number());
     return true;
 }
 
-bool rf_look_after_the_dead(rf_ring *ring, int64_t now_ns)
+bool rf_reap_in_turn(rf_ring *ring, int64_t now_ns)
 {
     uint64_t owners[OWNER_WORDS] = {0};
     if (!take_slice(ring, now_ns))
@@ -219,8 +219,8 @@ bool rf_look_after_the_dead(rf_ring *ring, int64_t now_ns)
     return true;
 }
 
-void rf_look(rf_ring *ring)
+void rf_reap(rf_ring *ring)
 {
     if (rf_enter(ring) == RF_OK)
-        rf_look_after_the_dead(ring, rf_now_ns());
+        rf_reap_in_turn(ring, rf_now_ns());
 }

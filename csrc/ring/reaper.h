@@ -8,7 +8,7 @@
 
 /* Once in a slice one of all who find nothing to do looks after the dead, however short its own wait
  * is. True: something came of it, look again. */
-bool rf_look_after_the_dead(rf_ring *ring, int64_t now_ns);
+bool rf_reap_in_turn(rf_ring *ring, int64_t now_ns);
 /* When a patient waiter looks again at the latest: at the end of a slice, or later where many wait. */
 int64_t rf_patience_ends(const rf_ring *ring, int64_t now_ns);
 /* Do so many wait that they sleep for longer? */

@@ -24,7 +24,7 @@ static _Atomic uint64_t *undo(rf_ring *ring, uint32_t slot, uint64_t seen, rf_co
         atomic_compare_exchange_strong_explicit(deliveries, &before, rf_delivered(epoch, 1, 0),
                                                 memory_order_relaxed, memory_order_relaxed);
     /* What the dead was not shown it has not failed over: it has left word of that (take_run). */
-    uint64_t ready = rf_ready_again(epoch, rf_failures(before, epoch)) | (seen & RF_PIN);
+    uint64_t ready = rf_ready_again(epoch, rf_failures(before, epoch)) | (seen & RF_KEEP);
     /* Acquire and release: the swap goes on with R1 for the next taker. */
     return rf_cas_acq_rel(&ring->words[slot], seen, ready) ? &counters->redelivered : NULL;
 }
@@ -37,13 +37,13 @@ static void recover_slot(rf_ring *ring, uint32_t slot, uint32_t dead)
     for (;;) {
         uint64_t seen = rf_load_acquire(&ring->words[slot]); /* A1 <- R1, for `producer` */
         rf_state state = rf_word_state(seen);
-        if (seen & RF_PIN && rf_load_relaxed(&ring->slots[slot].producer) == dead) {
-            rf_cas_acq_rel(&ring->words[slot], seen, seen & ~RF_PIN);
+        if (seen & RF_KEEP && rf_load_relaxed(&ring->slots[slot].producer) == dead) {
+            rf_cas_acq_rel(&ring->words[slot], seen, seen & ~RF_KEEP);
             RF_STEP("recover: pin of the dead removed");
             continue;
         }
         if (rf_word_owner(seen) != dead ||
-            (state != RF_STATE_CLAIMED && state != RF_STATE_TAKEN && state != RF_STATE_PINNED))
+            (state != RF_STATE_CLAIMED && state != RF_STATE_TAKEN && state != RF_STATE_KEPT))
             return;
         _Atomic uint64_t *counter = undo(ring, slot, seen, &ring->header->departed);
         RF_STEP("recover: slot given back, not counted");

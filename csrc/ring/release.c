@@ -13,36 +13,36 @@ static uint64_t freed_word(uint64_t word)
 bool rf_free_slot(rf_ring *ring, uint32_t slot, uint64_t word)
 {
     _Atomic uint64_t *place = &ring->words[slot];
-    uint64_t pin = word & RF_PIN;
+    uint64_t keep = word & RF_KEEP;
     for (;;) {
         uint64_t next;
-        if (pin)
-            next = rf_word(RF_STATE_PINNED, rf_load_relaxed(&ring->slots[slot].producer) & 0xfff,
+        if (keep)
+            next = rf_word(RF_STATE_KEPT, rf_load_relaxed(&ring->slots[slot].producer) & 0xfff,
                            rf_word_epoch(word));
         else
             next = freed_word(word);
         /* R2 -> A2 (claim_slot): our reads and writes of the payload are over before anyone can
          * claim the slot. Were it relaxed, the next producer's bytes could show in our batch. */
-        if (rf_cas_release(place, (word & ~RF_PIN) | pin, next)) {
+        if (rf_cas_release(place, (word & ~RF_KEEP) | keep, next)) {
             RF_STEP("free: slot free or pinned, nobody told");
             /* Whatever producers wish for: this slot comes alone, and takers that would look for room left
              * unused (rf_leave_no_room_unused) may all be asleep. */
-            if (!pin)
+            if (!keep)
                 rf_notify_behind_swap(&ring->header->writable, UINT32_MAX);
             return true;
         }
         /* The one change that others may make to a word of ours: the producer lets go of its
          * view, and the pin goes. */
-        if (!pin || rf_load_relaxed(place) != (word & ~RF_PIN))
+        if (!keep || rf_load_relaxed(place) != (word & ~RF_KEEP))
             return false;
-        pin = 0;
+        keep = 0;
     }
 }
 
 /* TAKEN -> FREE for a slot and the next, which no producer's views keep. R2 -> A2 (claim_pair), as in rf_free_slot. */
 static bool free_pair(rf_ring *ring, uint32_t slot, const uint64_t *words)
 {
-    return !((words[0] | words[1]) & RF_PIN) &&
+    return !((words[0] | words[1]) & RF_KEEP) &&
            rf_cas_pair(&ring->words[slot], words,
                        (uint64_t[]){freed_word(words[0]), freed_word(words[1])});
 }
@@ -65,12 +65,12 @@ static void release_rows(rf_lease *lease)
             freed += 2;
             released += 2;
             row++;
-        } else if (!(word & RF_PIN) &&
+        } else if (!(word & RF_KEEP) &&
                    /* R2 -> A2 (claim_slot), as in rf_free_slot. */
                    rf_cas_release(&ring->words[slot], word, freed_word(word))) {
             freed++;
             released++;
-        } else if (word & RF_PIN && rf_free_slot(ring, slot, word)) {
+        } else if (word & RF_KEEP && rf_free_slot(ring, slot, word)) {
             released++;
         }
         RF_STEP("release: slots free, others still taken");
@@ -105,8 +105,8 @@ static void give_rows_back(rf_lease *lease)
         rf_note_failures(lease, row, failures);
         /* Acquire and release: the swap goes on with R1 for the next taker. Without success the producer
          * has let go of its view meanwhile, and the pin is gone. */
-        if (rf_cas_acq_rel(place, word, next | (word & RF_PIN)) ||
-            (word & RF_PIN && rf_cas_acq_rel(place, word & ~RF_PIN, next)))
+        if (rf_cas_acq_rel(place, word, next | (word & RF_KEEP)) ||
+            (word & RF_KEEP && rf_cas_acq_rel(place, word & ~RF_KEEP, next)))
             ready++;
         RF_STEP("give back: row ready, nobody told");
     }
@@ -116,7 +116,7 @@ static void give_rows_back(rf_lease *lease)
 }
 
 /* The views through a pinned claim are gone: whoever is to reuse the slots may. */
-static void unpin_rows(rf_lease *lease)
+static void unkeep_rows(rf_lease *lease)
 {
     rf_ring *ring = lease->ring;
     for (uint32_t row = 0; row < lease->published; row++) {
@@ -126,14 +126,14 @@ static void unpin_rows(rf_lease *lease)
             uint64_t word = rf_load_relaxed(&ring->words[slot]);
             if (rf_word_epoch(word) != epoch)
                 break;
-            if (rf_word_state(word) == RF_STATE_PINNED) {
+            if (rf_word_state(word) == RF_STATE_KEPT) {
                 RF_STEP("unpin: slot found released");
                 rf_free_slot(ring, slot, word);
                 break;
             }
             /* A compare-and-swap goes on with the release sequence of the word it changes, so
              * R1 reaches the taker also through us. */
-            if (!(word & RF_PIN) || rf_cas_acq_rel(&ring->words[slot], word, word & ~RF_PIN))
+            if (!(word & RF_KEEP) || rf_cas_acq_rel(&ring->words[slot], word, word & ~RF_KEEP))
                 break;
         }
         RF_STEP("unpin: row unpinned");
@@ -166,8 +166,8 @@ void rf_discard_rows(rf_lease *lease, uint32_t from)
 void rf_give_slots_back(rf_lease *lease)
 {
     if (lease->is_claim) {
-        if (lease->pinned)
-            unpin_rows(lease);
+        if (lease->kept)
+            unkeep_rows(lease);
         rf_discard_rows(lease, lease->published);
     } else if (lease->unseen || (lease->failed && rf_ring_redelivers(lease->ring))) {
         give_rows_back(lease);

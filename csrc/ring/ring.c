@@ -64,7 +64,7 @@ rf_census rf_count_states(const rf_ring *ring)
         case RF_STATE_CLAIMED: now.claimed++; break;
         case RF_STATE_READY: now.ready++; break;
         case RF_STATE_TAKEN: now.taken++; break;
-        case RF_STATE_PINNED: now.pinned++; break;
+        case RF_STATE_KEPT: now.kept++; break;
         }
     }
     return now;
@@ -84,15 +84,15 @@ void rf_ring_holdings(rf_ring *ring, rf_holding *holdings)
             state == RF_STATE_READY && ring->kind->is_pool; /* of a ring it is no owner */
         if (state == RF_STATE_CLAIMED)
             holdings[owner - 1].claimed++;
-        else if (state == RF_STATE_TAKEN || state == RF_STATE_PINNED || answered)
+        else if (state == RF_STATE_TAKEN || state == RF_STATE_KEPT || answered)
             holdings[owner - 1].held++;
     }
     for (uint32_t index = 0; index < participants; index++) {
         rf_holding *entry = &holdings[index];
         if (entry->claimed || entry->held) {
-            rf_witness *who = &ring->participants[index].who;
+            rf_process_mark *who = &ring->participants[index].mark;
             entry->pid = rf_load_relaxed(&who->pid);
-            entry->ours = rf_witness_is_self(who);
+            entry->ours = rf_mark_is_self(who);
         }
     }
 }
@@ -124,7 +124,7 @@ void rf_ring_stats(rf_ring *ring, rf_stats *stats)
                         .claimed = now.claimed,
                         .ready = now.ready,
                         .taken = now.taken,
-                        .pinned = now.pinned};
+                        .kept = now.kept};
     add_counters(&stats->counts, &ring->header->departed);
     for (uint32_t index = 0; index < ring->geometry.participants; index++) {
         rf_participant *entry = &ring->participants[index];
@@ -142,6 +142,6 @@ int rf_record_is_gone(const rf_ring *ring, uint64_t link)
         return 1;
     /* A2 <- R2 (release_rows): the taker that released the slot had held the request's cell before (rf_hold). */
     uint64_t word = rf_load_acquire(&ring->words[slot]);
-    return rf_word_state(word) == RF_STATE_PINNED ||
+    return rf_word_state(word) == RF_STATE_KEPT ||
            ((rf_word_epoch(word) ^ link) & RF_LINK_EPOCH_MASK) != 0;
 }

@@ -14,7 +14,7 @@
 
 static uint64_t taken_word(uint64_t ready, uint32_t self)
 {
-    return rf_word(RF_STATE_TAKEN, self, rf_word_epoch(ready)) | (ready & RF_PIN);
+    return rf_word(RF_STATE_TAKEN, self, rf_word_epoch(ready)) | (ready & RF_KEEP);
 }
 
 /* READY -> TAKEN by us, if the word is still what run_length saw. */
@@ -96,7 +96,7 @@ static uint32_t take_run(rf_ring *ring, uint32_t first, uint32_t rows, bool unse
 
 /* What ended a short run may have been published while all words were counted. */
 static bool has_changed(const rf_ring *ring, const rf_take_request *request, rf_lease *lease,
-                        const rf_look_result *seen)
+                        const rf_find_result *seen)
 {
     return rf_run_length(ring, seen->first, request->max_rows, request->min_rows > 1,
                          lease->words) != seen->rows;
@@ -104,7 +104,7 @@ static bool has_changed(const rf_ring *ring, const rf_take_request *request, rf_
 
 /* One attempt: RF_OK, RF_FINISHED, RF_CLOSED, or RF_EMPTY with what was seen. */
 static rf_status try_take(rf_ring *ring, rf_take_request *request, rf_lease *lease,
-                          rf_look_result *seen)
+                          rf_find_result *seen)
 {
     /* Another taker may be faster, again and again; but who looks so often must also look at
      * the clock. */
@@ -147,7 +147,7 @@ void rf_leave_no_room_unused(rf_ring *ring)
 
 /* Leave word of what is missing and look once more. RF_EMPTY: sleep on the key. */
 static rf_status last_look(rf_ring *ring, rf_take_request *request, rf_lease *lease,
-                           rf_look_result *seen, uint32_t *key)
+                           rf_find_result *seen, uint32_t *key)
 {
     uint32_t wished;
     rf_status status;
@@ -166,7 +166,7 @@ static rf_status last_look(rf_ring *ring, rf_take_request *request, rf_lease *le
 }
 
 /* Wait a little for the last row that is missing to min_rows. */
-static bool spin_for_rows(rf_ring *ring, const rf_take_request *request, const rf_look_result *seen)
+static bool spin_for_rows(rf_ring *ring, const rf_take_request *request, const rf_find_result *seen)
 {
     if (seen->rows >= request->min_rows)
         return false; /* it lingers, which is no matter of microseconds */
@@ -194,7 +194,7 @@ static rf_status wait_to_take(rf_ring *ring, rf_take_request *request, rf_lease 
     int64_t started = 0, began = 0;
     int spins = 0;
     rf_status status;
-    rf_look_result seen = {.hasty = request->deadline_ns != 0};
+    rf_find_result seen = {.hasty = request->deadline_ns != 0};
     for (;;) {
         if ((status = rf_enter(ring)) != RF_OK ||
             (status = try_take(ring, request, lease, &seen)) != RF_EMPTY)
@@ -205,7 +205,7 @@ static rf_status wait_to_take(rf_ring *ring, rf_take_request *request, rf_lease 
             seen.hasty = spins++ < RF_MOST_SPINS && spin_for_rows(ring, request, &seen);
             continue;
         }
-        if (rf_look_after_the_dead(ring, now))
+        if (rf_reap_in_turn(ring, now))
             continue;
         began = began ? began : now;
         if (request->patient && rf_many_wait(ring) && now - began < RF_MOST_PATIENCE_NS)
@@ -241,7 +241,7 @@ rf_status rf_take(rf_ring *ring, rf_take_request *request, rf_lease **out)
     if (request->max_rows > ring->slot_count)
         request->max_rows = ring->slot_count;
     if (request->min_rows > 1 || (request->linger_ns && request->max_rows > 1))
-        rf_keep_together(ring, request->max_rows);
+        rf_want_contiguous(ring, request->max_rows);
     rf_status status = rf_enter(ring);
     if (status != RF_OK)
         return status;

@@ -108,7 +108,7 @@ rf_status rf_take_first(rf_ring *const *rings, uint32_t count, rf_take_request *
     while ((status = look_at_each(rings, count, request, lease)) == RF_EMPTY) {
         int64_t now = rf_now_ns();
         for (uint32_t i = 0; i < count; i++)
-            rf_look_after_the_dead(rings[i], now);
+            rf_reap_in_turn(rings[i], now);
         if (now >= until)
             return now >= request->deadline_ns ? RF_EMPTY : RF_AGAIN;
         for (uint32_t i = 0; i < count; i++)

@@ -61,7 +61,7 @@ uint32_t rf_window_restart(const rf_ring *ring, uint32_t cursor, uint32_t rows)
     /* What was claimed just now is mostly on its way: as many as a window holds, for a taker that was asleep finds some. But
      * where takers wait for several, nothing may be: there is to be room for all of these. Of that the ends are looked at, and
      * the middle, for a batch goes as a whole, mostly. */
-    uint32_t together = rf_load_relaxed(&ring->header->together);
+    uint32_t together = rf_load_relaxed(&ring->header->contiguous_rows);
     uint32_t under_way =
         rf_wrap(ring, cursor + ring->slot_count - rf_cursor(ring, &ring->header->take_cursor));
     uint32_t most = ring->window > LEAST_UNDER_WAY ? ring->window : LEAST_UNDER_WAY;
@@ -82,7 +82,7 @@ uint32_t rf_window_restart(const rf_ring *ring, uint32_t cursor, uint32_t rows)
 uint32_t rf_window_claim(const rf_ring *ring, uint32_t first, uint32_t count, uint32_t next)
 {
     /* Relaxed, as all here: each is a hint. Takers that wait for several records want them in one piece. */
-    if (ring->kind->is_pool || rf_load_relaxed(&ring->header->together))
+    if (ring->kind->is_pool || rf_load_relaxed(&ring->header->contiguous_rows))
         return next;
     uint32_t taken = rf_load_relaxed(&ring->header->take_cursor);
     /* Takers that hold on to what they took keep a window from being used again: then it is one of twice as many. */

@@ -41,10 +41,10 @@ static inline uint32_t rf_next_look(const rf_ring *ring, uint32_t first, uint32_
 }
 
 /* Say that takers wait for so many records, which are to lie in a row. Once said it stays so. */
-static inline void rf_keep_together(rf_ring *ring, uint32_t rows)
+static inline void rf_want_contiguous(rf_ring *ring, uint32_t rows)
 {
-    if (ring->window && rf_load_relaxed(&ring->header->together) < rows)
-        rf_store_relaxed(&ring->header->together, rows); /* a hint */
+    if (ring->window && rf_load_relaxed(&ring->header->contiguous_rows) < rows)
+        rf_store_relaxed(&ring->header->contiguous_rows, rows); /* a hint */
 }
 
 /* Does a claim begin anew where everything was taken, and where? */

@@ -38,14 +38,14 @@ typedef struct rf_chain {
 } rf_chain;
 
 /* What takes through this handle set aside, and nobody has said yet (dead_letters.c). */
-enum { RF_MOST_LETTERS = 16 };
+enum { RF_MOST_DEAD_LETTERS = 16 };
 
-typedef struct rf_letters {
+typedef struct rf_dead_letters {
     _Atomic uint32_t count; /* 0: there is none */
     _Atomic uint32_t busy;
     uint32_t first, unsaid;
-    rf_letter letters[RF_MOST_LETTERS];
-} rf_letters;
+    rf_dead_letter letters[RF_MOST_DEAD_LETTERS];
+} rf_dead_letters;
 
 /* What a handle knows of its copies into slots (streaming.h). Hints, which threads share. */
 enum { RF_COPY_STREAMED = 1, RF_COPY_HOT = 2, RF_COPY_WAYS = 4 };
@@ -91,7 +91,7 @@ struct rf_ring {
     int fd; /* others may close it, and use its number for another file: rf_is_file */
     dev_t device;
     ino_t inode;
-    rf_stake stake, owner_stake; /* keep our locks (lock_file.c) */
+    rf_lock_mapping lock_mapping, owner_lock_mapping; /* keep our locks (lock_file.c) */
 
     bool is_padded; /* the regions do not follow on themselves (plan.c): runs_end, always */
     _Atomic bool owner;
@@ -111,9 +111,9 @@ struct rf_ring {
     _Atomic uint32_t publishing; /* a thread of this process is at it, the others wait */
     _Atomic uint64_t last_link;  /* names the last record of our chain */
     rf_chain chain;
-    rf_letters letters;
-    _Atomic int64_t looked_ns;   /* when a thread of this handle looked after the dead last, */
-    _Atomic uint32_t looked_by;  /* and which (reaper.c) */
+    rf_dead_letters dead_letters;
+    _Atomic int64_t reaped_ns;   /* when a thread of this handle looked after the dead last, */
+    _Atomic uint32_t reaped_by;  /* and which (reaper.c) */
     _Atomic uint32_t claim_spin; /* how long a wait is worth spinning; learnt */
     _Atomic uint32_t take_spin;
     uint32_t window; /* slots that are used again while takers keep up (window.h); 0: all */

@@ -35,7 +35,7 @@ static uint32_t count_living(int fd, const rf_geometry *geometry)
         for (uint32_t i = 0; i < count; i++)
             if (rf_load_relaxed(&entries[i].state) != RF_ABSENT &&
                 rf_lives(locked_elsewhere(fd, participant_byte(at + i + 1), F_RDLCK),
-                         &entries[i].who))
+                         &entries[i].mark))
                 living++;
     }
     return living;
@@ -53,7 +53,8 @@ static rf_status look(int fd, const rf_header *header, rf_segment_view *view)
         return RF_UNFINISHED;
     if (view->layout_version != RF_LAYOUT_VERSION)
         return RF_WRONG_VERSION;
-    if (rf_load_relaxed(&header->whole) != 1) /* it was read before the rest, and so is older */
+    if (rf_load_relaxed(&header->initialized) !=
+        1) /* it was read before the rest, and so is older */
         return RF_UNFINISHED;
     if (fstat(fd, &status) == -1)
         return RF_SYSTEM;
@@ -62,13 +63,13 @@ static rf_status look(int fd, const rf_header *header, rf_segment_view *view)
         return RF_DAMAGED;
     view->geometry = checked;
     view->creator_pid = header->creator_pid;
-    view->answers = header->answers;
+    view->ring_inode = header->ring_inode;
     /* Of a copy of a segment the participants are in another file. */
     view->participants = header->inode == status.st_ino ? count_living(fd, &checked) : 0;
     return RF_OK;
 }
 
-rf_status rf_segment_look(int fd, rf_segment_view *view)
+rf_status rf_segment_inspect(int fd, rf_segment_view *view)
 {
     memset(view, 0, sizeof *view);
     struct stat status;

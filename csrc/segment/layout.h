@@ -31,7 +31,7 @@ enum { RF_CACHE_LINE = 64, RF_CACHE_PAIR = 128 /* lines are fetched in pairs */ 
  *
  * owner: participant index + 1, 0 for nobody (FREE). Of a READY word it is no owner, but what takers
  *        must know before they take the record: how many takers failed over it, and how often its link
- *        was written anew (rf_word_failures, rf_word_turn).
+ *        was written anew (rf_word_failures, rf_word_relinks).
  * pin:   the producer still has a view of the published slot: on release it becomes PINNED
  *        (owner: that producer) instead of FREE, until the view is gone.
  * epoch: + 1 at each return to FREE; so a word seen once is never seen again, but for those of a
@@ -44,10 +44,10 @@ typedef enum rf_state {
     RF_STATE_CLAIMED = 1,
     RF_STATE_READY = 2,
     RF_STATE_TAKEN = 3,
-    RF_STATE_PINNED = 4,
+    RF_STATE_KEPT = 4,
 } rf_state;
 
-#define RF_PIN UINT64_C(8)
+#define RF_KEEP UINT64_C(8)
 #define RF_NO_OWNER 0u
 #define RF_EPOCH_MASK ((UINT64_C(1) << 48) - 1)
 
@@ -73,8 +73,8 @@ static inline uint64_t rf_word_epoch(uint64_t word)
 
 /* What a READY word of a ring says in the owner's place: in the lower 8 bits how many takers failed over the record,
  * because they died or said so; in the upper 4 how often its link was written anew, the most where it is READY again. */
-enum { RF_MOST_FAILURES = UINT8_MAX, RF_MOST_TURNS = 15 };
-#define RF_ONE_TURN (UINT64_C(1) << 12)
+enum { RF_MOST_FAILURES = UINT8_MAX, RF_MOST_RELINKS = 15 };
+#define RF_ONE_RELINK (UINT64_C(1) << 12)
 
 /* Of a record that was taken before. It has had every turn: what follows it may have been taken as well, so no other
  * record is put in front of it any more (order.c). */
@@ -82,7 +82,7 @@ static inline uint64_t rf_ready_again(uint64_t epoch, uint32_t failures)
 {
     return rf_word(RF_STATE_READY, failures > RF_MOST_FAILURES ? RF_MOST_FAILURES : failures,
                    epoch) |
-           RF_MOST_TURNS * RF_ONE_TURN;
+           RF_MOST_RELINKS * RF_ONE_RELINK;
 }
 
 static inline uint32_t rf_word_failures(uint64_t word)
@@ -96,9 +96,9 @@ static inline bool rf_is_ready_as_put(uint64_t word)
     return (word & 0xfff7) == RF_STATE_READY;
 }
 
-static inline uint32_t rf_word_turn(uint64_t word)
+static inline uint32_t rf_word_relinks(uint64_t word)
 {
-    return (uint32_t)(word >> 12) & RF_MOST_TURNS;
+    return (uint32_t)(word >> 12) & RF_MOST_RELINKS;
 }
 
 /* ---- The order of one producer's records ---------------------------------------------------- */
@@ -178,7 +178,7 @@ static inline uint32_t rf_failures(uint64_t delivered, uint64_t epoch)
  *   FREE --claim--> CLAIMED(client) --hold--> TAKEN(engine) --answer--> READY(client) --> FREE, epoch + 1
  *                   asked                     held                      answered
  *
- * RF_PIN says of a held cell that nobody waits for it any more, of an answered one that its engine died
+ * RF_KEEP says of a held cell that nobody waits for it any more, of an answered one that its engine died
  * over it. Written by the client before it asks, by the engine while it holds the cell. */
 typedef struct rf_cell {
     _Alignas(RF_CACHE_LINE) _Atomic int64_t answer_by_ns; /* later, the model need not see it */
@@ -209,12 +209,12 @@ enum { RF_ABSENT = 0, RF_PRESENT = 1, RF_SERVING = 2, RF_STATE_BITS = 2 };
 enum { RF_ENGINE_NAMES = 16, RF_ENGINE_NAME_BYTES = 64 };
 
 /* The mark of a process (process_mark.c). */
-typedef struct rf_witness {
+typedef struct rf_process_mark {
     _Atomic uint64_t start; /* when it started, in the kernel's ticks */
     _Atomic uint32_t pid;   /* as its own PID namespace knows it; 0: no mark */
     _Atomic uint32_t pid_namespace, time_namespace; /* inodes of /proc/self/ns; 0: not known */
     _Atomic uint32_t stack;                         /* where its program's stack began, / 16 */
-} rf_witness;
+} rf_process_mark;
 
 /* Who is alive says the lock of its entry, with `who` as a second witness (participants.c), whatever `state` is. */
 typedef struct rf_participant {
@@ -226,7 +226,7 @@ typedef struct rf_participant {
     _Atomic uint64_t model;     /* of an engine in a reply pool: rf_service.model */
     _Atomic uint32_t onward;    /* rf_service.onward */
     _Atomic uint32_t turn;      /* of the first of its threads that sleep patiently */
-    rf_witness who;
+    rf_process_mark mark;
 } rf_participant;
 
 /* rf_header.finished: whether the ring is, and above that bit how many producers have entered. In one word, so
@@ -243,7 +243,7 @@ static inline uint64_t rf_producers_entered(uint64_t finished)
  *
  *   FREE --claim--> CLAIMED(producer) --the text is whole--> READY, for good
  *
- * RF_PIN says that a producer failed whose text found no room, because the text of another was being written: if
+ * RF_KEEP says that a producer failed whose text found no room, because the text of another was being written: if
  * that one is never whole, takers are told at least that. A claim of the dead becomes FREE, epoch + 1. */
 typedef struct rf_failure {
     _Alignas(RF_CACHE_PAIR) _Atomic uint64_t word;
@@ -254,29 +254,29 @@ typedef struct rf_failure {
 typedef struct rf_header {
     uint64_t magic;
     uint32_t layout_version;
-    _Atomic uint32_t whole; /* 1 once everything else stands */
+    _Atomic uint32_t initialized; /* 1 once everything else stands */
     uint64_t creator_pid;
     uint32_t redeliver;
     uint32_t max_deliveries; /* 0: no limit */
     uint64_t user_data;      /* of the creator's, for whoever attaches */
-    uint64_t answers; /* 0; or the inode of the ring for which this is a pool of reply cells */
-    rf_witness owner; /* the second witness of the owner's lock (owner.c) */
-    uint64_t inode;   /* the segment's own: in a copy of the file all marks are of nobody */
+    uint64_t ring_inode;   /* 0; or the inode of the ring for which this is a pool of reply cells */
+    rf_process_mark owner; /* the second witness of the owner's lock (owner.c) */
+    uint64_t inode;        /* the segment's own: in a copy of the file all marks are of nobody */
     _Alignas(RF_CACHE_PAIR) _Atomic uint32_t claim_cursor; /* where the next claim starts to look */
     _Alignas(RF_CACHE_PAIR) _Atomic uint32_t take_cursor;  /* where the next take starts to look */
     _Alignas(RF_CACHE_PAIR) _Atomic uint64_t finished; /* RF_IS_FINISHED, rf_producers_entered */
     _Atomic uint32_t closed;
     uint32_t producers; /* rf_options.producers */
     _Atomic uint32_t
-        together; /* a taker has waited for so many records, which are to lie in a row */
+        contiguous_rows; /* a taker has waited for so many records, which are to lie in a row */
     _Alignas(RF_CACHE_PAIR) rf_event readable; /* takers wait here for READY */
     _Alignas(RF_CACHE_PAIR) rf_event writable; /* producers wait here for FREE */
     /* Of a pool: the model that came last to each place, UTF-8 and for messages; `from` says which place. */
     char engine_names[RF_ENGINE_NAMES][RF_ENGINE_NAME_BYTES];
     /* Looking for the dead (reaper.c): when somebody last began to, of which READY words it told the waiters last,
      * how many threads then slept patiently, and by which larger number some may still sleep. */
-    _Alignas(RF_CACHE_PAIR) _Atomic int64_t looked_ns;
-    _Atomic uint64_t told;
+    _Alignas(RF_CACHE_PAIR) _Atomic int64_t reaped_ns;
+    _Atomic uint64_t notified;
     _Atomic uint32_t waiters, planned;
     _Atomic uint32_t departures;                  /* of a pool: so many engines have left */
     _Alignas(RF_CACHE_PAIR) rf_counters departed; /* counters of participants that left */

@@ -126,17 +126,18 @@ static int open_by_name(dev_t device, ino_t inode)
 }
 
 /* Of a file without a name, whose descriptors are all closed: by the page. The kernel lets few users do that. */
-static int open_by_stake(const rf_stake *stake, dev_t device, ino_t inode)
+static int open_by_stake(const rf_lock_mapping *stake, dev_t device, ino_t inode)
 {
     char path[80];
-    unsigned long at = (unsigned long)(stake ? rf_load_relaxed(&((rf_stake *)stake)->page) : NULL);
+    unsigned long at =
+        (unsigned long)(stake ? rf_load_relaxed(&((rf_lock_mapping *)stake)->page) : NULL);
     if (!at)
         return -1;
     snprintf(path, sizeof path, "/proc/self/map_files/%lx-%lx", at, at + page_bytes());
     return checked(open(path, O_RDWR | O_CLOEXEC), device, inode);
 }
 
-int rf_open_anew(int fd, dev_t device, ino_t inode, const rf_stake *stake)
+int rf_open_anew(int fd, dev_t device, ino_t inode, const rf_lock_mapping *stake)
 {
     char path[48];
     int own = -1;
@@ -165,7 +166,8 @@ static bool enlist(rf_own_file *own, int opened, dev_t device, ino_t inode, cons
     return opened != -1;
 }
 
-bool rf_own_file_open(rf_own_file *own, int fd, dev_t device, ino_t inode, const rf_stake *stake)
+bool rf_own_file_open(rf_own_file *own, int fd, dev_t device, ino_t inode,
+                      const rf_lock_mapping *stake)
 {
     sigset_t signals;
     lock_list(&signals);
@@ -197,7 +199,7 @@ void rf_own_file_close(rf_own_file *own)
 
 /* ---- Keeping -------------------------------------------------------------------------------- */
 
-bool rf_stake_keep(rf_stake *stake, const rf_own_file *own)
+bool rf_lock_mapping_make(rf_lock_mapping *stake, const rf_own_file *own)
 {
     sigset_t signals;
     lock_list(&signals);
@@ -213,7 +215,7 @@ bool rf_stake_keep(rf_stake *stake, const rf_own_file *own)
     return page != MAP_FAILED;
 }
 
-void rf_stake_end(rf_stake *stake)
+void rf_lock_mapping_end(rf_lock_mapping *stake)
 {
     void *page = rf_exchange_relaxed(&stake->page, NULL);
     if (page)

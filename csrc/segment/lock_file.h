@@ -21,26 +21,27 @@ typedef struct rf_own_file {
 } rf_own_file;
 
 /* One that is kept, with its locks and without a descriptor: by a page that is mapped, and that a forked child does not get. */
-typedef struct rf_stake {
+typedef struct rf_lock_mapping {
     _Atomic(void *) page; /* NULL: none. Threads that close and use a handle at a time see it go */
-} rf_stake;
+} rf_lock_mapping;
 
 /* Is `fd` a descriptor of that very file? */
 bool rf_is_file(int fd, dev_t device, ino_t inode);
 /* A new description of that file: by way of `fd`, where that is still it; else by its name in /dev/shm, or by the stake.
  * -1 and errno. */
-int rf_open_anew(int fd, dev_t device, ino_t inode, const rf_stake *stake);
+int rf_open_anew(int fd, dev_t device, ino_t inode, const rf_lock_mapping *stake);
 
 /* The same for locks. Until the close `own` stays where it is. False, and errno. */
-bool rf_own_file_open(rf_own_file *own, int fd, dev_t device, ino_t inode, const rf_stake *stake);
+bool rf_own_file_open(rf_own_file *own, int fd, dev_t device, ino_t inode,
+                      const rf_lock_mapping *stake);
 /* The same of the file at that path, if it is that one. */
 bool rf_own_file_open_at(rf_own_file *own, const char *path, dev_t device, ino_t inode);
 /* Ends its locks unless they were made a stake; errno stays. */
 void rf_own_file_close(rf_own_file *own);
 
-/* What `own` has locked stays so until rf_stake_end, exec or the end of the process. False, and errno. */
-bool rf_stake_keep(rf_stake *stake, const rf_own_file *own);
+/* What `own` has locked stays so until rf_lock_mapping_end, exec or the end of the process. False, and errno. */
+bool rf_lock_mapping_make(rf_lock_mapping *stake, const rf_own_file *own);
 /* Not in a forked child: there the page may be somebody else's. */
-void rf_stake_end(rf_stake *stake);
+void rf_lock_mapping_end(rf_lock_mapping *stake);
 
 #endif

@@ -21,7 +21,7 @@
 
 /* Whoever gives back what a dead participant held reads its burial byte meanwhile; whoever becomes that participant
  * writes it. Its own byte would not do: a copy of the dead one's description may hold that. */
-enum { OWNER_BYTE = 0, CONDEMN_BYTE = 1, PARTICIPANT_BYTE = 16, BURIAL_BYTE = 8192 };
+enum { OWNER_BYTE = 0, REMOVAL_BYTE = 1, PARTICIPANT_BYTE = 16, REAP_BYTE = 8192 };
 #define LOCKS_OFFSET (INT64_C(1) << 56)
 
 static inline bool set_lock(int fd, int byte, short type)
@@ -51,18 +51,18 @@ static inline int participant_byte(uint32_t owner)
     return PARTICIPANT_BYTE + (int)owner;
 }
 
-static inline int burial_byte(uint32_t owner)
+static inline int reap_byte(uint32_t owner)
 {
-    return BURIAL_BYTE + (int)owner;
+    return REAP_BYTE + (int)owner;
 }
 
 /* Does whoever is said to hold a byte live? `held`: of locked_elsewhere. The lock and the witness must both say that
  * it is dead; but who certainly is, is dead whatever holds the byte: a copy of its description may. */
-static inline bool rf_lives(int held, const rf_witness *who)
+static inline bool rf_lives(int held, const rf_process_mark *who)
 {
     if (held == 1)
-        return !rf_witness_is_gone(who);
-    rf_life verdict = rf_witness_says(who);
+        return !rf_mark_is_gone(who);
+    rf_life verdict = rf_mark_says(who);
     return verdict == RF_LIVES || (verdict == RF_UNKNOWN && held == -1);
 }
 

@@ -21,33 +21,34 @@ rf_status rf_lock_owner(rf_ring *ring)
     rf_own_file own;
     if (!rf_open_for_locks(ring, &own))
         return rf_no_description();
-    bool locked = set_lock(own.fd, OWNER_BYTE, F_WRLCK) && rf_stake_keep(&ring->owner_stake, &own);
+    bool locked = set_lock(own.fd, OWNER_BYTE, F_WRLCK) &&
+                  rf_lock_mapping_make(&ring->owner_lock_mapping, &own);
     rf_own_file_close(&own);
     return locked ? RF_OK : RF_SYSTEM;
 }
 
 void rf_unlock_owner(rf_ring *ring)
 {
-    if (!rf_load_relaxed(&ring->owner_stake.page))
-        return;                                /* it was closed before */
-    rf_witness_withdraw(&ring->header->owner); /* we live on, as no owner */
-    rf_stake_end(&ring->owner_stake);
+    if (!rf_load_relaxed(&ring->owner_lock_mapping.page))
+        return;                             /* it was closed before */
+    rf_mark_withdraw(&ring->header->owner); /* we live on, as no owner */
+    rf_lock_mapping_end(&ring->owner_lock_mapping);
 }
 
 /* Does a living process own the segment? 1, 0, or -1. */
-static int is_owned(int fd, const rf_witness *who)
+static int is_owned(int fd, const rf_process_mark *who)
 {
     int held = locked_elsewhere(fd, OWNER_BYTE, F_WRLCK);
     return held == -1 ? -1 : rf_lives(held, who);
 }
 
 /* The mark of the owner, as far as there is one: of a copy of a segment, and of another layout, the lock alone tells. */
-static void read_mark(int fd, rf_witness *who)
+static void read_mark(int fd, rf_process_mark *who)
 {
     rf_header start;
     struct stat status;
     size_t bytes = offsetof(rf_header, inode) + sizeof start.inode;
-    *who = (rf_witness){0};
+    *who = (rf_process_mark){0};
     if (fstat(fd, &status) == 0 && pread(fd, &start, bytes, 0) == (ssize_t)bytes &&
         start.magic == RF_MAGIC && start.layout_version == RF_LAYOUT_VERSION &&
         start.inode == status.st_ino)
@@ -56,7 +57,7 @@ static void read_mark(int fd, rf_witness *who)
 
 int rf_segment_has_owner(int fd)
 {
-    rf_witness who;
+    rf_process_mark who;
     read_mark(fd, &who);
     return is_owned(fd, &who);
 }
@@ -72,16 +73,17 @@ int rf_ring_is_owner(const rf_ring *ring)
 
 bool rf_owner_lives(const rf_ring *ring)
 {
-    if (rf_ring_is_owner(ring) && rf_load_relaxed(&((rf_ring *)ring)->owner_stake.page))
+    if (rf_ring_is_owner(ring) && rf_load_relaxed(&((rf_ring *)ring)->owner_lock_mapping.page))
         return true;
     /* Where no descriptor can be had the mark alone tells. */
-    const rf_witness nobody = {0};
-    const rf_witness *who = ring->header->inode == ring->inode ? &ring->header->owner : &nobody;
+    const rf_process_mark nobody = {0};
+    const rf_process_mark *who =
+        ring->header->inode == ring->inode ? &ring->header->owner : &nobody;
     if (rf_is_file(ring->fd, ring->device, ring->inode))
         return is_owned(ring->fd, who) != 0;
     rf_own_file own;
     if (!rf_open_for_locks(ring, &own))
-        return rf_witness_says(who) != RF_DEAD;
+        return rf_mark_says(who) != RF_DEAD;
     int owned = is_owned(own.fd, who);
     rf_own_file_close(&own);
     return owned != 0;
@@ -92,16 +94,16 @@ int rf_ring_has_owner(const rf_ring *ring)
     return rf_owner_lives(ring);
 }
 
-rf_status rf_segment_condemn(int fd)
+rf_status rf_segment_lock_removal(int fd)
 {
-    if (set_lock(fd, CONDEMN_BYTE, F_WRLCK))
+    if (set_lock(fd, REMOVAL_BYTE, F_WRLCK))
         return RF_OK;
     return errno == EAGAIN || errno == EACCES ? RF_AGAIN : RF_SYSTEM;
 }
 
-int rf_segment_is_condemned(int fd)
+int rf_segment_removal_is_locked(int fd)
 {
-    return locked_elsewhere(fd, CONDEMN_BYTE, F_WRLCK);
+    return locked_elsewhere(fd, REMOVAL_BYTE, F_WRLCK);
 }
 
 /* With the right to do so: unlink `path` if it means that very segment. 1 removed, 0 it meant
@@ -125,7 +127,7 @@ rf_status rf_segment_remove(uint64_t device, uint64_t inode, const char *path, i
     *removed = 0;
     if (!rf_own_file_open_at(&own, path, (dev_t)device, (ino_t)inode))
         return errno == ENOENT || errno == ELOOP ? RF_OK : RF_SYSTEM;
-    rf_status result = rf_segment_condemn(own.fd);
+    rf_status result = rf_segment_lock_removal(own.fd);
     if (result == RF_OK) {
         int owned = spare_the_living ? rf_segment_has_owner(own.fd) : 0;
         if (owned == 0)

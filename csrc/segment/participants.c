@@ -51,14 +51,14 @@ bool rf_open_for_locks(const rf_ring *ring, rf_own_file *own)
 {
     /* In a forked child the page is its parent's. */
     return rf_own_file_open(own, ring->fd, ring->device, ring->inode,
-                            is_current(ring) ? &ring->stake : NULL);
+                            is_current(ring) ? &ring->lock_mapping : NULL);
 }
 
 /* Is that participant dead? `fd`: any descriptor of the segment, or -1. */
 static bool is_dead(const rf_ring *ring, uint32_t owner, int fd)
 {
     int held = fd == -1 ? -1 : locked_elsewhere(fd, participant_byte(owner), F_RDLCK);
-    return !rf_lives(held, &ring->participants[owner - 1].who);
+    return !rf_lives(held, &ring->participants[owner - 1].mark);
 }
 
 /* A descriptor to ask about locks by: the handle's own where it is still that, else a new one in `own`. */
@@ -92,7 +92,7 @@ uint32_t rf_participant_pid(const rf_ring *ring, uint32_t participant)
 {
     if (participant == RF_NO_OWNER || participant > ring->geometry.participants)
         return 0;
-    return rf_load_relaxed(&ring->participants[participant - 1].who.pid);
+    return rf_load_relaxed(&ring->participants[participant - 1].mark.pid);
 }
 
 /* ---- Participants --------------------------------------------------------------------------- */
@@ -117,7 +117,7 @@ static void clear_entry(rf_ring *ring, uint32_t owner)
 }
 /* With the burial byte held, so that its participant is dead and nobody can become it: give back
  * what it held, and make its entry free. Others may be at the same: each swap succeeds for one. */
-static void bury(rf_ring *ring, uint32_t dead)
+static void reap(rf_ring *ring, uint32_t dead)
 {
     RF_STEP("recover: entry of the dead locked");
     uint32_t state = rf_load_relaxed(&ring->participants[dead - 1].state);
@@ -136,14 +136,14 @@ static bool is_absent(const rf_ring *ring, uint32_t owner)
 }
 
 /* Look once more, with the burial byte held: the entry may have been buried, and used again, since the last look. */
-static bool bury_if_dead(rf_ring *ring, uint32_t owner, int fd)
+static bool reap_if_dead(rf_ring *ring, uint32_t owner, int fd)
 {
-    if (!set_lock(fd, burial_byte(owner), F_RDLCK))
+    if (!set_lock(fd, reap_byte(owner), F_RDLCK))
         return false;
     bool dead = !is_absent(ring, owner) && is_dead(ring, owner, fd);
     if (dead)
-        bury(ring, owner);
-    set_lock(fd, burial_byte(owner), F_UNLCK);
+        reap(ring, owner);
+    set_lock(fd, reap_byte(owner), F_UNLCK);
     return dead;
 }
 
@@ -152,10 +152,10 @@ static bool lock_entry(rf_ring *ring, uint32_t owner, int fd)
 {
     if (!is_absent(ring, owner) || !set_lock(fd, participant_byte(owner), F_WRLCK))
         return false;
-    if (set_lock(fd, burial_byte(owner), F_WRLCK)) {
+    if (set_lock(fd, reap_byte(owner), F_WRLCK)) {
         if (is_absent(ring, owner))
             return true;
-        set_lock(fd, burial_byte(owner), F_UNLCK);
+        set_lock(fd, reap_byte(owner), F_UNLCK);
     }
     set_lock(fd, participant_byte(owner), F_UNLCK);
     return false;
@@ -168,7 +168,7 @@ static uint32_t find_entry(rf_ring *ring, int fd)
         if (lock_entry(ring, owner, fd))
             return owner;
     for (uint32_t owner = 1; owner <= ring->geometry.participants; owner++)
-        if (is_dead(ring, owner, fd) && bury_if_dead(ring, owner, fd) &&
+        if (is_dead(ring, owner, fd) && reap_if_dead(ring, owner, fd) &&
             lock_entry(ring, owner, fd))
             return owner;
     return 0;
@@ -181,15 +181,15 @@ static rf_status take_entry(rf_ring *ring, rf_own_file *own)
     if (!owner)
         return RF_CROWDED;
     RF_STEP("join: entry locked, still absent");
-    rf_store_relaxed(&ring->stake.page, NULL); /* in a forked child it is not there */
-    if (!rf_stake_keep(&ring->stake, own))
+    rf_store_relaxed(&ring->lock_mapping.page, NULL); /* in a forked child it is not there */
+    if (!rf_lock_mapping_make(&ring->lock_mapping, own))
         return RF_SYSTEM;
     rf_participant *entry = &ring->participants[owner - 1];
-    rf_witness_leave(&entry->who);
+    rf_mark_leave(&entry->mark);
     rf_store_relaxed(&entry->waits, 0u);
     rf_store_relaxed(&entry->state, RF_PRESENT);
     RF_STEP("join: present, not ourselves yet");
-    set_lock(own->fd, burial_byte(owner), F_UNLCK);
+    set_lock(own->fd, reap_byte(owner), F_UNLCK);
     if (rf_self(ring) != 0 && !is_current(ring))
         rf_store_relaxed(&ring->owner, false); /* we are a forked child: our parent is */
     rf_store_relaxed(&ring->self, owner);
@@ -231,18 +231,18 @@ void rf_leave(rf_ring *ring)
     ring->kind->leave(ring);
     clear_entry(ring, rf_self(ring));
     ring->kind->departed(ring, state);
-    rf_stake_end(&ring->stake);
+    rf_lock_mapping_end(&ring->lock_mapping);
     RF_STEP("leave: lock dropped");
 }
 
 /* ---- Recovery ------------------------------------------------------------------------------- */
 
 /* Who was found dead, and gives it back. */
-static uint32_t bury_found(rf_ring *ring, uint32_t owner, rf_own_file *own)
+static uint32_t reap_found(rf_ring *ring, uint32_t owner, rf_own_file *own)
 {
     if (own->fd == -1 && !rf_open_for_locks(ring, own))
         return 0; /* no description can be had here: another process has to do it */
-    return bury_if_dead(ring, owner, own->fd);
+    return reap_if_dead(ring, owner, own->fd);
 }
 
 uint32_t rf_recover(rf_ring *ring)
@@ -260,7 +260,7 @@ uint32_t rf_recover_some(rf_ring *ring, const uint64_t *owners)
     for (uint32_t owner = 1; owner <= ring->geometry.participants; owner++)
         if ((!owners || owners[owner / 64] >> owner % 64 & 1) && !is_absent(ring, owner) &&
             owner != rf_self(ring) && is_dead(ring, owner, fd))
-            found += bury_found(ring, owner, &own);
+            found += reap_found(ring, owner, &own);
     done_asking(&own);
     return found;
 }

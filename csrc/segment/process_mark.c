@@ -121,7 +121,7 @@ static mark ourselves(void)
 }
 
 /* Each number is for itself: all are written before the entry, or the segment, is anybody's (rf_join, write_header). */
-void rf_witness_leave(rf_witness *who)
+void rf_mark_leave(rf_process_mark *who)
 {
     mark own = ourselves();
     rf_store_relaxed(&who->start, own.start);
@@ -131,14 +131,14 @@ void rf_witness_leave(rf_witness *who)
     rf_store_relaxed(&who->pid, own.pid);
 }
 
-void rf_witness_withdraw(rf_witness *who)
+void rf_mark_withdraw(rf_process_mark *who)
 {
     rf_store_relaxed(&who->pid, 0u);
 }
 
-static mark mark_of(const rf_witness *witness)
+static mark mark_of(const rf_process_mark *witness)
 {
-    rf_witness *who = (rf_witness *)witness;
+    rf_process_mark *who = (rf_process_mark *)witness;
     return (mark){.start = rf_load_relaxed(&who->start),
                   .pid = rf_load_relaxed(&who->pid),
                   .pid_namespace = rf_load_relaxed(&who->pid_namespace),
@@ -146,7 +146,7 @@ static mark mark_of(const rf_witness *witness)
                   .stack = rf_load_relaxed(&who->stack)};
 }
 
-bool rf_witness_is_self(const rf_witness *who)
+bool rf_mark_is_self(const rf_process_mark *who)
 {
     mark own = ourselves(), left = mark_of(who);
     return left.pid == own.pid && left.start == own.start &&
@@ -165,13 +165,13 @@ static bool no_such_process(uint32_t pid)
     return kill((pid_t)pid, 0) == -1 && errno == ESRCH;
 }
 
-bool rf_witness_is_gone(const rf_witness *who)
+bool rf_mark_is_gone(const rf_process_mark *who)
 {
     mark own = ourselves(), left = mark_of(who);
     return is_near(&own, &left) && no_such_process(left.pid);
 }
 
-rf_life rf_witness_says(const rf_witness *who)
+rf_life rf_mark_says(const rf_process_mark *who)
 {
     mark own = ourselves(), left = mark_of(who);
     if (!is_near(&own, &left))

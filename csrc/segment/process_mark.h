@@ -13,14 +13,14 @@
 typedef enum rf_life { RF_UNKNOWN = 0, RF_LIVES, RF_DEAD } rf_life;
 
 /* Leave the mark of this process. */
-void rf_witness_leave(rf_witness *who);
+void rf_mark_leave(rf_process_mark *who);
 /* Take it back: from here on nothing is known. */
-void rf_witness_withdraw(rf_witness *who);
+void rf_mark_withdraw(rf_process_mark *who);
 /* Is it the mark of this very process? */
-bool rf_witness_is_self(const rf_witness *who);
+bool rf_mark_is_self(const rf_process_mark *who);
 /* Reads /proc: for where a lock was found free. */
-rf_life rf_witness_says(const rf_witness *who);
+rf_life rf_mark_says(const rf_process_mark *who);
 /* One system call: no process has this number any more. */
-bool rf_witness_is_gone(const rf_witness *who);
+bool rf_mark_is_gone(const rf_process_mark *who);
 
 #endif

@@ -22,7 +22,7 @@ const rf_geometry *rf_ring_geometry(const rf_ring *ring)
 int rf_ring_descriptor(const rf_ring *ring)
 {
     if (!rf_ring_is_retired(ring) && !rf_is_file(ring->fd, ring->device, ring->inode))
-        ((rf_ring *)ring)->fd = rf_open_anew(-1, ring->device, ring->inode, &ring->stake);
+        ((rf_ring *)ring)->fd = rf_open_anew(-1, ring->device, ring->inode, &ring->lock_mapping);
     return ring->fd;
 }
 
@@ -41,9 +41,9 @@ uint64_t rf_ring_user_data(const rf_ring *ring)
     return ring->header->user_data;
 }
 
-uint64_t rf_ring_answers(const rf_ring *ring)
+uint64_t rf_pool_ring_inode(const rf_ring *ring)
 {
-    return ring->kind->is_pool ? ring->header->answers : 0;
+    return ring->kind->is_pool ? ring->header->ring_inode : 0;
 }
 
 uint64_t rf_ring_device(const rf_ring *ring)

@@ -113,7 +113,7 @@ void rf_close_descriptor(const rf_ring *ring)
 static rf_status abandon(rf_ring *ring, rf_status status)
 {
     int error = errno;
-    rf_stake_end(&ring->owner_stake);
+    rf_lock_mapping_end(&ring->owner_lock_mapping);
     if (ring->mapping)
         munmap(ring->mapping, ring->mapped_bytes);
     rf_close_descriptor(ring);
@@ -144,16 +144,16 @@ static void write_header(rf_ring *ring, const rf_options *options, uint64_t epoc
     header->redeliver = options->redeliver;
     header->max_deliveries = options->max_deliveries;
     header->user_data = options->user_data;
-    header->answers = options->answers;
+    header->ring_inode = options->ring_inode;
     header->producers = options->producers;
     header->inode = ring->inode;
-    rf_witness_leave(&header->owner);
+    rf_mark_leave(&header->owner);
     header->geometry = ring->geometry;
     for (uint32_t slot = 0; slot < ring->slot_count; slot++)
         rf_store_relaxed(&ring->words[slot], rf_word(RF_STATE_FREE, RF_NO_OWNER, epoch));
     RF_STEP("create: header written, not whole");
     /* R4 -> A4 (read_header): who sees `whole` sees the segment whole. */
-    rf_store_release(&header->whole, 1u);
+    rf_store_release(&header->initialized, 1u);
     RF_STEP("create: whole, creator not joined");
 }
 
@@ -166,7 +166,7 @@ rf_status rf_segment_create(int fd, const rf_options *options, const rf_geometry
         close(fd);
         return RF_NO_MEMORY;
     }
-    if ((options->answers != 0) != kind->is_pool)
+    if ((options->ring_inode != 0) != kind->is_pool)
         return abandon(ring, RF_OTHER_KIND);
     ring->geometry = *geometry;
     ring->kind = kind;
@@ -221,7 +221,7 @@ static rf_status read_header(int fd, rf_geometry *geometry)
         result = RF_NOT_A_RING;
     else if (version != RF_LAYOUT_VERSION)
         result = RF_WRONG_VERSION;
-    else if (rf_load_acquire(&header->whole) != 1) /* A4 <- R4 (write_header) */
+    else if (rf_load_acquire(&header->initialized) != 1) /* A4 <- R4 (write_header) */
         result = RF_UNFINISHED;
     if (result == RF_OK) {
         rf_geometry claimed;
@@ -256,7 +256,7 @@ rf_status rf_segment_attach(int fd, const rf_kind *kind, rf_ring **out)
         status = map_segment(ring);
     if (status != RF_OK)
         return abandon(ring, status);
-    if ((ring->header->answers != 0) != kind->is_pool)
+    if ((ring->header->ring_inode != 0) != kind->is_pool)
         return abandon(ring, RF_OTHER_KIND);
     ring->kind = kind;
     RF_STEP("attach: mapped, not joined");

@@ -61,7 +61,7 @@ cdef extern from "ringfeed.h" nogil:
         uint32_t huge_pages
         int32_t numa_node
         uint64_t user_data
-        uint64_t answers
+        uint64_t ring_inode
         uint32_t producers
         uint32_t max_deliveries
 
@@ -105,7 +105,7 @@ cdef extern from "ringfeed.h" nogil:
         uint32_t claimed
         uint32_t ready
         uint32_t taken
-        uint32_t pinned
+        uint32_t kept
         uint32_t participants
         rf_counts counts
 
@@ -122,17 +122,17 @@ cdef extern from "ringfeed.h" nogil:
     int rf_segment_is_nameless(int fd)
     int64_t rf_segment_free_bytes(int fd)
     int rf_segment_has_owner(int fd)
-    int rf_segment_is_condemned(int fd)
+    int rf_segment_removal_is_locked(int fd)
     rf_status rf_segment_remove(uint64_t device, uint64_t inode, const char *path, int spare_the_living, int *removed)
 
     ctypedef struct rf_segment_view:
         uint32_t layout_version
         uint32_t participants
         uint64_t creator_pid
-        uint64_t answers
+        uint64_t ring_inode
         rf_geometry geometry
 
-    rf_status rf_segment_look(int fd, rf_segment_view *view)
+    rf_status rf_segment_inspect(int fd, rf_segment_view *view)
     void rf_ring_close(rf_ring *ring)
     int rf_ring_retire(rf_ring *ring)
     int rf_ring_is_retired(const rf_ring *ring)
@@ -147,7 +147,7 @@ cdef extern from "ringfeed.h" nogil:
     uint32_t rf_ring_max_deliveries(const rf_ring *ring)
     uint32_t rf_participant_pid(const rf_ring *ring, uint32_t participant)
     uint64_t rf_ring_user_data(const rf_ring *ring)
-    uint64_t rf_ring_answers(const rf_ring *ring)
+    uint64_t rf_pool_ring_inode(const rf_ring *ring)
     uint64_t rf_ring_inode(const rf_ring *ring)
     uint64_t rf_ring_device(const rf_ring *ring)
     int rf_ring_has_owner(const rf_ring *ring)
@@ -189,13 +189,13 @@ cdef extern from "ringfeed.h" nogil:
     int rf_lease_is_dead_letter(const rf_lease *lease)
     void rf_lease_show(rf_lease *lease, int shown)
 
-    ctypedef struct rf_letter:
+    ctypedef struct rf_dead_letter:
         uint64_t tag
         uint32_t producer
         uint32_t failures
         uint32_t unsaid
 
-    int rf_next_letter(rf_ring *ring, rf_letter *letter)
+    int rf_next_dead_letter(rf_ring *ring, rf_dead_letter *letter)
     rf_lease *rf_lease_split(rf_lease *batch, uint32_t rows)
     uint32_t rf_lease_references(const rf_lease *lease)
     const rf_ring *rf_lease_ring(const rf_lease *lease)
@@ -222,9 +222,9 @@ cdef extern from "ringfeed.h" nogil:
 
     rf_status rf_claim(rf_ring *ring, uint32_t rows, int64_t deadline_ns, rf_lease **lease)
     void rf_claim_zero(rf_lease *claim)
-    rf_status rf_publish(rf_lease *lease, uint32_t rows, const uint64_t *tags, int pinned)
+    rf_status rf_publish(rf_lease *lease, uint32_t rows, const uint64_t *tags, int kept)
     rf_status rf_publish_requests(
-        rf_lease *lease, uint32_t rows, const uint64_t *tags, const uint64_t *replies, int pinned)
+        rf_lease *lease, uint32_t rows, const uint64_t *tags, const uint64_t *replies, int kept)
     rf_status rf_put(rf_ring *ring, const void *const *sources, uint64_t tag, int64_t deadline_ns)
     rf_status rf_put_request(
         rf_ring *ring, const void *const *sources, uint64_t tag, uint64_t reply, int64_t deadline_ns, uint64_t *link)
@@ -249,8 +249,8 @@ cdef extern from "ringfeed.h" nogil:
     void rf_finish(rf_ring *ring)
     uint32_t rf_recover(rf_ring *ring)
     int64_t rf_patience_until(const rf_ring *ring)
-    int rf_another_looks(const rf_ring *ring)
-    void rf_look(rf_ring *ring)
+    int rf_another_reaps(const rf_ring *ring)
+    void rf_reap(rf_ring *ring)
     uint32_t rf_ring_ready(const rf_ring *ring)
     void rf_ring_stats(rf_ring *ring, rf_stats *stats)
 

@@ -39,7 +39,7 @@ class SegmentInfo:
         process by now.
     participants : int or None
         Processes (attachments) that are alive, the owner's among them.
-    answers : int or None
+    ring_inode : int or None
         Of a pool of reply cells: the inode of the ring whose requests are answered there. None for a ring.
     """
 
@@ -51,7 +51,7 @@ class SegmentInfo:
     spec: RecordSpec | None = None
     creator_pid: int | None = None
     participants: int | None = None
-    answers: int | None = None
+    ring_inode: int | None = None
 
 
 def list_segments(pattern: str = "*") -> list[SegmentInfo]:
@@ -156,17 +156,17 @@ def _look(name: str, descriptor: int) -> tuple[SegmentInfo, bool]:
     """Return what a segment is, and whether RingFeed made it."""
     # The owner first: that of a ring in the making is there before anything else.
     owner_alive = _core.segment_is_owned(descriptor)
-    is_ours, told = _core.look_at_segment(descriptor)
+    is_ours, told = _core.inspect_segment(descriptor)
     status = os.fstat(descriptor)
     outside = name, owner_alive, _held_bytes(status), _age_seconds(status)
     if told is None:
         return SegmentInfo(*outside), is_ours
-    slots, fields, creator_pid, participants, answers = told
+    slots, fields, creator_pid, participants, ring_inode = told
     try:
         spec = RecordSpec.of(fields)
     except (TypeError, ValueError):  # names or shapes that only a broken peer writes
         return SegmentInfo(*outside), is_ours
-    return SegmentInfo(*outside, slots, spec, creator_pid, participants, answers or None), is_ours
+    return SegmentInfo(*outside, slots, spec, creator_pid, participants, ring_inode or None), is_ours
 
 
 def _remove_if_dead(name: str, dry_run: bool) -> SegmentInfo | None:
@@ -180,7 +180,7 @@ def _remove_if_dead(name: str, dry_run: bool) -> SegmentInfo | None:
         info, is_ours = _look(name, descriptor)
         if info.owner_alive or not is_ours or segment.may_be_in_the_making(descriptor):
             return None
-        if info.answers is not None and segment.serves_a_living_ring(name, info.answers):
+        if info.ring_inode is not None and segment.serves_a_living_ring(name, info.ring_inode):
             return None
         # The look is old by now; the removal itself looks once more, under the lock that makes it last.
         if dry_run or _core.remove_segment(*segment.identity(descriptor), segment.path_of(name), spare_the_living=True):

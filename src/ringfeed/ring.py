@@ -152,7 +152,7 @@ class Ring(_core.RingBase):
     @classmethod
     def _create_level(cls, name: str, group: int | None, priorities: int, *options: Any) -> Ring:
         until = time.monotonic() + 2 * segment.MAKING_SECONDS
-        while (ring := cls._create_unless_condemned(name, group, *options, 0, priorities)) is None:
+        while (ring := cls._create_unless_removed(name, group, *options, 0, priorities)) is None:
             if time.monotonic() > until:
                 raise RingExists(
                     f"ring {name!r}: its name was taken away each time it was made. Look who removes what is in "
@@ -161,7 +161,7 @@ class Ring(_core.RingBase):
         return ring
 
     @classmethod
-    def _create_unless_condemned(cls, name: str, group: int | None, *options: Any) -> Ring | None:
+    def _create_unless_removed(cls, name: str, group: int | None, *options: Any) -> Ring | None:
         """Create; None when another creator took our segment, before it was ours, for a dead one's."""
         descriptor = segment.open_new(name)
         identity = segment.identity(descriptor)
@@ -170,7 +170,7 @@ class Ring(_core.RingBase):
         try:
             segment.share(descriptor, group, name)
             ring._create(name, descriptor, *options)
-            if segment.is_condemned(name, ring.descriptor):
+            if segment.removal_is_locked(name, ring.descriptor):
                 ring.close()
                 segment.remove(name, identity)
                 return None

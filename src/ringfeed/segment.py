@@ -279,7 +279,7 @@ def _remove_stale(name: str, give_up: bool) -> None:
             return
         # Of several processes that find it, one has the right to remove it; the others find that the
         # name means another segment by now. A creator that had not come so far as to own it either
-        # sees that right (is_condemned), or is seen here.
+        # sees that right (removal_is_locked), or is seen here.
         if _core.remove_segment(*identity(descriptor), path_of(name), spare_the_living=True) is None:
             time.sleep(0.002)
     finally:
@@ -305,9 +305,9 @@ def name_may_be_in_the_making(name: str) -> bool:
     return status is not None and is_young_and_empty(status)
 
 
-def is_condemned(name: str, descriptor: int) -> bool:
+def removal_is_locked(name: str, descriptor: int) -> bool:
     """Return whether another creator removes, or has removed, the segment that we have just made."""
-    return _core.segment_is_condemned(descriptor) or identity_of(name) != identity(descriptor)
+    return _core.segment_removal_is_locked(descriptor) or identity_of(name) != identity(descriptor)
 
 
 def remove(name: str, which: Identity) -> None:
@@ -337,7 +337,7 @@ def remove_replies(ring_name: str, ring_inode: int) -> None:
     if descriptor is None:
         return
     try:
-        told = _core.look_at_segment(descriptor)[1]
+        told = _core.inspect_segment(descriptor)[1]
         if told is not None and told[-1] == ring_inode:
             remove(name, identity(descriptor))
     finally:

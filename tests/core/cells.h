@@ -24,7 +24,7 @@ static inline rf_ring *create_pool(const rf_ring *ring, uint32_t cells, uint32_t
     rf_options options = options_for(cells);
     rf_ring *pool;
     options.redeliver = redeliver;
-    options.answers = rf_ring_inode(ring);
+    options.ring_inode = rf_ring_inode(ring);
     geometry->fields = 2;
     geometry->field[1] = geometry->field[0];
     snprintf(geometry->field[1].name, sizeof geometry->field[1].name, "error");

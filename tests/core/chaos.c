@@ -91,7 +91,7 @@ static void remember_what_it_held(control *own, pid_t pid)
     const rf_ring *ring = own->ring;
     uint32_t owner = 1, place = 0;
     while (owner <= ring->geometry.participants &&
-           atomic_load(&ring->participants[owner - 1].who.pid) != (uint32_t)pid)
+           atomic_load(&ring->participants[owner - 1].mark.pid) != (uint32_t)pid)
         owner++;
     while (place < GRAVES && own->graves[place].since_ns)
         place++;

@@ -106,7 +106,7 @@ static bool is_of_the_dead(const rf_ring *ring, uint64_t word)
     uint32_t owner = rf_word_owner(word);
     if ((state != RF_STATE_CLAIMED && state != RF_STATE_TAKEN) || owner == RF_NO_OWNER)
         return false;
-    uint32_t pid = atomic_load(&ring->participants[owner - 1].who.pid);
+    uint32_t pid = atomic_load(&ring->participants[owner - 1].mark.pid);
     return pid != 0 && kill((pid_t)pid, 0) == -1 && errno == ESRCH;
 }
 
@@ -322,8 +322,8 @@ static void work_on(const taker *own, rf_lease *lease)
 
 static void read_letters(rf_ring *ring)
 {
-    rf_letter letter;
-    while (rf_next_letter(ring, &letter)) {
+    rf_dead_letter letter;
+    while (rf_next_dead_letter(ring, &letter)) {
         CHECK(letter.tag < LANES * NUMBERS_PER_LANE);
         mark known = atomic_load(&entries[letter.tag].mark);
         if (letter.failures < known.fewest || letter.failures > known.most)

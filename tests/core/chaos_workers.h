@@ -49,7 +49,7 @@ static bool is_dead(const rf_ring *ring, uint32_t owner)
 {
     if (owner == 0 || owner > ring->geometry.participants)
         return false;
-    uint32_t pid = atomic_load(&ring->participants[owner - 1].who.pid);
+    uint32_t pid = atomic_load(&ring->participants[owner - 1].mark.pid);
     return pid != 0 && kill((pid_t)pid, 0) == -1 && errno == ESRCH;
 }
 

@@ -58,7 +58,7 @@ static void right_input(input *now, uint32_t slots, uint64_t sample_bytes)
     now->head.magic = RF_MAGIC;
     now->head.layout_version = RF_LAYOUT_VERSION;
     now->head.redeliver = 1;
-    atomic_store(&now->head.whole, 1);
+    atomic_store(&now->head.initialized, 1);
     now->head.geometry = *geometry;
     free(geometry);
 }

@@ -33,7 +33,7 @@ static inline void restore_header(const garbler *own)
     memcpy(&own->ring->header->geometry, &own->pristine.geometry, sizeof(rf_geometry));
     own->ring->header->magic = own->pristine.magic;
     own->ring->header->layout_version = own->pristine.layout_version;
-    atomic_store(&own->ring->header->whole, 1u);
+    atomic_store(&own->ring->header->initialized, 1u);
     atomic_store(&own->ring->header->closed, 0u);
     atomic_store(&own->ring->header->finished, 0u);
     own->ring->header->producers = own->pristine.producers;
@@ -52,7 +52,7 @@ static inline uint64_t plausible_word(const garbler *own, uint32_t slot)
     uint64_t epoch = rf_word_epoch(word_of(own->ring, slot)) + random_below(3) - 1;
     uint32_t owner = random_below(4) ? random_below(6) : (uint32_t)random_word() & 0xfff;
     return rf_word((rf_state)random_below(5), owner, random_below(8) ? epoch : odd_number()) |
-           (random_below(4) ? 0 : RF_PIN);
+           (random_below(4) ? 0 : RF_KEEP);
 }
 
 static inline uint64_t link_to(const garbler *own, uint32_t slot)
@@ -119,8 +119,8 @@ static inline uint32_t garble_participant(const garbler *own)
     rf_participant *entry =
         &own->ring->participants[random_below(own->ring->geometry.participants)];
     atomic_store(&entry->state, random_below(2) ? random_below(3) : (uint32_t)odd_number());
-    atomic_store(&entry->who.pid, (uint32_t)odd_number());
-    atomic_store(random_below(2) ? &entry->who.pid_namespace : &entry->who.stack,
+    atomic_store(&entry->mark.pid, (uint32_t)odd_number());
+    atomic_store(random_below(2) ? &entry->mark.pid_namespace : &entry->mark.stack,
                  (uint32_t)odd_number());
     atomic_store(&entry->waits, (uint32_t)odd_number());
     atomic_store(&entry->counters.published, odd_number());
@@ -142,7 +142,7 @@ static inline uint32_t garble_producers(const garbler *own)
     default: /* of somebody who is there or not */
         atomic_store(&failure->word,
                      rf_word((rf_state)random_below(8), random_below(6), random_below(4)) |
-                         (random_below(2) ? 0 : RF_PIN));
+                         (random_below(2) ? 0 : RF_KEEP));
     }
     return 1;
 }
@@ -154,7 +154,7 @@ static inline uint32_t garble_header(const garbler *own)
     switch (random_below(8)) {
     case 0: atomic_store(&header->finished, odd_number()); break;
     case 1: atomic_store(&header->closed, (uint32_t)odd_number()); break;
-    case 2: atomic_store(&header->whole, (uint32_t)odd_number()); break;
+    case 2: atomic_store(&header->initialized, (uint32_t)odd_number()); break;
     case 3: header->magic ^= odd_number(); break;
     case 4: header->layout_version = (uint32_t)odd_number(); break;
     case 5:

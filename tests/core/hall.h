@@ -158,8 +158,8 @@ static inline void end_hall(hall *now)
 static inline void is_gone(hall *now)
 {
     victim_is_gone(now->ours.ring, now->ours.pool);
-    atomic_fetch_sub(&now->ours.ring->header->looked_ns, RF_SLICE_NS - 5 * NS_PER_MS);
-    atomic_fetch_sub(&now->ours.pool->header->looked_ns, RF_SLICE_NS - 5 * NS_PER_MS);
+    atomic_fetch_sub(&now->ours.ring->header->reaped_ns, RF_SLICE_NS - 5 * NS_PER_MS);
+    atomic_fetch_sub(&now->ours.pool->header->reaped_ns, RF_SLICE_NS - 5 * NS_PER_MS);
 }
 
 /* Whatever was the matter, there is a cell, a slot, and an answer. */

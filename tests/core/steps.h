@@ -129,9 +129,9 @@ static inline bool waits_on(wait_count *count, rf_status status)
 static inline void victim_is_gone(rf_ring *ours, rf_ring *other)
 {
     int64_t now = rf_now_ns();
-    atomic_store(&ours->header->looked_ns, now);
+    atomic_store(&ours->header->reaped_ns, now);
     if (other)
-        atomic_store(&other->header->looked_ns, now);
+        atomic_store(&other->header->reaped_ns, now);
     atomic_store(&staged->gone_ns, now);
 }
 

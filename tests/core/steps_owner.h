@@ -131,7 +131,7 @@ static inline bool play_create(uint32_t step, uint32_t visit, int signal)
         return true;
     }
     fd = open_segment(0);
-    CHECK_EQUAL(rf_segment_condemn(fd), RF_OK);
+    CHECK_EQUAL(rf_segment_lock_removal(fd), RF_OK);
     shm_unlink(segment_name(0));
     close(fd);
     ring = create_ring(SLOTS);

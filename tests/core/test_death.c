@@ -140,7 +140,7 @@ static void test_killed_with_a_pin(void)
     pid_t child = start_role(&producer, publish_pinned, NULL);
     rf_lease *batch = take(ring, 1);
     rf_lease_drop(take(ring, 1));
-    CHECK_EQUAL(state_of(ring, 1), RF_STATE_PINNED);
+    CHECK_EQUAL(state_of(ring, 1), RF_STATE_KEPT);
     kill_and_reap(child);
     CHECK_EQUAL(rf_recover(ring), 1);
     CHECK_EQUAL(state_of(ring, 0), RF_STATE_TAKEN);
@@ -290,25 +290,25 @@ static void test_killed_owner(void)
     close_ring(ring);
 }
 
-static void condemn_expecting(void *answer)
+static void lock_removal_expecting(void *answer)
 {
     int fd = open_segment(0);
     rf_status expected = (rf_status)(uintptr_t)answer;
-    CHECK_EQUAL(rf_segment_is_condemned(fd), expected == RF_AGAIN);
-    CHECK_EQUAL(rf_segment_condemn(fd), expected);
+    CHECK_EQUAL(rf_segment_removal_is_locked(fd), expected == RF_AGAIN);
+    CHECK_EQUAL(rf_segment_lock_removal(fd), expected);
 }
 
-static void test_condemned_once(void)
+static void test_removal_locked_once(void)
 {
     pid_t child = start_owner();
     int fd = open_segment(0);
     CHECK_EQUAL(rf_segment_has_owner(fd), 1);
     kill_and_reap(child);
     CHECK_EQUAL(rf_segment_has_owner(fd), 0);
-    CHECK_EQUAL(rf_segment_condemn(fd), RF_OK);
-    expect_success(spawn(condemn_expecting, (void *)RF_AGAIN));
+    CHECK_EQUAL(rf_segment_lock_removal(fd), RF_OK);
+    expect_success(spawn(lock_removal_expecting, (void *)RF_AGAIN));
     close(fd);
-    expect_success(spawn(condemn_expecting, (void *)RF_OK));
+    expect_success(spawn(lock_removal_expecting, (void *)RF_OK));
 }
 
 /* ---- Standing still ------------------------------------------------------------------------- */
@@ -756,7 +756,7 @@ static void test_a_reused_number_is_left_alone(void)
 static void lose_the_lock(rf_ring *ring)
 {
     claim_two(ring);
-    rf_stake_end(&ring->stake);
+    rf_lock_mapping_end(&ring->lock_mapping);
 }
 
 static void test_the_mark_of_a_process_is_a_second_witness(void)
@@ -782,7 +782,7 @@ static void publish_too_late(rf_ring *ring)
 static void lose_lock_and_mark(rf_ring *ring)
 {
     lose_the_lock(ring);
-    rf_witness_withdraw(&ring->participants[rf_self(ring) - 1].who);
+    rf_mark_withdraw(&ring->participants[rf_self(ring) - 1].mark);
 }
 
 static void test_late_writers_are_fenced(void)
@@ -820,7 +820,7 @@ static void end_the_first_thread(void *argument)
     rf_ring *ring = attach_ring();
     start_thread(hold_and_end, ring);
     await(&ended, 1);
-    rf_stake_end(&ring->stake); /* the mark alone is to tell */
+    rf_lock_mapping_end(&ring->lock_mapping); /* the mark alone is to tell */
     atomic_store(&own->ready, 1);
     pthread_exit(NULL);
 }
@@ -915,7 +915,8 @@ static const test tests[] = {
     {"a finished ring waits for no dead claim", test_finish_waits_for_no_dead_claim},
     {"a taker that is killed while it waits leaves nothing behind", test_killed_while_waiting},
     {"when the owner is killed everyone is told", test_killed_owner},
-    {"a segment without an owner is condemned by one at a time", test_condemned_once},
+    {"a segment without an owner is locked for removal by one process at a time",
+     test_removal_locked_once},
     {"a stopped process keeps its slots and delays nobody", test_stopped_keeps_its_slots},
     {"a forked child is a participant of its own and gives back nothing of its parent's",
      test_a_child_is_a_participant_of_its_own},

@@ -73,7 +73,7 @@ static void test_pinned(void)
     expect_numbers(element, 0, 2);
     deliver_and_drop(element);
     CHECK_EQUAL(state_of(ring, 0), RF_STATE_FREE);
-    CHECK_EQUAL(state_of(ring, 1), RF_STATE_PINNED);
+    CHECK_EQUAL(state_of(ring, 1), RF_STATE_KEPT);
     rf_lease_drop(views[1]);
     expect_all_free(ring);
 }

@@ -134,7 +134,7 @@ static void test_participants(void)
         if (i + 1 == rf_self(ring))
             continue;
         atomic_store(&ring->participants[i].state, i % 3);
-        atomic_store(&ring->participants[i].who.pid, 1);
+        atomic_store(&ring->participants[i].mark.pid, 1);
         atomic_store(&ring->participants[i].counters.published, UINT64_MAX);
     }
     do_everything(ring);

@@ -57,7 +57,7 @@ int clock_gettime(clockid_t clock, struct timespec *now)
 static void let_time_stand(rf_ring *ring)
 {
     time_stands_ns = in_ms(time_stands_ms);
-    atomic_store(&ring->header->looked_ns,
+    atomic_store(&ring->header->reaped_ns,
                  time_stands_ns); /* as if it had just looked after the dead */
 }
 

@@ -372,9 +372,9 @@ static void test_strange_starts(void)
     CHECK_EQUAL(attach_status(), RF_WRONG_VERSION);
     CHECK_EQUAL(rf_segment_version(ring->fd), 77);
     header->layout_version = RF_LAYOUT_VERSION;
-    atomic_store(&header->whole, 0);
+    atomic_store(&header->initialized, 0);
     CHECK_EQUAL(attach_status(), RF_UNFINISHED);
-    atomic_store(&header->whole, 1);
+    atomic_store(&header->initialized, 1);
     CHECK_EQUAL(attach_status(), RF_OK);
     close_ring(ring);
 }

@@ -88,7 +88,7 @@ static uint64_t looks_in(rf_ring *ring, int64_t span_ns)
     int64_t until = rf_now_ns() + span_ns, last = 0, now;
     uint64_t looks = 0;
     while (rf_now_ns() < until) {
-        if ((now = atomic_load(&ring->header->looked_ns)) != last)
+        if ((now = atomic_load(&ring->header->reaped_ns)) != last)
             looks++;
         last = now;
         rest();

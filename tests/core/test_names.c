@@ -55,7 +55,7 @@ static _Atomic uint32_t *step;
 static void hold_the_right(void *none)
 {
     (void)none;
-    CHECK_EQUAL(rf_segment_condemn(open_segment(0)), RF_OK);
+    CHECK_EQUAL(rf_segment_lock_removal(open_segment(0)), RF_OK);
     atomic_store(step, 1);
     await(step, 2);
 }
@@ -76,7 +76,7 @@ static void use_it(void *none)
 {
     (void)none;
     int fd = open_segment(0);
-    CHECK_EQUAL(rf_segment_condemn(fd), RF_OK); /* remove_segment has kept no lock */
+    CHECK_EQUAL(rf_segment_lock_removal(fd), RF_OK); /* remove_segment has kept no lock */
 }
 
 static void test_the_right_ends_with_the_removal(void)
@@ -128,13 +128,13 @@ static void test_a_look_sees_who_lives(void)
     rf_ring *ring = create_ring(5);
     pid_t child = spawn(join_and_wait, NULL);
     await(step, 1);
-    CHECK_EQUAL(rf_segment_look(ring->fd, &view), RF_OK);
+    CHECK_EQUAL(rf_segment_inspect(ring->fd, &view), RF_OK);
     CHECK_EQUAL(view.participants, 2);
     CHECK_EQUAL(view.creator_pid, getpid());
     CHECK_EQUAL(view.layout_version, RF_LAYOUT_VERSION);
     CHECK(memcmp(&view.geometry, &ring->geometry, sizeof view.geometry) == 0);
     kill_and_reap(child);
-    CHECK_EQUAL(rf_segment_look(ring->fd, &view), RF_OK);
+    CHECK_EQUAL(rf_segment_inspect(ring->fd, &view), RF_OK);
     CHECK_EQUAL(view.participants, 1);
     close_ring(ring);
 }
@@ -148,19 +148,19 @@ static void test_a_look_at_anything_ends_with_an_answer(void)
     for (size_t at = 0; at < 1024; at++) {
         uint8_t *byte = (uint8_t *)ring->header + at;
         *byte ^= 0xff;
-        rf_segment_look(ring->fd, &view);
+        rf_segment_inspect(ring->fd, &view);
         CHECK(view.geometry.participants <= RF_MAX_PARTICIPANTS);
         *byte ^= 0xff;
     }
     int fd = create_segment(1);
-    CHECK_EQUAL(rf_segment_look(fd, &view), RF_UNFINISHED);
+    CHECK_EQUAL(rf_segment_inspect(fd, &view), RF_UNFINISHED);
     CHECK(write(fd, header, 100) == 100);
-    CHECK_EQUAL(rf_segment_look(fd, &view), RF_NOT_A_RING);
+    CHECK_EQUAL(rf_segment_inspect(fd, &view), RF_NOT_A_RING);
     CHECK(pwrite(fd, header, sizeof header, 0) == sizeof header);
-    CHECK_EQUAL(rf_segment_look(fd, &view), RF_DAMAGED); /* what follows is missing */
+    CHECK_EQUAL(rf_segment_inspect(fd, &view), RF_DAMAGED); /* what follows is missing */
     header[0]++;
     CHECK(pwrite(fd, header, sizeof header, 0) == sizeof header);
-    CHECK_EQUAL(rf_segment_look(fd, &view), RF_NOT_A_RING);
+    CHECK_EQUAL(rf_segment_inspect(fd, &view), RF_NOT_A_RING);
     close(fd);
     close_ring(ring);
 }

@@ -327,15 +327,15 @@ static void test_pinned_release_first(void)
     CHECK_EQUAL(rf_publish(pinned, 1, NULL, 1), RF_OK);
     CHECK_EQUAL(state_of(ring, 0), RF_STATE_READY);
     take_expecting(ring, 1);
-    CHECK_EQUAL(state_of(ring, 0), RF_STATE_PINNED);
+    CHECK_EQUAL(state_of(ring, 0), RF_STATE_KEPT);
     for (uint64_t i = 0; i < 6; i++) { /* lap after lap, around it */
         put(ring, i);
-        CHECK_EQUAL(state_of(ring, 0), RF_STATE_PINNED);
+        CHECK_EQUAL(state_of(ring, 0), RF_STATE_KEPT);
         take_expecting(ring, i);
     }
     rf_stats stats;
     rf_ring_stats(ring, &stats);
-    CHECK_EQUAL(stats.pinned, 1);
+    CHECK_EQUAL(stats.kept, 1);
     CHECK_EQUAL(number_at(pinned, 0), 1);
     rf_lease_drop(pinned);
     expect_word(ring, 0, RF_STATE_FREE, 0, 2);

@@ -359,8 +359,8 @@ static void test_pools_carry_no_records(void)
     CHECK(rf_lease_split(cells, 1) == NULL);
     rf_lease_drop(cells);
     expect_all_free(own.pool);
-    CHECK_EQUAL(rf_ring_answers(own.pool), rf_ring_inode(own.ring));
-    CHECK_EQUAL(rf_ring_answers(own.ring), 0);
+    CHECK_EQUAL(rf_pool_ring_inode(own.pool), rf_ring_inode(own.ring));
+    CHECK_EQUAL(rf_pool_ring_inode(own.ring), 0);
     close_desk(&own);
 }
 
@@ -382,7 +382,7 @@ static void test_gone(void)
     link = rf_link(rf_lease_first(pinned), rf_word_epoch(pinned->words[0]));
     CHECK_EQUAL(rf_publish(pinned, 1, NULL, 1), RF_OK);
     rf_lease_drop(take(own.ring, 1));
-    CHECK_EQUAL(state_of(own.ring, rf_lease_first(pinned)), RF_STATE_PINNED);
+    CHECK_EQUAL(state_of(own.ring, rf_lease_first(pinned)), RF_STATE_KEPT);
     CHECK(rf_record_is_gone(own.ring, link));
     rf_lease_drop(pinned);
     close_desk(&own);

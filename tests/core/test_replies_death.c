@@ -70,7 +70,7 @@ static void test_dead_client(void)
     kill_and_reap(client);
     bury_the_dead(&own);
     uint32_t cell = now.held[0].cell;
-    CHECK_EQUAL(word_of(own.pool, cell), now.held[0].word | RF_PIN); /* who holds it frees it */
+    CHECK_EQUAL(word_of(own.pool, cell), now.held[0].word | RF_KEEP); /* who holds it frees it */
     CHECK_EQUAL(answer_job(&own, &now), 0);
     expect_all_free(own.pool);
     CHECK_EQUAL(serve(&own, 4), 0); /* what it asked last is passed over */
@@ -182,8 +182,8 @@ static void test_stopped_engine(void)
 static void die_by_parts(desk *own)
 {
     take_and_hold(own);
-    rf_stake_end(&own->ring->stake);
-    rf_witness_withdraw(&own->ring->participants[rf_self(own->ring) - 1].who);
+    rf_lock_mapping_end(&own->ring->lock_mapping);
+    rf_mark_withdraw(&own->ring->participants[rf_self(own->ring) - 1].mark);
 }
 
 static void test_dying_engine(void)

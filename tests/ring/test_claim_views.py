@@ -22,7 +22,7 @@ def test_a_view_of_a_claim_pins_the_slot_which_is_published_and_taken_but_not_re
     with ring.take(max_rows=1) as batch:
         assert numbers(batch) == [MINE]
     for _ in range(3):
-        assert states(ring) == {"free": 7, "pinned": 1}
+        assert states(ring) == {"free": 7, "kept": 1}
         lap(ring, slots=7)
     del view, slot, batch
     gc.collect()
@@ -36,7 +36,7 @@ def test_a_record_is_published_as_a_copy_while_a_view_could_still_write_into_its
         slot["x"] = MINE
         slot.tag = 5
         view = derive(slot)
-    assert states(ring) == {"free": 6, "pinned": 1, "ready": 1}
+    assert states(ring) == {"free": 6, "kept": 1, "ready": 1}
     batch = ring.take(max_rows=1)
     if isinstance(view, np.ndarray) and view.flags.writeable:
         view[...] = 0
@@ -45,7 +45,7 @@ def test_a_record_is_published_as_a_copy_while_a_view_could_still_write_into_its
     assert batch.tags.tolist() == [5]
     batch.release()
     for _ in range(3):
-        assert states(ring) == {"free": 7, "pinned": 1}
+        assert states(ring) == {"free": 7, "kept": 1}
         lap(ring, slots=7)
     del view, slot
     gc.collect()
@@ -58,7 +58,7 @@ def test_rows_are_published_as_copies_in_their_order(ring):
         for number, row in enumerate(slots["x"]):
             row[...] = number
         slots.tags = range(3)
-    assert states(ring) == {"free": 2, "pinned": 3, "ready": 3}
+    assert states(ring) == {"free": 2, "kept": 3, "ready": 3}
     row[...] = MINE
     with ring.take(max_rows=8) as batch:
         assert numbers(batch) == batch.tags.tolist() == [0, 1, 2]
@@ -94,7 +94,7 @@ def test_takers_of_a_finished_ring_do_not_wait_for_a_claim_that_was_not_publishe
     ring.finish()
     with pytest.raises(ringfeed.RingFinished):
         ring.take(1, timeout=0)
-    assert states(ring) == {"pinned": 8}
+    assert states(ring) == {"kept": 8}
     del keep, claim
     assert states(ring) == {"free": 8}
 
@@ -151,7 +151,7 @@ def test_a_pin_that_goes_at_any_step_leaves_the_slot_as_it_should_be(ring, step)
         del view
     batch.release()
     if step == "released":
-        assert states(ring) == {"free": 7, "pinned": 1}
+        assert states(ring) == {"free": 7, "kept": 1}
         del view
     assert states(ring) == {"free": 8}
 
@@ -183,7 +183,7 @@ def test_rows_that_were_not_published_are_free_when_the_last_view_is_gone(ring):
     slots.publish(rows=2)
     assert states(ring) == {"free": 4, "claimed": 2, "ready": 2}
     assert take_all(ring) == [0, 1]
-    assert states(ring) == {"free": 4, "claimed": 2, "pinned": 2}
+    assert states(ring) == {"free": 4, "claimed": 2, "kept": 2}
     del view
     assert states(ring) == {"free": 8}
 

@@ -185,7 +185,7 @@ def test_a_slot_that_is_being_written_can_be_given_to_a_library(make_ring, libra
         assert library.values(tensor).tolist() == [3] * 64
     with ring.take(max_rows=1):
         pass
-    assert states(ring) == {"free": ring.slots - 1, "pinned": 1}
+    assert states(ring) == {"free": ring.slots - 1, "kept": 1}
     del tensor
     gc.collect()
     assert states(ring) == {"free": ring.slots}

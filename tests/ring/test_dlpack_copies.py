@@ -243,7 +243,7 @@ def test_capsules_that_are_dropped_or_taken_over_pin_nothing_for_longer_than_the
     kept = np.from_dlpack(slot)
     slot.publish()
     ring.take(1).release()
-    assert states(ring) == {"free": 7, "pinned": 1}
+    assert states(ring) == {"free": 7, "kept": 1}
     assert (kept == 3).all()
     del kept
     gc.collect()

@@ -80,14 +80,14 @@ class RingMachine(RuleBasedStateMachine):
         """Return how many slots the model has in each state."""
         ready = {n for records in self.waiting for n, _, _ in records}
         taken = {n for held in self.all_batches if not held.released or held.views for n in held.numbers}
-        claimed = pinned = 0
+        claimed = kept = 0
         for held in self.all_claims:
             if not held.ended:
                 claimed += held.rows
             elif held.views:
                 claimed += held.rows - held.published
-                pinned += len(set(held.numbers[: held.published]) - ready - taken)
-        states = {"claimed": claimed, "ready": len(ready), "taken": len(taken), "pinned": pinned}
+                kept += len(set(held.numbers[: held.published]) - ready - taken)
+        states = {"claimed": claimed, "ready": len(ready), "taken": len(taken), "kept": kept}
         return {"free": self.slots - sum(states.values()), **states}
 
     def numbers(self, count):

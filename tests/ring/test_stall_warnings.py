@@ -163,7 +163,7 @@ def test_pinned_slots_count_as_held(ring):
         kept.append(slot["x"])
         slot.publish()
     take_all(ring)
-    assert states(ring) == {"pinned": 8}
+    assert states(ring) == {"kept": 8}
     with warned() as said, in_thread(ring.put, record(0)):
         wait_until(lambda: said)
         kept.clear()

@@ -106,9 +106,9 @@ cdef int fail(RingBase ring, rf_status status, int wanted, timeout) except -1:
 cdef why_full(RingBase ring, waited):
     stats = ring.stats()
     slots = f"{stats['free']} of {stats['slots']} slots free{waited}; "
-    if stats["taken"] + stats["pinned"] > stats["ready"] and stats["taken"] + stats["pinned"] > stats["claimed"]:
+    if stats["taken"] + stats["kept"] > stats["ready"] and stats["taken"] + stats["kept"] > stats["claimed"]:
         return slots + (
-            f"{stats['taken'] + stats['pinned']} are held by batches or arrays that are still alive. Release batches and "
+            f"{stats['taken'] + stats['kept']} are held by batches or arrays that are still alive. Release batches and "
             f"drop their arrays, or add slots. Held are {stall.who_holds(ring._holdings())}.")
     if stats["claimed"] > stats["ready"]:
         return slots + (

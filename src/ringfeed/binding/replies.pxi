@@ -91,7 +91,7 @@ cdef rf_status wait_for_cell(rf_lease *cells, uint32_t row, const rf_ring *pool,
     for turn in range(MOST_TURNS_UNSEEN):
         look[0] = next_look(pool)
         status = rf_cell_wait(cells, row, min(until, look[0]))
-        if status != RF_EMPTY or until <= look[0] or not rf_another_looks(pool):
+        if status != RF_EMPTY or until <= look[0] or not rf_another_reaps(pool):
             break
     return status
 
@@ -470,7 +470,7 @@ cdef uint32_t place_of(RingBase ring) except 0:
 
 
 cdef uint32_t place_in(rf_ring *pool, RingBase ring) except 0:
-    return RF_FROM_FIRST if rf_ring_inode(ring.opened()) == rf_ring_answers(pool) else place_of(ring)
+    return RF_FROM_FIRST if rf_ring_inode(ring.opened()) == rf_pool_ring_inode(pool) else place_of(ring)
 
 
 cdef rf_held *copy_of(rf_held *held, uint32_t rows) except NULL:
@@ -745,7 +745,7 @@ cdef class Reply:
         cdef bint hopeless = self.pool.is_hopeless(patient)
         self.ring.inside += 1
         with nogil:
-            rf_look(ring)
+            rf_reap(ring)
         self.ring.left()
         if hopeless:
             self.give_up()

@@ -22,7 +22,7 @@ cdef class RingBase:
     # -- opening -----------------------------------------------------------------------------------
 
     def _create(self, name, int fd, spec, slots, participants, redeliver, huge_pages, numa_node, producers=0, max_deliveries=0,
-                answers=0, user_data=0):
+                ring_inode=0, user_data=0):
         """Make a ring of the empty object `fd` and take the descriptor over."""
         cdef rf_options options
         cdef rf_geometry *geometry = <rf_geometry *>calloc(1, sizeof(rf_geometry))
@@ -36,7 +36,7 @@ cdef class RingBase:
             options.slots = slots
             options.participants = participants
             options.redeliver = redeliver
-            options.answers = answers
+            options.ring_inode = ring_inode
             options.user_data = user_data
             options.producers = producers
             options.max_deliveries = max_deliveries
@@ -47,7 +47,7 @@ cdef class RingBase:
             if status == RF_OK:
                 check_for_memory(self, fd, geometry, slots, spec)
                 with nogil:
-                    if options.answers != 0:
+                    if options.ring_inode != 0:
                         status = rf_pool_create(fd, &options, geometry, &self.handle)
                     else:
                         status = rf_ring_create(fd, &options, geometry, &self.handle)
@@ -412,8 +412,8 @@ cdef class RingBase:
 
     def _log_letters(self):
         """Log the dead letters that takers without Python have set aside through this handle."""
-        cdef rf_letter letter
-        while rf_next_letter(self.opened(), &letter):
+        cdef rf_dead_letter letter
+        while rf_next_dead_letter(self.opened(), &letter):
             dead_letters.log(
                 self.name, letter.tag, rf_participant_pid(self.handle, letter.producer), letter.failures,
                 rf_ring_max_deliveries(self.handle), False, letter.unsaid)
@@ -487,7 +487,7 @@ cdef class RingBase:
         Returns
         -------
         dict of str to int
-            ``slots`` and their states ``free``, ``claimed``, ``ready``, ``taken``, ``pinned`` (one
+            ``slots`` and their states ``free``, ``claimed``, ``ready``, ``taken``, ``kept`` (one
             after the other, not at one instant); ``participants``; since the ring was made
             ``published``, ``discarded``, ``taken_total``, ``released``, ``batches``, ``redelivered``,
             ``dropped``, ``reclaimed``, ``dead_letters`` (records over which ``max_deliveries`` takers failed); and how
@@ -503,7 +503,7 @@ cdef class RingBase:
             "claimed": stats.claimed,
             "ready": stats.ready,
             "taken": stats.taken,
-            "pinned": stats.pinned,
+            "kept": stats.kept,
             "participants": stats.participants,
             "published": stats.counts.published,
             "discarded": stats.counts.discarded,
@@ -614,7 +614,7 @@ cdef class RingBase:
         cdef rf_ring *handle = self.opened()
         self.inside += 1
         with nogil:
-            rf_look(handle)
+            rf_reap(handle)
         self.left()
 
     def _has_owner(self):
@@ -651,8 +651,8 @@ cdef class RingBase:
     def _inode(self):
         return rf_ring_inode(self.opened())
 
-    def _answers(self):
-        return rf_ring_answers(self.opened())
+    def _ring_inode(self):
+        return rf_pool_ring_inode(self.opened())
 
     def _user_data(self):
         return rf_ring_user_data(self.opened())

@@ -19,14 +19,14 @@ def remove_segment(device, inode, path, bint spare_the_living):
     return None if status == RF_AGAIN else removed == 1
 
 
-def look_at_segment(int fd):
+def inspect_segment(int fd):
     """Return (is it RingFeed's, what it tells as a ring: slots, fields, creator, participants alive, inode of the ring it answers or 0; or None)."""
     cdef rf_segment_view *view = <rf_segment_view *>calloc(1, sizeof(rf_segment_view))
     cdef rf_status status
     if view == NULL:
         raise MemoryError()
     try:
-        status = rf_segment_look(fd, view)
+        status = rf_segment_inspect(fd, view)
         if status == RF_SYSTEM:
             raise OSError(errno, os.strerror(errno))
         if status == RF_NO_MEMORY:
@@ -34,17 +34,17 @@ def look_at_segment(int fd):
         if status != RF_OK:
             return status != RF_NOT_A_RING, None
         fields = [make_layout(&view.geometry.field[index], index).field for index in range(view.geometry.fields)]
-        return True, (view.geometry.slots, fields, view.creator_pid, view.participants, view.answers)
+        return True, (view.geometry.slots, fields, view.creator_pid, view.participants, view.ring_inode)
     finally:
         free(view)
 
 
-def segment_is_condemned(int fd):
+def segment_removal_is_locked(int fd):
     """Has another process the right to unlink the segment?"""
-    cdef int condemned = rf_segment_is_condemned(fd)
-    if condemned < 0:
+    cdef int locked = rf_segment_removal_is_locked(fd)
+    if locked < 0:
         raise OSError(errno, os.strerror(errno))
-    return condemned == 1
+    return locked == 1
 
 
 def create_nameless_segment(label):

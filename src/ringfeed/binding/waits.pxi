@@ -48,7 +48,7 @@ cdef class _Wait:
 
     cdef bint may_end(self, RingBase ring, const rf_stats *stats):
         """May what is waited for come, without anyone letting go of anything?"""
-        if rf_ring_answers(ring.handle) != 0:  # in a pool, READY is an answer that nobody has let go of
+        if rf_pool_ring_inode(ring.handle) != 0:  # in a pool, READY is an answer that nobody has let go of
             return stats.free + stats.claimed + stats.taken != 0
         return stats.free + stats.ready != 0 or (self.kind == WAITS_TO_TAKE and stats.claimed != 0)
 
@@ -68,7 +68,7 @@ cdef _Wait noting_stalls(_Wait wait, tuple rings, _Waits kind, str what):
         wait = _Wait.__new__(_Wait)
         wait.rings = rings
         wait.kind = kind
-        cells = "reply cells" if rf_ring_answers((<RingBase>rings[0]).handle) != 0 else "slots"
+        cells = "reply cells" if rf_pool_ring_inode((<RingBase>rings[0]).handle) != 0 else "slots"
         slots = sum([(<RingBase>ring).slots for ring in rings])
         wait.stall = stall.RingStall((<RingBase>rings[0]).name, what, f"{slots} {cells}")
     wait.look()

@@ -83,7 +83,7 @@ def _show(segments: list[SegmentInfo], nothing: str) -> int:
     for info in segments:
         owner = {True: "alive", False: "owner dead", None: "another user's"}[info.owner_alive]
         what = "slots"
-        if info.answers is not None:  # it outlives the engine that made it, and goes with its ring
+        if info.ring_inode is not None:  # it outlives the engine that made it, and goes with its ring
             owner, what = "replies to requests", "cells"
         record = "" if info.slots is None else f", {info.slots} {what} of {info.spec!r}"
         print(f"{info.name}: {owner}, {info.bytes / 1e6:.1f} MB, {info.age_seconds:.0f} s old{record}")

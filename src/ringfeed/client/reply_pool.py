@@ -78,7 +78,7 @@ class ReplyPool(_core.PoolBase):
             return None
         cells = _core.RingBase.__new__(_core.RingBase)
         try:
-            if not cells._attach(name, descriptor, True) or cells._answers() != ring._inode():
+            if not cells._attach(name, descriptor, True) or cells._ring_inode() != ring._inode():
                 return None  # in the making, or left by an earlier ring of that name
         except RingClosed:
             return None
@@ -191,8 +191,8 @@ class ReplyPool(_core.PoolBase):
         try:
             segment.share(descriptor, ring.group, name)
             options = (spec, cells, participants, ring.redelivers, False, None)
-            made._create(name, descriptor, *options, answers=ring._inode(), user_data=settings.user_data)
-            if segment.is_condemned(name, made.descriptor):
+            made._create(name, descriptor, *options, ring_inode=ring._inode(), user_data=settings.user_data)
+            if segment.removal_is_locked(name, made.descriptor):
                 made.close()
                 return None
         except BaseException:
@@ -250,7 +250,7 @@ def _remove_if_of_another(ring: Ring, name: str) -> None:
     if descriptor is None:
         return
     try:
-        told = _core.look_at_segment(descriptor)[1]
+        told = _core.inspect_segment(descriptor)[1]
         if told is not None and told[-1] not in (0, ring._inode()):
             segment.remove(name, segment.identity(descriptor))
     finally:

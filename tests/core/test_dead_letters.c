@@ -39,7 +39,7 @@ static void fail_over(rf_lease *batch)
 static void test_set_aside(void)
 {
     rf_ring *ring = ring_with(4, 2, 1);
-    rf_letter letter;
+    rf_dead_letter letter;
     for (uint64_t i = 0; i < 3; i++)
         put(ring, 40 + i);
     fail_over(take(ring, 4)); /* all three */
@@ -55,11 +55,11 @@ static void test_set_aside(void)
             rf_lease_drop(batch);
     }
     CHECK(take(ring, 4) == NULL);
-    CHECK_EQUAL(rf_next_letter(ring, &letter), 1);
+    CHECK_EQUAL(rf_next_dead_letter(ring, &letter), 1);
     CHECK_EQUAL(letter.tag, 41);
     CHECK_EQUAL(letter.failures, 2);
     CHECK_EQUAL(rf_participant_pid(ring, letter.producer), (uint32_t)getpid());
-    CHECK_EQUAL(rf_next_letter(ring, &letter), 0);
+    CHECK_EQUAL(rf_next_dead_letter(ring, &letter), 0);
     CHECK_EQUAL(counts_of(ring).dead_letters, 1);
     CHECK_EQUAL(counts_of(ring).released, 2);
     expect_all_free(ring);
@@ -243,18 +243,18 @@ static void test_a_finished_ring(void)
 static void test_many_letters(void)
 {
     rf_ring *ring = ring_with(64, 1, 1);
-    rf_letter letter;
+    rf_dead_letter letter;
     for (uint64_t i = 0; i < 40; i++)
         put(ring, i);
     fail_over(take(ring, 40));
     CHECK(take(ring, 4) == NULL);
-    CHECK_EQUAL(rf_next_letter(ring, &letter), 1);
-    CHECK_EQUAL(letter.unsaid, 40 - RF_MOST_LETTERS);
-    CHECK_EQUAL(letter.tag, 40 - RF_MOST_LETTERS);
-    for (int i = 1; i < RF_MOST_LETTERS; i++)
-        CHECK_EQUAL(rf_next_letter(ring, &letter), 1);
+    CHECK_EQUAL(rf_next_dead_letter(ring, &letter), 1);
+    CHECK_EQUAL(letter.unsaid, 40 - RF_MOST_DEAD_LETTERS);
+    CHECK_EQUAL(letter.tag, 40 - RF_MOST_DEAD_LETTERS);
+    for (int i = 1; i < RF_MOST_DEAD_LETTERS; i++)
+        CHECK_EQUAL(rf_next_dead_letter(ring, &letter), 1);
     CHECK_EQUAL(letter.tag, 39);
-    CHECK_EQUAL(rf_next_letter(ring, &letter), 0);
+    CHECK_EQUAL(rf_next_dead_letter(ring, &letter), 0);
     expect_all_free(ring);
     close_ring(ring);
 }
