@@ -1,7 +1,7 @@
-"""A loop of your own: workers attach to a ring by its name and fill slots, the main process takes batches.
+"""A custom loop: workers attach to a ring by its name and fill slots; the main process takes batches.
 
-Prints the mean colour of the pictures that come with scikit-image, in the order in which they were ready. An exception
-in a worker ends the loop as `ringfeed.ProducerFailed`, with its text.
+Prints the mean colour of scikit-image's pictures, in the order in which they are ready. An exception in a worker ends
+the loop as `ringfeed.ProducerFailed`, with the text of the exception.
 """
 
 import multiprocessing

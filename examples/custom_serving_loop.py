@@ -1,10 +1,9 @@
-"""A serving loop of your own on the bare ring: clients put requests, the loop runs the model, tags lead answers back.
+"""A custom serving loop on rings alone: clients put requests, the loop runs the model, and tags route the answers.
 
-Each client has a ring for its answers. A tag says, in its upper half, whose request it is and, in its lower half, which
-one. There is no engine here: what the loop adds, such as a cache, or two models that are asked at once, is up to you.
-So are deadlines, and what to do about clients that die: `ringfeed.Engine` and `ringfeed.Client` do that for you
-(many_clients.py). Run it by ``python examples/custom_serving_loop.py``. It fails unless every answer is what the model
-returns when called directly.
+Each client has a ring for its answers. The upper half of a tag is the client's number, the lower half is the number of
+the request. There is no engine, so the loop may add anything, such as a cache or a second model. It must also handle
+deadlines and dead clients itself; `ringfeed.Engine` and `ringfeed.Client` do that for you (many_clients.py). Run it
+with ``python examples/custom_serving_loop.py``. It fails unless every answer equals that of a direct call.
 """
 
 import multiprocessing
@@ -17,7 +16,7 @@ CLIENTS, MOST_IN_FLIGHT = 2, 32
 
 
 def ask(client: int, images: np.ndarray, requests_name: str, answers_name: str) -> np.ndarray:
-    """Ask for some images, 32 at a time, and return the answers in their order."""
+    """Send requests for some images, up to 32 at a time, and return the answers in order."""
     found = np.zeros((len(images), 10), "float32")
     with (
         ringfeed.Ring.attach(requests_name) as requests,

@@ -1,9 +1,9 @@
-"""One model on several devices: a replica on each, and whoever is free takes the next batch from the ring.
+"""One model on several devices: each device has a replica, and a free replica takes the next batch from the ring.
 
-Here the processor is split into two logical devices, so that it runs anywhere; that shows how, and gains no time. On a
-machine with two GPUs leave out `set_logical_device_configuration`, and say ``devices=["GPU:0", "GPU:1"]``: nothing else
-changes. docs/devices.md says when to use this, and when one of the other ways. Run it by
-``python examples/data_parallel.py``. It fails unless every answer is what the model returns when called directly.
+Here the processor is split into two logical devices, so that the example runs anywhere; it does not get faster by that.
+On a machine with two GPUs omit `set_logical_device_configuration` and pass ``devices=["GPU:0", "GPU:1"]``; nothing else
+changes. docs/devices.md compares this with the other ways. Run it with ``python examples/data_parallel.py``. It fails
+unless every answer equals that of a direct call.
 """
 
 import numpy as np
@@ -23,7 +23,7 @@ with (
     ringfeed.Engine(ring, model, batch_size=32, devices=DEVICES) as engine,  # copies the model to the second device
     ringfeed.Client(ring) as client,
 ):
-    served = client.predict(IMAGES)  # rows: each is a request of its own
+    served = client.predict(IMAGES)  # each row is a separate request
     stats = engine.stats()
 
 np.testing.assert_allclose(served, model(IMAGES), atol=1e-3)

@@ -1,8 +1,8 @@
-"""RingFeed beside what people use today, on real pictures: handwritten digits and photographs.
+"""RingFeed compared with other pipelines on real pictures: handwritten digits and photographs.
 
 Run it with `make demo`, or `python examples/demo.py [--quick] [--json FILE]`. It takes about two minutes on two
-cores, downloads nothing, and writes only to a temporary folder (and FILE). What is measured, and how, is said in
-benchmarks/pipelines/comparison.py and item_cost.py.
+cores, downloads nothing, and writes only to a temporary folder (and FILE). benchmarks/pipelines/comparison.py and
+item_cost.py describe the measurements.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def run(
     budget_seconds: float,
     cost_samples: int,
 ) -> PipelineComparison:
-    """PipelineComparison the pipelines over one workload and print the table."""
+    """Compare the pipelines over one workload and print the table."""
     comparison = PipelineComparison(workload, cost_meter, names=DEMO, cost_samples=cost_samples, say=say)
     comparison.run(1 if options.quick else 7, budget_seconds=budget_seconds)
     say("\n" + table(comparison))
@@ -114,8 +114,10 @@ def run(
 
 def parse_options() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description="RingFeed beside what people use today, on real pictures.")
-    parser.add_argument("--quick", action="store_true", help="one short run of each; the figures mean little")
+    parser = argparse.ArgumentParser(description="RingFeed compared with other pipelines on real pictures.")
+    parser.add_argument(
+        "--quick", action="store_true", help="one short run of each pipeline; the figures are imprecise"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure, with machine and versions")
     cores = len(os.sched_getaffinity(0))
     parser.add_argument("--workers", type=int, default=cores, help="preprocessing workers (default: one per core)")
@@ -123,7 +125,7 @@ def parse_options() -> argparse.Namespace:
 
 
 def say(line: str) -> None:
-    """Print at once, so that progress is seen."""
+    """Print a line of progress at once."""
     STOPPING.raise_if_requested()
     print(line, flush=True)
 

@@ -12,7 +12,7 @@ from PIL import Image
 PHOTOGRAPH_SIDE_PIXELS = 224
 DIGIT_SIDE_PIXELS = 8
 
-# Photographs that lie inside the installed packages; scikit-image downloads its others, which the demo does not use.
+# The photographs inside the installed packages. scikit-image downloads others, which the demo does not use.
 SKIMAGE_PHOTOGRAPHS = (
     "astronaut.png",
     "brick.png",
@@ -48,7 +48,7 @@ def decode_digit(path: str) -> np.ndarray:
 
 
 def photographs() -> list[str]:
-    """Paths of the photographs that came with scikit-image and scikit-learn."""
+    """Paths of the photographs inside the packages scikit-image and scikit-learn."""
     import skimage
     import sklearn
 
@@ -61,7 +61,7 @@ def photographs() -> list[str]:
 
 
 def repeated(paths: list[str], times: int) -> list[str]:
-    """Every path `times` times, in a shuffled order that is always the same."""
+    """Every path `times` times, in a fixed shuffled order."""
     items = paths * times
     random.Random(0).shuffle(items)
     return items

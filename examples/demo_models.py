@@ -18,7 +18,7 @@ LAST_LAYER_GAIN = 30.0
 
 @contextmanager
 def quiet_standard_error() -> Iterator[None]:
-    """Hold back what C++ writes to standard error; show it after all if the block fails."""
+    """Hold back the C++ output to standard error; show it if the block fails."""
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as held_back:
@@ -43,7 +43,7 @@ def import_keras() -> Any:
         import keras
         import tensorflow as tf
 
-        tf.zeros(1)  # the devices are found, and reported, on first use
+        tf.zeros(1)  # TensorFlow finds and reports its devices at first use
     tf.get_logger().setLevel("ERROR")
     return keras
 
@@ -68,7 +68,7 @@ def build_digits_model() -> Any:
 
 
 def train_digits_model(digits: Digits, epochs: int) -> Any:
-    """Train the small CNN; a few seconds."""
+    """Train the small CNN, which takes a few seconds."""
     model = build_digits_model()
     model.compile(optimizer="adam", loss="sparse_categorical_crossentropy")
     model.fit(digits.train_pictures, digits.train_labels, batch_size=32, epochs=epochs, verbose=0)
@@ -76,10 +76,10 @@ def train_digits_model(digits: Digits, epochs: int) -> Any:
 
 
 def build_photographs_model() -> Any:
-    """Build MobileNet at a quarter of its width with random weights: the time of a real network, no download.
+    """Build MobileNet at a quarter of its width with random weights: the cost of a real network, without a download.
 
-    The weights are drawn as He and others have it (arXiv:1502.01852), the last layer's larger. With Keras' own the
-    signal would fade from layer to layer, until every picture has the same outputs and comparing them says nothing.
+    The weights follow He et al. (arXiv:1502.01852), with larger ones in the last layer. With Keras's default weights
+    the signal would fade from layer to layer until every picture had the same outputs: nothing to compare.
     """
     keras = import_keras()
     keras.utils.set_random_seed(0)

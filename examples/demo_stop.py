@@ -1,4 +1,4 @@
-"""How the demo stops on Ctrl-C or SIGTERM: within a second or two, with nothing left behind. Imports no TensorFlow."""
+"""Stops the demo on Ctrl-C or SIGTERM within two seconds and without leftovers. Imports no TensorFlow."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from typing import NoReturn
 
 
 class Stopping:
-    """Remembers that a stop was asked for: TensorFlow may swallow or rename the KeyboardInterrupt that it raises."""
+    """Remembers a requested stop, because TensorFlow may swallow or rename the KeyboardInterrupt that this raises."""
 
     def __init__(self) -> None:
         self.requested = False
 
     def at_once(self) -> None:
-        """From now on, leave on the spot: nothing needs cleaning up, and an import may swallow exceptions."""
+        """From now on, a stop ends the process at once: there is no clean-up, and imports may swallow exceptions."""
         _on_stop(_leave_at_once)
 
     def by_exception(self) -> None:
-        """From now on, raise KeyboardInterrupt."""
+        """From now on, a stop raises KeyboardInterrupt."""
         _on_stop(self._interrupt)
 
     def not_any_more(self) -> None:
-        """From now on, ignore it: the clean-up runs to its end."""
+        """From now on, ignore stops, so that the clean-up runs to its end."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
     def raise_if_requested(self) -> None:
-        """Raise KeyboardInterrupt again where it was swallowed."""
+        """Raise KeyboardInterrupt again if TensorFlow swallowed it."""
         if self.requested:
             raise KeyboardInterrupt
 
     def leave(self) -> NoReturn:
-        """End the process after the clean-up; TensorFlow's own end may hang after an interrupted predict."""
+        """End the process after the clean-up, because TensorFlow's exit may hang after an interrupted predict."""
         print("Stopped.", flush=True)
-        gc.collect()  # the semaphores of the closed queues go with them
+        gc.collect()  # frees the semaphores of the closed queues
         os._exit(128 + signal.SIGINT)
 
     def _interrupt(self, _signal_number: int, _frame: FrameType | None) -> None:

@@ -1,6 +1,6 @@
-"""What several examples share: scikit-learn's handwritten digits, and a small network that has learned them.
+"""Shared by several examples: scikit-learn's handwritten digits, and a small network trained on them.
 
-Imports no TensorFlow until it is asked for a network: producers and clients import this module.
+Only the functions that make a network import TensorFlow, because producers and clients import this module.
 """
 
 from typing import Any
@@ -33,12 +33,12 @@ def untrained_model() -> Any:
 
 
 def trained_model() -> Any:
-    """Train it; a second or two."""
+    """Train the network, which takes a second or two."""
     model = untrained_model()
     model.fit(IMAGES, LABELS, batch_size=64, epochs=3, verbose=0)
     return model
 
 
 def accuracy(probabilities: Any) -> float:
-    """Return the share of all digits that have their largest probability in the right place."""
+    """Return the share of the digits whose largest probability is that of the right class."""
     return float((probabilities.argmax(axis=1) == LABELS).mean())

@@ -1,8 +1,8 @@
-"""A program's own call of `tf.data.Dataset.from_generator`, over a ring: no copy, and slots are recycled.
+"""A program's own call of `tf.data.Dataset.from_generator` over a ring, without copies and with recycled slots.
 
-Another process puts scikit-learn's handwritten digits and their labels into the ring; a network that knows digits is
-evaluated on what comes out of it. `ringfeed.tf.dataset` does the same with less; this is for programs that have a
-``from_generator`` already, and put steps of their own behind it.
+Another process puts scikit-learn's handwritten digits and their labels into the ring, and the example evaluates a
+trained network on the taken batches. `ringfeed.tf.dataset` does the same with less code. This form is for programs
+that already have a ``from_generator`` with further steps of their own.
 """
 
 import multiprocessing

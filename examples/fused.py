@@ -1,6 +1,6 @@
 """A ring and a model as one function: the shortest way from finished slots to outputs, with the records' tags.
 
-Two processes put scikit-learn's handwritten digits into a ring; prints where, on average, their ink lies.
+Two processes put scikit-learn's handwritten digits into a ring. The example prints the mean position of their ink.
 """
 
 import multiprocessing

@@ -1,9 +1,9 @@
-"""A training loop of your own with gradient accumulation, fed from a ring.
+"""A custom training loop with gradient accumulation, fed from a ring.
 
-Four batches of 32 digits, as they come out of the ring, add their gradients up before one step of the optimizer: the
-step of a batch of 128, with the memory of one of 32. A producer process fills the ring meanwhile. Each batch is the
-ring's own memory, and its slots are free again as soon as its gradients are there. Run it by
-``python examples/gradient_accumulation.py``. It fails unless the weights are those that batches of 128 would have made.
+The loop adds up the gradients of four batches of 32 digits before one step of the optimizer. That is the step of a
+batch of 128 with the memory of a batch of 32. A producer process fills the ring meanwhile. Each batch is the ring's own
+memory, and its slots are free again as soon as its gradients exist. Run it with
+``python examples/gradient_accumulation.py``. It fails unless the weights equal those of batches of 128.
 """
 
 import multiprocessing

@@ -1,10 +1,10 @@
-"""How an imbalanced set of items is shared out to workers, and that results come back in the order of the items.
+"""How workers share an imbalanced set of items, with results in the order of the items.
 
-The items are pictures of scikit-image, the large ones first, and a large one costs many times a small one. In blocks
-("contiguous") one worker gets all of the large ones. With a label per item ("stratified") each worker gets its part of
-the large and of the small ones: for workers that must have a fixed share. By default ("dynamic") whoever is free takes
-the next item: the best balance, whatever items cost. Run it by ``python examples/imbalanced_shards.py``. It fails
-unless each way gives the results of a plain loop, in its order.
+The items are pictures of scikit-image, the large ones first; a large one costs many times a small one. In blocks
+("contiguous") one worker gets all large ones. With a label per item ("stratified") each worker gets its part of the
+large and of the small ones, for workers that must have a fixed share. By default ("dynamic") a free worker takes the
+next item, which gives the best balance for any costs. Run it with ``python examples/imbalanced_shards.py``. It fails
+unless each way gives the results of a plain loop, in the same order.
 """
 
 import os
@@ -22,14 +22,14 @@ LARGE_BYTES = 200_000
 
 
 def decode(path: Path) -> dict[str, np.ndarray]:
-    """Return a picture of 32x32 pixels, who made it, and how long that took."""
+    """Return a picture of 32x32 pixels, the worker's number, and the time it took."""
     started = time.thread_time()
     image = np.asarray(Image.open(path).convert("RGB").resize((32, 32)), "float32")
     return {"image": image, "worker": np.int64(os.getpid()), "seconds": np.float64(time.thread_time() - started)}
 
 
 def mean_colour(data):
-    """Stand in for a model."""
+    """Replace a model."""
     import tensorflow as tf
 
     return {**data, "image": tf.reduce_mean(data["image"], axis=(1, 2))}

@@ -1,10 +1,10 @@
-"""A model in eight bits beside itself in float32: what it changes, before anyone depends on it.
+"""A model with eight-bit weights compared with itself in float32.
 
-``Engine(precision="int8")`` serves a copy whose dense layers have weights of eight bits; given samples, it measures how
-far that copy's outputs are from the model's and logs it (`precision_report`). The engine decides nothing by it: look at
-the report, and at the accuracy. Whether eight bits are faster depends on the model and the machine; for a model as
-small as this one they are not. Run it by ``python examples/int8.py``. It fails unless the engine answers what Keras's
-own eight-bit model returns.
+``Engine(precision="int8")`` serves a copy whose dense layers have eight-bit weights. Given samples, it measures and
+logs the difference between the copy's outputs and the model's (`precision_report`). The engine does not act on it:
+check the report and the accuracy yourself. Whether eight bits are faster depends on the model and the machine; for a
+model as small as this one they are not. Run it with ``python examples/int8.py``. It fails unless the engine's answers
+equal those of Keras's own eight-bit model.
 """
 
 import warnings
@@ -33,7 +33,7 @@ in_int8, engine = serve(precision="int8", samples=IMAGES[:256])
 by_keras = keras.models.clone_model(model)
 by_keras.set_weights(model.get_weights())
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # one for each layer that Keras leaves in float32
+    warnings.simplefilter("ignore")  # a warning for each layer that Keras leaves in float32
     by_keras.quantize("int8")
 np.testing.assert_allclose(in_float32, model(IMAGES), atol=1e-3)
 np.testing.assert_allclose(in_int8, by_keras(IMAGES), atol=1e-3)

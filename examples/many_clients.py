@@ -1,9 +1,9 @@
-"""Many client processes, one model process: requests in, answers out, and what the engine says of it.
+"""Many client processes and one model process: requests, answers, and the engine's statistics.
 
-An engine serves scikit-learn's digits from a process of its own. Six other processes ask it, two by each of the three
-ways: `predict` waits, `submit` returns futures, `apredict` is awaited. None of them imports TensorFlow, nor does this
-one. At the end the engine's figures are printed, with its advice. Run it by ``python examples/many_clients.py``. It
-fails unless every answer is what the model returns when called directly.
+An engine serves a model of scikit-learn's digits in a separate process. Six other processes send requests, two by each
+of three methods: `predict` waits, `submit` returns futures, `apredict` is awaited. Neither they nor this process import
+TensorFlow. At the end the example prints the engine's figures, with its advice. Run it with
+``python examples/many_clients.py``. It fails unless every answer equals that of a direct call.
 """
 
 import asyncio

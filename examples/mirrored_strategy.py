@@ -1,9 +1,9 @@
 """A model under tf.distribute.MirroredStrategy: each batch is split over the strategy's replicas.
 
-For models that are made for a strategy already, or whose replicas must be in step; else replicas that take whole
-batches (data_parallel.py) have less to wait for. Here the processor is split into two logical devices, so that it runs
-anywhere; with GPUs leave that out, and say ``MirroredStrategy()``, which takes all of them. Run it by
-``python examples/mirrored_strategy.py``. It fails unless every answer is what the model returns when called directly.
+This is for models that are already made for a strategy, or whose replicas must run in step. Otherwise replicas that
+take whole batches (data_parallel.py) wait less. Here the processor is split into two logical devices, so that the
+example runs anywhere; with GPUs omit that and use ``MirroredStrategy()``, which takes all of them. Run it with
+``python examples/mirrored_strategy.py``. It fails unless every answer equals that of a direct call.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceCo
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 trained = trained_model()
-with strategy.scope():  # each weight is there once per device
+with strategy.scope():  # each device has a copy of each weight
     model = untrained_model()
 model.set_weights(trained.get_weights())
 
@@ -26,7 +26,7 @@ with (
     ringfeed.Engine(ring, model, batch_size=64, strategy=strategy) as engine,
     ringfeed.Client(ring) as client,
 ):
-    served = client.predict(IMAGES)  # rows: each is a request of its own
+    served = client.predict(IMAGES)  # each row is a separate request
     batches = engine.stats().batches
 
 np.testing.assert_allclose(served, trained(IMAGES), atol=1e-3)

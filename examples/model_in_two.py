@@ -1,10 +1,10 @@
-"""A model in two parts, for one that does not fit on a device: batch after batch passes from part to part.
+"""A model in two parts, for models that do not fit on one device: each batch passes from part to part.
 
-`split_model` cuts a Keras model behind a layer, and `Pipeline` serves the parts, each on a device of its own, joined by
-a ring; both work at the same time. Then the same across two processes: an engine each, the first one puts into the
-second one's ring. Here the processor is split into two logical devices; with GPUs leave that out and say
-``devices=["GPU:0", "GPU:1"]``. Run it by ``python examples/model_in_two.py``. It fails unless every answer, of both
-ways, is what the whole model returns when called directly.
+`split_model` cuts a Keras model after a layer. `Pipeline` serves the parts on separate devices, joined by a ring, and
+both parts work at the same time. The example then does the same with two processes: each has an engine, and the first
+one puts into the ring of the second one. Here the processor is split into two logical devices; with GPUs omit that and
+pass ``devices=["GPU:0", "GPU:1"]``. Run it with ``python examples/model_in_two.py``. It fails unless every answer of
+both ways equals that of a direct call of the whole model.
 """
 
 import multiprocessing
@@ -19,7 +19,7 @@ CUT_BEHIND = ["edges"]
 
 
 def serve_second_part(model_file: Path, ring_name: str, second_ring_name: str) -> None:
-    """Take what the first part hands on; the answers are those of requests that were put into the first ring."""
+    """Serve the second part; its answers go to the requests that were put into the first ring."""
     import keras
 
     second_part = ringfeed.split_model(keras.models.load_model(model_file), at=CUT_BEHIND)[1]

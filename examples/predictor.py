@@ -1,6 +1,6 @@
 """Predict from files: worker processes decode, one model predicts.
 
-Prints the mean colour of the pictures that come with scikit-image.
+Prints the mean colour of scikit-image's pictures.
 """
 
 from pathlib import Path

@@ -1,6 +1,7 @@
-"""A ring as a tf.data.Dataset: another process fills it, `model.predict` reads it without a copy.
+"""A ring as a tf.data.Dataset: another process fills it, and `model.predict` reads it without a copy.
 
-Trains a small model on scikit-learn's handwritten digits, predicts them from the ring and prints the accuracy.
+The example trains a small model on scikit-learn's handwritten digits, predicts them from the ring and prints the
+accuracy.
 """
 
 import multiprocessing

@@ -99,7 +99,10 @@ def futex_round_trip_seconds() -> float:
 
 
 def wake_up_seconds(hundredths: int) -> float:
-    """Measure now, for `seconds`, the least time to wake a sleeping process: half of the faster round trip."""
+    """Measure now the least time to wake a sleeping process: half of the faster round trip.
+
+    `hundredths` is the amount of work, in percent of the usual one.
+    """
     found = run("machine", ["futex_round_trip", "futex_round_trip_1"], BATCHES=hundredths)
     return min(found.values()) / 2 * NANOSECOND
 
