@@ -1,8 +1,8 @@
 /*
- * The few ordering operations that the protocol uses, by name.
+ * The ordering operations that the protocol uses, by name.
  *
- * Acquire and release come in pairs; every use outside this file carries a label (R1 -> A1) that
- * names its partner. ARCHITECTURE.md has the table of pairs.
+ * Acquire and release come in pairs. Every use outside this file carries a label (R1 -> A1) that names its partner.
+ * docs/design has the table of pairs.
  */
 #ifndef RF_ATOMICS_H
 #define RF_ATOMICS_H
@@ -26,19 +26,19 @@ _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "the ring's words need lock-free 64-
 #define rf_exchange_relaxed(p, v) atomic_exchange_explicit((p), (v), memory_order_relaxed)
 #define rf_exchange_acquire(p, v) atomic_exchange_explicit((p), (v), memory_order_acquire)
 
-/* One side writes A then reads B, the other writes B then reads A: with this fence between, at
- * least one of them sees the other's write. */
+/* One side writes A and reads B; the other side writes B and reads A. With this fence between
+ * write and read, at least one side sees the other's write. */
 #define rf_fence_full() atomic_thread_fence(memory_order_seq_cst)
 
-/* The same where A was written by a compare-and-swap, an exchange or an addition. On x86-64 each of these is such a
- * fence by itself; only the compiler must keep the order. */
+/* The same, for an A that was written by a compare-and-swap, an exchange or an addition. On
+ * x86-64 each of these is already a full fence; only the compiler must keep the order. */
 #if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
 #define rf_fence_behind_swap() atomic_signal_fence(memory_order_seq_cst)
 #else
 #define rf_fence_behind_swap() atomic_thread_fence(memory_order_seq_cst)
 #endif
 
-/* Compare and swap; false leaves the word as it was found elsewhere. */
+/* Compare and swap. False: the word had another value and is unchanged. */
 static inline bool rf_cas_acquire(_Atomic uint64_t *word, uint64_t expected, uint64_t desired)
 {
     return atomic_compare_exchange_strong_explicit(word, &expected, desired, memory_order_acquire,
@@ -57,9 +57,10 @@ static inline bool rf_cas_acq_rel(_Atomic uint64_t *word, uint64_t expected, uin
                                                    memory_order_relaxed);
 }
 
-/* Compare and swap two neighbouring words, the first of which lies on 16 bytes: as two compare-and-swaps, one right behind the
- * other, for little more than the price of one. Each is acquire and release. False: the caller does them one by one. TSan
- * does not know the instruction; on x86-64 every processor has had it since 2006. */
+/* Compare and swap two neighbouring words with one operation. The first word must lie on 16
+ * bytes. Each swap is acquire and release, and both cost little more than one. False: the
+ * caller swaps them one by one. TSan does not know the instruction. Every x86-64 processor has
+ * had it since 2006. */
 #if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
 static inline bool rf_cas_pair(_Atomic uint64_t *words, const uint64_t *expected,
                                const uint64_t *desired)

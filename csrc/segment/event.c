@@ -1,14 +1,14 @@
 /*
  * Waiting: a short spin that learns, then a futex behind an event count.
  *
- * It may not know what is waited for; claim.c and take.c decide when to look and when to sleep.
+ * It may not know what a caller waits for. claim.c and take.c decide when to look and when to sleep.
  *
- * No wake-up is lost. A waiter reads the sequence, leaves its wish in `wanted`, looks once more,
- * and sleeps only while the sequence is what it read. A notifier makes its change, then reads
- * `wanted`. With a full fence on each side (F1, F2) at least one of them sees the other. Nobody
- * waiting costs the notifier one fence and one load, no system call.
+ * No wake-up is lost. A waiter reads the sequence, leaves its wish in `wanted`, and looks once more. It sleeps only
+ * while the sequence is the one that it read. A notifier makes its change and then reads `wanted`. With a full fence
+ * on each side (F1, F2), at least one of them sees the other. When nobody waits, a notifier pays one fence and one
+ * load, and no system call.
  *
- * A notifier that is killed on its way leaves sleepers behind; they look again after a slice.
+ * A notifier that is killed on its way leaves sleepers behind. They look again after a slice.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -37,11 +37,12 @@ static long futex(void *word, int operation, uint32_t value, const struct timesp
 
 static void wake_all(rf_event *event)
 {
-    /* The wish is withdrawn before the sequence moves: who leaves a new one from here on either
-     * reads the new sequence or finds it changed when it goes to sleep. */
+    /* The wish is withdrawn before the sequence moves. A waiter that leaves a new wish after
+     * this point either reads the new sequence or finds it changed when it goes to sleep. */
     rf_exchange_relaxed(&event->wanted, 0u);
     RF_STEP("wake: wish withdrawn");
-    /* R5 -> A5 (rf_prepare_wait): who reads the new sequence sees the change that we tell of. */
+    /* R5 -> A5 (rf_prepare_wait): a waiter that reads the new sequence sees the change that we
+     * announce. */
     rf_add_release(&event->sequence, 1u);
     RF_STEP("wake: sequence moved, sleepers not woken");
     futex(&event->sequence, FUTEX_WAKE, INT32_MAX, NULL);
@@ -78,7 +79,8 @@ void rf_notify_some(rf_event *event, uint32_t count)
     rf_exchange_relaxed(&event->wanted, 0u);
     rf_add_release(&event->sequence, 1u); /* R5 -> A5 (rf_prepare_wait) */
     uint32_t none = 0;
-    /* All were woken that might be? There may be more, for whom the wish still stands. */
+    /* If fewer were woken than allowed, nobody is left. Otherwise more may sleep, and the wish
+     * stands for them. */
     if (futex(&event->sequence, FUTEX_WAKE, count, NULL) == (long)count)
         atomic_compare_exchange_strong_explicit(&event->wanted, &none, 1u, memory_order_relaxed,
                                                 memory_order_relaxed);
@@ -89,7 +91,7 @@ uint32_t rf_prepare_wait(rf_event *event, uint32_t rows)
     /* A5 <- R5 (wake_all). */
     uint32_t key = rf_load_acquire(&event->sequence);
     uint32_t wanted = rf_load_relaxed(&event->wanted);
-    /* The most modest wish counts: it may wake others early, never late. */
+    /* The smallest wish counts. It may wake others early, never late. */
     while (wanted == 0 || wanted > rows) {
         if (atomic_compare_exchange_weak_explicit(&event->wanted, &wanted, rows,
                                                   memory_order_relaxed, memory_order_relaxed))
@@ -125,7 +127,8 @@ void rf_wake_at_word(_Atomic uint64_t *word)
     futex(lower_half(word), FUTEX_WAKE, INT32_MAX, NULL);
 }
 
-/* A budget: the turns to spin, and in the upper half how many spins have failed since one was long. */
+/* A budget: the lower half counts the turns to spin; the upper half counts the spins that have
+ * failed since the last long one. */
 enum { FAILED_ONCE = 1 << 16, TURNS = FAILED_ONCE - 1, TRY_AFTER = 16 * FAILED_ONCE };
 
 bool rf_spin(_Atomic uint32_t *budget, _Atomic uint64_t *word, rf_state state)
@@ -134,8 +137,9 @@ bool rf_spin(_Atomic uint32_t *budget, _Atomic uint64_t *word, rf_state state)
     uint32_t learnt = rf_load_relaxed(budget), turns = learnt & TURNS;
     if (turns == 0)
         turns = SPIN_START;
-    /* Two that sleep for each batch are slow because they sleep, and would never find out: waking costs
-     * one of them as long as the other has to wait. So once in a while a long spin is tried. */
+    /* Two processes that sleep for each batch are slow because they sleep, and they cannot
+     * find that out: each wake-up costs one of them as long as the other has to wait. So a
+     * long spin is tried once in a while. */
     bool long_try = learnt >= TRY_AFTER;
     uint32_t most = long_try ? SPIN_TRY : turns;
     for (uint32_t turn = 0; turn < most; turn++) {

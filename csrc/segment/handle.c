@@ -1,10 +1,12 @@
 /*
  * The end of a handle: closing it, and giving back its entry and memory.
  *
- * It may not know the slot protocol. Three things end one after the other, or at once. The handle is closed: nothing
- * new begins on it. It is retired: nobody is inside an operation any more, nor comes in again. The last lease on its
- * slots goes. Then the entry and the memory go, whoever still has the handle: of the tables it keeps a copy at the
- * same place, so that what it tells of the ring is what was so at the end.
+ * It may not know the slot protocol.
+ *
+ * Three things end, one after the other or at once. First the handle is closed: no new operation begins on it. Then
+ * it is retired: no thread is inside an operation or enters one. Then the last lease on its slots goes. After that
+ * the entry and the memory are given back, even if the program still has the handle. A copy of the tables stays at
+ * their address, so that the handle still tells the last state of the ring.
  */
 #define _GNU_SOURCE
 #include <stdlib.h>
@@ -25,8 +27,9 @@ static void free_if_last(rf_ring *ring)
     }
 }
 
-/* Put a copy of the tables in their place, in one step, as a thread may be reading them. Without memory for it the
- * tables stay mapped: the segment then keeps its memory until the handle goes. */
+/* Replace the tables by a copy in one step, because a thread may be reading them. Without
+ * memory for a copy the tables stay mapped, and the segment keeps its memory until the handle
+ * goes. */
 static void keep_copy_of_tables(rf_ring *ring)
 {
     size_t bytes = ring->geometry.field[0].region_offset;
@@ -34,14 +37,15 @@ static void keep_copy_of_tables(rf_ring *ring)
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (copy == MAP_FAILED)
         return;
-    /* Relaxed: others write there meanwhile; each number is one that was so. */
+    /* Relaxed: others write there meanwhile, and each number is one that was true. */
     _Atomic uint64_t *from = (_Atomic uint64_t *)ring->mapping;
     for (size_t i = 0; i < bytes / sizeof *from; i++)
         ((uint64_t *)copy)[i] = rf_load_relaxed(&from[i]);
     if (mremap(copy, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, ring->mapping) != MAP_FAILED)
         return;
     munmap(copy, bytes);
-    /* What was there may be gone nevertheless; then it tells of an empty ring. Where that fails too, it is still mapped. */
+    /* The old mapping may be gone nevertheless; then the handle tells of an empty ring. If
+     * this mapping fails too, the old one is still there. */
     mmap(ring->mapping, bytes, PROT_READ | PROT_WRITE,
          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
 }
@@ -51,7 +55,7 @@ static void give_back_entry_and_memory(rf_ring *ring)
     rf_leave(ring);
     if (rf_ring_is_owner(ring))
         rf_unlock_owner(ring);
-    /* Relaxed: a handle that is dropped just now gets a copy that nobody looks at. */
+    /* Relaxed: if the handle is dropped at this moment, it gets a copy that nobody reads. */
     bool has_handle = rf_load_relaxed(&ring->lives) > 1;
     if (has_handle)
         keep_copy_of_tables(ring);
@@ -79,7 +83,7 @@ void rf_ring_unref(rf_ring *ring)
 void rf_ring_close(rf_ring *ring)
 {
     bool owned = rf_ring_is_owner(ring) && !ring->kind->is_pool;
-    /* R6 -> A6 (rf_enter): relaxed would do; it only stops what has not begun. */
+    /* R6 -> A6 (rf_enter): relaxed would do; it only stops operations that have not begun. */
     if (atomic_exchange_explicit(&ring->closing, 1u, memory_order_acq_rel))
         return;
     if (owned) {
@@ -106,7 +110,7 @@ int rf_ring_retire(rf_ring *ring)
         return 1;
     if (!rf_load_relaxed(&ring->closing) || is_engaged(ring))
         return 0;
-    /* Each caller has seen it closed; one of them gives the handle's reference back. */
+    /* Each caller has seen the handle closed; one of them gives back its reference. */
     if (!atomic_exchange_explicit(&ring->retired, 1u, memory_order_acq_rel))
         rf_ring_unref(ring);
     return 1;
@@ -123,7 +127,8 @@ void rf_ring_drop(rf_ring *ring)
         free_if_last(ring);
         return;
     }
-    /* The handle's life ends before its reference, so that nothing is kept for it. */
+    /* The handle's life ends before its reference, so that no copy of the tables is made for
+     * it. */
     rf_sub_acq_rel(&ring->lives, 1u);
     rf_ring_unref(ring);
 }

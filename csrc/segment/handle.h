@@ -1,6 +1,7 @@
 /*
- * What this process knows of a ring, in private memory: the handle and its leases.
- * Between the C files only.
+ * The handle: what this process knows of a segment, in private memory. Shared by the C files of the core only.
+ *
+ * It may not declare functions of the folders above; a handle calls them through its kind.
  */
 #ifndef RF_HANDLE_H
 #define RF_HANDLE_H
@@ -12,32 +13,32 @@
 #include "segment/lock_file.h"
 #include "segment/step.h"
 
-/* What of the payload is registered with a GPU's driver (page_lock.c). */
+/* What a GPU's driver has registered of the payload (page_lock.c). */
 typedef struct rf_pin {
     rf_pin_driver driver;
     uint8_t way[RF_MAX_FIELDS]; /* rf_pin_way of each region */
-    uint32_t count;             /* of rf_ring_pin, less rf_ring_unpin */
-    uint32_t generation;        /* rf_fork_generation of who registered */
-    bool stuck;                 /* the driver would not let go of something */
+    uint32_t count;             /* calls of rf_ring_pin minus calls of rf_ring_unpin */
+    uint32_t generation;        /* rf_fork_generation of the process that registered */
+    bool stuck;                 /* the driver refused to unregister something */
 } rf_pin;
 
-/* What this handle published last, in the order in which takers get it (order.c). Between begin_ and end_publishing,
- * but for `published`. */
+/* What this handle published last, in the order in which takers get it (order.c). Only the
+ * publishing thread reads and writes it, except for `published`. */
 enum { RF_CHAIN_ENTRIES = 64, RF_CHAIN_KNOWN = RF_CHAIN_ENTRIES - 2 };
 
 typedef struct rf_chained {
     uint64_t first, last; /* links that name the first and the last row of a publication */
-    uint64_t number;      /* the how-manieth it was */
+    uint64_t number;      /* the number of this publication, from 1 */
 } rf_chained;
 
 typedef struct rf_chain {
-    _Atomic uint64_t
-        published; /* publications so far; behind the last entry is the place for the next */
-    uint64_t base; /* so many of them were a parent's */
+    _Atomic uint64_t published; /* publications so far; the next entry goes behind the last one */
+    uint64_t base;              /* how many of them a parent process made */
     rf_chained entries[RF_CHAIN_ENTRIES];
 } rf_chain;
 
-/* What takes through this handle set aside, and nobody has said yet (dead_letters.c). */
+/* The records that takes through this handle set aside and nobody has reported yet
+ * (dead_letters.c). */
 enum { RF_MOST_DEAD_LETTERS = 16 };
 
 typedef struct rf_dead_letters {
@@ -47,12 +48,13 @@ typedef struct rf_dead_letters {
     rf_dead_letter letters[RF_MOST_DEAD_LETTERS];
 } rf_dead_letters;
 
-/* What a handle knows of its copies into slots (streaming.h). Hints, which threads share. */
+/* What a handle has measured of its copies into slots (streaming.h). These are hints, which
+ * threads share. */
 enum { RF_COPY_STREAMED = 1, RF_COPY_HOT = 2, RF_COPY_WAYS = 4 };
 typedef struct rf_copies {
     uint64_t least_bytes;      /* of a record whose copies are timed */
     _Atomic uint64_t written;  /* the slots that were written last: the first and the last */
-    _Atomic uint32_t turns[2]; /* of copies into cold slots, and into hot ones */
+    _Atomic uint32_t turns[2]; /* copies into cold slots, and into hot ones */
     _Atomic uint32_t ns_per_mib[RF_COPY_WAYS]; /* 0: not measured yet */
 } rf_copies;
 
@@ -77,7 +79,7 @@ typedef struct rf_kind {
 
 struct rf_ring {
     const rf_kind *kind;
-    rf_geometry geometry; /* copied and checked once: shared memory can not change it */
+    rf_geometry geometry; /* copied and checked once: shared memory cannot change it */
     rf_header *header;
     rf_participant *participants;
     _Atomic uint64_t *words;
@@ -88,12 +90,12 @@ struct rf_ring {
     uint8_t *mapping;
     size_t mapped_bytes;
 
-    int fd; /* others may close it, and use its number for another file: rf_is_file */
+    int fd; /* other code may close it and use its number for another file: rf_is_file */
     dev_t device;
     ino_t inode;
     rf_lock_mapping lock_mapping, owner_lock_mapping; /* keep our locks (lock_file.c) */
 
-    bool is_padded; /* the regions do not follow on themselves (plan.c): runs_end, always */
+    bool is_padded; /* the regions do not follow on themselves (plan.c): `runs_end` stays true */
     _Atomic bool owner;
     _Atomic bool runs_end; /* no claim and no batch passes the ring's end (plan.c, page_lock.c) */
     int numa_errno;
@@ -104,26 +106,29 @@ struct rf_ring {
     _Atomic uint32_t self;       /* our owner number: participant index + 1 */
     _Atomic uint32_t generation; /* rf_fork_generation when `self` joined; written after it */
     _Atomic uint32_t closing;
-    _Atomic uint32_t references; /* the handle until it is retired, and each lease */
-    _Atomic uint32_t lives;      /* of this struct: the handle, and entry and memory (handle.c) */
-    _Atomic uint32_t retired;    /* nobody is inside an operation of this handle, nor comes in */
-    size_t kept_bytes;           /* what is left of the mapping when the memory is given back */
-    _Atomic uint32_t publishing; /* a thread of this process is at it, the others wait */
+    _Atomic uint32_t references; /* one of the handle until it is retired, and one of each lease */
+    _Atomic uint32_t
+        lives; /* of this struct: one of the handle, one of entry and memory (handle.c) */
+    _Atomic uint32_t retired; /* no thread is inside an operation of this handle, nor enters one */
+    size_t kept_bytes;        /* what stays of the mapping when the memory is given back */
+    _Atomic uint32_t publishing; /* a thread of this process is publishing; the others wait */
     _Atomic uint64_t last_link;  /* names the last record of our chain */
     rf_chain chain;
     rf_dead_letters dead_letters;
-    _Atomic int64_t reaped_ns;   /* when a thread of this handle looked after the dead last, */
-    _Atomic uint32_t reaped_by;  /* and which (reaper.c) */
-    _Atomic uint32_t claim_spin; /* how long a wait is worth spinning; learnt */
+    _Atomic int64_t reaped_ns;   /* when a thread of this handle last looked for the dead, */
+    _Atomic uint32_t reaped_by;  /* and which thread (reaper.c) */
+    _Atomic uint32_t claim_spin; /* how long a wait is worth spinning; learned */
     _Atomic uint32_t take_spin;
     uint32_t window; /* slots that are used again while takers keep up (window.h); 0: all */
-    bool restarts;   /* a claim begins anew where everything was taken (window.h) */
+    bool
+        restarts; /* a claim starts again at the first slots when everything was taken (window.h) */
     rf_copies copies;
-    /* Of a pool: our first cell, + 1, and the one of our newest claim (claim.c). */
+    /* Of a pool: our first cell + 1, and the cell of our newest claim (claim.c). */
     _Atomic uint32_t home, last_cell;
-    _Atomic uint32_t patrol, patrol_rows; /* does the next look go around; rows since the last */
+    _Atomic uint32_t patrol,
+        patrol_rows; /* does the next search go around; rows since the last that did */
     _Atomic uint32_t trail,
-        trail_rows; /* where links led (look_from): slot + 1, or 0; rows taken there */
+        trail_rows; /* where links led (search_from): slot + 1, or 0; rows taken there */
 };
 
 static inline uint32_t rf_self(const rf_ring *ring)

@@ -1,8 +1,8 @@
 /*
- * Looking at a segment without joining it: what it says that it is, and who lives in it.
+ * Inspecting a segment without joining it: its layout, and how many participants live.
  *
- * It maps nothing and changes nothing, so whatever lies there, and whatever becomes of it meanwhile,
- * the look ends with an answer.
+ * It maps nothing and changes nothing. So it ends with an answer, regardless of the file's contents and of changes
+ * meanwhile.
  */
 #define _GNU_SOURCE
 #include <stdlib.h>
@@ -20,7 +20,7 @@ static bool read_at(int fd, void *target, size_t bytes, uint64_t offset)
     return pread(fd, target, bytes, (off_t)offset) == (ssize_t)bytes;
 }
 
-/* How many entries of the table are of someone who lives. */
+/* How many entries of the table belong to a living participant. */
 static uint32_t count_living(int fd, const rf_geometry *geometry)
 {
     rf_participant entries[ENTRIES_AT_ONCE];
@@ -31,7 +31,7 @@ static uint32_t count_living(int fd, const rf_geometry *geometry)
             count = ENTRIES_AT_ONCE;
         uint64_t offset = geometry->participants_offset + at * sizeof *entries;
         if (!read_at(fd, entries, count * sizeof *entries, offset))
-            break; /* cut short since its size was compared */
+            break; /* the file was cut short after its size was compared */
         for (uint32_t i = 0; i < count; i++)
             if (rf_load_relaxed(&entries[i].state) != RF_ABSENT &&
                 rf_lives(locked_elsewhere(fd, participant_byte(at + i + 1), F_RDLCK),
@@ -54,7 +54,7 @@ static rf_status look(int fd, const rf_header *header, rf_segment_view *view)
     if (view->layout_version != RF_LAYOUT_VERSION)
         return RF_WRONG_VERSION;
     if (rf_load_relaxed(&header->initialized) !=
-        1) /* it was read before the rest, and so is older */
+        1) /* this was read before the rest, and so is older */
         return RF_UNFINISHED;
     if (fstat(fd, &status) == -1)
         return RF_SYSTEM;
@@ -64,7 +64,7 @@ static rf_status look(int fd, const rf_header *header, rf_segment_view *view)
     view->geometry = checked;
     view->creator_pid = header->creator_pid;
     view->ring_inode = header->ring_inode;
-    /* Of a copy of a segment the participants are in another file. */
+    /* In a copy of a segment the participants belong to another file. */
     view->participants = header->inode == status.st_ino ? count_living(fd, &checked) : 0;
     return RF_OK;
 }
@@ -83,7 +83,8 @@ rf_status rf_segment_inspect(int fd, rf_segment_view *view)
     if (!(header = aligned_alloc(_Alignof(rf_header), sizeof *header)))
         return RF_NO_MEMORY;
     rf_status result = RF_NOT_A_RING;
-    /* The start alone first: what it says of the rest then holds when the rest is read. */
+    /* Read the start alone first. Its statement about the rest then holds when the rest is
+     * read. */
     if (read_at(fd, header, offsetof(rf_header, creator_pid), 0)) {
         size_t start = offsetof(rf_header, creator_pid);
         if (read_at(fd, (char *)header + start, sizeof *header - start, start))

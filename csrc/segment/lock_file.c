@@ -1,17 +1,19 @@
 /*
- * Open file descriptions of our own, and what keeps them. See lock_file.h.
+ * Open file descriptions of our own, and the mappings that keep their locks. See lock_file.h.
  *
- * A lock of an open file description ends with the last reference to that, and a mapping is one. So a lock that is to last
- * is taken on a description that we open, one page of it is mapped, and the descriptor is closed. From there on
- * no close in the process reaches it, neither of a copy nor of a whole range of numbers. The page can not be accessed, and
- * is not handed to children (MADV_DONTFORK): no child can keep the locks of a dead parent, by whatever call it was made. An
- * exec ends it, as it ends all mappings.
+ * A lock of an open file description ends with the last reference to that description, and a mapping is a reference.
+ * For a lock that is to last, this file opens a description, locks, maps one page of it and closes the descriptor.
+ * From then on no close in the process reaches the lock: neither of a copy nor of a range of descriptors. The page
+ * has no access rights, and children do not get it (MADV_DONTFORK). So no child can keep the locks of a dead parent,
+ * however it was made. An exec ends the mapping, as it ends all mappings.
  *
- * While the descriptor is open, a child would share it. So it stands in a list, and the child closes it before it does
- * anything else. A mutex guards the list that fork takes: no child comes to be while a description is open and not in the
- * list, nor while a page is mapped and not yet kept from children. Signals wait meanwhile: a handler of theirs may fork.
- * A child without the handlers of fork (a bare clone) that comes in those microseconds keeps the locks until it ends
- * or execs; there the second witness decides (process_mark.h).
+ * While the descriptor is open, a forked child would share it. So it stands in a list, and the child closes it
+ * before it does anything else. fork takes the mutex of the list. So no child is made while a description is open
+ * and not in the list, nor while a page is mapped and not yet kept from children. Signals wait meanwhile, because a
+ * handler may fork.
+ *
+ * A child made without the handlers of fork (a bare clone) in those microseconds keeps the locks until it ends or
+ * execs. In that case the process mark decides (process_mark.h).
  */
 #define _GNU_SOURCE
 #include "segment/lock_file.h"
@@ -89,7 +91,8 @@ static void unlock_list(const sigset_t *signals)
 
 /* ---- Opening -------------------------------------------------------------------------------- */
 
-/* `fd` if it is that file and none of the three standard streams, to which anybody prints; else -1. */
+/* `fd` if it is that file and none of the three standard streams, to which any code prints;
+ * else -1. */
 static int checked(int fd, dev_t device, ino_t inode)
 {
     if (fd == -1)
@@ -107,7 +110,7 @@ static int checked(int fd, dev_t device, ino_t inode)
     return above;
 }
 
-/* Where /proc is not mounted, or `fd` is gone: the name under which the file stands, if it has one. */
+/* For when /proc is not mounted or `fd` is gone: find the name of the file, if it has one. */
 static int open_by_name(dev_t device, ino_t inode)
 {
     DIR *directory = opendir("/dev/shm");
@@ -125,19 +128,20 @@ static int open_by_name(dev_t device, ino_t inode)
     return fd;
 }
 
-/* Of a file without a name, whose descriptors are all closed: by the page. The kernel lets few users do that. */
-static int open_by_stake(const rf_lock_mapping *stake, dev_t device, ino_t inode)
+/* For a file without a name whose descriptors are all closed: open it through the mapped page.
+ * The kernel permits this to few users. */
+static int open_by_mapping(const rf_lock_mapping *mapping, dev_t device, ino_t inode)
 {
     char path[80];
     unsigned long at =
-        (unsigned long)(stake ? rf_load_relaxed(&((rf_lock_mapping *)stake)->page) : NULL);
+        (unsigned long)(mapping ? rf_load_relaxed(&((rf_lock_mapping *)mapping)->page) : NULL);
     if (!at)
         return -1;
     snprintf(path, sizeof path, "/proc/self/map_files/%lx-%lx", at, at + page_bytes());
     return checked(open(path, O_RDWR | O_CLOEXEC), device, inode);
 }
 
-int rf_open_anew(int fd, dev_t device, ino_t inode, const rf_lock_mapping *stake)
+int rf_open_anew(int fd, dev_t device, ino_t inode, const rf_lock_mapping *mapping)
 {
     char path[48];
     int own = -1;
@@ -150,11 +154,11 @@ int rf_open_anew(int fd, dev_t device, ino_t inode, const rf_lock_mapping *stake
     if (own == -1 && errno != EMFILE && errno != ENFILE)
         own = open_by_name(device, inode);
     if (own == -1 && errno != EMFILE && errno != ENFILE)
-        own = open_by_stake(stake, device, inode);
+        own = open_by_mapping(mapping, device, inode);
     return own;
 }
 
-/* With the list locked, which ends here. */
+/* The caller has locked the list; this function unlocks it. */
 static bool enlist(rf_own_file *own, int opened, dev_t device, ino_t inode, const sigset_t *signals)
 {
     int error = errno;
@@ -167,11 +171,11 @@ static bool enlist(rf_own_file *own, int opened, dev_t device, ino_t inode, cons
 }
 
 bool rf_own_file_open(rf_own_file *own, int fd, dev_t device, ino_t inode,
-                      const rf_lock_mapping *stake)
+                      const rf_lock_mapping *mapping)
 {
     sigset_t signals;
     lock_list(&signals);
-    return enlist(own, rf_open_anew(fd, device, inode, stake), device, inode, &signals);
+    return enlist(own, rf_open_anew(fd, device, inode, mapping), device, inode, &signals);
 }
 
 bool rf_own_file_open_at(rf_own_file *own, const char *path, dev_t device, ino_t inode)
@@ -199,7 +203,7 @@ void rf_own_file_close(rf_own_file *own)
 
 /* ---- Keeping -------------------------------------------------------------------------------- */
 
-bool rf_lock_mapping_make(rf_lock_mapping *stake, const rf_own_file *own)
+bool rf_lock_mapping_make(rf_lock_mapping *mapping, const rf_own_file *own)
 {
     sigset_t signals;
     lock_list(&signals);
@@ -208,16 +212,16 @@ bool rf_lock_mapping_make(rf_lock_mapping *stake, const rf_own_file *own)
         munmap(page, page_bytes());
         page = MAP_FAILED;
     }
-    rf_store_relaxed(&stake->page, page == MAP_FAILED ? NULL : page);
+    rf_store_relaxed(&mapping->page, page == MAP_FAILED ? NULL : page);
     int error = errno;
     unlock_list(&signals);
     errno = error;
     return page != MAP_FAILED;
 }
 
-void rf_lock_mapping_end(rf_lock_mapping *stake)
+void rf_lock_mapping_end(rf_lock_mapping *mapping)
 {
-    void *page = rf_exchange_relaxed(&stake->page, NULL);
+    void *page = rf_exchange_relaxed(&mapping->page, NULL);
     if (page)
         munmap(page, page_bytes());
 }

@@ -1,11 +1,12 @@
 /*
- * Who owns a segment, and who may remove its name.
+ * The owner of a segment, and the removal of its name.
  *
- * Of what lies in a segment it may know the owner's mark alone. A name means another segment from one moment to the next:
- * its owner removes it, a creator replaces what a dead owner left, someone cleans up. So each of them
- * removes it under a lock, the right to condemn, and looks under it whether the name still means what
- * is to go. Who makes a segment in its place needs the name to be gone first, so between that look
- * and the removal nothing can change.
+ * Of the contents of a segment it may know the owner's mark alone.
+ *
+ * A name may mean another segment from one moment to the next: its owner removes it, a creator replaces the segment
+ * of a dead owner, or someone cleans up. So a process removes a name only with a lock on the removal, and checks
+ * with the lock whether the name still means the segment that is to go. A process that makes a segment in its place
+ * needs the name to be gone first. So nothing can change between that check and the removal.
  */
 #define _GNU_SOURCE
 #include <string.h>
@@ -31,42 +32,43 @@ void rf_unlock_owner(rf_ring *ring)
 {
     if (!rf_load_relaxed(&ring->owner_lock_mapping.page))
         return;                             /* it was closed before */
-    rf_mark_withdraw(&ring->header->owner); /* we live on, as no owner */
+    rf_mark_withdraw(&ring->header->owner); /* the process lives on, without being the owner */
     rf_lock_mapping_end(&ring->owner_lock_mapping);
 }
 
 /* Does a living process own the segment? 1, 0, or -1. */
-static int is_owned(int fd, const rf_process_mark *who)
+static int is_owned(int fd, const rf_process_mark *mark)
 {
     int held = locked_elsewhere(fd, OWNER_BYTE, F_WRLCK);
-    return held == -1 ? -1 : rf_lives(held, who);
+    return held == -1 ? -1 : rf_lives(held, mark);
 }
 
-/* The mark of the owner, as far as there is one: of a copy of a segment, and of another layout, the lock alone tells. */
-static void read_mark(int fd, rf_process_mark *who)
+/* The owner's mark, if there is one. For a copy of a segment and for another layout version,
+ * only the lock tells. */
+static void read_mark(int fd, rf_process_mark *mark)
 {
     rf_header start;
     struct stat status;
     size_t bytes = offsetof(rf_header, inode) + sizeof start.inode;
-    *who = (rf_process_mark){0};
+    *mark = (rf_process_mark){0};
     if (fstat(fd, &status) == 0 && pread(fd, &start, bytes, 0) == (ssize_t)bytes &&
         start.magic == RF_MAGIC && start.layout_version == RF_LAYOUT_VERSION &&
         start.inode == status.st_ino)
-        memcpy(who, &start.owner, sizeof *who);
+        memcpy(mark, &start.owner, sizeof *mark);
 }
 
 int rf_segment_has_owner(int fd)
 {
-    rf_process_mark who;
-    read_mark(fd, &who);
-    return is_owned(fd, &who);
+    rf_process_mark mark;
+    read_mark(fd, &mark);
+    return is_owned(fd, &mark);
 }
 
 int rf_ring_is_owner(const rf_ring *ring)
 {
     rf_ring *own = (rf_ring *)ring;
-    /* Of a forked child's copy the generation is its parent's. A7 <- R7 (rf_join): who sees the
-     * child's own also sees that the child is not the owner. */
+    /* In a forked child's copy the generation is its parent's. A7 <- R7 (rf_join): a thread
+     * that sees the child's own generation also sees that the child is not the owner. */
     return rf_load_acquire(&own->generation) == rf_load_relaxed(&rf_fork_generation) &&
            rf_load_relaxed(&own->owner);
 }
@@ -75,16 +77,16 @@ bool rf_owner_lives(const rf_ring *ring)
 {
     if (rf_ring_is_owner(ring) && rf_load_relaxed(&((rf_ring *)ring)->owner_lock_mapping.page))
         return true;
-    /* Where no descriptor can be had the mark alone tells. */
+    /* Without a descriptor the mark alone tells. */
     const rf_process_mark nobody = {0};
-    const rf_process_mark *who =
+    const rf_process_mark *mark =
         ring->header->inode == ring->inode ? &ring->header->owner : &nobody;
     if (rf_is_file(ring->fd, ring->device, ring->inode))
-        return is_owned(ring->fd, who) != 0;
+        return is_owned(ring->fd, mark) != 0;
     rf_own_file own;
     if (!rf_open_for_locks(ring, &own))
-        return rf_mark_says(who) != RF_DEAD;
-    int owned = is_owned(own.fd, who);
+        return rf_mark_says(mark) != RF_DEAD;
+    int owned = is_owned(own.fd, mark);
     rf_own_file_close(&own);
     return owned != 0;
 }
@@ -106,8 +108,8 @@ int rf_segment_removal_is_locked(int fd)
     return locked_elsewhere(fd, REMOVAL_BYTE, F_WRLCK);
 }
 
-/* With the right to do so: unlink `path` if it means that very segment. 1 removed, 0 it meant
- * another one or none, -1. */
+/* The caller has locked the removal. Unlink `path` if it means that very segment. 1: removed.
+ * 0: it means another segment or none. -1: a system call failed. */
 static int unlink_this(const char *path, dev_t device, ino_t inode)
 {
     struct stat named;

@@ -1,18 +1,17 @@
 /*
  * Page-locked memory: the payload registered with a GPU's driver, which then reads it by DMA.
  *
- * It may not know CUDA: the driver is a few functions in the shape of its API, given by who pins.
- * (The pin bit of a slot's word is another matter: it keeps a slot, this keeps pages.)
+ * It may not know CUDA: the caller gives the driver as a few functions in the shape of CUDA's API.
  *
- * A region is mapped twice in a row, and a driver may not like to see the same pages twice. It is
- * asked for both mappings at once, else for each by itself, else for the first alone. CUDA fails a
- * copy from memory that is registered only in part (CUDA_ERROR_INVALID_VALUE), so a run over the
- * ring's end must lie in what is registered as a whole, or must not be: where the driver does not copy
- * from one mapping into the next, claims and takes of this handle end at the ring's end (rf_rows_from).
+ * A region is mapped twice in a row, and a driver may refuse to register the same pages twice. The driver is asked
+ * for both mappings at once, else for each by itself, else for the first alone. CUDA fails a copy from memory that
+ * is registered only in part (CUDA_ERROR_INVALID_VALUE). So a run over the ring's end must lie in one registration,
+ * or must not exist. If the driver does not copy from one mapping into the next, claims and takes of this handle end
+ * at the ring's end (rf_rows_from).
  *
- * The driver keeps the pages of what it has registered, whatever is mapped there later. So memory is
- * unregistered before it is unmapped, and addresses that the driver would not let go are never used
- * again. All of this is private to the process: what a forked child inherits is not registered.
+ * The driver keeps the pages that it has registered, regardless of later mappings. So memory is unregistered before
+ * it is unmapped, and addresses that the driver refused to unregister are never used again. All of this is private
+ * to the process: in a forked child nothing is registered.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -24,7 +23,7 @@
 
 enum { PROBE_BYTES = 128 };
 
-/* Held while the driver is asked, which may take seconds; never on the way of a record. */
+/* Held while the driver works, which may take seconds; never on the path of a record. */
 static pthread_mutex_t pin_mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t watch_forks = PTHREAD_ONCE_INIT;
 
@@ -65,7 +64,7 @@ static int unregister(rf_pin *pin, uint8_t *address)
     return refusal;
 }
 
-/* Register a region as far as the driver will have it; `refusal` says why not further. */
+/* Register as much of a region as the driver accepts; `refusal` says why not more. */
 static rf_pin_way register_region(rf_pin *pin, unsigned flags, uint8_t *region, size_t bytes,
                                   int *refusal)
 {
@@ -93,7 +92,8 @@ static int unregister_region(rf_pin *pin, rf_pin_way way, uint8_t *region, size_
 
 /* ---- All of them ---------------------------------------------------------------------------- */
 
-/* With the driver's context current. 0, or a refusal; the others go nevertheless. */
+/* The driver's context must be current. Returns 0 or one refusal; the other regions are
+ * unregistered nevertheless. */
 static int unregister_regions(rf_ring *ring)
 {
     int refusal = 0;
@@ -106,7 +106,7 @@ static int unregister_regions(rf_ring *ring)
     return refusal;
 }
 
-/* With the driver's context current. */
+/* The driver's context must be current. */
 static rf_pin_report register_regions(rf_ring *ring, unsigned flags)
 {
     rf_pin_report report = {.way = RF_PIN_WHOLE};
@@ -129,13 +129,13 @@ static rf_pin_report pin_ring(rf_ring *ring, const rf_pin_driver *driver, unsign
 {
     rf_pin *pin = &ring->pin;
     void *popped;
-    /* What a forked child inherited here is its parent's. */
+    /* In a forked child, the inherited contents are its parent's. */
     *pin = (rf_pin){
         .driver = *driver, .generation = rf_load_relaxed(&rf_fork_generation), .stuck = pin->stuck};
     int refusal = driver->push(driver->context);
     if (refusal)
         return (rf_pin_report){.way = RF_PIN_NONE, .refusal = refusal};
-    /* Until all of it is known to be registered; what is taken meanwhile may be copied later. */
+    /* Until all of it is known to be registered: a batch taken meanwhile may be copied later. */
     rf_store_relaxed(&ring->runs_end, true);
     rf_pin_report report = register_regions(ring, flags);
     driver->pop(&popped);
@@ -143,7 +143,7 @@ static rf_pin_report pin_ring(rf_ring *ring, const rf_pin_driver *driver, unsign
     return report;
 }
 
-/* Also where the context can not be made current: the driver decides. */
+/* Also if the context cannot be made current: the driver decides. */
 static int unpin_ring(rf_ring *ring)
 {
     const rf_pin_driver *driver = &ring->pin.driver;
@@ -191,7 +191,7 @@ int rf_ring_is_pinned(rf_ring *ring)
 
 void rf_pin_end(rf_ring *ring, size_t kept_bytes)
 {
-    /* The handle of a ring that was closed may still be asked to unpin it. */
+    /* A program may still unpin the handle of a ring that was closed. */
     pthread_once(&watch_forks, install_fork_watch);
     pthread_mutex_lock(&pin_mutex);
     if (is_pinned_here(ring))

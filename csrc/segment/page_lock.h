@@ -6,7 +6,7 @@
 
 #include "segment/handle.h"
 
-/* Unregister what is registered, then unmap what lies behind the first so many bytes. */
+/* Unregister what is registered, then unmap the mapping behind its first `kept_bytes` bytes. */
 void rf_pin_end(rf_ring *ring, size_t kept_bytes);
 
 #endif

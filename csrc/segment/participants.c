@@ -1,17 +1,23 @@
 /*
- * Who lives: one lock per participant, and one for the owner (owner.c), on bytes far behind the segment's end
- * (locks.h). The kernel drops them with the process, whatever kills it; a forked child does not inherit
- * them; they are seen from every PID namespace that can open the segment. No close of a descriptor takes them away (lock_file.c).
+ * The participants of a segment: one lock each, beside the owner's lock (owner.c), on bytes far behind the segment's
+ * end (locks.h).
  *
- * Beside its lock each participant leaves a mark of its process (process_mark.h). Dead is whose byte is free and of whom
- * the mark does not say that it lives; or whose process is certainly gone, though a copy of its description holds the byte.
+ * It may not know what a participant holds: the handle's kind gives that back (rf_kind).
  *
- * A participant holds its byte by a write lock. Whoever gives back what a dead one held reads its burial byte
- * meanwhile, and who becomes a participant writes that first: so nobody can become that one, and several may bury side by
- * side. Were there one at a time, one that stands still would keep the slots of the dead from all others.
+ * The kernel drops a lock with its process, however the process dies. A forked child does not inherit it. Every PID
+ * namespace that can open the segment sees it. No close of a descriptor takes it away (lock_file.c).
  *
- * A mutex keeps the threads of a process from joining twice by one handle. It is never held while shared
- * memory is waited for, and a forked child starts with a fresh one.
+ * Beside its lock each participant leaves a mark of its process (process_mark.h). A participant is dead if its byte
+ * is free and the mark does not say that it lives. It is also dead if its process is certainly gone, even if a copy
+ * of its description holds the byte.
+ *
+ * A participant holds its byte by a write lock. A process that gives back what a dead one held read-locks the reap
+ * byte meanwhile, and a process that becomes a participant write-locks that byte first. So nobody can become the
+ * dead participant meanwhile, and several processes may reap side by side. If only one could, a process that stands
+ * still would keep the slots of the dead from all others.
+ *
+ * A mutex keeps the threads of a process from joining twice through one handle. No thread holds it while it waits
+ * for shared memory, and a forked child starts with a new one.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -43,7 +49,8 @@ void rf_watch_forks(void)
 
 static bool is_current(const rf_ring *ring)
 {
-    /* A7 <- R7 (rf_join): who sees the new generation also sees the new `self` and stake. */
+    /* A7 <- R7 (rf_join): a thread that sees the new generation also sees the new `self` and
+     * lock mapping. */
     return rf_load_acquire(&((rf_ring *)ring)->generation) == rf_load_relaxed(&rf_fork_generation);
 }
 
@@ -61,7 +68,8 @@ static bool is_dead(const rf_ring *ring, uint32_t owner, int fd)
     return !rf_lives(held, &ring->participants[owner - 1].mark);
 }
 
-/* A descriptor to ask about locks by: the handle's own where it is still that, else a new one in `own`. */
+/* A descriptor for asking about locks: the handle's own if it still is one, else a new one in
+ * `own`. */
 static int fd_to_ask_by(const rf_ring *ring, rf_own_file *own)
 {
     own->fd = -1;
@@ -102,7 +110,8 @@ static void fold(_Atomic uint64_t *from, _Atomic uint64_t *into)
     rf_add_relaxed(into, rf_exchange_relaxed(from, 0));
 }
 
-/* With the entry's lock or its burial byte held: keep what it counted, make it free for others. */
+/* The caller holds the entry's lock or its reap byte. Keep the counters of the entry and make
+ * it free. */
 static void clear_entry(rf_ring *ring, uint32_t owner)
 {
     rf_participant *entry = &ring->participants[owner - 1];
@@ -111,12 +120,14 @@ static void clear_entry(rf_ring *ring, uint32_t owner)
     for (size_t i = 0; i < sizeof(rf_counters) / sizeof(uint64_t); i++)
         fold(from + i, into + i);
     RF_STEP("entry: counters folded, entry not cleared");
-    /* R13 -> A13 (rf_recover): who finds nobody to bury finds given back what they held. */
+    /* R13 -> A13 (rf_recover): a process that finds nobody to reap finds all that they held
+     * given back. */
     rf_store_release(&entry->state, RF_ABSENT);
     RF_STEP("entry: cleared, lock held");
 }
-/* With the burial byte held, so that its participant is dead and nobody can become it: give back
- * what it held, and make its entry free. Others may be at the same: each swap succeeds for one. */
+/* The caller holds the reap byte, so the participant is dead and nobody can become it. Give
+ * back what it held, and make its entry free. Others may do the same at once: each swap
+ * succeeds for one of them. */
 static void reap(rf_ring *ring, uint32_t dead)
 {
     RF_STEP("recover: entry of the dead locked");
@@ -125,7 +136,8 @@ static void reap(rf_ring *ring, uint32_t dead)
     RF_STEP("recover: all given back, entry not cleared");
     clear_entry(ring, dead);
     RF_STEP("recover: entry cleared, nobody told");
-    /* Takers may have waited for a claim that will not be published, or have got records back. */
+    /* Takers may have waited for a claim that will not be published, or may find records given
+     * back. */
     rf_notify(&ring->header->readable, UINT32_MAX);
     ring->kind->departed(ring, state);
 }
@@ -135,7 +147,8 @@ static bool is_absent(const rf_ring *ring, uint32_t owner)
     return rf_load_acquire(&ring->participants[owner - 1].state) == RF_ABSENT; /* A13 <- R13 */
 }
 
-/* Look once more, with the burial byte held: the entry may have been buried, and used again, since the last look. */
+/* Check once more with the reap byte held: the entry may have been reaped and used again since
+ * the last check. */
 static bool reap_if_dead(rf_ring *ring, uint32_t owner, int fd)
 {
     if (!set_lock(fd, reap_byte(owner), F_RDLCK))
@@ -147,7 +160,7 @@ static bool reap_if_dead(rf_ring *ring, uint32_t owner, int fd)
     return dead;
 }
 
-/* Both bytes of an entry that is nobody's: it can be ours. */
+/* Lock both bytes of a free entry, so that it can become ours. */
 static bool lock_entry(rf_ring *ring, uint32_t owner, int fd)
 {
     if (!is_absent(ring, owner) || !set_lock(fd, participant_byte(owner), F_WRLCK))
@@ -161,7 +174,7 @@ static bool lock_entry(rf_ring *ring, uint32_t owner, int fd)
     return false;
 }
 
-/* An entry of our own, locked; 0 when every entry is in use. */
+/* Find and lock an entry of our own; 0 when every entry is in use. */
 static uint32_t find_entry(rf_ring *ring, int fd)
 {
     for (uint32_t owner = 1; owner <= ring->geometry.participants; owner++)
@@ -174,7 +187,7 @@ static uint32_t find_entry(rf_ring *ring, int fd)
     return 0;
 }
 
-/* With the mutex held: become a participant, by locks that `own` is to hold. */
+/* The caller holds the mutex. Become a participant, with locks in the description `own`. */
 static rf_status take_entry(rf_ring *ring, rf_own_file *own)
 {
     uint32_t owner = find_entry(ring, own->fd);
@@ -191,12 +204,12 @@ static rf_status take_entry(rf_ring *ring, rf_own_file *own)
     RF_STEP("join: present, not ourselves yet");
     set_lock(own->fd, reap_byte(owner), F_UNLCK);
     if (rf_self(ring) != 0 && !is_current(ring))
-        rf_store_relaxed(&ring->owner, false); /* we are a forked child: our parent is */
+        rf_store_relaxed(&ring->owner, false); /* we are a forked child; our parent is the owner */
     rf_store_relaxed(&ring->self, owner);
     rf_store_relaxed(&ring->last_link, 0);
     rf_store_relaxed(&ring->publishing,
-                     0u); /* a thread that the child does not have may have been */
-    /* R7 -> A7 (rf_enter): whoever enters by this generation does so as `self`. */
+                     0u); /* a thread that the child does not have may have been publishing */
+    /* R7 -> A7 (rf_enter): a thread that enters by this generation does so as `self`. */
     rf_store_release(&ring->generation, rf_load_relaxed(&rf_fork_generation));
     return RF_OK;
 }
@@ -237,11 +250,11 @@ void rf_leave(rf_ring *ring)
 
 /* ---- Recovery ------------------------------------------------------------------------------- */
 
-/* Who was found dead, and gives it back. */
+/* Give back what a participant held that was found dead. */
 static uint32_t reap_found(rf_ring *ring, uint32_t owner, rf_own_file *own)
 {
     if (own->fd == -1 && !rf_open_for_locks(ring, own))
-        return 0; /* no description can be had here: another process has to do it */
+        return 0; /* no description can be had here: another process has to reap */
     return reap_if_dead(ring, owner, own->fd);
 }
 

@@ -1,14 +1,14 @@
 /*
  * The plan of a segment: from fields and slots to the offset of every part, with overflow checks.
  *
- * It may not know of memory or files: it computes.
+ * It may not know memory or files: it computes.
  */
 #include "segment/plan.h"
 
 #include <string.h>
 #include <unistd.h>
 
-/* So much more memory, or a third, is not too much for batches that pass the ring's end. */
+/* So much more memory, or a third more, is accepted for batches that pass the ring's end. */
 enum { ROUNDING_BYTES = 1 << 20 };
 
 static const uint8_t dtype_bytes[RF_DTYPES] = {
@@ -91,7 +91,8 @@ static rf_status lay_out(uint64_t slots, rf_geometry *geometry)
     return round_up(end, page, &geometry->segment_bytes) ? RF_OK : RF_TOO_LARGE;
 }
 
-/* From the fields alone: their strides, and the least number of slots that fill whole pages of each. */
+/* From the fields alone: their strides, and the least number of slots that fill whole pages of
+ * each. */
 static rf_status plan_fields(const rf_options *options, rf_geometry *geometry, uint64_t *unit)
 {
     uint64_t page = options->huge_pages ? RF_HUGE_PAGE_BYTES : (uint64_t)sysconf(_SC_PAGESIZE);
@@ -105,7 +106,8 @@ static rf_status plan_fields(const rf_options *options, rf_geometry *geometry, u
         rf_status status = plan_field(&geometry->field[i]);
         if (status != RF_OK)
             return status;
-        /* Strides and pages are multiples of 64, units powers of two: the largest serves all. */
+        /* Strides and pages are multiples of 64, and units are powers of two: the largest
+         * serves all. */
         uint64_t need = page / greatest_common_divisor(page, geometry->field[i].stride_bytes);
         *unit = need > *unit ? need : *unit;
     }
@@ -119,9 +121,10 @@ rf_status rf_plan_exactly(const rf_options *options, rf_geometry *geometry)
     return status == RF_OK ? lay_out(options->slots, geometry) : status;
 }
 
-/* Regions that are whole pages can be mapped twice in a row, so that a run may pass the ring's end. Some slots more
- * are worth that; but beside a sample of 64 bytes one of 64 MB would get 64 slots for 2 that were asked for. There
- * the regions are padded instead, and runs end at the ring's end (rf_rows_from). */
+/* Regions of whole pages can be mapped twice in a row, so that a run may pass the ring's end.
+ * A few more slots are worth that. But beside a sample of 64 bytes, a sample of 64 MB would
+ * get 64 slots when 2 were asked for. In that case the regions are padded instead, and runs
+ * end at the ring's end (rf_rows_from). */
 rf_status rf_plan(const rf_options *options, rf_geometry *geometry)
 {
     uint64_t unit, rounded;

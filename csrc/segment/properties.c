@@ -1,5 +1,5 @@
 /*
- * What a handle tells of its segment.
+ * What a handle tells of its segment, and options of its memory.
  *
  * It may not know the slot protocol.
  */
@@ -18,7 +18,8 @@ const rf_geometry *rf_ring_geometry(const rf_ring *ring)
     return &ring->geometry;
 }
 
-/* One thread of a program that has closed it asks here: two at a time leave one descriptor too many. */
+/* A program that has closed the descriptor should ask from one thread: two at a time leave one
+ * descriptor too many. */
 int rf_ring_descriptor(const rf_ring *ring)
 {
     if (!rf_ring_is_retired(ring) && !rf_is_file(ring->fd, ring->device, ring->inode))
@@ -68,8 +69,8 @@ void *rf_ring_region(const rf_ring *ring, uint32_t field)
 
 int rf_ring_use_huge_pages(rf_ring *ring)
 {
-    /* The first half of each region; the second shows the same pages. Advice alone is silently
-     * ignored where shmem_enabled says never; collapsing at once tells. */
+    /* The first half of each region; the second half shows the same pages. Where shmem_enabled
+     * says never, the kernel ignores the advice silently; collapsing reports it. */
     for (uint32_t i = 0; i < ring->geometry.fields; i++) {
         size_t bytes = ring->geometry.field[i].region_bytes;
         if (madvise(ring->region[i], bytes, MADV_HUGEPAGE) ||

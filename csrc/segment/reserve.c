@@ -1,7 +1,7 @@
 /*
- * The memory of a segment: an object without a name, what is free, and reserving it.
+ * The memory of a segment: an object without a name, free space, and reserving it.
  *
- * It may not know what lies in a segment, nor the limits of the machine that Python reads (memory_limits.py).
+ * It may not know the contents of a segment, nor the limits of the machine that Python reads (memory_limits.py).
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -15,7 +15,7 @@
 
 #include "segment/reserve.h"
 
-/* Of linux/memfd.h and linux/fcntl.h, which older headers lack. */
+/* From linux/memfd.h and linux/fcntl.h; older headers lack them. */
 enum { MEMFD_CLOEXEC = 1, MEMFD_ALLOW_SEALING = 2, MEMFD_NOEXEC_SEAL = 8 };
 enum { ADD_SEALS = 1033, GET_SEALS = 1034 };
 enum { SEAL_SEAL = 1, SEAL_SHRINK = 2, SEAL_GROW = 4 };
@@ -24,10 +24,11 @@ enum { SEAL_SEAL = 1, SEAL_SHRINK = 2, SEAL_GROW = 4 };
 
 int rf_segment_create_nameless(const char *label)
 {
-    /* By number: glibc has had the function since 2.27 alone, and some Pythons are built without it. */
+    /* By number: glibc has the function only since 2.27, and some Pythons are built without
+     * it. */
     int fd = (int)syscall(SYS_memfd_create, label,
                           MEMFD_CLOEXEC | MEMFD_ALLOW_SEALING | MEMFD_NOEXEC_SEAL);
-    if (fd == -1 && errno == EINVAL) /* Linux before 6.3; later ones may insist on it */
+    if (fd == -1 && errno == EINVAL) /* Linux before 6.3; later versions may insist on the flag */
         fd = (int)syscall(SYS_memfd_create, label, MEMFD_CLOEXEC | MEMFD_ALLOW_SEALING);
     if (fd == -1)
         return -1;
@@ -42,14 +43,14 @@ int rf_segment_create_nameless(const char *label)
 
 int rf_segment_is_nameless(int fd)
 {
-    /* Files in /dev/shm answer, too; nothing but rf_seal_size forbids to shrink one. */
+    /* Files in /dev/shm answer too; only rf_seal_size forbids shrinking one. */
     int seals = fcntl(fd, GET_SEALS);
     return seals != -1 && seals & SEAL_SHRINK;
 }
 
 void rf_seal_size(int fd)
 {
-    /* Where it is refused, as for a file in /dev/shm, nothing is lost. */
+    /* If the kernel refuses, as for a file in /dev/shm, nothing is lost. */
     int error = errno;
     if (fcntl(fd, ADD_SEALS, SEAL_SHRINK | SEAL_GROW | SEAL_SEAL) == -1)
         errno = error;
@@ -75,8 +76,9 @@ bool rf_has_space(const rf_ring *ring)
     return free_bytes < 0 || (uint64_t)free_bytes >= ring->geometry.segment_bytes;
 }
 
-/* A signal undoes what a call has reserved so far, so signals wait: with one every millisecond a large
- * segment would never be done. A part at a time, they wait for milliseconds. */
+/* A signal undoes what a call has reserved so far, so signals wait: with one every millisecond
+ * a large segment would never be finished. One part takes milliseconds, and signals wait no
+ * longer than that. */
 rf_status rf_reserve(rf_ring *ring)
 {
     const uint64_t part = UINT64_C(32) << 20, all = ring->geometry.segment_bytes;

@@ -8,9 +8,11 @@
 
 /* Does the file system of the segment have room for it? */
 bool rf_has_space(const rf_ring *ring);
-/* Reserve every page now: what is missing shows here, not as SIGBUS at a write. RF_NO_SPACE, RF_SYSTEM. */
+/* Reserve every page now, so that missing memory shows here and not as SIGBUS at a write.
+ * RF_NO_SPACE, RF_SYSTEM. */
 rf_status rf_reserve(rf_ring *ring);
-/* Nobody may change the size of a segment without a name any more: a peer that could shrink it could end all. */
+/* Forbid changes to the size of a segment without a name: a peer that could shrink it could
+ * end all. */
 void rf_seal_size(int fd);
 
 #endif

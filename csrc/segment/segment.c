@@ -1,8 +1,8 @@
 /*
- * The segment: its birth and its mapping. (Its end: handle.c.)
+ * The segment: creating it, mapping it, attaching to it. (Its end: handle.c.)
  *
- * It may not know the slot protocol. Everything that is read from a segment is checked here
- * against a fresh computation of the layout (plan.c) before anyone uses it.
+ * It may not know the slot protocol. Everything that is read from a segment is checked here against a new
+ * computation of the layout (plan.c) before it is used.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -33,7 +33,7 @@ static bool map_part(rf_ring *ring, uint64_t at, uint64_t offset, uint64_t bytes
                 (off_t)offset) != MAP_FAILED;
 }
 
-/* Reserve one stretch of addresses, then lay the tables and each region, twice, into it. */
+/* Reserve one range of addresses, then map the tables and each region, twice, into it. */
 static rf_status map_segment(rf_ring *ring)
 {
     const rf_geometry *geometry = &ring->geometry;
@@ -49,7 +49,7 @@ static rf_status map_segment(rf_ring *ring)
         mmap(NULL, total, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (reserved == MAP_FAILED)
         return RF_SYSTEM;
-    /* Huge pages want addresses on their own size: the spare page above makes room for that. */
+    /* Huge pages need addresses on their own size: the spare page above makes room for that. */
     uint64_t skip = (page - (uintptr_t)reserved % page) % page;
     ring->mapping = reserved + skip;
     ring->mapped_bytes = total - page;
@@ -102,14 +102,14 @@ static rf_ring *new_ring(int fd)
     return ring;
 }
 
-/* The number may be another file's by now. */
+/* The number may belong to another file by now. */
 void rf_close_descriptor(const rf_ring *ring)
 {
     if (rf_is_file(ring->fd, ring->device, ring->inode))
         close(ring->fd);
 }
 
-/* Undo a create or attach that failed half way; errno stays. */
+/* Undo a create or attach that failed half way; errno is unchanged. */
 static rf_status abandon(rf_ring *ring, rf_status status)
 {
     int error = errno;
@@ -152,7 +152,7 @@ static void write_header(rf_ring *ring, const rf_options *options, uint64_t epoc
     for (uint32_t slot = 0; slot < ring->slot_count; slot++)
         rf_store_relaxed(&ring->words[slot], rf_word(RF_STATE_FREE, RF_NO_OWNER, epoch));
     RF_STEP("create: header written, not whole");
-    /* R4 -> A4 (read_header): who sees `whole` sees the segment whole. */
+    /* R4 -> A4 (read_header): a process that sees `initialized` sees all of the segment. */
     rf_store_release(&header->initialized, 1u);
     RF_STEP("create: whole, creator not joined");
 }
@@ -170,13 +170,15 @@ rf_status rf_segment_create(int fd, const rf_options *options, const rf_geometry
         return abandon(ring, RF_OTHER_KIND);
     ring->geometry = *geometry;
     ring->kind = kind;
-    /* This comes first: a segment without an owner is taken for what a dead process left. */
+    /* This comes first: others take a segment without an owner for the remains of a dead
+     * process. */
     rf_store_relaxed(&ring->owner, true);
     rf_status status = rf_lock_owner(ring);
     if (status != RF_OK)
         return abandon(ring, status);
     RF_STEP("create: owned, still empty");
-    /* Before anything of that size is tried: what has no addresses left is no clear answer. */
+    /* Check before anything of that size is tried: a failure for want of addresses would not
+     * be a clear answer. */
     if (!rf_has_space(ring))
         return abandon(ring, RF_NO_SPACE);
     if (ftruncate(fd, (off_t)geometry->segment_bytes) == -1)
@@ -212,7 +214,7 @@ static rf_status read_header(int fd, rf_geometry *geometry)
     if (header == MAP_FAILED)
         return RF_SYSTEM;
     rf_status result = RF_OK;
-    /* Each is 0 until its creator has written it, in whatever order the two are seen. */
+    /* Each is 0 until its creator has written it, in whatever order the two become visible. */
     uint64_t magic = *(volatile uint64_t *)&header->magic;
     uint32_t version = *(volatile uint32_t *)&header->layout_version;
     if (magic == 0 || (magic == RF_MAGIC && version == 0))
@@ -260,7 +262,7 @@ rf_status rf_segment_attach(int fd, const rf_kind *kind, rf_ring **out)
         return abandon(ring, RF_OTHER_KIND);
     ring->kind = kind;
     RF_STEP("attach: mapped, not joined");
-    /* A pool goes on without the engine that made it. */
+    /* A pool outlives the engine that made it. */
     if (!kind->is_pool && (rf_load_relaxed(&ring->header->closed) || !rf_owner_lives(ring)))
         return abandon(ring, RF_CLOSED);
     if ((status = rf_join(ring)) != RF_OK)

@@ -1,9 +1,9 @@
 /*
  * The steps of the protocol, by name, for a test that stops or kills a process at each of them.
  *
- * A step stands behind what it names. In the library it is nothing at all, and `make same-code` in
- * tests/core shows that. With RF_TEST_STEPS each step leaves its name in a section of its own, from
- * where the test reads the list, and calls the test.
+ * A step stands behind the action that it names. In the library it is no code at all, and `make same-code` in
+ * tests/core shows that. With RF_TEST_STEPS each step leaves its name in a section of its own, from which the test
+ * reads the list, and calls the test.
  */
 #ifndef RF_STEP_H
 #define RF_STEP_H
