@@ -24,7 +24,9 @@ def serve_second_part(model_file: Path, ring_name: str, second_ring_name: str) -
 
     second_part = ringfeed.split_model(keras.models.load_model(model_file), at=CUT_BEHIND)[1]
     with ringfeed.Ring.attach(ring_name) as ring, ringfeed.Ring.attach(second_ring_name) as second_ring:
-        ringfeed.Engine(second_ring, second_part, batch_size=32, answers_for=ring).run()  # until the ring is finished
+        ringfeed.StageEngine(
+            second_ring, second_part, batch_size=32, first_ring=ring
+        ).run()  # until the ring is finished
 
 
 if __name__ == "__main__":  # multiprocessing imports this file in the second process
@@ -54,7 +56,7 @@ if __name__ == "__main__":  # multiprocessing imports this file in the second pr
         process = multiprocessing.get_context("spawn").Process(target=serve_second_part, args=arguments, daemon=True)
         process.start()
         with (
-            ringfeed.Engine(ring, first_part, batch_size=32, output=second_ring),  # waits for the second part
+            ringfeed.StageEngine(ring, first_part, batch_size=32, next_ring=second_ring),  # waits for the second part
             ringfeed.Client(ring) as client,
         ):
             served = client.predict(IMAGES)

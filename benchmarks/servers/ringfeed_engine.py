@@ -81,13 +81,13 @@ class RingFeedEngine:
 
 def medians_us(before: Reading, after: Reading) -> dict[str, float]:
     """Return the median time of each stage between two readings; at most a quarter too large, as its histogram is."""
-    from ringfeed.engine.metrics import StageTimes
+    from ringfeed.engine.metrics import PhaseTimes
 
     found = {}
     for stage, (count, total, buckets) in after.items():
         old_count, old_total, old_buckets = before[stage]
         grown = [new - old for new, old in zip(buckets, old_buckets, strict=True)]
-        found[stage] = StageTimes.of(count - old_count, total - old_total, grown).p50_seconds * 1e6
+        found[stage] = PhaseTimes.of(count - old_count, total - old_total, grown).p50_seconds * 1e6
     return found
 
 

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from .client.client import Client as Client
     from .engine.engine import Engine as Engine
     from .engine.pipeline import Pipeline as Pipeline
+    from .engine.stage import StageEngine as StageEngine
     from .predictor import Predictor as Predictor
     from .tf.models.partition import split_model as split_model
 
@@ -90,6 +91,7 @@ __all__ = [
     "SampleMismatch",
     "SegmentInfo",
     "SlotLost",
+    "StageEngine",
     "StalledRingWarning",
     "WorkerCrashed",
     "WorkerInfo",
@@ -106,6 +108,7 @@ _LAZY = {
     "Client": (".client.client", "Client"),
     "Engine": (".engine.engine", "Engine"),
     "Pipeline": (".engine.pipeline", "Pipeline"),
+    "StageEngine": (".engine.stage", "StageEngine"),
     "Predictor": (".predictor", "Predictor"),
     "split_model": (".tf.models.partition", "split_model"),
     "testing": (".testing", None),

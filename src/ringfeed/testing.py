@@ -65,7 +65,7 @@ class ManualPolicy:
             self._commands.append(rows)
             self._changed.notify()
 
-    def take(self, ring: Ring, ceiling: int, while_waiting: Callable[[], bool]) -> Batch:
+    def take(self, ring: Ring, max_rows: int, while_waiting: Callable[[], bool]) -> Batch:
         """Take the next released batch; see `BatchPolicy.take`."""
         with self._changed:
             while not self._commands:

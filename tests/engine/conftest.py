@@ -31,10 +31,12 @@ def serve(make_ring: Any) -> Iterator[Callable[..., ringfeed.Engine]]:
     """Return a function that starts an engine in this process; it is stopped at the end."""
     started: list[ringfeed.Engine] = []
 
-    def start(ring: ringfeed.Ring, model: Any = first_number, **options: Any) -> ringfeed.Engine:
+    def start(
+        ring: ringfeed.Ring, model: Any = first_number, *, kind: type[ringfeed.Engine] | None = None, **options: Any
+    ) -> ringfeed.Engine:
         if "policy" not in options and "linger" not in options:
             options["linger"] = 0.0
-        started.append(ringfeed.Engine(ring, model, **options))
+        started.append((kind or ringfeed.Engine)(ring, model, **options))
         return started[-1].start()
 
     yield start

@@ -12,8 +12,9 @@ import tensorflow as tf
 from serving import first_number, rows_of, wait_until_free, x_of
 
 import ringfeed
-from ringfeed.engine import memory_limit as ceiling
-from ringfeed.engine.memory_limit import Ceiling, Health
+from ringfeed.engine import memory_limit
+from ringfeed.engine.circuit_breaker import CircuitBreaker
+from ringfeed.engine.memory_limit import MemoryLimit
 from ringfeed.testing import ManualPolicy
 from ringfeed.workers.blame import are_alike, telling_rows
 from support import Child, wait_until
@@ -49,7 +50,7 @@ def outcomes(client, numbers):
 # ---- Memory --------------------------------------------------------------------------------------------
 
 
-def test_the_ceiling_comes_back_when_there_is_memory_again(make_ring, serve, make_client):
+def test_the_memory_limit_rises_again_when_there_is_memory_again(make_ring, serve, make_client):
     ring = make_ring(slots=64)
     most = [64]
 
@@ -60,28 +61,28 @@ def test_the_ceiling_comes_back_when_there_is_memory_again(make_ring, serve, mak
     engine, client = serve(ring, Broken(short_of_memory), batch_size=32), make_client(ring)
     most[0] = 1
     assert client.predict(rows_of(range(64))).tolist() == list(range(64))
-    assert engine.stats().ceiling_rows == 1
+    assert engine.stats().memory_limit_rows == 1
     most[0] = 64
 
     def is_back():
         assert client.predict(rows_of(range(64))).tolist() == list(range(64))
-        return engine.stats().ceiling_rows == 32
+        return engine.stats().memory_limit_rows == 32
 
     wait_until(is_back)
     assert engine.stats().failed == 0
 
 
 def test_trials_that_fail_come_more_and_more_seldom(monkeypatch):
-    monkeypatch.setattr(ceiling, "_PROBE_SECONDS", 1e9)
-    found = Ceiling(32)
-    found.lower(32)
+    monkeypatch.setattr(memory_limit, "_PROBE_SECONDS", 1e9)
+    found = MemoryLimit(32)
+    found.record_out_of_memory(32)
     trials = []
     for batch in range(1000):
-        if found.allowed > found.rows:
+        if found.next_rows > found.rows:
             trials.append(batch)
-            found.lower(found.allowed)
+            found.record_out_of_memory(found.next_rows)
         else:
-            found.passed(found.rows)
+            found.record_fit(found.rows)
     assert found.rows == 16
     gaps = np.diff(trials)
     assert (gaps[1:] >= gaps[:-1]).all()
@@ -89,14 +90,14 @@ def test_trials_that_fail_come_more_and_more_seldom(monkeypatch):
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 7, 32])
-def test_the_ceiling_never_passes_what_was_asked_for(monkeypatch, most):
-    monkeypatch.setattr(ceiling, "_PROBE_BATCHES", 0)
-    found = Ceiling(32)
-    found.limit(most)
-    found.lower(most)
+def test_the_memory_limit_never_exceeds_its_cap(monkeypatch, most):
+    monkeypatch.setattr(memory_limit, "_PROBE_BATCHES", 0)
+    found = MemoryLimit(32)
+    found.cap(most)
+    found.record_out_of_memory(most)
     for _ in range(10):
-        assert 1 <= found.allowed <= most
-        found.passed(found.allowed)
+        assert 1 <= found.next_rows <= most
+        found.record_fit(found.next_rows)
     assert found.rows == most
 
 
@@ -248,16 +249,16 @@ def test_one_that_rests_takes_over_when_the_other_stops(ring, serve, make_client
     wait_until(answers)
 
 
-def test_health_rests_longer_each_time_and_is_well_at_once():
-    health = Health()
-    assert [health.failed(1) for _ in range(4)] == [False, False, True, False]
-    first = health.rest_seconds
+def test_a_circuit_breaker_backs_off_longer_each_time_and_closes_at_once():
+    breaker = CircuitBreaker()
+    assert [breaker.record_failure(1) for _ in range(4)] == [False, False, True, False]
+    first = breaker.backoff_seconds
     for _ in range(20):
-        health.failed(1)
-    assert first < health.rest_seconds <= 30
-    assert health.worked()
-    assert not health.is_ill
-    assert health.rest_seconds == 0
+        breaker.record_failure(1)
+    assert first < breaker.backoff_seconds <= 30
+    assert breaker.record_success()
+    assert not breaker.is_open
+    assert breaker.backoff_seconds == 0
 
 
 # ---- Stages that are gone ------------------------------------------------------------------------------
@@ -286,8 +287,8 @@ def test_an_engine_that_takes_over_from_a_pipeline_serves_while_and_after_it_end
 
 def test_a_stage_whose_next_ring_closed_says_that_it_serves_no_more(make_ring, serve, make_client):
     first, second = make_ring({"x": ((4,), "float32")}), make_ring({"output": ((4,), "float32")})
-    serve(second, add(1), answers_for=first)
-    stage = serve(first, add(1), output=second)
+    serve(second, add(1), kind=ringfeed.StageEngine, first_ring=first)
+    stage = serve(first, add(1), kind=ringfeed.StageEngine, next_ring=second)
     client = make_client(first)
     assert client.predict(np.ones(4, np.float32)).tolist() == [3] * 4
     second.close()
@@ -299,8 +300,8 @@ def test_a_stage_whose_next_ring_closed_says_that_it_serves_no_more(make_ring, s
 @pytest.mark.parametrize("how", ["close", "finish"])
 def test_a_stage_whose_next_ring_ended_serves_no_more_though_nobody_asks(make_ring, serve, make_client, how):
     first, second = make_ring({"x": ((4,), "float32")}), make_ring({"output": ((4,), "float32")})
-    serve(second, add(1), answers_for=first)
-    stage = serve(first, add(1), output=second)
+    serve(second, add(1), kind=ringfeed.StageEngine, first_ring=first)
+    stage = serve(first, add(1), kind=ringfeed.StageEngine, next_ring=second)
     getattr(second, how)()
     wait_until(lambda: not stage.running)
     with pytest.raises(ringfeed.RingFeedError):
@@ -317,10 +318,10 @@ def test_a_stage_whose_next_rings_owner_is_killed_serves_no_more_though_nobody_a
     first, name = make_ring({"x": ((4,), "float32")}), f"{ring_name}-next"
     owner = Child(own_a_ring, name)
     assert owner.told() == "made"
-    with ringfeed.Ring.attach(name) as second, ringfeed.Engine(second, add(1), answers_for=first):
+    with ringfeed.Ring.attach(name) as second, ringfeed.StageEngine(second, add(1), first_ring=first):
         pass  # the pool of the last stage is there
     with ringfeed.Ring.attach(name) as second:
-        stage = serve(first, add(1), output=second)
+        stage = serve(first, add(1), kind=ringfeed.StageEngine, next_ring=second)
         owner.kill()
         wait_until(lambda: not stage.running)
     ringfeed.clean(f"{ring_name}*")

@@ -127,10 +127,10 @@ SERVER = """
         if numbers[0] in (13, 14):
             print("entered", flush=True)
             if numbers[0] == 14:  # in this thread: the main one sleeps on, as where it was just about to fall asleep
-                while not engine._terminations._waits_for_events:
+                while not engine._lifecycle.terminations._waits_for_events:
                     time.sleep(0.01)
                 signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
-                while not engine._orders.draining:
+                while not engine._lifecycle.is_draining:
                     time.sleep(0.01)
                 signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
             threading.Event().wait()

@@ -145,12 +145,12 @@ def test_a_thread_that_fails_in_a_way_that_nobody_thought_of_answers_what_it_hol
 
     engine = serve(ring)
     replica = engine._replicas[0]
-    replica._sink = Breaks(replica._sink)
+    replica._delivery = Breaks(replica._delivery)
     client = make_client(ring.name)
     with pytest.raises(ringfeed.ModelError, match="a bug in the engine"):
         client.predict(x_of(13), timeout=10)
     assert client.predict(x_of(1), timeout=10) == 1
-    replica._when_failed = lambda *_: 1 / 0
+    replica._isolation._on_failure = lambda *_: 1 / 0
     with caplog.at_level(logging.ERROR):
         with pytest.raises(ringfeed.ModelError, match="the engine failed: ZeroDivision"):
             client.predict(x_of(13), timeout=10)
@@ -207,24 +207,24 @@ def out_of_memory_above(rows):
 def test_a_batch_that_memory_does_not_suffice_for_is_split_answered_and_not_tried_again(ring, serve, make_client):
     policy = ManualPolicy(8)
     engine = serve(ring, out_of_memory_above(3), policy=policy)
-    assert (engine.stats().ceiling_rows, engine.stats().out_of_memory) == (4, 1)  # already when it was warmed up
+    assert (engine.stats().memory_limit_rows, engine.stats().out_of_memory) == (4, 1)  # already when it was warmed up
     client = make_client(ring.name)
     for _ in range(2):
         futures = [client.submit(x_of(number)) for number in range(8)]
         policy.release(8)
         assert outcomes(futures) == list(range(8))
     stats = engine.stats()
-    assert (stats.ceiling_rows, stats.out_of_memory) == (2, 2)
+    assert (stats.memory_limit_rows, stats.out_of_memory) == (2, 2)
     assert set(stats.batch_sizes) == {2}
     assert stats.failed == 0
 
 
-def test_the_batches_that_are_taken_keep_to_the_ceiling(ring, serve, make_client):
+def test_the_batches_that_are_taken_keep_to_the_memory_limit(ring, serve, make_client):
     engine = serve(ring, out_of_memory_above(2), batch_size=8)
     client = make_client(ring.name)
     assert client.predict(rows_of(range(60))).tolist() == list(range(60))
     assert max(engine.stats().batch_sizes) <= 2
-    assert engine.stats().ceiling_rows == 2
+    assert engine.stats().memory_limit_rows == 2
 
 
 def test_a_single_row_that_memory_does_not_suffice_for_fails_with_that_word(ring, serve, make_client):

@@ -325,8 +325,8 @@ def test_outputs_go_into_the_fields_of_their_names_in_the_ring_of_a_stage_elsewh
     x = named_input("x")
     first = keras.Model(x, {"x": x * 10, "mean": x * 0 + 1})
     with (
-        ringfeed.Engine(second_ring, keras_difference(list), linger=0.0, answers_for=first_ring),
-        ringfeed.Engine(first_ring, first, linger=0.0, output=second_ring),
+        ringfeed.StageEngine(second_ring, keras_difference(list), linger=0.0, first_ring=first_ring),
+        ringfeed.StageEngine(first_ring, first, linger=0.0, next_ring=second_ring),
         ringfeed.Client(first_ring) as client,
     ):
         np.testing.assert_array_equal(client.predict(X), 10 * X - 1)

@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving import first_number, rows_of, x_of
 
 import ringfeed
-from ringfeed.engine.metrics import STAGES, EngineStats, StageTimes, idle_shares
+from ringfeed.engine.metrics import PHASES, EngineStats, PhaseTimes, idle_shares
 from ringfeed.testing import ManualPolicy
 from support import wait_until
 
@@ -40,19 +40,19 @@ def test_the_numbers_are_those_of_what_was_asked(ring, serve, make_client):
     assert stats.batch_sizes == {3: 2, 1: 1}
     assert (stats.ring, stats.model, stats.devices) == (ring.name, "first_number", ("CPU:0",))
     assert (stats.batches, stats.failed, stats.expired, stats.withdrawn, stats.ready) == (3, 0, 0, 0, 0)
-    assert (stats.slots, stats.producers, stats.ceiling_rows) == (8, 1, 8)
-    assert set(stats.stages) == set(STAGES)
-    assert {stage: times.count for stage, times in stats.stages.items()} == {
+    assert (stats.slots, stats.producers, stats.memory_limit_rows) == (8, 1, 8)
+    assert set(stats.phases) == set(PHASES)
+    assert {phase: times.count for phase, times in stats.phases.items()} == {
         "slot": 7, "preprocess": 7, "queue": 7, "copy": 3, "compute": 3, "reply": 3, "total": 7
     }  # fmt: skip
-    for times in stats.stages.values():
+    for times in stats.phases.values():
         assert times.p50_seconds <= times.p90_seconds <= times.p99_seconds
         assert times.mean_seconds == pytest.approx(times.total_seconds / times.count)
-    assert stats.stages["total"].total_seconds >= stats.stages["queue"].total_seconds
+    assert stats.phases["total"].total_seconds >= stats.phases["queue"].total_seconds
     assert sum(idle_shares(stats).values()) == pytest.approx(1)
     text = str(stats)
     assert ring.name in text
-    assert all(stage in text for stage in STAGES)
+    assert all(phase in text for phase in PHASES)
     assert stats.advice in text
 
 
@@ -63,9 +63,9 @@ def test_an_engine_that_has_seen_nothing_has_numbers_too(ring):
 
 
 def stats_of(busy=0.0, starved=0.0, batching=0.0, reply=0.0, ready=0, producers=8):
-    nothing = StageTimes(0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    nothing = PhaseTimes(0, 0.0, 0.0, 0.0, 0.0, 0.0)
     return EngineStats(
-        "cams", "m", ("CPU:0",), (1,), 1.0, 1, 1, 0, 0, 0, {1: 1}, dict.fromkeys(STAGES, nothing),
+        "cams", "m", ("CPU:0",), (1,), 1.0, 1, 1, 0, 0, 0, {1: 1}, dict.fromkeys(PHASES, nothing),
         busy, starved, batching, reply, ready, 100, producers, 32, 0,
     )  # fmt: skip
 
@@ -75,7 +75,7 @@ def stats_of(busy=0.0, starved=0.0, batching=0.0, reply=0.0, ready=0, producers=
     [
         (stats_of(busy=0.66, starved=0.34), "the model waits 34% of the time for producers: add about 5 workers."),
         (stats_of(busy=0.89, starved=0.11, producers=1), "add about 1 worker."),
-        (stats_of(busy=0.001, starved=0.999), "nearly nothing comes"),
+        (stats_of(busy=0.001, starved=0.999), "almost no records come"),
         (stats_of(busy=0.8, batching=0.2), "waits 20% of the time for batches to grow: a shorter linger"),
         (stats_of(busy=0.8, reply=0.2), "writing answers takes 20% of the time"),
         (stats_of(busy=1.0, ready=80), "busy 100% of the time and 80 of 100 slots wait for it: add a device"),
@@ -114,16 +114,16 @@ def test_prometheus_shows_what_stats_says(ring, serve, make_client):
     assert value("batch_rows_sum") == 20
     assert value("batch_rows_bucket", le="+Inf") == stats.batches
     assert value("failed_rows_total") == value("ready_rows") == value("ring_fill_ratio") == 0
-    assert value("ceiling_rows") == 8
+    assert value("memory_limit_rows") == 8
     assert value("device_seconds_total", state="busy") == pytest.approx(stats.busy_seconds)
-    for stage, times in stats.stages.items():
-        assert value("stage_seconds_count", stage=stage) == times.count
-        assert value("stage_seconds_bucket", stage=stage, le="+Inf") == times.count
-        assert value("stage_seconds_sum", stage=stage) == pytest.approx(times.total_seconds)
+    for phase, times in stats.phases.items():
+        assert value("phase_seconds_count", phase=phase) == times.count
+        assert value("phase_seconds_bucket", phase=phase, le="+Inf") == times.count
+        assert value("phase_seconds_sum", phase=phase) == pytest.approx(times.total_seconds)
         buckets = [
             (float(dict(each)["le"]), count)
             for (name, each), count in found.items()
-            if name == "ringfeed_engine_stage_seconds_bucket" and dict(each)["stage"] == stage
+            if name == "ringfeed_engine_phase_seconds_bucket" and dict(each)["phase"] == phase
         ]
         counts = [count for _, count in sorted(buckets)]
         assert counts == sorted(counts), "buckets are cumulative"

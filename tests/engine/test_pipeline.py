@@ -75,8 +75,8 @@ def test_stages_are_replicated_where_they_have_several_devices() -> None:
         wait_until(lambda: all(stage.rows == len(ROWS) for stage in pipeline.stats()))
         first, second = pipeline.stats()
     # Requests wait for a slot before the first stage, and are answered by the last.
-    assert (first.stages["slot"].count, second.stages["slot"].count) == (len(ROWS), 0)
-    assert (first.stages["total"].count, second.stages["total"].count) == (0, len(ROWS))
+    assert (first.phases["slot"].count, second.phases["slot"].count) == (len(ROWS), 0)
+    assert (first.phases["total"].count, second.phases["total"].count) == (0, len(ROWS))
     assert second.devices == ("CPU:0", "CPU:0")
     np.testing.assert_allclose(answer["first"], whole["first"], rtol=1e-5, atol=1e-6)
 
@@ -176,7 +176,7 @@ def serve_second_stage(pipe: Any) -> None:
     with (
         ringfeed.Ring.attach(ring_name) as ring,
         ringfeed.Ring.attach(next_name) as next_ring,
-        ringfeed.Engine(next_ring, twice, linger=0.0, answers_for=ring),
+        ringfeed.StageEngine(next_ring, twice, linger=0.0, first_ring=ring),
     ):
         pipe.tell("serving")
         pipe.hear()
@@ -190,7 +190,7 @@ def test_stages_in_two_processes_answer_and_outlive_a_kill_of_the_second(make_ri
     child.tell(names)
     assert child.told() == "serving"
     with (
-        ringfeed.Engine(ring, one_more, linger=0.0, output=next_ring),
+        ringfeed.StageEngine(ring, one_more, linger=0.0, next_ring=next_ring),
         ringfeed.Client(ring, if_engine_dies="wait") as client,
     ):
         assert client.predict(np.float32([4])) == 10

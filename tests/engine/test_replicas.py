@@ -140,7 +140,7 @@ def _serve_with_little_memory(pipe):
 
     with ringfeed.Ring.create(None, FIELDS, slots=64) as ring:
         engine = ringfeed.Engine(ring, hungry, batch_size=16, linger=0.05)
-        engine._replicas[0].run_on_nothing(1)
+        engine._replicas[0].run_warm_up(1)
         lines = Path("/proc/self/status").read_text().splitlines()
         taken = int(next(line for line in lines if line.startswith("VmSize")).split()[1]) << 10
         limits = resource.getrlimit(resource.RLIMIT_AS)
@@ -149,15 +149,15 @@ def _serve_with_little_memory(pipe):
             answers = client.predict(ROWS[:16])
             stats = engine.stats()
         resource.setrlimit(resource.RLIMIT_AS, limits)
-        pipe.tell((np.array_equal(answers, ROWS[:16, 0]), stats.ceiling_rows, stats.out_of_memory, stats.failed))
+        pipe.tell((np.array_equal(answers, ROWS[:16, 0]), stats.memory_limit_rows, stats.out_of_memory, stats.failed))
 
 
 @pytest.mark.slow  # TensorFlow waits for ten seconds before it says that there is no memory
 def test_a_batch_that_memory_does_not_suffice_for_is_split_until_it_does(start):
     child = start(_serve_with_little_memory)
-    right, ceiling, out_of_memory, failed = child.told()
+    right, memory_limit, out_of_memory, failed = child.told()
     child.result()
     assert right
     assert failed == 0
-    assert 1 <= ceiling <= 8
+    assert 1 <= memory_limit <= 8
     assert out_of_memory >= 1

@@ -102,11 +102,11 @@ def test_rounds_go_on_for_the_time_given_and_are_three_at_least():
     assert model.calls == [1] * 10 + [2] * 3
 
 
-def test_memory_that_does_not_suffice_is_the_ceiling():
+def test_a_size_that_does_not_fit_into_memory_ends_the_measurement():
     model = Model(lambda size: 1.0, memory=10)
     found = model.measure(64, warmup=1, rounds=1, budget_seconds=1e9)
     assert [each.batch_size for each in found] == [1, 2, 4, 8]
-    assert (found.ceiling, found.untried) == (16, [32, 64])
+    assert (found.out_of_memory_at, found.untried) == (16, [32, 64])
     assert model.calls[-1] == 16
     assert "16 rows: out of memory" in str(found)
     with pytest.raises(tf.errors.ResourceExhaustedError):
@@ -118,7 +118,7 @@ def test_no_size_is_begun_after_the_budget_but_one_is_always_measured():
     found = model.measure(64, warmup=0, rounds=1, budget_seconds=10.0)
     assert [each.batch_size for each in found] == [1, 2, 4, 8]
     assert found.untried == [16, 32, 64]
-    assert found.ceiling is None
+    assert found.out_of_memory_at is None
     assert len(Model(lambda size: 99.0).measure(64, budget_seconds=0)) == 1
 
 
@@ -140,7 +140,7 @@ def test_a_real_model_is_measured_with_a_real_clock():
 # ---- Remembering -------------------------------------------------------------------------------------
 
 SAMPLE = np.zeros((3, 7), np.float32)
-FOUND = Measurements(measured(_1=3, _2=5.5), ceiling=4, untried=[8])
+FOUND = Measurements(measured(_1=3, _2=5.5), out_of_memory_at=4, untried=[8])
 
 
 def model_of(width=4, name="model", seed=1):
@@ -155,7 +155,7 @@ def test_what_was_measured_is_remembered_in_a_file(tmp_path):
     remember("another", Measurements(measured(_1=7)), tmp_path)
     found = recall(key, tmp_path)
     assert list(found) == list(FOUND)
-    assert (found.ceiling, found.untried) == (4, [8])
+    assert (found.out_of_memory_at, found.untried) == (4, [8])
     assert list(recall("another", tmp_path)) == measured(_1=7)
     remember(key, Measurements(measured(_1=8)), tmp_path)
     assert list(recall(key, tmp_path)) == measured(_1=8)
@@ -235,7 +235,7 @@ def test_a_file_of_another_version_is_passed_over(tmp_path):
 
 def test_a_folder_that_can_not_be_written_to_costs_a_warning_only(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.warns(RuntimeWarning, match=r"can not be kept.*XDG_CACHE_HOME"):
+    with pytest.warns(RuntimeWarning, match=r"cannot be kept.*XDG_CACHE_HOME"):
         remember("k", FOUND, tmp_path / "file")
 
 

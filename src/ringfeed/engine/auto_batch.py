@@ -1,4 +1,4 @@
-"""``batch_size="auto"``: a replica's best batch size, measured or remembered.
+"""``batch_size="auto"``: the best batch size of a replica, measured or remembered.
 
 It may not know of rings or requests.
 """
@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..tf.tensors.elements import Element
-from . import tuning
-from . import tuning_cache as tuning_memory
+from . import tuning, tuning_cache
 from .replica import Replica
 
 
 @dataclass(frozen=True)
 class AutoBatch:
-    """How to choose.
+    """How to choose a batch size.
 
     Attributes
     ----------
@@ -26,7 +25,7 @@ class AutoBatch:
     remember : bool, str or path
         Whether, or in which folder, measurements are remembered.
     model : dict
-        What tells the model from others, and how it is compiled.
+        The model, and the options that change its speed.
     """
 
     latency_target: float | None
@@ -34,30 +33,30 @@ class AutoBatch:
     model: dict[str, Any]
 
     def choose(
-        self, replica: Replica, element: Element, most: int, sizes: Sequence[int] | None
+        self, replica: Replica, element: Element, largest: int, sizes: Sequence[int] | None
     ) -> tuple[tuning.Measurements, int]:
-        """Return what was measured, or remembered, and the size chosen from it.
+        """Return the measurements, new or remembered, and the size chosen by them.
 
         Parameters
         ----------
         replica : Replica
         element : Element
             What the model is given.
-        most : int
+        largest : int
             The largest size to try.
         sizes : sequence of int, optional
-            Try these alone.
+            Try only these.
         """
         folder = None if self.remember in (True, False) else self.remember
-        key = self._key(replica, element, most, sizes) if self.remember else ""
-        measured = tuning_memory.recall(key, folder) if self.remember else None
+        key = self._key(replica, element, largest, sizes) if self.remember else ""
+        measured = tuning_cache.recall(key, folder) if self.remember else None
         if measured is None:
-            measured = tuning.measure(replica.run_on_nothing, sorted(sizes) if sizes else tuning.sizes_up_to(most))
+            measured = tuning.measure(replica.run_warm_up, sorted(sizes) if sizes else tuning.sizes_up_to(largest))
             if self.remember:
-                tuning_memory.remember(key, measured, folder)
+                tuning_cache.remember(key, measured, folder)
         return measured, tuning.choose(measured, self.latency_target)
 
-    def _key(self, replica: Replica, element: Element, most: int, sizes: Sequence[int] | None) -> str:
+    def _key(self, replica: Replica, element: Element, largest: int, sizes: Sequence[int] | None) -> str:
         inputs = list(element.specs(None, cut=True).values())
         options = {name: value for name, value in self.model.items() if name != "model"}
-        return tuning_memory.key_of(self.model["model"], inputs, replica.device, largest=most, sizes=sizes, **options)
+        return tuning_cache.key_of(self.model["model"], inputs, replica.device, largest=largest, sizes=sizes, **options)

@@ -1,6 +1,6 @@
-"""Which records become a batch, and when: the words of TensorFlow Serving and Triton.
+"""Which records become a batch, and when, in the words of TensorFlow Serving and Triton.
 
-It may not know models, TensorFlow, or what becomes of a batch.
+It may not know models or TensorFlow, nor how a batch is used.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ DEFAULT_LINGER_SECONDS = 0.002
 
 
 class BatchPolicy(Protocol):
-    """Takes the batches of an engine.
+    """Decides which batches an engine takes, and when.
 
     Attributes
     ----------
@@ -33,47 +33,47 @@ class BatchPolicy(Protocol):
         """Most rows in a batch."""
         ...
 
-    def take(self, ring: Ring, ceiling: int, while_waiting: Callable[[], bool]) -> Batch:
-        """Take the next batch, waiting for it.
+    def take(self, ring: Ring, max_rows: int, while_waiting: Callable[[], bool]) -> Batch:
+        """Wait for the next batch, and take it.
 
         Parameters
         ----------
         ring : Ring
-        ceiling : int
-            Most rows that the device has memory for, as far as is known.
+        max_rows : int
+            Most rows known to fit into the device's memory.
         while_waiting : callable
-            To be called now and then; it ends the wait by returning true.
+            The policy calls it every now and then while it waits; if it returns true, the policy raises `RingEmpty`.
 
         Raises
         ------
         RingEmpty
-            The wait was ended.
+            `while_waiting` ended the wait.
         RingFinished, ProducerFailed, RingClosed
             No more records come.
         """
         ...
 
     def padded_size(self, rows: int) -> int:
-        """Return the number of rows that the model is to be given for so many records."""
+        """Return the number of rows that the model is given for `rows` records."""
         ...
 
 
 @dataclass(frozen=True)
 class Batching:
-    """The policy of an engine, unless it is given another one.
+    """The default policy of an engine.
 
     Parameters
     ----------
     batch_size : int
         Most rows in a batch.
     linger : float
-        Seconds that the first record of a batch waits for others, 0.002 by default; 0 takes what is there.
+        Seconds that the first record of a batch waits for others, 0.002 by default. With 0 no record waits.
     allowed_batch_sizes : sequence of int, optional
-        The model is given batches of these sizes only, padded up: for models of a fixed shape, and for XLA, which
-        compiles anew for each size. The last is the largest; `batch_size` may not be more.
+        The model is given batches of these sizes only; smaller batches are padded. This serves models of a fixed shape,
+        and XLA, which compiles anew for each size. `batch_size` may not exceed the largest.
     preferred_batch_sizes : sequence of int, optional
-        The largest of these that is ready is taken at once; only while there are fewer records than the smallest, more
-        are waited for, as long as `linger`.
+        The largest of these that is ready is taken at once. The policy waits, up to `linger`, only while fewer records
+        are ready than the smallest.
 
     Raises
     ------
@@ -105,9 +105,9 @@ class Batching:
                 "such a batch is never taken. Leave it out, or raise batch_size."
             )
 
-    def take(self, ring: Ring, ceiling: int, while_waiting: Callable[[], bool]) -> Batch:
+    def take(self, ring: Ring, max_rows: int, while_waiting: Callable[[], bool]) -> Batch:
         """Take the next batch; see `BatchPolicy.take`."""
-        most, linger = min(self.batch_size, ceiling), self.linger
+        most, linger = min(self.batch_size, max_rows), self.linger
         if self.preferred_batch_sizes:
             preferred = [size for size in self.preferred_batch_sizes if size <= most] or [most]
             waiting = next((ready for level in ring.levels if (ready := level.ready)), 0)
@@ -116,23 +116,23 @@ class Batching:
         return ring.take_urgent(most, linger=linger, while_waiting=while_waiting)
 
     def padded_size(self, rows: int) -> int:
-        """Return the smallest allowed size that holds so many rows."""
+        """Return the smallest allowed size that holds `rows` rows."""
         sizes = self.allowed_batch_sizes
         return sizes[bisect.bisect_left(sizes, rows)] if sizes else rows
 
     def limited_to(self, rows: int) -> Batching:
-        """Return the same policy with batches of at most so many rows."""
+        """Return the same policy with batches of at most `rows` rows."""
         preferred = [size for size in self.preferred_batch_sizes or () if size <= rows] or None
         return Batching(rows, self.linger, self.allowed_batch_sizes, preferred)
 
 
-# ---- What an engine's arguments say ------------------------------------------------------------------
+# ---- The policy for the options of an engine -----------------------------------------------------------
 
 
 def policy_for(
     ring: Ring, policy: BatchPolicy | None, size: Any, linger: Any, allowed: Any, preferred: Any
 ) -> BatchPolicy:
-    """Return the policy given, or that of the sizes given; checked against the ring."""
+    """Return the given policy, or one of the given sizes; ValueError or TypeError if it does not fit the ring."""
     if policy is None:
         return _batching(ring, size, linger, allowed, preferred)
     if any(other is not None for other in (size, linger, allowed, preferred)):

@@ -1,4 +1,4 @@
-"""Where the outputs of rows go: into reply cells, or into the ring of the next stage.
+"""Where an engine delivers the outputs of a batch: into reply cells, or into the ring of the next stage.
 
 It may not know how a batch is run, nor TensorFlow.
 """
@@ -15,67 +15,67 @@ from ..errors import RingClosed, RingFinished, RingFull
 from ..ring import Ring
 from ..tf.models.output_spec import OutputSpec
 
-_LOOK_SECONDS = 0.05
+_CLAIM_SECONDS = 0.05
 
 
-class Stopped(Exception):
-    """The engine is told to stop, and cannot deliver what it has."""
+class DeliveryStopped(Exception):
+    """The engine was told to stop and cannot deliver the outputs that it has."""
 
 
-class NextStageEnded(Stopped):
-    """The ring of the next stage was closed or finished: nothing can be delivered any more."""
+class NextStageEnded(DeliveryStopped):
+    """The ring of the next stage was closed or finished, so no output can be delivered any more."""
 
 
-class Sink(Protocol):
-    """Where the outputs of rows go: into reply cells, or into the ring of the next stage."""
+class Delivery(Protocol):
+    """Where the outputs of rows go."""
 
     def deliver(self, requests: Requests, outputs: list[npt.NDArray[Any]], start: int, stop: int) -> None:
         """Deliver the outputs of rows `start` to `stop`."""
         ...
 
     def check(self, outputs: OutputSpec, model_name: str) -> None:
-        """Raise ValueError where a model's outputs do not fit. It is asked once, before the first delivery."""
+        """Raise ValueError if a model's outputs do not fit. The engine calls it once, before the first delivery."""
         ...
 
 
-class Answers:
-    """The sink of an engine that answers: each row's outputs go into the cell of its request."""
+class ReplyDelivery:
+    """The delivery of an engine that answers: the outputs of each row go into the cell of its request."""
 
     def deliver(self, requests: Requests, outputs: list[npt.NDArray[Any]], start: int, stop: int) -> None:
-        """Write them, and wake who waits."""
+        """Write the outputs into the cells, and wake the clients that wait for them."""
         requests.answer(outputs, start, stop)
 
     def check(self, outputs: OutputSpec, model_name: str) -> None:
-        """Do nothing: the cells are made for the outputs."""
+        """Do nothing: the engine makes the cells for these outputs."""
 
 
-class Forward:
-    """The sink of a stage: outputs go into the slots of the next stage's ring, with the requests that they belong to.
+class NextRingDelivery:
+    """The delivery of a stage: outputs go into slots of the next stage's ring, together with their requests.
 
-    An output goes into the field of its name. One output goes into the only field, and outputs that the model has no
-    names for go into the fields in their order.
+    An output goes into the field of its name. A single output goes into the only field. Outputs for which the model
+    has no names go into the fields in their order.
 
     Parameters
     ----------
     ring : Ring
-        Of the next stage.
-    should_end : callable
-        Asked while the next ring is full.
+        The ring of the next stage.
+    must_stop : callable
+        Called while the next ring is full; delivery gives up if it returns true.
     """
 
-    def __init__(self, ring: Ring, should_end: Callable[[], bool]) -> None:
+    def __init__(self, ring: Ring, must_stop: Callable[[], bool]) -> None:
         self._ring = ring
-        self._targets: list[tuple[str, int]] = []
-        self._should_end = should_end
+        self._output_of_field: list[tuple[str, int]] = []
+        self._must_stop = must_stop
 
     def deliver(self, requests: Requests, outputs: list[npt.NDArray[Any]], start: int, stop: int) -> None:
-        """Write them, and hand the requests on."""
+        """Write the outputs into claimed slots, and hand the requests on with them."""
         done = start
         while done < stop:
             claim = self._claim(stop - done)
             try:
                 offset = done - start
-                for name, number in self._targets:  # of the field's own shape and dtype: see `OutputSpec.mismatch`
+                for name, number in self._output_of_field:  # `OutputSpec.mismatch` has checked shapes and dtypes
                     claim[name] = outputs[number][offset : offset + claim.rows]
                 rows = claim.rows
                 requests.hand_on(claim, done)
@@ -84,28 +84,28 @@ class Forward:
             done += rows
 
     def check(self, outputs: OutputSpec, model_name: str) -> None:
-        """Find the field for each output; raise where the ring of the next stage is not for these outputs."""
+        """Find the field for each output; raise ValueError if the next stage's ring is not made for these outputs."""
         fields, made = self._ring.spec, outputs.fields
         names = list(made)
         if set(names) != set(fields) and len(names) == len(fields) and (len(names) == 1 or outputs.unnamed):
             names = list(fields)
-        self._targets = [(name, number) for number, name in enumerate(names)]
+        self._output_of_field = [(name, number) for number, name in enumerate(names)]
         pairs = [(fields.get(name), made_field) for name, made_field in zip(names, made.values(), strict=True)]
         if len(names) != len(fields) or any(
             field is None or (field.shape, field.dtype) != (made_field.shape, made_field.dtype)
             for field, made_field in pairs
         ):
             raise ValueError(
-                f"model {model_name!r} returns {made!r}, and ring {self._ring.name!r} of the next stage holds "
+                f"model {model_name!r} returns {made!r}, but ring {self._ring.name!r} of the next stage holds "
                 f"{fields!r}. Create that ring for these outputs."
             )
 
     def _claim(self, rows: int) -> Claim:
         while True:
             try:
-                return self._ring.claim(rows, timeout=_LOOK_SECONDS)
+                return self._ring.claim(rows, timeout=_CLAIM_SECONDS)
             except RingFull:
-                if self._should_end():
-                    raise Stopped from None
+                if self._must_stop():
+                    raise DeliveryStopped from None
             except (RingClosed, RingFinished) as error:
                 raise NextStageEnded(str(error)) from None

@@ -1,6 +1,6 @@
-"""The engine: takes batches of requests from a ring, runs the model, answers.
+"""The engine: takes batches of requests from a ring, runs the model, and answers the requests.
 
-It may not know how a request was made, how a batch is chosen (batching.py) or run (replica.py).
+It may not know how a client makes a request, how a batch is chosen (batching.py) or run (replica.py).
 """
 
 from __future__ import annotations
@@ -13,90 +13,87 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _core
 from ..client.reply_pool import ReplyPool
-from ..errors import LayoutMismatch, RingFeedError
 from ..ring import Ring
-from ..tf.models.adapt_model import AdaptedModel
 from ..tf.models.devices import grow_memory
 from ..tf.models.output_spec import OutputSpec
-from ..tf.models.placement import place_model
 from ..tf.models.record_inputs import structure_for
 from ..tf.models.warm_up_rows import WarmUpRows
 from ..tf.tensors.elements import Element
 from ..tf.tensors.structure import lists_to_tuples
-from . import tuning
 from .auto_batch import AutoBatch
-from .batching import Batching, BatchPolicy, policy_for
-from .delivery import Answers, Forward, Sink
-from .error_messages import ErrorTexts
-from .lifecycle import EngineLife
-from .metrics import EngineCollector, EngineStats
-from .model_digest import identity_of
-from .options import check_rings, pool_settings, pool_sizes
-from .replica import Replica
-from .serving_threads import Orders, Presence, ServingThreads
-from .shutdown import stop_at_exit
+from .batching import Batching, BatchPolicy
+from .delivery import Delivery, ReplyDelivery
+from .error_messages import ErrorMessages
+from .lifecycle import EngineLifecycle
+from .metrics import EngineStats
+from .model_digest import model_digest
+from .options import BatchingOptions, PlacementOptions, ReplyOptions, check_ring
+from .prometheus import EngineCollector
+from .registration import ServiceRegistration
+from .replica import Replica, ReplicaSettings
+from .serving_threads import ServingThreads
 from .tracing import BatchTracer
-from .warm_up import outputs_of, refuse_mixing_where_padded, try_sizes
+from .tuning import Measurements
+from .warm_up import common_output_spec, refuse_row_mixing_if_padded, try_batch_sizes
 
 if TYPE_CHECKING:
-    from ..tf.models.precision import PrecisionReport
+    pass
 
-_LAST_STAGE_SECONDS = 60.0
 _log = logging.getLogger("ringfeed.engine")
 
 
-class Engine(EngineLife):
+class Engine(EngineLifecycle):
     """Serves a model: takes requests from a ring as batches, and answers them.
 
-    It runs in any process, in the background (`start`, or as a context manager) or in the foreground (`run`). Several
-    engines on one ring share the work: whoever is free takes the next batch. Records that were put without a client
-    are run, too, and want no answer.
+    An engine runs in any process, in the background (`start`, or as a context manager) or in the foreground (`run`).
+    Several engines on one ring share the work: a free one takes the next batch. Records that were put without a client
+    are run, too, and get no answer.
 
     Parameters
     ----------
     ring : Ring
-        Owned or attached. It must have its name still: clients find the engine by it. Its `levels` are taken in their
-        order: a batch is of one priority.
+        Owned or attached. It must still have its name, because clients find the engine by it. The engine takes the
+        ring's `levels` in their order; a batch is of one priority.
     model : keras.Model, path, SavedModel folder, tf.function or callable; or a list of one for each device
         It takes a whole batch and returns one row for each row. A path is that of a ``.keras`` or ``.h5`` file. Of a
-        SavedModel the engine takes ``serve`` (written by ``model.export``), else the object itself where it is
-        callable, else the signature ``serving_default``. A function with several required arguments gets the inputs
-        one by one. A function that TensorFlow cannot trace runs eagerly, with a warning.
+        SavedModel the engine takes ``serve`` (written by ``model.export``), else the object itself if it is callable,
+        else the signature ``serving_default``. A function with several required arguments gets the inputs one by one.
+        A function that TensorFlow cannot trace runs eagerly, with a warning.
     batch_size : int or "auto"
-        Most rows in a batch, 32 by default. "auto" measures the model when the engine
-        starts and takes the smallest size within 5 % of the best throughput or, with `latency_target`, the largest
-        that keeps it; this is experimental.
+        Most rows in a batch, 32 by default. "auto" measures the model when the engine starts. It takes the smallest
+        size within 5 % of the best throughput or, with `latency_target`, the largest size that keeps it. "auto" is
+        experimental.
     linger : float
         Seconds that the first record of a batch waits for others, 0.002 by default.
     allowed_batch_sizes, preferred_batch_sizes : sequence of int, optional
-        As for `Batching`. Padding costs nothing: the model is shown the slots behind the batch, and what it returns for
-        them is dropped.
+        As for `Batching`. Padding costs nothing: the model sees the slots behind the batch, and the outputs for them
+        are dropped.
     policy : BatchPolicy, optional
-        In place of all of these: which batches are taken, and when.
+        Decides which batches are taken, and when, in place of the four options above.
     max_queue_size : int, optional
-        Most requests that wait in the ring; by default as many as it has slots. Clients that ask at the same moment may
-        pass it by as many as they are.
+        Most requests that wait in the ring; by default as many as the ring has slots. Clients that ask at the same
+        moment may exceed it, each by one request.
     when_full : "block" or "reject"
-        Whether a client waits then, as long as its timeout, or gets `RingFull` at once.
+        Whether a client then waits, up to its timeout, or gets `RingFull` at once.
     devices : str or sequence of str, optional
         Such as ["GPU:0", "GPU:1"]: a replica on each, in a thread of its own. By default the first GPU, else the CPU.
         Experimental for a Keras model on several devices: RingFeed copies it with private parts of Keras.
     strategy : tf.distribute.Strategy, optional
-        Split each batch over the strategy's replicas, instead of `devices`; the model is made under its scope.
+        Split each batch over the strategy's replicas, instead of `devices`. The model is made under its scope.
     precision : str, optional
         "mixed_float16", "bfloat16" or "int8": serve a smaller, faster copy of a Keras model. Experimental: RingFeed
         makes the copy with private parts of Keras.
     samples : nest of arrays, optional
-        Inputs as the model takes them, on which the change by `precision` is measured and logged before serving;
-        then `precision_report` holds it.
+        Inputs as the model takes them. The change by `precision` is measured on them and logged before serving, and
+        `precision_report` holds it.
     jit_compile : bool
-        Compile the model with XLA. With `allowed_batch_sizes` all of them are compiled before serving.
+        Compile the model with XLA. With `allowed_batch_sizes` every one of them is compiled before serving.
     structure : nest of str, optional
         What the model is given: a nest of fields, and of `ringfeed.tf.TAGS`. A tuple or list means inputs, never
         ``(x, y)``. By default the fields that have the names of the model's inputs (of Keras inputs, TensorSpecs,
         signatures or Python arguments), as `ringfeed.tf.fuse` decides.
     allow_row_mixing : bool
-        Do not ask whether the model mixes rows before padding batches.
+        Pad batches without first checking that the model does not mix rows.
     reply_cells : int, optional
         Most requests under way at a time, of all clients; by default twice the ring's slots.
     participants : int
@@ -104,44 +101,40 @@ class Engine(EngineLife):
     latency_target : float, optional
         Seconds that the model may take for a batch, for ``batch_size="auto"``.
     remember : bool, str or path
-        Remember what "auto" measured, per model, record and device, in a folder (by default in the user's cache), and
-        do not measure again.
+        Remember the measurements of "auto", per model, record and device, and do not measure again. They are kept in
+        this folder, or in the user's cache.
     pin_memory : bool, optional
-        Page-lock the ring for copies to a GPU, as `Ring.pin` does; by default where a device is one. A refusal
-        stands in the ring's `memory`.
+        Page-lock the ring for copies to a GPU, as `Ring.pin` does; by default if a device is a GPU. The ring's `memory`
+        says if the driver refused.
     signature, tags
-        Which signature of a SavedModel, and which graph, by its tags. By default the only graph, else that
-        of the tag "serve".
+        Which signature of a SavedModel, and which graph, by its tags. By default the only graph, else that of the tag
+        "serve".
     warm_up : nest of arrays of shape (rows, ...), optional
-        Rows on which the model is tried before it serves, named as the record's fields or nested as the model's inputs;
-        by default rows of zeros, which some models cannot be run on. They are repeated as often as a batch takes. Where
-        batches are padded, give two that differ, or more: it is then found out on them whether the model mixes rows.
+        Rows on which the model is tried before it serves, named as the record's fields or nested as the model's inputs.
+        By default they are zeros, on which some models cannot run. They are repeated to fill a batch. If batches are
+        padded, give two rows that differ, or more: they show whether the model mixes rows.
     same_model : bool
-        Engines on one ring share its requests, so they are of one model: an engine whose model's name, inputs, outputs
-        or weights differ from those of one that serves already is refused. Weights are a Keras model's; else variables
-        that are read and not changed, and the arrays and numbers that a function was made with; not tables. False says
-        that both may answer.
+        Refuse to serve beside an engine of another model: engines on one ring share its requests. Models differ if
+        their names, inputs, outputs or weights differ. Weights are those of a Keras model; else the variables that are
+        read and not changed, and the arrays and numbers that a function was made with, but not tables. With False both
+        engines may answer.
     error_detail : "full" or "short"
-        What clients are told when the model raises: its text, up to 1,000 characters, which may show its internals; or
-        the exception's type and a number under which the log of this process has the text.
-    output : Ring, optional
-        Of the next stage: this engine is one of several, as `Pipeline` makes them. What the model returns goes into
-        that ring, with the requests.
-    answers_for : Ring, optional
-        Of a later stage: the ring into which clients put their requests.
+        What clients are told when the model raises. "full" is the error's text, up to 1,000 characters, which may show
+        internals of the model. "short" is its type and a number; the log of this process has the text under it.
 
     Attributes
     ----------
     meter : Meter
-        Histograms of all stages.
+        Histograms of all phases.
     precision_report : PrecisionReport or None
     measurements : Measurements or None
-        What "auto" measured.
+        The measurements of "auto".
+    state : EngineState
 
     Raises
     ------
     ValueError, TypeError
-        Something does not fit the ring, the model or the machine; the message says what would.
+        An option does not fit the ring, the model or the machine; the message says what would.
     RingNotFound, NoSpace, LayoutMismatch
         From `start`: the ring has no name, there is no memory for the replies, another engine answers differently.
 
@@ -150,6 +143,9 @@ class Engine(EngineLife):
     >>> with ringfeed.Engine(ring, model, batch_size=64):
     ...     scores = ringfeed.Client("cams").predict({"image": pixels})
     """
+
+    next_ring: Ring | None = None
+    _first_ring: Ring | None = None
 
     def __init__(
         self,
@@ -180,177 +176,130 @@ class Engine(EngineLife):
         warm_up: Any = None,
         same_model: bool = True,
         error_detail: str = "full",
-        output: Ring | None = None,
-        answers_for: Ring | None = None,
     ) -> None:
-        check_rings(ring, output, answers_for)
+        super().__init__()
+        check_ring(ring)
         self.ring = ring
-        self.name = "?"
-        self.meter = _core.Meter()
-        self._orders = Orders()
-        self.precision_report: PrecisionReport | None = None
-        self.measurements: tuning.Measurements | None = None
-        self.output = output
-        self._answers_for = answers_for or ring
-        self._same_model = same_model
-        texts = ErrorTexts(ring.name, error_detail)
-        self._pool_sizes = pool_sizes(ring, reply_cells, participants)
-        self._settings = pool_settings(False, max_queue_size, when_full)
-        self._sink: Sink = Answers() if output is None else Forward(output, lambda: self._orders.stopping)
-        grow_memory()
-        saved = {"signature": signature, "tags": tags}
-        adapted_models, self.precision_report = place_model(
-            model, devices, strategy, precision, samples, jit_compile, saved
+        self._replies = ReplyOptions.of(
+            ring, reply_cells, participants, max_queue_size, when_full, error_detail, same_model
         )
+        self._placement = PlacementOptions(
+            devices, strategy, precision, samples, jit_compile, signature, tags, pin_memory
+        )
+        self._batching = BatchingOptions(
+            batch_size,
+            linger,
+            allowed_batch_sizes,
+            preferred_batch_sizes,
+            policy,
+            allow_row_mixing,
+            latency_target,
+            remember,
+        )
+        self._load(model, structure, warm_up)
+
+    # -- Making ------------------------------------------------------------------------------------
+
+    def _load(self, model: Any, structure: Any, warm_up: Any) -> None:
+        """Place the model on its devices, and make a replica for each."""
+        messages = ErrorMessages(self.ring.name, self._replies.error_detail)
+        grow_memory()
+        placed, self.precision_report = self._placement.place(model)
         if self.precision_report is not None:
-            _log.info("ring %r: precision %s: %s", ring.name, precision, self.precision_report)
-        self.name = adapted_models[0][1].name
+            _log.info("ring %r: precision %s: %s", self.ring.name, self._placement.precision, self.precision_report)
+        first = placed[0][1]
+        self.name = first.name
         if structure is None:
-            structure = structure_for(ring.spec, adapted_models[0][1], ring.name)
-        self._warm_up_rows = WarmUpRows(Element.of(ring.spec, lists_to_tuples(structure), ring.name), warm_up)
-        self.policy = policy_for(ring, policy, batch_size, linger, allowed_batch_sizes, preferred_batch_sizes)
-        key = {
-            "model": adapted_models[0][1] if isinstance(model, (list, tuple)) else model,
-            "precision": precision,
-            "jit_compile": jit_compile,
-            **({} if signature is None and tags is None else saved),
-        }
-        latency_target = tuning.check_latency_target(latency_target)
-        self._auto = AutoBatch(latency_target, remember, key) if batch_size == "auto" else None
-        self._compile_all = bool(jit_compile and allowed_batch_sizes)
-        self._sizes = allowed_batch_sizes
-        self._allow_row_mixing = allow_row_mixing
-        tracer = BatchTracer(ring.name, self.name)
-        self._replicas = [self._replica(adapted, device, tracer, texts) for device, adapted in adapted_models]
-        extended = getattr(strategy, "extended", None)
-        places = [*(device for device, _ in adapted_models), *getattr(extended, "worker_devices", ())]
-        on_gpu = any("GPU" in place for place in places)
-        self._pins = on_gpu if pin_memory is None else bool(pin_memory)
-        self._pinned: list[Ring] = []
-        self._pool: ReplyPool | None = None
-        self._started = 0.0
+            structure = structure_for(self.ring.spec, first, self.ring.name)
+        self._warm_up_rows = WarmUpRows(Element.of(self.ring.spec, lists_to_tuples(structure), self.ring.name), warm_up)
+        self.policy = self._batching.policy_for(self.ring)
+        self._auto = self._batching.auto_batch(
+            self._placement.cache_key(first if isinstance(model, (list, tuple)) else model)
+        )
+        self.measurements: Measurements | None = None
+        self.meter = _core.Meter()
+        self._delivery = self._make_delivery()
         self._failures_logged = 0
+        settings = self._replica_settings(messages)
+        self._replicas = [Replica(adapted, device, settings) for device, adapted in placed]
+        self._pins = self._placement.pins_memory([device for device, _ in placed])
+        self._started = 0.0
 
-    # -- what it is made of ------------------------------------------------------------------------
+    def _make_delivery(self) -> Delivery:
+        return ReplyDelivery()
 
-    def _replica(self, adapted: AdaptedModel, device: str, tracer: BatchTracer, texts: ErrorTexts) -> Replica:
-        return Replica(
-            adapted,
-            device,
+    def _replica_settings(self, messages: ErrorMessages) -> ReplicaSettings:
+        return ReplicaSettings(
             self._warm_up_rows,
-            lambda rows: self.policy.padded_size(rows),
+            lambda rows: self.policy.padded_size(rows),  # the policy changes when the batch size is measured
             self.policy.batch_size,
             self.meter,
-            tracer,
-            self._sink,
-            self._note_failure,
-            texts,
-            asked_here=self._answers_for is self.ring,
+            BatchTracer(self.ring.name, self.name),
+            self._delivery,
+            messages,
+            self._log_failure,
+            is_first_stage=self._first_ring is None or self._first_ring is self.ring,
         )
 
-    # -- starting ----------------------------------------------------------------------------------
+    # -- Starting ----------------------------------------------------------------------------------
 
-    def start(self) -> Engine:
-        """Warm the model up, and serve in the background.
+    def _open(self) -> ServingThreads:
+        outputs = self._prepare_model()
+        first = self._replicas[0]
+        inputs = self._warm_up_rows.element.specs(None, cut=False)
+        digest = model_digest(first.adapted, outputs, inputs, first.concrete)
+        self._delivery.check(outputs, self.name)
+        self._pool = self._open_pool(outputs)
+        self._registration = ServiceRegistration(
+            self.ring, self.next_ring, self._pool, self.name, digest, self._replies.same_model
+        )
+        self._registration.register()  # at once: another engine may replace a pool without a registered engine
+        if self._pins:  # before batches are taken
+            self._pinned = [level for level in self.ring.levels if level.pin()]
+        self._started = time.monotonic()
+        return ServingThreads(
+            self.ring,
+            self.next_ring,
+            self._pool,
+            self.policy,
+            self._replicas,
+            self._lifecycle,
+            self._registration,
+        )
 
-        Returns
-        -------
-        Engine
-            Itself.
-        """
-        if self._serving is not None or self._orders.stopping:
-            raise RingFeedError(f"engine of ring {self.ring.name!r} was started or stopped before. Make a new one.")
-        try:
-            outputs = self._prepare()
-            self._open_pool(outputs)
-            assert self._pool is not None
-            presence = Presence(self.ring, self._pool, self._serve)
-            self._serve()  # at once: nobody is to take the pool for one that nobody serves
-            if self._pins:  # before batches are taken
-                self._pinned = [level for level in self.ring.levels if level.pin()]
-            self._serving = ServingThreads(
-                self.ring,
-                self._pool,
-                self.policy,
-                self._replicas,
-                self._orders,
-                presence,
-                self.output,
-                self._when_ended,
-            )
-            self._started = time.monotonic()
-            self._serving.start()
-        except BaseException:
-            self._close()  # clients must not take it for one that serves
-            raise
-        stop_at_exit(self)
-        devices = ", ".join(replica.device for replica in self._replicas)
-        _log.info("ring %r: serving model %r on %s, %s", self.ring.name, self.name, devices, self.policy)
-        return self
-
-    def _prepare(self) -> OutputSpec:
-        outputs = outputs_of(self._replicas)
-        if not self._allow_row_mixing:
-            refuse_mixing_where_padded(self._replicas[0], self.policy, self._warm_up_rows)
+    def _prepare_model(self) -> OutputSpec:
+        outputs = common_output_spec(self._replicas)
+        if not self._batching.allow_row_mixing:
+            refuse_row_mixing_if_padded(self._replicas[0], self.policy, self._warm_up_rows)
         if self._auto is not None:
-            self._choose_batch_size(self._replicas[0], self._auto)
-        every_size = self._sizes if self._compile_all and self._sizes else None
-        try_sizes(self._replicas, every_size or (1, self.policy.batch_size), self.ring.name)
-        specs = self._warm_up_rows.element.specs(None, cut=False)
-        self._identity = identity_of(self._replicas[0].adapted, outputs, specs, self._replicas[0].concrete)
+            self._choose_batch_size(self._auto)
+        sizes = self._batching.trial_sizes(self.policy, self._placement.jit_compile)
+        try_batch_sizes(self._replicas, sizes, self.ring.name)
         return outputs
 
-    def _open_pool(self, outputs: OutputSpec) -> None:
-        if self.output is not None:
-            self._sink.check(outputs, self.name)
-            self._pool = ReplyPool.wait_for(self._answers_for, _LAST_STAGE_SECONDS)
-        else:
-            settings = dataclasses.replace(self._settings, bare=outputs.bare)
-            self._pool = ReplyPool.make(self._answers_for, outputs.fields, *self._pool_sizes, settings)
-
-    def _serve(self) -> None:
-        """Say to clients that this engine serves."""
-        assert self._pool is not None
-        other = self._pool.serve(
-            self.ring, self.output, model=self._identity, name=self.name, same_model=self._same_model
-        )
-        if other is not None:
-            name, pid = other
-            raise LayoutMismatch(
-                f"ring {self.ring.name!r}: an engine of model {name!r} (pid {pid}) serves it, and this one is of model "
-                f"{self.name!r}: names, inputs, outputs or weights differ, and clients would get answers of both at "
-                "random. Stop that engine first, serve this model from a ring of its own, or pass same_model=False."
-            )
-
-    def _when_ended(self) -> None:
-        if self._terminations is not None:
-            self._terminations.end()
-
-    def _choose_batch_size(self, replica: Replica, auto: AutoBatch) -> None:
+    def _choose_batch_size(self, auto: AutoBatch) -> None:
         self.measurements, chosen = auto.choose(
-            replica, self._warm_up_rows.element, self.policy.batch_size, self._sizes
+            self._replicas[0],
+            self._warm_up_rows.element,
+            self.policy.batch_size,
+            self._batching.allowed_batch_sizes,
         )
         if isinstance(self.policy, Batching):
             self.policy = self.policy.limited_to(chosen)
-        for each in self._replicas:
-            each.ceiling.limit(chosen)
+        for replica in self._replicas:
+            replica.memory_limit.cap(chosen)
         _log.info("ring %r: batch_size=%d of (%s)", self.ring.name, chosen, self.measurements)
 
-    def _note_failure(self, error: Exception, rows: int) -> None:
-        self._failures_logged += 1
-        if self._failures_logged & (self._failures_logged - 1) == 0:  # the 1st, 2nd, 4th, 8th ...
-            _log.warning(
-                "ring %r: %d row answered with an error (%d so far): %s",
-                self.ring.name,
-                rows,
-                self._failures_logged,
-                error,
-            )
+    def _open_pool(self, outputs: OutputSpec) -> ReplyPool:
+        settings = dataclasses.replace(self._replies.settings, bare=outputs.bare)
+        return ReplyPool.make(
+            self._first_ring or self.ring, outputs.fields, self._replies.cells, self._replies.participants, settings
+        )
 
-    # -- seeing what happens -----------------------------------------------------------------------
+    # -- Observing ---------------------------------------------------------------------------------
 
     def stats(self) -> EngineStats:
-        """Return what it did since it was started; ``print(engine.stats())`` shows it as text."""
+        """Return what the engine did since it was started; ``print(engine.stats())`` shows it as text."""
         return EngineStats.of(
             self.ring,
             self.name,
@@ -362,7 +311,7 @@ class Engine(EngineLife):
         )
 
     def register_metrics(self, registry: Any = None) -> EngineCollector:
-        """Show its numbers to Prometheus.
+        """Show the numbers of the engine to Prometheus.
 
         Parameters
         ----------
@@ -378,6 +327,20 @@ class Engine(EngineLife):
 
         return EngineCollector.show(self, REGISTRY if registry is None else registry)
 
+    def _log_start(self) -> None:
+        devices = ", ".join(replica.device for replica in self._replicas)
+        _log.info("ring %r: serving model %r on %s, %s", self.ring.name, self.name, devices, self.policy)
+
+    def _log_failure(self, error: Exception, rows: int) -> None:
+        self._failures_logged += 1
+        if self._failures_logged & (self._failures_logged - 1) == 0:  # the 1st, 2nd, 4th, 8th ...
+            _log.warning(
+                "ring %r: %d row answered with an error (%d so far): %s",
+                self.ring.name,
+                rows,
+                self._failures_logged,
+                error,
+            )
+
     def __repr__(self) -> str:
-        state = "running" if self.running else "stopped" if self._orders.stopping else "not started"
-        return f"<Engine of model {self.name!r} on ring {self.ring.name!r}, {state}>"
+        return f"<Engine of model {self.name!r} on ring {self.ring.name!r}, {self.state.name.lower()}>"

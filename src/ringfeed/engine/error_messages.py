@@ -1,4 +1,4 @@
-"""What a client is told of an error: all of its text, or only enough to find it in the server's log.
+"""What an engine tells clients about an error: its text, or only a number that leads to the text in the log.
 
 It may not know of requests, batches or models.
 """
@@ -12,17 +12,18 @@ import secrets
 ERROR_DETAILS = ("full", "short")
 _TEXT_CHARACTERS = 1000
 _GRAPH_ERROR = "Graph execution error:"
-_WHERE = re.compile(r'Detected at node|  File "|    |\s*$')
+_SOURCE_LINE = re.compile(r'Detected at node|  File "|    |\s*$')
 _log = logging.getLogger("ringfeed.engine")
 
 
-class ErrorTexts:
-    """Says errors to clients.
+class ErrorMessages:
+    """Turns exceptions into messages for clients.
 
     Parameters
     ----------
     ring_name : str
     detail : "full" or "short"
+        As `error_detail` of `Engine`.
     """
 
     def __init__(self, ring_name: str, detail: str = "full") -> None:
@@ -31,8 +32,8 @@ class ErrorTexts:
         self._ring_name = ring_name
         self._is_short = detail == "short"
 
-    def of(self, error: BaseException) -> str:
-        """Return what the clients concerned are told; where that is not all, the log has the rest."""
+    def for_clients(self, error: BaseException) -> str:
+        """Return the message for the clients concerned; if it is short, log the full text."""
         if not self._is_short:
             return text_of(error)
         number = secrets.token_hex(6)
@@ -41,13 +42,14 @@ class ErrorTexts:
 
 
 def text_of(error: BaseException) -> str:
-    """Return the text of an error, its middle left out where it is long."""
+    """Return the text of an error; the middle of a long text is left out."""
     message = getattr(error, "message", None) or str(error)
-    if message.startswith(_GRAPH_ERROR):  # where the model's code stands comes first there, and may fill all the room
-        lines = [line for line in message.removeprefix(_GRAPH_ERROR).splitlines() if line and not _WHERE.match(line)]
-        message = "\n".join(lines) or message
+    if message.startswith(_GRAPH_ERROR):
+        # TensorFlow puts the source lines of the model first, which may fill all the space.
+        lines = [line for line in message.removeprefix(_GRAPH_ERROR).splitlines() if line]
+        message = "\n".join(line for line in lines if not _SOURCE_LINE.match(line)) or message
     text = f"{type(error).__name__}: {message}"
     if len(text) <= _TEXT_CHARACTERS:
         return text
-    half = _TEXT_CHARACTERS // 2  # the error's own words may come first or last
+    half = _TEXT_CHARACTERS // 2  # the cause may come first or last
     return f"{text[:half]} ... {text[5 - half :]}"

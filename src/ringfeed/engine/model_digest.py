@@ -1,4 +1,4 @@
-"""What tells the model of one engine from that of another on the same ring.
+"""A digest of a model, by which engines on one ring tell whether they serve the same model.
 
 It may not know of rings or engines.
 """
@@ -23,22 +23,22 @@ _MOST_BYTES = 64 * 2**20
 _SAMPLED_VALUES = 1024
 
 
-def identity_of(adapted: AdaptedModel, outputs: OutputSpec, inputs: Any, concrete: Any) -> int:
+def model_digest(adapted: AdaptedModel, outputs: OutputSpec, inputs: Any, concrete: Any) -> int:
     """Return 64 bits, not 0, that are the same for engines of the same model.
 
-    The model's name, its architecture or code, what it takes and returns, and the values of its weights count: of
-    weights of more than 64 MiB altogether, some values of each. Weights are those of a Keras model; of a SavedModel or
-    a function the variables that it reads and does not change, and the tensors, arrays and numbers that it was made
-    with.
+    The digest covers the model's name, its architecture or code, its inputs and outputs, and the values of its weights.
+    If the weights have more than 64 MiB altogether, it covers some values of each. Weights are those of a Keras model.
+    Of a SavedModel or a function they are the variables that it reads and does not change, and the tensors, arrays and
+    numbers that it was made with.
 
     Parameters
     ----------
     adapted : AdaptedModel
     outputs : OutputSpec
     inputs : object
-        What it takes of a record; its text counts.
+        What the model takes of a record; its text counts.
     concrete : tf.types.experimental.ConcreteFunction
-        What runs of it.
+        The function that runs for each batch.
     """
     digest = hashlib.blake2b(digest_size=8)
     model = adapted.keras_model
@@ -48,31 +48,31 @@ def identity_of(adapted: AdaptedModel, outputs: OutputSpec, inputs: Any, concret
     if model is not None:
         for part in _digests(list(getattr(model, "weights", None) or ())):
             digest.update(part)
-    else:  # in no order: that of captures differs from process to process, and each replica has its own
-        for part in sorted(_made_with(concrete)):
+    else:  # sorted: the order of captures differs between processes, and each replica has its own captures
+        for part in sorted(_captured(concrete)):
             digest.update(part)
     return int.from_bytes(digest.digest(), "little") or 1
 
 
 def _digests(weights: list[Any]) -> Iterator[bytes]:
-    whole = sum(int(np.prod(weight.shape)) for weight in weights) * 4 <= _MOST_BYTES
+    takes_all = sum(int(np.prod(weight.shape)) for weight in weights) * 4 <= _MOST_BYTES
     for weight in weights:
         values = np.ravel(np.asarray(weight))
-        step = 1 if whole else max(len(values) // _SAMPLED_VALUES, 1)
+        step = 1 if takes_all else max(len(values) // _SAMPLED_VALUES, 1)
         yield hashlib.blake2b(np.ascontiguousarray(values[::step]).tobytes()).digest()
 
 
-def _made_with(concrete: Any) -> set[bytes]:
-    """Return a digest of each variable that a function reads alone, and of each tensor and array that it keeps."""
+def _captured(concrete: Any) -> set[bytes]:
+    """Return a digest of each variable that a function reads and never changes, and of each tensor that it keeps."""
     try:
         graph = concrete.graph.as_graph_def()
-    except ValueError:  # of more than 2 GB
+    except ValueError:  # the graph has more than 2 GB
         return set()
     kept = list(concrete.captured_inputs)
     names = [tensor.name.split(":")[0] for tensor in concrete.inputs[len(concrete.inputs) - len(kept) :]]
     changeable = changeable_inputs(graph)
     each = [part for variable in concrete.variables for part in getattr(variable, "values", (variable,))]
-    variables = {id(part.handle): part for part in each}  # one that is distributed has a part on each device
+    variables = {id(part.handle): part for part in each}  # a distributed variable has a part on each device
     found = []
     for name, tensor in zip(names, kept, strict=True):
         if tensor.dtype == tf.resource:
@@ -85,7 +85,7 @@ def _made_with(concrete: Any) -> set[bytes]:
 
 
 def _value_of(node: Any) -> Any:
-    """Return the value of a variable that a graph has by itself; None where it is not to be had."""
+    """Return the value of a variable that stands in the graph itself; None if TensorFlow cannot read it."""
     named = {key: node.attr[key].s.decode() for key in ("container", "shared_name")}
     dtype, shape = tf.as_dtype(node.attr["dtype"].type), tf.TensorShape(node.attr["shape"].shape)
     try:
@@ -97,14 +97,14 @@ def _value_of(node: Any) -> Any:
 
 
 def _constants_of(graph: Any) -> Iterator[bytes]:
-    """Yield a digest of each array and number in a GraphDef; texts name layers, which Keras numbers anew."""
+    """Yield a digest of each array and number of a GraphDef. Texts do not count: Keras numbers layer names anew."""
     for node in itertools.chain(graph.node, *(function.node_def for function in graph.library.function)):
         if node.op == "Const" and node.attr["dtype"].type != tf.string.as_datatype_enum:
             yield hashlib.blake2b(node.attr["value"].tensor.SerializeToString(deterministic=True)).digest()
 
 
 def _architecture_of(model: Any) -> str:
-    """Return it without the names of layers: Keras numbers them, in each process anew."""
+    """Return the architecture without the names of layers: Keras numbers them anew in each process."""
     text = json.dumps(architecture(model), sort_keys=True, default=lambda value: type(value).__qualname__)
     layers = getattr(model, "_flatten_layers", lambda: ())()
     for number, name in enumerate(dict.fromkeys(str(layer.name) for layer in layers)):

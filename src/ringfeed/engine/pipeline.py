@@ -1,6 +1,6 @@
-"""A model in parts on several devices, joined by rings, with several batches under way at a time.
+"""A model in stages on several devices, joined by rings, with several batches under way at a time.
 
-It may not know how a stage runs: each is an engine, which hands its requests on to the next.
+It may not know how a stage runs: each is a `StageEngine`, which hands its requests on to the next stage.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from ..tf.models.record_inputs import fields_for, model_call, structure_for
 from ..tf.models.warm_up_rows import WarmUpRows
 from ..tf.tensors.elements import Element
 from ..tf.tensors.structure import lists_to_tuples
-from .engine import Engine
 from .metrics import EngineStats
-from .shutdown import INTERRUPT_SECONDS, stop_quietly
+from .shutdown import INTERRUPT_SECONDS, stop_within
+from .stage import StageEngine
 
 DEFAULT_SLOTS = 256
 _MOST_STAGES = 16
@@ -47,16 +47,18 @@ class _Stage:
     def adapted(self) -> AdaptedModel:
         return self.adapted_models[0]
 
-    def engine(self, source: Ring, target: Ring | None, first: Ring, structure: Any, options: dict[str, Any]) -> Engine:
-        return Engine(
+    def engine(
+        self, source: Ring, target: Ring | None, first: Ring, structure: Any, options: dict[str, Any]
+    ) -> StageEngine:
+        return StageEngine(
             source,
-            # Already on their devices; a precision is of models.
+            # The adapted models are on their devices already, but a precision applies only to the model itself.
             self.model if options.get("precision") else self.adapted_models,
             self.batch_size,
             linger=self.linger,
             devices=resolve_devices(self.places),
-            output=target,
-            answers_for=first,
+            next_ring=target,
+            first_ring=first,
             structure=structure,
             **options,
         )
@@ -65,44 +67,45 @@ class _Stage:
 class Pipeline:
     """Serves a model that is cut into stages, each on devices of its own.
 
-    A batch of one stage need not be a batch of the next: between them lie rings, so each stage takes what is ready, and
-    all of them work at the same time. Stages with several devices are replicated; whoever is free takes the next batch.
+    Rings lie between the stages. Each stage takes what is ready in its ring, so all stages work at the same time, and
+    their batches may differ. A stage with several devices is replicated; a free replica takes the next batch.
 
     Parameters
     ----------
     stages : sequence of models
-        Each takes what the one before returns: as `split_model` makes them, or any models as `Engine` takes them.
+        Each takes what the stage before returns: models that `split_model` makes, or any models that `Engine` takes.
     devices : sequence of (str or sequence of str), optional
         For each stage its device, or devices. By default each gets the default device.
     ring : Ring, optional
-        Into which clients put their requests; else the pipeline makes one, for the inputs that the first stage says it
-        has, by their names.
+        The ring into which clients put their requests. By default the pipeline makes one, with the inputs of the first
+        stage as its fields.
     batch_size : int, or sequence of int
         As for `Engine`, for every stage; or one for each stage.
     linger : float, or sequence of float
         As for `Engine`. 0 by default: the stage before delivers whole batches, and each linger delays every request.
     slots : int, optional
-        Of the rings between stages, and of the first one where the pipeline makes it; by default those of `ring`.
+        Slots of the rings between stages, and of the first ring if the pipeline makes it. By default as many as `ring`
+        has.
     structure : nest of str, optional
-        What the first stage is given of a record, as for `Engine`. Each later stage gets what the one before returns:
-        by name wherever its inputs have the names of these outputs, and by position what is returned as a list or tuple
-        in which no input finds its name.
+        What the first stage is given of a record, as for `Engine`. A later stage gets what the stage before returns, by
+        name if its inputs have the names of these outputs. A list or tuple in which no input finds its name is given by
+        position.
     signature : str or sequence of (str or None), optional
-        Of a SavedModel in every stage; or one for each stage.
+        The signature of a SavedModel in every stage; or one for each stage.
     tags : str or sequence of str, optional
-        Of every SavedModel that is given as a folder.
+        The tags of every SavedModel that is given as a folder.
     warm_up : nest of arrays of shape (rows, ...), optional
-        Rows on which the first stage is tried before it serves, as for `Engine`; each later stage is tried on what the
-        one before makes of them.
+        Rows on which the first stage is tried before it serves, as for `Engine`. Each later stage is tried on the
+        outputs of the stage before for them.
     options
         Further options of `Engine`, for every stage.
 
     Attributes
     ----------
     ring : Ring
-        The first one.
-    engines : list of Engine
-        Of the stages, in their order.
+        The ring of the first stage.
+    engines : list of StageEngine
+        The engines of the stages, in their order.
 
     Raises
     ------
@@ -111,8 +114,7 @@ class Pipeline:
 
     Notes
     -----
-    Across processes each stage is an engine of its own: ``Engine(ring, stage_1, output=ring_2)`` in one process, and
-    ``Engine(ring_2, stage_2, answers_for=ring)`` in another.
+    Across processes each stage is a `StageEngine` of its own.
 
     Examples
     --------
@@ -153,7 +155,7 @@ class Pipeline:
         self._stages = [_Stage(number, *each) for number, each in enumerate(parts)]
         self._rings: list[Ring] = []
         self._client: Client | None = None
-        self.engines: list[Engine] = []
+        self.engines: list[StageEngine] = []
         try:
             self.ring = self._own_ring(slots) if ring is None else ring
             self._make_engines(slots or self.ring.slots, structure, warm_up, options)
@@ -183,7 +185,7 @@ class Pipeline:
                 if stage.number == 0:
                     raise
                 raise ValueError(
-                    f"stage {stage.number} of the pipeline, model {stage.adapted.name!r}, can not take what the stage "
+                    f"stage {stage.number} of the pipeline, model {stage.adapted.name!r}, cannot take what the stage "
                     f"before returns, {source.spec!r}: {error}"
                 ) from error
             source, structure = target or source, None
@@ -193,7 +195,13 @@ class Pipeline:
         return ring
 
     def start(self) -> Pipeline:
-        """Start every stage, the last one first: it makes the replies."""
+        """Start every stage, the last one first, because it makes the replies.
+
+        Returns
+        -------
+        Pipeline
+            The pipeline itself.
+        """
         try:
             for engine in reversed(self.engines):
                 engine.start()
@@ -203,44 +211,44 @@ class Pipeline:
         return self
 
     def predict(self, inputs: Any, **options: Any) -> Any:
-        """Ask and wait; arguments, result and errors are those of `Client.predict`."""
+        """Send a request and wait for the answer; arguments, result and errors are those of `Client.predict`."""
         if self._client is None:
             self._client = Client(self.ring)
         return self._client.predict(inputs, **options)
 
     def drain(self, *, timeout: float | None = None) -> bool:
-        """Answer what is under way, stage by stage, then stop.
+        """Answer the requests that wait, stage by stage, then stop.
 
         Returns
         -------
         bool
-            False when `timeout` seconds were over before.
+            False if requests still wait after `timeout` seconds; the stages go on draining.
         """
         until = None if timeout is None else time.monotonic() + timeout
         for engine in self.engines:
-            if not engine.finish_serving(timeout=None if until is None else max(until - time.monotonic(), 0.0)):
+            if not engine._answer_waiting(None if until is None else max(until - time.monotonic(), 0.0)):
                 return False
         self.stop()
         return True
 
     def wait(self, *, timeout: float | None = None) -> bool:
-        """Wait until the first ring is finished and all that was in it is answered, or the pipeline is stopped.
+        """Wait until the first ring is finished and all its requests are answered, or the pipeline is stopped.
 
         Returns
         -------
         bool
-            False when `timeout` seconds were over before.
+            False if that has not happened within `timeout` seconds.
         """
         until = None if timeout is None else time.monotonic() + timeout
         for engine in self.engines:
             if not engine.wait(timeout=None if until is None else max(until - time.monotonic(), 0.0)):
                 return False
-            if engine.ring.finished and engine.output is not None:
-                engine.output.finish()
+            if engine.ring.finished and engine.next_ring is not None:
+                engine.next_ring.finish()
         return True
 
     def stop(self, *, timeout: float | None = None) -> None:
-        """Answer the batches that the last stage has in hand, and stop every stage. Doing it twice does no harm.
+        """Answer the batches that the last stage has under way, and stop every stage. A second call does nothing.
 
         Parameters
         ----------
@@ -250,7 +258,7 @@ class Pipeline:
         Raises
         ------
         EngineHung
-            They were over before: a model has not returned. The other stages are stopped all the same.
+            A model has not returned in time. The other stages are stopped nevertheless.
         """
         until = None if timeout is None else time.monotonic() + check_timeout(timeout, "timeout")
         hung: EngineHung | None = None
@@ -271,7 +279,7 @@ class Pipeline:
         self._rings.clear()
 
     def stats(self) -> list[EngineStats]:
-        """Return what each stage did."""
+        """Return what each stage did, in their order."""
         return [engine.stats() for engine in self.engines]
 
     def __enter__(self) -> Pipeline:
@@ -280,8 +288,8 @@ class Pipeline:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if isinstance(error, KeyboardInterrupt):  # one is enough, whatever the models do
-            stop_quietly(self, INTERRUPT_SECONDS)
+        if isinstance(error, KeyboardInterrupt):  # one Ctrl-C is enough, whatever the models do
+            stop_within(self, INTERRUPT_SECONDS)
         else:
             self.stop()
 
@@ -299,7 +307,7 @@ def _one_each(name: str, value: Any, stages: int) -> list[Any]:
 
 
 def _outputs_of(adapted: AdaptedModel, ring: Ring, structure: Any, warm_up: Any) -> tuple[OutputSpec, Any]:
-    """Learn what a stage returns; return that, and what it makes of the rows of `warm_up`, if there are some."""
+    """Return what a stage returns, and its outputs for the rows of `warm_up`, if there are any."""
     warm_up_rows = WarmUpRows(Element.of(ring.spec, lists_to_tuples(structure), ring.name), warm_up)
     rows = 1 if warm_up_rows.samples is None else min(len(warm_up_rows.samples[0]), _MOST_WARM_UP_ROWS)
     try:

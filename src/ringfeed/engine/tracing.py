@@ -1,4 +1,4 @@
-"""What a batch leaves in the traces of others: TensorFlow's profiler, and OpenTelemetry where that is in use.
+"""Marks each batch in the traces of TensorFlow's profiler, and of OpenTelemetry if the program uses it.
 
 It may not know what is done with the batch.
 """
@@ -27,7 +27,7 @@ class BatchTracer:
         self._number = 0
 
     def batch(self, rows: int, device: str) -> Any:
-        """Return a context manager to run a batch in."""
+        """Return a context manager in which the batch runs."""
         self._number += 1
         mark = tf.profiler.experimental.Trace("ringfeed.batch", step_num=self._number, rows=rows, _r=1)
         if self._tracer is None:
@@ -40,7 +40,7 @@ class BatchTracer:
 
 
 def _open_telemetry_tracer() -> Any:
-    """Return a tracer where the program has set OpenTelemetry up; a span that nobody takes is not made."""
+    """Return a tracer if the program has set OpenTelemetry up; otherwise None, so that no span is made in vain."""
     trace = sys.modules.get("opentelemetry.trace")
     if trace is None or type(trace.get_tracer_provider()).__name__ == "ProxyTracerProvider":
         return None

@@ -1,7 +1,7 @@
-"""How large a batch is best: measured once per model and device, then remembered.
+"""The best batch size of a model on a device, measured.
 
-It may not know of rings, engines or how a model is run: it calls what it is given with a number of rows. Experimental,
-as ``batch_size="auto"`` is.
+It may not know of rings or engines, nor how a model is run: it calls a function with a number of rows. Experimental, as
+``batch_size="auto"`` is.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import tensorflow as tf
 from ..arguments import check_int, check_ints, check_seconds
 
 _NEAR_BEST = 0.95
-"""A batch size whose throughput is at least this part of the best is as good, and waits for fewer rows."""
+"""A smaller batch with this share of the best throughput is preferred, because it waits for fewer rows."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one batch size gave.
+    """The measurement of one batch size.
 
     Attributes
     ----------
@@ -46,25 +46,27 @@ class Measurement:
 
 
 class Measurements(list[Measurement]):
-    """The measurements in the order of their sizes.
+    """Measurements in the order of their sizes.
 
     Attributes
     ----------
-    ceiling : int or None
-        The smallest size for which the device had too little memory; None where that did not happen.
+    out_of_memory_at : int or None
+        The smallest size for which the device had too little memory; None if it had enough for all that were tried.
     untried : list of int
-        Sizes that were left out: the time was used up, or a smaller one had too little memory already.
+        Sizes that were left out: the time was used up, or the device had too little memory for a smaller one.
     """
 
-    def __init__(self, measured: Iterable[Measurement] = (), ceiling: int | None = None, untried: Any = ()) -> None:
+    def __init__(
+        self, measured: Iterable[Measurement] = (), out_of_memory_at: int | None = None, untried: Iterable[int] = ()
+    ) -> None:
         super().__init__(measured)
-        self.ceiling = ceiling
-        self.untried: list[int] = list(untried)
+        self.out_of_memory_at = out_of_memory_at
+        self.untried = list(untried)
 
     def __str__(self) -> str:
         lines = [str(each) for each in self]
-        if self.ceiling is not None:
-            lines.append(f"{self.ceiling} rows: out of memory")
+        if self.out_of_memory_at is not None:
+            lines.append(f"{self.out_of_memory_at} rows: out of memory")
         return "; ".join(lines)
 
 
@@ -106,24 +108,24 @@ def measure(
     run : callable
         ``run(size)`` runs the model on a batch of `size` rows and returns when the outputs are there.
     sizes : int or iterable of int
-        The largest size, for 1, 2, 4, ... and itself; or the sizes.
+        The largest size, to try 1, 2, 4, ... and itself; or the sizes.
     warmup : int
-        Calls of each size that are not counted: the first one traces, allocates and chooses kernels.
+        Calls of each size that are not counted. The first call traces, allocates memory and chooses kernels.
     rounds : int, optional
         Calls of each size that are counted; by default as many as fit into `seconds`, at least 3.
     seconds : float
-        Seconds for each size, where `rounds` is not given.
+        Seconds for each size, if `rounds` is not given.
     budget_seconds : float
-        Seconds for all sizes together, warm-up included. No size and no round is begun after that, but one size is
-        always measured.
+        Seconds for all sizes together, warm-up included. No size and no round begins after that, but one size is always
+        measured.
     clock : callable
-        Returns seconds, as ``time.perf_counter``.
+        Returns seconds, as ``time.perf_counter`` does.
 
     Returns
     -------
     Measurements
-        A list of `Measurement`, by size. Sizes above one for which memory did not suffice
-        (``tf.errors.ResourceExhaustedError``) are not tried: see its `ceiling` and `untried`.
+        A list of `Measurement`, by size. After the first size for which memory does not suffice
+        (``tf.errors.ResourceExhaustedError``) no larger one is tried: see `out_of_memory_at` and `untried`.
 
     Raises
     ------
@@ -149,9 +151,9 @@ def measure(
         except tf.errors.ResourceExhaustedError:
             if not measured:
                 raise
-            measured.ceiling, measured.untried = size, ordered[number + 1 :]
+            measured.out_of_memory_at, measured.untried = size, ordered[number + 1 :]
             break
-        median = max(statistics.median(times), 1e-9)  # a clock may stand still for a run that does nothing
+        median = max(statistics.median(times), 1e-9)  # a clock may not move during a run that does nothing
         measured.append(Measurement(size, median, size / median))
     return measured
 
@@ -187,8 +189,8 @@ def choose(measurements: Iterable[Measurement], latency_target: float | None = N
     Returns
     -------
     int
-        The smallest size whose throughput is within 5 % of the best: fewer rows to wait for. With a target, the largest
-        size that keeps it; if none does, the smallest.
+        The smallest size whose throughput is within 5 % of the best: it waits for fewer rows. With a target, the
+        largest size that keeps it; if none does, the smallest size.
 
     Raises
     ------
@@ -213,8 +215,8 @@ def choose(measurements: Iterable[Measurement], latency_target: float | None = N
     smallest = ordered[0]
     warnings.warn(
         f"latency_target {latency_target * 1e3:.3g} ms: no batch size keeps it; the smallest, "
-        f"{smallest.batch_size}, takes {smallest.seconds_per_batch * 1e3:.3g} ms. It is used all the same. "
-        "Allow more, or give a smaller or faster model.",
+        f"{smallest.batch_size}, takes {smallest.seconds_per_batch * 1e3:.3g} ms and is used nevertheless. "
+        "Allow more time, or give a smaller or faster model.",
         RuntimeWarning,
         stacklevel=2,
     )

@@ -1,6 +1,6 @@
-"""What was measured for a model on a device, kept in a file for the next start.
+"""Measured batch sizes, kept in a file for the next start.
 
-It may not know of rings, engines or how anything is measured.
+It may not know of rings or engines, nor how a batch size is measured.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from ..tf.tensors.structure import spec_of
 from .tuning import Measurement, Measurements
 
 _FILE = "batch-sizes.json"
-_VERSION = 1
+_VERSION = 1  # of the file; its key "ceiling" is `Measurements.out_of_memory_at`
 _MOST_ENTRIES = 1000
-"""The oldest are forgotten: a file that is read at every start may not grow for ever."""
+"""The oldest entries are dropped, because the file is read at every start."""
 
 
 def fingerprint(model: Any) -> str:
-    """Return what a model's speed depends on, as a short text: its name and a hash of its architecture.
+    """Return a short text of what a model's speed depends on: its name and a hash of its architecture.
 
     Parameters
     ----------
@@ -39,8 +39,8 @@ def fingerprint(model: Any) -> str:
     Returns
     -------
     str
-        The same for two models of one name, one architecture and weights of the same shapes and dtypes, whatever their
-        values. Of a callable only its code, and of a path the sizes of the files and the times at which they changed.
+        The same for two models of one name, one architecture and weights of the same shapes and dtypes; their values do
+        not count. Of a callable only its code counts. Of a path the sizes of the files count, and when they changed.
     """
     if isinstance(model, (str, os.PathLike)):
         path = Path(model)
@@ -57,14 +57,14 @@ def fingerprint(model: Any) -> str:
 
 
 def architecture(model: Any) -> Any:
-    """Return what a Keras model is made of, as a nest of plain values."""
-    with contextlib.suppress(Exception):  # a class of one's own may have no config; its layers still count
+    """Return the architecture of a Keras model, as a nest of plain values."""
+    with contextlib.suppress(Exception):  # a class of the user's may have no config; its layers still count
         return _without_code(model.get_config())
     return [(type(layer).__name__, layer.name) for layer in getattr(model, "layers", [])]
 
 
 def _without_code(config: Any) -> Any:
-    """Return a config without its lambdas: how Keras writes one differs from run to run."""
+    """Return a config without its lambdas: Keras writes the same one differently from run to run."""
     if isinstance(config, (list, tuple)):
         return [_without_code(each) for each in config]
     if not isinstance(config, dict):
@@ -79,7 +79,9 @@ def _code_of(model: Any) -> Any:
     code = getattr(getattr(function, "python_function", function), "__code__", None)
     if code is None:
         return type(function).__name__
-    constants = [repr(each) for each in code.co_consts if isinstance(each, (int, float, str))]  # others show addresses
+    constants = [
+        repr(each) for each in code.co_consts if isinstance(each, (int, float, str))
+    ]  # the repr of others has addresses
     return [code.co_code.hex(), code.co_names, constants]
 
 
@@ -94,12 +96,12 @@ def _hash(parts: Any) -> str:
 
 
 def _plain(value: Any) -> str:
-    """Return an object without its address, which differs from run to run."""
+    """Return a text of an object without its address, which differs from run to run."""
     return getattr(value, "__qualname__", None) or type(value).__qualname__
 
 
 def key_of(model: Any, inputs: Any, device: str, **options: Any) -> str:
-    """Return under what the measurements of a model are kept.
+    """Return the key under which the measurements of a model are kept.
 
     Parameters
     ----------
@@ -107,14 +109,14 @@ def key_of(model: Any, inputs: Any, device: str, **options: Any) -> str:
     inputs : nest of arrays, tensors or TypeSpecs of shape (rows, ...)
         Their shapes without the rows, and their dtypes, count.
     device : str
-        As "GPU:0". Its kind and its name ("NVIDIA H100") count, its number does not.
+        Such as "GPU:0". Its kind and its name ("NVIDIA H100") count, its number does not.
     **options : object
-        What else changes the speed, such as ``jit_compile=True``.
+        Further options that change the speed, such as ``jit_compile=True``.
 
     Returns
     -------
     str
-        With TensorFlow's version in it: another one has other kernels.
+        It contains TensorFlow's version, because other versions have other kernels.
     """
     leaves = tf.nest.map_structure(lambda leaf: list(spec_of(leaf) or ()), inputs)
     parts = [leaves, {name: repr(value) for name, value in options.items()}]
@@ -122,25 +124,25 @@ def key_of(model: Any, inputs: Any, device: str, **options: Any) -> str:
 
 
 def _kind_of(device: str) -> str:
-    """Return the kind and name of a device; of a CPU the number of cores that this process may use."""
+    """Return the kind and name of a device; for a CPU, the number of cores that this process may use."""
     kind, _, number = device.partition(":")
     kind = kind.upper()
     if kind == "CPU":
         return f"CPU, {len(os.sched_getaffinity(0))} cores"
     physical = tf.config.list_physical_devices(kind)
-    index = int(number or 0) if int(number or 0) < len(physical) else 0  # one may be split into several
+    index = int(number or 0) if int(number or 0) < len(physical) else 0  # one physical device may be split into several
     details = tf.config.experimental.get_device_details(physical[index]) if physical else {}
     return f"{kind}, {details.get('device_name', 'unknown')}"
 
 
 def cache_folder() -> Path:
-    """Return where RingFeed keeps what it has measured: ``$XDG_CACHE_HOME/ringfeed``, or ``~/.cache/ringfeed``."""
+    """Return the folder of RingFeed's measurements: ``$XDG_CACHE_HOME/ringfeed``, or ``~/.cache/ringfeed``."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "ringfeed"
 
 
 def recall(key: str, folder: str | os.PathLike[str] | None = None) -> Measurements | None:
-    """Return what was remembered, or None.
+    """Return the measurements under a key, or None.
 
     Parameters
     ----------
@@ -152,14 +154,14 @@ def recall(key: str, folder: str | os.PathLike[str] | None = None) -> Measuremen
     Warns
     -----
     RuntimeWarning
-        The file is damaged. It is ignored, and written anew by `remember`.
+        The file is damaged. It is ignored; `remember` writes it anew.
     """
     entry = _read(_path(folder)).get(key)
     return None if entry is None else _measurements(entry)
 
 
 def remember(key: str, measurements: Measurements, folder: str | os.PathLike[str] | None = None) -> None:
-    """Keep measurements for the next start, in place of what was there under this key.
+    """Keep measurements for the next start; they replace those under the same key.
 
     Parameters
     ----------
@@ -167,17 +169,17 @@ def remember(key: str, measurements: Measurements, folder: str | os.PathLike[str
         From `key_of`.
     measurements : Measurements
     folder : path, optional
-        By default `cache_folder`; made if it is not there.
+        By default `cache_folder`; made if it does not exist.
 
     Warns
     -----
     RuntimeWarning
-        The file is damaged and written anew; or it can not be written, and nothing is remembered.
+        The file is damaged and written anew; or it cannot be written, and nothing is remembered.
 
     Notes
     -----
-    The file is replaced at once (``os.replace``), so readers see the old or the new one; writers take turns by a lock
-    on a file beside it, so none loses what another wrote.
+    The file is replaced atomically (``os.replace``), so a reader sees the old or the new one. Writers take turns by a
+    lock on a file beside it, so no entry is lost.
     """
     path = _path(folder)
     try:
@@ -187,15 +189,15 @@ def remember(key: str, measurements: Measurements, folder: str | os.PathLike[str
             entries.pop(key, None)
             entries[key] = {
                 "measured": [[each.batch_size, each.seconds_per_batch] for each in measurements],
-                "ceiling": measurements.ceiling,
+                "ceiling": measurements.out_of_memory_at,
                 "untried": measurements.untried,
                 "unix_seconds": round(time.time()),
             }
             _write(path, dict(list(entries.items())[-_MOST_ENTRIES:]))
     except OSError as error:
         warnings.warn(
-            f"{path}: the measured batch sizes can not be kept ({error}), so they are measured again at the next "
-            "start. Set XDG_CACHE_HOME to a folder that can be written to.",
+            f"{path}: the measured batch sizes cannot be kept ({error}), so they are measured again at the next start. "
+            "Set XDG_CACHE_HOME to a writable folder.",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -208,7 +210,7 @@ def _path(folder: str | os.PathLike[str] | None) -> Path:
 @contextlib.contextmanager
 def _turn(path: Path) -> Iterator[None]:
     with open(path.with_suffix(".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel lets go of it, however this process ends
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel releases it, however this process ends
         yield
 
 
@@ -220,7 +222,7 @@ def _measurements(entry: Any) -> Measurements:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Return the entries; none where the file is missing, of another version, or damaged."""
+    """Return the entries; none if the file is missing, of another version, or damaged."""
     try:
         content = json.loads(path.read_text())
         if content["version"] != _VERSION:
@@ -232,8 +234,8 @@ def _read(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError) as error:
         warnings.warn(
-            f"{path}: damaged ({type(error).__name__}: {error}). It is ignored, and written anew with the next "
-            "measurement; nothing need be done.",
+            f"{path}: damaged ({type(error).__name__}: {error}). It is ignored, and the next measurement writes it "
+            "anew. You need do nothing.",
             RuntimeWarning,
             stacklevel=3,
         )

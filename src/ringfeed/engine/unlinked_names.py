@@ -1,6 +1,6 @@
-"""Names in /dev/shm that are removed while an engine serves: noticed, and said once.
+"""Detects that names in /dev/shm were unlinked while an engine serves, and logs it once.
 
-It may not know who removes them, nor what an engine does.
+It may not know who unlinked them, nor what an engine does.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from ..ring import Ring
 _log = logging.getLogger("ringfeed.engine")
 
 
-class LostNames:
-    """Watches the names of a ring and of its replies.
+class UnlinkedNames:
+    """Watches the names of a ring and of its reply pool.
 
     Parameters
     ----------
@@ -26,20 +26,20 @@ class LostNames:
         self._ring = ring
         self._pool = pool
         self._missing: list[str] = []
-        self._said = False
+        self._is_logged = False
 
-    def look(self) -> None:
-        """Say once that names were removed; who has the ring open is served all the same."""
-        if self._said or self._pool.ring_is_gone():
+    def check(self) -> None:
+        """Log once that names are gone. Clients that have the ring open are still answered."""
+        if self._is_logged or self._pool.ring_is_gone():
             return
-        # Twice: an owner removes the names before it closes the ring.
+        # The names must be missing in two checks: an owner unlinks them just before it closes the ring.
         missing, self._missing = self._missing, self._pool.lost_names()
         if missing and missing == self._missing:
-            self._said = True
+            self._is_logged = True
             _log.error(
-                "ring %r: %s was removed from /dev/shm while the engine serves it: clients that have the ring open are "
-                "answered, new ones do not find it. Create the ring anew. Somebody removed it by hand, or systemd did, "
-                "at the end of the user's last session (RemoveIPC=yes): `ringfeed doctor` tells.",
+                "ring %r: %s was removed from /dev/shm while the engine serves it. Clients that have the ring open are "
+                "answered; new clients do not find it. Create the ring anew. The name was removed by hand, or by "
+                "systemd at the end of the user's last session (RemoveIPC=yes): `ringfeed doctor` tells.",
                 self._ring.name,
                 " and ".join(missing),
             )
