@@ -32,14 +32,14 @@ LARGEST_DIFFERENCE_ALLOWED = 1e-4
 
 @dataclass
 class Answers:
-    """What the pipelines predicted, compared with what the first of them did.
+    """The outputs of the pipelines, compared with those of the first one.
 
     Attributes
     ----------
     outputs : array
-        The first pipeline's answer; every other was within its tolerance of it.
+        The first pipeline's outputs; all others were within their tolerances.
     largest_difference, same_classes
-        Of the pipelines whose preprocessing is the same to the last bit.
+        For the pipelines whose preprocessing is bit-identical.
     """
 
     outputs: np.ndarray | None = None
@@ -47,7 +47,7 @@ class Answers:
     same_classes: bool = True
 
     def compare(self, label: str, outputs: np.ndarray, tolerance: float | None) -> None:
-        """Check one pipeline's answer; RuntimeError where it differs beyond rounding, or beyond its tolerance."""
+        """Check one pipeline's outputs; RuntimeError if they differ by more than rounding or the tolerance."""
         if self.outputs is None:
             self.outputs = outputs
             return
@@ -61,21 +61,21 @@ class Answers:
 
 
 class PipelineComparison:
-    """The figures of one workload.
+    """The measurements of one workload.
 
     Parameters
     ----------
     names : iterable of str
         Of `interface.PIPELINES`.
     cost_samples : int
-        Items over which the preprocess time is measured, in each round.
+        The items over which each round measures the preprocess time.
     say : callable
         Called with a line of progress.
 
     Attributes
     ----------
     work : Work
-        A value is seconds per item; `notes` has the seconds of each start-up.
+        Its values are seconds per item; `notes` has the seconds of each start-up.
     costs : list of Cost
         One measurement per round.
     """
@@ -106,7 +106,7 @@ class PipelineComparison:
         )
 
     def run(self, rounds: int, *, budget_seconds: float | None = None) -> PipelineComparison:
-        """Start every pipeline that can stand beside others, and run the rounds."""
+        """Start every pipeline that can run beside others, and run the rounds."""
         with ExitStack() as running:
             ways = [way for name in self.names if (way := self._start(name, running))]
             ways.append(Way(LIMIT, "limit", self._measure_limit))
@@ -114,12 +114,12 @@ class PipelineComparison:
         return self
 
     def run_apart(self) -> PipelineComparison:
-        """Start the other pipelines one after the other, and run as many rounds of each."""
+        """Start the pipelines marked `apart` one after the other, and run as many rounds of each."""
         rounds = len(self.work.samples[LIMIT])
         for name in self.names_apart:
             with ExitStack() as running:
                 way = self._start(name, running)
-                # Not by `measure`: what others take of the machine is unknown while such a pipeline runs.
+                # Not by `measure`: the load of other programs is unknown while such a pipeline runs.
                 for _ in range(rounds if way else 0):
                     assert way is not None
                     self.work.add(way.name, way.role, way.measure())

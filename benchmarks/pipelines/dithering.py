@@ -1,8 +1,9 @@
-"""Preprocessing that holds the interpreter's lock: error diffusion, pixel by pixel, in Python.
+"""Preprocessing that holds the GIL: error diffusion, pixel by pixel, in Python.
 
-Atkinson's dithering (of the first Macintosh; liked for e-paper) makes a grey picture black and white. Each pixel needs
-what its neighbours on the left and above left over, so NumPy can not do it in one step; PIL has Floyd and Steinberg's
-only, and TensorFlow has none: people write this loop. Imports no TensorFlow: worker processes import this module.
+Atkinson's dithering (from the first Macintosh; still used for e-paper) makes a grey picture black and white. Each pixel
+needs the remaining error of its left and upper neighbours, so NumPy cannot compute it in one step. PIL has only Floyd
+and Steinberg's dithering, and TensorFlow has none, so this loop is the usual solution. Imports no TensorFlow, because
+worker processes import this module.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ NOT_IN_TENSORFLOW = "it goes from pixel to pixel: this preprocessing can not be 
 
 
 def write_thumbnails(paths: list[str], folder: Path) -> list[str]:
-    """Write each photograph as a small grey PNG file, so that reading it is little beside the loop."""
+    """Write each photograph as a small grey PNG file, so that its reading costs little compared with the loop."""
     thumbnails = []
     for number, path in enumerate(paths):
         thumbnails.append(str(folder / f"thumbnail-{number:02d}.png"))
@@ -29,17 +30,17 @@ def write_thumbnails(paths: list[str], folder: Path) -> list[str]:
 
 
 def dither(path: str) -> np.ndarray:
-    """Read a grey PNG file of 64x64 pixels as a uint8 array (64, 64, 1) of nothing but 0 and 255."""
+    """Read a grey PNG file of 64x64 pixels as a uint8 array (64, 64, 1) of values 0 and 255."""
     with Image.open(path) as picture:
         rows = np.asarray(picture).tolist()
-    first, second = [0.0] * (SIDE_PIXELS + 2), [0.0] * (SIDE_PIXELS + 2)  # what falls on this line and on the next
+    first, second = [0.0] * (SIDE_PIXELS + 2), [0.0] * (SIDE_PIXELS + 2)  # the error for this line and for the next
     for row in rows:
-        line, below, second = first, second, [0.0] * (SIDE_PIXELS + 2)  # with a column more at each end
-        right = after = 0.0  # what falls on the next pixel, and on the one after it
+        line, below, second = first, second, [0.0] * (SIDE_PIXELS + 2)  # with an additional column at each end
+        right = after = 0.0  # the error for the next pixel, and for the one after it
         for column, value in enumerate(row):
             wanted = value + right + line[column + 1]
             row[column] = 255 if wanted >= 128.0 else 0
-            eighth = (wanted - row[column]) / 8.0  # six of them are handed on, which lifts the contrast
+            eighth = (wanted - row[column]) / 8.0  # only six eighths are passed on, which increases the contrast
             right, after = after + eighth, eighth
             below[column] += eighth
             below[column + 1] += eighth

@@ -1,8 +1,8 @@
-"""What every pipeline of the comparison gets and owes. Knows no TensorFlow, no pipeline and no data set.
+"""The interface of all pipelines of the comparison, and their list. Knows no TensorFlow, pipeline or data set.
 
-One adapter per file stands beside this one and `PIPELINES` names them. To add a peer: write a class with
-`predict` and `close`, and add a line there. Each peer is written the way its own documentation recommends. Where a
-module has a function `missing(workload)`, that says why it can not run here, or None.
+Each pipeline has an adapter in a file beside this one, and `PIPELINES` names it. To add a peer, write a class with
+`predict` and `close`, as the peer's own documentation recommends, and add a line there. A module's function
+`missing(workload)`, if it exists, returns why the pipeline cannot run here, or None.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ Preprocess = Callable[[str], np.ndarray]
 
 @dataclass(frozen=True)
 class Job:
-    """What a pipeline is given: the same for every one of them, but for a model of its own.
+    """The arguments of a pipeline. They are the same for all pipelines, except that each gets a separate model.
 
     Attributes
     ----------
     model : keras.Model
-        One input of shape (rows, *sample_shape), one output. Each pipeline gets its own copy with the same
-        weights, so that each pays for its own tracing.
+        One input of shape (rows, *sample_shape), one output. Each pipeline gets a separate copy with the same
+        weights, so that each traces its model itself.
     preprocess : callable
         Path -> array of `sample_shape` and `sample_dtype`. Its module imports no TensorFlow.
     worker_count : int
-        Processes, or threads where a pipeline has threads, that preprocess.
+        The processes, or threads, that preprocess.
     batch_size : int
         Most rows in one call of the model.
     in_tensorflow : callable, optional
-        `preprocess` said in TensorFlow's operations: a path as a tensor -> a tensor.
+        `preprocess` in TensorFlow's operations: a path as a tensor -> a tensor.
     """
 
     model: Any
@@ -48,29 +48,29 @@ class Job:
 
 @dataclass(frozen=True)
 class Workload:
-    """Real data, a model and how to run them.
+    """Real data, a model, and the parameters of a run.
 
     Attributes
     ----------
     name : str
-        Heading of its table, for example "Digits".
+        The heading of its table, for example "Digits".
     unit : str
-        What one item is, in the plural.
+        The word for the items, in the plural.
     items : sequence of str
         Paths, one per item.
     build_model : callable
-        Builds the model with fixed random weights. Importable by name: it is also run in another process.
+        Builds the model with fixed random weights. Importable by name, because another process also runs it.
     weights : list of arrays, optional
-        Put into every copy of the model.
+        The weights of every copy of the model.
     in_tensorflow : callable, optional
         As in `Job`.
     not_in_tensorflow : str
-        Why there is none.
+        The reason if `in_tensorflow` is None.
     tolerances : dict
-        Name of a pipeline -> how far its outputs may be from the others', where its preprocessing is not the same to
-        the last bit.
+        Name of a pipeline -> the largest difference of its outputs from the others'. For pipelines whose preprocessing
+        is not bit-identical.
     holds_gil : bool
-        Whether `preprocess` is Python that holds the interpreter's lock, and that no library does in its stead.
+        Whether `preprocess` is Python code that holds the GIL, and that no library can replace.
     """
 
     name: str
@@ -105,7 +105,7 @@ class Workload:
 
 
 class Pipeline(Protocol):
-    """One way from files to predictions. The constructor starts what it needs, `close` ends all of it."""
+    """One way from files to predictions. The constructor starts its processes and threads, and `close` ends them."""
 
     def __init__(self, job: Job) -> None: ...
 
@@ -114,16 +114,16 @@ class Pipeline(Protocol):
         ...
 
     def close(self) -> None:
-        """End every process and thread that was started. Called once, also after an exception."""
+        """End every started process and thread. Called once, also after an exception."""
         ...
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Where to find a pipeline. Imported only when used: its library need not be installed.
+    """The module of a pipeline. It is imported only at its use, because its library may be missing.
 
-    `apart` says that it has processes that are busy while nobody asks them: it runs when all others have ended.
-    `in_demo` says that it is among the few that the demo shows.
+    `apart` marks a pipeline whose processes are busy even without requests; it runs when all others have ended.
+    `in_demo` marks the few pipelines that the demo shows.
     """
 
     label: str
@@ -133,7 +133,7 @@ class Entry:
     in_demo: bool = False
 
     def missing(self, workload: Workload) -> str | None:
-        """Why this pipeline can not run here, or not this workload; None where it can."""
+        """Return why this pipeline cannot run here, or not with this workload; None if it can."""
         try:
             module = self._imported()
         except ImportError as error:

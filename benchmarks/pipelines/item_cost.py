@@ -39,7 +39,7 @@ AS_IN_WORKERS = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD
 
 @dataclass(frozen=True)
 class Limits:
-    """Items per second, with TensorFlow's usual threads, and with one."""
+    """Items per second, with TensorFlow's usual threads and with one thread."""
 
     usual_threads: float
     one_thread: float
@@ -52,9 +52,9 @@ class Cost:
     Attributes
     ----------
     preprocess_seconds, preprocess_seconds_of_workers : float
-        With all cores at it, and with as many as there are workers.
+        With all cores busy, and with as many busy cores as there are workers.
     model_seconds, model_seconds_one_thread : float
-        With TensorFlow's usual threads, and with one.
+        With TensorFlow's usual threads, and with one thread.
     """
 
     preprocess_seconds: float
@@ -63,7 +63,7 @@ class Cost:
     model_seconds_one_thread: float
 
     def limits(self, core_count: int, worker_count: int) -> Limits:
-        """Return what it would be if every core, and every worker, did nothing but preprocess and run the model."""
+        """Return the limits: every core and every worker only preprocesses and runs the model."""
 
         def limit(model_seconds: float) -> float:
             of_cores = core_count / (self.preprocess_seconds + model_seconds)
@@ -85,12 +85,12 @@ class _Preprocessed:
 
 
 class CostMeter:
-    """Processes that measure what one item costs. A context manager.
+    """Processes that measure the cost of an item. A context manager.
 
     Parameters
     ----------
     prepare : callable
-        Run in those that have models at once, while the caller does other things: imports what the models need.
+        Imports the modules of the models. The processes with models call it at once, while the caller continues.
     """
 
     def __init__(self, prepare: Callable[[], object]) -> None:
@@ -101,7 +101,7 @@ class CostMeter:
             self._stack = stack.pop_all()
 
     def measure(self, workload: Workload, sample_count: int) -> Cost:
-        """Measure; preprocessing over `sample_count` items, and over what the companions do meanwhile."""
+        """Measure the costs; preprocessing over `sample_count` items and those of the companion processes."""
         everywhere, one_thread, usual_threads = self._measure(workload, sample_count, self._companions)
         of_workers = everywhere
         if workload.worker_count <= len(self._companions):
@@ -112,14 +112,14 @@ class CostMeter:
     def _measure(
         self, workload: Workload, sample_count: int, companions: Sequence[_Helper]
     ) -> tuple[float, float, float]:
-        """Return what an item's preprocessing takes, and the model with one thread, and with the usual ones."""
+        """Return the cost of an item's preprocessing, and of the model with one thread and with the usual threads."""
         answers: list[Any] = []
         try:
             for companion in companions:
                 companion.send(workload)
             own, one_thread = self._one_thread.ask(_Question(workload, sample_count))
             _, usual_threads = self._usual_threads.ask(_Question(workload, 0))
-        finally:  # whatever became of it, they stop, and no answer stays behind for the next time
+        finally:  # also after an error the companions stop, and no answer remains for the next call
             for companion in companions:
                 with suppress(RuntimeError):
                     companion.send(None)
@@ -142,7 +142,7 @@ class CostMeter:
 
 @contextmanager
 def _environment(names: dict[str, str]) -> Iterator[None]:
-    """Have processes that start now find these in their environment."""
+    """Set environment variables for processes that start in the block."""
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(names)
     try:
@@ -156,7 +156,7 @@ def _environment(names: dict[str, str]) -> Iterator[None]:
 
 
 class _Helper:
-    """A process and the connection to it."""
+    """A helper process and its connection."""
 
     def __init__(self, run: Callable[..., None], *arguments: object) -> None:
         self._connection, far_end = SPAWN.Pipe()
@@ -175,7 +175,7 @@ class _Helper:
             raise self._gone() from None
 
     def receive(self) -> Any:
-        """Return the answer; RuntimeError where it is one, or where there can be none any more."""
+        """Return the answer; RuntimeError if the answer is one, or if the process has ended."""
         try:
             answer = self._connection.recv()
         except (EOFError, OSError):
@@ -201,7 +201,7 @@ class _Helper:
 
 
 def _answer(connection: Connection[Any, Any], prepare: Callable[[], object], environment: dict[str, str]) -> None:
-    """Measure what is asked for, until nobody can ask any more."""
+    """Answer measurement requests until the parent closes the connection."""
     follow_the_parent()
     os.environ.update(environment)
     prepare()
@@ -218,13 +218,13 @@ def _answer(connection: Connection[Any, Any], prepare: Callable[[], object], env
 
 
 def _keep_a_core_busy(connection: Connection[Any, Any]) -> None:
-    """Preprocess a workload's items, again and again, until told to stop; say how many, and what they took."""
+    """Preprocess a workload's items repeatedly until told to stop; send their number and CPU time."""
     follow_the_parent()
     while True:
         try:
             workload = connection.recv()
             items, seconds = 0, 0.0
-            if workload is None:  # told to stop before it was told to begin
+            if workload is None:  # the stop came before the start
                 connection.send(_Preprocessed(items, seconds))
                 continue
             try:
@@ -247,7 +247,7 @@ def _first_items(workload: Workload, count: int, start: int = 0) -> list[str]:
 
 
 def _preprocess(workload: Workload, items: Sequence[str]) -> float:
-    """Return the CPU seconds that it takes."""
+    """Return the CPU seconds of preprocessing the items."""
     before = time.process_time()
     for item in items:
         workload.preprocess(item)
@@ -255,7 +255,7 @@ def _preprocess(workload: Workload, items: Sequence[str]) -> float:
 
 
 def _measure(question: _Question, models: dict[str, Callable[[], Any]]) -> tuple[_Preprocessed, float]:
-    """Return what preprocessing took, and the model's CPU seconds per item."""
+    """Return the cost of preprocessing, and the model's CPU seconds per item."""
     workload = question.workload
     if workload.name not in models:
         models[workload.name] = _ready_call(workload)
@@ -272,9 +272,9 @@ def _measure(question: _Question, models: dict[str, Callable[[], Any]]) -> tuple
 
 
 def _ready_call(workload: Workload) -> Callable[[], Any]:
-    """Return a call of the model with a batch that is there: handing one over is the pipeline's business."""
+    """Return a call of the model with an existing batch, because the hand-over belongs to the pipeline."""
     model = workload.build_model()
-    import tensorflow as tf  # after the model's own import, which may silence TensorFlow's log
+    import tensorflow as tf  # import after the model's own module, which may silence TensorFlow's log
 
     signature = [tf.TensorSpec((None, *workload.sample_shape), workload.sample_dtype)]
     function = tf.function(lambda batch: model(batch, training=False), signature, autograph=False)

@@ -1,4 +1,4 @@
-"""Keras alone: preprocess in the model's process, stack, `model.predict`. What most people write first."""
+"""Keras alone: preprocess in the model's process, stack, `model.predict`. This is the usual first version."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipelines.interface import Job
 
 
 class KerasInProcess:
-    """`keras.Model.predict` on an array that was preprocessed in the same process."""
+    """`keras.Model.predict` on an array that the same process preprocessed."""
 
     def __init__(self, job: Job) -> None:
         self._job = job

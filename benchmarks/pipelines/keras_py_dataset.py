@@ -1,8 +1,8 @@
-"""`keras.utils.PyDataset` with worker processes, written as Keras' documentation of that class shows it.
+"""`keras.utils.PyDataset` with worker processes, as in Keras's documentation of that class.
 
-A batch per item of the data set, `use_multiprocessing=True` and as many workers as everyone has; `max_queue_size` is
-the default. Keras forks the workers anew for each `predict`, from a thread of the process in which TensorFlow runs,
-and has the first two batches made once more beforehand, to see their shape: both are part of what is measured.
+Each item of the data set is a batch, with `use_multiprocessing=True`, the same number of workers as all pipelines, and
+the default `max_queue_size`. For each `predict` Keras forks new workers from a thread of TensorFlow's process, and
+makes the first two batches once more to see their shape. Both count as part of the measured time.
 """
 
 from __future__ import annotations

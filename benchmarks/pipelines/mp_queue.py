@@ -1,8 +1,8 @@
-"""The pipeline people write by hand: worker processes, one queue in, one queue out, batches in the model process.
+"""The usual hand-written pipeline: worker processes, an input queue, an output queue, batches in the model process.
 
-Written with care: the workers are spawned (a fork after TensorFlow hangs) and import no TensorFlow, the result queue
-is bounded, so that fast workers do not fill the memory, results go back into order, the model is called through one
-traced function, and the workers end with their parent.
+It is a careful version. The workers are spawned (a fork after TensorFlow's import hangs) and import no TensorFlow. The
+result queue is bounded, so that fast workers do not fill the memory. Results are put into order, the model is called
+through one traced function, and the workers end with their parent.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class MultiprocessingQueue:
 
 
 def traced(job: Job) -> Any:
-    """Return a function from an array to an array: the model through one concrete function."""
+    """Return a function from an array to an array that calls the model through one concrete function."""
     import tensorflow as tf  # not at the top: the workers import this module
 
     signature = [tf.TensorSpec((None, *job.sample_shape), job.sample_dtype)]

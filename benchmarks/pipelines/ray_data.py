@@ -1,12 +1,12 @@
-"""Ray Data: items -> `map` in tasks of other processes -> `iter_batches` into the model, which stays warm here.
+"""Ray Data: items -> `map` in tasks of other processes -> `iter_batches` into the warm model of this process.
 
-Ray's guide to offline batch inference has the model in an actor (`map_batches` with a class). Actors live as long as
-one execution of a data set, so each run would import TensorFlow and trace the model again, which takes seconds.
-`iter_batches`, as the guide to feeding a training loop has it, spares Ray that.
+Ray's guide to offline batch inference puts the model into an actor (`map_batches` with a class). An actor lives for one
+execution of a data set, so each run would import TensorFlow and trace the model again, which takes seconds.
+`iter_batches`, from Ray's guide to training loops, avoids that.
 
-What else its documentation asks for: as many tasks at a time as there are workers (`TaskPoolStrategy`), blocks of
-about a batch (`override_num_blocks`; by default there would be 200 for any number of items, each a task), an object
-store that holds a run, and no order kept (`preserve_order` is off): results are put into order here, by their number.
+Further recommendations of the documentation: at most one task per worker at a time (`TaskPoolStrategy`), blocks of
+about a batch (`override_num_blocks`; the default is 200 blocks, each a task, for any number of items), and an object
+store that holds a run. The order is not preserved (`preserve_order` is off); this pipeline sorts the results by number.
 
 Ray's processes are busy even without requests, so `interface.PIPELINES` marks it `apart`. Several comparisons share one
 Ray if the caller holds `cluster()` around them.
@@ -34,7 +34,7 @@ def missing(_: Workload | None = None) -> str | None:
 
 @contextmanager
 def cluster() -> Iterator[None]:
-    """Ray, without the progress bars of its data sets."""
+    """Ray without the progress bars of its data sets."""
     with ray_cluster.cluster():
         import ray.data
 
@@ -44,7 +44,7 @@ def cluster() -> Iterator[None]:
 
 
 class RayData:
-    """Tasks preprocess, this process runs the model."""
+    """Ray's tasks preprocess, and this process runs the model."""
 
     def __init__(self, job: Job) -> None:
         self._job = job

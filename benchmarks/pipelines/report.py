@@ -1,4 +1,4 @@
-"""A comparison's figures as a plain table for the terminal, and as JSON."""
+"""The figures of a comparison as a plain table for the terminal, and as JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NOTABLE_SHARE_OF_CORES = 0.05
 
 
 def table(comparison: PipelineComparison) -> str:
-    """The figures of one comparison as aligned text."""
+    """The figures of a comparison as aligned text."""
     rows = [_row(PIPELINES[name].label, comparison) for name in (*comparison.names, *comparison.names_apart)]
     header = ("pipeline", "start-up s", f"{comparison.workload.unit}/s", "lowest - highest", "vs RingFeed", "of limit")
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
@@ -76,7 +76,7 @@ def _of_runs(count: int) -> str:
 
 
 def as_json(comparison: PipelineComparison) -> dict[str, Any]:
-    """One comparison: every single run, so that other statistics can be made of it."""
+    """A comparison with every single run, for other statistics."""
     cost, workload = comparison.median_cost, comparison.workload
     return {
         "name": workload.name,

@@ -1,4 +1,4 @@
-"""RingFeed: one object, started once, with `keras.Model.predict`'s signature."""
+"""RingFeed: one object, started once, with the signature of `keras.Model.predict`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ringfeed import Predictor
 
 
 class RingFeedPredictor:
-    """`ringfeed.Predictor`: worker processes preprocess straight into the ring."""
+    """`ringfeed.Predictor`: worker processes preprocess directly into the ring."""
 
     def __init__(self, job: Job) -> None:
         self._predictor = Predictor(

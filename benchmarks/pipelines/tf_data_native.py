@@ -1,7 +1,7 @@
-"""tf.data as its guide recommends it: everything in TensorFlow's own operations, no Python per item, no GIL.
+"""tf.data as its guide recommends: everything in TensorFlow's own operations, without Python or the GIL per item.
 
-Only for preprocessing that can be said so; workloads.py says which, and how far the results may differ. The number of
-parallel calls and the autotuner are as in tf_data_numpy_function.py, for the reason that stands there.
+It supports only preprocessing that TensorFlow's operations can express; workloads.py says which, and how much the
+results may differ. The number of parallel calls and the autotuner are as in tf_data_numpy_function.py.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """tf.data: parallel `map` of a `tf.numpy_function`, `batch`, `prefetch`, then `model.predict`.
 
-`numpy_function` runs in threads of the model's process and holds the GIL wherever the Python function does.
-The tf.data guide recommends AUTOTUNE for the number of parallel calls; here it is set to the worker count and the
-autotuner is off, which is faster: in TensorFlow 2.21 the end of an autotuned dataset waits for the tuner's next
-wake-up, at 10 ms * (2^k - 1), so that a 3.3 s run took 5.1 s. The rate until the last batch was the same.
+`numpy_function` runs in threads of the model's process and holds the GIL whenever the Python function does. The tf.data
+guide recommends AUTOTUNE for the number of parallel calls. Here the number is the worker count and the autotuner is
+off, which is faster: in TensorFlow 2.21 the end of an autotuned dataset waits for the tuner's next wake-up, at
+10 ms * (2^k - 1), so that a 3.3 s run took 5.1 s. The rate until the last batch was the same.
 """
 
 from __future__ import annotations

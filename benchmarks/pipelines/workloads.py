@@ -1,4 +1,4 @@
-"""The workloads: real pictures, how they are preprocessed, and a model. Shared by the demo and bench_predict.py.
+"""The workloads: real pictures, their preprocessing, and a model. Shared by the demo and bench_predict.py.
 
 The pictures come with installed packages (examples/demo_data.py says which). Importing this imports no TensorFlow.
 """
@@ -22,7 +22,7 @@ NATIVE_PHOTOGRAPHS_TOLERANCE = 0.02
 
 
 def photograph_in_tensorflow(path: Any) -> Any:
-    """Do what `decode_photograph` does. PIL's BILINEAR averages what it makes smaller, so `antialias` it is."""
+    """Do the work of `decode_photograph`. `antialias` is on because PIL's BILINEAR averages when it shrinks."""
     import tensorflow as tf
 
     picture = tf.io.decode_image(tf.io.read_file(path), channels=3, expand_animations=False)
@@ -31,7 +31,7 @@ def photograph_in_tensorflow(path: Any) -> Any:
 
 
 def digit_in_tensorflow(path: Any) -> Any:
-    """Do what `decode_digit` does."""
+    """Do the work of `decode_digit`."""
     import tensorflow as tf
 
     picture = tf.io.decode_png(tf.io.read_file(path), channels=1)
@@ -39,7 +39,7 @@ def digit_in_tensorflow(path: Any) -> Any:
 
 
 def photographs(times: int, worker_count: int) -> Workload:
-    """JPEG and PNG files of any size, and a small MobileNet. PIL lets go of the interpreter's lock for most of it."""
+    """JPEG and PNG files of any size, and a small MobileNet. PIL releases the GIL for most of the work."""
     return Workload(
         name="Photographs",
         unit="pictures",
@@ -56,7 +56,7 @@ def photographs(times: int, worker_count: int) -> Workload:
 
 
 def digits(paths: list[str], times: int, worker_count: int, weights: list[np.ndarray] | None = None) -> Workload:
-    """PNG files of 8x8 pixels and a small CNN: what a pipeline costs per item counts most."""
+    """PNG files of 8x8 pixels and a small CNN: the pipeline's own cost per item dominates."""
     return Workload(
         name="Digits",
         unit="digits",
@@ -73,7 +73,7 @@ def digits(paths: list[str], times: int, worker_count: int, weights: list[np.nda
 
 
 def dithered(folder: Path, times: int, worker_count: int) -> Workload:
-    """Thumbnails of the photographs, made black and white by a loop in Python, and a small CNN."""
+    """Thumbnails of the photographs, dithered by a loop in Python, and a small CNN."""
     return Workload(
         name="Dithered thumbnails",
         unit="thumbnails",

@@ -1,6 +1,6 @@
-"""A client's process: asks one server at a time, as it is told to, and notes how long each reply takes.
+"""A client's process: on command it sends requests to one server and measures the time of each reply.
 
-It holds a connection to every server, of which all but one stand idle, so that rounds of the servers can alternate.
+It holds a connection to every server, so that rounds of the servers can alternate; all connections but one are idle.
 Knows no server and imports no TensorFlow.
 """
 
@@ -20,13 +20,13 @@ from servers.interface import Connection, Connector
 from servers.model import MODELS, SHAPE
 from servers.server_process import SPAWN, end
 
-PICTURES = 8  # of each client, different ones, so that a reply to another request is noticed
+PICTURES = 8  # per client, all different, so that a reply to another request is noticed
 ANSWER_SECONDS = 100.0
 
 
 @dataclass(frozen=True)
 class Stint:
-    """Some requests of one client, one after the other, by the clock that all processes share."""
+    """Consecutive requests of one client, timed by the clock that all processes share."""
 
     started_seconds: float
     ended_seconds: float
@@ -34,7 +34,7 @@ class Stint:
 
 
 class ClientProcess:
-    """One client. Its pictures are its own."""
+    """One client, with pictures of its own."""
 
     def __init__(self, number: int, model_name: str, connectors: Mapping[str, Connector]) -> None:
         self._orders, theirs = SPAWN.Pipe()
@@ -43,11 +43,11 @@ class ClientProcess:
         theirs.close()
 
     def order(self, way: str, count: int) -> None:
-        """Have it send `count` requests."""
+        """Command the client to send `count` requests."""
         self._orders.send((way, count))
 
     def answer(self) -> Any:
-        """Wait for what it was ordered: a `Stint`. The first answer, None, comes when it is connected."""
+        """Wait for the result of a command, a `Stint`. The first answer, None, comes after the client has connected."""
         if not self._orders.poll(ANSWER_SECONDS):
             raise RuntimeError(f"a client did not answer within {ANSWER_SECONDS:.0f} s")
         try:
@@ -59,7 +59,7 @@ class ClientProcess:
         return answer
 
     def hang_up(self) -> None:
-        """Tell it to end; `close` waits for it."""
+        """Command the client to end; `close` waits for the end."""
         self._orders.close()
 
     def close(self) -> None:
@@ -69,20 +69,20 @@ class ClientProcess:
 
 
 class Requests:
-    """A client's pictures, and what has to come back for them."""
+    """A client's pictures and the expected replies."""
 
     def __init__(self, number: int, model_name: str) -> None:
         self._images = np.random.default_rng(number).integers(0, 256, (PICTURES, *SHAPE), np.uint8)
         self._expected = [MODELS[model_name][1](image) for image in self._images]
 
     def send(self, way: str, connection: Connection, count: int) -> Stint:
-        """Send so many, one after the other; ValueError where a reply is not what NumPy says."""
+        """Send `count` requests, one after the other; ValueError if a reply differs from NumPy's result."""
         replies = []
         times = [time.perf_counter()]
         for number in range(count):
             replies.append(connection.predict(self._images[number % PICTURES]))
             times.append(time.perf_counter())
-        for number, reply in enumerate(replies):  # every one, after the clock has stopped
+        for number, reply in enumerate(replies):  # checks every reply, after the clock has stopped
             if not np.array_equal(reply, self._expected[number % PICTURES]):
                 raise ValueError(f"{way}: reply {number} is {reply}, not {self._expected[number % PICTURES]}")
         return Stint(times[0], times[-1], np.diff(times) * 1e6)

@@ -1,8 +1,8 @@
-"""Runs the servers against each other, fairly on a noisy machine. Knows no server in particular.
+"""Compares the servers fairly on a noisy machine. Knows no particular server.
 
-All servers and clients start once and stay: whoever is not asked stands idle, or is held where it does not by itself.
-In every round (`measuring.rounds`) each way is asked the same number of times, by as many clients. Each client checks
-every reply against NumPy, after the clock has stopped.
+All servers and clients start once and live through the whole run. Servers without requests are idle; one that is busy
+by itself is held meanwhile. In every round (`measuring.rounds`) the same number of clients sends the same number of
+requests by each way. After the clock has stopped, each client compares every reply with NumPy's result.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class ServerComparison:
     Attributes
     ----------
     names : list of str
-        The ways to ask that there are, in the order of `interface.SERVERS`.
+        The available ways, in the order of `interface.SERVERS`.
     clients : list of ClientProcess
     server_of : dict
-        Way -> the server that is asked so.
+        Way -> its server.
     missing : dict
-        The ways that are not there, and why.
+        Way -> why it does not take part.
     """
 
     def __init__(self, model_name: str, client_count: int, entries: Sequence[Entry] = SERVERS) -> None:
@@ -72,7 +72,7 @@ class ServerComparison:
         self._stack.close()
 
     def ways(self, figure: Figure, client_count: int, count: int) -> list[Way]:
-        """Warm everyone up, and return what measures each: `count` requests of each of so many clients.
+        """Warm up all ways, and return them: each measures `count` requests of each of `client_count` clients.
 
         A value is the median time of a request ("round_trip"), or the time over all replies ("many_clients").
         """
@@ -86,7 +86,7 @@ class ServerComparison:
         return [way(name) for name in names]
 
     def ask(self, name: str, client_count: int, count: int) -> list[Stint]:
-        """Have each of so many clients send `count` requests, one after the other."""
+        """Let each of `client_count` clients send `count` requests, one after the other."""
         if name == MODEL_ALONE:
             return [self._alone.call(client_count, count)]  # all their pictures in one batch
         with self._awake(name):
@@ -112,7 +112,7 @@ def role_of(name: str) -> Role:
 
 
 def sample_of(figure: Figure, stints: Sequence[Stint]) -> Sample:
-    """Make one round of one way a sample."""
+    """Make a sample of one round of one way."""
     latencies_us = np.concatenate([stint.latencies_us for stint in stints])
     seconds = max(stint.ended_seconds for stint in stints) - min(stint.started_seconds for stint in stints)
     value = float(np.median(latencies_us)) / 1e6 if figure == "round_trip" else seconds / len(latencies_us)

@@ -1,14 +1,14 @@
-"""A gRPC server that speaks TensorFlow Serving's messages, written as gRPC's documentation for Python shows it.
+"""A gRPC server with TensorFlow Serving's messages, as in gRPC's documentation for Python.
 
-TensorFlow Serving itself is a C++ program that PyPI does not have. This one has its protocol (`PredictRequest` and
+TensorFlow Serving itself is a C++ program that is not on PyPI. This server has its protocol (`PredictRequest` and
 `PredictResponse` from `tensorflow-serving-api`, the arrays as `tensor_content`, the method
-`/tensorflow.serving.PredictionService/Predict`) over an insecure Unix socket, as `tensorflow_model_server
---grpc_socket_path` offers it. One process, a `ThreadPoolExecutor` with a thread per client; channels and stubs are
-used again for every request; unary calls, which in Python are faster than streams. TCP, `grpc.aio`,
-and larger HTTP/2 frames and windows were tried: no difference beyond the noise.
+`/tensorflow.serving.PredictionService/Predict`) over an insecure Unix socket, like `tensorflow_model_server
+--grpc_socket_path`. It is one process with a `ThreadPoolExecutor` with a thread per client. Clients reuse channels and
+stubs and make unary calls, which in Python are faster than streams. TCP, `grpc.aio`, and larger HTTP/2 frames and
+windows made no difference larger than the noise.
 
-Two ways: each request runs the model by itself, or one thread gathers what is there, as TensorFlow Serving's batching
-does with `num_batch_threads` 1, `max_batch_size` 32 and `batch_timeout_micros` 0. Both are services of one process.
+Two ways: each request runs the model by itself, or one thread collects the waiting requests, like TensorFlow Serving's
+batching with `num_batch_threads` 1, `max_batch_size` 32 and `batch_timeout_micros` 0. Both are services of one process.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class GrpcConnection:
         self._shape = {"dim": [{"size": size} for size in (1, *SHAPE)]}
 
     def predict(self, image: np.ndarray) -> np.ndarray:
-        # By hand, and not with `tf.make_tensor_proto`, which does more and wants TensorFlow.
+        # Without `tf.make_tensor_proto`, which does more work and needs TensorFlow.
         tensor = self._tensor(dtype=DT_UINT8, tensor_shape=self._shape, tensor_content=image.tobytes())
         response = self._predict(self._request(model_spec={"name": "model"}, inputs={"image": tensor}))
         return np.frombuffer(response.outputs["output"].tensor_content, np.float32)
@@ -88,7 +88,7 @@ def serve(model_name: str, client_count: int) -> Iterator[dict[str, str]]:
     with ExitStack() as stack:
         runners = {ONE_BY_ONE: lambda image: model([image])[0], BATCHING: stack.enter_context(batching(model))}
         for number, (way, run) in enumerate(runners.items()):
-            addresses[way] = f"unix-abstract:ringfeed-bench-{os.getpid()}-{number}"  # one that leaves no file
+            addresses[way] = f"unix-abstract:ringfeed-bench-{os.getpid()}-{number}"  # a socket without a file
             server = grpc.server(ThreadPoolExecutor(max_workers=client_count))
             add_service(server, run)
             server.add_insecure_port(addresses[way])
@@ -117,7 +117,7 @@ def add_service(server: Any, run: Callable[[np.ndarray], np.ndarray]) -> None:
 
 @contextmanager
 def batching(model: CallableModel) -> Iterator[Callable[[np.ndarray], np.ndarray]]:
-    """Give a function that has one thread run the model for all who wait."""
+    """Return a function through which one thread runs the model for all waiting requests."""
     waiting: queue.SimpleQueue[tuple[np.ndarray, Future[np.ndarray]] | None] = queue.SimpleQueue()
 
     def run(image: np.ndarray) -> np.ndarray:
@@ -138,7 +138,7 @@ def batching(model: CallableModel) -> Iterator[Callable[[np.ndarray], np.ndarray
 def _run_batches(model: CallableModel, waiting: queue.SimpleQueue[Any]) -> None:
     while (first := waiting.get()) is not None:
         batch = [first]
-        while len(batch) < MOST_ROWS and not waiting.empty():  # nobody else takes from it; None comes when no one waits
+        while len(batch) < MOST_ROWS and not waiting.empty():  # no other thread takes; None comes when no request waits
             batch.append(waiting.get())
         outputs = model([image for image, _ in batch])
         for (_, future), output in zip(batch, outputs, strict=True):

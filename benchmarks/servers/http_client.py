@@ -1,6 +1,6 @@
-"""What the servers that speak HTTP have in common: a client that keeps its connection, and a free port.
+"""Shared by the HTTP servers: a client that keeps its connection, and a free port.
 
-`http.client` is the leanest client that Python has: `requests` and `httpx` take several times as long for a request.
+`http.client` is the fastest client in Python; `requests` and `httpx` take several times as long for a request.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HEADERS = {"Content-Type": "application/octet-stream"}
 
 
 class HttpConnection:
-    """A kept connection: the picture's bytes there, the outputs' bytes back."""
+    """A kept connection that sends the picture's bytes and receives the outputs' bytes."""
 
     def __init__(self, port: int, path: str) -> None:
         self._connection = http.client.HTTPConnection(HOST, port)
@@ -44,7 +44,7 @@ def free_port() -> int:
 
 
 def wait_for_an_answer(port: int, path: str, process: Any) -> None:
-    """Wait until the server's process answers; raise what its connection raised where it ended, or takes too long."""
+    """Wait until the server answers; raise the connection's error if the server has ended or takes too long."""
     deadline = time.monotonic() + START_SECONDS
     while True:
         connection = HttpConnection(port, path)

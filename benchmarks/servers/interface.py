@@ -1,4 +1,4 @@
-"""What every server of the comparison gets and owes, and which there are. Knows no server and no TensorFlow."""
+"""The interface of all servers of the comparison, and their list. Knows no server and no TensorFlow."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-MOST_ROWS = 32  # in a batch, for whoever batches
+MOST_ROWS = 32  # most rows in a batch of the batching servers
 
 
 class Connection(Protocol):
-    """One client's end. Used by one thread, one request at a time."""
+    """A client's connection. One thread uses it, one request at a time."""
 
     def predict(self, image: np.ndarray) -> np.ndarray:
         """Send a picture of shape (224, 224, 3), dtype uint8, and return the model's outputs for it, float32."""
@@ -31,35 +31,35 @@ class Server(Protocol):
     def __init__(self, model_name: str, client_count: int) -> None: ...
 
     def connectors(self) -> dict[str, Sequence[Connector]]:
-        """Wait until the model is warm; return for each way to ask one connector per client.
+        """Wait until the model is warm; return one connector per client for each way.
 
-        They are picklable while a process is being started, and each is used by one process.
+        Connectors are picklable during the start of a process, and one process uses each.
         """
         ...
 
     def close(self) -> None:
-        """End every process that was started. Called once, also where `connectors` raised."""
+        """End every started process. Called once, also after an error of `connectors`."""
         ...
 
 
 @runtime_checkable
 class RestlessServer(Server, Protocol):
-    """A server that is busy while nobody asks it: so it is held while the others are asked."""
+    """A server that is busy even without requests, and is therefore held during the rounds of the others."""
 
     def rest(self) -> None:
-        """Stop what is busy."""
+        """Stop the busy processes."""
         ...
 
     def wake(self) -> None:
-        """Let it go on."""
+        """Continue the stopped processes."""
         ...
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Where to find a server, and the ways in which it can be asked, as they are called in the tables.
+    """The module of a server, and the names of its ways in the tables.
 
-    `optional` says that a quick run, which measures nothing, can do without: another entry runs the same code.
+    `optional` marks an entry whose code another entry also runs; a smoke run, which measures nothing, omits it.
     """
 
     module: str
@@ -68,7 +68,7 @@ class Entry:
     optional: bool = False
 
     def missing(self) -> str | None:
-        """Why this server can not run here; None where it can."""
+        """Return why this server cannot run here; None if it can."""
         reason: str | None = importlib.import_module(self.module).missing()
         return reason
 

@@ -1,6 +1,6 @@
-"""The model as LitServe's API. Imported only where LitServe runs: its processes need this class by name.
+"""The model as LitServe's API. Only LitServe's processes import this module; they need the class by name.
 
-Without `from __future__ import annotations`: LitServe reads the type of `request` as an object.
+It has no `from __future__ import annotations`, because LitServe reads the type of `request` as an object.
 """
 
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ from fastapi import Body, Response
 from servers.model import SHAPE, CallableModel
 
 BINARY = "application/octet-stream"
-RawBody = Annotated[bytes, Body(media_type=BINARY)]  # by default LitServe wants JSON, or a form
+RawBody = Annotated[bytes, Body(media_type=BINARY)]  # LitServe's default is JSON, or a form
 
 
 class OneByOne(ls.LitAPI):
-    """Bytes in, bytes out."""
+    """Takes and returns bytes."""
 
     def __init__(self, model_name: str, **options: float) -> None:
         super().__init__(**options)  # type: ignore[arg-type]
@@ -37,10 +37,10 @@ class OneByOne(ls.LitAPI):
 
 
 class Batching(OneByOne):
-    """What LitServe gives with `max_batch_size` above 1: what `batch` returned in, a sequence out."""
+    """For `max_batch_size` above 1: `predict` takes the result of `batch` and returns a sequence."""
 
     def batch(self, inputs: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
-        return inputs  # the model puts them together
+        return inputs  # the model stacks them
 
     def predict(self, x: Sequence[np.ndarray]) -> np.ndarray:  # type: ignore[override]
         return self._model(x)

@@ -1,12 +1,12 @@
-"""LitServe: an HTTP server in Python (FastAPI) before a worker process, set up as its documentation shows it.
+"""LitServe: an HTTP server in Python (FastAPI) in front of a worker process, as in its documentation.
 
-Two ways, a server for each: one request at a time, and batches (`max_batch_size`, `batch_timeout`) of up to as many
-rows as there are clients. One worker for the one model, and so one API server, which is LitServe's default;
-`fast_queue=True`, which its documentation has for more than 100 requests a second; raw bytes both ways, where its
-examples have JSON, which takes longer.
+Two ways, with a server for each: one request at a time, and batches (`max_batch_size`, `batch_timeout`) of at most as
+many rows as there are clients. There is one worker for the one model, and thus one API server, which is the default.
+`fast_queue=True`, which the documentation recommends above 100 requests per second. Raw bytes in both directions; the
+documentation's examples use JSON, which is slower.
 
-While nobody asks it, a worker that batches looks for requests a thousand times a second, and asks another process each
-time: a seventh of a core. So that one is stopped (SIGSTOP) while the others are measured.
+Without requests, a batching worker polls a thousand times per second and asks another process each time, which takes a
+seventh of a core. Therefore it is stopped (SIGSTOP) while the others are measured.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from servers.interface import Connector
 from servers.server_process import END_SECONDS, SPAWN, end
 
 PATH = "/predict"
-KEEP_ALIVE_SECONDS = 3600  # connections stand idle while the others are asked
-BATCH_TIMEOUT_SECONDS = 0.001  # with 0 its worker would look for requests without a pause
+KEEP_ALIVE_SECONDS = 3600  # connections are idle during the rounds of the others
+BATCH_TIMEOUT_SECONDS = 0.001  # with 0 its worker would poll without a pause
 
 
 def missing() -> str | None:
@@ -38,7 +38,7 @@ def missing() -> str | None:
 
 
 class LitServeServer:
-    """A process that runs LitServe, which starts processes of its own and so is no daemon."""
+    """A process that runs LitServe. It is not daemonic, because LitServe starts processes."""
 
     way, api = "LitServe", "OneByOne"
 
@@ -62,7 +62,7 @@ class LitServeServer:
 
     def close(self) -> None:
         started = {*self._started, *self._family()}
-        self._orders.close()  # on which it ends its own processes, once it serves
+        self._orders.close()  # a serving LitServe ends its processes on this signal
         if self._serves:
             self._process.join(END_SECONDS)
         import psutil
@@ -86,7 +86,7 @@ class LitServeServer:
 
 
 class BatchingLitServeServer(LitServeServer):
-    """The same, with LitServe's dynamic batching."""
+    """The same with LitServe's dynamic batching."""
 
     way, api = "LitServe, batching", "Batching"
 

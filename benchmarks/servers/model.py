@@ -1,13 +1,12 @@
 """The models that every server runs, and the one way in which all peers call them. Knows no server.
 
-`corners` is the model of the targets: the four corner pixels as floats, 12 numbers, whose cost is what TensorFlow asks
-for a call of anything. A model that computes more adds the same time to everyone and so hides what is compared. Taking
-the last pixel shows that all of the picture has arrived.
+`corners` is the model of the targets: the four corner pixels as floats, 12 numbers. Its cost is TensorFlow's overhead
+of any call. A larger model would add the same time to every server and thus hide the differences. The last pixel shows
+that the whole picture has arrived.
 
-`sums` adds up each colour, so that every byte is read where the model runs: against the objection that a server which
-does not copy the picture never pays for fetching it. The sums are whole numbers below 2**24, exact in float32 in
-whatever order they are added; so both models give the same bits in a batch and alone, and replies are compared for
-equality.
+`sums` adds up each colour, so that the model's process reads every byte. Otherwise a server that does not copy the
+picture would never fetch it. The sums are whole numbers below 2**24, which are exact in float32 in any order of
+addition. Therefore both models return the same bits in a batch and alone, and replies are compared for equality.
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ class CallableModel:
 
 
 class DirectModel(CallableModel):
-    """The same, called as RingFeed's engine calls it: so much of what RingFeed gains is not the ring's doing."""
+    """The same with the call of RingFeed's engine. It shows which part of RingFeed's lead is not due to the ring."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)

@@ -1,4 +1,4 @@
-"""The limit of every server: the model, called with tensors that are ready, in a loop that does nothing else."""
+"""The limit of every server: the model, called with existing tensors, in a loop that does nothing else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from servers.model import MODELS, SHAPE
 
 
 class ModelAlone:
-    """Calls a model as RingFeed's engine does, which is the fastest way that is known."""
+    """Calls a model like RingFeed's engine, which is the fastest known way."""
 
     def __init__(self, name: str) -> None:
         import tensorflow as tf  # not at the top: it takes seconds, and whoever lists benchmarks imports this
@@ -24,7 +24,7 @@ class ModelAlone:
         self._to_tensor = tf.constant
 
     def call(self, rows: int, count: int) -> Stint:
-        """Call it `count` times with so many pictures, each time others; each of them counts as a request."""
+        """Call the model `count` times with different pictures; each picture counts as a request."""
         random = np.random.default_rng(rows)
         batches = [random.integers(0, 256, (rows, *SHAPE), np.uint8) for _ in range(PICTURES)]
         tensors = [self._to_tensor(batch) for batch in batches]
