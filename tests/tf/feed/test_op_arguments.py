@@ -46,6 +46,6 @@ def test_tensorflow_does_not_compute_in_the_rings_memory(make_ring):
         return tf.reduce_sum(tf.square(value + 1))
 
     assert compute() > 0
-    assert feed.unpark() is False
+    assert feed.drop_next_batch() is False
     with ring.take(2) as batch:
         assert np.asarray(batch["x"])[:, 0].tolist() == [2, 3]  # shown to the op, too

@@ -1,4 +1,4 @@
-"""A ring as a `tf.data.Dataset`, as an iterator for `from_generator`, and inside the function of a model.
+"""A ring as a `tf.data.Dataset`, as a generator for `from_generator`, as a graph op, and inside a model's function.
 
-It may not know the engine or `predict`.
+This folder may not know the engine or `predict`.
 """

@@ -1,7 +1,7 @@
-"""Checkpoints of iterators over a ring: refused, as what was taken from a stream does not come again.
+"""Refuse checkpoints of iterators over a ring, because a stream cannot be rewound.
 
-It may not know how batches are taken. TensorFlow asks an iterator for its state by a private method, and then waits in
-C++ for the next element to be there, on an idle ring for ever. So the question is answered before, in Python. Where
+This file may not know how batches are taken. TensorFlow asks an iterator for its state by a private method, and then
+waits in C++ for the next element, on an idle ring for ever. So the method is replaced by one that refuses in Python. If
 another version of TensorFlow lacks the method, nothing changes.
 """
 
@@ -13,14 +13,14 @@ from typing import Any
 
 from ...errors import RingFeedError
 from ...ring import Ring
-from .dataset_steps import rings_before
+from .dataset_steps import source_rings
 
 _METHODS = ("_serialize_to_tensors", "_restore_from_tensors")
 
 
 @functools.cache
 def refuse_checkpoints() -> None:
-    """Let iterators over a ring refuse to be saved and restored; once for a process."""
+    """Make iterators over a ring refuse to be saved and restored; needed once per process."""
     try:
         from tensorflow.python.data.ops.iterator_ops import OwnedIterator
     except ImportError:
@@ -35,13 +35,13 @@ def _refusing(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def refuse_or_call(iterator: Any, *arguments: Any, **options: Any) -> Any:
         ring = next(
-            (ring for ring in rings_before(getattr(iterator, "_dataset", None)) if isinstance(ring, Ring)), None
+            (ring for ring in source_rings(getattr(iterator, "_dataset", None)) if isinstance(ring, Ring)), None
         )
         if ring is not None:
             raise RingFeedError(
                 f"ring {ring.name!r}: an iterator over it can be neither saved nor restored: a ring is a stream, and "
                 "records that were taken do not come again. Leave the iterator out of the checkpoint, and let the "
-                "producers note how far they came."
+                "producers save their position."
             )
         return method(iterator, *arguments, **options)
 

@@ -1,32 +1,32 @@
-"""A ring as a `tf.data.Dataset`: contiguous runs of records, handed to TensorFlow without a copy.
+"""A ring as a `tf.data.Dataset`: batches of contiguous records, passed to TensorFlow without a copy.
 
-It may not know of models. How it works:
+This file may not know models. How it works:
 
-The native op (op.py) takes the next run of records and makes tensors over it, so that what flows
-through the dataset is the ring's own memory. The slots' lease is in the tensor: whoever drops the
-last reference, in whatever thread, gives the slots back at that moment, without Python.
+The native op (op.py) takes the next batch and makes tensors over it, so that the ring's own memory flows through the
+dataset. Each tensor holds the lease of its slots. The thread that deletes the last reference frees the slots at that
+moment, without Python.
 
-    range(for ever) > goes_on                                   one element per turn
-        .flat_map((range(for ever) > next_batch).prefetch())    a turn: batches, until none came for a while
+    range(for ever) > begin_round                               one element per round
+        .flat_map((range(for ever) > next_batch).prefetch())    a round: batches, until none came for a while
 
-`>` is the op MapDataset with a setting that ``Dataset.map`` does not offer: StopIteration ends the
-dataset. That a turn ends when it is idle gives TensorFlow a moment to notice that the iterator is
-gone; else, dropping one with a prefetch in it would hang until the next record. The prefetch is
-inside the turn because it looks for that only when its input says something. What lies in it when the iterator is
-dropped was never handed to anyone: each element has a ticket (`csrc/feed/ticket.h`),
-and goes back unless it was delivered.
+`>` is the op MapDataset with a setting that ``Dataset.map`` does not offer: StopIteration ends the dataset. A round
+ends when it is idle, so that TensorFlow can notice that the iterator was deleted. Otherwise, deleting an iterator with
+a prefetch would hang until the next record. The prefetch is inside the round because it checks for deletion only when
+its input returns. The elements in it were not delivered when the iterator is deleted. So each element has a ticket
+(`csrc/feed/ticket.h`), and an element that was not delivered returns to the ring.
 
-It runs in the thread that asks, or a prefetch's; not in one of the pipeline's, of which there are as many as cores:
-waits could keep the pipeline's other steps from running.
+The op runs in the thread that asks for an element, or in a prefetch's thread. It does not run in the pipeline's
+threads, of which there are as many as cores: waits could block the other steps of the pipeline.
 
-Where the op cannot be used, the same stands on ``Dataset.from_generator`` (generator.py):
+If the op cannot be used, ``Dataset.from_generator`` takes its place (generator_source.py):
 
-    from_generator(turns)                                       one element per turn
-        .flat_map(from_generator(batches).prefetch())           a turn, as above
+    from_generator(rounds)                                      one element per round
+        .flat_map(from_generator(batches).prefetch())           a round, as above
 
-Python code gets a thread of its own: in the thread that asks, TensorFlow would swallow Ctrl-C. What is lost against the
-op: slots of tensors that die in TensorFlow's threads come back with the next call into Python, each element waits for
-the interpreter's lock, and elements that were taken ahead are lost with their iterator.
+The Python code runs in a thread of its own: in the thread that asks for an element, TensorFlow would swallow Ctrl-C.
+Compared with the op, slots of tensors that die in TensorFlow's threads are free only with the next call into Python,
+each element waits for Python's global interpreter lock, and elements that were taken ahead are lost with their
+iterator.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from ..tensors.elements import Element
 from ..tensors.structure import lists_to_tuples
 from . import waiting
 from .checkpoints import refuse_checkpoints
-from .generator import Source
+from .generator_source import GeneratorSource
 from .op import SWITCH, deliver, why_not_native
 from .op_feed import OpFeed
 from .options import FeedOptions
@@ -53,7 +53,7 @@ _FOREVER = 1 << 62
 
 
 class NativeOpWarning(RuntimeWarning):
-    """TensorFlow did not take the native op; datasets work without it, slower."""
+    """TensorFlow did not load the native op; datasets work without it, but slower."""
 
 
 def dataset(
@@ -71,88 +71,86 @@ def dataset(
     native: bool | None = None,
     device: str | None = None,
 ) -> tf.data.Dataset:
-    """Return a dataset of a ring's records, in batches that are the ring's own memory.
+    """Return a dataset of a ring's records, in batches that lie in the ring's own memory.
 
-    An element holds its slots as long as TensorFlow refers to it; they are recycled at that very
-    moment. ``for batch in ds`` leaves its variable alive after the loop, and so those slots taken:
-    ``del batch``. Steps that keep many elements (``.shuffle``, ``.cache``, ``.window``, ``.batch``, a long
-    ``.prefetch``) need as many slots, or ``copy=True``.
+    An element holds its slots as long as TensorFlow refers to it; then they are recycled at once. After
+    ``for batch in ds``, the variable still holds the slots of the last element: ``del batch``. Steps that keep many
+    elements (``.shuffle``, ``.cache``, ``.window``, ``.batch``, a long ``.prefetch``) need as many slots, or
+    ``copy=True``.
 
-    The dataset ends when the ring is finished and drained. It is the same stream however often it is
-    iterated: a second iteration goes on with the records that come then, two at a time share them,
-    and after the end there are none. A stream cannot be rewound: saving an iterator in a ``tf.train.Checkpoint``, or
-    restoring one, is a `RingFeedError`. An iterator that is dropped gives back what it holds: elements that were handed
-    out are gone, those that it had taken ahead are there again for whoever comes next (``native=True`` only; Python
-    code and `device` lose them).
+    The dataset ends when the ring is finished and drained. All iterations read one stream: a second iteration continues
+    with the records that follow, two iterations at a time share the records, and after the end there are none. A stream
+    cannot be rewound: saving an iterator in a ``tf.train.Checkpoint``, or restoring it, raises `RingFeedError`. A
+    deleted iterator frees its slots. Elements that it delivered are consumed. Elements that it had taken ahead return
+    to the ring for the next taker (only with ``native=True``; Python code and `device` lose them).
 
     Parameters
     ----------
     ring : Ring
-        Owned or attached. Close it after the last use of the dataset, and not before.
+        An owned or attached ring. Close it after the last use of the dataset, and not before.
     batch_size : int
-        Most rows in an element; at most the ring's slots. An element is also at most half of
-        the ring, so that a loop that still holds one can get the next. To keep producers
-        busy, too, give the ring ``(prefetch + 2) * batch_size`` slots or more.
+        Maximum number of rows of an element; at most the ring's slots. An element is also at most half of the ring, so
+        that a loop that still holds one element can get the next. To keep producers busy, too, give the ring
+        ``(prefetch + 2) * batch_size`` slots or more.
     structure : nest of str, optional
-        What an element looks like: names of fields, and `ringfeed.tf.TAGS` for the tags, in dicts and tuples (a
-        list counts as a tuple, as everywhere in `tf.data`); one name for a bare tensor. ``("image", "label")`` suits
-        ``model.fit``. By default a dict of all fields.
+        Structure of an element: names of fields, and `ringfeed.tf.TAGS` for the tags, in dicts and tuples. A list
+        counts as a tuple, as everywhere in `tf.data`; a single name yields a single tensor. ``("image", "label")``
+        suits ``model.fit``. The default is a dict of all fields.
     min_rows : int
-        Wait for so many records. An element may still be shorter, as `Ring.take` explains.
+        Number of records to wait for. An element may still be shorter, as `Ring.take` explains.
     linger : float
-        Seconds to wait for `batch_size` rows once `min_rows` are there.
+        Seconds to wait for `batch_size` rows once `min_rows` are ready.
     timeout : float, optional
         Seconds to wait for an element; by default for ever.
     prefetch : int
-        Batches to take ahead, in a thread of TensorFlow's. By default a batch is taken when it is asked for,
-        so that records gather while the model is busy.
+        Number of batches to take ahead, in a thread of TensorFlow. By default a batch is taken when it is asked for, so
+        that records accumulate while the model is busy.
     drop_remainder : bool
-        Every element has exactly `batch_size` rows, also in its static shape; what is left at the end
-        is dropped. Where the records lie apart in the ring, that takes a copy. `min_rows` and
-        `linger` have no say.
+        Every element has exactly `batch_size` rows, also in its static shape; the remaining records at the end are
+        dropped. Records that are not contiguous in the ring are copied. `min_rows` and `linger` have no effect.
     cut : bool
-        Cut padded fields (whose samples do not fill a multiple of 64 bytes) to their shape, which
-        copies them. False hands them over without a copy, as [rows, stride in elements], for a
-        `ringfeed.tf.cut_padding` on the model's device.
+        Cut padded fields, whose samples do not fill a multiple of 64 bytes, to their shape, which copies them. False
+        yields them without a copy, as [rows, stride in elements], for `ringfeed.tf.cut_padding` on the model's device.
     copy : bool
-        Elements are copies, in memory of their own. Their slots are free at once, whatever TensorFlow keeps, and an
-        element may be as long as the ring.
+        Elements are copies in memory of their own. Their slots are free at once, regardless of what TensorFlow keeps,
+        and an element may be as long as the ring.
     native : bool, optional
-        Take batches by the native op, which needs no Python: the default where it can be used, else a warning says
-        once why not (`ringfeed.tf.why_not_native`). True insists on it. False does without, by
-        ``Dataset.from_generator`` (`ringfeed.tf.generator`): then slots of tensors that die inside a graph or in a
-        prefetch come back a little later, at the latest with the next element.
+        Take batches by the native op, which needs no Python. The default uses the op if possible; otherwise one warning
+        gives the reason (`ringfeed.tf.why_not_native`). True requires the op. False uses ``Dataset.from_generator``
+        (`ringfeed.tf.generator`): then the slots of tensors that die inside a graph or in a prefetch are free a little
+        later, at the latest with the next element.
     device : str, optional
-        Copy elements to this device (``"/GPU:0"``) while the one before is in use: `prefetch` of them, at least one.
-        The copy overlaps with computing only if the ring is pinned (`Ring.pin`). Nothing can be put behind such a
-        dataset but its iteration.
+        Copy elements to this device (``"/GPU:0"``) while the element before is in use: `prefetch` elements, at least
+        one. The copy overlaps with computation only if the ring is pinned (`Ring.pin`). The dataset can only be
+        iterated; no step can follow it.
 
     Returns
     -------
     tf.data.Dataset
-        Of elements in `structure`; each tensor of shape [rows, *field shape] and the field's dtype.
-        Its options switch off autotuning and the prefetch that TensorFlow would add; both would
-        hold batches that no one asked for.
+        A dataset of elements in `structure`; each tensor has shape [rows, *field shape] and the field's dtype. Its
+        options disable autotuning and the prefetch that TensorFlow would add: both would hold batches that no step
+        asked for.
 
     Raises
     ------
     ValueError, TypeError
-        Something does not fit the ring, or there is no such device; the message says what.
+        An option does not fit the ring, or the device does not exist; the message names it.
     RuntimeError
         ``native=True``, and the op cannot be used.
 
     Notes
     -----
-    Errors come out of the iteration as TensorFlow's `tf.errors.UnknownError`, whose message names
-    ours: RingEmpty (nothing came within `timeout`), RingClosed, ProducerFailed (behind the last record, from a
-    producer that raised in `Ring.producing`, with its text). Ctrl-C is a KeyboardInterrupt as
-    ever, only that Keras makes a RuntimeError of it that names it. When every slot is held by
-    tensors for five seconds while the dataset waits, a `StalledFeedWarning` says so, and names steps that hold them.
+    Errors leave the iteration as `tf.errors.UnknownError`, whose message names the error of RingFeed: RingEmpty (no
+    record within `timeout`), RingClosed, or ProducerFailed (after the last record, with the text of the error that a
+    producer raised in `Ring.producing`). Ctrl-C raises KeyboardInterrupt as usual, but Keras turns it into a
+    RuntimeError that names it. If tensors hold every slot for five seconds while the dataset waits, a
+    `StalledFeedWarning` says so and names the steps that hold them.
 
-    Three things are not ours to mend. On an idle ring, ``ds.prefetch(n).take(m)`` ends only with the next record or
-    the ring's end; ``dataset(..., prefetch=n).take(m)`` ends at once. Under a strategy, `fit` first reads some
-    batches from an iterator that it drops, to learn the shapes: those records are not trained on. And from Python
-    3.12 on, Keras's `predict` leaves its last batch to the garbage collector; a feed calls it when every slot is held.
+    RingFeed cannot change three behaviours of TensorFlow and Keras. On an idle ring, ``ds.prefetch(n).take(m)`` ends
+    only with the next record or the ring's end; ``dataset(..., prefetch=n).take(m)`` ends at once. Under a strategy,
+    `fit` first reads some batches from an iterator that it deletes, to learn the shapes; these records are not trained
+    on. From Python 3.12 on, Keras' `predict` leaves its last batch to the garbage collector; a feed runs the collector
+    when every slot is held.
 
     Examples
     --------
@@ -162,21 +160,25 @@ def dataset(
         raise TypeError(f"ring {ring!r:.80}: give a ringfeed.Ring. Ring.attach(name) opens one that exists.")
     refuse_checkpoints()
     element = Element.of(ring.spec, lists_to_tuples(structure), ring.name)
-    plan = FeedOptions.of(ring, batch_size, min_rows, linger, timeout, prefetch, drop_remainder, copy)
-    placed = None if device is None else _known_device(device)
-    ahead = plan.prefetch
-    if placed is not None:  # there is where batches are taken ahead, and not here as well
-        plan = dataclasses.replace(plan, prefetch=0)
+    options = FeedOptions.of(ring, batch_size, min_rows, linger, timeout, prefetch, drop_remainder, copy)
+    device_name = None if device is None else _known_device(device)
+    on_device = options.prefetch
+    if device_name is not None:  # batches are taken ahead onto the device, and not on the host, too
+        options = dataclasses.replace(options, prefetch=0)
     if _is_native(native):
-        made = _by_op(_native_feed(ring, plan), element, plan, cut)
+        made = _by_op(_op_feed(ring, options), element, options, cut)
     else:
-        made = _by_generator(Source(ring, element, plan, cut=cut, in_turns=True), element, plan, cut)
-    made._ringfeed_ring = ring  # the functions do not keep it: TensorFlow never lets go of them
+        made = _by_generator(GeneratorSource(ring, element, options, cut=cut, in_rounds=True), element, options, cut)
+    made._ringfeed_ring = ring  # the functions do not keep the ring, because TensorFlow never releases functions
+    made = made.with_options(_tf_options())
+    return made if device_name is None else _on_device(made, device_name, max(on_device, 1))
+
+
+def _tf_options() -> tf.data.Options:
     options = tf.data.Options()
     options.autotune.enabled = False
     options.experimental_optimization.inject_prefetch = False
-    made = made.with_options(options)
-    return made if placed is None else _on_device(made, placed, max(ahead, 1))
+    return options
 
 
 def _is_native(wanted: bool | None) -> bool:
@@ -186,7 +188,7 @@ def _is_native(wanted: bool | None) -> bool:
     if reason is None:
         return True
     if wanted:
-        raise RuntimeError(f"native=True: the native op cannot be used here: {reason}.")
+        raise RuntimeError(f"native=True: the native op cannot be used here: {reason}. Leave native=True out.")
     _warn_once(reason)
     return False
 
@@ -195,67 +197,67 @@ def _is_native(wanted: bool | None) -> bool:
 def _warn_once(reason: str) -> None:
     if os.environ.get(SWITCH) != "0":
         warnings.warn(
-            f"RingFeed's native op cannot be used: {reason}. Datasets take their batches by "
-            "Dataset.from_generator instead, which costs some 0.3 ms for each, and waits for the interpreter's lock.",
+            f"RingFeed's native op cannot be used: {reason}. Datasets take their batches by Dataset.from_generator "
+            "instead, which costs about 0.3 ms per batch, and waits for Python's global interpreter lock.",
             NativeOpWarning,
             stacklevel=4,
         )
 
 
-def _native_feed(ring: Ring, plan: FeedOptions) -> OpFeed:
+def _op_feed(ring: Ring, options: FeedOptions) -> OpFeed:
     return OpFeed.shared(
         ring,
-        most=plan.most,
-        least=plan.least,
-        exact=plan.exact or 0,
-        ahead=plan.prefetch > 0,
-        linger=plan.linger,
-        timeout=plan.timeout,
-        turn=waiting.ROUND_SECONDS,
-        copy=plan.copy,
+        most=options.most,
+        least=options.least,
+        exact=options.exact or 0,
+        tickets=options.prefetch > 0,
+        linger=options.linger,
+        timeout=options.timeout,
+        round_seconds=waiting.ROUND_SECONDS,
+        copy=options.copy,
     )
 
 
-def _by_op(feed: OpFeed, element: Element, plan: FeedOptions, cut: bool) -> tf.data.Dataset:
-    """Return the dataset of the first picture above, without options."""
-    spec = element.nest(element.specs(plan.exact, cut=cut))
-    if plan.prefetch:
-        turn = _taken_ahead(feed, element, plan, spec, cut)
+def _by_op(feed: OpFeed, element: Element, options: FeedOptions, cut: bool) -> tf.data.Dataset:
+    """Return the dataset of the first diagram above, without TensorFlow's options."""
+    spec = element.nest(element.specs(options.exact, cut=cut))
+    if options.prefetch:
+        one_round = _prefetched(feed, element, options, spec, cut)
     else:
-        turn = _map(_endless(), lambda _: element.pack(feed.next_tensors(element), cut=cut), spec)
-    turns = _map(_endless(), lambda _: feed.goes_on(), tf.TensorSpec((), tf.bool))
-    made = turns.flat_map(tf.autograph.experimental.do_not_convert(lambda going: turn))
-    made._ringfeed_keeps = turns, turn
+        one_round = _map(_endless(), lambda _: element.pack(feed.next_tensors(element), cut=cut), spec)
+    rounds = _map(_endless(), lambda _: feed.begin_round(), tf.TensorSpec((), tf.bool))
+    made = rounds.flat_map(tf.autograph.experimental.do_not_convert(lambda begun: one_round))
+    made._ringfeed_keeps = rounds, one_round
     return made
 
 
-def _by_generator(source: Source, element: Element, plan: FeedOptions, cut: bool) -> tf.data.Dataset:
-    """Return the dataset of the second picture above, without options."""
-    spec = element.nest(element.specs(plan.exact, cut=cut))
-    turn = tf.data.Dataset.from_generator(source, output_signature=spec)
-    if plan.prefetch:
-        turn = turn.prefetch(plan.prefetch)
-    turns = tf.data.Dataset.from_generator(source.turns, output_signature=tf.TensorSpec((), tf.bool))
-    made = _in_own_thread(turns.flat_map(tf.autograph.experimental.do_not_convert(lambda going: turn)))
-    made._ringfeed_keeps = turns, turn
+def _by_generator(source: GeneratorSource, element: Element, options: FeedOptions, cut: bool) -> tf.data.Dataset:
+    """Return the dataset of the second diagram above, without TensorFlow's options."""
+    spec = element.nest(element.specs(options.exact, cut=cut))
+    one_round = tf.data.Dataset.from_generator(source, output_signature=spec)
+    if options.prefetch:
+        one_round = one_round.prefetch(options.prefetch)
+    rounds = tf.data.Dataset.from_generator(source.rounds, output_signature=tf.TensorSpec((), tf.bool))
+    made = _in_own_thread(rounds.flat_map(tf.autograph.experimental.do_not_convert(lambda begun: one_round)))
+    made._ringfeed_keeps = rounds, one_round
     return made
 
 
-def _taken_ahead(feed: OpFeed, element: Element, plan: FeedOptions, spec: Any, cut: bool) -> tf.data.Dataset:
-    """Return a turn with a prefetch in it, from which elements go back that nobody gets."""
+def _prefetched(feed: OpFeed, element: Element, options: FeedOptions, spec: Any, cut: bool) -> tf.data.Dataset:
+    """Return a round with a prefetch; its elements return to the ring if they are not delivered."""
     number = tf.TensorSpec((), tf.int64)
 
     def take(_: tf.Tensor) -> Any:
         ticket, tensors = feed.next_with_ticket(element)
         return ticket, element.pack(tensors, cut=cut)
 
-    def hand_over(ticket_and_element: Any) -> Any:
-        ticket, handed = ticket_and_element
+    def delivered(ticket_and_element: Any) -> Any:
+        ticket, packed = ticket_and_element
         deliver(ticket)
-        return handed
+        return packed
 
-    ahead = _map(_endless(), take, (number, spec)).prefetch(plan.prefetch)
-    return _map(ahead, hand_over, spec)
+    taken = _map(_endless(), take, (number, spec)).prefetch(options.prefetch)
+    return _map(taken, delivered, spec)
 
 
 def _known_device(name: str) -> str:
@@ -264,16 +266,16 @@ def _known_device(name: str) -> str:
     try:
         wanted = tf.DeviceSpec.from_string(name if name.startswith("/") else f"/{name}")
     except (ValueError, AttributeError) as error:
-        raise ValueError(f"device {name!r}: {error}; there are {', '.join(devices)}.") from None
+        raise ValueError(f"device {name!r}: {error}. Give one of {', '.join(devices)}.") from None
     for known in devices:
         spec = tf.DeviceSpec.from_string(known)
         if (spec.device_type, spec.device_index) == (wanted.device_type, wanted.device_index or 0):
             return str(known)
-    raise ValueError(f"device {name!r}: there is none; there are {', '.join(devices)}.")
+    raise ValueError(f"device {name!r}: there is no such device. Give one of {', '.join(devices)}.")
 
 
-def _on_device(made: tf.data.Dataset, device: str, ahead: int) -> tf.data.Dataset:
-    return made.apply(tf.data.experimental.prefetch_to_device(device, buffer_size=ahead))
+def _on_device(made: tf.data.Dataset, device: str, prefetch: int) -> tf.data.Dataset:
+    return made.apply(tf.data.experimental.prefetch_to_device(device, buffer_size=prefetch))
 
 
 def _endless() -> tf.data.Dataset:
@@ -281,7 +283,7 @@ def _endless() -> tf.data.Dataset:
 
 
 def _map(source: tf.data.Dataset, function: Any, spec: Any) -> tf.data.Dataset:
-    """Return ``source.map(function)``, which also ends when `function` says OUT_OF_RANGE, in the thread that asks."""
+    """Return ``source.map(function)``, run in the thread that asks; OUT_OF_RANGE from `function` ends the dataset."""
     given = source.element_spec
     concrete = tf.function(
         lambda *flat: function(tf.nest.pack_sequence_as(given, flat)),

@@ -1,7 +1,8 @@
-"""A ring and a model as one function: from finished slots to outputs in a single call.
+"""`fuse`: a ring and a model as one function, from published slots to outputs in a single call.
 
-It may not know of datasets. The native op and the model stand in one graph. Python takes the batch and lays it in (so
-that waiting, errors and Ctrl-C are those of any other `Ring.take`); the op fetches it by a number.
+This file may not know datasets. The native op and the model are in one graph. Python takes the batch and passes it to
+the feed, so that waits, errors and Ctrl-C are those of any other `Ring.take`. The op fetches the batch by the feed's
+number.
 """
 
 from __future__ import annotations
@@ -46,58 +47,58 @@ def fuse(
 ) -> FusedModel:
     """Put a ring and a model into one function: each call takes a batch and returns its outputs.
 
-    Nothing is copied on the way into the model, whatever the batch's size, and the slots are recycled at the moment
-    at which the model has read them.
+    The batch is not copied on its way into the model, regardless of its size. The slots are recycled at the moment when
+    the model has read them.
 
     Parameters
     ----------
     ring : Ring
-        Owned or attached.
+        An owned or attached ring.
     model : keras.Model, path, SavedModel folder, tf.function or callable
         As for `ringfeed.Engine`.
     batch_size : int
-        Most rows in a call; at most the ring's slots.
+        Maximum number of rows of a call; at most the ring's slots.
     structure : nest of str, optional
-        What the model is given: a nest of fields, and of `ringfeed.tf.TAGS`. A tuple or list means inputs, never
-        ``(x, y)``. By default the fields that have the names of the model's inputs: of Keras inputs, of TensorSpecs
-        and signatures, or of Python arguments. One field and one input belong together whatever they are called, and
-        inputs whose names Keras or TensorFlow made up ("input_layer_3", "inputs_1") are the fields in their order. A
-        function of one argument that no field is named after gets a dict of all. Anything else is an error that lists
-        fields and inputs.
+        Inputs of the model: a nest of fields, and of `ringfeed.tf.TAGS`. A tuple or list means inputs, never
+        ``(x, y)``. By default each input gets the field of its name, where names are those of Keras inputs, of TensorSpecs
+        and signatures, or of Python arguments. If there is one field and one input, they match regardless of their
+        names. Inputs whose names Keras or TensorFlow generated ("input_layer_3", "inputs_1") get the fields in their
+        order. A function of one argument gets a dict of all fields if no field has the argument's name. Otherwise the
+        call raises an error that lists fields and inputs.
     min_rows : int
-        Wait for so many records, as `Ring.take` does.
+        Number of records to wait for, as in `Ring.take`.
     linger : float
-        Seconds to wait for `batch_size` rows once `min_rows` are there.
+        Seconds to wait for `batch_size` rows once `min_rows` are ready.
     timeout : float, optional
         Seconds that a call waits; by default for ever.
     pad : "ring", optional
-        Give the model always `batch_size` rows, as models of a fixed shape want it, and XLA, which compiles anew for
-        each number of rows. The view is extended over the slots beside, which costs nothing; the results of these
-        rows, which may be half-written, are dropped. By default the model gets as many rows as there are.
+        Always pass `batch_size` rows to the model. Models of a fixed shape need this, and XLA compiles again for each
+        number of rows. The view is extended over neighbouring slots, without a cost. Their rows may be partly written;
+        the results of these rows are dropped. By default the model gets only the rows of the batch.
     allow_row_mixing : bool
-        Do not ask whether the model mixes rows before using `pad`.
+        Do not check whether the model mixes rows before using `pad`.
     jit_compile : bool
         Compile the model with XLA.
     with_tags : bool
-        Return the records' tags, too.
+        Also return the records' tags.
     signature, tags
-        Which signature of a SavedModel, and which of its graphs, as for `ringfeed.Engine`.
+        Selection of a SavedModel's function, as for `ringfeed.Engine`.
     warm_up : nest of arrays of shape (rows, ...), optional
-        As for `ringfeed.Engine`. With `pad` a model is asked on two such rows or more whether it mixes rows, where
-        random numbers would not do.
+        As for `ringfeed.Engine`. With `pad`, two or more rows are used to check whether the model mixes rows, for
+        models that random numbers do not suit.
 
     Returns
     -------
     FusedModel
-        To be called, or iterated over until the ring is finished.
+        A function to call, or to iterate over until the ring is finished.
 
     Raises
     ------
     RuntimeError
-        The native op cannot be used here; the message says why.
+        The native op cannot be used; the message gives the reason.
     ValueError, TypeError
-        Something does not fit the ring. With `pad`: the model mixes rows, as batch statistics do, so that neighbours
-        would show in the results.
+        An option does not fit the ring. Or, with `pad`, the model mixes rows, as batch statistics do, so that
+        neighbours would change the results.
 
     Examples
     --------
@@ -110,7 +111,7 @@ def fuse(
     if reason := why_not_native():
         raise RuntimeError(
             f"ring {ring.name!r}: fuse needs the native op, which cannot be used here: {reason}. "
-            "Feed the model from ringfeed.tf.dataset, which does without."
+            "Feed the model from ringfeed.tf.dataset, which does not need the op."
         )
     batch_size = _rows("batch_size", batch_size, ring)
     min_rows = _rows("min_rows", min_rows, ring)
@@ -137,12 +138,12 @@ def _rows(what: str, value: Any, ring: Ring) -> int:
 
 
 class FusedModel:
-    """A model that takes its batches from a ring; made by `fuse`.
+    """A model that takes its batches from a ring; `fuse` makes it.
 
     Attributes
     ----------
     name : str
-        Of the model.
+        The model's name.
     """
 
     def __init__(
@@ -166,7 +167,7 @@ class FusedModel:
         self._options = options
         self._pads = pads
         self._with_tags = with_tags
-        # A call needs a place of its own to lay its batch in; threads that call at a time have one each.
+        # Each call needs a feed of its own for its batch, so threads that call at a time use different feeds.
         self._idle: list[tuple[OpFeed, Any]] = []
         signature = [tf.TensorSpec((), tf.int64)]
         self._call = tf.function(self._graph, input_signature=signature, autograph=False).get_concrete_function()
@@ -177,17 +178,17 @@ class FusedModel:
         Parameters
         ----------
         timeout : float, optional
-            Seconds to wait; by default what was given to `fuse`.
+            Seconds to wait; the default is the timeout that was given to `fuse`.
 
         Returns
         -------
         nest of tf.Tensor, or (nest of tf.Tensor, numpy.ndarray)
-            The outputs, on the host, a row for each record; with ``with_tags`` also the tags, uint64, of shape [rows].
+            The outputs on the host, one row for each record; with ``with_tags`` also the tags, uint64, of shape [rows].
 
         Raises
         ------
         RingEmpty, RingFinished, ProducerFailed, RingClosed
-            As `Ring.take`. Inside a tf.function all of them are errors of TensorFlow's, the end of the data is
+            As `Ring.take`. Inside a tf.function they are errors of TensorFlow; the end of the data is
             `tf.errors.OutOfRangeError`.
         """
         if tf.inside_function():
@@ -200,19 +201,19 @@ class FusedModel:
             number = tf.constant(feed.id, tf.int64)
         try:
             with self._ring.take(self._most_rows, **options) as batch:
-                feed.park(batch)
+                feed.set_next_batch(batch)
                 tags = batch.tags if self._with_tags else None
                 del batch
             outputs = self._call(number)
         except BaseException:
-            feed.unpark()
+            feed.drop_next_batch()
             raise
         finally:
             self._idle.append((feed, number))
         return outputs if tags is None else (outputs, tags)
 
     def __iter__(self) -> Iterator[Any]:
-        """Call again and again, until the ring is finished and drained."""
+        """Yield the outputs of one call after another until the ring is finished and drained."""
         while True:
             try:
                 outputs = self()
@@ -225,7 +226,7 @@ class FusedModel:
         return f"<FusedModel {self.name!r} of ring {self._ring.name!r}, up to {self._most_rows} rows>"
 
     def _in_graph(self) -> Any:
-        """Add op and model to the graph that is being made; there the op itself waits."""
+        """Add the op and the model to the graph that is being traced; in a graph the op itself waits."""
         if self._with_tags:
             raise ValueError("with_tags: inside a tf.function, put ringfeed.tf.TAGS into `structure` instead.")
         least, linger, timeout = (self._options[name] for name in ("min_rows", "linger", "timeout"))
@@ -241,6 +242,6 @@ class FusedModel:
         if self._pads:
             outputs = rows_of_each(outputs, self._most_rows, self.name)
             outputs = tf.nest.map_structure(lambda output: output[:rows], outputs)
-        # At the end, so that with a GPU the copy goes into TensorFlow's pinned memory.
+        # The copy to the host is in the graph, so that with a GPU it uses TensorFlow's pinned memory.
         with tf.device("/CPU:0"):
             return tf.nest.map_structure(as_output, outputs)

@@ -1,7 +1,7 @@
-"""The native op: loading it, using it in a graph, and why it cannot be used where it cannot.
+"""The native op: load it, add it to graphs, and explain why it is unavailable.
 
-It may not know what elements are taken for. The op itself is `csrc/tf_op/op.c`, a shared object of its own that uses
-TensorFlow's C API; what it hands out, and how it waits, is `csrc/feed/feed.c`.
+This file may not know the purpose of the elements. The op is `csrc/tf_op/op.c`, a separate shared object that uses
+TensorFlow's C API. `csrc/feed/feed.c` takes the elements and waits for them.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from ..tensors.elements import Element
 
 SWITCH = "RINGFEED_NATIVE_OP"
-"""An environment variable: 0 leaves the op alone."""
+"""Name of an environment variable; the value 0 switches the op off."""
 
-_TAGS = -1  # in the op's attribute `fields`
+_TAGS = -1  # stands for the tags in the op's attribute `fields`
 
 
 @functools.cache
 def _load() -> tuple[Any, str | None]:
-    """Return the op's module, or None and why not. Done once: TensorFlow cannot forget an op."""
+    """Return (the op's module, None) or (None, the reason). Called once, because TensorFlow cannot unload an op."""
     if os.environ.get(SWITCH) == "0":
         return None, f"it is switched off by {SWITCH}=0"
     path = _path()
     if path is None:
-        return None, "it was not built (no _tf_op shared object beside _core): install ringfeed anew"
-    # Before anyone else opens the file: TensorFlow finds ops by what a library registers while it is opened.
+        return None, "it was not built (no _tf_op shared object beside _core): install ringfeed again"
+    # TensorFlow must be the first to open the file: it finds the ops that a library registers while it is opened.
     try:
         module = tf.load_op_library(str(path))
     except (tf.errors.OpError, OSError, RuntimeError) as error:
@@ -45,10 +45,10 @@ def _load() -> tuple[Any, str | None]:
     if why_not is not None:
         return None, f"TensorFlow {tf.__version__}: {why_not.decode(errors='replace')}"
     if not hasattr(module, "ringfeed_next"):
-        return None, f"{path.name} was opened before TensorFlow could: load ringfeed.tf first"
+        return None, f"{path.name} was opened before TensorFlow could open it: load ringfeed.tf first"
     library.rf_op_connect.argtypes = [ctypes.c_void_p]
     if not library.rf_op_connect(_core.feed_table_address()):
-        return None, f"{path.name} is of another version of RingFeed than {Path(_core.__file__).name}"
+        return None, f"{path.name} and {Path(_core.__file__).name} belong to different versions of RingFeed"
     return module, None
 
 
@@ -59,12 +59,12 @@ def _path() -> Path | None:
 
 
 def why_not_native() -> str | None:
-    """Return why the native op cannot be used here; None where it can.
+    """Return the reason why the native op cannot be used; None if it can be used.
 
     Returns
     -------
     str or None
-        A reason in words. The environment variable ``RINGFEED_NATIVE_OP=0`` is one, too.
+        The reason in words; one reason is the environment variable ``RINGFEED_NATIVE_OP=0``.
     """
     return _load()[1]
 
@@ -75,17 +75,17 @@ def next_element(feed_id: Any, element: Element, ring_name: str) -> tuple[Any, A
     Parameters
     ----------
     feed_id : int or tf.Tensor
-        A `NativeFeed.id`, int64.
+        An `OpFeed.id`, int64.
     element : Element
-        Which fields, in which order.
+        The fields and their order.
     ring_name : str
-        For messages.
+        The ring's name, for messages.
 
     Returns
     -------
     tuple of (tf.Tensor, tf.Tensor, list of tf.Tensor)
-        The number of rows, int64; the ticket for `deliver`, int64, 0 where the feed is not `ahead`; and for each field
-        what `Element.hand_over` returns: padded fields uncut.
+        The number of rows, int64; the ticket for `deliver`, int64, 0 if the feed has no tickets; and one tensor for
+        each field in the format of `Element.tensors`: padded fields keep their padding.
     """
     specs = list(element.specs(None, cut=False).values())
     rows, ticket, values = _load()[0].ringfeed_next(
@@ -94,18 +94,18 @@ def next_element(feed_id: Any, element: Element, ring_name: str) -> tuple[Any, A
         fields=[_TAGS if index is None else index for index in element.indices],
         ring=ring_name,
     )
-    # In a graph; an eager tensor has its shape and only compares it.
+    # In a graph this sets the static shape. An eager tensor knows its shape and only compares it.
     values = [_with_shape(value, spec.shape) for value, spec in zip(values, specs, strict=True)]
     return _with_shape(rows, ()), _with_shape(ticket, ()), values
 
 
 def deliver(ticket: Any) -> Any:
-    """Add the op that says that an element is in somebody's hands; until then, dropping it gives it back."""
+    """Add the op that marks an element as delivered; an element that is dropped earlier returns to the ring."""
     return _with_shape(_load()[0].ringfeed_deliver(ticket=ticket), ())
 
 
-def goes_on(feed_id: int, ring_name: str) -> Any:
-    """Add the op that begins a turn of a feed: True, or the end of the data."""
+def begin_round(feed_id: int, ring_name: str) -> Any:
+    """Add the op that begins a round of a feed: it returns True, or ends the data."""
     return _with_shape(_load()[0].ringfeed_turn(feed=tf.constant(feed_id, tf.int64), ring=ring_name), ())
 
 

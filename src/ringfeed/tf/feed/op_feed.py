@@ -1,8 +1,7 @@
-"""Feeds for the native op: what a graph names by a number, and what Python has to say while one waits.
+"""Feeds for the native op: a graph refers to a feed by its number.
 
-It may not know of datasets or models. Taking, waiting and handing over are `csrc/feed/feed.c` and `csrc/tf_op/op.c`;
-Python
-is asked only when Ctrl-C was pressed or every slot of the ring is held.
+This file may not know datasets or models. `csrc/feed/feed.c` and `csrc/tf_op/op.c` take the elements and wait for them.
+They call the wait hook of this file only when Ctrl-C was pressed, or while every slot of the ring is held.
 """
 
 from __future__ import annotations
@@ -14,46 +13,48 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 from ... import _core
 from ...ctrl_c import ctrl_c_raises
 from ..tensors.elements import Element
-from .dataset_steps import holders
-from .op import goes_on, next_element
-from .waiting import CtrlC, Stall, inside_python, main_thread_asks_for_an_element
+from .dataset_steps import steps_that_hold_elements
+from .interpreter_exit import inside_python
+from .op import begin_round, next_element
+from .waiting import CtrlC, Stall, main_thread_asks_for_an_element
 
 if TYPE_CHECKING:
     from ...ring import Ring
 
-# A graph holds no more than a number: a ring's feeds live as long as the ring. One serves all that want the same of it.
+# A graph holds only a number, so a ring's feeds live as long as the ring. Users with the same options share a feed.
 _shared: WeakKeyDictionary[Ring, dict[Any, OpFeed]] = WeakKeyDictionary()
 _by_number: WeakValueDictionary[int, OpFeed] = WeakValueDictionary()
 
 
 class OpFeed:
-    """A ring with a plan, for the op. The ring's end is the feed's, and not the other way round.
+    """A ring with options, for the native op. The feed ends with the ring, but the ring does not end with the feed.
 
     Parameters
     ----------
     ring : Ring
-        Whose records.
+        The ring to take records from.
     most, least : int
-        Rows of an element.
+        Maximum and minimum number of rows of an element.
     exact : int
-        Rows of every element, where not 0.
-    ahead : bool
-        Elements come with a ticket: dropped before they were delivered, they go back.
+        Number of rows of every element; 0 if it may vary.
+    tickets : bool
+        Each element has a ticket: an element that is dropped before it was delivered returns to the ring.
     shown : int
-        Show at least so many rows; what lies behind an element's own is its neighbours' (see `csrc/feed/element.h`).
+        Minimum number of rows of a tensor. Rows behind the element's own belong to neighbouring slots (see
+        `csrc/feed/element.h`).
     linger : float
-        Seconds.
+        Seconds to wait for more rows once `least` are ready.
     timeout : float or None
-        Seconds.
-    turn : float
-        Seconds that a turn may be idle; 0 for no turns.
+        Seconds to wait for an element; None waits for ever.
+    round_seconds : float
+        Seconds that a round may be idle; 0 for one endless round.
     copy : bool
         Elements have memory of their own, and their slots are free at once.
 
     Attributes
     ----------
     id : int
-        What the op takes.
+        The number by which the op finds the feed.
     """
 
     def __init__(
@@ -63,57 +64,57 @@ class OpFeed:
         most: int,
         least: int = 1,
         exact: int = 0,
-        ahead: bool = False,
+        tickets: bool = False,
         shown: int = 0,
         linger: float = 0.0,
         timeout: float | None = None,
-        turn: float = 0.0,
+        round_seconds: float = 0.0,
         copy: bool = False,
     ) -> None:
-        self._native = _core.NativeFeed(ring, most, least, exact, ahead, shown, linger, timeout, turn, copy)
+        self._native = _core.NativeFeed(ring, most, least, exact, tickets, shown, linger, timeout, round_seconds, copy)
         self._ring = weakref.ref(ring)
         self._name = ring.name
         self._ctrl_c = CtrlC()
         self._stall = Stall()
         self.id: int = self._native.id
-        self.park = self._native.park
-        self.unpark = self._native.unpark
+        self.set_next_batch = self._native.park
+        self.drop_next_batch = self._native.unpark
         _by_number[self.id] = self
 
     @classmethod
-    def shared(cls, ring: Ring, **plan: Any) -> OpFeed:
-        """Return the ring's feed of that plan, which lives as long as the ring."""
+    def shared(cls, ring: Ring, **options: Any) -> OpFeed:
+        """Return the ring's feed with these options, which lives as long as the ring."""
         feeds = _shared.setdefault(ring, {})
-        key = tuple(sorted(plan.items()))
+        key = tuple(sorted(options.items()))
         if key not in feeds:
-            feeds[key] = cls(ring, **plan)
+            feeds[key] = cls(ring, **options)
         return feeds[key]
 
-    def goes_on(self) -> Any:
-        """Add the op that begins a turn, or ends the dataset."""
-        return goes_on(self.id, self._name)
+    def begin_round(self) -> Any:
+        """Add the op that begins a round, or ends the dataset."""
+        return begin_round(self.id, self._name)
 
     def next_tensors(self, element: Element) -> list[Any]:
-        """Add the op that gives the next element's tensors, or ends the turn."""
+        """Add the op that returns the next element's tensors, or ends the round."""
         return next_element(self.id, element, self._name)[2]
 
     def next_with_ticket(self, element: Element) -> tuple[Any, list[Any]]:
-        """Add the same op, with its ticket."""
+        """Add the op that returns the next element's ticket and tensors, or ends the round."""
         return next_element(self.id, element, self._name)[1:]
 
-    def answer(self, interrupted: bool, stalled: bool) -> int:
-        """Say what a thread is to do that waits."""
+    def while_waiting(self, interrupted: bool, stalled: bool) -> int:
+        """Return what a waiting thread must do; this is the wait hook of one feed."""
         ring = self._ring()
         if stalled and ring is not None:
-            self._stall.goes_on_at(self._name, ring.slots, lambda: holders(ring))
+            self._stall.goes_on_at(self._name, ring.slots, lambda: steps_that_hold_elements(ring))
         if not interrupted:
             return _core.GO_ON
-        deaf = self._ctrl_c.look()
-        if deaf is None:
+        must_be_answered = self._ctrl_c.must_be_answered()
+        if must_be_answered is None:
             return _core.ASK_AGAIN
-        if not deaf:
+        if not must_be_answered:
             return _core.GO_ON
-        # Why so: Source._bring_back_to_python in generator.py.
+        # GeneratorSource._bring_back_to_python in generator_source.py explains the answers below.
         if not ctrl_c_raises():
             return _core.FAIL
         return _end_for_main_thread()
@@ -123,10 +124,10 @@ def _end_for_main_thread() -> int:
     return _core.GIVE_EMPTY if main_thread_asks_for_an_element() else _core.STOP
 
 
-def _answer(feed_id: int, interrupted: bool, stalled: bool) -> int:
+def _wait_hook(feed_id: int, interrupted: bool, stalled: bool) -> int:
     with inside_python():
         feed = _by_number.get(feed_id)
-        return _core.STOP if feed is None else feed.answer(interrupted, stalled)
+        return _core.STOP if feed is None else feed.while_waiting(interrupted, stalled)
 
 
-_core.set_wait_hook(_answer, _end_for_main_thread)
+_core.set_wait_hook(_wait_hook, _end_for_main_thread)

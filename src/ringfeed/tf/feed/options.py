@@ -1,6 +1,6 @@
-"""What was asked of a feed, checked.
+"""The checked options of a feed.
 
-It may not know how batches are taken, nor `tf.data`'s datasets.
+This file may not know how batches are taken, nor the datasets of `tf.data`.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from ...ring import Ring
 
 @dataclass(frozen=True)
 class FeedOptions:
-    """What was asked of a dataset, checked.
+    """The checked options of a dataset.
 
     Attributes
     ----------
     most, least : int
-        Rows of an element.
+        Maximum and minimum number of rows of an element.
     linger : float
-        Seconds.
+        Seconds to wait for more rows once `least` are ready.
     timeout : float or None
-        Seconds.
+        Seconds to wait for an element; None waits for ever.
     prefetch : int
-        Batches.
+        Number of batches to take ahead.
     exact : int or None
-        Rows of every element, where all are to have the same.
+        Number of rows of every element, if all elements must have the same number.
     copy : bool
         Elements are copies, which hold no slots.
     """
@@ -51,12 +51,12 @@ class FeedOptions:
         drop_remainder: bool,
         copy: bool = False,
     ) -> FeedOptions:
-        """Check what was asked, as `dataset` describes it.
+        """Check the options, which `dataset` describes.
 
         Raises
         ------
         ValueError, TypeError
-            It makes no sense, or not with this ring.
+            An option is invalid, or does not fit the ring.
         """
         batch_size, min_rows = check_int(batch_size, "batch_size", 1), check_int(min_rows, "min_rows", 1)
         prefetch = check_int(prefetch, "prefetch", 0)
@@ -64,9 +64,9 @@ class FeedOptions:
         most = min(batch_size, most)
         if batch_size > ring.slots:
             raise ValueError(
-                f"batch_size {batch_size}: ring {ring.name!r} has only {ring.slots} slots, and an element is at most "
-                f"{share} of them. Create it with slots={(prefetch + 2) * batch_size}, or ask for batches of up to "
-                f"{most}."
+                f"batch_size {batch_size}: ring {ring.name!r} has only {ring.slots} slots, and an element may hold at "
+                f"most {share} of them. Create it with slots={(prefetch + 2) * batch_size}, or ask for batches of up "
+                f"to {most}."
             )
         if min_rows > most and not drop_remainder:
             raise ValueError(

@@ -1,6 +1,6 @@
-"""Whole batches of records that lay apart in the ring: copies, which several threads may gather at a time.
+"""Compose batches of a fixed size from records that are not contiguous in the ring, by copying them.
 
-It may not know how batches are taken.
+This file may not know how batches are taken. Several threads may compose batches at a time, each its own.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from ..tensors.zero_copy import aligned_empty
 
 
 class PartialBatch:
-    """Rows of several batches, copied."""
+    """A batch of fixed size that is being filled with copies of rows."""
 
     def __init__(self, element: Element, rows: int, cut: bool) -> None:
         self.rows = 0
         self.arrays = zeros(element, rows, cut)
 
     def add(self, arrays: Sequence[npt.NDArray[Any]]) -> None:
-        """Copy rows behind those that are there, as many as there is room for."""
+        """Append copies of as many rows as there is space for."""
         rows = min(len(arrays[0]), len(self.arrays[0]) - self.rows)
         for ours, theirs in zip(self.arrays, arrays, strict=True):
             ours[self.rows : self.rows + rows] = theirs[:rows]
         self.rows += rows
 
     def drop(self, rows: int) -> None:
-        """Drop rows from the front."""
+        """Remove rows from the front."""
         for array in self.arrays:
             array[: self.rows - rows] = array[rows : self.rows].copy()
         self.rows -= rows
 
 
 def complete_first(parts: list[PartialBatch]) -> PartialBatch | None:
-    """Return the first part, filled up with rows of the others, if that makes it whole; it leaves the list then."""
+    """Move rows of the other parts into the first; if that completes it, remove it from the list and return it."""
     first = parts[0]
     for other in parts[1:]:
         before = first.rows
@@ -47,7 +47,7 @@ def complete_first(parts: list[PartialBatch]) -> PartialBatch | None:
 
 
 def zeros(element: Element, rows: int, cut: bool) -> list[npt.NDArray[Any]]:
-    """Return an array of zeros for each field of an element, which TensorFlow can borrow."""
+    """Return an array of zeros, in memory that TensorFlow can borrow, for each field of an element."""
     made = []
     for spec in element.specs(rows, cut=cut).values():
         made.append(aligned_empty(tuple(spec.shape), spec.dtype.as_numpy_dtype))

@@ -1,4 +1,7 @@
-"""A batch as tensors, in a graph as well as without one."""
+"""`take`: a batch of a ring as tensors, in a graph or without one.
+
+This file may not know the datasets of `tf.data` or models.
+"""
 
 from __future__ import annotations
 
@@ -25,38 +28,39 @@ def take(
 ) -> Any:
     """Take the oldest published records as tensors over the ring's own memory.
 
-    Inside a tf.function this is the native op: it takes a batch at each run of the graph, in loops and under
-    `tf.distribute` as well, where each replica takes its own. While it waits, it holds one of TensorFlow's inter-op
-    threads.
+    Inside a tf.function this function adds the native op to the graph. The op takes a batch at each run, also in loops
+    and under `tf.distribute`, where each replica takes its own batch. While it waits, it occupies one of TensorFlow's
+    inter-op threads.
 
     Parameters
     ----------
     ring : Ring
-        Owned or attached; keep it as long as the function is in use.
+        An owned or attached ring. Keep it as long as the function is in use.
     max_rows : int
-        Most rows; at most the ring's slots.
+        Maximum number of rows; at most the ring's slots.
     structure : nest of str, optional
-        What is returned, as for `ringfeed.tf.tensors`.
+        Structure of the result, as for `ringfeed.tf.tensors`.
     min_rows, timeout, linger
         As for `Ring.take`.
 
     Returns
     -------
     nest of tf.Tensor
-        Each of shape [rows, *field shape] and the field's dtype. The slots are recycled with the last of them.
+        Each tensor has shape [rows, *field shape] and the field's dtype. The slots are recycled when the last tensor is
+        deleted.
 
     Raises
     ------
     RingEmpty, RingFinished, ProducerFailed, RingClosed
-        As `Ring.take`. In a graph, `tf.errors.OutOfRangeError` is the end of the data, and
-        `tf.errors.UnknownError` names the others.
+        As `Ring.take`. In a graph, the end of the data is a `tf.errors.OutOfRangeError`, and each other error is a
+        `tf.errors.UnknownError` whose message names it.
     RuntimeError
-        In a tf.function, and the native op cannot be used; the message says why.
+        The call is inside a tf.function, and the native op cannot be used; the message gives the reason.
 
     Notes
     -----
-    Ctrl-C ends a wait in a graph, too; but TensorFlow may make a RuntimeError of it that names KeyboardInterrupt. An
-    error elsewhere in the graph does not end a wait: give a `timeout` where that may happen.
+    Ctrl-C also ends a wait in a graph, but TensorFlow may turn it into a RuntimeError whose message names
+    KeyboardInterrupt. An error elsewhere in the graph does not end a wait; give a `timeout` if it should end.
     """
     element = Element.of(ring.spec, lists_to_tuples(structure), ring.name)
     if not tf.inside_function():
@@ -65,7 +69,7 @@ def take(
     if reason := why_not_native():
         raise RuntimeError(
             f"ring {ring.name!r}: take inside a tf.function needs the native op, which cannot be used here: {reason}. "
-            "Iterate over ringfeed.tf.dataset there, or take outside."
+            "Iterate over ringfeed.tf.dataset instead, or call take outside the tf.function."
         )
     most = min(check_int(max_rows, "max_rows", 1), ring.slots)
     least = check_int(min_rows, "min_rows", 1)

@@ -1,61 +1,57 @@
-"""Waiting for records in TensorFlow's threads: with an eye on Ctrl-C, on a ring that is all held, and on the exit.
+"""Wait for records in TensorFlow's threads: answer Ctrl-C, and warn if every slot of the ring is held.
 
-It may not know of datasets or tensors. No signal handler of Python's runs in these threads, nor in
-the main thread while it is inside TensorFlow and waits for them; and a thread that is inside Python
-when the interpreter ends takes the process down with it.
+This file may not know datasets or tensors. Python runs no signal handler in these threads, nor in the main thread while
+it is inside TensorFlow and waits for them.
 """
 
 from __future__ import annotations
 
-import atexit
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from ... import stall
-from ..._core import InterruptWatch, main_thread_runs, stop_feeds
+from ..._core import InterruptWatch, main_thread_runs
 from ...stall import StalledRingWarning
-from .dataset_steps import holders, is_in_tensorflow
+from .dataset_steps import steps_that_hold_elements
+from .iterator_watch import is_in_tensorflow
 
 if TYPE_CHECKING:
     from ...ring import Ring
 
 ROUND_SECONDS = 0.25
-"""How long a feed's turn may be idle, and so how long dropping an iterator may take."""
+"""Seconds that a round of a feed may be idle, and so the longest time that deleting an iterator may take."""
 
 STALL_SECONDS = stall.STALL_SECONDS
-"""A ring whose every slot is held for so long is worth a word."""
+"""Seconds that every slot of a ring must be held before a warning."""
 
-_ABANDONED_SECONDS = 1.0
-_DEAF_SECONDS = 0.05  # a main thread that runs no Python for so long does not hear Ctrl-C
-_EXIT_SECONDS = 2.0
-_QUIET_SECONDS = 0.03  # a thread that has just left comes back for the end of its turn
+_ABANDONED_SECONDS = 1.0  # a wait that TensorFlow did not continue for this long is over
+_DEAF_SECONDS = 0.05  # a main thread that runs no Python for this long cannot handle Ctrl-C
 
 
 class StalledFeedWarning(StalledRingWarning):
-    """Every slot of the ring is held by tensors that are alive, so that no record can come."""
+    """Every slot of the ring is held by tensors that are alive, so no producer can write a record."""
 
 
 class CtrlC:
-    """Tells whether Ctrl-C must be answered by threads that wait, because the main thread is inside TensorFlow.
+    """Tells whether waiting threads must answer Ctrl-C, because the main thread is inside TensorFlow.
 
-    Between two instructions of Python's it runs its handlers itself; what comes of it is the program's affair then.
+    If the main thread runs Python code, it runs its signal handlers itself, and the program decides what follows.
     """
 
     def __init__(self) -> None:
         self._asked: tuple[float, int] | None = None
 
-    def look(self) -> bool | None:
-        """Return what is known of a Ctrl-C that came: True, it must; False, it was seen to; None, ask again."""
+    def must_be_answered(self) -> bool | None:
+        """Tell whether a Ctrl-C must be answered; False if the main thread handles it, None to ask again later."""
         now, runs = time.monotonic(), main_thread_runs()
         if self._asked is None:
             self._asked = now, runs
         since, ran = self._asked
-        # A sleep or a lock lets handlers run.
+        # During a sleep or a wait for a lock outside TensorFlow, Python runs the handlers.
         if runs == ran and is_in_tensorflow(_main_thread_frame()):
             if now - since < _DEAF_SECONDS:
                 return None
@@ -66,9 +62,9 @@ class CtrlC:
 
 
 class Stall(stall.Stall):
-    """Notices that every slot of a ring is held by tensors: if the program waits for this feed, it waits for ever.
+    """Notices that every slot of a ring is held by tensors: a program that waits for this feed may wait for ever.
 
-    Garbage is collected at once: from Python 3.12 on, ``keras.Model.predict`` leaves its last batch in a circle of
+    Garbage is collected at once: from Python 3.12 on, ``keras.Model.predict`` leaves its last batch in a cycle of
     references (an exception, its traceback, the frame).
     """
 
@@ -76,14 +72,14 @@ class Stall(stall.Stall):
         super().__init__(StalledFeedWarning, lambda: STALL_SECONDS)
 
     def goes_on_at(self, name: str, slots: int, holders: Callable[[], list[str]] = list) -> None:
-        """Take note of it, on a ring of that name. `holders` finds the steps behind its datasets that hold elements."""
+        """Record a stall of the ring `name`; `holders` finds the steps that hold elements of its datasets."""
 
         def say(_: float) -> str:
             steps = holders()
             here = f" Behind this one stands {', '.join(steps)}." if steps else ""
             return (
                 f"ring {name!r}: a feed waits for records, but all {slots} slots are held by tensors or "
-                "batches that are still alive. Drop them (`del batch` at the end of a loop's body), take smaller "
+                "batches that are still alive. Delete them (`del batch` at the end of a loop's body), take smaller "
                 "batches, or create the ring with more slots. Steps behind a dataset hold its elements, too: .shuffle, "
                 f".cache, .batch, .window, .prefetch.{here} Give them copies (copy=True), or shuffle before the ring."
             )
@@ -92,12 +88,12 @@ class Stall(stall.Stall):
 
 
 class Wait:
-    """One wait for a batch, over as many calls as it takes.
+    """One wait for a batch, which may span several calls.
 
     Attributes
     ----------
     began : float
-        ``time.monotonic()`` seconds.
+        Start of the wait, in seconds of ``time.monotonic()``.
     """
 
     def __init__(self) -> None:
@@ -109,33 +105,33 @@ class Wait:
         self._paused: float | None = None
 
     def pause(self) -> None:
-        """Say that TensorFlow will come back for more, unless it has lost interest."""
+        """Pause the wait until TensorFlow asks again, unless it does not need more elements."""
         self._paused = time.monotonic()
 
     def was_abandoned(self) -> bool:
-        """Tell whether TensorFlow did not come back at once: who comes now begins a wait of its own."""
+        """Tell whether TensorFlow did not ask again soon, so that the next call begins a new wait."""
         return self._paused is not None and time.monotonic() - self._paused > _ABANDONED_SECONDS
 
     def seconds_left(self, timeout: float | None) -> float | None:
-        """Return how much is left of `timeout` seconds for the whole wait."""
+        """Return the seconds that are left of the whole wait's `timeout`."""
         return None if timeout is None else max(0.0, self.began + timeout - time.monotonic())
 
     def is_interrupted(self) -> bool:
-        """Tell whether Ctrl-C was pressed and the main thread cannot handle it, being inside TensorFlow."""
+        """Tell whether Ctrl-C was pressed and the main thread cannot handle it because it is inside TensorFlow."""
         seen = self._interrupts.seen
         if seen == self._handled:
             return False
-        answer = self._ctrl_c.look()
+        answer = self._ctrl_c.must_be_answered()
         if answer is False:
             self._handled = seen
         return answer is True
 
     def check_stall(self, ring: Ring, stats: dict[str, int]) -> None:
-        """Take note whether every slot is held."""
+        """Record whether every slot is held."""
         if stats["free"] or stats["claimed"] or stats["ready"]:
             self._stall.over()
         else:
-            self._stall.goes_on_at(ring.name, stats["slots"], lambda: holders(ring))
+            self._stall.goes_on_at(ring.name, stats["slots"], lambda: steps_that_hold_elements(ring))
 
 
 def _main_thread_frame() -> FrameType | None:
@@ -143,49 +139,8 @@ def _main_thread_frame() -> FrameType | None:
 
 
 def main_thread_asks_for_an_element() -> bool:
-    """Tell whether the main thread is inside ``next(iterator)``, rather than in a graph or in something else."""
+    """Tell whether the main thread is inside ``next(iterator)``, and not in a graph or elsewhere."""
     frame = _main_thread_frame()
-    while frame is not None and not is_in_tensorflow(frame):  # this may be the main thread
+    while frame is not None and not is_in_tensorflow(frame):  # the calling thread may be the main thread
         frame = frame.f_back
     return frame is not None and frame.f_code.co_name == "iterator_get_next"
-
-
-# ---- The end of the interpreter ----------------------------------------------------------------------
-
-_inside: set[int] = set()  # threads of TensorFlow's that are in our code
-_used = False
-_ending = False
-
-
-@contextmanager
-def inside_python() -> Iterator[None]:
-    """Mark a call by one of TensorFlow's threads, which the interpreter's end waits for."""
-    global _used
-    _used = True
-    thread = threading.get_ident()
-    _inside.add(thread)
-    try:
-        yield
-    finally:
-        _inside.discard(thread)
-
-
-def is_ending() -> bool:
-    """Tell whether the interpreter ends: every feed does, too."""
-    return _ending
-
-
-@atexit.register
-def _wait_for_threads() -> None:
-    """Let TensorFlow's threads learn that there is nothing more, before it is too late for them to be in Python."""
-    global _ending
-    _ending = True
-    give_up = time.monotonic() + _EXIT_SECONDS
-    quiet_since = time.monotonic()
-    while (asking := stop_feeds()) or _used:
-        now = time.monotonic()
-        if now >= min(give_up, quiet_since + _QUIET_SECONDS):
-            return
-        if asking or _inside - {threading.get_ident()}:
-            quiet_since = now
-        time.sleep(0.002)

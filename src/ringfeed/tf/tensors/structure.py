@@ -125,9 +125,8 @@ def fit_structure(inputs: Any, expected: Any, owner: str, names: Sequence[str | 
     """
     if hasattr(inputs, "_fields") and not hasattr(expected, "_fields"):
         own = list(expected) if isinstance(expected, Mapping) else _names_of(expected, names)
-        if (
-            None not in own and not repeated_names(own) and set(own) <= set(inputs._fields)
-        ):  # a named tuple has names too
+        has_all_names = None not in own and not repeated_names(own) and set(own) <= set(inputs._fields)
+        if has_all_names:
             inputs = inputs._asdict()
     if isinstance(expected, Mapping) and isinstance(inputs, Mapping):
         missing = [key for key in expected if key not in inputs]
