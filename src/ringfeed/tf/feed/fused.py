@@ -59,12 +59,12 @@ def fuse(
     batch_size : int
         Maximum number of rows of a call; at most the ring's slots.
     structure : nest of str, optional
-        Inputs of the model: a nest of fields, and of `ringfeed.tf.TAGS`. A tuple or list means inputs, never
-        ``(x, y)``. By default each input gets the field of its name, where names are those of Keras inputs, of TensorSpecs
-        and signatures, or of Python arguments. If there is one field and one input, they match regardless of their
-        names. Inputs whose names Keras or TensorFlow generated ("input_layer_3", "inputs_1") get the fields in their
-        order. A function of one argument gets a dict of all fields if no field has the argument's name. Otherwise the
-        call raises an error that lists fields and inputs.
+        Inputs of the model: a nest of fields, and of `ringfeed.tf.TAGS`. A tuple or list holds inputs, never a pair of
+        inputs and targets. By default each input gets the field of its name. Names are those of Keras inputs, of
+        TensorSpecs and signatures, or of Python arguments. If there is one field and one input, they match regardless
+        of their names. Inputs whose names Keras or TensorFlow generated ("input_layer_3", "inputs_1") get the fields in
+        their order. A function of one argument gets a dict of all fields if no field has the argument's name. Otherwise
+        the call raises an error that lists fields and inputs.
     min_rows : int
         Number of records to wait for, as in `Ring.take`.
     linger : float
