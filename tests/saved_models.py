@@ -1,4 +1,4 @@
-"""SavedModels as others wrote them, made here: of TensorFlow 1, and of Keras 2 with an optimizer that is gone."""
+"""SavedModels like those of TensorFlow 1, and of Keras 2 with an optimizer that no longer exists."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WEIGHTS = np.float32([[1, 2], [3, 4], [5, 6]])
 
 
 def with_slots_of_a_lost_optimizer(folder: Path) -> Path:
-    """Give a SavedModel what Keras 2 wrote of its optimizer: TensorFlow does not know the class any more.
+    """Add the optimizer that Keras 2 wrote to a SavedModel: TensorFlow no longer has its class.
 
     ``tf.saved_model.load`` makes a plain object of the optimizer, and asks it for `add_slot`.
     """
@@ -37,7 +37,7 @@ def _read(folder: Path) -> Any:
 
 
 class WithTable(tf.Module):
-    """Looks numbers up in a file that is saved with the model, and multiplies them with a variable."""
+    """A model that looks numbers up in a saved file, and multiplies them by a variable."""
 
     def __init__(self, vocabulary: Path) -> None:
         super().__init__()
@@ -63,12 +63,12 @@ class WithTable(tf.Module):
 
 
 def save_with_table(folder: Path, **signatures: Any) -> Path:
-    """Save a `WithTable` under signatures; by default "serving_default" and "sums"."""
+    """Save a `WithTable` with signatures; by default "serving_default" and "sums"."""
     folder.mkdir(parents=True)
     module = WithTable(folder.parent / "vocabulary.txt")
     signatures = signatures or {"serving_default": module.lengths, "sums": module.sums}
     tf.saved_model.save(module, str(folder), signatures=signatures)
-    (folder.parent / "vocabulary.txt").unlink()  # that of the model is in its assets
+    (folder.parent / "vocabulary.txt").unlink()  # the model has its own copy in its assets
     return folder
 
 

@@ -1,4 +1,4 @@
-"""`ringfeed doctor MODEL`: what a model is, what it takes and returns, and whether it can be served."""
+"""`ringfeed doctor MODEL`: a model's kind, inputs and outputs, and whether it can be served."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def saved(folder: Path, function: Any, *specs: tf.TensorSpec) -> Path:
 
 @pytest.fixture
 def doctor(capsys: Any) -> Any:
-    """Return a function that asks the doctor; it returns the status, and what was said by subject."""
+    """Return a function that runs the doctor, and returns the status and the findings by subject."""
 
     def ask(*arguments: Any) -> tuple[int, dict[str, str]]:
         status = main(["doctor", *map(str, arguments)])
@@ -112,7 +112,7 @@ def test_a_model_that_mixes_rows_is_served_but_not_padded(tmp_path: Path, doctor
     ],
     ids=["scalar", "one row", "twice", "texts", "takes texts"],
 )
-def test_what_cannot_be_served_is_named_and_gives_status_1(
+def test_a_model_that_cannot_be_served_is_named_and_gives_status_1(
     tmp_path: Path, doctor: Any, function: Any, spec: Any, subject: str, message: str
 ) -> None:
     status, said = doctor(saved(tmp_path / "model", function, *([] if spec is None else [spec])))
@@ -132,7 +132,7 @@ def test_axes_that_are_free_are_tried_in_some_lengths(tmp_path: Path, doctor: An
     assert said["rows"] == "ok it runs on rows of zeros, tried as 'image': float32[rows, 224, 224, 3]"
 
 
-def test_a_model_that_does_not_say_its_inputs_is_not_tried(tmp_path: Path, doctor: Any) -> None:
+def test_a_model_without_declared_inputs_is_not_tested(tmp_path: Path, doctor: Any) -> None:
     spec = tf.TensorSpec(None, name="x")
     status, said = doctor(saved(tmp_path / "model", tf.identity, spec))
     assert status == 0

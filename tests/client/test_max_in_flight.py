@@ -1,4 +1,4 @@
-"""How many requests a client may have under way."""
+"""`Client(max_in_flight=...)`: the limit on the requests of a client that are in flight."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def policy() -> ringfeed.testing.ManualPolicy:
 
 @pytest.fixture
 def client(make_ring, policy) -> Iterator[ringfeed.Client]:
-    """Return a client that may have one request under way, of an engine that takes batches on command."""
+    """Return a client that may have one request in flight, of an engine that takes batches on command."""
     ring = make_ring({"x": ((16,), "float32")}, slots=64)
     with (
         ringfeed.Engine(ring, lambda x: 2 * x, policy=policy),
@@ -30,7 +30,7 @@ def client(make_ring, policy) -> Iterator[ringfeed.Client]:
         yield made
 
 
-def test_submit_waits_while_as_many_are_under_way_as_may_be(client, policy):
+def test_submit_waits_while_max_in_flight_requests_are_in_flight(client, policy):
     first = client.submit(ONE)
     answering = threading.Timer(0.1, policy.release, (1,))
     answering.start()
@@ -41,7 +41,7 @@ def test_submit_waits_while_as_many_are_under_way_as_may_be(client, policy):
     answering.join()
 
 
-def test_apredict_waits_while_as_many_are_under_way_as_may_be(client, policy):
+def test_apredict_waits_while_max_in_flight_requests_are_in_flight(client, policy):
     async def ask_thrice() -> list[np.ndarray]:
         for _ in range(3):
             policy.release(1)
@@ -50,7 +50,7 @@ def test_apredict_waits_while_as_many_are_under_way_as_may_be(client, policy):
     np.testing.assert_array_equal(asyncio.run(ask_thrice()), np.stack([2 * ONE] * 3))
 
 
-def test_submit_raises_where_none_is_answered_within_its_timeout(client, policy):
+def test_submit_raises_if_no_request_is_answered_within_its_timeout(client, policy):
     first = client.submit(ONE)
     with pytest.raises(ringfeed.RingFull, match="max_in_flight"):
         client.submit(ONE, timeout=0.01)

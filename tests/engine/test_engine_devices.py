@@ -1,4 +1,4 @@
-"""An engine with replicas on two devices says what each of them did."""
+"""The statistics of an engine with replicas on two devices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ringfeed.tf.tuning` and its memory: how large a batch is best, and that it is measured once."""
+"""`engine.tuning` and `engine.tuning_cache`: the best batch size is measured once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def measured(**rows_per_second):
 
 
 class Model:
-    """A model whose time is told by a clock of its own."""
+    """A model with a fake clock."""
 
     def __init__(self, seconds_of, memory=10**9):
         self.now, self.calls, self.seconds_of, self.memory = 0.0, [], seconds_of, memory
@@ -48,7 +48,7 @@ class Model:
         ({"_1": 100, "_2": 190, "_4": 360, "_8": 400}, 8),
         ({"_1": 100, "_2": 380, "_4": 399, "_8": 400}, 2),  # exactly 95 %
         ({"_1": 100, "_2": 379.9, "_4": 399, "_8": 400}, 4),
-        ({"_8": 400, "_4": 500, "_2": 200}, 4),  # larger ones may be slower
+        ({"_8": 400, "_4": 500, "_2": 200}, 4),  # larger batches may be slower
     ],
 )
 def test_the_smallest_size_within_five_percent_of_the_best_throughput_is_chosen(rates, size):
@@ -66,7 +66,7 @@ def test_a_target_that_no_size_keeps_is_a_warning_with_the_figures():
         assert choose(measured(_4=100, _2=100), latency_target=0.002) == 2
 
 
-def test_what_can_not_be_chosen_from_is_refused():
+def test_measurements_without_a_choice_are_refused():
     with pytest.raises(ValueError, match="no measurements"):
         choose([])
     for target in (0, -1.0, float("nan")):
@@ -137,7 +137,7 @@ def test_a_real_model_is_measured_with_a_real_clock():
     assert choose(found) in (1, 2, 4, 6)
 
 
-# ---- Remembering -------------------------------------------------------------------------------------
+# ---- The cache -----------------------------------------------------------------------------------------
 
 SAMPLE = np.zeros((3, 7), np.float32)
 FOUND = Measurements(measured(_1=3, _2=5.5), out_of_memory_at=4, untried=[8])
@@ -148,7 +148,7 @@ def model_of(width=4, name="model", seed=1):
     return keras.Sequential([keras.Input((7,), name="x"), keras.layers.Dense(width, name="dense")], name=name)
 
 
-def test_what_was_measured_is_remembered_in_a_file(tmp_path):
+def test_measurements_are_cached_in_a_file(tmp_path):
     key = key_of(model_of(), SAMPLE, "CPU:0")
     assert recall(key, tmp_path) is None
     remember(key, FOUND, tmp_path)
@@ -244,7 +244,7 @@ def test_the_folder_is_that_of_the_users_cache(tmp_path, monkeypatch):
     remember("k", FOUND)
     assert list(recall("k")) == list(FOUND)
     assert [path.parent for path in tmp_path.rglob("*.json")] == [tmp_path / "ringfeed"]
-    monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # to be ignored, says the standard
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # the standard requires a relative path to be ignored
     assert cache_folder() == Path.home() / ".cache" / "ringfeed"
 
 

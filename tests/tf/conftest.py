@@ -1,4 +1,4 @@
-"""Both ways in which a dataset takes its batches: by the native op, and by Python code in its place."""
+"""Fixtures for the two ways in which a dataset takes its batches: the native op, and Python code."""
 
 import pytest
 
@@ -16,11 +16,11 @@ def _choose(request, monkeypatch):
 
 @pytest.fixture(params=["native", "python"])
 def way(request, monkeypatch):
-    """Run a test twice: how datasets take their batches, here and in processes that the test starts."""
+    """Run a test twice, with each way in which datasets take batches, in this process and in those that it starts."""
     return _choose(request, monkeypatch)
 
 
 @pytest.fixture(params=["native", pytest.param("python", marks=pytest.mark.slow)])
 def way_of_long_tests(request, monkeypatch):
-    """Do the same, but leave the second to `make test-slow`."""
+    """Do the same, but run the second way only in `make test-slow`."""
     return _choose(request, monkeypatch)

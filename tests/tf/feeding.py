@@ -1,4 +1,4 @@
-"""What the tests of the feed share: records that say who they are, and where a tensor's memory lies."""
+"""Helpers of the feed's tests: numbered records, addresses of tensors, and programs that wait."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from support import wait_until
 
 
 def fill(ring: ringfeed.Ring, numbers: Iterable[int]) -> None:
-    """Put a record that says each number all over, in every field, with the number as its tag."""
+    """Put a record for each number: every field is filled with the number, and the tag is the number."""
     for number in numbers:
         with ring.claim() as slot:
             for name in slot:
@@ -29,7 +29,7 @@ def fill(ring: ringfeed.Ring, numbers: Iterable[int]) -> None:
 
 
 def fill_at_once(ring: ringfeed.Ring, numbers: list[int]) -> None:
-    """Do the same in one step: who waits for them sees all of them or none."""
+    """Do the same in one step: a taker that waits sees all records or none."""
     with ring.claim(len(numbers)) as slots:
         for row, number in enumerate(numbers):
             for name in slots:
@@ -38,7 +38,7 @@ def fill_at_once(ring: ringfeed.Ring, numbers: list[int]) -> None:
 
 
 def produce(pipe: Any, name: str, count: int) -> None:
-    """Put `count` numbers as `fill` does, then finish the ring: for a process of its own."""
+    """Put `count` numbers as `fill` does, then finish the ring; runs in a process of its own."""
     with ringfeed.Ring.attach(name) as ring:
         for number in range(count):
             with ring.claim() as slot:
@@ -48,7 +48,7 @@ def produce(pipe: Any, name: str, count: int) -> None:
 
 
 def produce_as_told(pipe: Any, name: str) -> None:
-    """Put as many records as each message says; finish at None: for a process of its own."""
+    """Put the number of records in each message, and finish at None; runs in a process of its own."""
     with ringfeed.Ring.attach(name) as ring:
         number = 0
         while (count := pipe.hear()) is not None:
@@ -61,7 +61,7 @@ def produce_as_told(pipe: Any, name: str) -> None:
 
 
 def produce_pictures(pipe: Any, name: str, count: int) -> None:
-    """Put `count` random pictures with labels, the same each time, then finish: for a process of its own."""
+    """Put `count` random pictures with labels, equal in each run, then finish; runs in a process of its own."""
     random = np.random.default_rng(3)
     images, labels = random.random((count, 8, 8), np.float32), random.integers(0, 3, count)
     with ringfeed.Ring.attach(name) as ring:
@@ -71,7 +71,7 @@ def produce_pictures(pipe: Any, name: str, count: int) -> None:
 
 
 def random_samples(field: Field, count: int, random: np.random.Generator) -> np.ndarray:
-    """Return `count` random samples of a field: any bits that are a number, or none, of its dtype."""
+    """Return `count` samples of a field made of random bits, which may be NaN."""
     size = count * int(np.prod(field.shape, dtype=int)) * field.dtype.itemsize
     if field.dtype == np.bool_:
         return random.integers(0, 2, size).astype(np.bool_).reshape(count, *field.shape)
@@ -79,43 +79,43 @@ def random_samples(field: Field, count: int, random: np.random.Generator) -> np.
 
 
 def same_bits(actual: Any, expected: Any) -> bool:
-    """Compare arrays or tensors, NaN and all."""
+    """Tell whether two arrays or tensors have the same bits, including NaN."""
     actual, expected = np.ascontiguousarray(actual), np.ascontiguousarray(expected)
     return (actual.shape, actual.dtype) == (expected.shape, expected.dtype) and actual.tobytes() == expected.tobytes()
 
 
 def first_numbers(tensor: Any) -> list[int]:
-    """Return what the rows say, which none of them says in two ways."""
+    """Return the number of each row, and check that all values of a row are equal."""
     rows = tensor.numpy().reshape(len(tensor), -1)
     assert (rows == rows[:, :1]).all(), "a torn record"
     return [int(number) for number in rows[:, 0]]
 
 
 def address(tensor: Any) -> int:
-    """Return where an eager tensor's memory begins."""
+    """Return the address of an eager tensor's memory."""
     if tensor.dtype == tf.bfloat16:
-        tensor = tf.bitcast(tensor, tf.uint16)  # keeps the memory
+        tensor = tf.bitcast(tensor, tf.uint16)  # a bitcast keeps the memory
     return int(np.asarray(memoryview(tensor)).__array_interface__["data"][0])
 
 
 def address_in_graph(tensor: Any) -> Any:
-    """Return where a tensor's memory begins, in a graph; as int64."""
+    """Return the address of a tensor's memory in a graph, as int64."""
     found = tf.py_function(lambda eager: np.int64(address(eager)), [tensor], tf.int64)
     return tf.ensure_shape(found, ())
 
 
 def slot_of(ring: ringfeed.Ring, name: str, where: int) -> int | None:
-    """Return which slot of a field begins at an address; None when it is not in the ring's memory."""
+    """Return the slot of a field that begins at an address; None if the address is not in the ring's memory."""
     field = ring.spec[name]
     offset = where - ring._region_address(name)
-    # A field's region is mapped twice in a row, so that a run may pass its end.
+    # A field's region is mapped twice in a row, so a batch may pass its end.
     if not 0 <= offset < 2 * ring.slots * field.stride_bytes or offset % field.stride_bytes:
         return None
     return offset // field.stride_bytes % ring.slots
 
 
 def drain(dataset: Any) -> Iterator[Any]:
-    """Iterate without holding on to an element while the next is waited for, which a `for` loop does."""
+    """Iterate without holding an element during the wait for the next, unlike a `for` loop."""
     iterator = iter(dataset)
     while True:
         try:
@@ -127,7 +127,7 @@ def drain(dataset: Any) -> Iterator[Any]:
 
 
 def from_generator(ring: ringfeed.Ring, batch_size: int, *, structure: Any = None, **options: Any) -> tf.data.Dataset:
-    """Return a dataset by `from_generator`, as its users write it."""
+    """Return a dataset by `from_generator`, written like a user's program."""
     shape = {name: options[name] for name in ("drop_remainder", "cut") if name in options}
     return tf.data.Dataset.from_generator(
         generator(ring, batch_size, structure=structure, **options),
@@ -136,7 +136,7 @@ def from_generator(ring: ringfeed.Ring, batch_size: int, *, structure: Any = Non
 
 
 def as_asked(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Take nothing ahead: TensorFlow adds a prefetch of its own, else."""
+    """Return the dataset without the prefetch that TensorFlow would add."""
     options = tf.data.Options()
     options.autotune.enabled = False
     options.experimental_optimization.inject_prefetch = False
@@ -177,13 +177,13 @@ WAITS = {
         keras.Sequential([keras.Input((512,)), keras.layers.Dense(1)]).predict(elements, verbose=0)
     """,
 }
-"""Ways of a program to wait for a ring's elements in its main thread."""
+"""Programs that wait for a ring's elements in the main thread."""
 
 
 def end_a_wait_by_ctrl_c(ring: ringfeed.Ring, file: Path, elements: str, wait: str) -> None:
     """Run a program that makes `elements` over the ring and waits; Ctrl-C ends the wait, then the program ends.
 
-    It stands in a file: of that, a loop can be brought into a graph.
+    The program is in a file, because autograph must read the source of a loop in a graph.
     """
     file.write_text(f"""
 import sys
@@ -196,7 +196,7 @@ try:
 {textwrap.indent(textwrap.dedent(wait).strip(), "    ")}
 except KeyboardInterrupt:
     print("interrupted")
-except RuntimeError as error:  # all that Keras leaves of it
+except RuntimeError as error:  # Keras turns the KeyboardInterrupt into a RuntimeError
     print("interrupted" if "KeyboardInterrupt" in str(error) and {"keras" in wait} else error)
 """)
     waiter = subprocess.Popen([sys.executable, file], stdout=subprocess.PIPE, text=True)

@@ -1,4 +1,4 @@
-"""Random Keras models and random inputs for them, and what "the same as Keras" means.
+"""Random Keras models, random inputs for them, and a comparison with the results of Keras.
 
 RINGFEED_EXAMPLES multiplies the number of hypothesis examples: 1 by default, so that a run stays short.
 """
@@ -19,14 +19,14 @@ from hypothesis import strategies as st
 FEATURES = 4
 VOCABULARY = 11
 
-# Both sides run the same operations on the same batches, but in graphs that TensorFlow optimizes each by itself: sums
+# Both sides run the same operations on the same batches, but TensorFlow optimizes each graph separately: sums
 # may be taken in another order and operations fused. That moves the last bits: 2**-23 of float32 (1.2e-7), 2**-10 of
 # float16, 2**-7 of bfloat16, grown by a few tens of terms.
 RELATIVE_TOLERANCE = {"float64": 1e-5, "float32": 1e-5, "float16": 1e-2, "bfloat16": 5e-2}
 
 
 def examples(count: int) -> settings:
-    """Return settings for `count` examples; a model takes its time to be traced, so there is no deadline."""
+    """Return settings for `count` examples, without a deadline, because tracing a model takes time."""
     return settings(
         max_examples=count * int(os.environ.get("RINGFEED_EXAMPLES", "1")),
         deadline=None,
@@ -35,7 +35,7 @@ def examples(count: int) -> settings:
 
 
 def assert_same(actual: Any, expected: Any) -> None:
-    """Structure, types, shapes and dtypes are equal; values are close (see RELATIVE_TOLERANCE)."""
+    """Check that structure, types, shapes and dtypes are equal, and values are close (see RELATIVE_TOLERANCE)."""
     assert type(actual) is type(expected)
     if isinstance(expected, dict):
         assert list(actual) == list(expected)
@@ -60,7 +60,7 @@ def assert_same(actual: Any, expected: Any) -> None:
             np.testing.assert_array_equal(actual, expected)
         else:
             one, other = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
-            # Sums that cancel out lose more than their last bits: measured against the largest value.
+            # Sums that cancel out lose more than their last bits, so the tolerance is relative to the largest value.
             scale = float(np.max(np.abs(other), initial=0.0, where=np.isfinite(other)))
             np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance * scale)
 
@@ -103,7 +103,7 @@ def mask_features(x: Any, seed: int, *extras: str) -> Any:
     return dense_features(keras.ops.cast(keras.ops.logical_not(x), "float32"), seed, *extras)
 
 
-# For each kind of input: the shape of a sample, the dtype the model asks for, and how features are made.
+# For each kind of input: the shape of a sample, the dtype that the model declares, and the features' function.
 KINDS: dict[str, tuple[tuple[int, ...], str, Callable[..., Any]]] = {
     "vector": ((7,), "float32", dense_features),
     "image": ((9, 8, 3), "float32", image_features),
@@ -113,11 +113,11 @@ KINDS: dict[str, tuple[tuple[int, ...], str, Callable[..., Any]]] = {
 EXTRAS = ["dropout", "batch_norm", "layer_norm", "lambda", "noise"]
 
 
-NAMES = ("input_c", "input_a", "input_b")  # not in order, on purpose
+NAMES = ("input_c", "input_a", "input_b")  # deliberately not sorted
 
 
 def structured(leaves: list[Any], structure: str) -> Any:
-    """Nest leaves as Keras allows it for inputs and outputs."""
+    """Nest leaves in the ways that Keras allows for inputs and outputs."""
     if len(leaves) == 1:
         return leaves[0]
     return {
@@ -130,7 +130,7 @@ def structured(leaves: list[Any], structure: str) -> Any:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a functional model is made of."""
+    """The parts of a functional model."""
 
     seed: int
     kinds: tuple[str, ...]
@@ -248,13 +248,13 @@ X = np.random.default_rng(1).random((70, 7), np.float32)
 
 
 def small_model() -> Any:
-    """Return a model of 7 numbers per row."""
+    """Return a model with inputs of 7 numbers per row."""
     keras.utils.set_random_seed(3)
     return keras.Sequential([keras.Input((7,)), keras.layers.Dense(4, activation="tanh")])
 
 
 class Echo(keras.Model):
-    """Returns what it is given, so that dtypes and structures are seen."""
+    """A model that returns its inputs, so that tests see their dtypes and structures."""
 
     def call(self, inputs: Any) -> Any:
         return tf.nest.map_structure(lambda x: None if x is None else keras.ops.copy(x), inputs)

@@ -1,4 +1,4 @@
-"""A ring is a stream: an iterator over it is neither saved nor restored, and says so, whoever waits for records."""
+"""Checkpoints: an iterator over a ring refuses to be saved and restored, also while a thread waits for records."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def refused(ring):
     )
 
 
-def test_an_iterator_is_neither_saved_nor_restored_and_goes_on(ring, dataset, tmp_path):
+def test_an_iterator_refuses_to_be_saved_and_restored_and_continues(ring, dataset, tmp_path):
     for number in range(4):
         ring.put(record(number))
     iterator = iter(dataset)
@@ -59,7 +59,7 @@ def test_also_while_a_thread_waits_for_a_record_of_an_idle_ring(ring, tmp_path):
     ring.finish()
 
 
-def test_also_where_the_dataset_is_told_to_ignore_state(ring, tmp_path):
+def test_a_dataset_with_ignored_state_is_refused_too(ring, tmp_path):
     options = tf.data.Options()
     options.experimental_external_state_policy = tf.data.experimental.ExternalStatePolicy.IGNORE
     iterator = iter(ringfeed.tf.dataset(ring, batch_size=2, structure="x").with_options(options))
@@ -67,7 +67,7 @@ def test_also_where_the_dataset_is_told_to_ignore_state(ring, tmp_path):
         tf.train.Checkpoint(iterator=iterator).save(tmp_path / "x")
 
 
-def test_other_iterators_are_saved_and_restored_as_ever(ring, tmp_path):
+def test_other_iterators_are_saved_and_restored_as_usual(ring, tmp_path):
     KINDS["native"](ring)
     iterator = iter(tf.data.Dataset.range(9).prefetch(2))
     next(iterator)

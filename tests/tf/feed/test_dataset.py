@@ -46,7 +46,7 @@ PADDED = {"x": ((5, 3), "float32"), "y": ((), "int64"), "z": ((64,), "uint8")}
 )
 def test_elements_are_the_rings_own_memory(ring, derive):
     elements = iter(derive(dataset(ring, 2, structure="x")))
-    for start in range(0, 10, 2):  # past the ring's end
+    for start in range(0, 10, 2):  # the last batch passes the ring's end
         fill(ring, [start, start + 1])
         element = next(elements)
         assert slot_of(ring, "x", address(element)) == start % 8
@@ -79,12 +79,12 @@ def test_a_run_over_the_rings_end_is_one_element_without_a_copy(ring):
         del element
 
 
-def test_slots_come_back_when_the_last_tensor_over_them_is_dropped(ring):
+def test_slots_are_free_when_the_last_tensor_over_them_is_deleted(ring):
     fill(ring, range(4))
     elements = iter(dataset(ring, 4, structure="x"))
     element = next(elements)
     part = element[1:3]  # a view
-    flat = tf.reshape(element, [-1])  # another one
+    flat = tf.reshape(element, [-1])  # another view
     assert ring.stats()["taken"] == 4
     del element
     assert ring.stats()["taken"] == 4
@@ -152,14 +152,14 @@ def test_tensorflow_does_not_write_into_the_rings_memory(ring):
     assert same_bits(element, before)
 
 
-def test_a_dataset_does_not_keep_a_ring_that_no_one_else_keeps(ring):
-    """TensorFlow never lets go of a function that it was given."""
+def test_a_ring_is_released_with_the_last_dataset_over_it(ring):
+    """TensorFlow never releases a function that it was given, so the functions must not keep the ring."""
     other = ringfeed.Ring.attach(ring.name)
     elements = dataset(other, 2)
     assert ring.stats()["participants"] == 2
     fill(ring, [1])
     del other
-    assert len(next(iter(elements))["x"]) == 1  # the dataset itself does
+    assert len(next(iter(elements))["x"]) == 1  # the dataset itself keeps the ring
     del elements
     gc.collect()
     assert ring.stats()["participants"] == 1
@@ -172,7 +172,7 @@ def test_the_batch_axis_is_free_and_the_others_are_static(ring):
     assert dataset(ring, 2).element_spec == {"x": tf.TensorSpec((None, 512), tf.int64)}
 
 
-def test_the_last_element_has_what_is_left(ring):
+def test_the_last_element_holds_the_remaining_records(ring):
     fill(ring, range(5))
     ring.finish()
     assert [len(element) for element in dataset(ring, 2, structure="x")] == [2, 2, 1]
@@ -188,23 +188,23 @@ def test_drop_remainder_makes_the_batch_axis_static_and_every_element_whole(ring
 
 
 @pytest.mark.parametrize("fields", [PADDED, {"x": ((512,), "int64")}], ids=["padded", "dense"])
-def test_drop_remainder_gathers_records_that_lie_apart(make_ring, fields):
+def test_drop_remainder_copies_records_that_are_not_contiguous(make_ring, fields):
     ring = make_ring({**fields, "page": ((512,), "int64")}, slots=4)
     elements = iter(dataset(ring, 2, structure=("x", TAGS), drop_remainder=True))
     fill(ring, range(4))
     held = [ring.take(1), ring.take(1), ring.take(1), ring.take(1)]
     held[1].release()
     held[3].release()
-    fill(ring, [4, 5])  # into slots 1 and 3: with no other one free, no run of two can come
+    fill(ring, [4, 5])  # into slots 1 and 3: no other slot is free, so the records cannot be contiguous
     x, tags = next(elements)
     assert sorted(first_numbers(x)) == tags.numpy().tolist() == [4, 5]
-    assert ring.stats()["taken"] == 2  # what was copied is free
+    assert ring.stats()["taken"] == 2  # the slots of copied records are free
     del held
     fill(ring, [6, 7])
     assert first_numbers(next(elements)[0]) == [6, 7]
 
 
-def test_drop_remainder_hands_out_what_lies_together_without_a_copy(ring):
+def test_drop_remainder_yields_contiguous_records_without_a_copy(ring):
     fill(ring, range(4))
     element = next(iter(dataset(ring, 4, structure="x", drop_remainder=True)))
     assert slot_of(ring, "x", address(element)) == 0
@@ -239,8 +239,8 @@ def test_min_rows_are_waited_for(ring, start):
     producer.result()
 
 
-def test_linger_waits_for_a_whole_batch_longer_than_a_turn_takes(ring, start, monkeypatch):
-    monkeypatch.setattr("ringfeed.tf.feed.dataset.waiting.ROUND_SECONDS", 1e-9)  # a turn ends as soon as it may
+def test_linger_waits_for_a_whole_batch_longer_than_a_round_lasts(ring, start, monkeypatch):
+    monkeypatch.setattr("ringfeed.tf.feed.dataset.waiting.ROUND_SECONDS", 1e-9)  # a round ends as soon as possible
     producer = start(produce_as_told, ring.name)
     elements = iter(dataset(ring, 3, structure="x", linger=1e6))
     found = []
@@ -249,7 +249,7 @@ def test_linger_waits_for_a_whole_batch_longer_than_a_turn_takes(ring, start, mo
     for _ in range(3):
         before = ring.stats()["take_wait_ns"]
         while ring.stats()["take_wait_ns"] == before:
-            pass  # at least one slice of waiting is over
+            pass  # wait until at least one slice of the wait is over
         assert not found
         producer.tell(1)
         assert producer.told() == "put"
@@ -281,11 +281,11 @@ def test_linger_waits_for_a_whole_batch_longer_than_a_turn_takes(ring, start, mo
     ],
     ids=repr,
 )
-def test_what_does_not_fit_the_ring_is_said_at_once(ring, options, says):
+def test_options_that_do_not_fit_the_ring_are_refused_at_once(ring, options, says):
     with pytest.raises((ValueError, TypeError), match=says):
         dataset(ring, **{"batch_size": 2, **options})
 
 
-def test_the_name_of_a_ring_is_no_ring(ring):
+def test_the_name_of_a_ring_is_refused(ring):
     with pytest.raises(TypeError, match=rf"ring '{ring.name}': give a ringfeed.Ring. Ring.attach"):
         dataset(ring.name, 2)

@@ -1,4 +1,4 @@
-"""Whatever consumes a tf.data.Dataset consumes a ring: Keras, loops in a graph, strategies."""
+"""Consumers of a `tf.data.Dataset` consume a ring: Keras, loops in a graph, strategies."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ def make_model() -> keras.Model:
 
 
 @pytest.mark.parametrize("prefetch", [0, 2])
-def test_model_predict_gives_what_it_gives_for_the_arrays(fed, samples, prefetch) -> None:
+def test_model_predict_returns_the_outputs_for_the_arrays(fed, samples, prefetch) -> None:
     model = make_model()
     outputs = model.predict(dataset(fed, 32, structure="x", prefetch=prefetch), verbose=0)
     np.testing.assert_allclose(outputs, model.predict(samples, verbose=0), rtol=1e-5, atol=1e-6)
-    gc.collect()  # from Python 3.12 on, Keras's predict leaves its last batch in a circle of references
+    gc.collect()  # from Python 3.12 on, Keras's predict leaves its last batch in a cycle of references
     assert fed.stats()["taken"] == 0
 
 
@@ -98,7 +98,7 @@ with ringfeed.Ring.create(None, {"x": ((512,), "int64")}, slots=16) as ring:
     seen = [next(iterator) for _ in range(5)]
     print([int(number) for element in seen for number in element[:, 0]])
     print({element.device[-5:] for element in seen})
-    del iterator, seen  # it waits for records ahead
+    del iterator, seen  # its prefetch waits for records
     gc.collect()
     print(ring.stats()["taken"])
     for wrong in ("GPU:7", "CPU:2", "card"):
@@ -109,8 +109,8 @@ with ringfeed.Ring.create(None, {"x": ((512,), "int64")}, slots=16) as ring:
 """
 
 
-def test_elements_are_copied_to_a_device_ahead(tmp_path: Path) -> None:
-    program = tmp_path / "device.py"  # logical devices are set up before TensorFlow starts: a process of its own
+def test_elements_are_prefetched_to_a_device(tmp_path: Path) -> None:
+    program = tmp_path / "device.py"  # logical devices must be set up before TensorFlow starts
     program.write_text(DEVICE_PROGRAM)
     completed = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, check=False)
     lines = completed.stdout.splitlines()
@@ -156,7 +156,7 @@ with ringfeed.Ring.create(None, {"x": ((512,), "int64")}, slots=16) as ring:
 
 
 def test_a_mirrored_strategy_shares_the_records_among_its_replicas(tmp_path: Path) -> None:
-    # Logical devices are set up before TensorFlow starts: a process of its own.
+    # Logical devices must be set up before TensorFlow starts, so this needs a process of its own.
     program = tmp_path / "strategy.py"
     program.write_text(STRATEGY_PROGRAM)
     completed = subprocess.run(

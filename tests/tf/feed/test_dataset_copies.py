@@ -1,4 +1,4 @@
-"""Elements that are copies hold no slots: steps that keep many elements do not stall. A step that does is named."""
+"""`copy=True`: elements hold no slots, so steps that keep many elements do not stall; a stall names its steps."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_copy_is_not_the_rings_memory_and_its_slots_are_free_at_once(ring):
     assert address(element) % 64 == 0
     assert states(ring) == {"free": 6, "ready": 2}
     fill(ring, range(10, 14))
-    fill(ring, [14, 15])  # over the slots that it was in
+    fill(ring, [14, 15])  # into the slots that the copied records had
     assert first_numbers(element) == [0, 1]
 
 
@@ -59,7 +59,7 @@ def test_copies_have_every_shape_that_elements_have(make_ring, cut, drop_remaind
     assert states(ring) == {"free": 64}
 
 
-def test_records_that_lie_apart_are_gathered_into_whole_copies(make_ring):
+def test_records_that_are_not_contiguous_are_copied_into_whole_batches(make_ring):
     ring = make_ring(slots=4)
     elements = iter(dataset(ring, 2, structure=("x", TAGS), drop_remainder=True, copy=True))
     fill(ring, range(4))
@@ -81,7 +81,7 @@ def test_a_copy_may_be_as_long_as_the_ring(ring):
         assert states(ring) == {"free": 8}
 
 
-def test_what_does_not_fit_is_said_at_once(ring):
+def test_copies_that_do_not_fit_are_refused_at_once(ring):
     with pytest.raises(ValueError, match=r"batch_size 9: .* at most all of them"):
         dataset(ring, 9, copy=True)
     with pytest.raises(ValueError, match=r"min_rows 5: .* at most 4 rows"):
@@ -89,7 +89,7 @@ def test_what_does_not_fit_is_said_at_once(ring):
 
 
 @pytest.mark.skipif(why_not_native() is not None, reason=f"no op: {why_not_native()}")
-def test_copies_taken_ahead_of_a_dropped_iterator_are_for_the_next(make_ring):
+def test_prefetched_copies_of_a_deleted_iterator_go_to_the_next(make_ring):
     ring = make_ring(slots=32)
     fill(ring, range(30))
     ring.finish()

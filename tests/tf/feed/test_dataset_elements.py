@@ -1,4 +1,4 @@
-"""What an element of `ringfeed.tf.dataset` is: any dtype, any structure, padded fields and tags."""
+"""Elements of `ringfeed.tf.dataset`: all dtypes, all structures, padded fields and tags."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a feed ends: the ring's end, errors, dropped iterators, Ctrl-C, the interpreter's exit; and idle waits."""
+"""Endings of a feed: the ring's end, errors, deleted iterators, Ctrl-C, the interpreter's exit; and idle waits."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_after_the_end_there_is_nothing_more(ring):
     assert list(elements.repeat()) == []
 
 
-def test_another_iteration_goes_on_with_what_comes_then(ring):
+def test_another_iteration_continues_with_the_following_records(ring):
     elements = dataset(ring, 2, structure="x")
     for start in range(0, 12, 4):
         fill(ring, range(start, start + 4))
@@ -82,11 +82,13 @@ def test_the_end_of_the_owner_reaches_a_loop_that_waits(ring_name, start, end):
         ring.unlink()
 
 
-def test_a_ring_that_no_one_kept_is_an_error_that_names_it(make_ring):
+def test_a_ring_that_the_program_did_not_keep_is_an_error_that_names_it(make_ring):
     ring = make_ring()
     other = ringfeed.Ring.attach(ring.name)
     elements = dataset(other, 2)
-    del elements._input_dataset._ringfeed_ring  # as if only a derived thing of TensorFlow's had been kept
+    del (
+        elements._input_dataset._ringfeed_ring
+    )  # as if the program had kept only an object that TensorFlow derived from the dataset
     del other
     gc.collect()
     with pytest.raises(tf.errors.UnknownError, match=f"RingClosed: ring '{ring.name}': it was dropped before"):
@@ -115,7 +117,7 @@ def test_a_timeout_counts_anew_for_each_element(ring):
     assert first_numbers(next(iter(elements))) == [3]
 
 
-# ---- Iterators that are dropped ----------------------------------------------------------------------
+# ---- Deleted iterators -------------------------------------------------------------------------------
 
 
 def test_an_iterator_that_prefetches_on_an_idle_ring_can_be_dropped(ring):
@@ -123,10 +125,10 @@ def test_an_iterator_that_prefetches_on_an_idle_ring_can_be_dropped(ring):
     elements = iter(dataset(ring, 2, structure="x", prefetch=2))
     assert first_numbers(next(elements)) == [0, 1]
     wait_until_waited(ring, "take")
-    del elements  # hangs until the next record, were it not for the end of a turn
+    del elements  # without the end of a round, this would hang until the next record
     assert states(ring) == {"free": 8}
     fill(ring, [2])
-    assert ring.stats()["ready"] == 1  # no one is left who would take it
+    assert ring.stats()["ready"] == 1  # no taker is left
 
 
 def test_take_ends_while_the_prefetch_before_it_waits(ring):
@@ -135,20 +137,20 @@ def test_take_ends_while_the_prefetch_before_it_waits(ring):
     assert states(ring) == {"free": 8}
 
 
-def test_a_loop_that_is_left_gives_its_element_back_and_loses_no_other_record(ring):
+def test_a_loop_that_is_left_frees_its_element_and_loses_no_other_record(ring):
     fill(ring, range(6))
     elements = dataset(ring, 2, structure="x")
     for element in elements:
         assert first_numbers(element) == [0, 1]
         break
-    assert ring.stats()["taken"] == 2  # the variable is alive
+    assert ring.stats()["taken"] == 2  # the loop's variable still holds an element
     del element
     assert states(ring) == {"free": 4, "ready": 4}
     assert first_numbers(next(iter(elements))) == [2, 3]
 
 
 @pytest.mark.parametrize("prefetch", [1, 2])
-def test_a_dropped_iterator_gives_back_what_it_took_ahead(ring, prefetch):
+def test_a_deleted_iterator_returns_its_prefetched_elements(ring, prefetch):
     fill(ring, range(8))
     elements = iter(dataset(ring, 2, structure="x", prefetch=prefetch))
     first = next(elements)
@@ -156,7 +158,7 @@ def test_a_dropped_iterator_gives_back_what_it_took_ahead(ring, prefetch):
     del elements, first
     stats = ring.stats()
     assert stats["taken"] == 0
-    assert stats["free"] <= 2 * (prefetch + 2)  # the element and what was taken ahead: no record more is gone
+    assert stats["free"] <= 2 * (prefetch + 2)  # the element and the prefetched elements; no other record is consumed
 
 
 # ---- Ctrl-C ------------------------------------------------------------------------------------------
@@ -178,9 +180,9 @@ def test_ctrl_c_ends_a_wait(ring, tmp_path, what):
     )
 
 
-def test_a_ctrl_c_that_the_program_handles_is_not_the_feeds_affair(ring, monkeypatch):
-    """It waits in the background, as a prefetch does, while the main thread runs Python."""
-    monkeypatch.setattr("ringfeed.tf.feed.waiting.ROUND_SECONDS", 1e9)  # or it would wait no longer than that, unasked
+def test_a_ctrl_c_that_the_program_handles_does_not_end_a_wait(ring, monkeypatch):
+    """The feed waits in the background, like a prefetch, while the main thread runs Python."""
+    monkeypatch.setattr("ringfeed.tf.feed.waiting.ROUND_SECONDS", 1e9)  # a round must not end by itself
     fill(ring, range(2))
     elements = iter(dataset(ring, 2, structure="x", prefetch=1))
     assert first_numbers(next(elements)) == [0, 1]
@@ -191,10 +193,10 @@ def test_a_ctrl_c_that_the_program_handles_is_not_the_feeds_affair(ring, monkeyp
             pass
     slices = threading.Thread(target=lambda: [wait_until_waited(ring, "take") for _ in range(3)])
     slices.start()
-    slices.join()  # at one place all the time, as inside TensorFlow, but here handlers run
+    slices.join()  # the main thread stays at one place, as inside TensorFlow, but here Python runs its handlers
     fill_at_once(ring, [2, 3])
     assert first_numbers(next(elements)) == [2, 3]
-    ring.finish()  # ends the wait for the one after that
+    ring.finish()  # ends the wait for the next element
 
 
 def test_a_ctrl_c_that_was_handled_before_a_loop_does_not_end_it(ring):
@@ -240,7 +242,7 @@ def test_handlers_of_sigint_are_the_programs_own_after_a_wait(ring):
         signal.signal(signal.SIGINT, handler)
 
 
-# ---- The interpreter's end, and waits that cost nothing ----------------------------------------------
+# ---- The interpreter's exit, and idle waits -----------  ----------------------------------------------
 
 
 @pytest.mark.parametrize("prefetch", [0, 2])

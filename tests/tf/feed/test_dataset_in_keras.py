@@ -1,4 +1,4 @@
-"""The feed in Keras, in graphs, under other steps of a pipeline, and shared out over devices by a strategy."""
+"""A dataset in Keras, in graphs, under other steps of a pipeline, and distributed by a strategy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from support import run_program, states
 
 pytestmark = [
     pytest.mark.usefixtures("way_of_long_tests", "quick_collection"),
-    # Keras says so at the end of every dataset whose length it does not know.
+    # Keras gives this warning at the end of each dataset of unknown length.
     pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning"),
     pytest.mark.filterwarnings("ignore:.shuffle=True. was passed:UserWarning"),
 ]
@@ -26,7 +26,7 @@ COUNT = 1000
 
 
 def pictures() -> tuple[np.ndarray, np.ndarray]:
-    """Return what `produce_pictures` puts."""
+    """Return the records that `produce_pictures` puts."""
     random = np.random.default_rng(3)
     return random.random((COUNT, 8, 8), np.float32), random.integers(0, 3, COUNT)
 
@@ -38,14 +38,14 @@ def model() -> Any:
 
 
 @pytest.mark.parametrize("options", [{}, {"prefetch": 2}, {"min_rows": 32}, {"drop_remainder": True}], ids=repr)
-def test_predict_gives_what_it_gives_for_the_arrays(make_ring, start, model, options):
+def test_predict_returns_the_outputs_for_the_arrays(make_ring, start, model, options):
     ring = make_ring(FIELDS, slots=128)
     producer = start(produce_pictures, ring.name, COUNT)
     outputs = model.predict(dataset(ring, 32, structure="image", **options), verbose=0)
     producer.result()
     rows = COUNT - COUNT % 32 if "drop_remainder" in options else COUNT
     np.testing.assert_allclose(outputs, model.predict(pictures()[0][:rows], verbose=0), rtol=1e-5, atol=1e-6)
-    gc.collect()  # from Python 3.12 on, Keras's predict leaves its last batch in a circle of references
+    gc.collect()  # from Python 3.12 on, Keras's predict leaves its last batch in a cycle of references
     assert states(ring) == {"free": 128}
 
 
@@ -70,18 +70,16 @@ def test_predict_takes_a_dict_of_named_inputs(make_ring, start):
 
 
 @pytest.mark.parametrize("steps_per_execution", [1, 4])
-def test_fit_and_evaluate_learn_from_the_ring_what_they_learn_from_the_arrays(
-    make_ring, start, model, steps_per_execution
-):
+def test_fit_and_evaluate_give_the_results_of_the_arrays(make_ring, start, model, steps_per_execution):
     twin = keras.models.clone_model(model)
     twin.set_weights(model.get_weights())
     for each in (model, twin):
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         each.compile("sgd", loss, metrics=["accuracy"], steps_per_execution=steps_per_execution)
-    # Four elements: where the end comes amid the steps of one execution, TensorFlow may or may not do those before.
+    # Four elements: if the data ends amid the steps of one execution, TensorFlow may or may not run the earlier steps.
     images, labels = pictures()
     for action, options in (("fit", {"shuffle": False}), ("evaluate", {})):
-        # Both take the same steps only if elements are whole: with room for all none is cut short.
+        # Both take the same steps only if all elements are complete: with slots for all records, no element is short.
         ring = make_ring(FIELDS, slots=512)
         producer = start(produce_pictures, ring.name, COUNT)
         elements = dataset(ring, COUNT // 4, structure=("image", "label"), min_rows=COUNT // 4)
@@ -138,7 +136,7 @@ def test_a_dataset_knows_that_it_does_not_know_its_length(ring):
 
 
 def test_a_strategy_shares_each_element_out_over_its_devices():
-    """Logical devices are made before TensorFlow starts, so in a process of its own."""
+    """Logical devices must be set up before TensorFlow starts, so this needs a process of its own."""
     status, printed, errors = run_program(
         """
         import tensorflow as tf

@@ -1,4 +1,4 @@
-"""The model process does not grow with the records that pass; benchmarks/bench_memory.py takes a million."""
+"""The model process does not grow with the number of records; benchmarks/bench_memory.py takes a million."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A feed never hangs for want of slots: not with a ring of two batches or of one, with whatever prefetch."""
+"""A feed never hangs because of too few slots: rings of two batches or of one, with any prefetch."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_ring_of_one_slot_feeds_a_loop_in_a_graph(make_ring, start, prefetch):
     producer.result()
 
 
-def test_a_ring_of_one_slot_feeds_a_loop_that_lets_go_of_each_element(make_ring, start):
+def test_a_ring_of_one_slot_feeds_a_loop_that_deletes_each_element(make_ring, start):
     ring = make_ring(slots=1)
     producer = start(produce, ring.name, RECORDS)
     found = []
@@ -67,7 +67,7 @@ def test_an_element_that_is_held_for_long_delays_only_its_own_slots(make_ring, s
     producer.result()
 
 
-def test_a_feed_whose_ring_is_all_held_says_so_and_goes_on_when_it_is_not(make_ring, monkeypatch):
+def test_a_feed_whose_slots_are_all_held_warns_and_continues_when_they_are_free(make_ring, monkeypatch):
     monkeypatch.setattr("ringfeed.tf.feed.dataset.waiting.STALL_SECONDS", 0.0)
     ring = make_ring(slots=4)
     fill(ring, range(4))
@@ -88,8 +88,8 @@ def test_a_feed_whose_ring_is_all_held_says_so_and_goes_on_when_it_is_not(make_r
     assert f"ring {ring.name!r}: a feed waits for records, but all 4 slots are held" in str(warning.message)
 
 
-def test_a_ring_that_is_all_held_by_garbage_is_set_free(make_ring):
-    """Keras leaves a batch in a circle of references; two would fill this ring for good."""
+def test_slots_that_garbage_holds_are_freed(make_ring):
+    """Keras leaves a batch in a cycle of references; two of them would fill this ring for ever."""
     ring = make_ring(slots=4)
     fill(ring, range(4))
     elements = iter(dataset(ring, 2, structure="x"))
@@ -111,7 +111,7 @@ def test_a_ring_that_is_all_held_by_garbage_is_set_free(make_ring):
     assert found == [[4]]
 
 
-def test_a_wait_that_times_out_for_want_of_slots_names_that_cause_too(make_ring):
+def test_a_wait_that_times_out_because_no_slot_is_free_names_that_cause(make_ring):
     ring = make_ring(slots=4)
     fill(ring, range(4))
     elements = iter(dataset(ring, 2, structure="x", timeout=0.1))
@@ -123,9 +123,11 @@ def test_a_wait_that_times_out_for_want_of_slots_names_that_cause_too(make_ring)
     assert len(held) == 2
 
 
-def test_a_waiting_feed_occupies_none_of_the_pipelines_threads(make_ring, monkeypatch):
-    """With a single thread, the pipeline still brings out what was taken while the feed waits for more."""
-    monkeypatch.setattr("ringfeed.tf.feed.dataset.waiting.ROUND_SECONDS", 1e9)  # no pause that would hide it
+def test_a_waiting_feed_occupies_no_thread_of_the_pipeline(make_ring, monkeypatch):
+    """With a single thread, the pipeline still delivers taken elements while the feed waits for more."""
+    monkeypatch.setattr(
+        "ringfeed.tf.feed.dataset.waiting.ROUND_SECONDS", 1e9
+    )  # no end of a round, which would hide the fault
     ring = make_ring(slots=4)
     one_thread = tf.data.Options()
     one_thread.threading.private_threadpool_size = 1
@@ -179,7 +181,7 @@ def test_two_datasets_of_one_ring_share_the_records(make_ring, start):
     for pair in pairs:
         found += first_numbers(pair[0]) + first_numbers(pair[1])
     producer.result()
-    # The zip ends with whichever ends first, and so may leave the other's last element unseen.
+    # The zip ends with the first iterator that ends, so the other's last element may be missing.
     assert len(found) >= RECORDS - 2
     assert len(set(found)) == len(found)
     other.close()

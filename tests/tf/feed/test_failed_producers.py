@@ -1,4 +1,4 @@
-"""A producer that raised, as who takes through TensorFlow sees it: an error with its text, behind the last record."""
+"""A producer that raised: takers in TensorFlow get an error with its text after the last record."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SAYS = r"(?s)ProducerFailed: ring '.*': a producer raised.*In process \d+: Value
 
 
 def fail_behind(ring, numbers):
-    """Put records, then raise."""
+    """Put records, then raise an error."""
     with ring.producing():
         fill(ring, numbers)
         raise ValueError("no picture ü")
@@ -24,7 +24,7 @@ def fail_behind(ring, numbers):
 
 @pytest.fixture
 def failed(make_ring):
-    """Return a ring of three records whose producer raised behind them."""
+    """Return a ring of three records whose producer raised an error after them."""
     ring = make_ring()
     with pytest.raises(ValueError, match="no picture"):
         fail_behind(ring, range(3))
@@ -106,7 +106,7 @@ def read_outputs(fused, seen):
         seen += outputs.numpy().tolist()
 
 
-def test_a_text_as_long_as_it_may_be_comes_whole(make_ring, way):
+def test_a_text_of_the_largest_length_arrives_complete(make_ring, way):
     ring = make_ring()
 
     def fail():
@@ -119,7 +119,7 @@ def test_a_text_as_long_as_it_may_be_comes_whole(make_ring, way):
         next(iter(dataset(ring, 2)))
 
 
-def test_a_finished_ring_is_the_end_of_the_data_as_ever(ring, way):
+def test_a_finished_ring_is_the_end_of_the_data(ring, way):
     with ring.producing():
         fill(ring, range(3))
     assert [first_numbers(element) for element in dataset(ring, 2, structure="x")] == [[0, 1], [2]]

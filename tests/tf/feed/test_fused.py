@@ -29,7 +29,7 @@ def first_number(x):
     return x[:, 0]
 
 
-# ---- What it gives -----------------------------------------------------------------------------------
+# ---- Results -----   -----------------------------------------------------------------------------------
 
 
 def test_a_call_takes_a_batch_runs_the_model_and_frees_the_slots(ring):
@@ -42,7 +42,7 @@ def test_a_call_takes_a_batch_runs_the_model_and_frees_the_slots(ring):
 
 def test_the_model_reads_the_slots_themselves(ring):
     fused = fuse(ring, lambda x: tf.repeat(address_in_graph(x), tf.shape(x)[0]), 3)
-    for start in (0, 3, 6):  # the last passes the ring's end
+    for start in (0, 3, 6):  # the last batch passes the ring's end
         fill(ring, range(3))
         assert [slot_of(ring, "x", where) for where in fused().numpy()] == [start] * 3
 
@@ -63,7 +63,7 @@ def test_tags_come_with_the_outputs(ring, pad):
 
 
 @pytest.mark.parametrize("options", [{}, {"pad": "ring"}, {"pad": "ring", "jit_compile": True}], ids=str)
-def test_a_keras_model_gives_what_predict_gives(make_ring, options):
+def test_a_keras_model_returns_the_outputs_of_predict(make_ring, options):
     keras.utils.set_random_seed(1)
     model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3), keras.layers.GlobalMaxPooling2D()])
     ring = make_ring({"image": ((8, 8, 3), "float32")}, slots=32)
@@ -136,8 +136,8 @@ def test_a_model_of_a_fixed_batch_size_is_fed_by_pad(ring):
     assert fuse(ring, model, 4, pad="ring")().numpy().tolist() == [1, 2, 3]
 
 
-def test_padding_shows_what_lies_beside_and_costs_no_copy(ring):
-    """The view goes on over slots that others hold, also past the ring's end."""
+def test_padding_shows_the_neighbouring_slots_without_a_copy(ring):
+    """The view extends over slots that other batches hold, also past the ring's end."""
     fused = fuse(ring, lambda x: (tf.repeat(address_in_graph(x), 8), x[:, 0]), 8, pad="ring", allow_row_mixing=True)
     for start in (0, 3, 6):
         fill(ring, range(start, start + 3))
@@ -165,7 +165,7 @@ def test_a_model_that_mixes_rows_is_not_padded_unless_asked(make_ring, model, wh
 
 
 def test_an_embedding_can_be_padded(make_ring):
-    """Made-up indices would be out of its bounds."""
+    """Large random indices would be out of the table's bounds."""
     ring = make_ring({"word": ((3,), "int32")}, slots=16)
     table = tf.constant([[1.0], [2.0]])
     fill(ring, [0, 1, 1])
@@ -279,6 +279,6 @@ def test_ctrl_c_ends_a_wait_as_a_keyboard_interrupt(ring):
         ({"ring": "cams"}, "ring 'cams': give a ringfeed.Ring"),
     ],
 )
-def test_what_makes_no_sense_is_named(ring, options, message):
+def test_invalid_options_are_named(ring, options, message):
     with pytest.raises((ValueError, TypeError), match=message):
         fuse(**({"ring": ring, "model": first_number, "batch_size": 4} | options))

@@ -1,4 +1,4 @@
-"""`tf.data.Dataset.from_generator` over a ring: what a user's own call gets by `generator` and `element_spec`."""
+"""`generator` and `element_spec`: a user's own `tf.data.Dataset.from_generator` over a ring."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ RECORDS = 300
 )
 def test_elements_are_the_rings_own_memory(ring, derive):
     elements = iter(derive(from_generator(ring, 2, structure="x", min_rows=2)))
-    for start in range(0, 10, 2):  # past the ring's end
+    for start in range(0, 10, 2):  # the last batch passes the ring's end
         fill(ring, [start, start + 1])
         element = next(elements)
         assert slot_of(ring, "x", address(element)) == start % 8
@@ -72,7 +72,7 @@ def test_inside_a_graph_an_element_is_the_rings_own_memory(ring):
     assert [slot_of(ring, "x", where) for where in found] == [0, 2, 4, 6]
 
 
-def test_slots_come_back_when_the_last_tensor_over_them_is_dropped(make_ring):
+def test_slots_are_free_when_the_last_tensor_over_them_is_deleted(make_ring):
     ring = make_ring({"x": ((512,), "int64"), "y": ((512,), "int64")})
     fill(ring, range(4))
     elements = iter(as_asked(from_generator(ring, 4)))
@@ -86,8 +86,8 @@ def test_slots_come_back_when_the_last_tensor_over_them_is_dropped(make_ring):
     assert states(ring) == {"free": 8}
 
 
-def test_a_function_is_not_kept_by_its_ring_but_keeps_it(ring):
-    """A call may be given a ring that nobody else keeps: TensorFlow keeps the function."""
+def test_a_function_keeps_its_ring_but_the_ring_does_not_keep_it(ring):
+    """The function must keep a ring to which the program has no other reference; TensorFlow keeps the function."""
     fill(ring, [1])
     elements = from_generator(ringfeed.Ring.attach(ring.name), 2, structure="x")
     gc.collect()
@@ -142,7 +142,7 @@ def test_a_ring_of_one_batch_feeds_copies(make_ring, start, slots, batch_size):
 # ---- Epochs, several iterators, consumers ------------------------------------------------------------
 
 
-def test_a_second_epoch_goes_on_with_what_comes_then(ring):
+def test_a_second_epoch_continues_with_the_following_records(ring):
     elements = from_generator(ring, 2, structure="x")
     for start in range(0, 12, 4):
         fill(ring, range(start, start + 4))
@@ -220,7 +220,7 @@ def test_keras_predicts_and_learns_from_it(make_ring, model):
 # ---- Ends --------------------------------------------------------------------------------------------
 
 
-def test_errors_come_out_with_their_text_and_the_next_iteration_goes_on(ring):
+def test_errors_are_raised_with_their_text_and_the_next_iteration_continues(ring):
     elements = as_asked(from_generator(ring, 2, structure="x", timeout=0.02))
     iterator = iter(elements)
     for number in range(2):
@@ -234,7 +234,7 @@ def test_errors_come_out_with_their_text_and_the_next_iteration_goes_on(ring):
 
 
 @pytest.mark.skipif(not hasattr(ringfeed.Ring, "producing"), reason="no Ring.producing")
-def test_the_failure_of_a_producer_comes_out_with_its_text(ring):
+def test_the_failure_of_a_producer_is_raised_with_its_text(ring):
     with pytest.raises(OSError, match="picture 7"), ring.producing():
         raise OSError("picture 7 is cut short")
     with pytest.raises(tf.errors.UnknownError, match=r"ProducerFailed: .*picture 7 is cut short"):
@@ -254,15 +254,15 @@ def test_the_failure_of_a_producer_comes_out_with_its_text(ring):
     ],
     ids=["as it is", "prefetch", "autotuned", "parallel map", "repeat", "take", "zip"],
 )
-def test_an_iterator_that_is_dropped_half_way_on_an_idle_ring_ends_at_once(ring, derive):
+def test_an_iterator_that_is_deleted_half_way_on_an_idle_ring_ends_at_once(ring, derive):
     fill(ring, range(4))
     elements = derive(from_generator(ring, 2, structure="x"))
     iterator = iter(elements)
     assert first_numbers(next(iterator)) == [0, 1]
-    del iterator  # hangs until the next record, were it not noticed
-    assert take_all(ring) in ([], [2, 3])  # what was not taken ahead
+    del iterator  # if the deletion were not noticed, this would hang until the next record
+    assert take_all(ring) in ([], [2, 3])  # the records that were not prefetched
     fill(ring, range(4))
-    assert first_numbers(next(iter(elements))) == [0, 1]  # nothing of what came later is gone
+    assert first_numbers(next(iter(elements))) == [0, 1]  # no later record is consumed
 
 
 def test_keras_ends_after_its_steps_on_an_idle_ring(make_ring, model):
@@ -273,8 +273,8 @@ def test_keras_ends_after_its_steps_on_an_idle_ring(make_ring, model):
     assert states(ring) == {"free": 128}
 
 
-def test_a_loop_in_a_graph_is_not_ended_by_an_iterator_that_is_dropped_meanwhile(ring, start):
-    """The loop's iterator is not known to Python; another one of the same dataset is, and goes."""
+def test_a_loop_in_a_graph_does_not_end_when_another_iterator_is_deleted(ring, start):
+    """Python does not know the loop's iterator; another iterator of the dataset is known to Python, and is deleted."""
     producer = start(produce_as_told, ring.name)
     elements = from_generator(ring, 2, structure="x")
     others = [iter(elements)]
@@ -292,7 +292,7 @@ def test_a_loop_in_a_graph_is_not_ended_by_an_iterator_that_is_dropped_meanwhile
     producer.result()
 
 
-def test_one_iterator_goes_on_when_another_is_dropped(ring):
+def test_one_iterator_continues_when_another_is_deleted(ring):
     elements = as_asked(from_generator(ring, 1, structure="x").prefetch(1))
     fill(ring, range(2))
     one = iter(elements)

@@ -1,4 +1,4 @@
-"""What the elements of a `from_generator` over a ring are: any dtype and structure, as `element_spec` says."""
+"""Elements of a `from_generator` over a ring: all dtypes and structures, as `element_spec` describes them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ pytestmark = pytest.mark.usefixtures("quick_collection")
 PICTURES = {"image": ((8, 8, 2), "float32"), "label": ((), "int64")}
 PADDED = {"x": ((5, 3), "float32"), "y": ((), "int64"), "z": ((64,), "uint8")}
 
-# ---- What an element is ------------------------------------------------------------------------------
+# ---- Elements --------   ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("cut", [True, False], ids=["cut", "uncut"])
 @pytest.mark.parametrize("shape", [(16, 4), (3,), ()], ids=str)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_every_dtype_arrives_bit_by_bit_as_the_element_spec_says(make_ring, dtype, shape, cut):
+def test_every_dtype_arrives_bit_by_bit_in_the_shape_of_the_element_spec(make_ring, dtype, shape, cut):
     ring = make_ring({"x": (shape, dtype)}, slots=64)
     samples = random_samples(ring.spec["x"], 32, np.random.default_rng(1))
     for sample in samples:
@@ -119,18 +119,18 @@ def test_without_a_batch_size_the_batch_axis_of_the_spec_is_free(ring):
     ],
     ids=repr,
 )
-def test_what_does_not_fit_the_ring_is_said_at_once(ring, options, says):
+def test_options_that_do_not_fit_the_ring_are_refused_at_once(ring, options, says):
     with pytest.raises((ValueError, TypeError), match=says):
         generator(ring, **{"batch_size": 2, **options})
 
 
-def test_the_name_of_a_ring_is_no_ring(ring):
+def test_the_name_of_a_ring_is_refused(ring):
     for call in (lambda: generator(ring.name, 2), lambda: element_spec(ring.name)):
         with pytest.raises(TypeError, match=rf"ring '{ring.name}': give a ringfeed.Ring. Ring.attach"):
             call()
 
 
-def test_the_spec_says_what_is_no_field_and_no_batch_size(ring):
+def test_the_spec_refuses_unknown_fields_and_invalid_batch_sizes(ring):
     with pytest.raises(ValueError, match="'y' is no field of ring"):
         element_spec(ring, structure="y")
     with pytest.raises(TypeError, match=r"batch_size 2\.5"):

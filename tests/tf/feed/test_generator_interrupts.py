@@ -1,4 +1,4 @@
-"""Programs whose main thread waits in a `from_generator` over a ring: Ctrl-C ends the wait, and they end."""
+"""Programs whose main thread waits in a `from_generator` over a ring: Ctrl-C and the exit end the wait."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The native op: where it cannot be used, everything says why, and what can goes on without it."""
+"""The native op: if it cannot be used, errors and warnings give the reason, and datasets work without it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_it_can_be_used_here():
     ],
     ids=["switched off", "not built", "not to be loaded"],
 )
-def test_without_it_datasets_go_on_and_the_rest_says_why(make_it_fail, why, warnings):
+def test_without_the_op_datasets_work_and_the_rest_gives_the_reason(make_it_fail, why, warnings):
     status, printed, errors = run_program(WITHOUT.format(make_it_fail=make_it_fail))
     assert status == 0, errors
     lines = printed.splitlines()
@@ -109,5 +109,5 @@ def test_it_is_there_for_a_gpu_with_its_values_on_the_host():
         assert on_host == {"CPU": set(), "GPU": arguments}
 
 
-def test_the_package_says_which_names_it_has():
+def test_the_package_lists_its_public_names():
     assert set(ringfeed.tf.__all__) <= set(dir(ringfeed.tf))

@@ -1,4 +1,4 @@
-"""The native op by itself: what it refuses, and that TensorFlow leaves the ring's memory as it is."""
+"""The native op alone: refused arguments, and TensorFlow does not write to the ring's memory."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_each_value_needs_a_field(ring, types, fields):
 
 
 def test_tensorflow_does_not_compute_in_the_rings_memory(make_ring):
-    """It would, in a buffer of its own to which nobody else refers."""
+    """TensorFlow computes in place if it owns the buffer and no other tensor refers to it."""
     ring = make_ring({"x": ((1024,), "float32")})
     fill(ring, range(4))
     feed = OpFeed(ring, most=2, shown=4)
@@ -48,4 +48,4 @@ def test_tensorflow_does_not_compute_in_the_rings_memory(make_ring):
     assert compute() > 0
     assert feed.drop_next_batch() is False
     with ring.take(2) as batch:
-        assert np.asarray(batch["x"])[:, 0].tolist() == [2, 3]  # shown to the op, too
+        assert np.asarray(batch["x"])[:, 0].tolist() == [2, 3]  # the op was also shown these neighbours

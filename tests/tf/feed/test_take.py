@@ -1,4 +1,4 @@
-"""`ringfeed.tf.take`: the native op in graphs of one's own, in loops, datasets, Keras and strategies."""
+"""`ringfeed.tf.take`: the native op in a user's graphs, in loops, datasets, Keras and strategies."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def taken_in_a_graph(ring, *arguments, **options):
     return tf.function(lambda: take(ring, *arguments, **options))()
 
 
-# ---- What it gives -----------------------------------------------------------------------------------
+# ---- Results -----   -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("run", [take, taken_in_a_graph], ids=["eager", "graph"])
@@ -87,10 +87,10 @@ def test_a_run_over_the_rings_end_is_one_batch(ring):
         del batch
 
 
-# ---- Where it works ----------------------------------------------------------------------------------
+# ---- Places to use it  ----------------------------------------------------------------------------------
 
 
-def test_each_run_of_a_loop_takes_a_batch_and_lets_go_of_it(ring, start):
+def test_each_run_of_a_loop_takes_a_batch_and_frees_it(ring, start):
     @tf.function
     def total(batches):
         total = tf.constant(0, tf.int64)
@@ -111,7 +111,7 @@ def test_two_takes_in_one_graph_are_two_batches(ring):
 
 
 def test_interleaved_datasets_over_one_ring_share_its_records(make_ring, start):
-    ring = make_ring(slots=64)  # a parallel interleave lays elements up
+    ring = make_ring(slots=64)  # a parallel interleave buffers elements
     producer = start(produce, ring.name, 60)
     elements = tf.data.Dataset.range(3).interleave(
         lambda _: ringfeed.tf.dataset(ring, 2, structure="x", native=True), cycle_length=3, num_parallel_calls=3
@@ -142,7 +142,7 @@ def test_a_keras_model_takes_its_own_batches(ring):
 
 @pytest.mark.slow
 def test_each_replica_of_a_strategy_takes_its_own(tmp_path):
-    program = tmp_path / "strategy.py"  # of a file, since a function's source is read
+    program = tmp_path / "strategy.py"  # in a file, because autograph reads a function's source
     program.write_text(
         textwrap.dedent("""
         import tensorflow as tf
@@ -170,7 +170,7 @@ def test_each_replica_of_a_strategy_takes_its_own(tmp_path):
     assert done.stdout == f"{[1, 3, 5, 7, 9, 11, 13, 15]}\n", done.stderr
 
 
-# ---- How it ends -------------------------------------------------------------------------------------
+# ---- Endings ---- -------------------------------------------------------------------------------------
 
 
 def test_the_end_of_the_data_is_out_of_range(ring):
@@ -200,7 +200,7 @@ def test_closing_the_ring_ends_a_wait(ring):
             result.result()
 
 
-def test_a_function_that_outlives_its_ring_says_so(make_ring):
+def test_a_function_that_outlives_its_ring_is_an_error(make_ring):
     owner = make_ring()
     ring = ringfeed.Ring.attach(owner.name)
     step = tf.function(lambda ring=ring: take(ring, 2, "x")).get_concrete_function()
@@ -211,7 +211,7 @@ def test_a_function_that_outlives_its_ring_says_so(make_ring):
 
 
 def test_ctrl_c_ends_a_wait_in_a_graph(ring):
-    """TensorFlow makes its exception by Python code, where the handler runs: it may come as an error that names it."""
+    """The handler may run while TensorFlow creates its exception; then an error names KeyboardInterrupt."""
     program = f"""
         import ringfeed
         import tensorflow as tf
@@ -252,7 +252,7 @@ def test_an_idle_wait_uses_no_processor_time(ring):
     [((0, "x"), "max_rows"), ((2, "y"), "'y' is no field"), ((2, "x", "more"), "positional")],
 )
 @pytest.mark.parametrize("run", [take, taken_in_a_graph], ids=["eager", "graph"])
-def test_what_makes_no_sense_is_named(ring, run, arguments, message):
+def test_invalid_options_are_named(ring, run, arguments, message):
     with pytest.raises((ValueError, TypeError), match=message):
         run(ring, *arguments)
 

@@ -1,4 +1,4 @@
-"""Elements that a dataset has taken ahead, and that nobody got: they are not lost. With the native op only."""
+"""Elements that a dataset took ahead but did not deliver are not lost (with the native op only)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = [
 
 
 def read(elements, count):
-    """Return the numbers of `count` elements of a new iterator, which is dropped then."""
+    """Return the numbers of `count` elements of a new iterator, and delete the iterator."""
     iterator = iter(elements)
     seen = [number for _ in range(count) for number in first_numbers(next(iterator))]
     del iterator
@@ -30,7 +30,7 @@ def read(elements, count):
 
 @pytest.mark.parametrize("options", [{}, {"drop_remainder": True}], ids=["any rows", "whole batches"])
 @pytest.mark.parametrize("prefetch", [0, 1, 3])
-def test_an_iterator_that_is_dropped_half_way_loses_nothing(make_ring, prefetch, options):
+def test_an_iterator_that_is_deleted_half_way_loses_nothing(make_ring, prefetch, options):
     ring = make_ring(slots=32)
     fill(ring, range(30))
     ring.finish()
@@ -40,7 +40,7 @@ def test_an_iterator_that_is_dropped_half_way_loses_nothing(make_ring, prefetch,
     assert states(ring) == {"free": 32}
 
 
-def test_what_was_taken_ahead_is_ready_again_for_other_processes(ring):
+def test_prefetched_elements_are_ready_again_for_other_processes(ring):
     fill(ring, range(6))
     iterator = iter(dataset(ring, 2, structure="x", prefetch=2))
     assert first_numbers(next(iterator)) == [0, 1]
@@ -53,7 +53,7 @@ def test_what_was_taken_ahead_is_ready_again_for_other_processes(ring):
 
 
 def test_padded_fields_that_are_cut_are_not_lost_either(make_ring):
-    """Their copies are made before the prefetch: the slots stay taken until an element is handed over."""
+    """The padding is cut before the prefetch; the slots stay taken until an element is delivered."""
     ring = make_ring({"x": ((5, 3), "uint8"), "y": ((), "int64")}, slots=8)
     for number in range(8):
         ring.put({"x": np.full((5, 3), number, np.uint8), "y": number}, tag=number)
@@ -70,7 +70,7 @@ def test_padded_fields_that_are_cut_are_not_lost_either(make_ring):
     assert ring.stats()["taken"] == 0
 
 
-def test_an_element_is_held_until_it_is_handed_over_and_free_when_it_is_dropped(ring):
+def test_an_element_is_held_until_it_is_delivered_and_free_when_it_is_deleted(ring):
     fill(ring, range(6))
     iterator = iter(dataset(ring, 2, structure="x", prefetch=1))
     element = next(iterator)

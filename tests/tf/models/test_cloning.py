@@ -1,4 +1,4 @@
-"""`ringfeed.tf.cloning.clone`: a copy gives what the model gives, and has weights of its own."""
+"""`cloning.clone`: a copy returns the outputs of the model, and has weights of its own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ringfeed.tf.models.runner import ModelRunner
 
 @given(st.data())
 @settings(max_examples=10, deadline=None, phases=[Phase.generate])
-def test_a_copy_of_any_model_gives_what_the_model_gives(data):
+def test_a_copy_of_any_model_returns_the_outputs_of_the_model(data):
     plan = data.draw(plans())
     inputs = data.draw(inputs_for(plan))
     model = plan.build()
@@ -35,7 +35,7 @@ def test_layers_of_layers_are_copied():
     np.testing.assert_allclose(clone(model)(rows), model(rows), rtol=1e-5, atol=1e-6)
 
 
-def test_what_a_lookup_has_learned_is_there_in_the_copy():
+def test_a_copy_keeps_the_table_of_a_lookup_layer():
     words = keras.Input((), dtype="string", name="words")
     lookup = keras.layers.StringLookup()
     lookup.adapt(["a", "b", "c"])

@@ -1,4 +1,4 @@
-"""What a tf.function or a SavedModel declares to take is what it is given: no number becomes another on the way."""
+"""Declared dtypes: a tf.function or SavedModel gets inputs of its declared dtypes, and no cast changes a value."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ CHANGED = [
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_numbers_in_memory_stay_what_they_are_or_both_dtypes_are_named(kind: str, tmp_path: Path) -> None:
+def test_numbers_in_memory_keep_their_values_or_an_error_names_both_dtypes(kind: str, tmp_path: Path) -> None:
     runners: dict[str, ModelRunner] = {}
 
     def runner_for(dtype: str) -> ModelRunner:
@@ -89,7 +89,7 @@ def test_numbers_in_memory_stay_what_they_are_or_both_dtypes_are_named(kind: str
         for array in (numbers[:, None], tf.constant(numbers[:, None])):
             with pytest.raises(ValueError, match=rf"{dtype}.*{numbers.dtype.name}"):
                 runner_for(dtype)(array)
-        if numbers.dtype.kind != "c":  # the next batch is asked for itself
+        if numbers.dtype.kind != "c":  # the next batch is checked again
             (output,) = tf.nest.flatten(runner_for(dtype)(numbers[:1, None]))
             assert output.tolist() == [[numbers[0]]]
 
@@ -108,7 +108,7 @@ def test_predict_takes_no_other_numbers_from_any_source() -> None:
                 predictor.predict(of(bad), verbose=0)
 
 
-def test_each_input_is_held_against_its_own_dtype() -> None:
+def test_each_input_is_checked_against_its_own_dtype() -> None:
     @tf.function(input_signature=[tf.TensorSpec([None], "uint8"), tf.TensorSpec([None], "int64")])
     def both(small: Any, large: Any) -> Any:
         return tf.cast(small, tf.int64) + large
@@ -122,7 +122,7 @@ def test_each_input_is_held_against_its_own_dtype() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_of_a_function_that_says_no_shapes_the_item_fails_whose_numbers_would_change(workers: int) -> None:
+def test_a_function_without_declared_shapes_fails_only_the_item_whose_numbers_would_change(workers: int) -> None:
     numbers = [200, 300, 7, 70000]
     model = declared("uint8", None)
     with ringfeed.Predictor(
@@ -158,7 +158,7 @@ def test_a_ring_of_a_dtype_that_is_held_is_served(make_ring: Any, field: str, dt
         assert client.predict(np.array([200], field)).tolist() == [200]
 
 
-def test_a_sparse_matrix_is_held_against_a_declared_dtype_too() -> None:
+def test_a_sparse_matrix_is_checked_against_a_declared_dtype_too() -> None:
     function = tf.function(
         lambda x: tf.cast(tf.sparse.to_dense(x), tf.float64), input_signature=[tf.SparseTensorSpec([None, 2], tf.uint8)]
     )
@@ -167,5 +167,5 @@ def test_a_sparse_matrix_is_held_against_a_declared_dtype_too() -> None:
         matrix = scipy.sparse.csr_matrix(np.int32(numbers))
         coo = matrix.tocoo()
         tensor = tf.SparseTensor(np.stack([coo.row, coo.col], 1).astype(np.int64), coo.data, coo.shape)
-        with pytest.raises((ValueError, TypeError)):  # never other numbers
+        with pytest.raises((ValueError, TypeError)):  # an error, and never changed values
             runner(tensor)

@@ -1,4 +1,4 @@
-"""`ringfeed.tf.devices`: which device a model runs on, and a copy of it for each of several."""
+"""`devices`: choose the device that a model runs on, and make one replica for each device."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def dense_model():
 
 
 def functional_model():
-    """Return a model with what is hard to copy: state besides weights, functions, shared and nested layers."""
+    """Return a model that is hard to copy: it has state besides weights, functions, shared and nested layers."""
     keras.utils.set_random_seed(4)
     a, b = keras.Input((7,), name="a"), keras.Input((7,), name="b")
     normalize = keras.layers.Normalization()
@@ -38,7 +38,7 @@ def functional_model():
 
 
 class Described(keras.Model):
-    """Can say what it is made of."""
+    """A model with a config, so that it can be copied."""
 
     def __init__(self, width, **options):
         super().__init__(**options)
@@ -53,7 +53,7 @@ class Described(keras.Model):
 
 
 class Opaque(keras.Model):
-    """Can not."""
+    """A model without a config, so that it cannot be copied."""
 
     def __init__(self, layer):
         super().__init__()
@@ -77,14 +77,14 @@ def weights_at(form):
 
 
 def placed(runner, inputs):
-    """Return the outputs of a first call, and where its operations ran."""
+    """Return the outputs of a first call, and the devices of its operations."""
     outputs = []
     ran = devices_of(lambda: outputs.append(runner(inputs)))
     return outputs[0], ran
 
 
 def assert_replicates(model, inputs=X, devices=BOTH):
-    """Each replica gives what the model gives, with weights and operations on its own device."""
+    """Check that each replica returns the model's outputs, with weights and operations on its own device."""
     expected = model.predict(inputs, verbose=0)
     forms = replicas(model, devices)
     assert len(forms) == len(devices)
@@ -132,7 +132,7 @@ def test_without_a_gpu_growing_memory_does_nothing():
 
 
 class Gpus:
-    """What TensorFlow would say of its GPUs: there is none where this runs."""
+    """A fake of TensorFlow's functions for GPUs, because the test machine has no GPU."""
 
     def __init__(self, monkeypatch, initialised):
         self.grows, self.initialised = False, initialised
@@ -153,7 +153,7 @@ def test_memory_growth_is_switched_on_for_every_gpu(monkeypatch):
     assert gpus.grows
 
 
-def test_memory_that_cannot_grow_any_more_is_a_warning_that_says_what_to_do(monkeypatch):
+def test_memory_growth_that_cannot_be_switched_on_is_a_warning_with_the_remedy(monkeypatch):
     gpus = Gpus(monkeypatch, initialised=True)
     with pytest.warns(RuntimeWarning, match=r"GPU:0: memory growth is off.*before TensorFlow is first used"):
         grow_memory()
@@ -249,7 +249,7 @@ def test_xla_compiles_a_replica_for_its_own_device():
 
 
 @on_two_cpus
-def test_what_cannot_be_copied_is_refused_with_the_way_out():
+def test_a_model_that_cannot_be_copied_is_refused_with_the_remedy():
     opaque = built(Opaque(keras.layers.Dense(2)))
     with pytest.raises(ValueError, match=r"get_config.*Give a list of one model per device"):
         replicas(opaque, BOTH)

@@ -1,4 +1,4 @@
-"""A function called directly gives what its own call gives, errors included."""
+"""`direct_call`: a direct call has the results and errors of the function's own call."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_variables_are_read_at_each_call():
 
 def test_an_error_names_the_line_of_the_model():
     def pick(x):
-        return tf.gather(x, tf.cast(x[:, 0], tf.int32))  # the line that is named
+        return tf.gather(x, tf.cast(x[:, 0], tf.int32))  # the error must name this line
 
     step = direct_step(traced(pick, ROWS))
     for _ in range(2):
@@ -57,7 +57,7 @@ def test_an_error_names_the_line_of_the_model():
     assert np.array_equal(step(tf.constant([[0.0, 1.0]])), [[0.0, 1.0]])
 
 
-def test_what_is_captured_at_each_call_is_asked_for_at_each_call():
+def test_deferred_captures_are_evaluated_at_each_call():
     now = 1.0
 
     def add(x):
@@ -92,7 +92,7 @@ def test_options_of_the_optimizer_count():
         tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": before})
 
 
-def test_who_cannot_be_called_directly_is_called_by_its_own_call(monkeypatch):
+def test_a_function_that_cannot_be_called_directly_is_called_by_its_own_call(monkeypatch):
     concrete = traced(lambda x: x + 1, ROWS)
     calls = []
 

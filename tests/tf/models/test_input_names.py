@@ -1,4 +1,4 @@
-"""Which input is which: a model's names of its inputs, and samples that are mappings."""
+"""A model's names of its inputs, and how samples that are mappings are matched to them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ringfeed.tf.models.runner import ModelRunner
 
 HUNDREDS = np.full((2, 3), 100, np.float32)
 ONES = np.ones((2, 3), np.float32)
-DIFFERENCE = HUNDREDS - ONES  # of "mean" less "image"
+DIFFERENCE = HUNDREDS - ONES  # "mean" minus "image"
 
 
 def keras_model(structure: str) -> keras.Model:
-    """Return a model of two inputs that returns "mean" less "image"."""
+    """Return a model of two inputs that returns "mean" minus "image"."""
     mean, image = keras.Input((3,), name="mean"), keras.Input((3,), name="image")
     inputs = {
         "list": [mean, image],
@@ -55,7 +55,7 @@ class DifferenceOfOneList(tf.Module):
 
 
 def saved(model: Any, folder: Path) -> str:
-    """Save a model as its kind is saved, and return the folder."""
+    """Save a model in the format of its kind, and return the folder."""
     if isinstance(model, keras.Model):
         model.export(str(folder), verbose=False)
     else:
@@ -98,7 +98,7 @@ def two_inputs(request: Any, tmp_path: Path) -> ModelRunner:
     return ModelRunner(TWO_INPUTS[request.param](tmp_path))
 
 
-def test_a_mapping_is_read_by_name_in_any_order_and_what_is_too_much_is_left_out(two_inputs: ModelRunner) -> None:
+def test_a_mapping_is_matched_by_name_in_any_order_and_superfluous_keys_are_ignored(two_inputs: ModelRunner) -> None:
     values = {"mean": HUNDREDS, "image": ONES, "a": 7 * ONES, "zz": 8 * ONES}
     for order in (["mean", "image"], ["image", "mean"], ["a", "mean", "zz", "image"], ["zz", "image", "a", "mean"]):
         given = {name: values[name] for name in order}
@@ -125,14 +125,14 @@ def test_a_name_that_is_missing_is_named(two_inputs: ModelRunner) -> None:
 
 def test_a_tuple_is_read_by_position(tmp_path: Path) -> None:
     for number, kind in enumerate(sorted(set(TWO_INPUTS) - {"Keras dict", "Keras OrderedDict", "exported dict"})):
-        if kind == "signature":  # it has names, but no order
+        if kind == "signature":  # a signature's inputs have names, but no order
             continue
         runner = ModelRunner(TWO_INPUTS[kind](tmp_path / str(number)))
         np.testing.assert_array_equal(_only(runner((HUNDREDS, ONES))), DIFFERENCE, err_msg=kind)
 
 
 def _only(outputs: Any) -> np.ndarray:
-    """Return the only output: a signature has a name for it."""
+    """Return the only output, which has a name if a signature returned it."""
     (output,) = tf.nest.flatten(outputs)
     return output
 
@@ -156,9 +156,9 @@ def test_names_that_keras_and_tensorflow_make_up_are_none(tmp_path: Path) -> Non
         assert runner.input_names == [None, None]
         np.testing.assert_array_equal(runner((HUNDREDS, ONES)), DIFFERENCE)
         orders = [("zz", "a"), ("input_2", "input_1"), ("a", "zz")]
-        if form == tmp_path / "saved":  # what TensorFlow numbered may have had names, in the order of these
+        if form == tmp_path / "saved":  # numbered inputs may have had names, in their order
             np.testing.assert_array_equal(runner(dict(zip(orders.pop(), (HUNDREDS, ONES), strict=True))), DIFFERENCE)
-        for names in orders:  # equal dicts would get other answers
+        for names in orders:  # equal dicts would give different results
             with pytest.raises(ValueError, match=rf"takes inputs in the structure .*{names[0]}.*Missing"):
                 runner(dict(zip(names, (HUNDREDS, ONES), strict=True)))
     assert ModelRunner(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])).input_names == [None]
@@ -194,7 +194,7 @@ def test_a_model_that_does_not_say_its_inputs_has_no_names() -> None:
     assert ModelRunner(lambda x: x).input_names is None
 
 
-def test_a_function_of_one_argument_gets_what_has_its_name_else_the_whole_mapping() -> None:
+def test_a_function_of_one_argument_gets_the_value_of_its_name_else_the_whole_mapping() -> None:
     by_name = ModelRunner(lambda x: x * 2)
     np.testing.assert_array_equal(by_name(collections.UserDict(mean=ONES, x=HUNDREDS)), 2 * HUNDREDS)
     whole = ModelRunner(lambda features: features["mean"] - features["image"])
@@ -217,7 +217,7 @@ def test_a_subclassed_model_is_given_any_mapping_as_a_dict() -> None:
     np.testing.assert_array_equal(outputs, DIFFERENCE)
 
 
-def test_one_input_and_one_value_belong_together_whatever_they_are_called() -> None:
+def test_one_input_and_one_value_match_regardless_of_their_names() -> None:
     x = keras.Input((3,), name="x")
     for model in (keras.Model(x, x * 2), keras.Model({"x": x}, x * 2)):
         np.testing.assert_array_equal(ModelRunner(model)({"pixels": ONES}), 2 * ONES)

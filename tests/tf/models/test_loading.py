@@ -1,4 +1,4 @@
-"""Models from files and folders that others wrote: for inference alone, by the signature that is asked for."""
+"""Models from files and folders of other programs: loaded for inference only, by the chosen signature."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def dense_model() -> keras.Model:
     return keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, activation="tanh")], name="dense_model")
 
 
-# ---- Files of Keras ----------------------------------------------------------------------------------
+# ---- Keras files --------------------------------------------------------------------------------------
 
 
 def own_loss(truth: Any, guess: Any) -> Any:
@@ -55,7 +55,7 @@ OLD_OPTIMIZER = {
 
 
 def saved_by_older_keras(path: Path) -> keras.Model:
-    """Save a model, and write of its training what Keras 2.2 wrote."""
+    """Save a model with the training configuration that Keras 2.2 wrote."""
     model = dense_model()
     model.compile("adam", "mse")
     model.save(path)
@@ -163,11 +163,11 @@ def test_the_emotions_of_fer_are_served() -> None:
 
 @pytest.fixture(scope="module")
 def lost(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a SavedModel that TensorFlow Serving serves and ``tf.saved_model.load`` refuses."""
+    """Return a SavedModel that TensorFlow Serving can serve but ``tf.saved_model.load`` refuses."""
     return with_slots_of_a_lost_optimizer(save_with_table(tmp_path_factory.mktemp("lost") / "model"))
 
 
-def test_it_is_what_tensorflow_refuses(lost: Path) -> None:
+def test_tensorflow_itself_refuses_it(lost: Path) -> None:
     with pytest.raises(AttributeError, match="add_slot"):
         tf.saved_model.load(str(lost))
 
@@ -214,7 +214,7 @@ def test_an_exported_keras_model_without_its_objects_has_its_signature(tmp_path:
     )
 
 
-def test_what_cannot_be_loaded_in_any_way_says_both_reasons(lost: Path, tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_loaded_in_any_way_gives_both_reasons(lost: Path, tmp_path: Path) -> None:
     shutil.copytree(lost, tmp_path / "model")
     shutil.rmtree(tmp_path / "model" / "variables")
     with pytest.raises(ValueError, match=r"model' cannot be loaded: .*Nor can its graph alone: .*Save it again"):
@@ -296,7 +296,7 @@ def test_a_signature_of_several_inputs_is_called_by_name_or_in_the_models_own_or
 
 
 def test_inputs_that_keras_named_keep_the_models_order_in_its_signature(tmp_path: Path) -> None:
-    second, first = keras.Input((3,)), keras.Input((3,))  # named in this order
+    second, first = keras.Input((3,)), keras.Input((3,))  # Keras names them in this order
     keras.Model([first, second], first - second).export(str(tmp_path), verbose=False)
     for options in ({}, {"signature": "serving_default"}):
         np.testing.assert_array_equal(ModelRunner(tmp_path, **options)((3 * ROWS, ROWS)), 3 * ROWS - ROWS)

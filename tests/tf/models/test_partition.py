@@ -1,4 +1,4 @@
-"""`ringfeed.tf.partition.split_model`: stages in a row give what the whole model gives."""
+"""`partition.split_model`: the stages, run in a row, return the outputs of the whole model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ X = np.random.default_rng(1).random((4, 6), np.float32)
 
 
 def compose(stages: list[Any], inputs: Any) -> Any:
-    """Run stages in a row; what goes between them is what the next one takes, and a record."""
+    """Run stages in a row; check that the tensors between two stages are the next stage's inputs, and a record."""
     value = stages[0](inputs)
     for stage in stages[1:]:
         assert isinstance(value, dict)
@@ -28,7 +28,7 @@ def compose(stages: list[Any], inputs: Any) -> Any:
         fields = {name: (tensor.shape[1:], tensor.dtype) for name, tensor in stage.input.items()}
         assert list(RecordSpec(fields)) == list(stage.input)
         assert all(tuple(value[name].shape[1:]) == shape for name, (shape, _) in fields.items())
-        # As through a ring: a tensor would bring the mask along that Keras attached to it.
+        # Arrays, as through a ring: a tensor would carry the mask that Keras attached to it.
         value = stage({name: tensor.numpy() for name, tensor in value.items()})
     return value
 
@@ -55,7 +55,7 @@ WIDTH = 3
 
 
 def random_model(random: np.random.Generator) -> tuple[Any, list[str]]:
-    """Return a functional model with skips, shared and nested layers, several inputs and outputs; and its layers."""
+    """Return a functional model (skips, shared and nested layers, several inputs and outputs), and its layers."""
     inputs = [keras.Input((WIDTH,), name=f"in_{number}") for number in range(random.integers(1, 4))]
     shared = keras.layers.Dense(WIDTH, name="shared", activation="tanh")
     nested_in = keras.Input((WIDTH,))
@@ -95,7 +95,7 @@ def random_model(random: np.random.Generator) -> tuple[Any, list[str]]:
 
 
 @pytest.mark.parametrize("seed", range(25))
-def test_stages_in_a_row_give_what_the_whole_model_gives(seed: int) -> None:
+def test_stages_in_a_row_return_the_outputs_of_the_whole_model(seed: int) -> None:
     random = np.random.default_rng(seed)
     keras.backend.clear_session()
     model, names = random_model(random)
@@ -106,7 +106,7 @@ def test_stages_in_a_row_give_what_the_whole_model_gives(seed: int) -> None:
         try:
             assert_splits(model, at, inputs)
             splits += 1
-        except ValueError as error:  # a layer that leads to no output, or that another call of a shared one needs
+        except ValueError as error:  # the layer leads to no output, or another call of a shared layer needs it
             if not re.search("empty|nothing is left|has no layer", str(error)):
                 raise
     assert splits
@@ -140,12 +140,15 @@ def test_a_real_network_is_cut_at_several_layers() -> None:
     images = np.random.default_rng(3).random((2, 96, 96, 3), np.float32)
     at = ["block_2_expand_relu", "block_5_project_BN", "block_13_expand", "global_average_pooling2d"]
     stages = assert_splits(model, at, images)
-    assert set(stages[1].input) == {"block_2_expand_relu", "block_1_project_BN"}  # the second skips
+    assert set(stages[1].input) == {
+        "block_2_expand_relu",
+        "block_1_project_BN",
+    }  # the second tensor skips the cut layer
     assert stages[4].layers[-1] is model.layers[-1]
     assert sum(stage.count_params() for stage in stages) == model.count_params()
 
 
-# ---- What crosses a cut ------------------------------------------------------------------------------
+# ---- Tensors that cross a cut ------------------------------------------------------------------------
 
 
 def test_inputs_that_come_in_late_and_outputs_that_are_early_pass_by() -> None:
@@ -196,7 +199,7 @@ def test_a_layer_that_is_called_twice_is_cut_behind_its_last_call() -> None:
     assert shared in stages[1].layers
 
 
-def test_long_names_are_cut_to_what_a_field_can_have() -> None:
+def test_long_names_are_shortened_to_the_length_of_a_fields_name() -> None:
     x = keras.Input((6,), name="x")
     one, other = (keras.layers.Dense(2, name="n" * 80 + end)(x) for end in "ab")
     model = keras.Model(x, keras.layers.Concatenate(name="both")([one, other]))
@@ -216,7 +219,7 @@ def test_splitting_leaves_the_model_as_it_was(tmp_path: Any) -> None:
     np.testing.assert_array_equal(keras.models.load_model(tmp_path / "model.keras").predict(X, verbose=0), before)
 
 
-# ---- What cannot be cut -----------------------------------------------------------------------------
+# ---- Refused cuts ------------------------------------------------------------------------------------
 
 
 def chain() -> Any:
@@ -262,7 +265,7 @@ def test_a_model_that_is_not_made_of_layers_is_refused() -> None:
         split_model(lambda x: x, ["a"])
 
 
-def test_what_cannot_be_a_field_cannot_cross() -> None:
+def test_a_tensor_that_cannot_be_a_field_cannot_cross() -> None:
     x = keras.Input((None, 6), name="x")
     free = keras.Model(x, keras.layers.GlobalMaxPooling1D()(keras.layers.Dense(3, name="a")(x)))
     with pytest.raises(ValueError, match=r"'a' passes the cut at 'a' and is of shape \(None, None, 3\).*fixed shape"):

@@ -1,4 +1,4 @@
-"""`ringfeed.tf.precision`: a model in another precision, and how much that changes its outputs."""
+"""`precision`: a model in another precision, and how much this changes its outputs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HALF = ["mixed_float16", "mixed_bfloat16", "bfloat16"]
 
 @pytest.fixture(scope="module")
 def digits():
-    """Return a model that was trained on handwritten digits, and those that it has not seen: (images, labels)."""
+    """Return a model that was trained on handwritten digits, and test digits as (images, labels)."""
     images, labels = load_digits(return_X_y=True)
     images = (images.reshape(-1, 8, 8, 1) / 16).astype(np.float32)
     keras.utils.set_random_seed(5)
@@ -57,18 +57,18 @@ def test_a_trained_model_stays_as_good_and_its_outputs_stay_float32(digits, prec
     assert change.same_argmax >= 0.98
     assert (change.max_absolute == 0) == (precision == "float32")
     assert change.max_absolute < 0.2
-    # The caller's model is untouched.
+    # The caller's model is unchanged.
     assert all(np.array_equal(one, other.numpy()) for one, other in zip(weights, model.weights, strict=True))
     assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
     assert model.compiled
 
 
-def test_bytes_of_the_weights_are_what_the_precision_promises(digits):
+def test_the_bytes_of_the_weights_are_those_of_the_precision(digits):
     model = digits[0]
     whole = weight_bytes(model)
     assert whole == 4 * model.count_params()
     assert weight_bytes(with_precision(model, "mixed_float16")) == whole
-    last = 4 * (64 * 10 + 10)  # the layer that makes the outputs keeps its precision
+    last = 4 * (64 * 10 + 10)  # the layer that computes the outputs keeps its precision
     assert weight_bytes(with_precision(model, "bfloat16")) == (whole - last) // 2 + last
     assert weight_bytes(with_precision(model, "int8")) < 0.35 * whole
     assert weight_bytes(lambda x: x) is None
@@ -80,12 +80,12 @@ def test_hidden_layers_compute_in_the_precision_that_is_asked_for(digits):
         assert [layer.dtype_policy.name for layer in layers] == [precision] * 5 + ["float32"]
 
 
-def test_without_a_precision_the_model_is_what_it_was(digits):
+def test_without_a_precision_the_model_is_unchanged(digits):
     assert with_precision(digits[0]) is with_precision(digits[0], None) is digits[0]
 
 
 def functional():
-    """Return a model of several outputs: of a layer, of a nested model, of an operation, of integers."""
+    """Return a model with outputs of a layer, of a nested model, of an operation, and of integers."""
     keras.utils.set_random_seed(1)
     x, words = keras.Input((6,), name="x"), keras.Input((3,), name="words", dtype="int32")
     inner = keras.Input((4,))
@@ -129,7 +129,7 @@ class Subclassed(keras.Model):
 
 
 @pytest.mark.parametrize("precision", [*HALF, "int8"])
-def test_a_subclassed_model_that_says_what_it_is_made_of_can_be_changed(precision):
+def test_a_subclassed_model_with_a_config_can_be_changed(precision):
     model = Subclassed(3)
     model(INPUTS["x"])
     other = with_precision(model, precision)
@@ -174,7 +174,7 @@ def test_a_model_in_half_precision_is_quantized_from_float32(digits):
     assert accuracy(quantized, *digits[1:]) == pytest.approx(accuracy(half, *digits[1:]), abs=0.02)
 
 
-# ---- What cannot be -----------------------------------------------------------------------------------
+# ---- Refused models ----------------------------------------------------------------------------------
 
 
 class Opaque(keras.Model):
@@ -186,7 +186,7 @@ class Opaque(keras.Model):
         return self.inner(x)
 
 
-def test_what_cannot_be_changed_is_refused_with_the_way_out(digits):
+def test_a_model_that_cannot_be_changed_is_refused_with_the_remedy(digits):
     with pytest.raises(ValueError, match=r"precision 'int3': give one of 'float32'"):
         with_precision(digits[0], "int3")
     for model in (lambda x: x, "model.keras"):
@@ -214,13 +214,13 @@ def test_differences_are_computed_per_output():
     report = compare(lambda x: (x, x[:, 0]), lambda x: (x + added, x[:, 0]), samples)
     first, second = report.outputs
     assert (first.name, first.max_absolute, first.mean_absolute) == ("output[0]", 3.0, 3.5 / 6)
-    assert first.max_relative == pytest.approx(3.0 / 4e-3)  # a thousandth of the largest value, in place of 0
+    assert first.max_relative == pytest.approx(3.0 / 4e-3)  # divided by a thousandth of the largest value instead of 0
     assert first.same_argmax == 0.5
     assert (second.max_absolute, second.max_relative, second.same_argmax) == (0.0, 0.0, None)
     assert (report.rows, report.weight_bytes_before) == (2, None)
 
 
-def test_what_is_not_finite_is_counted_and_spoils_no_figure():
+def test_values_that_are_not_finite_are_counted_and_change_no_other_figure():
     samples = np.arange(1, 7, dtype=np.float32).reshape(3, 2)
     broken = np.array([[1, np.nan], [1, np.inf], [np.nan, np.nan]], np.float32)
     (change,) = compare(lambda x: x, lambda x: x * broken, samples).outputs
@@ -240,7 +240,7 @@ def test_a_report_reads_as_a_paragraph(digits):
     assert "nan" not in text
 
 
-def test_only_what_corresponds_is_compared():
+def test_only_corresponding_outputs_are_compared():
     with pytest.raises(ValueError, match="whose outputs have the same shapes"):
         compare(lambda x: x, lambda x: x[:, :1], INPUTS["x"])
     with pytest.raises(ValueError, match="give 1 row or more"):

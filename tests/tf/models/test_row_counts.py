@@ -1,4 +1,4 @@
-"""A model that cannot be traced with a free number of rows is right for every number, or says what is wrong."""
+"""Models that cannot be traced with an open number of rows: right for every number of rows, or a clear error."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def with_its_length(x: Any) -> Any:
 
 
 class Mean(keras.Model):
-    """It reads the number of rows in Python, with which `keras.Model.predict` raises."""
+    """A model that reads the number of rows in Python; `keras.Model.predict` raises an error for it."""
 
     def call(self, x: Any) -> Any:
         return keras.ops.sum(x, axis=1, keepdims=True) / x.shape[0]
@@ -64,7 +64,7 @@ def by_batches(function: Callable[[Any], Any], rows: Any, size: int) -> Any:
 def assert_equal(actual: Any, expected: Any) -> None:
     def check(one: Any, other: Any) -> None:
         assert one.shape == other.shape
-        np.testing.assert_allclose(one, other, rtol=1e-6)  # a graph multiplies by 1 / rows
+        np.testing.assert_allclose(one, other, rtol=1e-6)  # a graph multiplies by 1 / rows instead of dividing
 
     tf.nest.map_structure(check, actual, expected)
 
@@ -94,7 +94,7 @@ def test_with_workers_the_last_batch_is_computed_with_its_own_number_of_rows() -
 
 
 def test_samples_that_are_padded_in_the_ring_have_the_number_of_their_batch() -> None:
-    rows = np.arange(30, dtype=np.float32).reshape(6, 5)  # 20 bytes a row: cut out of 64
+    rows = np.arange(30, dtype=np.float32).reshape(6, 5)  # 20 bytes per row, padded to 64
     with Predictor(share, preprocess=lambda row: row, workers=1, batch_size=4) as predictor:
         assert_equal(predictor.predict(rows, verbose=0), by_batches(share, rows, 4))
 

@@ -1,4 +1,4 @@
-"""`ModelRunner`: every form of model runs with the values of `keras.Model.predict`, one function for all row counts."""
+"""`ModelRunner`: models of every kind return the values of `keras.Model.predict`, for any number of rows."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def two_input_model(structure: str) -> Any:
 
 @given(st.data())
 @examples(20)
-def test_any_model_gives_what_keras_gives(data: st.DataObject) -> None:
+def test_any_model_returns_the_outputs_of_keras(data: st.DataObject) -> None:
     plan = data.draw(plans())
     inputs = data.draw(inputs_for(plan))
     model = plan.build()
@@ -44,11 +44,11 @@ def test_any_model_gives_what_keras_gives(data: st.DataObject) -> None:
     assert_same(runner(inputs), model.predict(inputs, batch_size=rows, verbose=0))
 
 
-# ---- Forms of models ---------------------------------------------------------------------------------
+# ---- Kinds of models ---------------------------------------------------------------------------------
 
 
 def saved_as(form: str, model: Any, folder: Path) -> Any:
-    """Return what a user has of a model in each of the forms."""
+    """Return a model as the object or path that a user would give for this kind."""
     path = folder / ("model.keras" if form == "keras file" else "model")
     if form == "keras file":
         model.save(path)
@@ -65,7 +65,7 @@ def saved_as(form: str, model: Any, folder: Path) -> Any:
     if form == "signature":
         model.export(str(path), verbose=False)
         loaded = tf.saved_model.load(str(path))
-        model.loaded = loaded  # TensorFlow's own rule: a signature does not keep its variables alive
+        model.loaded = loaded  # in TensorFlow, a signature does not keep its variables alive
         return loaded.signatures["serving_default"]
     return {
         "model": model,
@@ -87,10 +87,10 @@ FORMS = [
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_of_a_model_gives_the_same(form: str, tmp_path: Path) -> None:
+def test_every_kind_of_model_returns_the_same_outputs(form: str, tmp_path: Path) -> None:
     model = dense_model()
     runner = ModelRunner(saved_as(form, model, tmp_path))
-    gc.collect()  # whatever holds the variables is held by the runner
+    gc.collect()  # the runner itself must keep the variables alive
     assert_same(runner(ROWS), model.predict(ROWS, verbose=0))
     assert runner.input_specs == (None if form in ("tf.function", "callable") else ((7,), "float32"))
 
@@ -101,7 +101,7 @@ def test_saved_models_take_dicts_as_the_model_did(form: str, tmp_path: Path) -> 
     inputs = {"a": ROWS, "b": OTHER_ROWS.astype(np.int32)}
     outputs = ModelRunner(saved_as(form, model, tmp_path))(inputs)
     expected = model.predict(inputs, verbose=0)
-    assert_same({key: outputs[key] for key in expected}, expected)  # a SavedModel forgets the order of keys
+    assert_same({key: outputs[key] for key in expected}, expected)  # a SavedModel does not keep the order of keys
 
 
 @pytest.mark.parametrize("form", ["keras file", "exported folder", "saved folder"])
@@ -142,7 +142,7 @@ def test_a_module_with_several_arguments_is_given_the_inputs_one_by_one(tmp_path
     np.testing.assert_allclose(outputs["sum"], ROWS.sum(1) + OTHER_ROWS.sum(1), rtol=1e-6)
 
 
-def test_a_restored_module_is_not_trained(tmp_path: Path) -> None:
+def test_a_restored_module_is_called_with_training_false(tmp_path: Path) -> None:
     module = WithTraining()
     for training in (True, False):
         module(tf.ones([2, 7]), training=training)
@@ -175,7 +175,7 @@ def test_a_callable_that_cannot_be_traced_runs_eagerly_and_says_so() -> None:
     np.testing.assert_array_equal(runner(ROWS[:2]), np.sort(ROWS[:2], axis=1))
 
 
-def test_what_fails_eagerly_too_is_raised_and_the_next_batch_is_tried_as_usual(recwarn: Any) -> None:
+def test_an_error_of_the_eager_run_is_raised_and_the_next_batch_runs_as_usual(recwarn: Any) -> None:
     runner = ModelRunner(lambda x: tf.matmul(x, tf.ones([7, 2])))
     with pytest.raises(tf.errors.InvalidArgumentError):
         runner(OTHER_ROWS)
@@ -189,7 +189,7 @@ def test_a_keras_layer_is_a_model() -> None:
     np.testing.assert_allclose(outputs, layer(ROWS).numpy(), rtol=1e-6)
 
 
-# ---- What is no model --------------------------------------------------------------------------------
+# ---- Refused models ----------------------------------------------------------------------------------
 
 
 def test_a_path_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -220,11 +220,11 @@ def test_a_model_in_the_wrong_structure_of_inputs_says_which_it_takes(tmp_path: 
         runner({"a": ROWS, "c": OTHER_ROWS})
 
 
-# ---- Keras' own ways ---------------------------------------------------------------------------------
+# ---- Behaviour of Keras ------------------------------------------------------------------------------
 
 
 class OwnStep(keras.Model):
-    """Overrides predict_step, which sees the whole batch."""
+    """A model that overrides predict_step, which gets the whole batch."""
 
     def __init__(self) -> None:
         super().__init__()

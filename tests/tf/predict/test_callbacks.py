@@ -31,7 +31,7 @@ def runner(model: Any) -> ModelRunner:
 
 
 class Recorder(keras.callbacks.Callback):
-    """Notes what it is told, and stops at a batch."""
+    """Records its calls, and stops the model at a batch."""
 
     def __init__(self, stop_after: int | None = None) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ KINDS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
 
 
 def recorded(predict: Any, kind: str, stop_after: int | None = None, **options: Any) -> tuple[Any, Recorder]:
-    """Return what a predict makes of data of a kind, and what a callback was told."""
+    """Return the outputs of a `predict` for a kind of data, and the calls of a callback."""
     make, own = KINDS[kind]
     recorder = Recorder(stop_after)
     return predict(make(), verbose=0, callbacks=[recorder], **own, **options), recorder
@@ -114,14 +114,12 @@ def ours(runner: ModelRunner) -> Any:
     return lambda *arguments, **options: predict_in_memory(runner, *arguments, **options)
 
 
-# ---- What callbacks are told -------------------------------------------------------------------------
+# ---- The calls of callbacks  -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stop_after", [None, 1])
 @pytest.mark.parametrize("kind", KINDS)
-def test_callbacks_are_told_what_keras_tells_them(
-    model: Any, runner: ModelRunner, kind: str, stop_after: int | None
-) -> None:
+def test_callbacks_get_the_calls_of_keras(model: Any, runner: ModelRunner, kind: str, stop_after: int | None) -> None:
     expected, theirs = recorded(model.predict, kind, stop_after)
     outputs, mine = recorded(ours(runner), kind, stop_after)
     assert mine.events == theirs.events
@@ -179,7 +177,7 @@ def test_a_single_callback_needs_no_list(model: Any, runner: ModelRunner) -> Non
 
 
 def stops_in_a_thread(model: Any, data: Any, after: int) -> Iterator[Any]:
-    """Yield batches; another thread stops the model before the last one is handed over."""
+    """Yield batches; another thread stops the model before the last batch is yielded."""
     for number, batch in enumerate(data):
         if number == after:
             thread = threading.Thread(target=lambda: setattr(model, "stop_predicting", True))
@@ -197,7 +195,7 @@ def test_another_thread_stops_after_the_batch(model: Any, runner: ModelRunner, c
 
 
 class StopsItself(keras.Model):
-    """Is stopped, while it runs eagerly, by another thread at its third batch."""
+    """A model that runs eagerly, and that another thread stops at its third batch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -224,7 +222,7 @@ def test_every_kind_of_data_stops_as_in_keras(kind: str, callbacks: Any) -> None
 
 @pytest.mark.parametrize("batch_size", [16, 100])
 @pytest.mark.parametrize("callbacks", [None, []])
-def test_a_wish_to_stop_from_before_is_forgotten(
+def test_a_request_to_stop_from_an_earlier_call_is_ignored(
     model: Any, runner: ModelRunner, batch_size: int, callbacks: Any
 ) -> None:
     model.stop_predicting = True
@@ -246,7 +244,7 @@ def test_a_callback_stops_a_function_too() -> None:
 
 
 @pytest.mark.parametrize("callbacks", [None, []])
-def test_the_flag_is_looked_at_without_callbacks(model: Any, callbacks: Any) -> None:
+def test_the_flag_is_checked_without_callbacks(model: Any, callbacks: Any) -> None:
     watchers = PredictCallbacks(model, callbacks, None)
     assert not watchers
     model.stop_predicting = True
@@ -259,7 +257,7 @@ def test_the_flag_is_looked_at_without_callbacks(model: Any, callbacks: Any) -> 
     watchers.end()
 
 
-def test_with_steps_per_execution_the_flag_is_looked_at_after_each_execution() -> None:
+def test_with_steps_per_execution_the_flag_is_checked_after_each_execution() -> None:
     model = small_model()
     model.compile(steps_per_execution=3)
     watchers = PredictCallbacks(model, None, None)
@@ -271,7 +269,7 @@ def test_with_steps_per_execution_the_flag_is_looked_at_after_each_execution() -
 # ---- Progress ----------------------------------------------------------------------------------------
 
 
-def test_progress_is_quiet_when_no_one_looks(runner: ModelRunner, capfd: pytest.CaptureFixture[str]) -> None:
+def test_progress_is_quiet_without_a_terminal(runner: ModelRunner, capfd: pytest.CaptureFixture[str]) -> None:
     predict_in_memory(runner, X, 16)
     predict_in_memory(runner, X, 16, verbose=0)
     assert capfd.readouterr() == ("", "")

@@ -1,4 +1,4 @@
-"""Distributed datasets are predicted as `keras.Model.predict` does, on one device and on two."""
+"""Distributed datasets give the outputs of `keras.Model.predict`, on one device and on two."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ X = np.random.default_rng(1).random((70, 7), np.float32)
 
 
 class Shown(keras.Model):
-    """Returns what a function makes of its input."""
+    """A model that applies a function to its input."""
 
     def __init__(self, function):
         super().__init__()

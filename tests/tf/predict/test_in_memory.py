@@ -1,4 +1,4 @@
-"""`predict_in_memory` gives what `keras.Model.predict` gives, for everything that Keras takes."""
+"""`predict_in_memory` returns the outputs of `keras.Model.predict` for all inputs that Keras accepts."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def runner(model: Any) -> ModelRunner:
 
 @given(st.data(), st.none() | st.integers(8, 300), st.none() | st.integers(1, 5))
 @examples(25)
-def test_any_model_and_input_give_what_keras_gives(
+def test_any_model_and_input_give_the_outputs_of_keras(
     data: st.DataObject, batch_size: int | None, steps: int | None
 ) -> None:
     plan = data.draw(plans())
@@ -62,7 +62,7 @@ FIXED_RUNNERS: dict[str, ModelRunner] = {}
 
 
 def fixed_runner(kind: str) -> ModelRunner:
-    """Return one model per kind of input, so that its functions are made only once."""
+    """Return one model per kind of input, so that its functions are traced only once."""
     if kind not in FIXED_RUNNERS:
         shape, dtype, make = KINDS[kind]
         x = keras.Input(shape, dtype=dtype)
@@ -72,7 +72,7 @@ def fixed_runner(kind: str) -> ModelRunner:
 
 @given(st.data(), st.sampled_from(sorted(KINDS)), st.integers(1, 200), st.integers(10, 250), st.sampled_from(LAYOUTS))
 @examples(40)
-def test_any_array_gives_what_keras_gives(data: Any, kind: str, rows: int, batch_size: int, layout: Any) -> None:
+def test_any_array_gives_the_outputs_of_keras(data: Any, kind: str, rows: int, batch_size: int, layout: Any) -> None:
     array = layout(random_array(kind, rows, data.draw(st.sampled_from(DTYPES[kind])), rows))
     runner = fixed_runner(kind)
     expected = runner.keras_model.predict(array, batch_size, verbose=0)
@@ -90,7 +90,7 @@ def test_arrays_and_tensors_get_the_dtype_that_keras_gives_them(dtype: str, form
 
 
 class WithoutCall(keras.Model):
-    """Shows the dtype that predict_step gets, before a layer casts."""
+    """A model that returns the dtype that predict_step gets, before a layer casts."""
 
     def predict_step(self, data: Any) -> Any:
         return tf.identity(data)
@@ -112,7 +112,7 @@ def test_float64_is_rounded_to_floatx_as_keras_rounds_it_also_for_models_of_floa
     np.testing.assert_array_equal(outputs, doubles.predict(x, verbose=0))
 
 
-# ---- Outputs (test_outputs.py has the kinds of them) -----------------------------------------------------
+# ---- Outputs (test_outputs.py has their kinds)  -----------------------------------------------------
 
 
 def test_results_are_memory_of_their_own() -> None:

@@ -1,4 +1,4 @@
-"""Arrays of every library that Keras takes, alone, in mappings, and in what yields batches; and dtypes that change."""
+"""Arrays of every library that Keras accepts: alone, in mappings, in iterators of batches; and changing dtypes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ZEROS = X * (X > 0.5)
 
 
 class Given(keras.Model):
-    """Returns its input as it is, without a layer's cast."""
+    """A model that returns its input unchanged, without a layer's cast."""
 
     def predict_step(self, data: Any) -> Any:
         return tf.nest.map_structure(tf.identity, data[0] if isinstance(data, tuple) else data)
@@ -38,7 +38,7 @@ def dense(output: Any) -> np.ndarray:
 
 
 def ten_by_ten(function: Callable[[slice], Any]) -> Iterator[Any]:
-    """Yield seven batches of what a function makes of ten rows."""
+    """Yield seven batches, each made by a function from ten rows."""
     return ((function(slice(start, start + 10)),) for start in range(0, 70, 10))
 
 
@@ -68,7 +68,7 @@ def test_every_format_of_scipy_is_taken(given: Any, form: str, kind: str) -> Non
     outputs = predict_in_memory(runner, matrix)
     np.testing.assert_array_equal(dense(outputs), ZEROS)
     assert (outputs.dtype, outputs.shape.as_list()) == (tf.float32, [70, 7])
-    if form != "csc":  # Keras wants them in the order of rows
+    if form != "csc":  # Keras needs the values in the order of rows
         assert_same(outputs, model.predict(matrix, verbose=0))
 
 
@@ -93,7 +93,7 @@ def test_sparse_arrays_of_other_dtypes_ranks_and_with_two_values_at_one_place(gi
     before = twice.nnz
     outputs = predict_in_memory(runner, iter([(twice,)]))
     assert dense(outputs)[[0, 5], [2, 1]].tolist() == [2, 1]
-    assert twice.nnz == before  # the user's own matrix is as it was
+    assert twice.nnz == before  # the user's own matrix is unchanged
     line = sparse.coo_array(np.arange(40.0) % 3)
     np.testing.assert_array_equal(dense(predict_in_memory(runner, line)), np.arange(40.0) % 3)
 
@@ -111,7 +111,7 @@ def test_sparse_arrays_of_jax_are_taken(given: Any) -> None:
     from jax import numpy as jnp
     from jax.experimental import sparse
 
-    def bcoo(rows: np.ndarray, extra: int = 0) -> Any:  # JAX compiles `fromdense` anew for each shape
+    def bcoo(rows: np.ndarray, extra: int = 0) -> Any:  # JAX compiles `fromdense` again for each shape
         places, values = np.argwhere(rows), rows[rows != 0]
         outside = np.full((extra, 2), rows.shape)
         return sparse.BCOO((np.append(values, [9] * extra), np.concatenate([places, outside])), shape=rows.shape)
@@ -121,9 +121,9 @@ def test_sparse_arrays_of_jax_are_taken(given: Any) -> None:
     csr = scipy_sparse.csr_array(ZEROS)
     columns, shape = np.broadcast_to(np.arange(7)[:, None], (70, 7, 1)), ZEROS.shape
     for array in (
-        bcoo(ZEROS, extra=5),  # filled up to a length, with places outside
-        sparse.BCOO((jnp.asarray(ZEROS), jnp.asarray(columns)), shape=shape),  # rows are batches
-        sparse.BCOO((jnp.asarray(ZEROS), jnp.arange(70)[:, None]), shape=shape),  # columns are dense
+        bcoo(ZEROS, extra=5),  # padded to a length, with indices outside the shape
+        sparse.BCOO((jnp.asarray(ZEROS), jnp.asarray(columns)), shape=shape),  # rows are batch dimensions
+        sparse.BCOO((jnp.asarray(ZEROS), jnp.arange(70)[:, None]), shape=shape),  # columns are dense dimensions
         sparse.BCSR((csr.data, csr.indices, csr.indptr), shape=shape),
         sparse.CSR((jnp.asarray(csr.data), jnp.asarray(csr.indices), jnp.asarray(csr.indptr)), shape=shape),
     ):
@@ -141,7 +141,7 @@ def test_torch_tensors_of_every_dtype_are_taken(given: Any, name: str) -> None:
     torch = pytest.importorskip("torch")
     tensor = torch.from_numpy(X).to(getattr(torch, name))
     outputs = predict_in_memory(given[1], tensor)
-    if name in ("int64", "bool"):  # for a cast, Keras loads its backend for PyTorch: seconds
+    if name in ("int64", "bool"):  # for a cast, Keras loads its PyTorch backend, which takes seconds
         assert_same(outputs, given[0].predict(tensor, verbose=0))
     else:
         assert_same(outputs, tensor.to(torch.float32).numpy())
@@ -191,7 +191,7 @@ def test_frames_are_taken_in_batches_too(given: Any) -> None:
 
 
 class BatchEncoding(collections.UserDict):
-    """As a tokenizer returns it: a mapping that is no dict, and has attributes."""
+    """A mapping that is not a dict and has attributes, like the result of a tokenizer."""
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -247,7 +247,7 @@ class Items(collections.abc.Sequence):
 
 
 @pytest.mark.parametrize("x", [Items(), {"a": Items()}, BatchEncoding(ids=[[1, 2], [3]]), {}, [], collections.deque()])
-def test_what_holds_no_arrays_is_named(given: Any, x: Any) -> None:
+def test_an_input_without_arrays_is_named(given: Any, x: Any) -> None:
     with pytest.raises(TypeError, match=f"{type(x).__name__!r} can not be split into batches: give arrays"):
         predict_in_memory(given[1], x, steps=2)
 
@@ -320,7 +320,9 @@ CHANGED = {
 
 
 @pytest.mark.parametrize("name", CHANGED)
-def test_what_a_cast_would_change_is_an_error_that_names_the_batch_and_both_dtypes(given: Any, name: str) -> None:
+def test_a_cast_that_would_change_values_is_an_error_that_names_the_batch_and_both_dtypes(
+    given: Any, name: str
+) -> None:
     make, later, first = CHANGED[name]
     with pytest.raises(ValueError, match=f"^batch 2 of x is of {later}, but the first batch was of {first}"):
         predict_in_memory(given[1], make())
@@ -340,7 +342,7 @@ def test_an_optional_input_may_be_left_out_in_some_batches() -> None:
     np.testing.assert_array_equal(predict_in_memory(model, batches), np.concatenate([X[:10] * 2, X[:10]] * 2))
 
 
-def test_scalars_in_a_batch_are_refused_whatever_they_are(given: Any) -> None:
+def test_scalars_of_any_type_in_a_batch_are_refused(given: Any) -> None:
     for scalar in (1.0, np.array(1.0), tf.constant(1.0)):
         with pytest.raises(ValueError, match="has no axis for the rows"):
             predict_in_memory(given[1], iter([(scalar,)]))
@@ -348,7 +350,7 @@ def test_scalars_in_a_batch_are_refused_whatever_they_are(given: Any) -> None:
         predict_in_memory(given[1], np.nditer(X))
 
 
-def test_echo_models_see_what_keras_shows_them() -> None:
+def test_echo_models_see_the_inputs_that_keras_passes() -> None:
     model = Echo()
     for make in (KEPT["float32 to float64"], KEPT["int32 to int64 of small numbers"]):
         assert_same(predict_in_memory(ModelRunner(model), make()), model.predict(make(), verbose=0))

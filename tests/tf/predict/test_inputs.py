@@ -1,4 +1,4 @@
-"""Whatever `keras.Model.predict` takes as x is taken here too, with the same result; mistakes say what is wrong."""
+"""Every x that `keras.Model.predict` accepts gives the same result here; errors name the mistake."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def datasets() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", datasets())
-def test_datasets_give_what_keras_gives(model: Any, runner: ModelRunner, name: str) -> None:
+def test_datasets_give_the_outputs_of_keras(model: Any, runner: ModelRunner, name: str) -> None:
     dataset = datasets()[name]
     with warnings.catch_warnings():  # Keras warns at the end of an unknown length
         warnings.simplefilter("ignore", UserWarning)
@@ -77,7 +77,7 @@ def batches_of(*arrays: np.ndarray, rows: int = 16) -> Iterator[Any]:
     "arrays", [(X,), (X, Y), (X, Y, Y), (X.astype(np.float64),)], ids=["x", "xy", "xyw", "float64"]
 )
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
-def test_generators_give_what_keras_gives(model: Any, runner: ModelRunner, arrays: Any) -> None:
+def test_generators_give_the_outputs_of_keras(model: Any, runner: ModelRunner, arrays: Any) -> None:
     assert_same(predict_in_memory(runner, batches_of(*arrays)), model.predict(batches_of(*arrays), verbose=0))
 
 
@@ -124,7 +124,7 @@ class Rows(keras.utils.PyDataset):
 
 
 @pytest.mark.parametrize("form", ["x", "(x,)", "x and y", "list"])
-def test_pydatasets_give_what_keras_gives(model: Any, runner: ModelRunner, form: str) -> None:
+def test_pydatasets_give_the_outputs_of_keras(model: Any, runner: ModelRunner, form: str) -> None:
     dataset = Rows(form)
     assert_same(predict_in_memory(runner, dataset), model.predict(Rows(form), verbose=0))
     assert dataset.told == ["begin", "end"]
@@ -143,19 +143,19 @@ def test_pydatasets_are_read_by_as_many_threads_as_they_ask_for(model: Any, runn
     assert not [thread for thread in threading.enumerate() if thread.name in dataset.threads]
 
 
-def test_pydatasets_that_ask_for_processes_are_told_of_threads(runner: ModelRunner) -> None:
+def test_pydatasets_that_ask_for_processes_get_a_warning_about_threads(runner: ModelRunner) -> None:
     with pytest.warns(UserWarning, match="is read by 2 threads"):
         assert predict_in_memory(runner, Rows(workers=2, use_multiprocessing=True)).shape == (70, 4)
 
 
-def test_a_pydataset_is_told_of_the_end_when_the_model_fails() -> None:
+def test_a_pydataset_gets_on_epoch_end_when_the_model_fails() -> None:
     dataset = Rows()
     with pytest.raises(Exception, match=r"Matrix size-incompatible|Dimensions must be equal"):
         predict_in_memory(ModelRunner(lambda x: tf.matmul(x, tf.ones([3, 3]))), dataset)
     assert dataset.told == ["begin", "end"]
 
 
-def test_torch_tensors_and_loaders_give_what_keras_gives(model: Any, runner: ModelRunner) -> None:
+def test_torch_tensors_and_loaders_give_the_outputs_of_keras(model: Any, runner: ModelRunner) -> None:
     torch = pytest.importorskip("torch")
     expected = model.predict(X, batch_size=16, verbose=0)
     assert_same(predict_in_memory(runner, torch.from_numpy(X), 16), expected)
@@ -163,12 +163,12 @@ def test_torch_tensors_and_loaders_give_what_keras_gives(model: Any, runner: Mod
     assert_same(predict_in_memory(runner, torch.utils.data.DataLoader(dataset, batch_size=16)), expected)
 
 
-def test_jax_arrays_give_what_keras_gives(model: Any, runner: ModelRunner) -> None:
+def test_jax_arrays_give_the_outputs_of_keras(model: Any, runner: ModelRunner) -> None:
     jax = pytest.importorskip("jax")
     assert_same(predict_in_memory(runner, jax.numpy.asarray(X)), model.predict(X, verbose=0))
 
 
-def test_pandas_gives_what_keras_gives() -> None:
+def test_pandas_gives_the_outputs_of_keras() -> None:
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame({"a": X[:, 0].astype(np.float64), "b": Y})
     model = Echo()
@@ -177,20 +177,20 @@ def test_pandas_gives_what_keras_gives() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_scipy_sparse_matrices_give_what_keras_gives(dtype: Any) -> None:
+def test_scipy_sparse_matrices_give_the_outputs_of_keras(dtype: Any) -> None:
     scipy_sparse = pytest.importorskip("scipy.sparse")
     model = keras.Sequential([keras.Input((7,), sparse=True), keras.layers.Dense(3)])
     matrix = scipy_sparse.random(70, 7, density=0.3, format="csr", dtype=dtype, random_state=1)
     assert_same(predict_in_memory(ModelRunner(model), matrix), model.predict(matrix, verbose=0))
 
 
-def test_sparse_tensors_give_what_keras_gives() -> None:
+def test_sparse_tensors_give_the_outputs_of_keras() -> None:
     model = keras.Sequential([keras.Input((7,), sparse=True), keras.layers.Dense(3)])
     tensor = tf.sparse.from_dense(X * (X > 0.5))
     assert_same(predict_in_memory(ModelRunner(model), tensor), model.predict(tensor, verbose=0))
 
 
-def test_ragged_tensors_give_what_keras_gives() -> None:
+def test_ragged_tensors_give_the_outputs_of_keras() -> None:
     class Sums(keras.Model):
         def call(self, x: Any) -> Any:
             return tf.reduce_sum(x, axis=1), x
@@ -229,7 +229,7 @@ def test_a_callable_is_predicted_with_like_a_model() -> None:
 @pytest.mark.parametrize(
     ("batch_size", "steps", "rows"), [(None, None, 70), (None, 3, 70), (16, 2, 32), (16, None, 70), (0, 0, 70)]
 )
-def test_steps_and_batch_sizes_mean_what_they_mean_in_keras(
+def test_steps_and_batch_sizes_have_the_meaning_of_keras(
     model: Any, runner: ModelRunner, batch_size: Any, steps: Any, rows: int
 ) -> None:
     outputs = predict_in_memory(runner, X, batch_size, steps=steps)
@@ -272,7 +272,9 @@ def test_kerases_limit_on_steps_is_kept(runner: ModelRunner) -> None:
         (iter([(1.0,)]), {}, ValueError, "no axis for the rows"),
     ],
 )
-def test_what_cannot_be_predicted_says_why(runner: ModelRunner, x: Any, options: Any, error: Any, message: str) -> None:
+def test_an_input_that_cannot_be_predicted_is_an_error_with_its_reason(
+    runner: ModelRunner, x: Any, options: Any, error: Any, message: str
+) -> None:
     with pytest.raises(error, match=message):
         predict_in_memory(runner, x, **options)
 
@@ -281,7 +283,7 @@ def test_what_cannot_be_predicted_says_why(runner: ModelRunner, x: Any, options:
 
 
 def test_batches_of_an_array_are_views_of_it() -> None:
-    x = aligned(np.zeros((100, 16), np.float32))  # 64 bytes a row: every batch starts on 64 bytes
+    x = aligned(np.zeros((100, 16), np.float32))  # 64 bytes per row, so that every batch is aligned to 64 bytes
     batches = list(iterate_batches(x, 32, floatx="float32"))
     assert [len(batch) for batch in batches] == [32, 32, 32, 4]
     assert all(np.shares_memory(batch, x) for batch in batches)

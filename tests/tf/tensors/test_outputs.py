@@ -1,4 +1,4 @@
-"""Outputs of many batches are joined as `keras.Model.predict` joins them; what it cannot join is an error at once."""
+"""Outputs of many batches are joined as in `keras.Model.predict`; outputs that cannot be joined raise at once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Pair = namedtuple("Pair", "first second")
 
 
 def as_wide_as_the_batch(x: Any) -> Any:
-    """Return rows whose length is that of the batch, as of a model that trims to the longest row."""
+    """Return rows whose length depends on the batch, like those of a model that trims to the longest row."""
     return tf.tile(x[:, :1], [1, tf.shape(x)[0]])
 
 
@@ -66,7 +66,7 @@ NESTS: dict[str, Callable[[Any], Any]] = {
 
 
 class Shown(keras.Model):
-    """Returns what functions make of its input."""
+    """A model that applies functions to its input."""
 
     def __init__(self, functions: Any) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class Shown(keras.Model):
 
 @pytest.fixture(scope="module", params=[5, 70], ids=["one batch", "three batches"])
 def both(request: pytest.FixtureRequest) -> tuple[Any, Any]:
-    """Return what Keras and what we return for all kinds of outputs at once."""
+    """Return the results of Keras and of RingFeed for all kinds of outputs at once."""
     model, x = Shown({**OUTPUTS, **NESTS}), X[: request.param]
     return model.predict(x, verbose=0), predict_in_memory(ModelRunner(model), x)
 
@@ -133,11 +133,11 @@ def test_numbers_and_arrays_of_a_model_that_runs_eagerly_are_outputs_too() -> No
     np.testing.assert_array_equal(outputs["number"], [1.5] * 5)
 
 
-# ---- What changes from batch to batch ----------------------------------------------------------------
+# ---- Outputs that change between batches -------------------------------------------------------------
 
 
 def eager(function: Callable[[Any, int], Any]) -> ModelRunner:
-    """Return a model that runs eagerly and knows the number of the batch."""
+    """Return a model that runs eagerly and counts its batches."""
     model = Shown(lambda x: function(x, next(numbers)))
     numbers = iter(range(100))
     model.compile(run_eagerly=True)
@@ -242,7 +242,7 @@ def test_one_batch_through_the_runner_is_memory_of_its_own_too() -> None:
     np.testing.assert_array_equal(ragged.flat_values, np.ones((6, 2)))
 
 
-def test_joining_outputs_of_batches_gives_what_a_larger_batch_gives() -> None:
+def test_joined_outputs_of_batches_equal_those_of_a_larger_batch() -> None:
     parts = [Shown({**OUTPUTS, **NESTS})(tf.constant(X[start : start + 7])) for start in range(0, 70, 7)]
     joined = all_to_numpy(join_outputs(parts))
     for name in ("no columns", "bfloat16", "uint16", "complex128", "ordered dict", "named tuple", "empty branch"):

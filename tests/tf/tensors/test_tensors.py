@@ -1,4 +1,4 @@
-"""`ringfeed.tf.tensors`: a batch as eager tensors over the ring's own memory, for loops of one's own."""
+"""`ringfeed.tf.tensors`: a batch as eager tensors over the ring's own memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tensors of other libraries over the ring's memory that are alive when the interpreter ends."""
+"""Tensors of other libraries over the ring's memory that are alive when the interpreter exits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from support import run_program, states
 
-# Each keeps a tensor over the batch, and one that was computed from it.
+# Each program keeps a tensor over the batch, and a tensor that was computed from it.
 KEEPING = {
     "tensorflow": "import ringfeed.tf; kept = ringfeed.tf.tensors(batch, 'x')",
     "torch": "import torch; kept = torch.from_dlpack(batch.dlpack('x'))",
@@ -38,5 +38,5 @@ def test_a_process_that_ends_with_a_tensor_alive_ends_well_and_gives_the_slots_b
     assert status == 0, complaint
     ring.recover()
     assert ring.stats()["participants"] == 1
-    # Released in the end, or given back because the process is gone.
+    # The slots are released at the exit, or recovered because the process died.
     assert states(ring) in (before, {"free": before["free"] + 2, "ready": 1})

@@ -1,4 +1,4 @@
-"""Arrays reach the model without a copy where that is possible, and no result shares their memory."""
+"""Arrays reach the model without a copy if possible, and no result shares their memory."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_bfloat16_is_handed_over_in_place() -> None:
     array = aligned(ROWS.astype(tf.bfloat16.as_numpy_dtype))
     tensor = as_tensor(array)
     assert tensor.dtype == tf.bfloat16
-    array[0, 0] = 7  # seen through the tensor, as it has no copy
+    array[0, 0] = 7  # visible in the tensor, which is not a copy
     assert tensor.numpy()[0, 0] == 7
 
 

@@ -29,11 +29,11 @@ def adapt_model(model: Any, signature: str | None = None, tags: str | Sequence[s
     if isinstance(model, (str, os.PathLike)):
         return _from_path(os.fspath(model), signature, tags)
     if tags is not None:
-        raise ValueError(f"tags {tags!r}: tags select a graph of a SavedModel folder; the model is none. {_REMEDY}")
+        raise ValueError(f"tags {tags!r}: tags select a graph of a SavedModel folder, not of this model. {_REMEDY}")
     if hasattr(model, "signatures") and not callable(getattr(model, "predict_step", None)):
         return _from_restored(model, type(model).__name__, signature)
     if signature is not None:
-        raise ValueError(f"signature {signature!r}: only SavedModels have signatures; the model is none. {_REMEDY}")
+        raise ValueError(f"signature {signature!r}: only SavedModels have signatures, not this model. {_REMEDY}")
     if isinstance(model, AdaptedModel):
         return model
     if callable(getattr(model, "predict_step", None)):  # keras.Model, and tf_keras.Model likewise

@@ -133,11 +133,11 @@ def _described(warm_up: Any) -> str:
 
 
 def _array(name: str, value: Any, field: Field | None) -> npt.NDArray[Any]:
-    """Return samples in a field's dtype, as far as they stay what they are."""
+    """Return samples in a field's dtype; raise ValueError if the cast would change a value."""
     assert field is not None
     try:
         array = np.asarray(value.numpy() if isinstance(value, tf.Tensor) else value)
-    except Exception as error:  # rows of several lengths, or an object that raises whatever it likes
+    except Exception as error:  # the rows have several lengths, or the object raises an error of its own
         raise ValueError(
             f"warm_up for field {name!r} is not an array: {type(error).__name__}: {error}. Give rows of one shape."
         ) from error
