@@ -1,5 +1,7 @@
 /*
- * The producer's side: claim free slots, publish them as records. The outline stands in ring.c.
+ * Claiming: a producer searches free slots and makes them its own. The outline of the protocol is in ring.c.
+ *
+ * It may not know how claimed slots are filled or published (publish.c).
  */
 #include "ring/claim.h"
 
@@ -41,8 +43,9 @@ static bool is_free(const rf_ring *ring, uint32_t slot)
     return rf_word_state(rf_load_relaxed(&ring->words[slot])) == RF_STATE_FREE;
 }
 
-/* A batch that is released while we search is free from its first slot on, and we may have met it half way.
- * What we left behind us would lie between the records of this lap and the next: a gap that parts runs. */
+/* A batch that is released during our search becomes free from its first slot on, and we may
+ * have met it half way. Free slots left behind would lie between the records of this lap and
+ * the next: a gap that parts runs. */
 static uint32_t start_of_run(const rf_ring *ring, uint32_t slot, uint32_t seen)
 {
     for (; seen > 0; seen--) {
@@ -54,16 +57,18 @@ static uint32_t start_of_run(const rf_ring *ring, uint32_t slot, uint32_t seen)
     return slot;
 }
 
-/* Only from where we saw it: who was kept from a core for a while would else set it back by laps, and the
- * others would claim among records that lie READY, whose order takers then have to search for. */
+/* CAS from the value read, so that a preempted claimer cannot move the cursor back by laps.
+ * The others would then claim among READY records, and takers would have to search for their
+ * order. */
 static void move_cursor(_Atomic uint32_t *cursor, uint32_t seen, uint32_t to)
 {
     atomic_compare_exchange_strong_explicit(cursor, &seen, to, memory_order_relaxed,
                                             memory_order_relaxed);
 }
 
-/* Where to look first. A client of a pool comes back to the cells that it had before: they are in the caches near it, and
- * others look elsewhere first. Its first one it has where newcomers look. */
+/* Where to search first. A client of a pool returns to the cells that it had before: they are
+ * in the caches near it, and other clients search elsewhere first. It takes its first cell
+ * where newcomers search. */
 static uint32_t claim_from(rf_ring *ring, uint32_t cursor, uint32_t rows)
 {
     if (!ring->kind->is_pool)
@@ -75,7 +80,7 @@ static uint32_t claim_from(rf_ring *ring, uint32_t cursor, uint32_t rows)
                                    : rf_wrap(ring, rf_load_relaxed(&ring->last_cell) + 1);
 }
 
-/* A run was claimed, and `cursor` was where others look. */
+/* A run was claimed; `cursor` is the value that the search began with. */
 static void move_on(rf_ring *ring, uint32_t cursor, uint32_t first, uint32_t count)
 {
     if (ring->kind->is_pool) {
@@ -87,7 +92,7 @@ static void move_on(rf_ring *ring, uint32_t cursor, uint32_t first, uint32_t cou
     move_cursor(&ring->header->claim_cursor, cursor, rf_next_claim(ring, first, count));
 }
 
-/* Claim up to `rows` slots in a row, from one that is claimed already. Returns how many. */
+/* Claim up to `rows` slots in a row, of which the first is claimed already. Returns how many. */
 static uint32_t claim_more(rf_ring *ring, uint32_t rows, uint32_t first, uint32_t self,
                            uint64_t *words)
 {
@@ -119,7 +124,8 @@ uint32_t rf_claim_run(rf_ring *ring, uint32_t rows, uint32_t *first, uint64_t *w
         if (!is_free(ring, slot))
             continue;
         uint32_t start = start_of_run(ring, slot, seen);
-        /* Where another was faster at the start, the one that we met is as good. The lap goes on from there. */
+        /* If another was faster at the start, the slot that we met is as good. The lap goes on
+         * from there. */
         if (!(words[0] = claim_slot(ring, start, self)) &&
             (start == slot || !(words[0] = claim_slot(ring, start = slot, self))))
             continue;
@@ -145,7 +151,7 @@ static rf_status try_claim(rf_ring *ring, uint32_t rows, uint32_t *first, uint32
     *count = rf_claim_run(ring, rows, first, words);
     if (!*count)
         return RF_FULL;
-    rf_fence_behind_swap(); /* F3 with F4 (try_take): either we see `finished` or the taker our claim */
+    rf_fence_behind_swap(); /* F3 with F4 (try_take): either we see `finished`, or the taker sees our claim */
     status = rf_still_open(ring);
     if (status != RF_OK) {
         RF_STEP("claim: end seen, claim not given back");
@@ -154,10 +160,10 @@ static rf_status try_claim(rf_ring *ring, uint32_t rows, uint32_t *first, uint32
     return status;
 }
 
-/* How much room is worth waking up for. Many producers before a full ring would else be woken for each
- * slot, look through the whole ring, and most of them find nothing. What lies READY comes back soon, so
- * that is what may be waited for; what is held may not. Cells of a pool come back one by one, and no taker
- * looks for those that are left unused. */
+/* How much room is worth waking up for. If many producers before a full ring were woken for
+ * each slot, most would search the whole ring and find nothing. READY slots come back soon, so
+ * a producer may wait for those; it may not wait for held ones. Cells of a pool come back one
+ * by one, and no taker looks for cells that are left unused. */
 static uint32_t wished_room(const rf_ring *ring)
 {
     if (ring->kind->is_pool)
@@ -230,7 +236,7 @@ rf_status rf_claim(rf_ring *ring, uint32_t rows, int64_t deadline_ns, rf_lease *
 
 void rf_claim_zero(rf_lease *claim)
 {
-    /* A run that passes the ring's end lies in one piece in the second mapping. */
+    /* A run that passes the ring's end is contiguous in the second mapping. */
     for (uint32_t field = 0; field < claim->ring->geometry.fields; field++)
         memset(rf_lease_data(claim, field), 0,
                claim->rows * claim->ring->geometry.field[field].stride_bytes);

@@ -1,14 +1,14 @@
 /*
- * A claim that somebody may still write into: its rows are copied into other slots, and published there.
+ * A claim that other code may still write into: its rows are copied into other slots and published there.
  *
- * It may not know who still writes. csrc/model/moving.pml shows that takers find the records.
+ * It may not know which code still writes. csrc/model/moving.pml shows that takers find the records.
  */
 #include <string.h>
 
 #include "ring/claim.h"
 #include "ring/lease.h"
 
-/* Was none of these rows taken back? */
+/* Is every one of these rows still our claim? */
 static bool still_ours(const rf_lease *claim, uint32_t row, uint32_t rows)
 {
     for (uint32_t end = row + rows; row < end; row++)
@@ -33,7 +33,7 @@ rf_status rf_claim_copy(rf_lease *claim, uint32_t row, uint32_t rows, rf_lease *
     copy->is_claim = true;
     copy->since = claim->since;
     copy->claimed_ns = claim->claimed_ns;
-    /* No look whether the ring has ended: takers wait for the claim that this one is for. */
+    /* No check whether the ring has ended: takers wait for the claim that this one replaces. */
     copy->rows = rf_claim_run(ring, rows, &copy->first, copy->words);
     if (!copy->rows) {
         rf_free_lease(copy);
@@ -45,7 +45,8 @@ rf_status rf_claim_copy(rf_lease *claim, uint32_t row, uint32_t rows, rf_lease *
                copy->rows * stride);
     }
     RF_STEP("copy: copied, claim not looked at");
-    /* A2 <- R2: a slot that was taken back meanwhile may have been claimed anew, and these bytes be another's. */
+    /* A2 <- R2: a slot that was taken back meanwhile may have been claimed anew, and these
+     * bytes may be another producer's. */
     rf_fence_full();
     if (!still_ours(claim, row, copy->rows)) {
         rf_lease_drop(copy);
@@ -60,7 +61,8 @@ void rf_set_apart(rf_lease *lease)
     rf_ring *ring = lease->ring;
     if (!lease->is_claim || lease->settled || lease->published)
         return;
-    /* R19 -> A19 (nothing_ready): who finds no claim here any more finds the records where they were copied to. */
+    /* R19 -> A19 (rf_nothing_ready): a taker that finds no claim here any more finds the
+     * records where they were copied to. */
     for (uint32_t row = 0; row < lease->rows; row++)
         rf_cas_release(&ring->words[rf_lease_slot(lease, row)], lease->words[row],
                        rf_word(RF_STATE_KEPT, rf_word_owner(lease->words[row]),
@@ -68,8 +70,8 @@ void rf_set_apart(rf_lease *lease)
     RF_STEP("set apart: claim is pinned, takers not told");
     lease->kept = true;
     lease->published = lease->rows;
-    /* As rf_unclaim: takers of a ring that has ended waited for the claim. F3 with F4 (try_take): either we see the end, or
-     * the taker our claim gone. */
+    /* As in rf_unclaim: takers of a ring that has ended waited for the claim. F3 with F4
+     * (try_take): either we see the end, or the taker sees that our claim is gone. */
     rf_fence_behind_swap();
     if (rf_still_open(ring) != RF_OK)
         rf_notify(&ring->header->readable, UINT32_MAX);

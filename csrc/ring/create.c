@@ -65,7 +65,7 @@ static const rf_kind ring_kind = {
     .wake_patient = wake_patient,
 };
 
-/* What the operations of a handle need beside its mapping. */
+/* What the operations of a ring need beside the mapping. */
 static void begin(rf_ring *ring)
 {
     ring->window = rf_window_slots(&ring->geometry);

@@ -1,11 +1,12 @@
 /*
- * Dead letters: records over which too many takers failed. They are set aside, and who took them says so.
- *
- * A READY word counts the takers that failed over its record, because they died or said so. Recovery only counts: what
- * is to be said is said by the taker that comes next. One that can answer a request or write a log asks for the record
- * (rf_take_request.dead_letters); for others it is released, and a letter is left with the handle.
+ * Dead letters: records over which too many takers failed. They are set aside, and the process that took them
+ * reports them.
  *
  * It may not know what a request is, nor where a log is written.
+ *
+ * A READY word counts the takers that failed over its record, by dying or by saying so. Recovery only counts; the
+ * taker that comes next reports. A taker that can answer a request or write a log asks for the record
+ * (rf_take_request.dead_letters). For other takers the record is released, and the handle keeps a note of it.
  */
 #include "ring/dead_letters.h"
 
@@ -22,7 +23,7 @@ uint32_t rf_ring_max_deliveries(const rf_ring *ring)
     return ring->header->max_deliveries;
 }
 
-/* Nobody waits for the letters: in a forked child who was at them may not be there. */
+/* No thread waits here: in a forked child, the thread that held the lock may not exist. */
 static bool lock_letters(rf_dead_letters *letters)
 {
     return rf_exchange_acquire(&letters->busy, 1u) == 0;

@@ -6,9 +6,9 @@
 
 #include "segment/handle.h"
 
-/* Is a record over which so many takers failed to be set aside? */
+/* Is a record set aside when so many takers have failed over it? */
 bool rf_is_dead_letter(const rf_ring *ring, uint32_t failures);
-/* Set aside a batch that is a dead letter, and leave a letter about it. */
+/* Set aside a batch that is a dead letter, and keep a note of it for rf_next_dead_letter. */
 void rf_put_aside(rf_lease *lease);
 
 #endif

@@ -1,8 +1,8 @@
 /*
  * A lease as a DLPack tensor: https://dmlc.github.io/dlpack/latest/ (C API, versions 0.8 and 1.0).
  *
- * It may not know the slot protocol. The tensor holds one reference to the lease, or a copy of its rows; its deleter
- * drops it, from whatever thread, without any lock.
+ * It may not know the slot protocol. The tensor holds one reference to the lease, or a copy of its rows. Its deleter
+ * drops it, on any thread, without a lock.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -47,12 +47,12 @@ typedef struct dl_managed_versioned {
     dl_tensor tensor;
 } dl_managed_versioned;
 
-/* Either form, with room for what its tensor points at. */
+/* Either form, with room for the shape and strides that its tensor points at. */
 typedef struct export {
     union {
         dl_managed plain;
         dl_managed_versioned versioned;
-    } managed;       /* first: the consumer's pointer is ours */
+    } managed;       /* first, so that the consumer's pointer is also ours */
     rf_lease *lease; /* NULL: the data are ours */
     void *copy;
     int64_t shape[RF_MAX_RANK + 1];
@@ -94,7 +94,7 @@ static uint8_t type_code(uint32_t dtype)
     }
 }
 
-/* The lease's rows of a field, one sample behind the other, in memory of its own. */
+/* Copy the lease's rows of a field, one sample behind the other, into memory of their own. */
 static void *copy_rows(const rf_lease *lease, const rf_field *field, uint32_t index, rf_view view)
 {
     uint32_t rows = view == RF_VIEW_SAMPLE ? 1 : lease->rows;

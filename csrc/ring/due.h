@@ -6,11 +6,11 @@
 
 #include "ring/find.h"
 
-/* Should the run be taken now, or is more to be waited for? */
+/* Is the run taken now? False: the taker waits for more. */
 bool rf_run_is_due(const rf_ring *ring, rf_take_request *request, rf_find_result *seen);
-/* Nothing is ready: RF_EMPTY when something may still come, else RF_FINISHED or RF_CLOSED. */
+/* Nothing is ready: RF_EMPTY if something may still come, else RF_FINISHED or RF_CLOSED. */
 rf_status rf_nothing_ready(const rf_ring *ring, rf_take_request *request, rf_find_result *seen);
-/* When a waiting taker must look again, whoever publishes. */
+/* When a waiting taker must look again, even if nothing is published. */
 int64_t rf_next_look_ns(const rf_take_request *request, int64_t started);
 
 #endif

@@ -1,5 +1,7 @@
 /*
- * Finding the run of records that a taker takes next. The outline stands in ring.c.
+ * Finding the run of records that a taker takes next. The outline of the protocol is in ring.c.
+ *
+ * It may not know whether the run is taken at once (due.c).
  */
 #include "ring/find.h"
 
@@ -7,10 +9,11 @@
 #include "ring/ring.h"
 #include "ring/window.h"
 
-/* Is the predecessor of the record in `slot` still waiting, outside [first, slot)? */
+/* Does the predecessor of the record in `slot` still wait, outside [first, slot)? */
 static bool must_wait(const rf_ring *ring, uint32_t first, uint32_t slot, uint32_t *predecessor)
 {
-    /* A18 <- R18 (link_anew): a record that was put in front of this one later is found READY, or gone. */
+    /* A18 <- R18 (link_anew): a record that was put in front of this one later is found READY,
+     * or gone. */
     uint64_t link = rf_load_acquire(&ring->links[slot]);
     uint32_t before = rf_link_slot(link);
     if (link == 0 || before >= ring->slot_count || before == slot)
@@ -18,15 +21,16 @@ static bool must_wait(const rf_ring *ring, uint32_t first, uint32_t slot, uint32
     uint32_t distance = rf_wrap(ring, before + ring->slot_count - first);
     uint32_t length = rf_wrap(ring, slot + ring->slot_count - first);
     if (distance < length)
-        return false; /* it goes in the same run, ahead of us */
+        return false; /* it goes in the same run, ahead of this record */
     *predecessor = before;
-    /* Relaxed: it was READY before our record got this link, from the same producer; behind R1 -> A1 or A18 we
-     * see its word as it was then or later, and it never comes back to READY from later. */
+    /* Relaxed: it was READY before our record got this link, from the same producer. Behind R1
+     * -> A1 or A18 we see its word of that time or a later one, and a later word never becomes
+     * READY again. */
     return rf_link_is_ready(link, rf_load_relaxed(&ring->words[before]));
 }
 
-/* How many records lie READY in a row from `first` on, each of them free to go; their words.
- * Records over which a taker failed only `together` with others if so wished, and dead letters never. */
+/* A record over which a taker failed goes in a run only if the caller wants such records
+ * `together` with others. A dead letter never does. */
 uint32_t rf_run_length(const rf_ring *ring, uint32_t first, uint32_t most, bool together,
                        uint64_t *words)
 {
@@ -42,13 +46,13 @@ uint32_t rf_run_length(const rf_ring *ring, uint32_t first, uint32_t most, bool 
             break;
         uint32_t failures = rf_word_failures(words[ready]);
         if (failures && (!together || rf_is_dead_letter(ring, failures))) {
-            ready +=
-                ready == 0; /* it goes alone: who dies over it takes nobody else's record along */
+            ready += ready ==
+                     0; /* it goes alone: a taker that dies over it takes no other record along */
             break;
         }
     }
     for (uint32_t slot = first, before = ring->slot_count; rows < ready; rows++) {
-        /* Most follow the record beside them, which goes in the same run. */
+        /* Most records follow the one beside them, which goes in the same run. */
         if (rf_link_slot(rf_load_relaxed(&ring->links[slot])) != before &&
             must_wait(ring, first, slot, &unused))
             break;
@@ -58,10 +62,11 @@ uint32_t rf_run_length(const rf_ring *ring, uint32_t first, uint32_t most, bool 
     return rows;
 }
 
-/* Where to look for the next run: behind the last one, where links had led to that, else from the take cursor on.
- * Before a crowd of producers the slots of a full ring are not in the order of their records; who went back to
- * the cursor each time would follow the same links again, one slot further. */
-static uint32_t look_from(const rf_ring *ring, bool *by_link)
+/* Where to search for the next run: behind the last one if links had led to that, else from
+ * the take cursor on. With many producers the slots of a full ring are not in the order of
+ * their records. A taker that returned to the cursor each time would follow the same links
+ * again, one slot further. */
+static uint32_t search_from(const rf_ring *ring, bool *by_link)
 {
     if (rf_load_relaxed(&ring->patrol)) {
         *by_link = false;
@@ -73,8 +78,9 @@ static uint32_t look_from(const rf_ring *ring, bool *by_link)
     return trail ? trail - 1 : rf_cursor(ring, &ring->header->take_cursor);
 }
 
-/* With a window the cursors do not go around by themselves, and outside may lie what a claim from before became. So one look
- * for as many records as the ring has slots goes around all that lies behind the newest claim first. */
+/* With a window the cursors do not go around by themselves, and records of earlier claims may
+ * lie outside. So once per as many records as the ring has slots, a search goes around all
+ * slots behind the newest claim first. */
 static void walk_patrol(rf_ring *ring, uint32_t count)
 {
     uint32_t rows = rf_load_relaxed(&ring->patrol_rows) + count;
@@ -83,8 +89,9 @@ static void walk_patrol(rf_ring *ring, uint32_t count)
     rf_store_relaxed(&ring->patrol_rows, rows >= ring->slot_count ? 0 : rows);
 }
 
-/* Remember where a run ended. A trail is left after a lap, so that what lies at the cursor gets its turn; and, where claims
- * stay in a window, at the end of the records that wait: claims look whether the cursor keeps up, and a trail leaves it. */
+/* The trail ends after a lap, so that records at the cursor get their turn. If claims stay in
+ * a window, it also ends where no more records wait: claims check whether the cursor keeps up,
+ * and a trail does not move it. */
 void rf_leave_trail(rf_ring *ring, const rf_find_result *seen, uint32_t count)
 {
     uint32_t behind = rf_wrap(ring, seen->first + count);
@@ -102,19 +109,18 @@ void rf_leave_trail(rf_ring *ring, const rf_find_result *seen, uint32_t count)
     rf_store_relaxed(&ring->trail_rows, walked);
 }
 
-/* The first record of the run to take next, among `most` slots from where we look on, or where links lead. */
 bool rf_find_first(const rf_ring *ring, uint32_t most, uint32_t *first, bool *by_link)
 {
     bool on_trail;
-    uint32_t slot = look_from(ring, &on_trail), hops = 0;
+    uint32_t slot = search_from(ring, &on_trail), hops = 0;
     for (uint32_t seen = 0; seen < most; seen++, slot = rf_wrap(ring, slot + 1)) {
         /* A1 <- R1 (ready_slot), for the link. */
         if (rf_word_state(rf_load_acquire(&ring->words[slot])) != RF_STATE_READY)
             continue;
         uint32_t start = slot, before;
         bool waits;
-        /* A chain of links has no more records than the ring. One that has was garbled into a
-         * circle: its records are not to be had, and to find that out costs one lap at most. */
+        /* A chain of links has no more records than the ring. A longer one was garbled into a
+         * circle: its records are lost, and finding that out costs one lap at most. */
         while ((waits = must_wait(ring, start, start, &before)) && hops++ < ring->slot_count) {
             start = before;
             RF_STEP("take: link followed");

@@ -1,9 +1,10 @@
 /*
- * Leases: the run of slots that a producer or a taker holds, and how it goes back.
+ * Leases: the run of slots that a producer or a taker holds.
  *
- * A lease lives as long as anything refers to it, be it a view in another thread; with the last
- * reference its slots are given back, without a lock and without Python. The protocol's outline
- * stands in ring.c.
+ * It may not know how slots are given back (release.c, and the handle's kind).
+ *
+ * A lease lives as long as anything refers to it, be it a view in another thread. The drop of the last reference
+ * gives its slots back, without a lock and without Python.
  */
 #include "ring/lease.h"
 
@@ -13,7 +14,8 @@
 
 /* ---- What a lease is ------------------------------------------------------------------------ */
 
-/* Each thread keeps the memory of one lease that it freed: the next is mostly of the same size, and costs no malloc. */
+/* Each thread keeps the memory of one lease that it freed: the next one mostly has the same
+ * size, and costs no malloc. */
 enum { ROOM_WORTH_KEEPING = 256 };
 typedef enum keeping { NOT_YET, KEEPING, THREAD_ENDS } keeping;
 static _Thread_local rf_lease *spare;
@@ -122,7 +124,7 @@ void rf_lease_show(rf_lease *lease, int shown)
         rf_note_failures(lease, row, lease->failures + (shown != 0));
 }
 
-/* The most failures of any of some rows, which rf_lease_failures tells. */
+/* The most failures of any of these rows, for rf_lease_failures. */
 static uint8_t most_failures(const rf_lease *lease, uint32_t row, uint32_t end)
 {
     uint32_t most = 0;

@@ -18,32 +18,34 @@ struct rf_lease {
     bool unseen;  /* rf_lease_give_back */
     bool failed;  /* rf_lease_fail */
     bool dead_letter;
-    uint8_t failures; /* over these rows, of other takers */
+    uint8_t failures; /* of other takers, over these rows */
     uint64_t since;   /* of a claim: rf_chain_now when it began */
     _Atomic uint32_t
-        departures; /* of cells: engines that had left when their client last could see who lives */
+        departures; /* of cells: how many engines had left when the client last could check which ones live */
     _Atomic uint32_t references;
     int64_t claimed_ns;
     uint32_t room;    /* for so many words */
     uint64_t words[]; /* each slot's word as we made it */
 };
 
-/* A lease with room for `rows`, and one reference; NULL without memory. */
+/* A lease with room for `rows` and one reference; NULL without memory. */
 rf_lease *rf_new_lease(rf_ring *ring, uint32_t rows);
 /* Free a lease that holds nothing (any more). */
 void rf_free_lease(rf_lease *lease);
-/* Of a row in our hands: what its READY word is to say of failures if we die, or give it back. */
+/* Write the failures that the READY word of one of our rows is to have if we die or give it
+ * back. */
 void rf_note_failures(rf_lease *lease, uint32_t row, uint32_t failures);
-/* How many takers have failed over a row in our hands before us: it has been counted with us (take_run). */
+/* How many takers failed over one of our rows before us. The count in the slot already
+ * includes us (take_run). */
 uint32_t rf_failures_before(const rf_lease *lease, uint32_t row);
 
 /* ---- Giving slots back (release.c) ---------------------------------------------------------- */
 
-/* Give a slot of our own back for reuse. False when the word is not `word` (pin aside). */
+/* Free a slot of our own. False if its word is not `word` (RF_KEEP aside). */
 bool rf_free_slot(rf_ring *ring, uint32_t slot, uint64_t word);
-/* Give claimed slots back unpublished. Returns how many were still ours. */
+/* Free claimed slots without publishing them. Returns how many were still ours. */
 uint32_t rf_unclaim(rf_ring *ring, uint32_t first, uint32_t count, const uint64_t *words);
-/* The same for the rows of a claim `from` one on, and count them as discarded. */
+/* The same for the rows of a claim from `from` on, counted as discarded. */
 void rf_discard_rows(rf_lease *lease, uint32_t from);
 /* rf_kind.drop of a ring. */
 void rf_give_slots_back(rf_lease *lease);
