@@ -403,7 +403,7 @@ RF_API int rf_record_is_gone(const rf_ring *ring, uint64_t link);
 
 typedef struct rf_block {
     uint32_t generation,
-        turn; /* whose it is: not a forked child's, nor of who comes after a dead one */
+        incarnation; /* whose it is: not a forked child's, nor of who comes after a dead one */
 } rf_block;
 
 /* Begin a block. `inside`: within one of the same handle, which is open meanwhile; it counts as open, and not as

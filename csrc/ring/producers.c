@@ -1,15 +1,18 @@
 /*
- * Producing blocks: who is at it, and the end of the ring when the last one has left.
+ * Producing blocks: which producers are at work, and the end of the ring when the last one has left.
  *
- * It may not know records. Each participant counts its open blocks in its own entry; the header's `finished` counts
- * how many producers have ever entered, above the bit that says that the ring is finished. What decides is a rule
- * that anybody may apply at any time: the producers have come, and no entry has an open block. A producer that ends
- * its block applies it, and so does whoever buries one that died, or waits for long. So each step may be the last of
- * its process, or take long.
+ * It may not know records.
  *
- * A producer opens its block first and enters then. Who ends one reads `finished`, looks at all entries, and finishes
- * by a compare-and-swap from what it read. Where a producer has entered meanwhile the swap fails, and that producer will
- * look when it leaves: nobody tries again. Where the swap was first, the producer reads that the ring is finished.
+ * Each participant counts its open blocks in its own entry. The header's `finished` counts the producers that have
+ * ever entered, above the bit that says that the ring is finished. One rule decides, and any process may apply it at
+ * any time: the producers have come, and no entry has an open block. A producer that ends its block applies the
+ * rule, and so does a process that reaps a dead producer or waits for long. So each step may be the last of its
+ * process, or take long.
+ *
+ * A producer opens its block first and enters then. A process that ends a block reads `finished`, reads all entries,
+ * and finishes by a compare-and-swap from the value read. If a producer has entered meanwhile, the swap fails; that
+ * producer applies the rule when it leaves, so nobody tries again. If the swap was first, the producer reads that
+ * the ring is finished.
  */
 #include "ring/producers.h"
 
@@ -19,9 +22,11 @@
 
 /* ---- Blocks --------------------------------------------------------------------------------- */
 
-/* rf_participant.producing: open blocks below, above them the turn, + 1 with each burial. A block that was ended
- * for a producer which had been found dead does not end again, and not another's in the same entry. */
-static uint32_t turn_of(uint64_t producing)
+/* rf_participant.producing: the lower half counts open blocks, the upper half is the
+ * incarnation of the entry, + 1 each time its participant is reaped. A block that was ended
+ * for a producer found dead does not end again, and does not end another producer's block in
+ * the same entry. */
+static uint32_t incarnation_of(uint64_t producing)
 {
     return (uint32_t)(producing >> 32);
 }
@@ -31,14 +36,14 @@ static uint32_t blocks_in(uint64_t producing)
     return (uint32_t)producing;
 }
 
-/* End a block of that turn, or all of them. False: there is none (any more). */
-static bool lessen(rf_participant *entry, uint32_t turn, bool all)
+/* End a block of that incarnation, or all of them. False: there is none (any more). */
+static bool end_blocks(rf_participant *entry, uint32_t incarnation, bool all)
 {
     uint64_t seen = rf_load_relaxed(&entry->producing);
-    while (blocks_in(seen) && (all || turn_of(seen) == turn)) {
-        uint64_t fewer = all ? (uint64_t)(turn_of(seen) + 1) << 32 : seen - 1;
-        /* R14 -> A14 (rf_finish_if_left): who finds no open block, and finishes, hands on all that was published
-         * in ours to the takers that it tells. */
+    while (blocks_in(seen) && (all || incarnation_of(seen) == incarnation)) {
+        uint64_t fewer = all ? (uint64_t)(incarnation_of(seen) + 1) << 32 : seen - 1;
+        /* R14 -> A14 (rf_finish_if_left): a process that finds no open block, and finishes the
+         * ring, hands on all records of our block to the takers that it wakes. */
         if (atomic_compare_exchange_weak_explicit(&entry->producing, &seen, fewer,
                                                   memory_order_release, memory_order_relaxed))
             return true;
@@ -51,7 +56,7 @@ static bool lessen(rf_participant *entry, uint32_t turn, bool all)
 bool rf_finish_if_left(rf_ring *ring)
 {
     rf_header *header = ring->header;
-    rf_fence_full(); /* F8 with F8: of two that end their blocks, one sees that the other has */
+    rf_fence_full(); /* F8 with F8: of two processes that end their blocks, one sees that the other has */
     uint64_t seen = rf_load_acquire(&header->finished); /* A15 <- R15 (rf_producing_begin) */
     uint64_t entered = rf_producers_entered(seen);
     if (entered == 0 || entered < header->producers || rf_still_open(ring) != RF_OK)
@@ -60,9 +65,10 @@ bool rf_finish_if_left(rf_ring *ring)
         if (blocks_in(rf_load_acquire(&ring->participants[index].producing))) /* A14 <- R14 */
             return false;
     RF_STEP("producing: nobody left, not finished");
-    /* R16 -> A16 (try_take): who sees the end also sees every record that was published before it. */
+    /* R16 -> A16 (try_take): a taker that sees the end also sees every record published before
+     * it. */
     if (!rf_cas_acq_rel(&header->finished, seen, seen | RF_IS_FINISHED))
-        return false; /* someone has entered since, who looks when it leaves; or it is finished */
+        return false; /* a producer has entered since and will check when it leaves; or the ring is finished */
     RF_STEP("producing: finished, nobody told");
     rf_notify(&header->readable, UINT32_MAX);
     rf_notify(&header->writable, UINT32_MAX);
@@ -73,15 +79,17 @@ void rf_end_blocks(rf_ring *ring, uint32_t owner)
 {
     _Atomic uint64_t *word = &ring->header->failure.word;
     uint64_t seen = rf_load_relaxed(word);
-    /* What it wrote of a text is none. It may write no more: relaxed is enough. */
+    /* The part of a text that it wrote does not count. The dead producer writes no more:
+     * relaxed is enough. */
     if (rf_word_state(seen) == RF_STATE_CLAIMED && rf_word_owner(seen) == owner)
         rf_cas_acq_rel(word, seen,
                        rf_word(RF_STATE_FREE, RF_NO_OWNER, rf_word_epoch(seen) + 1) |
                            (seen & RF_KEEP));
     RF_STEP("producing: text of the dead taken back");
-    lessen(&ring->participants[owner - 1], 0, true);
+    end_blocks(&ring->participants[owner - 1], 0, true);
     RF_STEP("producing: blocks of the dead ended, nobody looked");
-    /* Also where it had none: it may have died between its last block and its look. */
+    /* Also if it had no open block: it may have died between the end of its last block and its
+     * check. */
     rf_finish_if_left(ring);
 }
 
@@ -98,9 +106,10 @@ rf_status rf_producing_begin(rf_ring *ring, int inside, rf_block *block)
         return status;
     rf_participant *entry = &ring->participants[rf_self(ring) - 1];
     block->generation = rf_load_relaxed(&rf_fork_generation);
-    block->turn = turn_of(rf_add_relaxed(&entry->producing, UINT64_C(1)));
+    block->incarnation = incarnation_of(rf_add_relaxed(&entry->producing, UINT64_C(1)));
     RF_STEP("producing: block open, not entered");
-    /* R15 -> A15 (rf_finish_if_left): who reads that we have entered finds our block open. */
+    /* R15 -> A15 (rf_finish_if_left): a process that reads that we have entered finds our
+     * block open. */
     if (!inside && rf_add_acq_rel(&ring->header->finished, RF_ONE_PRODUCER) & RF_IS_FINISHED)
         status = RF_FINISHED;
     RF_STEP("producing: entered");
@@ -115,7 +124,7 @@ void rf_producing_end(rf_ring *ring, rf_block block)
 {
     if (block.generation != rf_load_relaxed(&rf_fork_generation))
         return; /* it is our parent's */
-    if (!lessen(&ring->participants[rf_self(ring) - 1], block.turn, false))
+    if (!end_blocks(&ring->participants[rf_self(ring) - 1], block.incarnation, false))
         return;
     RF_STEP("producing: block ended, nobody looked");
     rf_finish_if_left(ring);
@@ -123,12 +132,12 @@ void rf_producing_end(rf_ring *ring, rf_block block)
 
 /* ---- Failures ------------------------------------------------------------------------------- */
 
-/* Claim the room for a text: our word, or 0 when there is nothing (more) to be said. */
+/* Claim the room for a text: our word, or 0 if there is nothing (more) to say. */
 static uint64_t claim_text(rf_ring *ring)
 {
-    enum { MOST_TURNS = 64 }; /* more only before somebody who garbles the word */
+    enum { MOST_ATTEMPTS = 64 }; /* only a peer that garbles the word causes more */
     _Atomic uint64_t *word = &ring->header->failure.word;
-    for (int turn = 0; turn < MOST_TURNS; turn++) {
+    for (int attempt = 0; attempt < MOST_ATTEMPTS; attempt++) {
         uint64_t seen = rf_load_relaxed(word);
         rf_state state = rf_word_state(seen);
         if (state == RF_STATE_FREE) {
@@ -156,7 +165,8 @@ void rf_producing_fail(rf_ring *ring, rf_block block, const char *text, size_t b
     memcpy(failure->text, text, kept);
     rf_store_relaxed(&failure->bytes, kept);
     RF_STEP("fail: text written, not whole");
-    /* R17 -> A17 (rf_ring_failure): the text is whole. Another may have left its mark on our claim meanwhile. */
+    /* R17 -> A17 (rf_ring_failure): the text is complete. Another producer may have marked our
+     * claim meanwhile. */
     uint64_t ready = rf_word(RF_STATE_READY, RF_NO_OWNER, rf_word_epoch(mine));
     if (!rf_cas_release(&failure->word, mine, ready))
         rf_cas_release(&failure->word, mine | RF_KEEP, ready);

@@ -1,5 +1,7 @@
 /*
- * Publishing: what was written into claimed slots becomes records. The outline stands in ring.c.
+ * Publishing: claimed slots that were filled become records. The outline of the protocol is in ring.c.
+ *
+ * It may not know how free slots are found (claim.c).
  */
 #include <sched.h>
 #include <string.h>
@@ -13,10 +15,11 @@ enum { SMALL_RECORD_BYTES = 1024 };
 
 /* ---- Publishing ----------------------------------------------------------------------------- */
 
-/* The threads of this process publish one after the other, so that each record's link names one
- * that is READY already: over a predecessor that another thread has yet to publish a taker would
- * pass, and with it over what came before that. No other process waits for this, nor does it for
- * any; there is nothing in between but the few stores of publish_rows and of the chain. */
+/* The threads of this process publish one after the other, so that each record's link names a
+ * record that is READY already. A taker would pass over a predecessor that another thread has
+ * yet to publish, and over the records before that. No other process waits for this lock, nor
+ * does it wait for any. While it is held, a thread makes only the few stores of publish_rows
+ * and of the chain. */
 static void begin_publishing(rf_ring *ring)
 {
     for (uint32_t turn = 1; rf_exchange_acquire(&ring->publishing, 1u); turn++) { /* A8 <- R8 */
@@ -33,29 +36,31 @@ static void end_publishing(rf_ring *ring)
     rf_store_release(&ring->publishing, 0u);
 }
 
-/* Before end_publishing, which keeps this process's threads apart: an addition that locks the line is not needed. */
+/* Call it before end_publishing, which keeps this process's threads apart: so an atomic
+ * addition is not needed. */
 static void count_published(rf_ring *ring, uint32_t rows)
 {
     _Atomic uint64_t *published = &rf_own_counters(ring)->published;
     rf_store_relaxed(published, rf_load_relaxed(published) + rows);
 }
 
-/* What rows that are published together have in common. */
+/* The common data of rows that are published together. */
 typedef struct publication {
     int64_t claimed_ns, published_ns;
     uint64_t keep;
     uint32_t producer;
 } publication;
 
-/* Write what a slot of ours knows of its record, between begin_ and end_publishing. `link` names the record before it.
- * False when the claim was taken back. */
+/* Write what a slot of ours says of its record, between begin_publishing and end_publishing.
+ * `link` names the record before it. False: the claim was taken back. */
 static inline bool describe_slot(rf_ring *ring, uint32_t slot, uint64_t claimed, uint64_t tag,
                                  uint64_t reply, uint64_t link, const publication *about)
 {
     rf_slot *record = &ring->slots[slot];
-    /* A late writer must not garble the record of the slot's next owner; what slips in between
-     * this look and the compare-and-swap of ready_slot is caught there, and costs at most a tag or a
-     * link, which takers hold against words before they follow it. */
+    /* A late writer must not garble the record of the slot's next owner. If the claim is taken
+     * back between this check and the compare-and-swap of ready_slot, the swap fails. At most
+     * a tag or a link is garbled, and takers check links against words before they follow
+     * them. */
     if (rf_load_relaxed(&ring->words[slot]) != claimed)
         return false;
     rf_store_relaxed(&record->tag, tag);
@@ -74,7 +79,7 @@ static inline uint64_t ready_word(uint64_t claimed, const publication *about)
     return rf_word(RF_STATE_READY, RF_NO_OWNER, rf_word_epoch(claimed)) | about->keep;
 }
 
-/* CLAIMED -> READY, behind describe_slot. False when the claim was taken back. */
+/* CLAIMED -> READY, behind describe_slot. False: the claim was taken back. */
 static inline bool ready_slot(rf_ring *ring, uint32_t slot, uint64_t claimed,
                               const publication *about)
 {
@@ -85,7 +90,8 @@ static inline bool ready_slot(rf_ring *ring, uint32_t slot, uint64_t claimed,
     return true;
 }
 
-/* The same for the rows of a claim, in order. How many there are before one that was taken back. */
+/* The same for the rows of a claim, in order. Returns how many there are before one that was
+ * taken back. */
 static uint32_t ready_rows(rf_lease *lease, uint32_t rows, const publication *about)
 {
     rf_ring *ring = lease->ring;
@@ -108,8 +114,8 @@ static uint32_t ready_rows(rf_lease *lease, uint32_t rows, const publication *ab
     return done;
 }
 
-/* Row `done` was taken back: publish what comes behind it. How many rows are published then in all, from `own->first`
- * to `own->last`; `before` is the record before them. */
+/* Row `done` was taken back: publish the rows behind it. Returns how many rows are published
+ * in all, from `own->first` to `own->last`; `before` is the record before them. */
 static uint32_t publish_behind_lost(rf_lease *lease, uint32_t done, uint32_t rows, uint64_t before,
                                     const publication *about, rf_chained *own)
 {
@@ -119,7 +125,7 @@ static uint32_t publish_behind_lost(rf_lease *lease, uint32_t done, uint32_t row
         *own = (rf_chained){rf_lease_link(lease, 0), before = rf_lease_link(lease, done - 1), 0};
     for (uint32_t row = done + 1; row < rows; row++) {
         uint32_t slot = rf_lease_slot(lease, row);
-        /* Where the row before was taken back, its successor names the last one that was not. */
+        /* If the row before was taken back, its successor names the last row that was not. */
         if (rf_load_relaxed(&ring->words[slot]) == lease->words[row])
             rf_store_relaxed(&ring->links[slot], before);
         if (!ready_slot(ring, slot, lease->words[row], about))
@@ -131,8 +137,9 @@ static uint32_t publish_behind_lost(rf_lease *lease, uint32_t done, uint32_t row
     return done;
 }
 
-/* Publish rows in order; how many were still ours. First what all their slots know, then their words: a
- * compare-and-swap waits for every store before it, and so each row for the line of its slot record. */
+/* Publish rows in order; returns how many were still ours. It first writes what all their
+ * slots say, then their words: a compare-and-swap waits for every store before it, so each row
+ * would wait for the cache line of its slot record. */
 static uint32_t publish_rows(rf_lease *lease, uint32_t rows, const uint64_t *tags,
                              const uint64_t *replies, const publication *about)
 {
@@ -210,7 +217,7 @@ static void copy_record(const rf_ring *ring, uint32_t slot, const void *const *s
         rf_end_streaming();
 }
 
-/* The same for a record that takes a while; when it was there. */
+/* The same for a record whose copy takes a while; returns the time at which it was complete. */
 static int64_t copy_large_record(rf_ring *ring, uint32_t slot, const void *const *sources,
                                  int64_t begun_ns)
 {
@@ -241,9 +248,9 @@ rf_status rf_put_request(rf_ring *ring, const void *const *sources, uint64_t tag
     if (status != RF_OK)
         return status;
     /* The stores of the copy go to memory that a taker had last. A clock or a locked operation
-     * behind them would wait for that memory, and ready_slot once more for the slot record. A
-     * small record is copied faster than the clock is read anyway, so both come first and there is
-     * one wait for all. */
+     * behind them would wait for that memory, and ready_slot would wait once more for the slot
+     * record. A small record is copied faster than the clock is read, so clock and lock come
+     * first and there is one wait for all. */
     bool small = ring->record_bytes <= SMALL_RECORD_BYTES;
     if (small)
         begin_publishing(ring);

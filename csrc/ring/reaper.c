@@ -1,20 +1,21 @@
 /*
- * Who looks after the dead, and when: one of all that wait, once in a slice.
+ * Which waiter looks for dead participants, and when: one of all that wait, once in a slice.
  *
- * It may not know how anybody is found dead (participants.c), nor what is waited for.
+ * It may not know how a participant is found dead (participants.c), nor what a waiter waits for.
  *
- * Nobody is elected, and nobody holds an office that could be lost. A word of the header says when somebody last began to
- * look. Whoever wakes a slice after that moves the word to now, by a compare-and-swap, and looks. One that is stopped or
- * killed over it has had its slice; the next one to wake takes the next.
+ * No process is elected, and none has a role that could be lost with it. A word of the header holds the time at
+ * which a process last began to look. A waiter that wakes a slice after that moves the word to now, by a
+ * compare-and-swap, and looks. If it is stopped or killed while it looks, its slice passes, and the next waiter to
+ * wake takes the next slice.
  *
- * Who looked last sleeps for a slice, and so goes on looking. Where only a few wait, all do the same. Where many wait, the
- * others take turns: each wakes at its own place in a round, and the places lie TURN_NS apart. Whenever the one that looked
- * has left, was killed or stands still, the next to wake goes on (csrc/model/looking.pml says how soon). How many wait, each
- * look counts anew.
+ * The waiter that looked last sleeps for a slice, and so goes on looking. If only a few wait, all do the same. If
+ * many wait, the others take turns: each wakes at its own place in a round, and the places lie TURN_NS apart. When
+ * the waiter that looked has left, was killed or stands still, the next to wake goes on (csrc/model/looking.pml says
+ * how soon). Each look counts the waiters anew.
  *
- * A look asks the kernel for those alone who hold something that others could want. Of who holds nothing it asks once in
- * LAPS slices whether there is such a process, which costs little, and once in LOCK_LAPS whether the lock is held. And it
- * does what a slice did when all looked: if a notifier was killed or stands still, it tells in its place.
+ * A look asks the kernel only about participants that hold something that others could want. About the others it
+ * asks once in LAPS slices whether the process exists, which costs little, and once in LOCK_LAPS whether the lock is
+ * held. A look also notifies waiters in place of a notifier that was killed or stands still.
  */
 #define _GNU_SOURCE
 #include <time.h>
@@ -27,13 +28,14 @@
 
 enum { FEW = 5, LAPS = 16, LOCK_LAPS = 128, OWNER_WORDS = (RF_MAX_PARTICIPANTS + 64) / 64 };
 
-/* So far apart are the turns of those who sleep for longer. */
+/* The distance between the turns of waiters that sleep for longer. */
 #define TURN_NS (RF_SLICE_NS / 2)
 #define MOST_TURNS (RF_MOST_PATIENCE_NS / TURN_NS)
 
 /* ---- How long to sleep ---------------------------------------------------------------------- */
 
-/* The threads of a process by number: those of one handle have one entry, and should not all have one turn. */
+/* A number for each thread of the process: the threads of one handle share an entry, and
+ * should not share a turn. */
 static uint32_t thread_number(void)
 {
     static _Atomic uint32_t threads;
@@ -58,7 +60,7 @@ bool rf_many_wait(const rf_ring *ring)
 
 int64_t rf_patience_ends(const rf_ring *ring, int64_t now_ns)
 {
-    /* Relaxed: it steers how often we look. */
+    /* Relaxed: it only steers how often we look. */
     uint32_t waiters = rf_load_relaxed(&((rf_ring *)ring)->header->waiters);
     if (waiters <= FEW || reaped_last(ring))
         return now_ns + RF_SLICE_NS;
@@ -90,7 +92,7 @@ void rf_end_patience(rf_ring *ring)
     rf_add_relaxed(&ring->participants[rf_self(ring) - 1].waits, UINT32_MAX);
 }
 
-/* Give those who sleep patiently their turns; count them. */
+/* Give the waiters that sleep patiently their turns; count them. */
 static uint32_t give_turns(rf_ring *ring)
 {
     uint32_t count = 0;
@@ -106,13 +108,14 @@ static uint32_t give_turns(rf_ring *ring)
     return count;
 }
 
-/* Those who sleep for as long as many waiters may are woken when there are few: they then sleep for less. Until they
- * have been, whoever looks next knows that it is to be done. */
+/* Waiters that sleep for as long as many may are woken when few are left: they then sleep for
+ * less. Until they have been woken, the next process that looks knows that it has to wake
+ * them. */
 static void count_waiters(rf_ring *ring)
 {
     rf_header *header = ring->header;
     uint32_t now = give_turns(ring), planned = rf_load_relaxed(&header->planned);
-    /* Raised before anybody can plan by it, lowered when all who did were woken. */
+    /* Raised before a waiter can plan by it; lowered when all that planned by it were woken. */
     if (now > planned)
         rf_store_relaxed(&header->planned, now);
     rf_store_relaxed(&header->waiters, now);
@@ -124,7 +127,7 @@ static void count_waiters(rf_ring *ring)
         rf_store_relaxed(&header->planned, now);
 }
 
-/* ---- Whom to look at ------------------------------------------------------------------------ */
+/* ---- Which participants to check ------------------------------------------------------------------------ */
 
 void rf_add_owner(const rf_ring *ring, uint64_t *owners, uint32_t owner)
 {
@@ -132,7 +135,7 @@ void rf_add_owner(const rf_ring *ring, uint64_t *owners, uint32_t owner)
         owners[owner / 64] |= UINT64_C(1) << owner % 64;
 }
 
-static void whom_to_look_at(const rf_ring *ring, int64_t now_ns, uint64_t *owners)
+static void list_candidates(const rf_ring *ring, int64_t now_ns, uint64_t *owners)
 {
     uint32_t lap = (uint32_t)(now_ns / RF_SLICE_NS % LOCK_LAPS);
     ring->kind->list_holders(ring, owners);
@@ -146,10 +149,10 @@ static void whom_to_look_at(const rf_ring *ring, int64_t now_ns, uint64_t *owner
     }
 }
 
-/* ---- In the place of who was to tell -------------------------------------------------------- */
+/* ---- Notifying in place of a stopped process ------------------------------------------------------- */
 
-/* What lies there to be had, in one number; and how many. */
-static uint64_t what_lies_ready(const rf_ring *ring, uint32_t *count)
+/* The READY words as one number, and how many there are. */
+static uint64_t ready_words_digest(const rf_ring *ring, uint32_t *count)
 {
     uint64_t sum = 1;
     for (uint32_t slot = 0; slot < ring->slot_count; slot++) {
@@ -162,14 +165,15 @@ static uint64_t what_lies_ready(const rf_ring *ring, uint32_t *count)
     return sum;
 }
 
-/* A notifier may be killed, or stand still, between its change and the wake-up. Once for each state of things. */
-static void tell_in_its_place(rf_ring *ring)
+/* A notifier may be killed, or stand still, between its change and the wake-up. Waiters are
+ * notified here once for each state of the READY words. */
+static void notify_in_place(rf_ring *ring)
 {
     rf_header *header = ring->header;
     if (rf_still_open(ring) != RF_OK)
         ring->kind->wake_patient(ring, false);
     uint32_t ready = 0, wanted = rf_load_relaxed(&header->readable.wanted);
-    uint64_t lies = what_lies_ready(ring, &ready);
+    uint64_t lies = ready_words_digest(ring, &ready);
     if (!ready || lies == rf_load_relaxed(&header->notified) ||
         (!ring->kind->is_pool && (!wanted || ready < wanted)))
         return;
@@ -179,11 +183,12 @@ static void tell_in_its_place(rf_ring *ring)
 
 /* ---- The look ------------------------------------------------------------------------------- */
 
-/* Ours is the slice, and nobody else need look in it. Where we may bury nobody, for want of a descriptor, it is not. */
+/* Take the slice, so that no other process looks in it. Without a descriptor this process
+ * cannot reap, and leaves the slice to others. */
 static bool take_slice(rf_ring *ring, int64_t now_ns)
 {
     int64_t before = rf_load_relaxed(&ring->header->reaped_ns), since = now_ns - before;
-    /* A word of another time namespace lies in the future, and is of no use. */
+    /* A time from another time namespace may lie in the future, and is useless. */
     if (since >= 0 && since < RF_SLICE_NS)
         return false;
     if (!rf_is_file(ring->fd, ring->device, ring->inode))
@@ -203,12 +208,12 @@ bool rf_reap_in_turn(rf_ring *ring, int64_t now_ns)
     if (!take_slice(ring, now_ns))
         return false;
     RF_STEP("look: slice taken, nobody looked at");
-    whom_to_look_at(ring, now_ns, owners);
+    list_candidates(ring, now_ns, owners);
     uint32_t found = rf_recover_some(ring, owners);
-    found +=
-        rf_finish_if_left(ring); /* who ended the last block may stand still, and not have looked */
+    found += rf_finish_if_left(
+        ring); /* the producer that ended the last block may stand still before its check */
     count_waiters(ring);
-    tell_in_its_place(ring);
+    notify_in_place(ring);
     if (ring->kind->is_pool || rf_load_relaxed(&ring->header->closed) || rf_owner_lives(ring))
         return found;
     RF_STEP("close: owner found dead, nothing said");

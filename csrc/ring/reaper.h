@@ -6,14 +6,16 @@
 
 #include "segment/handle.h"
 
-/* Once in a slice one of all who find nothing to do looks after the dead, however short its own wait
- * is. True: something came of it, look again. */
+/* A caller that finds nothing to do calls this, however short its own wait is. Once in a slice
+ * one of all callers looks for the dead. True: something changed, and the caller should look
+ * again. */
 bool rf_reap_in_turn(rf_ring *ring, int64_t now_ns);
-/* When a patient waiter looks again at the latest: at the end of a slice, or later where many wait. */
+/* When a patient waiter looks again at the latest: at the end of a slice, or later if many
+ * wait. */
 int64_t rf_patience_ends(const rf_ring *ring, int64_t now_ns);
 /* Do so many wait that they sleep for longer? */
 bool rf_many_wait(const rf_ring *ring);
-/* Around a patient sleep. */
+/* A patient sleep lies between these two calls. */
 void rf_begin_patience(rf_ring *ring);
 void rf_end_patience(rf_ring *ring);
 /* Set the bit of a participant, for rf_recover_some. A garbled number sets none. */

@@ -1,5 +1,8 @@
 /*
- * Giving slots back: a batch that is released or given back, a claim that is discarded. The outline stands in ring.c.
+ * Giving slots back: a batch that is released or given back, a claim that is discarded. The outline of the protocol
+ * is in ring.c.
+ *
+ * It may not know when a lease ends (lease.c).
  */
 #include "ring/lease.h"
 
@@ -21,25 +24,27 @@ bool rf_free_slot(rf_ring *ring, uint32_t slot, uint64_t word)
                            rf_word_epoch(word));
         else
             next = freed_word(word);
-        /* R2 -> A2 (claim_slot): our reads and writes of the payload are over before anyone can
-         * claim the slot. Were it relaxed, the next producer's bytes could show in our batch. */
+        /* R2 -> A2 (claim_slot): our reads and writes of the payload are over before anyone
+         * can claim the slot. If it were relaxed, the next producer's bytes could show in our
+         * batch. */
         if (rf_cas_release(place, (word & ~RF_KEEP) | keep, next)) {
             RF_STEP("free: slot free or pinned, nobody told");
-            /* Whatever producers wish for: this slot comes alone, and takers that would look for room left
-             * unused (rf_leave_no_room_unused) may all be asleep. */
+            /* Regardless of the producers' wishes: this slot comes alone, and the takers that
+             * would look for unused room (rf_leave_no_room_unused) may all be asleep. */
             if (!keep)
                 rf_notify_behind_swap(&ring->header->writable, UINT32_MAX);
             return true;
         }
-        /* The one change that others may make to a word of ours: the producer lets go of its
-         * view, and the pin goes. */
+        /* Others may change a word of ours in one way only: the producer lets go of its view,
+         * and RF_KEEP goes. */
         if (!keep || rf_load_relaxed(place) != (word & ~RF_KEEP))
             return false;
         keep = 0;
     }
 }
 
-/* TAKEN -> FREE for a slot and the next, which no producer's views keep. R2 -> A2 (claim_pair), as in rf_free_slot. */
+/* TAKEN -> FREE for a slot and the next, if no producer's view keeps them. R2 -> A2
+ * (claim_pair), as in rf_free_slot. */
 static bool free_pair(rf_ring *ring, uint32_t slot, const uint64_t *words)
 {
     return !((words[0] | words[1]) & RF_KEEP) &&
@@ -85,15 +90,17 @@ static void release_rows(rf_lease *lease)
     RF_STEP("release: rows counted, nobody told");
     if (!freed)
         return;
-    /* A taker that waits has nothing to take: then each slot counts, whatever producers wish for. F7 with F2
-     * (rf_prepare_wait): either we see its wish, or it sees our slots (rf_leave_no_room_unused). */
+    /* A taker that waits has nothing to take; then each slot counts, regardless of the
+     * producers' wishes. F7 with F2 (rf_prepare_wait): either we see its wish, or it sees our
+     * slots (rf_leave_no_room_unused). */
     rf_fence_behind_swap();
     bool hungry = rf_load_relaxed(&ring->header->readable.wanted) != 0;
     rf_notify_behind_swap(&ring->header->writable, hungry ? UINT32_MAX : freed);
 }
 
-/* The rows of a batch that nobody looked at, or over which this taker failed. In their order: what a producer published
- * first is there first, so that whoever takes in between takes it first. */
+/* The rows of a batch that this taker did not look at, or failed over. In their order: the
+ * records that a producer published first come back first, so that a taker that comes in
+ * between takes them first. */
 static void give_rows_back(rf_lease *lease)
 {
     rf_ring *ring = lease->ring;
@@ -103,8 +110,8 @@ static void give_rows_back(rf_lease *lease)
         uint32_t failures = rf_failures_before(lease, row) + (lease->failed && !lease->unseen);
         uint64_t word = lease->words[row], next = rf_ready_again(rf_word_epoch(word), failures);
         rf_note_failures(lease, row, failures);
-        /* Acquire and release: the swap goes on with R1 for the next taker. Without success the producer
-         * has let go of its view meanwhile, and the pin is gone. */
+        /* Acquire and release: the swap continues R1 for the next taker. If the first swap
+         * fails, the producer has let go of its view meanwhile, and RF_KEEP is gone. */
         if (rf_cas_acq_rel(place, word, next | (word & RF_KEEP)) ||
             (word & RF_KEEP && rf_cas_acq_rel(place, word & ~RF_KEEP, next)))
             ready++;
@@ -115,7 +122,7 @@ static void give_rows_back(rf_lease *lease)
         rf_notify_behind_swap(&ring->header->readable, ready);
 }
 
-/* The views through a pinned claim are gone: whoever is to reuse the slots may. */
+/* The views through a kept claim are gone: its slots may be used again. */
 static void unkeep_rows(rf_lease *lease)
 {
     rf_ring *ring = lease->ring;
@@ -131,8 +138,8 @@ static void unkeep_rows(rf_lease *lease)
                 rf_free_slot(ring, slot, word);
                 break;
             }
-            /* A compare-and-swap goes on with the release sequence of the word it changes, so
-             * R1 reaches the taker also through us. */
+            /* A compare-and-swap continues the release sequence of the word that it changes,
+             * so R1 reaches the taker also through us. */
             if (!(word & RF_KEEP) || rf_cas_acq_rel(&ring->words[slot], word, word & ~RF_KEEP))
                 break;
         }
@@ -145,9 +152,9 @@ uint32_t rf_unclaim(rf_ring *ring, uint32_t first, uint32_t count, const uint64_
     uint32_t freed = 0;
     for (uint32_t row = 0; row < count; row++)
         freed += rf_free_slot(ring, rf_wrap(ring, first + row), words[row]);
-    /* Takers of a ring that has ended wait for its last claims, also for those that come to
-     * nothing. The fence in rf_free_slot's notification is the one that F4 needs: either we see
-     * the end or the taker sees the slots free. */
+    /* Takers of a ring that has ended wait for its last claims, also for claims that are
+     * discarded. The fence in rf_free_slot's notification is the one that F4 needs: either we
+     * see the end, or the taker sees the slots free. */
     RF_STEP("discard: slots free, takers not told");
     if (freed && rf_still_open(ring) != RF_OK)
         rf_notify(&ring->header->readable, UINT32_MAX);

@@ -1,17 +1,20 @@
 /*
- * The slot protocol: claim, publish, discard, take, release.
+ * The slot protocol: claim, publish, discard, take, release. This file has its outline, and the functions over the
+ * whole ring.
  *
- * Here is what all of it shares; claim.c is the producer's side, take.c the taker's, lease.c what
- * both hold and give back. They may not know how memory was mapped (segment.c), how anyone sleeps
- * (event.c) or who is dead (participants.c). Every step that others can see is one compare-and-swap
- * on a slot's word; between two steps the process may be killed, and the word says what to undo.
+ * The files of this folder may not know how memory is mapped (segment.c), how a thread sleeps (event.c) or which
+ * process is dead (participants.c). claim.c and publish.c are the producer's side; find.c, due.c and take.c the
+ * taker's; lease.c and release.c serve both.
  *
- * How it works. Producers search free slots from the claim cursor on, takers search ready ones
- * from the take cursor on; both go around whatever is in another state, so a slot that someone
- * holds for long delays nobody else, and both meet it again a lap later. The cursors are hints:
- * any value is correct, a good one makes the search short. What keeps one producer's records in
- * order is not their place but their link (layout.h): a taker that meets a record whose
- * predecessor still waits goes to the predecessor.
+ * Every step that others can see is one compare-and-swap on a slot's word. A process may be killed between two
+ * steps, and the word tells recovery what to undo (recover.c).
+ *
+ * Producers search free slots from the claim cursor on, and takers search ready slots from the take cursor on. Both
+ * go around slots in another state and meet them again a lap later, so a slot that is held for long delays no other.
+ * The cursors are hints: any value is correct, and a good one makes the search short.
+ *
+ * A record's link, not its place, keeps one producer's records in order (layout.h). A taker that meets a record
+ * whose predecessor still waits goes to the predecessor.
  */
 #include "ring/ring.h"
 
@@ -81,7 +84,7 @@ void rf_ring_holdings(rf_ring *ring, rf_holding *holdings)
         if (owner == RF_NO_OWNER || owner > participants)
             continue;
         bool answered =
-            state == RF_STATE_READY && ring->kind->is_pool; /* of a ring it is no owner */
+            state == RF_STATE_READY && ring->kind->is_pool; /* of a ring it has no owner */
         if (state == RF_STATE_CLAIMED)
             holdings[owner - 1].claimed++;
         else if (state == RF_STATE_TAKEN || state == RF_STATE_KEPT || answered)
@@ -90,9 +93,9 @@ void rf_ring_holdings(rf_ring *ring, rf_holding *holdings)
     for (uint32_t index = 0; index < participants; index++) {
         rf_holding *entry = &holdings[index];
         if (entry->claimed || entry->held) {
-            rf_process_mark *who = &ring->participants[index].mark;
-            entry->pid = rf_load_relaxed(&who->pid);
-            entry->ours = rf_mark_is_self(who);
+            rf_process_mark *mark = &ring->participants[index].mark;
+            entry->pid = rf_load_relaxed(&mark->pid);
+            entry->ours = rf_mark_is_self(mark);
         }
     }
 }
@@ -140,7 +143,8 @@ int rf_record_is_gone(const rf_ring *ring, uint64_t link)
     uint32_t slot = rf_link_slot(link);
     if (slot >= ring->slot_count)
         return 1;
-    /* A2 <- R2 (release_rows): the taker that released the slot had held the request's cell before (rf_hold). */
+    /* A2 <- R2 (release_rows): the taker that released the slot had held the request's cell
+     * before (rf_hold). */
     uint64_t word = rf_load_acquire(&ring->words[slot]);
     return rf_word_state(word) == RF_STATE_KEPT ||
            ((rf_word_epoch(word) ^ link) & RF_LINK_EPOCH_MASK) != 0;

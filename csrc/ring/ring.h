@@ -14,7 +14,7 @@ static inline uint32_t rf_wrap(const rf_ring *ring, uint32_t slot)
     return slot >= ring->slot_count ? slot - ring->slot_count : slot;
 }
 
-/* How many of `rows` rows from a slot on may be one run. */
+/* How many of `rows` rows from a slot on may form one run. */
 static inline uint32_t rf_rows_from(const rf_ring *ring, uint32_t slot, uint32_t rows)
 {
     /* Relaxed: it is set before a run that may not pass the end is asked for. */
@@ -23,13 +23,15 @@ static inline uint32_t rf_rows_from(const rf_ring *ring, uint32_t slot, uint32_t
     return ring->slot_count - slot;
 }
 
-/* May the words of this slot and the next be swapped with one operation (rf_cas_pair), of a run of so many rows? */
+/* May the words of this slot and the next be swapped with one operation (rf_cas_pair), in a
+ * run of `rows` rows? */
 static inline bool rf_is_pair(const rf_ring *ring, uint32_t slot, uint32_t rows)
 {
     return rows >= 2 && slot % 2 == 0 && slot + 1 < ring->slot_count;
 }
 
-/* Have the lines of a run's words or links come at once, to be written: each swap would else wait for one by itself. */
+/* Prefetch the cache lines of a run's words or links for writing, all at once: otherwise each
+ * swap would wait for its own. */
 static inline void rf_fetch(const rf_ring *ring, _Atomic uint64_t *of_slots, uint32_t slot,
                             uint32_t rows)
 {
@@ -38,14 +40,14 @@ static inline void rf_fetch(const rf_ring *ring, _Atomic uint64_t *of_slots, uin
         __builtin_prefetch((const void *)&of_slots[slot], 1);
 }
 
-/* A cursor as read from shared memory is a hint that anyone may have garbled. */
+/* A cursor from shared memory is a hint, which a peer may have garbled. */
 static inline uint32_t rf_cursor(const rf_ring *ring, _Atomic uint32_t *cursor)
 {
     uint32_t slot = rf_load_relaxed(cursor);
     return slot < ring->slot_count ? slot : 0;
 }
 
-/* A word that is as wished, but of no use, is not worth spinning on more often than this. */
+/* A word in the wished state that is of no use is not worth spinning on more often than this. */
 enum { RF_MOST_SPINS = 16 };
 
 /* RF_OK while records may still be published into the ring. */
@@ -55,10 +57,11 @@ static inline rf_status rf_still_open(const rf_ring *ring)
         return RF_FINISHED;
     return rf_load_relaxed(&ring->header->closed) ? RF_CLOSED : RF_OK;
 }
-/* Before a wait goes on: RF_OK, or why it is over. */
+/* Before a wait goes on: RF_OK, or the reason why it is over. */
 rf_status rf_wait_on(int64_t *started, int64_t now_ns, int64_t deadline_ns, rf_status out_of_time);
-/* A taker that goes to sleep: wake the producers that wait for more room than was given back, if there is
- * any. (Where there is none they would wake us for nothing, and we them, without end.) */
+/* A taker calls this before it sleeps: if there is free room, it wakes the producers that wait
+ * for more of it than was given back. (Without free room they would wake the taker for
+ * nothing, and the taker them, without end.) */
 void rf_leave_no_room_unused(rf_ring *ring);
 
 #endif

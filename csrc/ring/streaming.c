@@ -15,13 +15,13 @@
 
 enum {
     LEAST_BYTES = 16384, /* of a record */
-    HOT_BYTES = 2 << 20, /* so much as a core wrote last is near it, or these slots: */
+    HOT_BYTES = 2 << 20, /* so much of what a core wrote last is near it, or this many slots: */
     HOT_SLOTS = 4,
-    TRY_EVERY = 2048, /* copies, both ways are tried, */
+    TRY_EVERY = 2048, /* copies, until both ways are tried again, */
     TRIES =
-        8, /* so often, for the first copies of a kind find in the caches what the other kind left */
+        8, /* this often, because the first copies of a kind find in the caches what the other kind left */
     WEIGHT = 16,       /* of a shorter time, beside a longer one */
-    MOST_NS = 10000000 /* who was kept from its core for so long says nothing of memory */
+    MOST_NS = 10000000 /* a thread that lost its core for so long says nothing of memory */
 };
 
 void rf_begin_copies(rf_ring *ring)
@@ -31,7 +31,7 @@ void rf_begin_copies(rf_ring *ring)
     rf_store_relaxed(&ring->copies.written, no_slot);
 }
 
-/* Is the slot one of those that we wrote last? These are kept as a stretch of slots. */
+/* Is the slot one of those that we wrote last? These are kept as a range of slots. */
 static bool is_hot(rf_ring *ring, uint32_t slot)
 {
     uint64_t written = rf_load_relaxed(&ring->copies.written);
@@ -41,7 +41,7 @@ static bool is_hot(rf_ring *ring, uint32_t slot)
     uint32_t most = (uint32_t)(HOT_BYTES / ring->record_bytes);
     most = most < HOT_SLOTS ? HOT_SLOTS : most;
     if (slot != last + 1)
-        first = slot; /* they go on elsewhere */
+        first = slot; /* the writes go on elsewhere */
     else if (slot - first >= most)
         first = slot + 1 - most;
     rf_store_relaxed(&ring->copies.written, (uint64_t)first << 32 | slot);
@@ -57,7 +57,8 @@ unsigned rf_way_to_copy(rf_ring *ring, uint32_t slot)
     uint32_t turn = rf_load_relaxed(turns);
     rf_store_relaxed(turns, turn + 1);
     turn %= TRY_EVERY;
-    /* Faster by half, for a taker then finds it in memory, and not in a cache. Where no near cache has room for it, anyway. */
+    /* Streaming must be faster by half, because a taker then finds the record in memory and
+     * not in a cache. For a record that no near cache has room for, an eighth is enough. */
     uint32_t plain = rf_load_relaxed(&ring->copies.ns_per_mib[way]);
     uint32_t streamed = rf_load_relaxed(&ring->copies.ns_per_mib[way | RF_COPY_STREAMED]);
     uint32_t margin = streamed / (ring->record_bytes > HOT_BYTES ? 8 : 2);
@@ -72,7 +73,7 @@ void rf_note_copy(rf_ring *ring, unsigned way, int64_t took_ns)
     _Atomic uint32_t *took = &ring->copies.ns_per_mib[way];
     uint32_t now = (uint32_t)(((uint64_t)took_ns << 20) / ring->record_bytes + 1);
     uint32_t before = rf_load_relaxed(took);
-    /* What takes longer than it might had its pages made, or lost its core. */
+    /* A copy that took longer may have had its pages made, or lost its core. */
     rf_store_relaxed(took, before && now > before ? before + (now - before) / WEIGHT : now);
 }
 

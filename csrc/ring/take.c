@@ -1,5 +1,7 @@
 /*
- * The taker's side: find the run of records that is next, and take it. The outline stands in ring.c.
+ * The taker's side: take a run of records, or wait for one. The outline of the protocol is in ring.c.
+ *
+ * It may not know how a run is found (find.c), nor when it is due (due.c).
  */
 #include <string.h>
 
@@ -17,12 +19,12 @@ static uint64_t taken_word(uint64_t ready, uint32_t self)
     return rf_word(RF_STATE_TAKEN, self, rf_word_epoch(ready)) | (ready & RF_KEEP);
 }
 
-/* READY -> TAKEN by us, if the word is still what run_length saw. */
+/* READY -> TAKEN by us, if the word is still the one that rf_run_length saw. */
 static bool take_slot(rf_ring *ring, uint32_t slot, uint64_t *word, uint32_t self)
 {
     uint64_t taken = taken_word(*word, self);
-    /* The word that is swapped is the one that was read before the link: were it read anew, the
-     * slot might be a lap further, and hold a record whose predecessor still waits. */
+    /* The swap starts from the word that was read before the link. If it were read anew, the
+     * slot might be a lap further and hold a record whose predecessor still waits. */
     /* A1 <- R1 (ready_slot): we see the whole payload and slot record. */
     if (!rf_cas_acquire(&ring->words[slot], *word, taken))
         return false;
@@ -40,7 +42,7 @@ static bool take_pair(rf_ring *ring, uint32_t slot, uint64_t *words, uint32_t se
     return true;
 }
 
-/* The same for a run, up to where another taker comes between. How many. */
+/* The same for a run, up to where another taker came between. Returns how many. */
 static uint32_t take_rows(rf_ring *ring, uint32_t first, uint32_t rows, uint64_t *words)
 {
     uint32_t self = rf_self(ring), count = 0;
@@ -58,15 +60,15 @@ static uint32_t take_rows(rf_ring *ring, uint32_t first, uint32_t rows, uint64_t
     return count;
 }
 
-/* Take the run that run_length found, up to where another taker comes between: what is behind may follow what
- * that one took, so its links were looked at in vain. */
+/* Take the run that rf_run_length found, up to where another taker came between. The rows
+ * behind that may follow rows of the other taker, so the check of their links no longer holds. */
 static uint32_t take_run(rf_ring *ring, uint32_t first, uint32_t rows, bool unseen, rf_lease *lease)
 {
     uint32_t count = take_rows(ring, first, rows, lease->words), most = 0;
     if (!count)
         return 0;
     int64_t now = rf_now_ns();
-    unseen = unseen && count == 1; /* several are counted over at once, whoever sees them */
+    unseen = unseen && count == 1; /* several are counted at once, whether they are shown or not */
     RF_STEP("take: run taken, deliveries not counted");
     for (uint32_t row = 0; row < count; row++) {
         rf_use *use = &ring->uses[rf_wrap(ring, first + row)];
@@ -77,7 +79,8 @@ static uint32_t take_run(rf_ring *ring, uint32_t first, uint32_t rows, bool unse
             rf_store_relaxed(&use->deliveries, rf_delivered(epoch, 1, 1));
             continue;
         }
-        /* What its READY word said: who made that has left the same here. */
+        /* As its READY word said: the process that made that word has left the same numbers
+         * here. */
         uint32_t before = rf_deliveries(delivered, epoch), failures = rf_failures(delivered, epoch);
         most = failures > most ? failures : most;
         rf_store_relaxed(&use->deliveries,
@@ -86,7 +89,8 @@ static uint32_t take_run(rf_ring *ring, uint32_t first, uint32_t rows, bool unse
     lease->first = first;
     lease->rows = count;
     lease->failures = (uint8_t)most;
-    /* It comes alone; more in a run are those that a broken peer counted failures for meanwhile. */
+    /* A dead letter comes alone. More rows in a run mean that a broken peer counted failures
+     * meanwhile. */
     lease->dead_letter = most && count == 1 && rf_is_dead_letter(ring, most);
     RF_STEP("take: deliveries counted");
     rf_count(ring, taken, count);
@@ -94,7 +98,7 @@ static uint32_t take_run(rf_ring *ring, uint32_t first, uint32_t rows, bool unse
     return count;
 }
 
-/* What ended a short run may have been published while all words were counted. */
+/* The row that ended a short run may have been published while all words were counted. */
 static bool has_changed(const rf_ring *ring, const rf_take_request *request, rf_lease *lease,
                         const rf_find_result *seen)
 {
@@ -106,10 +110,10 @@ static bool has_changed(const rf_ring *ring, const rf_take_request *request, rf_
 static rf_status try_take(rf_ring *ring, rf_take_request *request, rf_lease *lease,
                           rf_find_result *seen)
 {
-    /* Another taker may be faster, again and again; but who looks so often must also look at
-     * the clock. */
-    bool together =
-        request->min_rows > 1; /* it insists on rows, also of those over which one failed */
+    /* Another taker may be faster, again and again; after so many attempts the caller must
+     * check the clock. */
+    bool together = request->min_rows >
+                    1; /* the caller insists on rows, also on those over which a taker failed */
     for (int attempt = 0; attempt < 64; attempt++) {
         seen->open = rf_still_open(ring);
         if (seen->open != RF_OK)
@@ -145,14 +149,14 @@ void rf_leave_no_room_unused(rf_ring *ring)
         rf_notify(writable, UINT32_MAX);
 }
 
-/* Leave word of what is missing and look once more. RF_EMPTY: sleep on the key. */
+/* Leave word of the missing rows and look once more. RF_EMPTY: sleep on the key. */
 static rf_status last_look(rf_ring *ring, rf_take_request *request, rf_lease *lease,
                            rf_find_result *seen, uint32_t *key)
 {
     uint32_t wished;
     rf_status status;
-    /* What came between the look and the word that we left was not counted: as long as less is
-     * missing than we asked for, ask for less. */
+    /* Rows that came between the look and the word that we left were not counted. While fewer
+     * rows are missing than we asked for, ask for fewer. */
     do {
         wished = seen->missing;
         *key = rf_prepare_wait(&ring->header->readable, wished);
@@ -165,17 +169,17 @@ static rf_status last_look(rf_ring *ring, rf_take_request *request, rf_lease *le
     return status;
 }
 
-/* Wait a little for the last row that is missing to min_rows. */
+/* Spin a little for the last row that is missing to min_rows. */
 static bool spin_for_rows(rf_ring *ring, const rf_take_request *request, const rf_find_result *seen)
 {
     if (seen->rows >= request->min_rows)
-        return false; /* it lingers, which is no matter of microseconds */
+        return false; /* it lingers, which takes more than microseconds */
     uint32_t first = seen->rows ? seen->first : rf_cursor(ring, &ring->header->take_cursor);
     uint32_t last = rf_wrap(ring, first + rf_rows_from(ring, first, request->min_rows) - 1);
     return rf_spin(&ring->take_spin, &ring->words[last], RF_STATE_READY);
 }
 
-/* With nothing in sight a patient taker sleeps for longer, where many do. False: a signal came. */
+/* With nothing in sight a patient taker sleeps for longer, if many do. False: a signal came. */
 static bool sleep_for_rows(rf_ring *ring, const rf_take_request *request, uint32_t key,
                            bool patient, int64_t started)
 {

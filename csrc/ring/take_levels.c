@@ -1,8 +1,8 @@
 /*
- * Taking from several rings, the most urgent first. What a take is stands in take.c.
+ * Taking from several rings, the most urgent first. take.c says what a take is.
  *
  * It waits for all of them at once (futex_waitv, Linux 5.16). On an older kernel it sleeps on the first, for a
- * millisecond at a time: the others are then seen as late as that.
+ * millisecond at a time, and sees the others that late.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -27,7 +27,8 @@ typedef struct waited {
     uint32_t reserved;
 } waited;
 
-/* Sleep until one of the events moves. True: worth looking again; false: a signal came. */
+/* Sleep until one of the events moves. True: the caller should look again. False: a signal
+ * came. */
 static bool sleep_on_all(rf_ring *const *rings, const uint32_t *keys, uint32_t count,
                          int64_t until_ns)
 {
@@ -46,7 +47,8 @@ static bool sleep_on_all(rf_ring *const *rings, const uint32_t *keys, uint32_t c
     return rf_sleep(&rings[0]->header->readable, keys[0], soon < until_ns ? soon : until_ns);
 }
 
-/* Take from one of the rings, waiting for more there and nowhere else; of an ended ring, for nothing. */
+/* Take from one of the rings, and wait for more rows only there. If the ring has ended, do not
+ * wait. */
 static rf_status take_from(rf_ring *const *rings, uint32_t level, rf_take_request *request,
                            rf_lease **lease)
 {
@@ -59,7 +61,7 @@ static rf_status take_from(rf_ring *const *rings, uint32_t level, rf_take_reques
                       : one.linger_ns     ? rf_now_ns() + one.linger_ns
                                           : 0;
     rf_status status = rf_take(rings[level], &one, lease);
-    /* A slice is over: the wait goes on where it stands. */
+    /* A slice is over: the wait goes on from here. */
     request->lingers_at = status == RF_AGAIN ? level + 1 : 0;
     request->linger_until_ns = one.linger_until_ns;
     request->enough_since_ns = one.enough_since_ns;
@@ -71,8 +73,8 @@ static bool is_over(rf_status status)
     return status == RF_FINISHED || status == RF_PRODUCER_FAILED || status == RF_CLOSED;
 }
 
-/* One look at each, in their order. RF_EMPTY: nothing is ready, and something may still come. At the end of all a
- * failed producer of any is told. */
+/* One look at each, in their order. RF_EMPTY: nothing is ready, and something may still come.
+ * When all have ended, a failed producer of any ring is reported. */
 static rf_status look_at_each(rf_ring *const *rings, uint32_t count, rf_take_request *request,
                               rf_lease **lease)
 {

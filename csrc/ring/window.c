@@ -1,16 +1,17 @@
 /*
  * The window of slots that are used again. See window.h.
  *
- * A claim that finds everything taken that was ever claimed begins anew, at the first slots that are free; it moves the
- * cursor of the takers along. That is for records that are copied for longer than a line takes from core to core.
+ * A claim that finds all earlier claims taken starts again at the first free slots, and moves the take cursor along.
+ * That is for records whose copy takes longer than a cache line takes from core to core.
  *
- * Nobody holds the window, and no word says where it is: at the end of so many slots a producer asks whether takers are
- * among them, and whether the slot is free at which these began; takers look there in turn. What either finds is a hint, as
- * the cursors are: a search goes around the whole ring.
+ * No process holds the window, and no word stores its place. At the end of a window a producer checks whether takers
+ * are within it, and whether the slot where it began is free; takers search there in turn. Both results are hints,
+ * as the cursors are: a search goes around the whole ring.
  */
 #include "ring/window.h"
 
-/* A cache near a core holds as much, beside what the programs at both ends of the ring work on. */
+/* A cache near a core holds this much, beside the working data of the programs at both ends of
+ * the ring. */
 #define WINDOW_BYTES (UINT64_C(1) << 20)
 enum {
     LEAST_SLOTS = 2,
@@ -58,9 +59,10 @@ bool rf_window_restarts(const rf_geometry *geometry)
 
 uint32_t rf_window_restart(const rf_ring *ring, uint32_t cursor, uint32_t rows)
 {
-    /* What was claimed just now is mostly on its way: as many as a window holds, for a taker that was asleep finds some. But
-     * where takers wait for several, nothing may be: there is to be room for all of these. Of that the ends are looked at, and
-     * the middle, for a batch goes as a whole, mostly. */
+    /* The newest claims are mostly on their way. As many as a window holds may be, because a
+     * taker that was asleep finds some. But if takers wait for several records, none may be,
+     * because there must be room for all of these. Only the ends and the middle of that room
+     * are checked, because a batch is mostly released as a whole. */
     uint32_t together = rf_load_relaxed(&ring->header->contiguous_rows);
     uint32_t under_way =
         rf_wrap(ring, cursor + ring->slot_count - rf_cursor(ring, &ring->header->take_cursor));
@@ -70,7 +72,7 @@ uint32_t rf_window_restart(const rf_ring *ring, uint32_t cursor, uint32_t rows)
     uint32_t run = together > rows && together <= ring->slot_count ? together : rows, start = 0;
     for (int tried = 0; tried < MOST_STARTS && start + run <= ring->slot_count; tried++) {
         if (start == cursor)
-            break; /* it goes on as well */
+            break; /* starting at the cursor is as good */
         if (is_free(ring, start, rows) && state_of(ring, start + run - 1) == RF_STATE_FREE &&
             state_of(ring, start + run / 2) == RF_STATE_FREE)
             return start;
@@ -81,22 +83,24 @@ uint32_t rf_window_restart(const rf_ring *ring, uint32_t cursor, uint32_t rows)
 
 uint32_t rf_window_claim(const rf_ring *ring, uint32_t first, uint32_t count, uint32_t next)
 {
-    /* Relaxed, as all here: each is a hint. Takers that wait for several records want them in one piece. */
+    /* Relaxed, as all loads here: each is a hint. Takers that wait for several records want
+     * them contiguous. */
     if (ring->kind->is_pool || rf_load_relaxed(&ring->header->contiguous_rows))
         return next;
     uint32_t taken = rf_load_relaxed(&ring->header->take_cursor);
-    /* Takers that hold on to what they took keep a window from being used again: then it is one of twice as many. */
+    /* Takers that hold on to their batches keep a window from being used again; then the
+     * window has twice as many slots. */
     for (uint64_t window = ring->window;
          rf_window_ends(window, first, next) && window < ring->slot_count; window *= 2) {
         uint32_t start = (uint32_t)(first / window * window);
-        /* Has everything been taken that lies before the window? */
+        /* Has every record before the window been taken? */
         if (taken >= start && taken <= first && is_free(ring, start, count))
             return start;
     }
     return next;
 }
 
-/* Where the run begins that claims are at. */
+/* The start of the run that claims are at. */
 static uint32_t newest_run(const rf_ring *ring)
 {
     uint32_t slot = rf_cursor(ring, &ring->header->claim_cursor);
@@ -123,5 +127,6 @@ uint32_t rf_window_look(const rf_ring *ring, uint32_t first, uint32_t next)
         if (state == RF_STATE_CLAIMED || state == RF_STATE_READY)
             return start;
     }
-    return rf_cursor(ring, &ring->header->claim_cursor); /* they go on there, and have not begun */
+    return rf_cursor(ring,
+                     &ring->header->claim_cursor); /* claims go on there, and have not begun */
 }
