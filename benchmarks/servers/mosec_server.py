@@ -1,8 +1,8 @@
-"""mosec: an HTTP server in Rust before a worker process in Python, set up as its documentation shows it.
+"""mosec: an HTTP server in Rust in front of a worker process in Python, as in its documentation.
 
-Two ways, a server for each: one request at a time, and batches of up to as many rows as there are clients, so that a
-batch in which everybody is waits for no one. For a smaller batch mosec waits at least a millisecond, the least that
-`max_wait_time` can be; one client has no use for that. Clients keep their connection and send the picture's bytes.
+Two ways, with a server for each: one request at a time, and batches of at most as many rows as there are clients, so
+that a batch with a row of every client does not wait. For a smaller batch mosec waits at least a millisecond, the least
+`max_wait_time`; a single client always waits that long. Clients keep their connection and send the picture's bytes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def missing() -> str | None:
 
 
 class MosecServer:
-    """A process that runs mosec, which starts processes of its own and so is no daemon."""
+    """A process that runs mosec. It is not daemonic, because mosec starts processes."""
 
     way, worker = "mosec", "OneByOne"
 
@@ -50,14 +50,14 @@ class MosecServer:
 
 
 class BatchingMosecServer(MosecServer):
-    """The same, with mosec's dynamic batching."""
+    """The same with mosec's dynamic batching."""
 
     way, worker = "mosec, batching", "Batching"
 
 
 def _run(model_name: str, worker: str, client_count: int, port: int) -> None:
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
-    # mosec reads the command line, which here is the benchmark's.
+    # mosec reads the command line, which belongs to the benchmark here.
     sys.argv = ["mosec", "--address", HOST, "--port", str(port), "--log-level", "error"]
     from mosec import Server
 

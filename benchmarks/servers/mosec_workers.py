@@ -1,4 +1,4 @@
-"""The model as mosec's workers. Imported only where mosec runs: its processes need this class by name."""
+"""The model as mosec's workers. Only mosec's processes import this module; they need the classes by name."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from mosec import Worker
 
 from servers.model import SHAPE, CallableModel
 
-# A batch of pictures is over a megabyte. What mosec offers instead needs Redis, or a Plasma that pyarrow no longer has.
+# A batch of pictures is over a megabyte. mosec's alternatives need Redis, or Plasma, which pyarrow no longer has.
 warnings.filterwarnings("ignore", "IPC data", RuntimeWarning)
 
 MODEL_VARIABLE = "RINGFEED_BENCH_MODEL"  # mosec makes its workers without arguments
 
 
 class OneByOne(Worker):
-    """Bytes in, bytes out: mosec's JSON, or its msgpack mixin, would only add to it."""
+    """Takes and returns bytes, because mosec's JSON or its msgpack mixin would only add cost."""
 
     resp_mime_type = "application/octet-stream"
 
@@ -36,7 +36,7 @@ class OneByOne(Worker):
 
 
 class Batching(OneByOne):
-    """What mosec gives with `max_batch_size` above 1: a list in, a list out."""
+    """For `max_batch_size` above 1: takes and returns a list."""
 
     def forward(self, data: list[np.ndarray]) -> list[np.ndarray]:  # type: ignore[override]
         return list(self._model(data))

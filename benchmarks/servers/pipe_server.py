@@ -1,9 +1,8 @@
-"""What people write by hand: a `multiprocessing.Pipe` from each client to the model's process.
+"""The usual hand-written server: a `multiprocessing.Pipe` from each client to the model's process.
 
-Two ways: `send`, as the documentation shows it, which pickles the array, and `send_bytes`, which sends its bytes. The
-model's process waits for all pipes at once (an epoll set that is registered once; `multiprocessing.connection.wait`
-registers every pipe anew at each call) and runs whatever is there as one batch. One thread: nothing waits for the
-interpreter's lock.
+Two ways: `send`, as in the documentation, pickles the array; `send_bytes` sends its bytes. The model's process waits
+for all pipes at once and runs all waiting requests as one batch. It registers its epoll set once, whereas
+`multiprocessing.connection.wait` registers every pipe at each call. It has one thread, so nothing waits for the GIL.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ def missing() -> str | None:
 
 
 class BytesConnection:
-    """An array's bytes; both ends know shape and dtype."""
+    """Sends an array's bytes; both ends know its shape and dtype."""
 
     def __init__(self, pipe: Connection, shape: tuple[int, ...], dtype: str) -> None:
         self._pipe, self._shape, self._dtype = pipe, shape, dtype
@@ -49,7 +48,7 @@ class BytesConnection:
 
 
 class PickledConnection:
-    """An array as an object, pickled."""
+    """Sends a pickled array."""
 
     def __init__(self, pipe: Connection) -> None:
         self.send, self.receive, self.close = pipe.send, pipe.recv, pipe.close
@@ -60,7 +59,7 @@ class PickledConnection:
 
 
 class PipeServer:
-    """A process that answers pipes."""
+    """A process that answers requests from pipes."""
 
     _model: type[CallableModel] = CallableModel
 
@@ -69,7 +68,7 @@ class PipeServer:
         self._ours = {way: [pipe for pipe, _ in ends] for way, ends in pairs.items()}
         theirs = {way: [pipe for _, pipe in ends] for way, ends in pairs.items()}
         self._process = ServerProcess(serve, model_name, theirs, self._model)
-        _close(theirs)  # so that clients notice the end of the process
+        _close(theirs)  # so that clients notice the end of the server's process
 
     def connectors(self) -> dict[str, list[Connector]]:
         self._process.address()
@@ -84,7 +83,7 @@ class PipeServer:
 
 
 class DirectPipeServer(PipeServer):
-    """The quicker of the two ways, with the model called as RingFeed calls it."""
+    """The faster of the two ways, with the model called like in RingFeed."""
 
     _model = DirectModel
 

@@ -1,6 +1,6 @@
-"""RingFeed: clients write into the ring's slots, an engine runs the model on what is there and sends the replies back.
+"""RingFeed: clients write into the ring's slots; an engine runs the model on the ready rows and sends the replies.
 
-The engine takes up to 32 rows and waits for no more once there is one.
+The engine takes up to 32 rows and does not wait for more rows once there is one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from servers.server_process import SPAWN, ServerProcess
 SLOTS = 256
 WARM_UP_REQUESTS = 3
 
-Reading = dict[str, tuple[int, int, list[int]]]  # stage -> times, nanoseconds, histogram, as the engine's meter has it
+Reading = dict[str, tuple[int, int, list[int]]]  # stage -> count, nanoseconds and histogram of the engine's meter
 
 
 def missing() -> str | None:
@@ -66,7 +66,7 @@ class RingFeedEngine:
         return {RINGFEED: [partial(RingFeedConnection, self._name)] * self._client_count}
 
     def stages(self) -> Reading:
-        """Ask the engine how long each stage took so far."""
+        """Return the times of each stage so far from the engine's meter."""
         self._questions.send(None)
         reading: Reading = self._questions.recv()
         return reading
@@ -76,11 +76,11 @@ class RingFeedEngine:
         self._questions.close()
         from ringfeed import clean
 
-        clean(self._name)  # where the process could not
+        clean(self._name)  # if the process could not
 
 
 def medians_us(before: Reading, after: Reading) -> dict[str, float]:
-    """Return the median time of each stage between two readings; at most a quarter too large, as its histogram is."""
+    """Return the median time of each stage between two readings; the histogram makes it at most a quarter too large."""
     from ringfeed.engine.metrics import PhaseTimes
 
     found = {}

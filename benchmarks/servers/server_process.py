@@ -1,6 +1,6 @@
-"""A server's process: starts beside others, says when it serves, and ends when it is told to or when its parent ends.
+"""A server's process: it starts beside others, reports when it serves, and ends on command or with its parent.
 
-Knows no server: what is served is a context manager that yields the address, in the new process.
+Knows no server: the new process enters a context manager, which yields the address.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SPAWN = multiprocessing.get_context("spawn")
 
 
 class ServerProcess:
-    """Runs ``with serve(*arguments) as address`` in a process of its own."""
+    """Runs ``with serve(*arguments) as address`` in a separate process."""
 
     def __init__(self, serve: Callable[..., AbstractContextManager[Any]], *arguments: Any) -> None:
         self._control, theirs = SPAWN.Pipe()
@@ -32,7 +32,7 @@ class ServerProcess:
         self._serves = False
 
     def address(self) -> Any:
-        """Wait until it serves and return what `serve` yielded. Called once."""
+        """Wait until the process serves and return the address of `serve`. Called once."""
         if not self._control.poll(START_SECONDS):
             raise RuntimeError(f"a server did not start within {START_SECONDS:.0f} s")
         try:
@@ -45,14 +45,14 @@ class ServerProcess:
         return answer
 
     def close(self) -> None:
-        self._control.close()  # which it waits for, once it serves
+        self._control.close()  # a serving process waits for this
         if self._serves:
             self._process.join(END_SECONDS)
         end(self._process)
 
 
 def end(process: Any) -> None:
-    """End a process that may have ended already, and forget it."""
+    """End a process, which may already have ended, and release it."""
     if process.is_alive():
         process.terminate()
         process.join(END_SECONDS)
@@ -63,7 +63,7 @@ def end(process: Any) -> None:
 
 
 def or_end_the_process(function: Callable[..., None]) -> Callable[..., None]:
-    """Make an error in a server's thread end the process: its clients would wait for ever."""
+    """Make an error in a server's thread end the process; otherwise its clients would wait forever."""
 
     @functools.wraps(function)
     def run(*arguments: Any) -> None:
@@ -81,8 +81,8 @@ def _run(control: Connection, serve: Callable[..., AbstractContextManager[Any]],
     try:
         with serve(*arguments) as address:
             control.send((True, address))
-            control.poll(None)  # until the other end is closed
+            control.poll(None)  # waits until the other end is closed
     except BaseException:
         control.send((False, traceback.format_exc()))
     finally:
-        os._exit(0)  # `serve` has cleaned up; the interpreter would spend another second on TensorFlow's modules
+        os._exit(0)  # `serve` has cleaned up; a normal exit would spend another second on TensorFlow's modules

@@ -1,9 +1,8 @@
 """TensorFlow Serving's messages and stub, from its own package, without importing all of TensorFlow into a client.
 
-`tensorflow_serving.apis` needs only message classes of TensorFlow, but importing those runs `tensorflow/__init__.py`:
-four seconds and hundreds of megabytes per process. Here that file is passed over where TensorFlow is not loaded yet,
-so not to be used in a process that wants to compute with TensorFlow afterwards. The classes, and what a call costs,
-are the same.
+`tensorflow_serving.apis` needs only message classes of TensorFlow, but their import runs `tensorflow/__init__.py`. That
+takes four seconds and hundreds of megabytes per process. This module skips that file if TensorFlow is not loaded yet.
+Therefore such a process cannot use TensorFlow afterwards. The classes and the cost of a call are the same.
 """
 
 from __future__ import annotations

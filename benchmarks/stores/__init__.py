@@ -1,4 +1,4 @@
-"""What holds records for who comes later, all within one process: one adapter a file behind `interface.py`.
+"""Stores, which hold records until a later take, within one process: one adapter per file behind `interface.py`.
 
-Used by `bench_growth.py`. Between processes the same peers run in `hops/`; here the cost of each step shows best.
+Used by `bench_growth.py`. The same peers run between processes in `hops/`; one process shows each step's cost best.
 """

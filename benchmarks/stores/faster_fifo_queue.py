@@ -10,7 +10,7 @@ import faster_fifo
 
 from stores.interface import Places, Record, Store
 
-FRAME_BYTES = 64  # a generous guess at what the queue adds
+FRAME_BYTES = 64  # bytes per record: a generous estimate of the queue's overhead
 
 
 class FasterFifoStore(Store):

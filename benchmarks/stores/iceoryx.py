@@ -1,4 +1,4 @@
-"""iceoryx2: a publisher writes into loaned memory, one subscriber borrows it. The fields lie one after the other."""
+"""iceoryx2: a publisher writes into loaned memory, and a subscriber borrows it. The fields follow each other."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ iceoryx2.set_log_level(iceoryx2.LogLevel.Error)
 
 @functools.cache
 def node() -> Any:
-    """A process has one."""
+    """The node of this process; it has one."""
     return iceoryx2.NodeBuilder.new().create(iceoryx2.ServiceType.Ipc)
 
 
 class Ends:
-    """A publisher, and its subscriber, which finds it by its name."""
+    """A publisher and its subscriber, which finds the publisher by name."""
 
     def __init__(self, places: Places) -> None:
         name = iceoryx2.ServiceName.new(f"ringfeed-bench-{uuid.uuid4().hex}")

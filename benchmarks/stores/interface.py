@@ -1,7 +1,7 @@
-"""What every store of the comparison gets and owes, and which there are. Knows no store.
+"""The interface of all stores of the comparison, and their list. Knows no store.
 
-A store has so many places for records, and a record is a dictionary of arrays of uint8. To add a peer: write a class
-like those beside this file, the way its own documentation recommends, and add a line below.
+A store has a number of places for records, and a record is a dictionary of uint8 arrays. To add a peer, write a class
+like those beside this file, as the peer's own documentation recommends, and add a line below.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ MOST_AT_ONCE = 16
 
 @dataclass(frozen=True)
 class Places:
-    """What a store is made of.
+    """The parameters of a store.
 
     Attributes
     ----------
     fields : int
-        Arrays of a record: `x0`, `x1` and so on.
+        The number of arrays of a record: `x0`, `x1` and so on.
     field_bytes : int
-        The size of each, uint8.
+        The size of each array, of uint8.
     slots : int
-        Records that fit.
+        The capacity in records.
     held : int
-        So many places are taken by someone who does not move.
+        The number of places that stay claimed.
     """
 
     fields: int
@@ -42,7 +42,7 @@ class Places:
 
     @property
     def at_once(self) -> int:
-        """Records that are put, and then taken together: 16, or half of what fits."""
+        """How many records are put and then taken together: 16, or half of the capacity."""
         return min(MOST_AT_ONCE, self.slots // 2)
 
     @property
@@ -58,12 +58,12 @@ class Places:
 
 
 class Store(ABC):
-    """Places for records.
+    """A store of records.
 
     Attributes
     ----------
     put : callable
-        Called with a record, it puts that into a place. The store's own function, with nothing around it.
+        The store's own function that puts a record, without a wrapper.
     """
 
     put: Callable[[Any], Any]
@@ -73,17 +73,17 @@ class Store(ABC):
 
     @abstractmethod
     def take(self, rows: int, use: Callable[[Record], Any]) -> None:
-        """Take so many records, which are there, and let go of them.
+        """Take `rows` existing records, and release them.
 
-        `use` is called with each of them, or once with all of them, where they are arrays of (rows, bytes) already.
+        Calls `use` with each record, or once with all of them if they are arrays of (rows, bytes).
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of all, also of records that nobody took."""
+        """Release everything, including records that were not taken."""
 
     def check(self) -> None:
-        """Have some records come whole and in order; RuntimeError where not."""
+        """Check that records arrive whole and in order; else RuntimeError."""
         sent = [{name: np.full(self.places.field_bytes, at, np.uint8) for name in self.places.names} for at in (1, 2)]
         for record in sent:
             self.put(record)
@@ -100,14 +100,14 @@ class Store(ABC):
 
 @dataclass(frozen=True)
 class Entry:
-    """Where to find something, and its name in the tables.
+    """The module of a store, and its name in the tables.
 
     Attributes
     ----------
     needs : str
-        The module that must be there.
+        The required module.
     holds : bool
-        Whether one can hold a place and write into it later.
+        Whether a caller can hold a place and write into it later.
     """
 
     way: str
@@ -117,7 +117,7 @@ class Entry:
     holds: bool = True
 
     def missing(self, held: bool = False) -> str | None:
-        """Say why it does not take part; None where it does."""
+        """Return why the store does not take part; None if it does."""
         if self.needs and importlib.util.find_spec(self.needs) is None:
             return f"{self.needs} is not installed"
         return None if self.holds or not held else "nobody can hold a place in it"
@@ -133,7 +133,7 @@ STORES = (
     Entry("faster-fifo", "stores.faster_fifo_queue", "FasterFifoStore", "faster_fifo", holds=False),
     Entry("multiprocessing.Queue", "stores.mp_queue", "QueueStore", holds=False),
 )
-# Functions of places that make a segment under a name, open it by that name, and let go of both.
+# Functions of `Places` that create a segment under a name, open it by that name, and release both.
 SEGMENTS = (
     Entry("RingFeed", "stores.ringfeed_ring", "create_and_attach"),
     Entry("iceoryx2", "stores.iceoryx", "create_and_attach", "iceoryx2"),

@@ -1,7 +1,6 @@
-"""`multiprocessing.Queue`: dictionaries of arrays, pickled by a thread of its own.
+"""`multiprocessing.Queue`: its thread pickles dictionaries of arrays.
 
-Here that thread, and who takes, share one interpreter's lock: a record takes two to three times as long as between
-processes.
+Here that thread and the taker share one GIL, so that a record takes two to three times as long as between processes.
 """
 
 from __future__ import annotations
@@ -25,5 +24,5 @@ class QueueStore(Store):
             use(get())
 
     def close(self) -> None:
-        self._queue.cancel_join_thread()  # which may wait for someone who takes what is left
+        self._queue.cancel_join_thread()  # the queue's thread may wait until the remaining records are taken
         self._queue.close()

@@ -1,4 +1,4 @@
-"""`multiprocessing.shared_memory`: a block made and opened by its name, as the documentation shows it."""
+"""`multiprocessing.shared_memory`: a block that is created and opened by its name, as in the documentation."""
 
 from __future__ import annotations
 

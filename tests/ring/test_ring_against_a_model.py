@@ -11,6 +11,7 @@ import os
 from dataclasses import dataclass, field
 
 import numpy as np
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -235,5 +236,10 @@ def view_of(rows, which):
     return {"array": array, "slice": array[..., 5:9], "memory": memoryview(array)}[which]
 
 
-TestRing = RingMachine.TestCase
-TestRing.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+class TestRing(RingMachine.TestCase):
+    settings = settings(max_examples=50, stateful_step_count=60, deadline=None)
+
+
+@pytest.mark.slow
+class TestRingLong(RingMachine.TestCase):
+    settings = settings(max_examples=300, stateful_step_count=60, deadline=None)

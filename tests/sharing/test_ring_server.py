@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import ringfeed
+from ringfeed.sharing import server as ring_server
 from support import in_thread, record, segment_path, segments, take_all, wait_until
 
 FIELDS = {"x": ((512,), "int64")}
@@ -374,7 +375,7 @@ def test_a_stopped_server_is_an_error_after_a_while(path, start, monkeypatch):
     child = start(serve_and_wait, path)
     child.told()
     child.stop()
-    monkeypatch.setattr(ringfeed.ring_socket, "_ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(ring_server, "_ANSWER_SECONDS", 0.2)
     with pytest.raises(ringfeed.RingNotFound, match="listens there and says nothing"):
         ringfeed.Ring.attach(path)
     child.signal(signal.SIGCONT)
