@@ -1,6 +1,7 @@
 /*
- * What both sides of reply cells share: how the states of a slot's word read, and small looks at a record.
- * Between client_side.c and engine_side.c only.
+ * Reply cells, as the files of this folder share them: the states of a cell's word, and access to its record.
+ *
+ * The folder may not know how a request travels, or what a model is.
  */
 #ifndef RF_CELL_H
 #define RF_CELL_H
@@ -12,11 +13,12 @@
 #define ASKED RF_STATE_CLAIMED
 #define HELD RF_STATE_TAKEN
 #define ANSWERED RF_STATE_READY
-/* Of a held cell: nobody waits for it. Of an answered one: its engine died. */
+/* The other side is gone: the client of a held cell has withdrawn the request, or the engine of an answered cell died. */
 #define GONE RF_KEEP
 
 enum {
-    MOST_ATTEMPTS = 64 /* a word of one request changes a few times; of a garbled one, for ever */
+    MAX_ATTEMPTS =
+        64 /* the word of one request changes a few times; a hostile peer may change it forever */
 };
 
 static inline rf_cell *record_of(const rf_ring *pool, uint32_t cell)
@@ -35,25 +37,25 @@ static inline uint64_t freed(uint64_t word)
     return rf_word(RF_STATE_FREE, RF_NO_OWNER, rf_word_epoch(word) + 1);
 }
 
-/* Free a cell. False when its word is another by now. (client_side.c) */
+/* Free a cell. False: its word has changed. (cell.c) */
 bool rf_free_cell(rf_ring *pool, uint32_t cell, uint64_t word);
 
-/* Does the `state` of an entry say that its participant serves? */
+/* True: the `state` of an entry says that its participant is an engine. */
 static inline bool rf_state_serves(uint32_t state)
 {
     return (state & ((1u << RF_STATE_BITS) - 1)) == RF_SERVING;
 }
 
-/* Undo what a participant that is dead, or leaves, was doing with a cell. */
+/* Undo the part of a participant in a cell: the participant is dead, or leaves. (cell.c) */
 void rf_recover_cell(rf_ring *pool, uint32_t cell, uint32_t dead);
-/* Wake whoever waits for that answered cell. */
-void rf_tell(rf_ring *pool, uint32_t cell);
-/* The lease on cells ends: what was not answered is not wanted any more. */
+/* Wake the threads that wait for the answer in a cell. (wake.c) */
+void rf_notify_client(rf_ring *pool, uint32_t cell);
+/* The lease on cells ends: the client withdraws the requests without an answer. (client_side.c) */
 void rf_withdraw(rf_lease *cells);
 
-/* rf_kind.wake_patient of a pool. */
+/* rf_kind.wake_patient of a pool. (wake.c) */
 void rf_wake_clients(rf_ring *pool, bool ready_only);
-/* Say to every waiting client that an engine has left or was found dead. */
+/* Tell every waiting client that an engine has left or was found dead. (wake.c) */
 void rf_wake_for_departure(rf_ring *pool);
 
 #endif

@@ -1,47 +1,17 @@
 /*
- * Reply cells: the protocol, and the client's side: asking, waiting, withdrawing. The engine's is in
- * engine_side.c; what it is for stands in replies.h.
+ * Reply cells, the client's side: asking, waiting, withdrawing. The protocol stands in cell.c.
  *
- * It may not know how a request travels (claim.c, take.c): a cell is named by a link, its slot and epoch.
- * As with slots, every step is one compare-and-swap on the cell's word:
- *
- *     who        from                   to
- *     client     FREE(e)                ASKED(client, e)       rf_claim
- *     engine     ASKED(client, e)       HELD(engine, e)        rf_hold
- *     engine     HELD(engine, e)        ANSWERED(client, e)    rf_answer_rows
- *     engine     HELD(engine, e)        ASKED(client, e)       rf_let_go
- *     client     ASKED, ANSWERED        FREE(e + 1)            rf_withdraw
- *     client     HELD                   HELD, not wanted       rf_withdraw; its engine frees it
- *     anyone     of the dead: see rf_recover_cell
- *
- * An engine writes into a cell only while it holds it, and nobody claims a cell that is held: so a late
- * engine never writes into another request's cell. A request that is there twice (its engine died
- * between handing it on and releasing it) is held, and answered, once: the epoch says so.
- *
- * Nobody takes a cell from the dead but by burying them, for that keeps their entry from being used
- * again: a word that was seen held by the dead may else be, in the same request, one of the living.
+ * It may not know how a request travels, or how an engine answers.
  */
 #include "replies/cell.h"
-
-bool rf_free_cell(rf_ring *pool, uint32_t cell, uint64_t word)
-{
-    /* R2 -> A2 (claim_slot): our reads and writes of the cell are over before anyone claims it. */
-    if (!rf_cas_release(&pool->words[cell], word, freed(word)))
-        return false;
-    RF_STEP("cell: free, nobody told");
-    rf_notify(&pool->header->writable, 1);
-    return true;
-}
-
-/* ---- The client's side ---------------------------------------------------------------------- */
 
 uint64_t rf_cell_ask(rf_lease *cells, uint32_t row, int64_t answer_by_ns, rf_waiter waiter)
 {
     uint32_t cell = rf_lease_slot(cells, row);
     rf_cell *record = record_of(cells->ring, cell);
     if (cells->generation != rf_load_relaxed(&rf_fork_generation))
-        return 0; /* in a forked child the cell is its parent's */
-    /* The request that names the cell is published behind this: R1 brings it to the engine. */
+        return 0; /* in a forked child the cell is the parent's */
+    /* The client publishes the request that names the cell after this: R1 brings these stores to the engine. */
     rf_store_relaxed(&record->client, rf_word_owner(cells->words[row]));
     rf_store_relaxed(&record->answer_by_ns, answer_by_ns);
     rf_store_relaxed(&record->asked_ns, rf_now_ns());
@@ -60,17 +30,17 @@ static bool is_answered(uint64_t word)
     return rf_word_state(word) == ANSWERED;
 }
 
-/* The cell's word, as long as it is about the request that this lease made. */
+/* The cell's word, if it still belongs to the request of this lease. */
 static rf_status read_word(const rf_lease *cells, uint32_t row, uint64_t *word)
 {
     if (cells->generation != rf_load_relaxed(&rf_fork_generation))
         return RF_SLOT_LOST;
-    /* A12 <- R12 (hand_over): who sees the answer sees all of it. */
+    /* A12 <- R12 (hand_over): a client that sees the answer sees all of it. */
     *word = rf_load_acquire(&cells->ring->words[rf_lease_slot(cells, row)]);
     return rf_word_epoch(*word) == rf_word_epoch(cells->words[row]) ? RF_OK : RF_SLOT_LOST;
 }
 
-rf_status rf_cell_look(const rf_lease *cells, uint32_t row, rf_reply *reply)
+rf_status rf_cell_inspect(const rf_lease *cells, uint32_t row, rf_reply *reply)
 {
     uint64_t word;
     rf_status status = read_word(cells, row, &word);
@@ -84,7 +54,7 @@ rf_status rf_cell_look(const rf_lease *cells, uint32_t row, rf_reply *reply)
     if (!is_answered(word))
         return RF_OK;
     reply->held_ns = rf_load_relaxed(&record->held_ns);
-    if (word & GONE) { /* what else the record says, its engine died over */
+    if (word & GONE) { /* the engine died, so the rest of the record may be incomplete */
         reply->outcome = RF_ENGINE_DIED;
         return RF_OK;
     }
@@ -98,7 +68,7 @@ rf_status rf_cell_look(const rf_lease *cells, uint32_t row, rf_reply *reply)
     return RF_OK;
 }
 
-/* Has an engine left since the caller could see who lives? It sees that now. */
+/* True: an engine has left since the caller last inspected the engines. The caller must inspect them now. */
 static bool has_departure(rf_lease *cells)
 {
     uint32_t now = rf_load_relaxed(&cells->ring->header->departures);
@@ -130,20 +100,20 @@ rf_status rf_cell_wait(rf_lease *cells, uint32_t row, int64_t deadline_ns)
             return status;
         if (turn == 0 && rf_spin(&pool->take_spin, &pool->words[cell], ANSWERED))
             continue;
-        rf_store_relaxed(waiter, rf_load_relaxed(waiter) | (uint32_t)RF_TELL_THREAD);
-        rf_fence_full(); /* F6 with F5 (tell): the engine sees that we sleep, or we its answer */
+        rf_store_relaxed(waiter, rf_load_relaxed(waiter) | (uint32_t)RF_WAITER_THREAD);
+        rf_fence_full(); /* F6 with F5 (notify_clients): the engine sees our wait, or we see its answer */
         RF_STEP("wait for an answer: wish left");
         word = rf_load_relaxed(&pool->words[cell]);
         if (is_answered(word) ||
             rf_load_relaxed(&pool->header->departures) != rf_load_relaxed(&cells->departures))
             continue;
         int64_t until = rf_patience_ends(pool, started);
-        /* Another state of the same request: the kernel sees that, too, and returns at once. */
+        /* If the state of the request changes now, the kernel sees another word and returns at once. */
         rf_begin_patience(pool);
         bool woken =
             rf_sleep_on_word(&pool->words[cell], word, until < deadline_ns ? until : deadline_ns);
         rf_end_patience(pool);
-        /* Woken without an answer: the caller is to see whether anybody is left who could give one. */
+        /* Woken without an answer: the caller must inspect whether an engine is left that could answer. */
         if (!woken || rf_load_relaxed(&pool->words[cell]) == word)
             return rf_now_ns() >= deadline_ns ? RF_EMPTY : RF_AGAIN;
     }
@@ -151,7 +121,7 @@ rf_status rf_cell_wait(rf_lease *cells, uint32_t row, int64_t deadline_ns)
 
 uint32_t rf_answers_prepare(rf_ring *pool)
 {
-    (void)rf_enter(pool); /* after a fork, as ourselves; rf_answers_sleep says what is wrong */
+    (void)rf_enter(pool); /* a forked child joins as itself; rf_answers_sleep reports a failure */
     return rf_prepare_wait(&pool->participants[rf_self(pool) - 1].answered, 1);
 }
 
@@ -174,7 +144,7 @@ void rf_answers_wake(rf_ring *pool)
     rf_notify(&pool->participants[rf_self(pool) - 1].answered, UINT32_MAX);
 }
 
-/* Nobody takes records from a pool, so of its two event counts `readable` is free for those who wait for room. */
+/* No process takes records from a pool. So its event count `readable` is free for clients that wait for room. */
 uint32_t rf_room_prepare(rf_ring *pool)
 {
     return rf_prepare_wait(&pool->header->readable, 1);
@@ -189,15 +159,15 @@ rf_status rf_room_sleep(rf_ring *pool, uint32_t key, int64_t until_ns)
     return woken ? RF_OK : RF_AGAIN;
 }
 
-/* What the client asked with this cell is not wanted any more, or was read. */
+/* The client no longer wants the answer in this cell, or has read it. */
 static void withdraw(rf_ring *pool, uint32_t cell, uint64_t epoch)
 {
-    for (int attempt = 0; attempt < MOST_ATTEMPTS; attempt++) {
+    for (int attempt = 0; attempt < MAX_ATTEMPTS; attempt++) {
         uint64_t word = rf_load_relaxed(&pool->words[cell]);
         if (rf_word_epoch(word) != epoch || word & (rf_word_state(word) == HELD ? GONE : 0))
             return;
         if (rf_word_state(word) == HELD) {
-            /* Acquire and release: it goes on with R12's chain for whoever holds the cell. */
+            /* Acquire and release: this continues R12's chain for the engine that holds the cell. */
             if (rf_cas_acq_rel(&pool->words[cell], word, word | GONE)) {
                 RF_STEP("withdraw: held cell is not wanted");
                 return;
@@ -211,7 +181,7 @@ static void withdraw(rf_ring *pool, uint32_t cell, uint64_t epoch)
 void rf_cells_keep(rf_lease *cells, uint32_t rows)
 {
     if (cells->generation != rf_load_relaxed(&rf_fork_generation))
-        return; /* in a forked child the cells are its parent's */
+        return; /* in a forked child the cells are the parent's */
     for (uint32_t row = rows; row < cells->rows; row++)
         withdraw(cells->ring, rf_lease_slot(cells, row), rf_word_epoch(cells->words[row]));
     cells->rows = rows < cells->rows ? rows : cells->rows;

@@ -1,11 +1,15 @@
-/* Where the time goes. What it is for stands in meter.h. */
+/*
+ * Histograms of the time that records spend in each phase. See meter.h.
+ *
+ * It may not know the code that reads it.
+ */
 #include "meter.h"
 
 #include <stdlib.h>
 
 #include "ring/lease.h"
 
-enum { STEPS = 4 /* buckets from one power of two to the next */, PRODUCER_WORDS = 64 };
+enum { BUCKETS_PER_POWER = 4 /* of two */, PRODUCER_WORDS = 64 };
 
 typedef struct histogram {
     _Atomic uint64_t count, sum_ns, buckets[RF_METER_BUCKETS];
@@ -14,7 +18,7 @@ typedef struct histogram {
 struct rf_meter {
     histogram phases[RF_PHASES];
     _Atomic uint64_t idle_ns[RF_IDLES];
-    _Atomic uint64_t producers[PRODUCER_WORDS]; /* a bit for each participant */
+    _Atomic uint64_t producers[PRODUCER_WORDS]; /* one bit for each participant */
 };
 
 rf_meter *rf_meter_new(void)
@@ -30,26 +34,28 @@ void rf_meter_free(rf_meter *meter)
 /* 0, 1, 2, 3, then four buckets for each power of two. */
 static uint32_t bucket_of(uint64_t ns)
 {
-    if (ns < STEPS)
+    if (ns < BUCKETS_PER_POWER)
         return (uint32_t)ns;
     uint32_t power = 63 - (uint32_t)__builtin_clzll(ns);
-    uint32_t bucket = (power - 1) * STEPS + ((uint32_t)(ns >> (power - 2)) & (STEPS - 1));
+    uint32_t bucket =
+        (power - 1) * BUCKETS_PER_POWER + ((uint32_t)(ns >> (power - 2)) & (BUCKETS_PER_POWER - 1));
     return bucket < RF_METER_BUCKETS ? bucket : RF_METER_BUCKETS - 1;
 }
 
 uint64_t rf_bucket_end_ns(uint32_t bucket)
 {
-    if (bucket < STEPS)
+    if (bucket < BUCKETS_PER_POWER)
         return bucket + 1;
-    uint32_t power = bucket / STEPS + 1;
-    return (UINT64_C(1) << power) + ((uint64_t)(bucket % STEPS) + 1) * (UINT64_C(1) << (power - 2));
+    uint32_t power = bucket / BUCKETS_PER_POWER + 1;
+    return (UINT64_C(1) << power) +
+           ((uint64_t)(bucket % BUCKETS_PER_POWER) + 1) * (UINT64_C(1) << (power - 2));
 }
 
-/* Relaxed throughout: each number is right by itself, and nobody decides anything by two of them. */
+/* All operations here are relaxed: each number is correct by itself, and no reader combines two of them. */
 void rf_meter_add(rf_meter *meter, rf_phase phase, int64_t ns)
 {
     if (ns < 0)
-        return; /* a clock that a broken peer wrote */
+        return; /* a faulty peer wrote the clock */
     histogram *into = &meter->phases[phase];
     rf_add_relaxed(&into->count, 1u);
     rf_add_relaxed(&into->sum_ns, (uint64_t)ns);

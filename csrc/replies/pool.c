@@ -1,7 +1,8 @@
 /*
- * Creating a reply pool and attaching to it; what a pool does where a ring does something else.
+ * Creating a reply pool, attaching to it, and the functions of its kind (rf_kind): what a pool does where a ring does
+ * something else.
  *
- * It may not know how a request travels, nor how memory is mapped (segment.c).
+ * It may not know how a request travels, or how memory is mapped (segment.c).
  */
 #include "replies/cell.h"
 #include "segment/segment.h"
@@ -12,7 +13,7 @@ static void recover(rf_ring *pool, uint32_t participant)
         rf_recover_cell(pool, cell, participant);
 }
 
-/* An engine may not have answered; a lease would have kept the handle. */
+/* An engine may leave held cells without an answer. A client cannot leave leased cells: a lease keeps the handle. */
 static void leave(rf_ring *pool)
 {
     recover(pool, rf_self(pool));
@@ -20,11 +21,11 @@ static void leave(rf_ring *pool)
 
 static void departed(rf_ring *pool, uint32_t state)
 {
-    if (rf_state_serves(state)) /* clients may have nobody left to wait for */
+    if (rf_state_serves(state)) /* clients may have no engine left to wait for */
         rf_wake_for_departure(pool);
 }
 
-/* Does this participant hold a cell as an engine? */
+/* True: this participant holds a cell as an engine. */
 static bool is_engaged(const rf_ring *pool)
 {
     for (uint32_t cell = 0; cell < pool->slot_count; cell++) {
@@ -35,7 +36,8 @@ static bool is_engaged(const rf_ring *pool)
     return false;
 }
 
-/* Clients that are asked for hold their cell, which somebody wants when all are in use. */
+/* Engines, and participants that hold cells. A client with an asked cell counts only if another client waits for a
+ * free cell. */
 static void list_holders(const rf_ring *pool, uint64_t *owners)
 {
     bool wanted = rf_load_relaxed(&pool->header->writable.wanted) != 0;
@@ -63,8 +65,8 @@ static const rf_kind pool_kind = {
 rf_status rf_pool_create(int fd, const rf_options *options, const rf_geometry *geometry,
                          rf_ring **pool)
 {
-    /* A pool may take the place of another one, whose requests are still in the ring: the microseconds
-     * since the machine started are later than any epoch that the other one's cells have come to. */
+    /* The ring may still have requests for an earlier pool. So the epochs of this pool begin at the microseconds since
+     * the machine started: no cell of the earlier pool has come so far. */
     return rf_segment_create(fd, options, geometry, &pool_kind, (uint64_t)rf_now_ns() / 1000 + 1,
                              pool);
 }

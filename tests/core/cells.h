@@ -90,14 +90,14 @@ static inline uint64_t ask_with(desk *own, rf_lease *cell, uint32_t row, uint64_
 static inline rf_lease *ask(desk *own, uint64_t number)
 {
     rf_lease *cell = claim(own->pool, 1);
-    ask_with(own, cell, 0, number, RF_FOREVER, RF_TELL_NOBODY);
+    ask_with(own, cell, 0, number, RF_FOREVER, RF_WAITER_NONE);
     return cell;
 }
 
 static inline rf_reply look_at(const rf_lease *cells, uint32_t row)
 {
     rf_reply reply;
-    CHECK_EQUAL(rf_cell_look(cells, row, &reply), RF_OK);
+    CHECK_EQUAL(rf_cell_inspect(cells, row, &reply), RF_OK);
     return reply;
 }
 

@@ -46,25 +46,25 @@ static bool is_gone(const desk *own, const rf_lease *cells, uint32_t row, uint64
 {
     rf_reply reply;
     bool gone = rf_record_is_gone(own->ring, link);
-    CHECK_EQUAL(rf_cell_look(cells, row, &reply), RF_OK);
+    CHECK_EQUAL(rf_cell_inspect(cells, row, &reply), RF_OK);
     return gone && reply.outcome == RF_PENDING && !reply.held;
 }
 
 /* True: there is something to wait for yet. */
 static bool wait_for_one(desk *own, rf_lease *cells, uint32_t row, const request *asked)
 {
-    if (asked->waiter != RF_TELL_CLIENT || random_below(2)) {
+    if (asked->waiter != RF_WAITER_CLIENT || random_below(2)) {
         rf_status status = rf_cell_wait(cells, row, in_ms(60));
         CHECK(status == RF_OK || status == RF_AGAIN || status == RF_EMPTY);
     } else {
         uint32_t key = rf_answers_prepare(own->pool);
         rf_reply reply;
-        CHECK_EQUAL(rf_cell_look(cells, row, &reply), RF_OK);
+        CHECK_EQUAL(rf_cell_inspect(cells, row, &reply), RF_OK);
         if (reply.outcome == RF_PENDING)
             rf_answers_sleep(own->pool, key, in_ms(60));
     }
     rf_reply reply;
-    CHECK_EQUAL(rf_cell_look(cells, row, &reply), RF_OK);
+    CHECK_EQUAL(rf_cell_inspect(cells, row, &reply), RF_OK);
     if (reply.outcome != RF_PENDING)
         return false;
     rf_recover(own->ring);
@@ -80,7 +80,7 @@ static void read_reply(rf_lease *cells, uint32_t row, uint64_t number)
     rf_reply reply;
     uint64_t ends[2];
     const char *sample = (char *)rf_lease_data(cells, 0) + row * (uint64_t)SAMPLE_BYTES;
-    CHECK_EQUAL(rf_cell_look(cells, row, &reply), RF_OK);
+    CHECK_EQUAL(rf_cell_inspect(cells, row, &reply), RF_OK);
     switch (reply.outcome) {
     case RF_OUTPUTS:
         memcpy(&ends[0], sample, sizeof ends[0]);

@@ -89,7 +89,7 @@ static inline int64_t soon(void)
 static inline void read_answer(servant *own, const rf_lease *cells, uint32_t row)
 {
     rf_reply reply;
-    if (rf_cell_look(cells, row, &reply) != RF_OK)
+    if (rf_cell_inspect(cells, row, &reply) != RF_OK)
         return;
     CHECK(reply.outcome < RF_OUTCOMES && reply.text_bytes <= SAMPLE_BYTES);
     own->granted += reply.outcome != RF_PENDING;

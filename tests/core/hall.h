@@ -76,7 +76,7 @@ static inline void ask_as(hall *now, int place, uint64_t number, int64_t answer_
 {
     now->asked[place] = claim(now->ours.pool, 1);
     now->links[place] = ask_with(&now->ours, now->asked[place], 0, number, answer_by_ns,
-                                 place % 2 ? RF_TELL_CLIENT : RF_TELL_NOBODY);
+                                 place % 2 ? RF_WAITER_CLIENT : RF_WAITER_NONE);
 }
 
 static inline void expect_outcome(const rf_lease *cell, uint64_t number, bool redeliver)

@@ -10,7 +10,7 @@ static inline void operate_as_client(hall *now)
 {
     watched = true;
     rf_lease *early = claim(now->victim.pool, 1), *cell = ask(&now->victim, 21);
-    rf_cell_ask(early, 0, RF_FOREVER, RF_TELL_CLIENT);
+    rf_cell_ask(early, 0, RF_FOREVER, RF_WAITER_CLIENT);
     rf_lease_drop(early); /* without a request: the engine would hold it, or not */
     CHECK_EQUAL(wait_until(cell, 0, RF_FOREVER), RF_OK);
     expect_answer(cell, 0, 21);
@@ -179,8 +179,8 @@ static inline void helping_client(rf_waiter waiter)
         if (look_at(cell, 0).outcome != RF_PENDING)
             break;
         int64_t until = in_ms(RF_SLICE_NS / NS_PER_MS);
-        rf_status status = waiter == RF_TELL_CLIENT ? rf_answers_sleep(own.pool, key, RF_FOREVER)
-                                                    : rf_cell_wait(cell, 0, RF_FOREVER);
+        rf_status status = waiter == RF_WAITER_CLIENT ? rf_answers_sleep(own.pool, key, RF_FOREVER)
+                                                      : rf_cell_wait(cell, 0, RF_FOREVER);
         CHECK(status == RF_OK || status == RF_AGAIN);
         /* It waits for who itself waits until it finds out who died; what counts is when that one had turns. */
         bool counts = atomic_load(&staged->gone_ns) && atomic_load(&told->turns) != turns;
@@ -196,13 +196,13 @@ static inline void helping_client(rf_waiter waiter)
 static inline void client_at_its_cell(void *unused)
 {
     (void)unused;
-    helping_client(RF_TELL_THREAD);
+    helping_client(RF_WAITER_THREAD);
 }
 
 static inline void client_of_many(void *unused)
 {
     (void)unused;
-    helping_client(RF_TELL_CLIENT);
+    helping_client(RF_WAITER_CLIENT);
 }
 
 /* ---- Beginnings ----------------------------------------------------------------------------- */

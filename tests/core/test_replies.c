@@ -94,7 +94,7 @@ static void test_several_rows(void)
     rf_lease *cells = claim(own.pool, 4);
     CHECK_EQUAL(rf_lease_rows(cells), 4);
     for (uint32_t row = 0; row < 3; row++)
-        ask_with(&own, cells, row, 10 + row, RF_FOREVER, RF_TELL_NOBODY);
+        ask_with(&own, cells, row, 10 + row, RF_FOREVER, RF_WAITER_NONE);
     CHECK_EQUAL(serve(&own, 2), 2);
     expect_answer(cells, 1, 11);
     CHECK_EQUAL(look_at(cells, 2).outcome, RF_PENDING);
@@ -111,8 +111,8 @@ static void test_published_in_rows(void)
 {
     desk own = create_desk(4, 3);
     rf_lease *cells = claim(own.pool, 3), *rows = claim(own.ring, 3);
-    uint64_t replies[3] = {rf_cell_ask(cells, 0, RF_FOREVER, RF_TELL_NOBODY), 0,
-                           rf_cell_ask(cells, 2, RF_FOREVER, RF_TELL_NOBODY)};
+    uint64_t replies[3] = {rf_cell_ask(cells, 0, RF_FOREVER, RF_WAITER_NONE), 0,
+                           rf_cell_ask(cells, 2, RF_FOREVER, RF_WAITER_NONE)};
     job now;
     for (uint32_t row = 0; row < 3; row++)
         set_number(rows, row, 20 + row);
@@ -230,8 +230,8 @@ static void test_expired(void)
     desk own = create_desk(4, 3);
     rf_lease *cells = claim(own.pool, 3);
     job now;
-    ask_with(&own, cells, 0, 1, rf_now_ns() - 1, RF_TELL_NOBODY);
-    ask_with(&own, cells, 1, 2, in_ms(60000), RF_TELL_NOBODY);
+    ask_with(&own, cells, 0, 1, rf_now_ns() - 1, RF_WAITER_NONE);
+    ask_with(&own, cells, 1, 2, in_ms(60000), RF_WAITER_NONE);
     CHECK(take_job(&own, 4, &now));
     CHECK_EQUAL(now.to_run, 1);
     CHECK(now.held[0].verdict == RF_EXPIRED && now.held[1].verdict == RF_RUNNABLE);
@@ -288,7 +288,7 @@ static void ask_twice(desk *own, rf_lease *cell, uint64_t number)
 {
     _Alignas(64) uint8_t sample[SAMPLE_BYTES] = {0};
     const void *sources[1] = {sample};
-    uint64_t reply = rf_cell_ask(cell, 0, RF_FOREVER, RF_TELL_NOBODY);
+    uint64_t reply = rf_cell_ask(cell, 0, RF_FOREVER, RF_WAITER_NONE);
     memcpy(sample, &number, sizeof number);
     for (int i = 0; i < 2; i++)
         CHECK_EQUAL(rf_put_request(own->ring, sources, number, reply, 0, NULL), RF_OK);
@@ -369,7 +369,7 @@ static void test_gone(void)
 {
     desk own = create_desk(2, 1);
     rf_lease *cell = claim(own.pool, 1);
-    uint64_t link = ask_with(&own, cell, 0, 1, RF_FOREVER, RF_TELL_NOBODY);
+    uint64_t link = ask_with(&own, cell, 0, 1, RF_FOREVER, RF_WAITER_NONE);
     job now;
     CHECK(!rf_record_is_gone(own.ring, link));
     CHECK(take_job(&own, 1, &now));

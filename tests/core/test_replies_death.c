@@ -148,7 +148,7 @@ static void test_dropped_unheld(void)
 {
     desk own = create_desk_as(4, 1, 0);
     rf_lease *cell = claim(own.pool, 1);
-    uint64_t link = ask_with(&own, cell, 0, 1, RF_FOREVER, RF_TELL_NOBODY);
+    uint64_t link = ask_with(&own, cell, 0, 1, RF_FOREVER, RF_WAITER_NONE);
     kill_and_reap(start(only_take));
     CHECK(!rf_record_is_gone(own.ring, link));
     rf_recover(own.ring);
@@ -290,8 +290,8 @@ static void in_the_child(void *argument)
     inherited *was = argument;
     rf_reply reply;
     job again = was->now;
-    CHECK_EQUAL(rf_cell_ask(was->asked, 0, 0, RF_TELL_CLIENT), 0);
-    CHECK_EQUAL(rf_cell_look(was->asked, 0, &reply), RF_SLOT_LOST);
+    CHECK_EQUAL(rf_cell_ask(was->asked, 0, 0, RF_WAITER_CLIENT), 0);
+    CHECK_EQUAL(rf_cell_inspect(was->asked, 0, &reply), RF_SLOT_LOST);
     CHECK_EQUAL(rf_cell_wait(was->asked, 0, RF_FOREVER), RF_SLOT_LOST);
     for (int joined = 0; joined < 2; joined++) {
         CHECK_EQUAL(rf_answer_without(was->own.pool, was->now.held, 1, RF_FAILED, "no", 2), 0);

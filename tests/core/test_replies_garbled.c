@@ -10,11 +10,11 @@ static void work_on(desk *own, rf_lease *cell)
 {
     job now;
     rf_reply reply;
-    ask_with(own, cell, 0, 1, RF_FOREVER, RF_TELL_CLIENT);
+    ask_with(own, cell, 0, 1, RF_FOREVER, RF_WAITER_CLIENT);
     if (take_job(own, HELD_ROWS, &now))
         answer_job(own, &now);
     rf_cell_wait(cell, 0, 0);
-    if (rf_cell_look(cell, 0, &reply) == RF_OK)
+    if (rf_cell_inspect(cell, 0, &reply) == RF_OK)
         CHECK(reply.outcome < RF_OUTCOMES && reply.text_bytes <= SAMPLE_BYTES);
 }
 
@@ -32,7 +32,7 @@ static void test_words(void)
                          word = epoch << 16 | (oddities[i] & 0xfff) << 4 | states[state];
                 job now = {0};
                 rf_reply reply;
-                ask_with(&own, cell, 0, 1, RF_FOREVER, RF_TELL_THREAD);
+                ask_with(&own, cell, 0, 1, RF_FOREVER, RF_WAITER_THREAD);
                 if (point == 0)
                     atomic_store(&own.pool->words[slot], word);
                 take_job(&own, 1, &now);
@@ -43,7 +43,7 @@ static void test_words(void)
                     atomic_store(&own.pool->words[slot], word);
                 rf_cell_wait(cell, 0, 0);
                 rf_recover(own.pool);
-                if (rf_cell_look(cell, 0, &reply) == RF_OK)
+                if (rf_cell_inspect(cell, 0, &reply) == RF_OK)
                     CHECK(reply.text_bytes <= SAMPLE_BYTES);
                 rf_lease_drop(cell);
                 atomic_store(&own.pool->words[slot],
@@ -121,7 +121,7 @@ static void test_holders_that_are_none(void)
         rf_lease *cell = claim(own.pool, 1);
         uint32_t slot = rf_lease_first(cell);
         uint64_t epoch = rf_word_epoch(cell->words[0]);
-        ask_with(&own, cell, 0, 1, RF_FOREVER, RF_TELL_NOBODY);
+        ask_with(&own, cell, 0, 1, RF_FOREVER, RF_WAITER_NONE);
         atomic_store(&own.pool->words[slot], rf_word(RF_STATE_TAKEN, owner, epoch));
         rf_lease *batch = take(own.ring, 1);
         rf_lease_give_back(batch);

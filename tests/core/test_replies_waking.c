@@ -15,7 +15,7 @@ static void *answer_sleepers(void *argument)
         CHECK(take_job(own, 1, &now));
         rf_cell *record = (rf_cell *)&own->pool->slots[now.held[0].cell];
         if (round % 2)
-            while (!(atomic_load(&record->waiter) & RF_TELL_THREAD))
+            while (!(atomic_load(&record->waiter) & RF_WAITER_THREAD))
                 sched_yield();
         if (round % 4 == 3)
             rest();
@@ -58,7 +58,7 @@ static void test_woken_client(void)
     for (int waited = 0; waited < 2; waited++) {
         rf_lease *cells[2] = {claim(own.pool, 1), claim(own.pool, 1)};
         for (int i = 0; i < 2; i++)
-            ask_with(&own, cells[i], 0, 1, RF_FOREVER, RF_TELL_CLIENT);
+            ask_with(&own, cells[i], 0, 1, RF_FOREVER, RF_WAITER_CLIENT);
         for (int i = 0; i < 2; i++) {
             if (waited)
                 CHECK_EQUAL(wait_until(cells[i], 0, in_ms(1)), RF_EMPTY);

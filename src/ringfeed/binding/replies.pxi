@@ -10,8 +10,8 @@ cdef extern from "replies.h" nogil:
         RF_ENGINE_DIED
 
     ctypedef enum rf_waiter:
-        RF_TELL_NOBODY
-        RF_TELL_CLIENT
+        RF_WAITER_NONE
+        RF_WAITER_CLIENT
 
     ctypedef struct rf_reply:
         rf_outcome outcome
@@ -21,7 +21,7 @@ cdef extern from "replies.h" nogil:
 
     uint64_t rf_cell_ask(rf_lease *cells, uint32_t row, int64_t answer_by_ns, rf_waiter waiter)
     void rf_cells_keep(rf_lease *cells, uint32_t rows)
-    rf_status rf_cell_look(const rf_lease *cells, uint32_t row, rf_reply *reply)
+    rf_status rf_cell_inspect(const rf_lease *cells, uint32_t row, rf_reply *reply)
     rf_status rf_cell_wait(rf_lease *cells, uint32_t row, int64_t deadline_ns)
     uint32_t rf_answers_prepare(rf_ring *pool)
     rf_status rf_answers_sleep(rf_ring *pool, uint32_t key, int64_t until_ns)
@@ -218,7 +218,7 @@ cdef class PoolBase:
         cdef Reply reply = self.new_reply(ring, 1, deadline, timeout, patient)
         cdef uint64_t cell
         cdef rf_status status
-        cell = rf_cell_ask(reply.hold.lease, 0, by, RF_TELL_CLIENT if told else RF_TELL_NOBODY)
+        cell = rf_cell_ask(reply.hold.lease, 0, by, RF_WAITER_CLIENT if told else RF_WAITER_NONE)
         if ring.copy_bytes < COPY_WITHOUT_GIL_BYTES:
             status = rf_put_request(handle, sources, bits, cell, 0, &reply.links[0])
         else:
@@ -265,7 +265,7 @@ cdef class PoolBase:
             raise MemoryError()
         try:
             for row in range(reply.rows):  # from here on they wait for slots
-                cells[row] = rf_cell_ask(reply.hold.lease, row, by, RF_TELL_CLIENT if told else RF_TELL_NOBODY)
+                cells[row] = rf_cell_ask(reply.hold.lease, row, by, RF_WAITER_CLIENT if told else RF_WAITER_NONE)
             claim = self.claim_slots(ring, reply.rows, deadline, timeout, patient)
             slots = claim.held()
             rows = rf_lease_rows(slots.lease)
@@ -670,7 +670,7 @@ cdef class Reply:
         self.hold = None
 
     cdef int look(self, uint32_t row, rf_reply *reply) except -1:
-        cdef rf_status status = rf_cell_look(self.held().lease, row, reply)
+        cdef rf_status status = rf_cell_inspect(self.held().lease, row, reply)
         if status != RF_OK:
             fail(self.ring, status, 0, None)
         return 0
