@@ -67,7 +67,7 @@ void rf_set_apart(rf_lease *lease)
         rf_cas_release(&ring->words[rf_lease_slot(lease, row)], lease->words[row],
                        rf_word(RF_STATE_KEPT, rf_word_owner(lease->words[row]),
                                rf_word_epoch(lease->words[row])));
-    RF_STEP("set apart: claim is pinned, takers not told");
+    RF_STEP("set apart: claim is kept, takers not told");
     lease->kept = true;
     lease->published = lease->rows;
     /* As in rf_unclaim: takers of a ring that has ended waited for the claim. F3 with F4

@@ -42,7 +42,7 @@ static void recover_slot(rf_ring *ring, uint32_t slot, uint32_t dead)
         rf_state state = rf_word_state(seen);
         if (seen & RF_KEEP && rf_load_relaxed(&ring->slots[slot].producer) == dead) {
             rf_cas_acq_rel(&ring->words[slot], seen, seen & ~RF_KEEP);
-            RF_STEP("recover: pin of the dead removed");
+            RF_STEP("recover: view of the dead removed");
             continue;
         }
         if (rf_word_owner(seen) != dead ||

@@ -28,7 +28,7 @@ bool rf_free_slot(rf_ring *ring, uint32_t slot, uint64_t word)
          * can claim the slot. If it were relaxed, the next producer's bytes could show in our
          * batch. */
         if (rf_cas_release(place, (word & ~RF_KEEP) | keep, next)) {
-            RF_STEP("free: slot free or pinned, nobody told");
+            RF_STEP("free: slot free or kept, nobody told");
             /* Regardless of the producers' wishes: this slot comes alone, and the takers that
              * would look for unused room (rf_leave_no_room_unused) may all be asleep. */
             if (!keep)
@@ -134,7 +134,7 @@ static void unkeep_rows(rf_lease *lease)
             if (rf_word_epoch(word) != epoch)
                 break;
             if (rf_word_state(word) == RF_STATE_KEPT) {
-                RF_STEP("unpin: slot found released");
+                RF_STEP("views gone: slot found released");
                 rf_free_slot(ring, slot, word);
                 break;
             }
@@ -143,7 +143,7 @@ static void unkeep_rows(rf_lease *lease)
             if (!(word & RF_KEEP) || rf_cas_acq_rel(&ring->words[slot], word, word & ~RF_KEEP))
                 break;
         }
-        RF_STEP("unpin: row unpinned");
+        RF_STEP("views gone: row no longer kept");
     }
 }
 
