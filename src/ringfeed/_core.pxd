@@ -1,4 +1,4 @@
-# The C core as Cython sees it: csrc/include/ringfeed.h, name by name.
+# The C core as Cython sees it: csrc/include/, name by name.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 

@@ -16,7 +16,7 @@ PORTABLE = 0x01
 """CU_MEMHOSTREGISTER_PORTABLE: what is registered in one context is page-locked for all, so for every GPU."""
 
 NOTHING, FIRST_HALF, HALVES, WHOLE = range(4)
-"""How a ring is registered: ``rf_pin_way`` of csrc/include/ringfeed.h."""
+"""How a ring is registered: ``rf_pin_way`` of csrc/include/rf_segment.h."""
 
 # The functions are asked for in the form that they have in this version, the first that can be asked.
 _FORM = 11030

@@ -31,7 +31,7 @@ MAX_SAMPLE_BYTES = 2**62
 
 FieldsLike: TypeAlias = "Mapping[str, tuple[Any, npt.DTypeLike]] | RecordSpec"
 
-# Codes of `rf_dtype` in csrc/include/ringfeed.h.
+# Codes of `rf_dtype` in csrc/include/rf_types.h.
 _DTYPE_CODES = {
     "bool": 1,
     "int8": 2,
