@@ -1,5 +1,5 @@
 /*
- * Records that are put into the middle of a handle's chain: order.c, with the taker's look at links (take.c).
+ * Records that are put into the middle of a handle's chain: order.c, with the taker's look at links (find.c).
  *
  * One handle publishes RECORDS records, in publications of one row to ROWS. Each publication may go in front of any of
  * the chain's last ones that are READY. It counts as claimed just before the first of those was published, the latest

@@ -1,5 +1,5 @@
 /*
- * The end of a ring, where records move: claim.c's rf_claim_copy, lease.c's rf_set_apart, take.c's nothing_ready.
+ * The end of a ring, where records move: rf_claim_copy and rf_set_apart of claim_copy.c, rf_nothing_ready of due.c.
  *
  * A claim into which somebody may still write is published from another slot. A taker of a finished ring looks at the words
  * one after the other, in any order: it may pass the slot that a record moves into, and come to the slot that it moved from
@@ -91,14 +91,14 @@ proctype taker()
 {
     byte slot, rest;
     bool found;
-look: /* find_first; F4 with F3: `finished` is read before the words */
+look: /* rf_find_first; F4 with F3: `finished` is read before the words */
     if
     :: FIND(slot, READY, words[slot] = TAKEN; under_way--)
     :: finished -> goto ended
     fi;
     atomic { words[slot] = FREE; slot = 0 };
     goto look;
-ended: /* nothing_ready */
+ended: /* rf_nothing_ready */
     look_at_all(true);
 #ifndef ONE_LOOK
     look_at_all(false);

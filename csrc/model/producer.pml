@@ -1,17 +1,17 @@
 /*
- * The producer's side: claim.c, with what it gives back (lease.c).
+ * The producer's side: claim.c and publish.c, with the slots that it gives back (release.c).
  *
  * It may not know how anyone sleeps (waiter.pml) or who is dead (recovery.pml).
  */
 
-/* lease.c: rf_free_slot, behind the swap. No taker is sure to look for room behind this one. */
+/* release.c: rf_free_slot, behind the swap. No taker is sure to look for room behind this one. */
 #ifdef FREE_SLOT_COUNTS
 #define TELL_OF_ONE_SLOT rf_notify(WRITABLE)
 #else
 #define TELL_OF_ONE_SLOT rf_notify_all(WRITABLE)
 #endif
 
-/* lease.c: rf_unclaim, behind the swap. Takers of a ring that has ended wait for its last claims. */
+/* release.c: rf_unclaim, behind the swap. Takers of a ring that has ended wait for its last claims. */
 #if WAITING
 inline notify_unclaimed()
 {
@@ -92,7 +92,7 @@ inline publish_slot()
 #if ROWS == 1
 proctype producer(byte self)
 {
-look: /* try_claim, claim_run */
+look: /* try_claim, rf_claim_run */
     if
     :: atomic { AWAKE && finished -> DEPART; goto gone } /* rf_still_open */
 #if FINE
@@ -167,7 +167,7 @@ unclaimed:
     goto look;
 
 #if WAITING
-last_look: /* wait_to_claim; its wish is left */
+last_look: /* rf_wait_to_claim; its wish is left */
     /* A taker may be waiting for more rows than there is room for. Here none is; but one that fell asleep before our
      * wish was left must look whether there is room that we do not know of (rf_leave_no_room_unused). */
 #if CALLS

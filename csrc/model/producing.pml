@@ -1,5 +1,5 @@
 /*
- * Producing blocks: producers.c, with what recovery does to them (participants.c).
+ * Producing blocks: producers.c, with what recovery does to them (recover.c).
  *
  * Of the ring there is nothing but its end. README.md says what is left out. A step is one atomic access of the C code;
  * a process may be killed, or stand still for good, ahead of each.
@@ -245,7 +245,7 @@ end:
 #define KEEP_MORE skip
 #endif
 
-/* rf_end_blocks, between the slots and clear_entry (bury). */
+/* rf_end_blocks, between the slots and clear_entry (reap). */
 inline bury()
 {
     STEP(if

@@ -1,5 +1,5 @@
 /*
- * Recovery of the dead: participants.c, and what ring.c does when the owner is one of them.
+ * Recovery of the dead: participants.c and recover.c, and what ring.c does when the owner is one of them.
  *
  * Any waiter does this at the end of a slice; here it is a process of its own, which begins at any moment
  * after the crash and is never killed itself: one crash is the most. The record lock keeps others out of

@@ -1,5 +1,5 @@
 /*
- * Reply cells: their words, telling those that wait for them, and what recovery does to them (participants.c).
+ * Reply cells: their words, telling those that wait for them, and what recovery does to them (participants.c, engine_side.c).
  *
  * It may not know what clients and engines do.
  */

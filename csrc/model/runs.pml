@@ -1,5 +1,5 @@
 /*
- * Claims and batches of one row or two, every step: claim.c, take.c and lease.c, without the event count.
+ * Claims and batches of one row or two, every step: claim.c, publish.c, find.c, take.c and release.c, without the event count.
  *
  * It may not know how anyone sleeps or who is dead. A run is `slot` with `seen`, and the slot behind it with `second`;
  * whoever is done with the first row goes on with the second in its place.
@@ -57,7 +57,7 @@ proctype producer(byte self)
 {
     bool lost;
 
-look: /* try_claim, claim_run: the start of a run or any other slot of it, as a search that starts anywhere finds it */
+look: /* try_claim, rf_claim_run: the start of a run or any other slot of it, as a search that starts anywhere finds it */
     if
     :: atomic { finished -> DEPART; goto gone }
     :: FIND(FREE, skip)
@@ -154,7 +154,7 @@ proctype taker(byte self)
 {
     bool waits;
 
-look: /* find_first leads anywhere; run_length: the words first. A1 <- R1 */
+look: /* rf_find_first leads anywhere; rf_run_length: the words first. A1 <- R1 */
     if
     :: FIND(READY, skip)
     :: finished -> goto wait
@@ -209,7 +209,7 @@ look: /* find_first leads anywhere; run_length: the words first. A1 <- R1 */
         fi
     od;
 
-wait: /* nothing_ready */
+wait: /* rf_nothing_ready */
     look_at_all();
     if
     :: atomic { ended && !claimed -> DEPART; goto gone }

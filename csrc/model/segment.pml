@@ -165,7 +165,7 @@ short second_by[7]; /* the word of the slot behind it, as last seen or made; 0: 
     FORGET_LINK(before_by[TAKER_1]); FORGET_LINK(before_by[TAKER_1 + 1])
 #endif
 
-/* lease.c: the swap of rf_free_slot, and of release_rows for one row. R2 -> A2 (claim_slot). */
+/* release.c: the swap of rf_free_slot, and of release_rows for one row. R2 -> A2 (claim_slot). */
 #define SWAP_TO_FREE \
     assert(word == seen); \
     FORGET_LINKS; \

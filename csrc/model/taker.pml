@@ -1,5 +1,5 @@
 /*
- * The taker's side: take.c, with what it gives back (lease.c). Batches have one row.
+ * The taker's side: find.c, due.c and take.c, with the rows that it gives back (release.c). Batches have one row.
  *
  * It may not know how anyone sleeps (waiter.pml) or who is dead (recovery.pml).
  */
@@ -38,7 +38,7 @@ inline look_at_all()
     :: HAS_LINK && LINK_IS_READY(link, words[LINK_SLOT(link)]) -> FORGET_SLOT; goto look \
     :: else \
     fi
-/* lease.c: the swap of give_rows_back. No new epoch: links still lead to the record. */
+/* release.c: the swap of give_rows_back. No new epoch: links still lead to the record. */
 #define SWAP_TO_READY_AGAIN \
     assert(reader[slot] == self && word == seen); \
     reader[slot] = NOBODY; \
@@ -94,7 +94,7 @@ no_room:
 #if ROWS == 1
 proctype taker(byte self)
 {
-look: /* find_first; then the load of take_slot. A1 <- R1 (SWAP_TO_READY) */
+look: /* rf_find_first; then the load of take_slot. A1 <- R1 (SWAP_TO_READY) */
     if
 #if FINE
     :: FIND(READY, skip)
@@ -193,7 +193,7 @@ release:
 #endif
     goto look;
 
-wait: /* last_look, nothing_ready */
+wait: /* last_look, rf_nothing_ready */
 #if defined NO_SECOND_LOOK
     look_at_all();
     rf_prepare_wait(READABLE);
