@@ -68,9 +68,9 @@ uint32_t rf_run_length(const rf_ring *ring, uint32_t first, uint32_t most, bool 
  * again, one slot further. */
 static uint32_t search_from(const rf_ring *ring, bool *by_link)
 {
-    if (rf_load_relaxed(&ring->patrol)) {
+    if (rf_load_relaxed(&ring->full_search)) {
         *by_link = false;
-        rf_store_relaxed(&((rf_ring *)ring)->patrol, 0u);
+        rf_store_relaxed(&((rf_ring *)ring)->full_search, 0u);
         return rf_cursor(ring, &ring->header->claim_cursor);
     }
     uint32_t trail = rf_load_relaxed(&ring->trail);
@@ -81,12 +81,12 @@ static uint32_t search_from(const rf_ring *ring, bool *by_link)
 /* With a window the cursors do not go around by themselves, and records of earlier claims may
  * lie outside. So once per as many records as the ring has slots, a search goes around all
  * slots behind the newest claim first. */
-static void walk_patrol(rf_ring *ring, uint32_t count)
+static void count_towards_full_search(rf_ring *ring, uint32_t count)
 {
-    uint32_t rows = rf_load_relaxed(&ring->patrol_rows) + count;
+    uint32_t rows = rf_load_relaxed(&ring->full_search_rows) + count;
     if (rows >= ring->slot_count)
-        rf_store_relaxed(&ring->patrol, 1u);
-    rf_store_relaxed(&ring->patrol_rows, rows >= ring->slot_count ? 0 : rows);
+        rf_store_relaxed(&ring->full_search, 1u);
+    rf_store_relaxed(&ring->full_search_rows, rows >= ring->slot_count ? 0 : rows);
 }
 
 /* The trail ends after a lap, so that records at the cursor get their turn. If claims stay in
@@ -96,7 +96,7 @@ void rf_leave_trail(rf_ring *ring, const rf_find_result *seen, uint32_t count)
 {
     uint32_t behind = rf_wrap(ring, seen->first + count);
     if (ring->window)
-        walk_patrol(ring, count);
+        count_towards_full_search(ring, count);
     bool goes_on =
         seen->by_link &&
         (!ring->window || rf_word_state(rf_load_relaxed(&ring->words[behind])) != RF_STATE_FREE);

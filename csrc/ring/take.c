@@ -118,7 +118,7 @@ static rf_status try_take(rf_ring *ring, rf_take_request *request, rf_lease *lea
         seen->open = rf_still_open(ring);
         if (seen->open != RF_OK)
             rf_fence_full(); /* F4 with F3 (try_claim): claims older than the end are seen below. A16 <- R16 */
-        bool at_cursor = seen->hasty && !rf_load_relaxed(&ring->patrol);
+        bool at_cursor = seen->hasty && !rf_load_relaxed(&ring->full_search);
         if (!rf_find_first(ring, at_cursor ? 1 : ring->slot_count, &seen->first, &seen->by_link))
             return rf_nothing_ready(ring, request, seen);
         seen->rows = rf_run_length(ring, seen->first, request->max_rows, together, lease->words);

@@ -125,8 +125,8 @@ struct rf_ring {
     rf_copies copies;
     /* Of a pool: our first cell + 1, and the cell of our newest claim (claim.c). */
     _Atomic uint32_t home, last_cell;
-    _Atomic uint32_t patrol,
-        patrol_rows; /* does the next search go around; rows since the last that did */
+    _Atomic uint32_t full_search,
+        full_search_rows; /* does the next search go around; rows since the last that did */
     _Atomic uint32_t trail,
         trail_rows; /* where links led (search_from): slot + 1, or 0; rows taken there */
 };

@@ -118,8 +118,8 @@ static void put_one(watch *own, uint64_t producer, uint64_t number)
     CHECK_EQUAL(status, RF_OK);
 }
 
-/* Some rows, published or discarded; now and then pinned for a while. How many were published. */
-static uint32_t put_rows(watch *own, uint64_t producer, uint64_t number, rf_lease **pinned)
+/* Some rows, published or discarded; now and then kept for a while. How many were published. */
+static uint32_t put_rows(watch *own, uint64_t producer, uint64_t number, rf_lease **kept)
 {
     rf_lease *lease;
     uint64_t tags[MAX_ROWS];
@@ -137,10 +137,10 @@ static uint32_t put_rows(watch *own, uint64_t producer, uint64_t number, rf_leas
         close_something(own->ring);
         tags[row] = number + row;
     }
-    bool pin = !*pinned && random_below(8) == 0;
-    CHECK_EQUAL(rf_publish(lease, rows, tags, pin), RF_OK); /* who was stopped finds its slots */
-    if (pin)
-        *pinned = lease;
+    bool keep = !*kept && random_below(8) == 0;
+    CHECK_EQUAL(rf_publish(lease, rows, tags, keep), RF_OK); /* who was stopped finds its slots */
+    if (keep)
+        *kept = lease;
     else
         rf_lease_drop(lease);
     return rows;
@@ -163,7 +163,7 @@ static inline void producer_process(void *argument)
     watch own = {.ring = attach_ring_with_window(), .produces = true, .worker = lane};
     uint64_t number = atomic_load(&shared->told[lane]);
     uint64_t producer = lane + MOST * (uint64_t)atomic_load(&shared->generation[lane]);
-    rf_lease *pinned = NULL;
+    rf_lease *kept = NULL;
     rf_block block;
     seed(producer * 7919 + number);
     bool inside = come(&own, &block);
@@ -177,17 +177,17 @@ static inline void producer_process(void *argument)
         if (random_below(2))
             put_one(&own, producer, number++);
         else
-            number += put_rows(&own, producer, number, &pinned);
+            number += put_rows(&own, producer, number, &kept);
         atomic_store(&shared->told[lane], number);
-        if (pinned && random_below(4) == 0) {
-            rf_lease_drop(pinned);
-            pinned = NULL;
+        if (kept && random_below(4) == 0) {
+            rf_lease_drop(kept);
+            kept = NULL;
         }
     }
     if (inside)
         rf_producing_end(own.ring, block);
-    if (pinned)
-        rf_lease_drop(pinned);
+    if (kept)
+        rf_lease_drop(kept);
     close_ring(own.ring);
 }
 

@@ -209,7 +209,7 @@ enum { HELD = 3 };
 
 typedef struct honest {
     rf_ring *ring;
-    rf_lease *held[HELD]; /* claims, pinned records and batches that live for a while */
+    rf_lease *held[HELD]; /* claims, kept records and batches that live for a while */
     uint64_t sum;         /* of what was read, so that it is read */
     uint64_t granted;     /* calls that got what they asked for */
 } honest;

@@ -143,7 +143,7 @@ static inline void operate_claim_and_publish(world *now)
     rf_lease_drop(lease);
 }
 
-static inline void operate_pinned(world *now)
+static inline void operate_kept(world *now)
 {
     rf_lease *lease;
     if (rf_claim(now->victim, 1, 0, &lease) != RF_OK)
@@ -262,15 +262,15 @@ static inline void put_earlier(world *now)
     work_put(now, now->victim, EARLIER);
 }
 
-/* A participant that died with a claim, two pinned records, one of them taken by itself. */
+/* A participant that died with a claim, two kept records, one of them taken by itself. */
 static inline void die_with_slots(void *argument)
 {
     (void)argument;
     rf_ring *ring = attach_ring();
     for (uint64_t i = 0; i < 2; i++) {
-        rf_lease *pinned = claim(ring, 1);
-        set_number(pinned, 0, EARLIER * NUMBERS + i);
-        CHECK_EQUAL(rf_publish(pinned, 1, NULL, 1), RF_OK);
+        rf_lease *kept = claim(ring, 1);
+        set_number(kept, 0, EARLIER * NUMBERS + i);
+        CHECK_EQUAL(rf_publish(kept, 1, NULL, 1), RF_OK);
     }
     CHECK(take(ring, 1) && claim(ring, 1));
     raise(SIGKILL);

@@ -49,8 +49,8 @@ static uint32_t put_one(worker *own, uint64_t number)
     return 1;
 }
 
-/* Claim some rows, publish some of them, discard the others; keep some claims pinned. */
-static uint32_t put_rows(worker *own, uint64_t number, uint64_t most, rf_lease **pinned)
+/* Claim some rows, publish some of them, discard the others; keep some claims for a while. */
+static uint32_t put_rows(worker *own, uint64_t number, uint64_t most, rf_lease **kept)
 {
     rf_lease *lease;
     uint64_t tags[MAX_ROWS];
@@ -63,10 +63,10 @@ static uint32_t put_rows(worker *own, uint64_t number, uint64_t most, rf_lease *
         fill(&records[row], own->id, number + row);
         tags[row] = number + row;
     }
-    bool pin = !*pinned && random_below(8) == 0;
-    CHECK_EQUAL(rf_publish(lease, rows, tags, pin), RF_OK);
-    if (pin)
-        *pinned = lease;
+    bool keep = !*kept && random_below(8) == 0;
+    CHECK_EQUAL(rf_publish(lease, rows, tags, keep), RF_OK);
+    if (keep)
+        *kept = lease;
     else
         rf_lease_drop(lease);
     return rows;
@@ -76,23 +76,23 @@ static void *produce(void *argument)
 {
     worker *own = argument;
     uint64_t first = atomic_load(&shared->published[own->id]), number = first;
-    rf_lease *pinned = NULL;
+    rf_lease *kept = NULL;
     seed(own->id + 100 * number + 1);
     while (number < shared->records) {
         if (random_below(2))
             number += put_one(own, number);
         else
-            number += put_rows(own, number, shared->records - number, &pinned);
-        if (pinned && random_below(4) == 0) {
-            rf_lease_drop(pinned);
-            pinned = NULL;
+            number += put_rows(own, number, shared->records - number, &kept);
+        if (kept && random_below(4) == 0) {
+            rf_lease_drop(kept);
+            kept = NULL;
         }
         /* A producer that is killed before it can say what it has published leaves this behind
          * the truth; its successor then finds it out from the marks. */
         atomic_store(&shared->published[own->id], number);
     }
-    if (pinned)
-        rf_lease_drop(pinned);
+    if (kept)
+        rf_lease_drop(kept);
     return NULL;
 }
 

@@ -127,7 +127,7 @@ static void test_dropped_rows(void)
     close_ring(ring);
 }
 
-static void publish_pinned(rf_ring *ring)
+static void publish_and_keep(rf_ring *ring)
 {
     kept = claim(ring, 2);
     CHECK_EQUAL(rf_publish(kept, 2, NULL, 1), RF_OK);
@@ -137,7 +137,7 @@ static void test_killed_with_a_pin(void)
 {
     role *producer;
     rf_ring *ring = create_ring(4);
-    pid_t child = start_role(&producer, publish_pinned, NULL);
+    pid_t child = start_role(&producer, publish_and_keep, NULL);
     rf_lease *batch = take(ring, 1);
     rf_lease_drop(take(ring, 1));
     CHECK_EQUAL(state_of(ring, 1), RF_STATE_KEPT);
@@ -351,9 +351,9 @@ static void test_a_child_is_a_participant_of_its_own(void)
 {
     rf_ring *ring = create_ring(8);
     rf_lease *written = claim(ring, 1), *batch;
-    rf_lease *pinned = claim(ring, 1);
-    set_number(pinned, 0, 4);
-    CHECK_EQUAL(rf_publish(pinned, 1, NULL, 1), RF_OK);
+    rf_lease *kept_claim = claim(ring, 1);
+    set_number(kept_claim, 0, 4);
+    CHECK_EQUAL(rf_publish(kept_claim, 1, NULL, 1), RF_OK);
     batch = take(ring, 1);
     uint64_t words[3] = {word_of(ring, 0), word_of(ring, 1), word_of(ring, 2)};
     pid_t child = fork();
@@ -361,7 +361,7 @@ static void test_a_child_is_a_participant_of_its_own(void)
         CHECK(!rf_ring_is_owner(ring));
         CHECK_EQUAL(rf_publish(written, 1, NULL, 0), RF_SLOT_LOST);
         rf_lease_drop(written);
-        rf_lease_drop(pinned);
+        rf_lease_drop(kept_claim);
         CHECK_EQUAL(number_at(batch, 0), 4); /* it may read what its parent holds */
         rf_lease_drop(batch);
         put(ring, 44);
@@ -379,7 +379,7 @@ static void test_a_child_is_a_participant_of_its_own(void)
     CHECK_EQUAL(rf_recover(ring), 1); /* the child left a claim behind */
     CHECK_EQUAL(participants_of(ring), 1);
     rf_lease_drop(batch);
-    rf_lease_drop(pinned);
+    rf_lease_drop(kept_claim);
     publish(written, 1, 3);
     take_expecting(ring, 44);
     take_expecting(ring, 3);

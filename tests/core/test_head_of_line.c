@@ -65,16 +65,16 @@ static void test_one_slot_left(void)
     put(ring, 0);
     put(ring, 1);
     rf_lease *batch = take(slow, 1), *written = claim(slow, 1);
-    rf_lease *pinned = claim(ring, 1);
-    CHECK_EQUAL(rf_publish(pinned, 1, NULL, 1), RF_OK);
+    rf_lease *kept = claim(ring, 1);
+    CHECK_EQUAL(rf_publish(kept, 1, NULL, 1), RF_OK);
     rf_lease_drop(take(ring, 1));
     rf_lease_drop(take(ring, 1));
-    for (int lap = 0; lap < 500; lap++) /* held, claimed, pinned, and one to go through */
+    for (int lap = 0; lap < 500; lap++) /* held, claimed, kept, and one to go through */
         lap_around(ring, &next);
     CHECK_EQUAL(next, 502);
     rf_lease_drop(batch);
     rf_lease_drop(written);
-    rf_lease_drop(pinned);
+    rf_lease_drop(kept);
     expect_all_free(ring);
     close_ring(slow);
     close_ring(ring);

@@ -113,7 +113,7 @@ static void finish_too(world *now)
     drain(now);
 }
 
-/* A participant that died with a record of ours that we pin. */
+/* A participant that died with a record of ours that we keep. */
 static void die_with_a_row(void *argument)
 {
     (void)argument;
@@ -450,7 +450,7 @@ SCENE(stopped_put, .prepare = two_records, .warm_up = put_earlier, .operate = op
       .meanwhile = laps, .variants = 2)
 SCENE(stopped_claim, .prepare = two_records, .operate = operate_claim_and_publish,
       .meanwhile = laps, .variants = 2)
-SCENE(stopped_pinned, .prepare = two_records, .operate = operate_pinned, .meanwhile = laps,
+SCENE(stopped_kept, .prepare = two_records, .operate = operate_kept, .meanwhile = laps,
       .variants = 2)
 SCENE(stopped_take, .prepare = four_records, .operate = operate_take, .meanwhile = laps,
       .variants = 2)
@@ -463,7 +463,7 @@ SCENE(stopped_recover, .prepare = a_dead_participant, .operate = operate_recover
       .meanwhile = recover_too, .variants = 2)
 SCENE(take_beside_recover, .prepare = a_dead_participant, .operate = operate_recover,
       .meanwhile = take_and_hold, .variants = 2)
-SCENE(unpin_beside_recover, .prepare = a_dead_taker, .operate = operate_recover,
+SCENE(unkeep_beside_recover, .prepare = a_dead_taker, .operate = operate_recover,
       .meanwhile = drop_held, .variants = 2)
 SCENE(finished_put, .prepare = two_records, .warm_up = put_earlier, .operate = operate_put,
       .meanwhile = finish_too, .variants = 2)
@@ -478,7 +478,7 @@ SCENE(killed_put, .prepare = two_records, .warm_up = put_earlier, .operate = ope
       .meanwhile = laps, .variants = 2, .kill = true)
 SCENE(killed_claim, .prepare = two_records, .operate = operate_claim_and_publish, .meanwhile = laps,
       .variants = 2, .kill = true)
-SCENE(killed_pinned, .prepare = two_records, .operate = operate_pinned, .meanwhile = laps,
+SCENE(killed_kept, .prepare = two_records, .operate = operate_kept, .meanwhile = laps,
       .variants = 2, .kill = true)
 SCENE(killed_crossed_publish, .operate = operate_crossed_publish, .meanwhile = laps, .variants = 2,
       .kill = true)
@@ -506,7 +506,7 @@ SCENE(woken_by_close, .warm_up = helper_will_close, .operate = operate_wait_for_
 static const test tests[] = {
     {"a put that stands still at any instruction stops nobody", stopped_put},
     {"a claim or publish that stands still at any instruction stops nobody", stopped_claim},
-    {"a pinned publish that stands still at any instruction stops nobody", stopped_pinned},
+    {"a kept publish that stands still at any instruction stops nobody", stopped_kept},
     {"a take or release that stands still at any instruction stops nobody", stopped_take},
     {"a take of crossed records that stands still at any instruction keeps the order",
      stopped_crossed_take},
@@ -514,10 +514,10 @@ static const test tests[] = {
      stopped_crossed_publish},
     {"a handle that stands still while it closes stops nobody", stopped_close},
     {"two may recover the same dead participant, at any instruction", stopped_recover},
-    {"a pinned record that is taken at any instruction of a recovery leaves no slot behind",
+    {"a kept record that is taken at any instruction of a recovery leaves no slot behind",
      take_beside_recover},
-    {"a record that is unpinned at any instruction of a recovery is delivered",
-     unpin_beside_recover},
+    {"a record that is no longer kept at any instruction of a recovery is delivered",
+     unkeep_beside_recover},
     {"a ring that is finished at any instruction of a put loses nothing", finished_put},
     {"a ring that is finished at any instruction of a claim loses nothing", finished_claim},
     {"a ring that is finished at any instruction of a take loses nothing", finished_take},
@@ -525,7 +525,7 @@ static const test tests[] = {
     {"threads of one process keep their order when one stands still in a put", threads_put},
     {"a put that is killed at any instruction is whole or gone", killed_put},
     {"a claim or publish that is killed at any instruction is whole or gone", killed_claim},
-    {"a pinned publish that is killed at any instruction leaves no slot behind", killed_pinned},
+    {"a kept publish that is killed at any instruction leaves no slot behind", killed_kept},
     {"records published crosswise by one that is killed at any instruction keep the order",
      killed_crossed_publish},
     {"the rows of a taker that is killed at any instruction are delivered", killed_take},

@@ -208,7 +208,7 @@ enum { HANDLES = 3, OPEN_CLAIMS = 4, OPEN_BATCHES = 3, MAX_ROWS = 5, MOST_RECORD
 typedef struct player {
     rf_ring *ring;
     rf_lease *claims[OPEN_CLAIMS], *batches[OPEN_BATCHES];
-    rf_lease *pinned;
+    rf_lease *kept;
     uint64_t published, since[OPEN_CLAIMS], taken;
     struct {
         uint32_t since; /* so many were published when it was claimed */
@@ -246,10 +246,10 @@ static void claim_or_publish(player *now, uint64_t mark)
         now->records[now->published].since = (uint32_t)now->since[which];
         set_number(*lease, row, mark << 32 | now->published++);
     }
-    bool pin = !now->pinned && random_below(4) == 0;
-    CHECK_EQUAL(rf_publish(*lease, rows, NULL, pin), RF_OK);
-    if (pin)
-        now->pinned = *lease;
+    bool keep = !now->kept && random_below(4) == 0;
+    CHECK_EQUAL(rf_publish(*lease, rows, NULL, keep), RF_OK);
+    if (keep)
+        now->kept = *lease;
     else
         rf_lease_drop(*lease);
     *lease = NULL;
@@ -279,9 +279,9 @@ static void play(uint32_t slots, int moves)
         player *now = &players[random_below(HANDLES)];
         if (random_below(10) == 0)
             scramble_cursors(now->ring);
-        if (random_below(20) == 0 && now->pinned) {
-            rf_lease_drop(now->pinned);
-            now->pinned = NULL;
+        if (random_below(20) == 0 && now->kept) {
+            rf_lease_drop(now->kept);
+            now->kept = NULL;
         }
         if (random_below(2))
             claim_or_publish(now, (uint64_t)(now - players));
@@ -295,8 +295,8 @@ static void play(uint32_t slots, int moves)
         for (int k = 0; k < OPEN_BATCHES; k++)
             if (players[i].batches[k])
                 rf_lease_drop(players[i].batches[k]);
-        if (players[i].pinned)
-            rf_lease_drop(players[i].pinned);
+        if (players[i].kept)
+            rf_lease_drop(players[i].kept);
     }
     player rest_of_it = {.ring = players[0].ring};
     rf_lease *batch;

@@ -319,12 +319,12 @@ static void test_counts(void)
 
 /* ---- Pins ----------------------------------------------------------------------------------- */
 
-static void test_pinned_release_first(void)
+static void test_kept_release_first(void)
 {
     rf_ring *ring = create_ring(2);
-    rf_lease *pinned = claim(ring, 1);
-    set_number(pinned, 0, 1);
-    CHECK_EQUAL(rf_publish(pinned, 1, NULL, 1), RF_OK);
+    rf_lease *kept = claim(ring, 1);
+    set_number(kept, 0, 1);
+    CHECK_EQUAL(rf_publish(kept, 1, NULL, 1), RF_OK);
     CHECK_EQUAL(state_of(ring, 0), RF_STATE_READY);
     take_expecting(ring, 1);
     CHECK_EQUAL(state_of(ring, 0), RF_STATE_KEPT);
@@ -336,22 +336,22 @@ static void test_pinned_release_first(void)
     rf_stats stats;
     rf_ring_stats(ring, &stats);
     CHECK_EQUAL(stats.kept, 1);
-    CHECK_EQUAL(number_at(pinned, 0), 1);
-    rf_lease_drop(pinned);
+    CHECK_EQUAL(number_at(kept, 0), 1);
+    rf_lease_drop(kept);
     expect_word(ring, 0, RF_STATE_FREE, 0, 2);
     close_ring(ring);
 }
 
-static void test_pinned_dropped_while(rf_state state)
+static void test_kept_dropped_while(rf_state state)
 {
     rf_ring *ring = create_ring(2);
-    rf_lease *pinned = claim(ring, 2), *batch = NULL;
-    set_number(pinned, 0, 1);
-    CHECK_EQUAL(rf_publish(pinned, 1, NULL, 1), RF_OK); /* row 1 is held, then discarded */
+    rf_lease *kept = claim(ring, 2), *batch = NULL;
+    set_number(kept, 0, 1);
+    CHECK_EQUAL(rf_publish(kept, 1, NULL, 1), RF_OK); /* row 1 is held, then discarded */
     CHECK_EQUAL(state_of(ring, 1), RF_STATE_CLAIMED);
     if (state == RF_STATE_TAKEN)
         batch = take(ring, 1);
-    rf_lease_drop(pinned);
+    rf_lease_drop(kept);
     expect_word(ring, 0, state, batch ? rf_self(ring) : 0, 1);
     expect_word(ring, 1, RF_STATE_FREE, 0, 2);
     if (!batch)
@@ -363,13 +363,13 @@ static void test_pinned_dropped_while(rf_state state)
     shm_unlink(segment_name(0));
 }
 
-static void test_pinned_lease_first(void)
+static void test_kept_lease_first(void)
 {
-    test_pinned_dropped_while(RF_STATE_READY);
-    test_pinned_dropped_while(RF_STATE_TAKEN);
+    test_kept_dropped_while(RF_STATE_READY);
+    test_kept_dropped_while(RF_STATE_TAKEN);
 }
 
-static void test_a_retained_claim_pins(void)
+static void test_a_retained_claim_keeps(void)
 {
     rf_ring *ring = create_ring(1);
     rf_lease *lease = claim(ring, 1);
@@ -490,9 +490,9 @@ static const test tests[] = {
     {"of a claim that was partly taken back the rest is published", test_partly_lost_claim},
     {"tags arrive and times follow one another", test_tags_and_times},
     {"states and operations are counted, also those of who has left", test_counts},
-    {"a pinned slot is not reused before the lease is dropped", test_pinned_release_first},
-    {"a pinned lease that is dropped before the release leaves no pin", test_pinned_lease_first},
-    {"a claim that is referenced twice is pinned when it is published", test_a_retained_claim_pins},
+    {"a kept slot is not reused before the lease is dropped", test_kept_release_first},
+    {"a kept lease that is dropped before the release leaves no keep bit", test_kept_lease_first},
+    {"a claim that is referenced twice is kept when it is published", test_a_retained_claim_keeps},
     {"a batch is released when its last reference goes", test_a_retained_batch},
     {"leases outlive the handle that made them", test_leases_outlive_the_handle},
     {"a closed handle refuses, the others go on", test_a_closed_handle_refuses},

@@ -59,18 +59,18 @@ static void operate_publish_copy(world *now)
     rf_lease_drop(written);
 }
 
-static void operate_pinned_and_take(world *now)
+static void operate_kept_and_take(world *now)
 {
-    rf_lease *pinned = claim(now->victim, 1);
-    set_number(pinned, 0, VICTIM * NUMBERS);
-    CHECK_EQUAL(rf_publish(pinned, 1, NULL, 1), RF_OK);
+    rf_lease *kept = claim(now->victim, 1);
+    set_number(kept, 0, VICTIM * NUMBERS);
+    CHECK_EQUAL(rf_publish(kept, 1, NULL, 1), RF_OK);
     atomic_fetch_add(&shared->published[VICTIM * NUMBERS], 1);
     rf_lease *batch = take(now->victim, 1);
     if (batch) {
         mark_taken(batch);
         rf_lease_drop(batch);
     }
-    rf_lease_drop(pinned);
+    rf_lease_drop(kept);
 }
 
 /* Taken by who does not look at the rows: they are there again. */
@@ -190,9 +190,9 @@ static void die_with_everything(void *argument)
 {
     rf_ring *ring = attach_ring();
     for (uint64_t i = 0; i < 2; i++) {
-        rf_lease *pinned = claim(ring, 1);
-        set_number(pinned, 0, EARLIER * NUMBERS + i);
-        CHECK_EQUAL(rf_publish(pinned, 1, NULL, 1), RF_OK);
+        rf_lease *kept = claim(ring, 1);
+        set_number(kept, 0, EARLIER * NUMBERS + i);
+        CHECK_EQUAL(rf_publish(kept, 1, NULL, 1), RF_OK);
     }
     CHECK(take(ring, 2) && claim(ring, SLOTS - 2));
     (void)argument;
@@ -335,10 +335,10 @@ static const scene scenes[] = {
     {"the same beside a waiting taker", .operate = operate_claim_and_publish,
      .helper = helper_takes_two, .supply = supply_records},
     {"crossed publishing", .operate = operate_crossed_publish},
-    {"a pinned publish", .operate = operate_pinned},
+    {"a kept publish", .operate = operate_kept},
     {"a claim that is set apart for its views", .operate = operate_set_apart},
     {"a claim that is published from another slot", .operate = operate_publish_copy},
-    {"a pinned record that is released", .operate = operate_pinned_and_take},
+    {"a kept record that is released", .operate = operate_kept_and_take},
     {"a take", .prepare = four_records, .operate = operate_take},
     {"a take that is given back", .prepare = four_records, .operate = operate_give_back},
     {"the same beside a taker that waits for more", .operate = operate_put_and_give_back,
