@@ -1,15 +1,12 @@
 """Unusual entries of /dev/shm, names of every length, and an unusable /dev/shm: every call ends with a clear error."""
 
 import os
-import shutil
 import socket
-import subprocess
-import sys
-import textwrap
 
 import pytest
 
 import ringfeed
+from namespaces import run_in_mount_namespace
 from ringfeed.client.reply_pool import PoolSettings, ReplyPool
 from support import record, segment_path, segments, take_all
 
@@ -184,17 +181,8 @@ with ringfeed.Ring.create_nameless(FIELDS, slots=8) as ring:
 
 
 def run_where(script, *arguments):
-    """Run the calls in a mount namespace that a script has changed; skip if that is not permitted."""
-    if not shutil.which("unshare"):
-        pytest.skip("needs unshare")
-    command = ["unshare", "--mount", "sh", "-c", f'{script} && exec "$0" -c "$@"', sys.executable]
-    done = subprocess.run(
-        [*command, textwrap.dedent(CALLS), *arguments], capture_output=True, text=True, check=False, timeout=30
-    )
-    if done.stderr.startswith(("unshare:", "mount:")):
-        pytest.skip(f"may not mount: {done.stderr.strip()}")
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.splitlines()
+    """Run the calls in a mount namespace that a script has changed; return what each call said."""
+    return run_in_mount_namespace(script, CALLS, *arguments, timeout=30)
 
 
 def test_without_dev_shm_every_call_ends_and_says_so_and_nameless_rings_work():

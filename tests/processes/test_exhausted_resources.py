@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import ringfeed
-from private_shm import run_with_private_shm
+from namespaces import run_with_private_shm
 from support import record, run_program, segments, take_all
 
 FIELDS = {"x": ((512,), "int64")}

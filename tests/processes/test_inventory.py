@@ -1,7 +1,6 @@
 """`list_segments` and `clean`: they list every ring and remove dead owners' rings alone, also in races for a name."""
 
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -9,6 +8,7 @@ import time
 import pytest
 
 import ringfeed
+from namespaces import PID_NAMESPACE, require_pid_namespaces
 from ringfeed import segment
 from support import in_thread, record, segment_path, segments, take_all, wait_until
 
@@ -323,16 +323,11 @@ print(info.owner_alive, info.participants, name in [info.name for info in ringfe
 
 
 def test_a_cleaner_in_another_pid_namespace_sees_who_lives(ring_name, start):
-    if not shutil.which("unshare"):
-        pytest.skip("needs unshare")
+    require_pid_namespaces()
     child = start(own, ring_name)
     child.told()
-    command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", IN_ANOTHER_NAMESPACE, ring_name]
+    command = [*PID_NAMESPACE, sys.executable, "-c", IN_ANOTHER_NAMESPACE, ring_name]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if "unshare" in done.stderr:
-        child.kill()
-        ringfeed.clean(ring_name)
-        pytest.skip(f"may not make a PID namespace: {done.stderr.strip()}")
     assert (done.stdout, done.stderr) == ("True 1 False\n", "")
     child.kill()
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -2,13 +2,13 @@
 
 import gc
 import os
-import shutil
 import subprocess
 import sys
 
 import pytest
 
 import ringfeed
+from namespaces import PID_NAMESPACE, require_pid_namespaces
 from support import (
     in_thread,
     is_gone,
@@ -157,14 +157,10 @@ def test_a_process_that_attached_several_times_lives_with_each_and_dies_with_all
 
 
 def in_a_pid_namespace(source, *arguments):
-    """Run a program as process 1 of a new PID namespace; skip if the kernel does not permit one."""
-    if not shutil.which("unshare"):
-        pytest.skip("needs unshare")
-    command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", source, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if "unshare" in done.stderr:
-        pytest.skip(f"may not make a PID namespace: {done.stderr.strip()}")
-    return done
+    """Run a program as process 1 of a new PID namespace."""
+    require_pid_namespaces()
+    command = [*PID_NAMESPACE, sys.executable, "-c", source, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 HOLD = """
@@ -182,18 +178,12 @@ sys.stdin.readline()
 
 @pytest.mark.parametrize("end", ["claim.publish()", "os._exit(0)"])
 def test_processes_of_two_pid_namespaces_see_who_lives(ring, end):
-    if not shutil.which("unshare"):
-        pytest.skip("needs unshare")
-    command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", HOLD.format(end=end), ring.name]
+    require_pid_namespaces()
+    command = [*PID_NAMESPACE, sys.executable, "-c", HOLD.format(end=end), ring.name]
     other = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
     )
-    said = other.stdout.readline()
-    if not said:
-        complaint = other.communicate()[1]
-        if "unshare" in complaint:
-            pytest.skip(f"may not make a PID namespace: {complaint.strip()}")
-    assert said == "0 2\n"
+    assert other.stdout.readline() == "0 2\n"
     assert ring.recover() == 0
     assert states(ring) == {"free": 5, "claimed": 3}
     other.communicate("go on\n")

@@ -1,13 +1,13 @@
 """Creating segments: unfinished segments, races for a name, the owner's exit, and too little space."""
 
 import os
-import shutil
 import subprocess
 import sys
 
 import pytest
 
 import ringfeed
+from namespaces import run_in_mount_namespace
 from ringfeed import segment
 from support import record, run_program, segment_path, segments, take_all, wait_until
 
@@ -297,14 +297,8 @@ assert os.listdir("/dev/shm") == []
 
 
 def test_a_shared_memory_that_is_too_small_is_a_clear_error_and_leaves_nothing():
-    if not shutil.which("unshare"):
-        pytest.skip("needs unshare")
-    script = f"mount -t tmpfs -o size=8m tmpfs /dev/shm && exec {sys.executable} -c '{IN_A_SMALL_SHM}'"
-    done = subprocess.run(["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, check=False)
-    if "unshare" in done.stderr or "mount" in done.stderr:
-        pytest.skip(f"may not mount: {done.stderr.strip()}")
-    assert done.returncode == 0, done.stderr
-    first, second = done.stdout.splitlines()
+    script = "mount -t tmpfs -o size=8m tmpfs /dev/shm"
+    first, second = run_in_mount_namespace(script, IN_A_SMALL_SHM)
     assert first.startswith("ring 'much': 64 slots of 1048576 bytes need 67")
     assert "bytes of shared memory, /dev/shm has 8388608 free. Ask for fewer slots" in first
     for mend in ("--shm-size=", "emptyDir", "mount -o remount,size="):

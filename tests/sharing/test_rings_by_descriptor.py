@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import ringfeed
-from private_shm import run_with_private_shm
+from namespaces import run_with_private_shm
 from support import in_thread, is_gone, numbers, record, run_program, states, take_all, wait_until
 
 FIELDS = {"x": ((512,), "int64")}
