@@ -60,7 +60,7 @@ def test_the_last_file_wins(machine):
     assert find_remove_ipc(machine.root, 12345) is not None
 
 
-def test_a_user_who_lingers_keeps_theirs(machine, monkeypatch):
+def test_a_lingering_user_keeps_the_rings(machine, monkeypatch):
     class Entry:
         pw_name = "someone"
 

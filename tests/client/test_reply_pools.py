@@ -79,7 +79,7 @@ def test_a_pool_is_no_ring_and_a_ring_is_no_pool(ring):
     assert ReplyPool.join(ring) is not None
 
 
-def test_pools_are_listed_as_such_and_not_cleaned_while_their_ring_lives(ring, start, capsys):
+def test_pools_are_listed_as_pools_and_not_cleaned_while_their_ring_lives(ring, start, capsys):
     def make_and_end(pipe: Any, name: str) -> None:
         with ringfeed.Ring.attach(name) as ring:
             make(ring)

@@ -175,7 +175,7 @@ def grandchildren():
 
 
 @pytest.mark.parametrize("closing", CLOSINGS, ids=lambda closing: closing.__name__)
-def test_who_closes_a_descriptor_keeps_its_claims_and_publishes_them_whole(
+def test_a_process_that_closes_a_descriptor_keeps_its_claims_and_publishes_them_whole(
     ring, start, closing, tmp_path, grandchildren
 ):
     child = start(claim_and_close, ring.name, closing, tmp_path)
@@ -190,7 +190,7 @@ def test_who_closes_a_descriptor_keeps_its_claims_and_publishes_them_whole(
 
 
 @pytest.mark.parametrize("closing", CLOSINGS, ids=lambda closing: closing.__name__)
-def test_who_closes_a_descriptor_and_is_killed_then_gives_its_claims_back(
+def test_a_process_killed_after_closing_a_descriptor_gives_its_claims_back(
     ring, start, closing, tmp_path, grandchildren
 ):
     child = start(claim_and_close, ring.name, closing, tmp_path)
@@ -274,7 +274,7 @@ def work_without_descriptors(pipe, name):
     return ring.descriptor > 2
 
 
-def test_who_has_closed_every_descriptor_works_on_and_buries_others(ring, start):
+def test_a_process_that_has_closed_every_descriptor_continues_and_reaps_others(ring, start):
     child = start(work_without_descriptors, ring.name)
     assert child.told() == "worked"
     victim = start(claim_and_close, ring.name, copy_of_the_descriptor, None)

@@ -91,7 +91,7 @@ def test_a_ring_is_neither_made_nor_opened_where_no_file_stands(ring_name, stand
 
 
 @pytest.mark.timeout(20)
-def test_looking_and_cleaning_go_on_past_what_is_no_file(ring_name, stand):
+def test_listing_and_cleaning_skip_entries_that_are_no_files(ring_name, stand):
     stand(f"{ring_name}-a")
     with ringfeed.Ring.create(f"{ring_name}-b", FIELDS, slots=8):
         assert [info.name for info in ringfeed.list_segments(f"{ring_name}*")] == [f"{ring_name}-b"]

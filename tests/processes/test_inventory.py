@@ -44,7 +44,7 @@ def killed_owner(start, name):
 # ---- Listing -----------------------------------------------------------------------------------------
 
 
-def test_a_ring_is_listed_with_what_it_is_and_who_is_in_it(ring_name, start):
+def test_a_ring_is_listed_with_its_layout_and_its_participants(ring_name, start):
     child = start(own, ring_name)
     child.told()
     info = listed(ring_name)
@@ -73,7 +73,7 @@ def test_a_ring_is_listed_with_what_it_is_and_who_is_in_it(ring_name, start):
 
 
 @pytest.mark.parametrize("content", [b"", b"hello, world" * 10_000, bytes(100_000), "another version", "cut short"])
-def test_what_is_no_whole_ring_is_listed_without_what_a_ring_tells(ring, ring_name, content):
+def test_a_segment_that_is_no_whole_ring_is_listed_without_a_rings_details(ring, ring_name, content):
     if isinstance(content, str):
         whole = bytearray(segment_path(ring.name).read_bytes())
         if content == "another version":
@@ -322,7 +322,7 @@ print(info.owner_alive, info.participants, name in [info.name for info in ringfe
 """
 
 
-def test_a_cleaner_in_another_pid_namespace_sees_who_lives(ring_name, start):
+def test_a_cleaner_in_another_pid_namespace_sees_living_participants(ring_name, start):
     require_pid_namespaces()
     child = start(own, ring_name)
     child.told()

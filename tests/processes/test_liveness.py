@@ -177,7 +177,7 @@ sys.stdin.readline()
 
 
 @pytest.mark.parametrize("end", ["claim.publish()", "os._exit(0)"])
-def test_processes_of_two_pid_namespaces_see_who_lives(ring, end):
+def test_processes_of_two_pid_namespaces_see_each_other_alive(ring, end):
     require_pid_namespaces()
     command = [*PID_NAMESPACE, sys.executable, "-c", HOLD.format(end=end), ring.name]
     other = subprocess.Popen(

@@ -136,7 +136,7 @@ def test_one_producers_records_are_taken_in_the_order_of_publishing_around_skipp
         claim.discard()
 
 
-def test_records_of_claims_that_overlap_are_taken_in_one_batch_whatever_the_order_of_publishing(ring):
+def test_records_of_overlapping_claims_are_taken_in_one_batch_in_any_order_of_publishing(ring):
     claims = [ring.claim() for _ in range(5)]
     for n, claim in enumerate(claims):
         claim["x"][...] = n

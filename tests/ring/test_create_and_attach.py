@@ -40,7 +40,7 @@ def test_a_ring_without_a_name_gets_one_of_its_own():
         ringfeed.Ring.attach(ring.name).close()
 
 
-def test_the_segment_is_private_to_its_user_whatever_the_umask(ring_name):
+def test_the_segment_is_private_to_its_user_with_any_umask(ring_name):
     before = os.umask(0)
     try:
         with ringfeed.Ring.create(ring_name, FIELDS):
@@ -190,7 +190,7 @@ def test_many_threads_that_create_one_name_make_one_ring(ring_name):
         ring.put(record(1))
 
 
-def test_an_unlinked_ring_goes_on_for_those_who_have_it(ring):
+def test_an_unlinked_ring_continues_for_its_participants(ring):
     other = ringfeed.Ring.attach(ring.name)
     ring.unlink()
     ring.unlink()

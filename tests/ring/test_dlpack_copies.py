@@ -260,7 +260,7 @@ def test_a_claim_that_is_dropped_with_its_capsules_comes_back(ring):
     assert states(ring) == {"free": 8}
 
 
-def test_a_batch_may_be_written_by_who_took_it_as_its_arrays_may(filled):
+def test_a_taker_may_write_into_a_batch_as_into_its_arrays(filled):
     _, batch = filled
     view = batch.dlpack("x")
     assert batch["x"].flags.writeable

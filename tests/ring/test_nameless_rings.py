@@ -171,7 +171,7 @@ def test_arrays_outlive_a_nameless_ring():
     assert (kept == 9).all()
 
 
-def test_the_memory_goes_with_the_last_who_has_it():
+def test_the_memory_is_freed_with_its_last_participant():
     ring = ringfeed.Ring.create_nameless(FIELDS, slots=8, name="goes")
     is_mapped = lambda: "memfd:ringfeed.goes" in Path("/proc/self/maps").read_text()  # noqa: E731
     array = ring.claim()["x"]

@@ -77,7 +77,7 @@ def test_pin_answers_and_does_not_warn(ring):
 
 
 @needs_no_driver
-def test_who_attaches_may_ask_for_it_too(ring):
+def test_an_attaching_process_may_also_request_it(ring):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         other = ringfeed.Ring.attach(ring.name, pin_memory=True)

@@ -79,7 +79,7 @@ def test_rows_over_which_the_taker_raises_are_there_again_and_come_alone(ring, f
     assert ring.stats()["redelivered"] == 3
 
 
-def test_who_insists_on_rows_gets_those_together_over_which_one_failed_but_no_dead_letter(make_ring):
+def test_a_take_with_min_rows_gets_failed_rows_together_but_no_dead_letter(make_ring):
     ring = make_ring(slots=8, max_deliveries=2)
     put_all(ring, 1, 2, 3)
     ring.take(max_rows=3).give_back(failed=True)

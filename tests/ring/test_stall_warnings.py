@@ -58,7 +58,7 @@ KEEPS = {
 @pytest.mark.parametrize(
     ("wait", "keep"), [*((wait, "arrays") for wait in WAITS), *(("take", keep) for keep in KEEPS if keep != "arrays")]
 )
-def test_a_wait_that_stalls_says_who_holds_what_and_goes_on(ring, wait, keep):
+def test_a_stalled_wait_warns_with_the_holders_of_the_slots_and_continues(ring, wait, keep):
     fill(ring)
     kept = KEEPS[keep](ring)
     assert states(ring) == {"taken": 8}
@@ -185,7 +185,7 @@ def test_a_wait_that_can_end_is_no_stall(ring, wait):
     assert not said
 
 
-def test_a_wait_with_an_end_says_in_its_error_who_holds_what(ring):
+def test_the_error_of_a_wait_with_a_timeout_names_the_holders_of_the_slots(ring):
     fill(ring)
     kept = ring.take(8)
     with pytest.raises(ringfeed.RingEmpty, match=r"0 of 1 records ready after 0\.01 s; all 8 slots are held: 8 .*copy"):
@@ -329,7 +329,7 @@ def _claim_and_keep(pipe, name):
 
 
 @pytest.mark.parametrize("wait", ["take", "batches", "take_urgent", "take while waiting"])
-def test_who_forgot_a_claim_of_a_finished_ring_is_named(ring, wait):
+def test_this_process_is_named_if_it_forgot_a_claim_of_a_finished_ring(ring, wait):
     claim = ring.claim()
     ring.finish()
     with warned() as said, in_thread(finishes, WAITS[wait], ring) as waiting:

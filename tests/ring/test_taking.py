@@ -317,7 +317,7 @@ def test_batches_passes_its_patience_on(ring):
 # ---- Messages of a full ring -------------------------------------------------------------------------
 
 
-def test_a_full_ring_says_who_holds_the_slots(ring):
+def test_the_error_of_a_full_ring_names_the_holders_of_the_slots(ring):
     held = [ring.claim() for _ in range(8)]
     with pytest.raises(ringfeed.RingFull, match=r"0 of 8 slots free; 8 are claimed and not published yet\. Publish"):
         ring.claim(timeout=0)

@@ -69,7 +69,7 @@ def test_the_counters_count(ring):
     assert {name: ring.stats()[name] for name in expected} == expected
 
 
-def test_waiting_is_counted_for_those_who_waited(ring):
+def test_the_time_of_waits_is_counted(ring):
     with pytest.raises(ringfeed.RingEmpty):
         ring.take(max_rows=1, timeout=0.02)
     assert ring.stats()["take_wait_ns"] >= 20_000_000

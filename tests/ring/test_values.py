@@ -137,7 +137,7 @@ def test_an_integer_is_no_bool_and_a_complex_no_float(give):
 
 @pytest.mark.parametrize("value", [None, "1", "", b"1", Decimal(1), Fraction(1, 2), {}, {1}, object(), {"a": 1}])
 @pytest.mark.parametrize("dtype", ["uint8", "float32", "bool", "complex64", "bfloat16"])
-def test_what_is_no_number_is_refused(give, dtype, value):
+def test_a_value_that_is_no_number_is_refused(give, dtype, value):
     refused(give, dtype, value)
 
 

@@ -82,7 +82,7 @@ def test_a_slot_is_not_reused_while_a_view_of_its_batch_lives(ring, let_go, keep
     lap(ring, slots=8)
 
 
-def test_the_last_of_many_views_frees_the_slot_in_whatever_order_they_go(ring):
+def test_the_last_of_many_views_frees_the_slot_in_any_order(ring):
     ring.put(record(MINE))
     with ring.take(max_rows=1) as batch:
         views = [keep(batch) for keep in WAYS_TO_KEEP.values()]

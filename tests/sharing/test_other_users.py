@@ -182,7 +182,7 @@ def write_with_umask(pipe, name):
         return take_all(ring), stat.S_IMODE(segment_path(name).stat().st_mode)
 
 
-def test_a_ring_has_its_mode_whatever_the_umask(ring_name, start):
+def test_a_ring_has_its_mode_with_any_umask(ring_name, start):
     assert start(write_with_umask, ring_name).result() == ([1], 0o600)
 
 
@@ -265,7 +265,7 @@ def test_members_of_a_group_share_a_ring_that_both_sides_give_the_group_for(ring
     ],
     ids=["without group=", "another group", "no member", "neither"],
 )
-def test_whoever_is_no_member_or_gives_another_group_is_refused(ring_name, start, groups, given, message):
+def test_a_user_outside_the_group_or_with_another_group_is_refused(ring_name, start, groups, given, message):
     child = start(own_ring, SQUATTER, [GROUP], ring_name, None, GROUP)
     child.told()
     (said,) = start(said_by, OTHER, groups, (put_one,), ring_name, given).result()
@@ -306,7 +306,7 @@ def test_nobody_shares_with_a_group_that_he_is_no_member_of(ring_name, start):
     ("group", "error"),
     [("no such group", ValueError), (-1, ValueError), (2**32, ValueError), (1.5, TypeError), (True, TypeError)],
 )
-def test_what_is_no_group_is_refused_in_words(ring_name, group, error):
+def test_an_argument_that_is_no_group_is_refused_with_a_clear_error(ring_name, group, error):
     for call in (create_for, create_nameless_for, put_one):
         with pytest.raises(error, match=rf"'{ring_name}': group {group!r}.*give the name or the number of a group"):
             call(ring_name, group)

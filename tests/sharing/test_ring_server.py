@@ -79,7 +79,7 @@ def test_a_nameless_ring_is_attached_by_the_path_at_which_it_is_served(nameless,
         ringfeed.Ring.attach(path)
 
 
-def test_whoever_is_there_first_waits_for_the_other(nameless, path):
+def test_server_and_client_wait_for_each_other_in_either_order(nameless, path):
     with in_thread(ringfeed.Ring.attach, path, timeout=None) as attaching, nameless.serve(path):
         attaching.result().put(record(5))
         assert take_all(nameless) == [5]
@@ -222,7 +222,7 @@ def test_what_stands_at_the_path_stays_there(nameless, path):
 
 
 @pytest.mark.parametrize("wrong", ["/" + "x" * 108, "/x\0y"])
-def test_what_is_no_path_of_a_socket_is_refused(nameless, wrong):
+def test_an_argument_that_is_no_path_of_a_socket_is_refused(nameless, wrong):
     for call in (nameless.serve, ringfeed.Ring.attach):
         with pytest.raises(ValueError, match="the path of a socket has 1 to 107 bytes"):
             call(wrong)
@@ -267,7 +267,7 @@ def test_a_descriptor_that_cannot_be_written_is_refused_with_the_reason(nameless
             ringfeed.Ring.attach_descriptor(os.open(path, os.O_RDONLY), "sent")
 
 
-def test_what_is_no_file_is_refused_as_a_descriptor():
+def test_a_number_that_is_no_open_file_is_refused_as_a_descriptor():
     for make in (lambda: os.pipe()[1], lambda: os.open("/dev/null", os.O_RDWR), lambda: socket.socket().detach()):
         with pytest.raises(ringfeed.AccessRefused, match=r"ring 'sent': a .* a segment is a file"):
             ringfeed.Ring.attach_descriptor(make(), "sent")
@@ -288,7 +288,7 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
-def test_whatever_a_server_answers_attaching_ends_with_an_error_and_leaves_no_descriptor(path, answer):
+def test_after_any_wrong_answer_of_a_server_attaching_raises_and_leaves_no_descriptor(path, answer):
     text, count = ANSWERS[answer]
     with socket.socket(socket.AF_UNIX) as listener, open("/dev/null") as file:
         listener.bind(str(path))
@@ -322,7 +322,7 @@ def test_a_client_that_says_nothing_or_goes_away_keeps_nobody_waiting(nameless, 
 
 
 @as_root
-def test_another_user_gets_no_ring_whatever_the_mode_of_the_socket(nameless, path, start):
+def test_another_user_gets_no_ring_with_any_mode_of_the_socket(nameless, path, start):
     with nameless.serve(path):
         assert "AccessRefused" in start(put_at, path, 1, OTHER).result()
         path.chmod(0o666)

@@ -68,7 +68,7 @@ def test_of_several_limits_each_has_a_column_of_its_own(loaded: Callable[..., re
     assert "| **50 %** | **90.0 %** |" in markdown
 
 
-def test_who_is_missing_is_named_with_the_reason(measured: results.Results) -> None:
+def test_missing_ways_are_named_with_the_reason(measured: results.Results) -> None:
     assert "Missing: ray (ray is not installed)." in as_markdown(tables.blocks(measured, {}))
 
 
