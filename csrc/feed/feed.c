@@ -85,7 +85,7 @@ void rf_feed_unref(rf_feed *feed)
 {
     if (rf_sub_acq_rel(&feed->references, 1u) != 1)
         return;
-    rf_feed_unpark(feed);
+    rf_feed_drop_next(feed);
     rf_backlog_clear(&feed->backlog);
     rf_unwatch_interrupts();
     rf_ring_unref(feed->ring);
@@ -132,7 +132,7 @@ void rf_feed_explain(const rf_feed *feed, rf_status status, char *text, size_t b
 
 /* ---- A batch that another thread took ------------------------------------------------------- */
 
-rf_status rf_feed_park(rf_feed *feed, rf_lease *lease)
+rf_status rf_feed_set_next(rf_feed *feed, rf_lease *lease)
 {
     if (rf_lease_ring(lease) != feed->ring)
         return RF_INVALID;
@@ -140,17 +140,17 @@ rf_status rf_feed_park(rf_feed *feed, rf_lease *lease)
     rf_element *element = rf_element_over_lease(lease, feed->plan.shown_rows), *before;
     if (!element)
         return RF_NO_MEMORY;
-    /* R9 -> A9 (rf_feed_unpark, rf_feed_next): the thread that gets the element sees all of it. */
-    before = atomic_exchange_explicit(&feed->parked, element, memory_order_acq_rel);
+    /* R9 -> A9 (rf_feed_drop_next, rf_feed_next): the thread that gets the element sees all of it. */
+    before = atomic_exchange_explicit(&feed->next_element, element, memory_order_acq_rel);
     if (before)
         rf_element_drop(before);
     return RF_OK;
 }
 
-int rf_feed_unpark(rf_feed *feed)
+int rf_feed_drop_next(rf_feed *feed)
 {
     rf_element *element =
-        atomic_exchange_explicit(&feed->parked, NULL, memory_order_acq_rel); /* A9 <- R9 */
+        atomic_exchange_explicit(&feed->next_element, NULL, memory_order_acq_rel); /* A9 <- R9 */
     if (element)
         rf_element_drop(element);
     return element != NULL;

@@ -23,15 +23,15 @@ struct rf_feed {
     uint32_t generation; /* rf_fork_generation of the process that made the feed */
     char name[256];
 
-    _Atomic(rf_element *) parked;
+    _Atomic(rf_element *) next_element;
     rf_backlog backlog;
     _Atomic bool ended; /* rf_feed_end */
     _Atomic bool stops; /* the hook asked for the end, once */
     _Atomic uint32_t interrupts_handled;
     _Atomic uint32_t
-        interrupts_asked;          /* the hook knows these interrupts, and has not decided yet */
-    _Atomic int64_t wait_began_ns; /* 0: no wait is under way */
-    _Atomic int64_t turn_ended_ns; /* 0: a turn is under way */
+        interrupts_asked;           /* the hook knows these interrupts, and has not decided yet */
+    _Atomic int64_t wait_began_ns;  /* 0: no wait is under way */
+    _Atomic int64_t round_ended_ns; /* 0: a round is under way */
 };
 
 /* The feed with a reference for an element, as its owner. */

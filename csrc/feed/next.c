@@ -1,5 +1,5 @@
 /*
- * The next element of a feed: turn by turn, for threads that can do nothing else while they wait.
+ * The next element of a feed: round by round, for threads that can do nothing else while they wait.
  *
  * A wait ends with a batch, with its timeout, or with the end of the ring or of the feed. Every 50 ms the feed also
  * inspects its ring, and its wait hook may end the wait.
@@ -47,7 +47,7 @@ static int end_by_hook(rf_feed *feed, rf_hook_result result)
 {
     if (result == RF_HOOK_GIVE_EMPTY)
         return RF_EMPTY_ELEMENT;
-    if (result == RF_HOOK_FAIL || !feed->plan.turn_ns)
+    if (result == RF_HOOK_FAIL || !feed->plan.round_ns)
         return RF_INTERRUPTED;
     rf_store_relaxed(&feed->stops, true);
     return RF_AGAIN;
@@ -63,8 +63,8 @@ static rf_status still_open(const rf_feed *feed)
     return rf_load_relaxed(&feed->ended) ? RF_CLOSED : RF_OK;
 }
 
-/* After a slice of waiting. RF_OK: wait on; RF_AGAIN: the turn has ended. */
-static rf_status inspect(rf_feed *feed, uint32_t min_rows, int64_t turn_ends_ns)
+/* After a slice of waiting. RF_OK: wait on; RF_AGAIN: the round has ended. */
+static rf_status inspect(rf_feed *feed, uint32_t min_rows, int64_t round_ends_ns)
 {
     rf_census now = rf_count_states(feed->ring);
     /* Batches, or elements and tensors over them, hold every slot. */
@@ -73,8 +73,8 @@ static rf_status inspect(rf_feed *feed, uint32_t min_rows, int64_t turn_ends_ns)
     /* Put our signal handler in front again, if another was put in front of it in the meantime. */
     rf_watch_interrupts();
     rf_unwatch_interrupts();
-    if (now.ready < min_rows && rf_now_ns() >= turn_ends_ns) {
-        rf_store_relaxed(&feed->turn_ended_ns, rf_now_ns());
+    if (now.ready < min_rows && rf_now_ns() >= round_ends_ns) {
+        rf_store_relaxed(&feed->round_ended_ns, rf_now_ns());
         return RF_AGAIN;
     }
     return RF_OK;
@@ -84,7 +84,7 @@ static rf_status inspect(rf_feed *feed, uint32_t min_rows, int64_t turn_ends_ns)
 static int64_t continue_wait(rf_feed *feed, int64_t now_ns)
 {
     int64_t began = rf_load_relaxed(&feed->wait_began_ns);
-    int64_t ended = rf_load_relaxed(&feed->turn_ended_ns);
+    int64_t ended = rf_load_relaxed(&feed->round_ended_ns);
     if (!began || (ended && now_ns - ended > ABANDONED_NS)) {
         began = now_ns;
         rf_store_relaxed(&feed->wait_began_ns, began);
@@ -93,7 +93,7 @@ static int64_t continue_wait(rf_feed *feed, int64_t now_ns)
         if (seen != rf_load_relaxed(&feed->interrupts_asked))
             rf_store_relaxed(&feed->interrupts_handled, seen);
     }
-    rf_store_relaxed(&feed->turn_ended_ns, INT64_C(0));
+    rf_store_relaxed(&feed->round_ended_ns, INT64_C(0));
     return began;
 }
 
@@ -103,7 +103,7 @@ static int take_rows(rf_feed *feed, uint32_t max_rows, uint32_t min_rows, rf_lea
     rf_take_request request = {
         .max_rows = max_rows, .min_rows = min_rows, .linger_ns = feed->plan.linger_ns};
     int64_t now = rf_now_ns(), began = continue_wait(feed, now);
-    int64_t turn_ends = feed->plan.turn_ns ? now + feed->plan.turn_ns : INT64_MAX;
+    int64_t round_ends = feed->plan.round_ns ? now + feed->plan.round_ns : INT64_MAX;
     int status;
     request.deadline_ns = RF_FOREVER;
     if (feed->plan.timeout_ns >= 0 && feed->plan.timeout_ns < RF_FOREVER - began)
@@ -120,9 +120,9 @@ static int take_rows(rf_feed *feed, uint32_t max_rows, uint32_t min_rows, rf_lea
         status = rf_take(feed->ring, &request, lease);
         if (status != RF_AGAIN)
             break;
-        status = inspect(feed, min_rows, turn_ends);
+        status = inspect(feed, min_rows, round_ends);
         if (status == RF_AGAIN)
-            return RF_AGAIN; /* the wait itself continues with the next turn */
+            return RF_AGAIN; /* the wait itself continues with the next round */
     } while (status == RF_OK);
     rf_store_relaxed(&feed->wait_began_ns, INT64_C(0));
     return status;
@@ -193,7 +193,8 @@ static rf_status next_exact(rf_feed *feed, rf_element **out)
 
 rf_status rf_feed_next(rf_feed *feed, rf_element **element)
 {
-    *element = atomic_exchange_explicit(&feed->parked, NULL, memory_order_acq_rel); /* A9 <- R9 */
+    *element =
+        atomic_exchange_explicit(&feed->next_element, NULL, memory_order_acq_rel); /* A9 <- R9 */
     if (*element)
         return RF_OK;
     rf_status status;
@@ -210,7 +211,7 @@ rf_status rf_feed_next(rf_feed *feed, rf_element **element)
     return status;
 }
 
-rf_status rf_feed_turn(rf_feed *feed)
+rf_status rf_feed_begin_round(rf_feed *feed)
 {
     bool stops = atomic_exchange_explicit(&feed->stops, false, memory_order_relaxed);
     return stops ? RF_FINISHED : still_open(feed);

@@ -11,7 +11,7 @@ const rf_feed_table *rf_feed_table_get(void)
         .find = rf_feed_find,
         .unref = rf_feed_unref,
         .next = rf_feed_next,
-        .turn = rf_feed_turn,
+        .begin_round = rf_feed_begin_round,
         .explain = rf_feed_explain,
         .geometry = rf_feed_geometry,
         .read = rf_element_read,

@@ -23,7 +23,7 @@ typedef struct rf_feed_plan {
     uint32_t copies;  /* 1: an element has its own memory, and its slots are free at once */
     int64_t linger_ns;
     int64_t timeout_ns; /* < 0: wait without a limit */
-    int64_t turn_ns;    /* a turn ends after this much idle time (rf_feed_next); 0: never */
+    int64_t round_ns;   /* a round ends after this much idle time (rf_feed_next); 0: never */
 } rf_feed_plan;
 
 /* ---- Elements ------------------------------------------------------------------------------- */
@@ -64,22 +64,22 @@ RF_API void rf_feed_unref(rf_feed *feed);
 
 /* Set a batch as the next element: the next rf_feed_next returns it without a wait. The feed takes its own reference.
  * RF_NO_MEMORY; RF_INVALID: the lease belongs to another ring. */
-RF_API rf_status rf_feed_park(rf_feed *feed, rf_lease *lease);
-/* Drop the parked batch. True: there was one. */
-RF_API int rf_feed_unpark(rf_feed *feed);
+RF_API rf_status rf_feed_set_next(rf_feed *feed, rf_lease *lease);
+/* Drop the batch that was set. True: there was one. */
+RF_API int rf_feed_drop_next(rf_feed *feed);
 
 /* The next element.
  *
- * RF_AGAIN               the turn has ended
+ * RF_AGAIN               the round has ended
  * RF_FINISHED            the ring was finished; each later call returns the same
  * RF_PRODUCER_FAILED     a producer failed; each later call returns the same
  * RF_EMPTY               too few records came within the timeout
  * RF_CLOSED              the ring was closed, or the feed was ended during the wait
- * RF_INTERRUPTED         the wait hook ended the wait, and the feed has no turns
+ * RF_INTERRUPTED         the wait hook ended the wait, and the feed has no rounds
  * RF_NO_MEMORY */
 RF_API rf_status rf_feed_next(rf_feed *feed, rf_element **element);
-/* Tell whether another turn may begin: RF_OK, RF_FINISHED, RF_PRODUCER_FAILED, RF_CLOSED. */
-RF_API rf_status rf_feed_turn(rf_feed *feed);
+/* Tell whether another round may begin: RF_OK, RF_FINISHED, RF_PRODUCER_FAILED, RF_CLOSED. */
+RF_API rf_status rf_feed_begin_round(rf_feed *feed);
 /* Write a message for a status of rf_feed_next. */
 RF_API void rf_feed_explain(const rf_feed *feed, rf_status status, char *text, size_t bytes);
 RF_API const rf_geometry *rf_feed_geometry(const rf_feed *feed);
@@ -91,7 +91,7 @@ typedef enum rf_hook_result {
     RF_HOOK_GO_ON = 0,
     RF_HOOK_ASK_AGAIN, /* the hook cannot decide yet */
     RF_HOOK_GIVE_EMPTY, /* return an element without rows (of zeros, where each has an exact number of rows) */
-    RF_HOOK_STOP, /* end this once; an error where the feed has no turns */
+    RF_HOOK_STOP, /* end this once; an error where the feed has no rounds */
     RF_HOOK_FAIL, /* return an error */
 } rf_hook_result;
 
@@ -113,7 +113,7 @@ typedef struct rf_feed_table {
     rf_feed *(*find)(uint64_t id);
     void (*unref)(rf_feed *feed);
     rf_status (*next)(rf_feed *feed, rf_element **element);
-    rf_status (*turn)(rf_feed *feed);
+    rf_status (*begin_round)(rf_feed *feed);
     void (*explain)(const rf_feed *feed, rf_status status, char *text, size_t bytes);
     const rf_geometry *(*geometry)(const rf_feed *feed);
     void (*read)(const rf_element *element, rf_element_view *view);

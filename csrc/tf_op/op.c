@@ -2,10 +2,10 @@
  * Three ops for TensorFlow, in their own shared object:
  *
  *     RingfeedNext(feed: int64) -> (rows: int64, ticket: int64, values: types)    the next element of a feed
- *     RingfeedTurn(feed: int64) -> (goes_on: bool)                                whether another turn may begin
+ *     RingfeedRound(feed: int64) -> (goes_on: bool)                               whether another round may begin
  *     RingfeedDeliver(ticket: int64) -> (was_waited_for: bool)                    a consumer has received an element
  *
- * `values` lie over the ring's own memory (tensors.c). The end of a feed, or of its turn, is OUT_OF_RANGE.
+ * `values` lie over the ring's own memory (tensors.c). The end of a feed, or of its round, is OUT_OF_RANGE.
  *
  * This file may not know how a feed gathers an element, or Python. The shared object is linked with nothing: it finds
  * TensorFlow's functions in the library that the process has loaded, and gets a table of the feeds' functions
@@ -108,13 +108,13 @@ static void compute_deliver(void *kernel, TF_OpKernelContext *context)
     end_run(context, status);
 }
 
-static void compute_turn(void *kernel, TF_OpKernelContext *context)
+static void compute_round(void *kernel, TF_OpKernelContext *context)
 {
     const rf_feed_table *table = atomic_load(&rf_op_feeds);
     TF_Status *status = TF_NewStatus();
     rf_feed *feed = named_feed(context, table, kernel, status);
     if (feed) {
-        rf_status found = table->turn(feed);
+        rf_status found = table->begin_round(feed);
         if (found == RF_OK)
             rf_set_bool(context, true, status);
         else
@@ -161,7 +161,7 @@ static void *create_next(TF_OpKernelConstruction *construction)
     return create(construction, true);
 }
 
-static void *create_turn(TF_OpKernelConstruction *construction)
+static void *create_round(TF_OpKernelConstruction *construction)
 {
     return create(construction, false);
 }
@@ -221,15 +221,15 @@ static void register_next(TF_Status *status)
         register_kernels("RingfeedNext", arguments, create_next, compute_next, status);
 }
 
-static void register_turn(TF_Status *status)
+static void register_round(TF_Status *status)
 {
     static const char *const arguments[] = {"feed", "goes_on", NULL};
-    TF_OpDefinitionBuilder *op = define("RingfeedTurn", "feed: int64");
+    TF_OpDefinitionBuilder *op = define("RingfeedRound", "feed: int64");
     TF_OpDefinitionBuilderAddOutput(op, "goes_on: bool");
     TF_OpDefinitionBuilderAddAttr(op, "ring: string");
     TF_RegisterOpDefinition(op, status);
     if (TF_GetCode(status) == TF_OK)
-        register_kernels("RingfeedTurn", arguments, create_turn, compute_turn, status);
+        register_kernels("RingfeedRound", arguments, create_round, compute_round, status);
 }
 
 static void register_deliver(TF_Status *status)
@@ -244,7 +244,7 @@ static void register_deliver(TF_Status *status)
 
 static void register_ops(TF_Status *status)
 {
-    static void (*const each[])(TF_Status *) = {register_next, register_turn, register_deliver};
+    static void (*const each[])(TF_Status *) = {register_next, register_round, register_deliver};
     for (size_t i = 0; i < sizeof each / sizeof *each && TF_GetCode(status) == TF_OK; i++)
         each[i](status);
 }

@@ -225,17 +225,17 @@ class NativeFeed:
         most: int,
         least: int,
         exact: int,
-        ahead: bool,
+        tickets: bool,
         shown: int,
         linger: float,
         timeout: float | None,
-        turn: float,
+        round_seconds: float,
         copies: bool = False,
     ) -> None: ...
     @property
     def id(self) -> int: ...
-    def park(self, batch: Batch) -> None: ...
-    def unpark(self) -> bool: ...
+    def set_next_batch(self, batch: Batch) -> None: ...
+    def drop_next_batch(self) -> bool: ...
 
 TEXT_BYTES: Final[int]
 PENDING: Final[int]

@@ -15,20 +15,20 @@ static inline rf_feed *new_feed(rf_ring *ring, const rf_feed_plan *plan)
     return feed;
 }
 
-/* Up to `most` rows, without turns and without end. */
+/* Up to `most` rows, without rounds and without end. */
 static inline rf_feed *patient_feed(rf_ring *ring, uint32_t most)
 {
     return new_feed(ring, &(rf_feed_plan){.max_rows = most, .min_rows = 1, .timeout_ns = FOR_EVER});
 }
 
 /* All rows of each element, gathered in portions of up to `most`. */
-static inline rf_feed *exact_feed(rf_ring *ring, uint32_t exact, uint32_t most, int64_t turn_ns)
+static inline rf_feed *exact_feed(rf_ring *ring, uint32_t exact, uint32_t most, int64_t round_ns)
 {
     return new_feed(ring, &(rf_feed_plan){.max_rows = most,
                                           .min_rows = 1,
                                           .exact_rows = exact,
                                           .timeout_ns = FOR_EVER,
-                                          .turn_ns = turn_ns});
+                                          .round_ns = round_ns});
 }
 
 /* Up to `most` rows, each element with a ticket. */
@@ -55,13 +55,13 @@ static inline rf_element *next_of(rf_feed *feed)
     return element;
 }
 
-/* The next element that is not just the end of a turn. */
-static inline rf_element *next_over_turns(rf_feed *feed)
+/* The next element that is not just the end of a round. */
+static inline rf_element *next_over_rounds(rf_feed *feed)
 {
     rf_element *element;
     rf_status status;
     while ((status = rf_feed_next(feed, &element)) == RF_AGAIN)
-        CHECK_EQUAL(rf_feed_turn(feed), RF_OK);
+        CHECK_EQUAL(rf_feed_begin_round(feed), RF_OK);
     CHECK_EQUAL(status, RF_OK);
     return element;
 }

@@ -146,7 +146,7 @@ static void test_exact_apart(void)
     close_ring(ring);
 }
 
-static void test_exact_over_turns(void)
+static void test_exact_over_rounds(void)
 {
     rf_ring *ring = create_ring(8);
     rf_feed *feed = exact_feed(ring, 6, 2, NS_PER_MS);
@@ -157,7 +157,7 @@ static void test_exact_over_turns(void)
         expect_all_free(ring); /* they were gathered */
     }
     put_numbers(ring, 4, 2);
-    element = next_over_turns(feed);
+    element = next_over_rounds(feed);
     expect_numbers(element, 0, 6);
     rf_element_drop(element);
     rf_feed_end(feed);
@@ -253,7 +253,7 @@ static void test_gathering_crowd(void)
 {
     rf_feed_plan plan = {.max_rows = 2, .min_rows = 1, .exact_rows = 6, .timeout_ns = FOR_EVER};
     CHECK_EQUAL(run_crowd(&plan, 8), RECORDS / 6);
-    plan.turn_ns = 1; /* each idle slice ends a turn: others go on with what was gathered */
+    plan.round_ns = 1; /* each idle slice ends a round: others go on with what was gathered */
     CHECK_EQUAL(run_crowd(&plan, 4), RECORDS / 6);
 }
 
@@ -294,7 +294,7 @@ static const test TESTS[] = {
     {"no more rows are shown than the ring has slots", test_shown_ends_with_the_slots},
     {"exact: rows in a row are the ring's memory", test_exact_in_a_row},
     {"exact: rows that lie apart are copied in order, and their slots free", test_exact_apart},
-    {"exact: gathering goes on where a turn ended half way", test_exact_over_turns},
+    {"exact: gathering goes on where a round ended half way", test_exact_over_rounds},
     {"exact: too few rows at the ring's end are dropped, with the feed", test_rest_is_dropped},
     {"many threads on one feed lose and double nothing", test_crowd},
     {"exact: many threads that gather lose and double nothing", test_gathering_crowd},

@@ -37,7 +37,7 @@ static void test_found_feed_outlives_its_end(void)
     put(ring, 0);
     rf_feed_end(feed); /* whoever made it is gone */
     CHECK_EQUAL(rf_feed_next(feed, &element), RF_CLOSED);
-    CHECK_EQUAL(rf_feed_turn(feed), RF_CLOSED);
+    CHECK_EQUAL(rf_feed_begin_round(feed), RF_CLOSED);
     rf_feed_explain(feed, RF_CLOSED, text, sizeof text);
     CHECK(strstr(text, "RingClosed: ring 'cams'") == text);
     CHECK_EQUAL(state_of(ring, 0), RF_STATE_READY); /* it took nothing */
@@ -118,21 +118,21 @@ static void test_ends_while_others_find(void)
 
 /* ---- Batches that someone else waited for --------------------------------------------------- */
 
-static void park(rf_ring *ring, rf_feed *feed, uint64_t number)
+static void set_next(rf_ring *ring, rf_feed *feed, uint64_t number)
 {
     put(ring, number);
     rf_lease *lease = take(ring, 1);
     CHECK(lease != NULL);
-    CHECK_EQUAL(rf_feed_park(feed, lease), RF_OK);
+    CHECK_EQUAL(rf_feed_set_next(feed, lease), RF_OK);
     rf_lease_drop(lease);
 }
 
-static void test_parked_once(void)
+static void test_next_batch_once(void)
 {
     rf_ring *ring = create_ring(4);
     rf_feed *feed = new_feed(ring, &(rf_feed_plan){.max_rows = 2, .min_rows = 1, .shown_rows = 2});
     rf_element *element;
-    park(ring, feed, 3);
+    set_next(ring, feed, 3);
     put(ring, 4);
     element = next_of(feed);
     expect_numbers(element, 3, 1);
@@ -147,36 +147,36 @@ static void test_parked_once(void)
     close_ring(ring);
 }
 
-static void test_parked_replaced(void)
+static void test_next_batch_replaced(void)
 {
     rf_ring *ring = create_ring(4);
     rf_feed *feed = patient_feed(ring, 2);
-    park(ring, feed, 0);
-    park(ring, feed, 1);
+    set_next(ring, feed, 0);
+    set_next(ring, feed, 1);
     CHECK_EQUAL(state_of(ring, 0), RF_STATE_FREE);
     rf_element *element = next_of(feed);
     expect_numbers(element, 1, 1);
     rf_element_drop(element);
-    CHECK(!rf_feed_unpark(feed));
-    park(ring, feed, 2);
-    CHECK(rf_feed_unpark(feed));
-    CHECK(!rf_feed_unpark(feed));
+    CHECK(!rf_feed_drop_next(feed));
+    set_next(ring, feed, 2);
+    CHECK(rf_feed_drop_next(feed));
+    CHECK(!rf_feed_drop_next(feed));
     expect_all_free(ring);
-    park(ring, feed, 3);
+    set_next(ring, feed, 3);
     rf_feed_end(feed);
     expect_all_free(ring);
     close_ring(ring);
 }
 
-static void test_parked_of_another_ring(void)
+static void test_next_batch_of_another_ring(void)
 {
     rf_ring *ring = create_ring(4), *other = attach_ring();
     rf_feed *feed = patient_feed(ring, 2);
     put(ring, 0);
     rf_lease *lease = take(other, 1); /* the same segment, but another handle */
-    CHECK_EQUAL(rf_feed_park(feed, lease), RF_INVALID);
+    CHECK_EQUAL(rf_feed_set_next(feed, lease), RF_INVALID);
     CHECK_EQUAL(rf_lease_references(lease), 1);
-    CHECK(!rf_feed_unpark(feed));
+    CHECK(!rf_feed_drop_next(feed));
     rf_lease_drop(lease);
     rf_feed_end(feed);
     close_ring(other);
@@ -219,7 +219,7 @@ static void test_fork(void)
     own.element = next_of(feed);
     put(ring, 3);
     CHECK_EQUAL(rf_feed_next(feed, &element), RF_AGAIN); /* with one row gathered */
-    park(ring, feed, 9);
+    set_next(ring, feed, 9);
     expect_success(spawn(use_up_copies, &own));
     CHECK(rf_feed_find(rf_feed_id(feed)) == feed);
     rf_feed_unref(feed);
@@ -229,7 +229,7 @@ static void test_fork(void)
     expect_numbers(element, 9, 1);
     rf_element_drop(element);
     put(ring, 4);
-    element = next_over_turns(feed);
+    element = next_over_rounds(feed);
     expect_numbers(element, 3, 2);
     rf_element_drop(element);
     expect_all_free(ring);
@@ -277,9 +277,9 @@ static const test TESTS[] = {
     {"who has found a feed may use it after its end", test_found_feed_outlives_its_end},
     {"words of every status name the ring", test_words},
     {"feeds end while others find them", test_ends_while_others_find},
-    {"a batch that is laid in is fetched once", test_parked_once},
-    {"a batch that is laid in goes with another one, or with the feed", test_parked_replaced},
-    {"a batch of another handle is refused", test_parked_of_another_ring},
+    {"a batch that is laid in is fetched once", test_next_batch_once},
+    {"a batch that is laid in goes with another one, or with the feed", test_next_batch_replaced},
+    {"a batch of another handle is refused", test_next_batch_of_another_ring},
     {"a forked child's copies harm nothing", test_fork},
     {"a fork while other threads make and end feeds leaves no lock behind",
      test_fork_while_feeds_come_and_go},

@@ -58,7 +58,7 @@ static void test_while_it_ends(void)
         rf_element_drop(element);
         spin_until(&all->over, turn);
         CHECK(all->status == RF_OK || all->status == RF_FINISHED);
-        CHECK_EQUAL(rf_feed_turn(all->feed), RF_OK);
+        CHECK_EQUAL(rf_feed_begin_round(all->feed), RF_OK);
         element = all->status == RF_OK ? all->element : next_of(all->feed);
     }
     join_thread(thread);
@@ -146,7 +146,7 @@ static void run_crowd(uint32_t most, uint32_t exact)
     all->feed = new_feed(
         ring,
         &(rf_feed_plan){
-            .max_rows = most, .min_rows = 1, .exact_rows = exact, .tickets = 1, .turn_ns = 1});
+            .max_rows = most, .min_rows = 1, .exact_rows = exact, .tickets = 1, .round_ns = 1});
     for (int i = 0; i < THREADS; i++)
         threads[i] = start_thread(consume, all);
     for (uint64_t number = 0; number < RECORDS; number++)

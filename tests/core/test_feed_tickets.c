@@ -161,9 +161,9 @@ static void test_after_the_end(void)
     rf_finish(ring);
     rf_element *element = next_of(feed), *none;
     CHECK_EQUAL(rf_feed_next(feed, &none), RF_FINISHED);
-    CHECK_EQUAL(rf_feed_turn(feed), RF_FINISHED);
+    CHECK_EQUAL(rf_feed_begin_round(feed), RF_FINISHED);
     rf_element_drop(element);
-    CHECK_EQUAL(rf_feed_turn(feed), RF_OK);
+    CHECK_EQUAL(rf_feed_begin_round(feed), RF_OK);
     element = next_of(feed);
     expect_numbers(element, 0, 2);
     deliver_and_drop(element);

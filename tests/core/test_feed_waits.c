@@ -1,9 +1,9 @@
-/* How long a feed waits, and what ends it: turns, timeouts, the ring's end, the feed's. */
+/* How long a feed waits, and what ends it: rounds, timeouts, the ring's end, the feed's. */
 #include "feeds.h"
 
 /* ---- Time ----------------------------------------------------------------------------------- */
 
-static void test_turns(void)
+static void test_rounds(void)
 {
     rf_ring *ring = create_ring(4);
     rf_element *element;
@@ -11,11 +11,11 @@ static void test_turns(void)
         rf_feed *feed = new_feed(ring, &(rf_feed_plan){.max_rows = 2,
                                                        .min_rows = 1,
                                                        .timeout_ns = FOR_EVER,
-                                                       .turn_ns = ms * NS_PER_MS});
+                                                       .round_ns = ms * NS_PER_MS});
         int64_t ends = in_ms(ms);
         CHECK_EQUAL(rf_feed_next(feed, &element), RF_AGAIN);
         CHECK(rf_now_ns() >= ends);
-        CHECK_EQUAL(rf_feed_turn(feed), RF_OK);
+        CHECK_EQUAL(rf_feed_begin_round(feed), RF_OK);
         put(ring, ms);
         element = next_of(feed);
         expect_numbers(element, ms, 1);
@@ -26,14 +26,14 @@ static void test_turns(void)
 }
 
 /* Enough is there: the feed waits for more, which is no idleness. */
-static void test_linger_outlasts_turns(void)
+static void test_linger_outlasts_rounds(void)
 {
     rf_ring *ring = create_ring(4);
     rf_feed *feed = new_feed(ring, &(rf_feed_plan){.max_rows = 2,
                                                    .min_rows = 1,
                                                    .linger_ns = 160 * NS_PER_MS,
                                                    .timeout_ns = FOR_EVER,
-                                                   .turn_ns = NS_PER_MS});
+                                                   .round_ns = NS_PER_MS});
     int64_t ends = in_ms(160);
     put(ring, 0);
     rf_element *element = next_of(feed);
@@ -71,8 +71,8 @@ static void wait_until_empty(rf_feed *feed)
     CHECK_EQUAL(status, RF_EMPTY);
 }
 
-/* Wait for one turn of a wait, the rest of which is still to come. */
-static void wait_for_a_turn(rf_feed *feed)
+/* Wait for one round of a wait, the rest of which is still to come. */
+static void wait_for_a_round(rf_feed *feed)
 {
     rf_element *element;
     rf_status status;
@@ -83,21 +83,21 @@ static void wait_for_a_turn(rf_feed *feed)
     }
 }
 
-static void test_timeouts_over_turns(void)
+static void test_timeouts_over_rounds(void)
 {
     rf_ring *ring = create_ring(4);
     rf_feed *feed = new_feed(ring, &(rf_feed_plan){.max_rows = 2,
                                                    .min_rows = 1,
                                                    .timeout_ns = 250 * NS_PER_MS,
-                                                   .turn_ns = NS_PER_MS});
+                                                   .round_ns = NS_PER_MS});
     for (int wait = 0; wait < 2; wait++) { /* the second one begins anew */
         int64_t ends = in_ms(250);
-        wait_until_empty(feed); /* were the time counted anew at each turn, it would never end */
+        wait_until_empty(feed); /* were the time counted anew at each round, it would never end */
         CHECK(rf_now_ns() >= ends);
     }
-    wait_for_a_turn(feed);
+    wait_for_a_round(feed);
     put(ring, 0);
-    rf_element_drop(next_over_turns(feed));
+    rf_element_drop(next_over_rounds(feed));
     int64_t ends = in_ms(250);
     wait_until_empty(feed);
     CHECK(rf_now_ns() >= ends); /* an element ends the wait, too */
@@ -109,7 +109,7 @@ static void test_no_waiting(void)
 {
     rf_ring *ring = create_ring(4);
     rf_feed *feed =
-        new_feed(ring, &(rf_feed_plan){.max_rows = 2, .min_rows = 2, .turn_ns = NS_PER_MS});
+        new_feed(ring, &(rf_feed_plan){.max_rows = 2, .min_rows = 2, .round_ns = NS_PER_MS});
     rf_element *element;
     char text[512];
     put(ring, 0);
@@ -131,8 +131,8 @@ static void test_abandoned_wait(void)
     rf_feed *feed = new_feed(ring, &(rf_feed_plan){.max_rows = 2,
                                                    .min_rows = 1,
                                                    .timeout_ns = 1000 * NS_PER_MS,
-                                                   .turn_ns = NS_PER_MS});
-    wait_for_a_turn(feed);
+                                                   .round_ns = NS_PER_MS});
+    wait_for_a_round(feed);
     usleep(1001000); /* the span that is tested: after it, who comes has a wait of its own */
     int64_t ends = in_ms(1000);
     wait_until_empty(feed);
@@ -152,7 +152,7 @@ static void test_finish(void)
     rf_finish(ring);
     CHECK_EQUAL(end_of_waiting(waiting, NULL), RF_FINISHED);
     CHECK_EQUAL(rf_feed_next(feed, &element), RF_FINISHED);
-    CHECK_EQUAL(rf_feed_turn(feed), RF_FINISHED);
+    CHECK_EQUAL(rf_feed_begin_round(feed), RF_FINISHED);
     rf_feed_end(feed);
     close_ring(ring);
 }
@@ -271,10 +271,10 @@ static void test_rows_gathered_before_the_end(void)
 }
 
 static const test TESTS[] = {
-    {"a turn ends when it was idle, and not sooner", test_turns},
-    {"a turn does not end while the feed lingers", test_linger_outlasts_turns},
+    {"a round ends when it was idle, and not sooner", test_rounds},
+    {"a round does not end while the feed lingers", test_linger_outlasts_rounds},
     {"lingering ends when there is enough", test_linger_ends_with_enough},
-    {"a timeout counts over turns, and anew for each element", test_timeouts_over_turns},
+    {"a timeout counts over rounds, and anew for each element", test_timeouts_over_rounds},
     {"with a timeout of 0 nobody waits", test_no_waiting},
     {"a wait that was abandoned for a second begins anew", test_abandoned_wait},
     {"finishing the ring ends a wait, and the feed for good", test_finish},

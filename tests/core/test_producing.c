@@ -369,7 +369,7 @@ static void test_feed(void)
             rf_element_drop(next_of(feed));
         for (int again = 0; again < 3; again++) {
             CHECK_EQUAL(rf_feed_next(feed, &element), RF_PRODUCER_FAILED);
-            CHECK_EQUAL(rf_feed_turn(feed), RF_PRODUCER_FAILED);
+            CHECK_EQUAL(rf_feed_begin_round(feed), RF_PRODUCER_FAILED);
             expect_explained(feed, RF_PRODUCER_FAILED, "KeyError: 'image'");
         }
         rf_feed_end(feed);

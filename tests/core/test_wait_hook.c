@@ -49,16 +49,16 @@ static void interrupt(void)
     await(&handled, before + 1); /* whichever thread had it: the program's own handler ran */
 }
 
-static rf_feed *feed_with_turns(rf_ring *ring, int64_t turn_ns)
+static rf_feed *feed_with_rounds(rf_ring *ring, int64_t round_ns)
 {
     return new_feed(ring, &(rf_feed_plan){.max_rows = 2,
                                           .min_rows = 1,
                                           .shown_rows = 3,
                                           .timeout_ns = FOR_EVER,
-                                          .turn_ns = turn_ns});
+                                          .round_ns = round_ns});
 }
 
-enum { ENDLESS_TURN_MS = 1000000 };
+enum { ENDLESS_ROUND_MS = 1000000 };
 
 static void end_waiting_by_a_record(waiter *waiting, rf_ring *ring, uint64_t number)
 {
@@ -141,10 +141,10 @@ static void test_interrupt_between_waits(void)
     end(feed, ring);
 }
 
-static void test_interrupt_between_turns(void)
+static void test_interrupt_between_rounds(void)
 {
     rf_ring *ring = ring_with_hook(RF_HOOK_FAIL);
-    rf_feed *feed = feed_with_turns(ring, 1);
+    rf_feed *feed = feed_with_rounds(ring, 1);
     rf_element *element;
     CHECK_EQUAL(rf_feed_next(feed, &element), RF_AGAIN);
     interrupt(); /* the wait goes on, and is meant */
@@ -155,7 +155,7 @@ static void test_interrupt_between_turns(void)
 static void test_give_empty(void)
 {
     rf_ring *ring = ring_with_hook(RF_HOOK_GIVE_EMPTY);
-    rf_feed *feed = feed_with_turns(ring, ENDLESS_TURN_MS * NS_PER_MS);
+    rf_feed *feed = feed_with_rounds(ring, ENDLESS_ROUND_MS * NS_PER_MS);
     waiter *waiting = start_waiting(feed, ring);
     rf_element *element;
     uint64_t tags[3] = {9, 9, 9};
@@ -173,7 +173,7 @@ static void test_give_empty(void)
     element = next_of(feed);
     expect_numbers(element, 5, 1);
     rf_element_drop(element);
-    CHECK_EQUAL(rf_feed_turn(feed), RF_OK);
+    CHECK_EQUAL(rf_feed_begin_round(feed), RF_OK);
     end(feed, ring);
 }
 
@@ -199,31 +199,31 @@ static void test_give_empty_exactly(void)
 static void test_stop(void)
 {
     rf_ring *ring = ring_with_hook(RF_HOOK_STOP);
-    rf_feed *feed = feed_with_turns(ring, ENDLESS_TURN_MS * NS_PER_MS);
+    rf_feed *feed = feed_with_rounds(ring, ENDLESS_ROUND_MS * NS_PER_MS);
     waiter *waiting = start_waiting(feed, ring);
     interrupt();
     CHECK_EQUAL(end_of_waiting(waiting, NULL), RF_AGAIN);
-    CHECK_EQUAL(rf_feed_turn(feed), RF_FINISHED);
-    CHECK_EQUAL(rf_feed_turn(feed), RF_OK); /* once */
+    CHECK_EQUAL(rf_feed_begin_round(feed), RF_FINISHED);
+    CHECK_EQUAL(rf_feed_begin_round(feed), RF_OK); /* once */
     put(ring, 0);
     rf_element_drop(next_of(feed));
     end(feed, ring);
 }
 
-static void expect_interrupted(int said, int64_t turn_ns)
+static void expect_interrupted(int said, int64_t round_ns)
 {
     rf_ring *ring = ring_with_hook(said);
-    rf_feed *feed = feed_with_turns(ring, turn_ns);
+    rf_feed *feed = feed_with_rounds(ring, round_ns);
     waiter *waiting = start_waiting(feed, ring);
     interrupt();
     CHECK_EQUAL(end_of_waiting(waiting, NULL), RF_INTERRUPTED);
-    CHECK_EQUAL(rf_feed_turn(feed), RF_OK);
+    CHECK_EQUAL(rf_feed_begin_round(feed), RF_OK);
     put(ring, 0);
     rf_element_drop(next_of(feed));
     end(feed, ring);
 }
 
-static void test_stop_without_turns(void)
+static void test_stop_without_rounds(void)
 {
     expect_interrupted(RF_HOOK_STOP, 0);
 }
@@ -233,9 +233,9 @@ static void test_fail(void)
     expect_interrupted(RF_HOOK_FAIL, 0);
 }
 
-static void test_fail_with_turns(void)
+static void test_fail_with_rounds(void)
 {
-    expect_interrupted(RF_HOOK_FAIL, ENDLESS_TURN_MS * NS_PER_MS);
+    expect_interrupted(RF_HOOK_FAIL, ENDLESS_ROUND_MS * NS_PER_MS);
 }
 
 static void test_handlers_of_the_program(void)
@@ -287,7 +287,7 @@ static void test_stop_ends_waits(void)
     waiter *waiting = start_waiting(feed, ring);
     rf_feeds_stop();
     CHECK_EQUAL(end_of_waiting(waiting, NULL), RF_FINISHED);
-    CHECK_EQUAL(rf_feed_turn(feed), RF_FINISHED);
+    CHECK_EQUAL(rf_feed_begin_round(feed), RF_FINISHED);
     put_numbers(ring, 0, 4);
     rf_lease *all = take(ring, 4); /* stalled, and interrupted: nobody is asked */
     interrupt();
@@ -342,13 +342,13 @@ static const test TESTS[] = {
     {"GO_ON: asked once for each Ctrl-C", test_go_on},
     {"ASK_AGAIN: asked until there is an answer, in later waits too", test_ask_again},
     {"a Ctrl-C that came while nobody waited is not asked about", test_interrupt_between_waits},
-    {"a Ctrl-C between two turns is", test_interrupt_between_turns},
+    {"a Ctrl-C between two rounds is", test_interrupt_between_rounds},
     {"GIVE_EMPTY: an element without rows, this once", test_give_empty},
     {"GIVE_EMPTY, exact: zeros, and what was gathered is kept", test_give_empty_exactly},
-    {"STOP: the turn ends, and no other begins, this once", test_stop},
-    {"STOP without turns: an error", test_stop_without_turns},
+    {"STOP: the round ends, and no other begins, this once", test_stop},
+    {"STOP without rounds: an error", test_stop_without_rounds},
     {"FAIL: an error", test_fail},
-    {"FAIL with turns: an error", test_fail_with_turns},
+    {"FAIL with rounds: an error", test_fail_with_rounds},
     {"the program's handlers run, and are put back", test_handlers_of_the_program},
     {"asked while every slot is held", test_stalled},
     {"after the stop no feed waits and nobody is asked", test_stop_ends_waits},

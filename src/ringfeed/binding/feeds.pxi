@@ -6,13 +6,13 @@ cdef extern from "feed.h" nogil:
 
     ctypedef struct rf_feed_plan:
         uint32_t max_rows, min_rows, exact_rows, shown_rows, tickets, copies
-        int64_t linger_ns, timeout_ns, turn_ns
+        int64_t linger_ns, timeout_ns, round_ns
 
     rf_feed *rf_feed_new(rf_ring *ring, const char *name, const rf_feed_plan *plan)
     uint64_t rf_feed_id(const rf_feed *feed)
     void rf_feed_end(rf_feed *feed)
-    rf_status rf_feed_park(rf_feed *feed, rf_lease *lease)
-    int rf_feed_unpark(rf_feed *feed)
+    rf_status rf_feed_set_next(rf_feed *feed, rf_lease *lease)
+    int rf_feed_drop_next(rf_feed *feed)
     const void *rf_feed_table_get()
 
     ctypedef enum rf_hook_result:
@@ -67,27 +67,27 @@ def feed_table_address():
 
 @cython.final
 cdef class NativeFeed:
-    """A ring with a plan, known to native code by a number as long as this object lives.
+    """A ring with options, known to native code by a number as long as this object lives.
 
-    Rows and seconds as in `ringfeed.tf.dataset`; `exact` and `shown` may be 0, `timeout` None. A turn that is idle for
-    `turn` seconds ends; 0 makes it endless. With `ahead` an element that is dropped before it was delivered goes back.
-    With `copies` elements have memory of their own.
+    Rows and seconds are those of `ringfeed.tf.dataset`; `exact` and `shown` may be 0, `timeout` None. A round that is
+    idle for `round_seconds` ends; 0 makes it endless. With `tickets`, an element that is dropped before it was delivered
+    returns to the ring. With `copies`, elements have memory of their own.
     """
 
     cdef rf_feed *feed
     cdef object __weakref__
 
-    def __init__(self, RingBase ring not None, most, least, exact, bint ahead, shown, linger, timeout, turn,
+    def __init__(self, RingBase ring not None, most, least, exact, bint tickets, shown, linger, timeout, round_seconds,
                  bint copies=False):
         cdef rf_feed_plan plan
         if self.feed != NULL:
             raise TypeError("a feed is made once.")
         memset(&plan, 0, sizeof(plan))
         plan.max_rows, plan.min_rows, plan.exact_rows, plan.shown_rows = most, least, exact, shown
-        plan.tickets, plan.copies = ahead, copies
+        plan.tickets, plan.copies = tickets, copies
         plan.linger_ns = <int64_t>(min(linger, 1e9) * 1e9)
         plan.timeout_ns = -1 if timeout is None else <int64_t>(min(timeout, 9e9) * 1e9)
-        plan.turn_ns = <int64_t>(turn * 1e9)
+        plan.round_ns = <int64_t>(round_seconds * 1e9)
         cdef rf_ring *handle = ring.opened()
         if rf_ring_is_retired(handle):
             fail(ring, RF_CLOSED, 0, None)
@@ -101,15 +101,15 @@ cdef class NativeFeed:
 
     @property
     def id(self):
-        """Its number, which no other feed of this process ever has."""
+        """The feed's number, which no other feed of this process ever has."""
         return rf_feed_id(self.feed)
 
-    def park(self, Batch batch not None):
-        """Lay a batch in: it is the next element. The batch may be released."""
-        cdef rf_status status = rf_feed_park(self.feed, batch.held().lease)
+    def set_next_batch(self, Batch batch not None):
+        """Set a batch as the next element. The batch may be released."""
+        cdef rf_status status = rf_feed_set_next(self.feed, batch.held().lease)
         if status != RF_OK:
             fail(batch.ring, status, 0, None)
 
-    def unpark(self):
-        """Drop what was laid in and not fetched. Returns whether there was something."""
-        return rf_feed_unpark(self.feed) != 0
+    def drop_next_batch(self):
+        """Drop the batch that was set and not fetched. Returns whether there was one."""
+        return rf_feed_drop_next(self.feed) != 0

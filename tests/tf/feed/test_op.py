@@ -94,7 +94,7 @@ def test_a_function_that_was_made_for_another_ring_is_refused(make_ring):
 
 GPU_ARGUMENTS = {
     "RingfeedNext": {"feed", "rows", "ticket", "values"},
-    "RingfeedTurn": {"feed", "goes_on"},
+    "RingfeedRound": {"feed", "goes_on"},
     "RingfeedDeliver": {"ticket", "was_waited_for"},
 }
 

@@ -106,7 +106,7 @@ def deliver(ticket: Any) -> Any:
 
 def begin_round(feed_id: int, ring_name: str) -> Any:
     """Add the op that begins a round of a feed: it returns True, or ends the data."""
-    return _with_shape(_load()[0].ringfeed_turn(feed=tf.constant(feed_id, tf.int64), ring=ring_name), ())
+    return _with_shape(_load()[0].ringfeed_round(feed=tf.constant(feed_id, tf.int64), ring=ring_name), ())
 
 
 def _with_shape(tensor: Any, shape: Any) -> Any:

@@ -77,8 +77,8 @@ class OpFeed:
         self._ctrl_c = CtrlC()
         self._stall = Stall()
         self.id: int = self._native.id
-        self.set_next_batch = self._native.park
-        self.drop_next_batch = self._native.unpark
+        self.set_next_batch = self._native.set_next_batch
+        self.drop_next_batch = self._native.drop_next_batch
         _by_number[self.id] = self
 
     @classmethod
