@@ -19,10 +19,9 @@ typedef struct rf_lease rf_lease;
 
 RF_API void rf_lease_retain(rf_lease *lease);
 RF_API void rf_lease_drop(rf_lease *lease);
-/* When the last reference is dropped, the rows of a batch become READY again, because nobody
- * has looked at them. So it is also when the rows of the dead are dropped (`redeliver`): those
- * may have been seen. The rows count as delivered once more, without a failure. Of a claim:
- * nothing. */
+/* The rows of a batch become READY again when its last reference is dropped, because no taker has looked at them. This holds
+ * even if the rows of dead takers are dropped (`redeliver`). The rows count as delivered once more, without a failure. Of a
+ * claim: no effect. */
 RF_API void rf_lease_give_back(rf_lease *lease);
 /* The same, and this taker has failed over the rows, as if it had died: if the rows of the
  * dead are dropped, so are these. */
@@ -56,8 +55,8 @@ typedef struct rf_record {
     int64_t taken_ns;
     int64_t released_ns; /* when the slot was last given back, before this record */
     uint32_t producer;   /* participant that wrote it */
-    uint32_t
-        deliveries; /* deliveries to takers, 255 at most; more than 1: an earlier taker died, or gave it back */
+    /* To takers, 255 at most. More than 1: an earlier taker died, or gave it back. */
+    uint32_t deliveries;
     uint32_t failures; /* how many of these takers died or failed over it */
 } rf_record;
 

@@ -27,14 +27,16 @@ typedef struct rf_take_request {
         patient; /* if many wait, RF_AGAIN may come after RF_MOST_PATIENCE_NS instead of a slice */
 } rf_take_request;
 
-/* Take the oldest run of published records, at most max_rows of them. A record over which a
- * taker failed comes alone, unless min_rows is more than 1. A record over which
- * rf_options.max_deliveries takers failed is a dead letter. The run is shorter than min_rows
- * only in these cases: for one of those two reasons; when no more can come (finished, or no
- * slot is left to publish in); or after 5 ms (or linger_ns, if longer), if min_rows records
- * were ready but lie on both sides of a held slot, or if a producer waited for a free slot
- * while the missing ones were held. RF_AGAIN, RF_EMPTY, RF_FINISHED, RF_PRODUCER_FAILED,
- * RF_CLOSED, RF_INVALID, RF_NO_MEMORY. */
+/* Take the oldest run of published records, at most max_rows of them.
+ *
+ * A record over which a taker failed comes alone, unless min_rows is more than 1. A record over which rf_options.max_deliveries
+ * takers failed is a dead letter, and always comes alone. Otherwise the run is shorter than min_rows only in these cases:
+ *
+ *   - no more records can come: the ring was finished, or no slot is left to publish in;
+ *   - for 5 ms (or linger_ns, if longer) min_rows records were ready, but on both sides of a held slot;
+ *   - for that time a producer waited for a free slot while the missing records were held.
+ *
+ * RF_AGAIN, RF_EMPTY, RF_FINISHED, RF_PRODUCER_FAILED, RF_CLOSED, RF_INVALID, RF_NO_MEMORY. */
 RF_API rf_status rf_take(rf_ring *ring, rf_take_request *request, rf_lease **lease);
 
 /* The note of a record that a take through this handle set aside. */

@@ -22,9 +22,8 @@ enum {
     RF_MAX_FIELDS = 64,         /* fields of a record */
     RF_MAX_SLOTS = 1 << 24,     /* a link names a slot in 24 bits */
     RF_MAX_PARTICIPANTS = 4095, /* a word names its owner in 12 bits; 0 is nobody */
-    RF_ALIGNMENT =
-        64, /* TensorFlow takes foreign memory without a copy only if it starts on 64 bytes */
-    RF_FAILURE_BYTES = 4000, /* of the text of a producer's error */
+    RF_ALIGNMENT = 64,          /* TensorFlow takes foreign memory without a copy only from there */
+    RF_FAILURE_BYTES = 4000,    /* of the text of a producer's error */
 };
 
 /* A wait returns to its caller at least this often. */
@@ -115,12 +114,12 @@ typedef struct rf_options {
     uint32_t huge_pages; /* lay regions out on 2 MiB pages and ask for such pages */
     int32_t numa_node;   /* bind the memory to this node; -1 for none */
     uint64_t user_data;  /* a number of the creator's own that others can read */
-    uint64_t
-        ring_inode; /* 0 for a ring; of a pool of reply cells (replies.h) the inode of its ring: the last field holds the text of errors */
-    uint32_t
-        producers; /* rf_producing_begin: this many enter before the last that leaves finishes the ring */
-    uint32_t
-        max_deliveries; /* a record over which this many takers failed is set aside; 0: no limit, at most 255 */
+    /* 0 for a ring. Of a pool of reply cells (replies.h): the inode of its ring; the last field then holds the text of errors. */
+    uint64_t ring_inode;
+    /* rf_producing_begin: this many producers enter before the last that leaves finishes the ring. */
+    uint32_t producers;
+    /* A record over which this many takers failed is set aside. 0: no limit; at most 255. */
+    uint32_t max_deliveries;
 } rf_options;
 
 typedef struct rf_ring rf_ring;
