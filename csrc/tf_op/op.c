@@ -24,7 +24,6 @@
 enum { TEXT_BYTES = 512 + RF_FAILURE_BYTES };
 
 static const char *why_not = "TensorFlow did not load it";
-const rf_feed_table *_Atomic rf_op_feeds;
 
 #define DEFINE(result, name, arguments) result(*name) arguments;
 TF_FUNCTIONS(DEFINE)

@@ -6,6 +6,8 @@
  */
 #include "tf_op/tensors.h"
 
+const rf_feed_table *_Atomic rf_op_feeds;
+
 enum { ROWS, TICKET, FIRST_VALUE }; /* outputs of RingfeedNext */
 enum { TAGS = -1 };                 /* in its attribute `fields`: the records' tags */
 

@@ -1,0 +1,49 @@
+"""No source file has more than 400 lines, so that a reader can hold it in mind."""
+
+import pytest
+from source_tree import ROOT
+
+MAX_LINES = 400
+
+# Files that are still longer. Remove a line when its file is split; add none.
+KNOWN_LONG: set[str] = {
+    "src/ringfeed/binding/leases.pxi",
+    "src/ringfeed/binding/replies.pxi",
+    "src/ringfeed/binding/ring.pxi",
+    "src/ringfeed/predictor.py",
+    "src/ringfeed/ring.py",
+    "src/ringfeed/workers/pool.py",
+    "src/ringfeed/workers/predict_loop.py",
+    "src/ringfeed/workers/sample_spec.py",
+    "tests/core/chaos_failures.c",
+    "tests/core/check.h",
+    "tests/core/test_death.c",
+    "tests/core/test_interleavings.c",
+    "tests/core/test_layout.c",
+    "tests/core/test_order.c",
+    "tests/core/test_pin.c",
+    "tests/core/test_producing.c",
+    "tests/core/test_protocol.c",
+    "tests/core/test_replies.c",
+    "tests/core/test_steps.c",
+    "tests/core/test_waiting.c",
+    "tests/engine/test_client_threads.py",
+    "tests/predictor/test_pipeline.py",
+    "tests/predictor/test_predictor_calls.py",
+    "tests/predictor/test_worker_failures.py",
+    "tests/predictor/test_worker_start.py",
+}
+
+FOLDERS = ("src", "csrc", "tests", "benchmarks", "examples")
+SUFFIXES = {".py", ".pyx", ".pxd", ".pxi", ".pyi", ".c", ".h", ".pml", ".sh"}
+PATHS = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.suffix in SUFFIXES]
+LENGTHS = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in sorted(PATHS)}
+
+
+@pytest.mark.parametrize("name", LENGTHS)
+def test_a_source_file_has_at_most_400_lines(name):
+    assert LENGTHS[name] <= MAX_LINES or name in KNOWN_LONG, f"{LENGTHS[name]} lines: split it by meaning"
+
+
+def test_the_list_of_long_files_names_only_files_that_are_long():
+    assert not {name for name in KNOWN_LONG if LENGTHS.get(name, 0) <= MAX_LINES}
