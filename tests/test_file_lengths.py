@@ -1,6 +1,7 @@
 """No source file has more than 400 lines, so that a reader can hold it in mind."""
 
 import pytest
+
 from source_tree import ROOT
 
 MAX_LINES = 400
