@@ -49,8 +49,8 @@ RF_API int rf_record_is_gone(const rf_ring *ring, uint64_t link);
  */
 
 typedef struct rf_block {
-    uint32_t generation,
-        incarnation; /* whose it is: not a forked child's, nor that of a later participant in the same entry */
+    /* Whose it is: not a forked child's, nor that of a later participant in the same entry. */
+    uint32_t generation, incarnation;
 } rf_block;
 
 /* Begin a block. `inside`: within an open block of the same handle; it counts as open, but not

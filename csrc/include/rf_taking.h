@@ -15,16 +15,16 @@ typedef struct rf_take_request {
     uint32_t min_rows;   /* wait for this many published records */
     int64_t deadline_ns; /* CLOCK_MONOTONIC; 0 does not wait */
     int64_t linger_ns;   /* once min_rows are there, wait this long for max_rows */
-    uint32_t
-        dead_letters; /* 1: hand them out, each alone; 0: set them aside (rf_next_dead_letter) */
-    uint32_t
-        unseen; /* 1: for a row that comes alone, dying counts as failing only after rf_lease_show */
+    /* 1: hand them out, each alone; 0: set them aside (rf_next_dead_letter). */
+    uint32_t dead_letters;
+    /* 1: for a row that comes alone, dying counts as failing only after rf_lease_show. */
+    uint32_t unseen;
     /* Kept from call to call; zero at first. */
     int64_t linger_until_ns;
     int64_t enough_since_ns;
     uint32_t lingers_at; /* rf_take_first: the ring of these times, counted from 1 */
-    uint32_t
-        patient; /* if many wait, RF_AGAIN may come after RF_MOST_PATIENCE_NS instead of a slice */
+    /* If many wait, RF_AGAIN may come after RF_MOST_PATIENCE_NS instead of a slice. */
+    uint32_t patient;
 } rf_take_request;
 
 /* Take the oldest run of published records, at most max_rows of them.

@@ -13,8 +13,9 @@ typedef struct rf_find_result {
     uint32_t missing; /* rows worth sleeping for */
     bool by_link;
     bool alone; /* a record over which a taker failed */
-    bool
-        hasty; /* the taker will not sleep on this result, so the search reads the cursor's word only: reading all words takes their cache lines from the processes that are about to change them */
+    /* The taker will not sleep on this result, so the search reads the cursor's word only. Reading all
+     * words takes their cache lines from the processes that are about to change them. */
+    bool hasty;
     rf_status open; /* rf_still_open, before anything else was read */
 } rf_find_result;
 

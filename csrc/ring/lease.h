@@ -20,8 +20,8 @@ struct rf_lease {
     bool dead_letter;
     uint8_t failures; /* of other takers, over these rows */
     uint64_t since;   /* of a claim: rf_chain_now when it began */
-    _Atomic uint32_t
-        departures; /* of cells: how many engines had left when the client last could check which ones live */
+    /* Of cells: how many engines had left when the client last could check which ones live. */
+    _Atomic uint32_t departures;
     _Atomic uint32_t references;
     int64_t claimed_ns;
     uint32_t room;    /* for so many words */

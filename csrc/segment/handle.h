@@ -107,8 +107,8 @@ struct rf_ring {
     _Atomic uint32_t generation; /* rf_fork_generation when `self` joined; written after it */
     _Atomic uint32_t closing;
     _Atomic uint32_t references; /* one of the handle until it is retired, and one of each lease */
-    _Atomic uint32_t
-        lives; /* of this struct: one of the handle, one of entry and memory (handle.c) */
+    /* Of this struct: one of the handle, one of entry and memory (handle.c). */
+    _Atomic uint32_t lives;
     _Atomic uint32_t retired; /* no thread is inside an operation of this handle, nor enters one */
     size_t kept_bytes;        /* what stays of the mapping when the memory is given back */
     _Atomic uint32_t publishing; /* a thread of this process is publishing; the others wait */
@@ -120,15 +120,15 @@ struct rf_ring {
     _Atomic uint32_t claim_spin; /* how long a wait is worth spinning; learned */
     _Atomic uint32_t take_spin;
     uint32_t window; /* slots that are used again while takers keep up (window.h); 0: all */
-    bool
-        restarts; /* a claim starts again at the first slots when everything was taken (window.h) */
+    /* A claim starts again at the first slots when everything was taken (window.h). */
+    bool restarts;
     rf_copies copies;
     /* Of a pool: our first cell + 1, and the cell of our newest claim (claim.c). */
     _Atomic uint32_t home, last_cell;
-    _Atomic uint32_t full_search,
-        full_search_rows; /* does the next search go around; rows since the last that did */
-    _Atomic uint32_t trail,
-        trail_rows; /* where links led (search_from): slot + 1, or 0; rows taken there */
+    /* Does the next search go around; rows since the last that did. */
+    _Atomic uint32_t full_search, full_search_rows;
+    /* Where links led (search_from): slot + 1, or 0; rows taken there. */
+    _Atomic uint32_t trail, trail_rows;
 };
 
 static inline uint32_t rf_self(const rf_ring *ring)

@@ -181,8 +181,8 @@ static inline uint32_t rf_failures(uint64_t delivered, uint64_t epoch)
  * RF_KEEP says of a held cell that its client no longer waits, and of an answered cell that its engine died over it. The client
  * writes the record before it asks; the engine writes it while it holds the cell. */
 typedef struct rf_cell {
-    _Alignas(RF_CACHE_LINE) _Atomic int64_t
-        answer_by_ns; /* after this time the model need not see it */
+    /* After this time the model need not see it. */
+    _Alignas(RF_CACHE_LINE) _Atomic int64_t answer_by_ns;
     _Atomic int64_t asked_ns;
     _Atomic int64_t held_ns;
     _Atomic int64_t answered_ns;
@@ -266,14 +266,14 @@ typedef struct rf_header {
     uint64_t ring_inode;     /* 0; or the inode of the ring that this pool of reply cells is for */
     rf_process_mark owner;   /* of the owner, beside its lock (owner.c) */
     uint64_t inode;          /* the segment's own: in a copy of the file no mark counts */
-    _Alignas(RF_CACHE_PAIR) _Atomic uint32_t
-        claim_cursor; /* where the next claim starts to search */
+    /* Where the next claim starts to search. */
+    _Alignas(RF_CACHE_PAIR) _Atomic uint32_t claim_cursor;
     _Alignas(RF_CACHE_PAIR) _Atomic uint32_t take_cursor; /* where the next take starts to search */
     _Alignas(RF_CACHE_PAIR) _Atomic uint64_t finished;    /* RF_IS_FINISHED, rf_producers_entered */
     _Atomic uint32_t closed;
     uint32_t producers; /* rf_options.producers */
-    _Atomic uint32_t
-        contiguous_rows; /* a taker has waited for this many records, which are to lie in a row */
+    /* A taker has waited for this many records, which are to lie in a row. */
+    _Atomic uint32_t contiguous_rows;
     _Alignas(RF_CACHE_PAIR) rf_event readable; /* takers wait here for READY */
     _Alignas(RF_CACHE_PAIR) rf_event writable; /* producers wait here for FREE */
     /* Of a pool: the name of the model whose engine came last to each place, UTF-8, for

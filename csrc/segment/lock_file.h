@@ -23,8 +23,8 @@ typedef struct rf_own_file {
 /* A description that is kept with its locks and without a descriptor, by one mapped page. A
  * forked child does not get the page. */
 typedef struct rf_lock_mapping {
-    _Atomic(void *)
-        page; /* NULL: none. Atomic, because one thread may close a handle while another uses it */
+    /* NULL: none. Atomic, because one thread may close a handle while another uses it. */
+    _Atomic(void *) page;
 } rf_lock_mapping;
 
 /* Is `fd` a descriptor of that very file? */
