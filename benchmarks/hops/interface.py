@@ -1,4 +1,4 @@
-"""The interface of all transports of the comparison, and their list. Knows no transport.
+"""The interface of all transports of the comparison, and the list of them. Knows no transport.
 
 A transport carries records, arrays of `record_bytes` bytes, from sender processes to receiver processes that share the
 work. To add a peer, write a class like those beside this file, as the peer's own documentation recommends, and add a

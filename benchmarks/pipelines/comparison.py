@@ -1,12 +1,12 @@
-"""Runs the pipelines against each other over one workload. Knows no pipeline in particular.
+"""Compares the pipelines over one workload. Knows no particular pipeline.
 
-- Each pipeline starts once, with a model of its own. Start-up is everything until a first predict has returned:
-  starting processes, tracing, a few batches of every size that the timed runs will have.
-- Then come rounds, as `measuring.rounds` has them: in every round each pipeline predicts the same items once, in an
-  order that rotates, while the others stand idle. The limit is measured among them.
-- A pipeline that can not stand idle is marked `apart` in `interface.PIPELINES`. It starts when the others have ended,
-  and has as many rounds.
-- A timed run is one call from a list of paths to an array of outputs in order; nothing of it is left out.
+- Each pipeline starts once, with a separate model. Start-up lasts until a first predict has returned: it covers the
+  processes' start, tracing, and a few batches of every size that the timed runs will have.
+- Rounds follow (`measuring.rounds`). In every round each pipeline predicts the same items once, in an order that
+  rotates, while the others are idle. The limit is measured in the same rounds.
+- A pipeline that cannot be idle is marked `apart` in `interface.PIPELINES`. It starts when the others have ended, and
+  has the same number of rounds.
+- A timed run is one call from a list of paths to an array of outputs in order, without any exclusion.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class PipelineComparison:
         reason = entry.missing(workload)
         if reason is not None:
             self.work.missing[entry.label] = reason
-            self._say(f"  {entry.label}: not here ({reason})")
+            self._say(f"  {entry.label}: missing ({reason})")
             return None
         job = workload.new_job()
         before = time.perf_counter()

@@ -34,7 +34,7 @@ def _line(cells: tuple[str, ...], widths: list[int]) -> str:
 def _row(label: str, comparison: PipelineComparison) -> tuple[str, ...]:
     rates = _items_per_second(comparison.work.samples.get(label, []))
     if not rates:
-        return (label, "not here", "-", "-", "-", "-")
+        return (label, "missing", "-", "-", "-", "-")
     median = statistics.median(rates)
     reference = _items_per_second(comparison.work.samples.get(PIPELINES[REFERENCE].label, []))
     return (

@@ -125,20 +125,20 @@ def _run(orders: Connection, folder: str, model_name: str, api: str, client_coun
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
         )
     finally:
-        shutil.rmtree(folder, ignore_errors=True)  # where nobody is left who would
+        shutil.rmtree(folder, ignore_errors=True)  # if no other process is left to remove it
 
 
 def _obey(orders: Connection, server: Any) -> None:
-    """Send signals to the workers; in the end do as Ctrl-C does, which is how LitServe wants to be ended."""
+    """Send signals to the workers; at the end raise KeyboardInterrupt like Ctrl-C, LitServe's own way to end."""
 
     def send(number: signal.Signals) -> None:
         for worker in getattr(server, "inference_workers", []):
             os.kill(worker.pid, number)
 
-    with contextlib.suppress(EOFError, OSError):  # when the other end is closed, also by the end of its process
+    with contextlib.suppress(EOFError, OSError):  # if the other end is closed, or its process has ended
         while True:
             send(orders.recv())
             orders.send(None)
-    logging.disable()  # it reports its own processes' end as errors
+    logging.disable()  # LitServe reports the end of its own processes as errors
     send(signal.SIGCONT)
     os.kill(os.getpid(), signal.SIGINT)

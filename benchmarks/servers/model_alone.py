@@ -14,7 +14,7 @@ class ModelAlone:
     """Calls a model like RingFeed's engine, which is the fastest known way."""
 
     def __init__(self, name: str) -> None:
-        import tensorflow as tf  # not at the top: it takes seconds, and whoever lists benchmarks imports this
+        import tensorflow as tf  # not at the top, because the import takes seconds and pytest's collection imports this module
 
         from ringfeed.tf.models.direct_call import direct_call
 

@@ -139,7 +139,7 @@ def test_growth_is_shown_beside_the_best_peer_of_each_size(loaded: Callable[...,
     ]
     missing = {"growth: 256": {"absent": "absent is not installed"}}
     found = loaded(entries, missing=missing)
-    assert "### growth: 64" not in as_markdown(tables.blocks(found, {}))  # it is a column, not a table as well
+    assert "### growth: 64" not in as_markdown(tables.blocks(found, {}))  # the quantity is a column, not also a table
     shown = as_markdown(tables.growth_blocks(found))
     assert "| RingFeed: x best peer | 2.0 x | 1.5 x |  |" in shown
     assert "| RingFeed: of the limit | 50 % | 25 % |  |" in shown
@@ -357,7 +357,7 @@ def test_what_a_real_suite_tells_pytest_benchmark_becomes_a_table(tmp_path: Path
     (tmp_path / "bench_tiny.py").write_text(textwrap.dedent(TINY_SUITE), encoding="utf-8")
     (tmp_path / "pytest.ini").write_text("[pytest]\npython_files = bench_*.py\npython_functions = bench_*\n")
     raw = tmp_path / "raw.json"
-    # pytest-benchmark measures nothing in a run that is spread over processes, for which it takes ours.
+    # pytest-benchmark measures nothing in a run under pytest-xdist, so this environment must not look like one.
     ours = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
     subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "conftest", "-p", "no:cacheprovider", f"--benchmark-json={raw}"],
