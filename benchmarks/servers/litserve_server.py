@@ -129,7 +129,7 @@ def _run(orders: Connection, folder: str, model_name: str, api: str, client_coun
 
 
 def _obey(orders: Connection, server: Any) -> None:
-    """Send signals to the workers; at the end raise KeyboardInterrupt like Ctrl-C, LitServe's own way to end."""
+    """Send signals to the workers; at the end send SIGINT like Ctrl-C, as LitServe expects."""
 
     def send(number: signal.Signals) -> None:
         for worker in getattr(server, "inference_workers", []):

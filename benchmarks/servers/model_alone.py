@@ -14,7 +14,7 @@ class ModelAlone:
     """Calls a model like RingFeed's engine, which is the fastest known way."""
 
     def __init__(self, name: str) -> None:
-        import tensorflow as tf  # not at the top, because the import takes seconds and pytest's collection imports this module
+        import tensorflow as tf  # takes seconds; pytest imports this module to collect
 
         from ringfeed.tf.models.direct_call import direct_call
 
