@@ -1,4 +1,4 @@
-"""Engines and clients that are gone after their test."""
+"""Fixtures that stop engines and close clients after each test."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from plain_engine import PlainEngine
 from serving import Seen, first_number
 
 import ringfeed
@@ -14,7 +15,7 @@ from ringfeed.testing import ManualPolicy
 
 @pytest.fixture
 def make_client(make_ring: Any) -> Iterator[Callable[..., ringfeed.Client]]:
-    """Return a function that makes clients of a ring, given as it is or by its name; they are closed at the end."""
+    """Return a function that makes a client of a ring or of its name; the clients are closed at the end."""
     made: list[ringfeed.Client] = []
 
     def make(ring: ringfeed.Ring | str, **options: Any) -> ringfeed.Client:
@@ -45,8 +46,15 @@ def serve(make_ring: Any) -> Iterator[Callable[..., ringfeed.Engine]]:
 
 
 @pytest.fixture
+def plain_engine(ring: Any) -> Iterator[PlainEngine]:
+    """Return an engine without a model, not yet opened."""
+    with PlainEngine(ring) as made:
+        yield made
+
+
+@pytest.fixture
 def manual(ring: Any, serve: Any, make_client: Any) -> Any:
-    """Return an engine that takes batches on command, its client, and what its model has seen."""
+    """Return an engine that takes batches on command, its policy, its client, and its model."""
     seen, policy = Seen(), ManualPolicy(8)
     engine = serve(ring, seen, policy=policy)
     seen.forget()

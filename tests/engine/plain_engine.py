@@ -1,4 +1,4 @@
-"""An engine without a model, for tests of clients: it speaks the protocol as the real one does, in a thread."""
+"""An engine without a model, for tests of clients: a thread that follows the same protocol as `Engine`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ringfeed.client.reply_pool import PoolSettings, ReplyPool
 
 
 class PlainEngine:
-    """Answers each record with its first number, from when it is opened.
+    """Answers each record with its first number, once it is opened.
 
     Attributes
     ----------
     gate : threading.Event
-        It takes nothing while this is not set.
+        The engine takes records only while this is set.
     """
 
     def __init__(self, ring: ringfeed.Ring, settings: PoolSettings | None = None, cells: int | None = None) -> None:
@@ -38,7 +38,7 @@ class PlainEngine:
         return self
 
     def close_gate(self) -> None:
-        """Take no more from now on."""
+        """Take no more records from now on."""
         self.gate.clear()
         with self._serving:
             pass
@@ -66,3 +66,8 @@ class PlainEngine:
         self._thread.join()
         self.pool.serve(None)
         self.pool.close()
+
+
+def answer_threads() -> list[threading.Thread]:
+    """Return the threads that collect the answers of clients."""
+    return [thread for thread in threading.enumerate() if thread.name.startswith("ringfeed-answers-")]

@@ -1,4 +1,4 @@
-"""What the tests of engine and client share: models, and what runs in processes of its own."""
+"""Models, and engines in processes of their own, for the tests of engines and clients."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from support import Child, states, wait_until
 
 
 def first_number(x: Any) -> Any:
-    """Return the number that a record says: a model for the rings of the fixtures."""
+    """Return the first number of each record: a model for the rings of the fixtures."""
     return x[:, 0]
 
 
 def x_of(number: int) -> np.ndarray:
-    """Return what the only field of a record holds that says a number."""
+    """Return the only field of a record that holds a number."""
     return np.full(512, number, np.int64)
 
 
 def rows_of(numbers: Any) -> np.ndarray:
-    """Return the same for rows."""
+    """Return the field for several records, one row for each number."""
     return np.repeat(np.asarray(list(numbers), np.int64)[:, None], 512, axis=1)
 
 
@@ -52,7 +52,7 @@ def two_outputs(x: Any) -> Any:
 
 
 class Logs:
-    """A model that writes each number that it is given into a file, and never answers 13 the first time it is run."""
+    """A model that writes each number into a file, and never returns from a batch with the number `stuck`."""
 
     def __init__(self, path: str, stuck: int | None = None) -> None:
         self.path = path
@@ -73,7 +73,7 @@ class Logs:
 
 
 class Seen:
-    """A model that remembers which batches it was given."""
+    """A model that records the batches that it was given."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -98,8 +98,37 @@ class Seen:
         return self
 
 
+class Broken:
+    """A model that records its calls, and calls `why`, if it is set, with the numbers of each batch: it may raise."""
+
+    def __init__(self, why=None):
+        self.why = why
+        self.calls: list[list[int]] = []
+
+    def __call__(self, x):
+        import tensorflow as tf
+
+        def look(numbers):
+            given = numbers.numpy().tolist()
+            self.calls.append(given)
+            if self.why is not None:
+                self.why(given)
+            return numbers
+
+        return tf.ensure_shape(tf.py_function(look, [x[:, 0]], tf.int64), (None,))
+
+
+def no_session(given):
+    raise RuntimeError("the session is broken")
+
+
+def outcomes(client, numbers):
+    futures = [client.submit(x_of(number), timeout=60) for number in numbers]
+    return [future.exception() or int(future.result()) for future in futures]
+
+
 def logged(path: Any) -> list[int]:
-    """Return the numbers that `Logs` was given, without those of the warm-up."""
+    """Return the numbers that `Logs` wrote, without those of the warm-up."""
     return [number for number in map(int, open(path).read().split()) if number]
 
 
@@ -107,7 +136,7 @@ def logged(path: Any) -> list[int]:
 
 
 def _run_engines(pipe: Any) -> None:
-    """Do as the test says: start an engine, stop it, and so on. TensorFlow is there before the first word."""
+    """Obey the test: start an engine, stop it, and so on. It imports TensorFlow before it says that it is ready."""
     from ringfeed.engine.engine import Engine
 
     engine = ring = None
@@ -140,7 +169,7 @@ def _run_engines(pipe: Any) -> None:
 
 
 class EngineProcess:
-    """An engine in a process of its own, which does as it is told. A process can serve one ring after the other."""
+    """An engine in a process of its own, which obeys the test. The process can serve one ring after another."""
 
     def __init__(self) -> None:
         self.child = Child(_run_engines)
@@ -173,7 +202,7 @@ class EngineProcess:
 
 
 class Spares:
-    """Processes that have imported TensorFlow already, for whoever needs an engine."""
+    """Processes that have imported TensorFlow already, for tests that need an engine."""
 
     def __init__(self, count: int) -> None:
         self._all = [EngineProcess() for _ in range(count)]

@@ -1,4 +1,4 @@
-"""`Client.predict`, `submit` and `apredict`: what comes back, and in which form."""
+"""`Client.predict`, `submit` and `apredict`: the values and the form of answers."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_an_event_loop_asks_many_at_a_time_and_is_never_blocked(ring, serve, mak
 
     async def ask_all():
         asking = asyncio.gather(*(client.apredict(x_of(number)) for number in range(60)))
-        while not asking.done():  # only while the loop runs is anything answered
+        while not asking.done():  # an answer arrives only while the loop runs
             if ring.ready:
                 policy.release(1)
             await asyncio.sleep(0.001)
@@ -225,7 +225,7 @@ def test_views_outlive_client_and_engine(ring, serve, make_client):
     assert view.tolist() == [9] * 8
 
 
-def test_who_keeps_every_cell_is_told_so(ring, serve, make_client):
+def test_a_client_that_keeps_every_cell_gets_an_error_that_says_so(ring, serve, make_client):
     serve(ring, reply_cells=1)
     client = make_client(ring.name, copy=False)
     cells = client._session.pool.cells.slots

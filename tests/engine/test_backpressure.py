@@ -1,4 +1,4 @@
-"""Requests that wait for room: on the event loop they block nothing and can be cancelled; nobody polls.
+"""Requests that wait for room: they block no event loop, can be cancelled, and do not poll.
 
 No model is needed: the engine is `plain_engine.PlainEngine`.
 """
@@ -54,7 +54,7 @@ def test_the_loops_default_executor_is_free_while_coroutines_wait_for_room(ring,
             await asyncio.sleep(0)
             while not ring.ready:
                 await asyncio.sleep(0.001)
-            # They could not go on before the engine does.
+            # No request can go on before the engine does.
             found = await asyncio.get_running_loop().getaddrinfo("127.0.0.1", 80, type=socket.SOCK_STREAM)
             assert await asyncio.get_running_loop().run_in_executor(None, sum, (1, 2)) == 3
             assert not any(task.done() for task in asking)
@@ -77,7 +77,7 @@ def test_a_hundred_cancelled_tasks_do_not_keep_the_loop_and_leave_nothing(ring, 
             task.cancel()
         return await asyncio.gather(*asking, return_exceptions=True)
 
-    # The engine takes nothing: were any of them waited for, this would not return.
+    # The engine takes no record: if `asyncio.run` waited for a request, it would not return.
     assert {type(each) for each in asyncio.run(cancel_all())} == {asyncio.CancelledError}
     engine.open()
     assert client.predict(x_of(5), timeout=60) == 5
@@ -98,13 +98,13 @@ def test_a_loop_that_ends_with_tasks_that_wait_for_room_ends_at_once(ring, engin
     assert client.predict(x_of(5), timeout=60) == 5
 
 
-def test_who_is_cancelled_first_keeps_nobody_behind(ring, engine, make_client):
+def test_a_cancelled_request_delays_no_later_one(ring, engine, make_client):
     client = make_client(ring)
 
     async def ask_some():
         asking = [asyncio.ensure_future(ask_number(client, number)) for number in range(20)]
         await is_full(ring)
-        for task in asking[8:12]:  # the first that wait
+        for task in asking[8:12]:  # the first ones that wait
             task.cancel()
         engine.open()
         return await asyncio.gather(*asking, return_exceptions=True)
@@ -114,7 +114,7 @@ def test_who_is_cancelled_first_keeps_nobody_behind(ring, engine, make_client):
     assert [int(each) for each in answers[:8] + answers[12:]] == [*range(8), *range(12, 20)]
 
 
-def test_each_that_waits_for_room_fails_when_its_own_time_is_over(ring, engine, make_client):
+def test_each_request_that_waits_for_room_fails_after_its_own_timeout(ring, engine, make_client):
     client = make_client(ring)
 
     async def ask_late():
@@ -151,7 +151,7 @@ def test_a_wait_for_room_on_the_loop_ends_with_engine_or_client(ring, make_clien
         assert engine.batch_rows == []
 
 
-def test_what_is_urgent_does_not_wait_behind_what_is_not(make_ring, make_client):
+def test_an_urgent_request_does_not_wait_behind_others(make_ring, make_client):
     ring = make_ring(slots=8, priorities=2)
     with PlainEngine(ring, cells=64) as engine:
         client = make_client(ring)
@@ -161,7 +161,7 @@ def test_what_is_urgent_does_not_wait_behind_what_is_not(make_ring, make_client)
             while ring.levels[1].ready < 8:
                 await asyncio.sleep(0.001)
             urgent = asyncio.ensure_future(client.apredict_rows(rows_of([7, 8]), priority=0))
-            while ring.levels[0].ready < 2:  # it came in, though the others still wait
+            while ring.levels[0].ready < 2:  # it was put, although the others still wait
                 await asyncio.sleep(0.001)
             engine.open()
             assert (await urgent).tolist() == [7, 8]
@@ -190,17 +190,17 @@ def test_threads_that_wait_for_a_bounded_queue_use_almost_no_processor_time(make
             thread.start()
         wait_until(lambda: ring.ready >= 2)
         before, woken = processor_ns(threads), threading.Event()
-        woken.wait(1.0)  # what is measured is a time
+        woken.wait(1.0)  # this measures a time
         used = processor_ns(threads) - before
         engine.open()
         for thread in threads:
             thread.join()
         assert sorted(answers) == list(range(40))
-        # Measured: 1.5 % of one core for 40 threads, which look every 50 ms who lives; polling took 67 %.
+        # Measured: 1.5 % of one core for 40 threads, which check for engines every 50 ms; polling took 67 %.
         assert used < 0.2e9
 
 
-def test_rows_taken_let_as_many_waiting_clients_in_and_not_all_of_them(make_ring, make_client):
+def test_each_row_taken_wakes_one_waiting_client(make_ring, make_client):
     ring = make_ring(slots=64)
     with PlainEngine(ring, QUEUE_OF_TWO) as engine:
         client = make_client(ring)
@@ -209,7 +209,7 @@ def test_rows_taken_let_as_many_waiting_clients_in_and_not_all_of_them(make_ring
             wait_until(lambda: ring.ready >= 2)
             engine.open()
         assert sorted(int(each.result()) for each in waiting) == list(range(40))
-        # Two wait, and two more may have passed by in the same moment; those that slept are woken one for each row.
+        # Two wait, and two more may have come in at the same moment. Each row that is taken wakes one sleeping client.
         assert max(engine.batch_rows[1:]) <= 16
 
 
@@ -217,7 +217,7 @@ def test_rows_taken_let_as_many_waiting_clients_in_and_not_all_of_them(make_ring
 
 
 @pytest.mark.parametrize("ask", [ask_number, ask_rows_number])
-def test_who_waits_for_max_in_flight_is_not_rejected_where_the_engines_queue_has_room(ring, make_client, ask):
+def test_a_request_that_waits_for_max_in_flight_is_not_rejected_if_the_queue_has_room(ring, make_client, ask):
     with PlainEngine(ring, PoolSettings(bare=True, max_queue_size=8, rejects=True), cells=64) as engine:
         client = make_client(ring, max_in_flight=2)  # of at most four rows
 
@@ -235,7 +235,7 @@ def test_who_waits_for_max_in_flight_is_not_rejected_where_the_engines_queue_has
 
 
 @pytest.mark.parametrize("why", ["max_queue_size", "no time to wait"])
-def test_who_is_not_to_wait_is_rejected_at_once_on_the_loop_too(ring, make_client, why):
+def test_a_request_without_a_wait_is_rejected_at_once_on_the_loop_too(ring, make_client, why):
     with PlainEngine(ring, PoolSettings(bare=True, max_queue_size=2, rejects=True), cells=64) as engine:
         client = make_client(ring, max_in_flight=256 if why == "max_queue_size" else 2)
 

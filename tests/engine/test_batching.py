@@ -1,4 +1,4 @@
-"""Which requests become a batch, and when; which never reach the model."""
+"""Which requests become a batch, and when; which requests never reach the model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_manual_policy_takes_the_batches_that_are_released(manual):
         policy.release(9)
 
 
-def test_no_batch_is_larger_than_the_largest(ring, serve, make_client):
+def test_no_batch_is_larger_than_the_batch_size(ring, serve, make_client):
     seen = Seen()
     serve(ring, seen, batch_size=3)
     client = make_client(ring.name)
@@ -37,7 +37,7 @@ def test_no_batch_is_larger_than_the_largest(ring, serve, make_client):
 
 
 @pytest.mark.parametrize("priorities", [1, 2])
-def test_a_batch_waits_for_more_as_long_as_it_may(make_ring, serve, make_client, priorities):
+def test_a_batch_waits_for_more_rows_during_the_linger(make_ring, serve, make_client, priorities):
     ring = make_ring(slots=8, priorities=priorities)
     seen = Seen()
     serve(ring, seen, batch_size=4, linger=1e6)
@@ -52,7 +52,7 @@ def test_a_batch_waits_for_more_as_long_as_it_may(make_ring, serve, make_client,
 
 
 @pytest.mark.parametrize("priorities", [1, 2])
-def test_a_batch_does_not_wait_for_longer_than_that(make_ring, serve, make_client, priorities):
+def test_a_batch_does_not_wait_longer_than_the_linger(make_ring, serve, make_client, priorities):
     ring = make_ring(slots=8, priorities=priorities)
     serve(ring, batch_size=8, linger=0.2)
     started = time.monotonic()
@@ -146,7 +146,7 @@ def test_sizes_that_contradict_each_other_are_refused(options, message):
 # ---- Priorities and room -----------------------------------------------------------------------------
 
 
-def test_what_is_urgent_is_taken_first_when_both_wait(make_ring, serve, make_client):
+def test_urgent_requests_are_taken_first(make_ring, serve, make_client):
     ring = make_ring(slots=8, priorities=2)
     seen, policy = Seen(), ManualPolicy(8)
     serve(ring, seen, policy=policy)
@@ -217,7 +217,7 @@ def test_a_queue_that_blocks_waits_for_room_as_long_as_the_timeout(ring, serve, 
 
 
 @pytest.mark.parametrize("when_full", ["block", "reject"])
-def test_more_rows_than_may_wait_come_in_by_and_by(ring, serve, make_client, when_full):
+def test_more_rows_than_may_wait_are_put_little_by_little(ring, serve, make_client, when_full):
     serve(ring, max_queue_size=2, when_full=when_full)
     assert make_client(ring.name).predict(rows_of(range(40))).tolist() == list(range(40))
     wait_until(lambda: states(ring) == {"free": 8})

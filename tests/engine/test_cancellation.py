@@ -1,4 +1,4 @@
-"""Requests that never reach the model: their time is over, or nobody waits for them any more."""
+"""Requests that never reach the model: their deadline has passed, or their client has cancelled them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import ringfeed
 from support import in_thread, record, wait_until
 
 
-def test_a_request_whose_time_is_over_is_answered_so_and_never_run(ring, manual):
+def test_a_request_whose_deadline_has_passed_is_answered_so_and_never_run(ring, manual):
     engine, policy, client, seen = manual
     late = [client.submit(x_of(1), timeout=0.01), client.submit(x_of(2))]
     with pytest.raises(ringfeed.DeadlineExceeded, match="no answer within the timeout"):
@@ -26,7 +26,7 @@ def test_a_request_whose_time_is_over_is_answered_so_and_never_run(ring, manual)
     wait_until_free(ring, client._session.pool)
 
 
-def test_the_engine_answers_what_is_late_when_it_takes_it(ring, manual):
+def test_the_engine_answers_a_late_request_when_it_takes_it(ring, manual):
     engine, policy, client, seen = manual
     pool = client._session.pool
     reply = pool.ask(ring, record(1), 0, time.monotonic_ns(), None, False, False)
@@ -90,7 +90,7 @@ def test_a_task_that_is_cancelled_while_it_waits_for_room_never_reaches_the_mode
     assert 2 not in seen.rows()
 
 
-def test_what_is_cancelled_while_the_model_has_it_is_dropped(ring, manual):
+def test_a_request_that_is_cancelled_while_the_model_runs_is_dropped(ring, manual):
     _, policy, client, seen = manual
     seen.may_go_on.clear()
     futures = [client.submit(x_of(number)) for number in range(2)]
@@ -102,7 +102,7 @@ def test_what_is_cancelled_while_the_model_has_it_is_dropped(ring, manual):
     wait_until_free(ring, client._session.pool)
 
 
-def test_rows_that_are_cancelled_go_all_together(ring, manual):
+def test_cancelling_rows_cancels_all_of_them(ring, manual):
     _, policy, client, seen = manual
     future = client.submit(rows_of(range(4)))
     assert future.cancel()

@@ -1,4 +1,4 @@
-"""Clients and engines killed at random: nothing lost, nothing doubled, and in the end everything is free."""
+"""Clients and engines are killed at random: no request is lost or answered twice, and in the end every slot is free."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def serve_for_ever(pipe, name):
 
 
 def ask_for_ever(pipe, name, number, path):
-    """Ask in every way, as a patient client; write down each answer before the next request, and what was wrong."""
+    """Ask in every way and wait for engines; write down each answer before the next request, and every error."""
     import asyncio
 
     client = ringfeed.Client(name, timeout=None, if_engine_dies="wait", max_in_flight=8)
@@ -51,7 +51,7 @@ def ask_for_ever(pipe, name, number, path):
 
 
 class Killing:
-    """Kills one of some processes after the other, in a thread, and has it started again."""
+    """A thread that kills one process after another and has it started again."""
 
     def __init__(self, seed, processes, start_again, progress, pause):
         self.killed = 0

@@ -1,4 +1,4 @@
-"""Engines that are killed by SIGKILL, or stopped: no client waits for what nobody will answer, and nothing is lost."""
+"""Engines are killed by SIGKILL, or stopped: no client waits in vain, and no request is lost."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def spares():
 
 @pytest.fixture
 def engine(spares, make_ring):
-    """Return a function that takes a process for an engine; who lives at the end is stopped and used again."""
+    """Return a function that takes a process for an engine; engines that live at the end are stopped and used again."""
     taken = []
 
     def take():
@@ -41,7 +41,7 @@ def engine(spares, make_ring):
 
 
 def ask_in_all_ways(client):
-    """Return for each way of waiting a function that waits in it."""
+    """Return a function for each way of asking; it waits for the answer."""
 
     def await_it(inputs):
         return asyncio.run(client.apredict(inputs))
@@ -58,7 +58,7 @@ def ask_in_all_ways(client):
 
 
 def waits(ways, end):
-    """Wait in all ways, each in a thread; call `end` when all of them wait. Returns what each raised, and when."""
+    """Ask in all ways, each in a thread, and call `end`. Returns each outcome, and how long after `end` it came."""
     found = {}
 
     def wait(name, ask):
@@ -77,7 +77,7 @@ def waits(ways, end):
 
 
 def when_all_wait(ring, requests):
-    """Wait until so many requests are in the ring, of which an engine has taken some."""
+    """Wait until the ring holds this many requests, and an engine has taken some of them."""
     wait_until(lambda: sum(states(ring).get(state, 0) for state in ("ready", "taken")) == requests)
     wait_until(lambda: "taken" in states(ring))
 
@@ -167,7 +167,9 @@ def test_a_wait_for_a_reply_cell_ends_with_the_only_engine(make_ring, engine, ma
     assert all(isinstance(future.exception(), ringfeed.EngineDied) for future in futures)
 
 
-def test_the_patient_wait_for_a_restarted_engine_which_answers_each_once(make_ring, engine, make_client, tmp_path):
+def test_patient_clients_wait_for_a_restarted_engine_which_answers_each_request_once(
+    make_ring, engine, make_client, tmp_path
+):
     ring = make_ring(slots=16)
     log = tmp_path / "log"
     first = engine().serve(ring, Logs(str(log), stuck=13), batch_size=4)
@@ -198,7 +200,7 @@ def test_the_patient_wait_for_a_restarted_engine_which_answers_each_once(make_ri
     wait_until_free(ring, client._session.pool)
 
 
-def test_without_redelivery_what_the_dead_had_taken_fails_and_what_they_had_not_is_answered(
+def test_without_redelivery_requests_that_a_dead_engine_had_taken_fail_and_others_are_answered(
     make_ring, engine, make_client, tmp_path
 ):
     ring = make_ring(slots=16, redeliver=False)
@@ -232,7 +234,7 @@ def test_of_two_engines_one_is_killed_and_the_other_answers_all(make_ring, engin
     late = ringfeed.Client(ring.name)
     assert late.predict(x_of(3)) == 3
     late.close()
-    wait_until(lambda: other.do("stats").rows >= 82)  # they are counted after they are answered
+    wait_until(lambda: other.do("stats").rows >= 82)  # the engine counts rows after it answered them
     wait_until_free(ring, client._session.pool)
 
 
@@ -242,7 +244,7 @@ def test_a_ring_that_dies_with_its_engine_is_opened_anew(ring_name, engine, make
     client, patient = make_client(ring_name), make_client(ring_name, if_engine_dies="wait")
     futures = [client.submit(x_of(1)), patient.submit(x_of(1))]
     first.child.kill()
-    for future in futures:  # also the patient are told: nobody can come back to that ring
+    for future in futures:  # also for if_engine_dies="wait": no engine can come back to that ring
         assert isinstance(future.exception(), ringfeed.EngineDied)
     engine().serve(ring_name, create=create)
     for each in (client, patient):
@@ -251,7 +253,7 @@ def test_a_ring_that_dies_with_its_engine_is_opened_anew(ring_name, engine, make
         assert asyncio.run(each.apredict(rows_of([6, 7]))).tolist() == [6, 7]
 
 
-def test_an_engine_that_answers_otherwise_takes_the_place_of_one_that_is_gone(make_ring, engine, make_client):
+def test_an_engine_with_other_outputs_may_replace_one_that_is_gone(make_ring, engine, make_client):
     ring = make_ring(slots=8)
     only = engine().serve(ring, manual=8)
     client, patient = make_client(ring.name), make_client(ring.name, if_engine_dies="wait")
@@ -265,13 +267,13 @@ def test_an_engine_that_answers_otherwise_takes_the_place_of_one_that_is_gone(ma
     assert patient.predict(x_of(2), timeout=30) == {"number": 2, "twice": 4}
 
 
-def test_a_living_engine_that_answers_otherwise_is_no_peer(ring, serve):
+def test_an_engine_with_other_outputs_than_a_living_one_is_refused(ring, serve):
     serve(ring)
     with pytest.raises(ringfeed.LayoutMismatch, match="a living engine answers with"):
         serve(ring, two_outputs)
 
 
-def test_what_was_asked_of_an_engine_that_is_gone_is_no_answer_to_what_is_asked_of_the_next(ring, serve, make_client):
+def test_a_request_to_a_stopped_engine_is_not_answered_by_the_next_one(ring, serve, make_client):
     first = serve(ring, policy=ManualPolicy(8))
     old = make_client(ring.name).submit(x_of(3))
     first.stop()

@@ -1,4 +1,4 @@
-"""What a model, or an engine's thread, does wrong reaches exactly the requests concerned; the engine goes on."""
+"""An error of a model, or of an engine's thread, reaches exactly the requests concerned; the engine goes on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FOUR_AT_A_TIME = 4
 
 
 def refuses_thirteen(x):
-    """Fail as a whole batch when one row says 13."""
+    """Fail over a batch if one of its rows is 13."""
     numbers = x[:, 0]
     thirteen = tf.constant(13, tf.int64)
     with tf.control_dependencies([tf.debugging.assert_none_equal(numbers, thirteen, message="unlucky row")]):
@@ -89,7 +89,7 @@ def test_a_model_that_always_fails_answers_each_request_with_its_error_and_stays
     wait_until_free(ring, client._session.pool)
 
 
-def test_a_record_of_a_plain_producer_that_fails_is_counted_and_logged_and_troubles_nobody(ring, four, caplog):
+def test_a_record_of_a_plain_producer_that_fails_is_counted_and_logged_and_affects_no_other(ring, four, caplog):
     engine, _, ask = four(refuses_thirteen)
     with caplog.at_level(logging.WARNING, "ringfeed.engine"):
         ring.put(record(13))
@@ -131,7 +131,7 @@ def test_more_or_fewer_rows_than_there_were_are_an_error(ring, serve, make_clien
         client.predict(x_of(7))
 
 
-def test_a_thread_that_fails_in_a_way_that_nobody_thought_of_answers_what_it_holds_and_goes_on(
+def test_a_thread_with_an_unexpected_error_answers_the_requests_that_it_holds_and_goes_on(
     ring, serve, make_client, caplog
 ):
     class Breaks:
@@ -191,12 +191,12 @@ def test_the_memory_of_a_batch_that_failed_is_given_back_at_once(ring, four):
 
 
 def out_of_memory_above(rows):
-    """Return a model that a device has too little memory for above so many rows."""
+    """Return a model for which a device has too little memory above a number of rows."""
 
     def model(x):
         def look(given):
             if len(given) > rows:
-                raise MemoryError(f"no memory for {len(given)} rows")  # which TensorFlow turns into its own
+                raise MemoryError(f"no memory for {len(given)} rows")  # TensorFlow raises its own error for it
             return given
 
         return tf.ensure_shape(tf.py_function(look, [x[:, 0]], tf.int64), (None,))
@@ -207,7 +207,7 @@ def out_of_memory_above(rows):
 def test_a_batch_that_memory_does_not_suffice_for_is_split_answered_and_not_tried_again(ring, serve, make_client):
     policy = ManualPolicy(8)
     engine = serve(ring, out_of_memory_above(3), policy=policy)
-    assert (engine.stats().memory_limit_rows, engine.stats().out_of_memory) == (4, 1)  # already when it was warmed up
+    assert (engine.stats().memory_limit_rows, engine.stats().out_of_memory) == (4, 1)  # already during the warm-up
     client = make_client(ring.name)
     for _ in range(2):
         futures = [client.submit(x_of(number)) for number in range(8)]

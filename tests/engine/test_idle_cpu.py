@@ -1,4 +1,4 @@
-"""Engines and clients that have nothing to do use no processor time, measured by the kernel for their threads."""
+"""Idle engines and clients use almost no processor time, as the kernel measures it for their threads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ringfeed.testing import ManualPolicy
 from support import in_thread, wait_until
 
 WATCHED_NS = 1_000_000_000
-ALMOST_NOTHING = 0.05  # of one core. Measured: 0.002 to 0.01; a wait that spins uses 1.
+ALMOST_NOTHING = 0.05  # of one core. Measured: 0.002 to 0.01; a spinning wait uses 1.
 
 
 def processor_ns(threads):

@@ -1,4 +1,4 @@
-"""Which field of a record is which input of a model: in an engine, in `fuse` and in a pipeline."""
+"""Which field of a record becomes which input of a model: in an engine, in `fuse` and in a pipeline."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ TWO_INPUTS = {
 
 
 def ask(engine_options: dict[str, Any], fields: Any, model: Any) -> Any:
-    """Return what an engine answers for MEAN and X, and clean up."""
+    """Return the answer of an engine for MEAN and X, and close everything."""
     with (
         ringfeed.Ring.create(None, fields, 16) as ring,
         ringfeed.Engine(ring, model, linger=0.0, **engine_options),
@@ -106,7 +106,7 @@ def test_a_model_of_two_inputs_gets_the_fields_of_their_names_whatever_the_rings
 
 @with_op
 @pytest.mark.parametrize("kind", TWO_INPUTS)
-def test_so_does_a_fused_model(kind: str, tmp_path: Path) -> None:
+def test_a_fused_model_gets_the_fields_of_its_inputs_names_too(kind: str, tmp_path: Path) -> None:
     model = TWO_INPUTS[kind](tmp_path)
     for fields in RINGS.values():
         np.testing.assert_array_equal(fused({**fields, "more": ((), "int64")}, model), X - MEAN)
@@ -120,7 +120,7 @@ def test_a_model_of_one_input_gets_the_field_of_its_name() -> None:
         for fields in RINGS.values():
             np.testing.assert_array_equal(ask({}, fields, model), X * 2)
             np.testing.assert_array_equal(fused(fields, model), X * 2)
-        np.testing.assert_array_equal(ask({}, {"mean": FIELD}, model), MEAN * 2)  # one and one belong together
+        np.testing.assert_array_equal(ask({}, {"mean": FIELD}, model), MEAN * 2)  # each input has its own field
 
 
 def test_inputs_without_names_are_the_fields_in_their_order(tmp_path: Path) -> None:

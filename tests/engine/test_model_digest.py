@@ -1,4 +1,4 @@
-"""Engines of one ring are of one model: which two count as the same."""
+"""Engines of one ring serve one model: which two models count as the same."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def test_weights_tell_models_of_one_architecture_apart(make_ring, serve, make_cl
     assert make_client(ring).predict(np.ones(4, np.float32)) == 4
     first.stop()
     second.stop()
-    serve(ring, keras_model(2.0))  # in place of those that are gone
+    serve(ring, keras_model(2.0))  # replaces the engines that are gone
     assert make_client(ring).predict(np.ones(4, np.float32)) == 8
 
 
 class Judge(tf.Module):
-    """A model with a weight, and with a count of its calls that is none."""
+    """A model with a weight, and with a variable that counts its calls and is no weight."""
 
     def __init__(self, value):
         super().__init__()
@@ -92,12 +92,12 @@ def test_weights_tell_saved_models_apart(make_ring, serve, tmp_path, kind):
     ring = make_ring({"x": ((4,), "float32")})
     first = saved(1.0, tmp_path, kind)
     serve(ring, first)
-    serve(ring, first)  # loaded anew, with a count of its own
+    serve(ring, first)  # loaded again, with a counter of its own
     with pytest.raises(ringfeed.LayoutMismatch, match=r"'judge'.*'judge'"):
         ringfeed.Engine(ring, saved(2.0, tmp_path, kind)).start()
 
 
-def test_weights_tell_saved_models_apart_whose_objects_can_not_be_restored(make_ring, serve, tmp_path):
+def test_weights_tell_saved_models_apart_whose_objects_cannot_be_restored(make_ring, serve, tmp_path):
     def graph_of(value):
         path = saved(value, tmp_path, "exported")
         saved_model = loading._read(path, None)
@@ -111,7 +111,7 @@ def test_weights_tell_saved_models_apart_whose_objects_can_not_be_restored(make_
 
 
 @pytest.mark.parametrize("kind", ["variable", "tensor", "array", "number"])
-def test_what_functions_are_made_with_tells_them_apart(make_ring, serve, kind):
+def test_captured_values_tell_functions_apart(make_ring, serve, kind):
     ring = make_ring({"x": ((4,), "float32")})
     serve(ring, closure(1, kind))
     serve(ring, closure(1, kind))
@@ -119,7 +119,7 @@ def test_what_functions_are_made_with_tells_them_apart(make_ring, serve, kind):
         ringfeed.Engine(ring, closure(2, kind)).start()
 
 
-def test_what_a_model_counts_does_not_make_it_another(make_ring, serve, make_client):
+def test_a_counter_of_calls_does_not_make_another_model(make_ring, serve, make_client):
     ring, judge = make_ring({"x": ((4,), "float32")}), Judge(1)
     serve(ring, judge)
     assert make_client(ring).predict(np.ones(4, np.float32)).tolist() == [4]

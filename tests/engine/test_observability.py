@@ -1,4 +1,4 @@
-"""What an engine shows of itself: numbers, a sentence of advice, Prometheus, OpenTelemetry, the log."""
+"""The observability of an engine: statistics, a sentence of advice, Prometheus, OpenTelemetry, the log."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from support import wait_until
 
 
 def served(engine, rows):
-    """Return the engine's numbers once it has counted so many rows: it counts them behind their answers."""
+    """Return the statistics once the engine has counted all rows: it counts them after it answered them."""
     return wait_until(lambda: (stats := engine.stats()).rows == rows and stats)
 
 
-def test_the_numbers_are_those_of_what_was_asked(ring, serve, make_client):
+def test_the_statistics_are_those_of_the_requests(ring, serve, make_client):
     policy = ManualPolicy(8)
     engine = serve(ring, policy=policy)
     client = make_client(ring.name)
@@ -56,7 +56,7 @@ def test_the_numbers_are_those_of_what_was_asked(ring, serve, make_client):
     assert stats.advice in text
 
 
-def test_an_engine_that_has_seen_nothing_has_numbers_too(ring):
+def test_an_engine_without_requests_has_statistics_too(ring):
     stats = ringfeed.Engine(ring, first_number).stats()
     assert (stats.rows, stats.uptime_seconds) == (0, 0)
     assert "has seen no record yet" in stats.advice
@@ -90,7 +90,7 @@ def test_the_advice_says_what_to_change(stats, sentence):
 
 
 def scraped(registry):
-    """Return what a scrape shows, by name and labels, as Prometheus' own parser reads it."""
+    """Return the values of a scrape by name and labels, as the parser of Prometheus reads them."""
     text = prometheus_client.generate_latest(registry).decode()
     families = list(text_string_to_metric_families(text))
     assert len({family.name for family in families}) == len(families), "a family comes twice"
@@ -168,7 +168,7 @@ def test_a_scrape_over_http_works_and_goes_on_after_the_ring_is_closed(make_ring
 
 @pytest.fixture(scope="module")
 def exporter():
-    """Set OpenTelemetry up, as a program does, once."""
+    """Set OpenTelemetry up once, as a program does."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -247,7 +247,7 @@ def test_metrics_are_shown_again_after_they_were_unregistered(ring, serve, make_
         assert prometheus_client.generate_latest(registry).count(b"\nringfeed_engine_ready_rows{") == 1
 
 
-def test_the_label_of_engines_does_not_grow_with_each_that_was(ring, serve, make_client):
+def test_the_engine_label_of_an_ended_engine_is_used_again(ring, serve, make_client):
     registry = prometheus_client.CollectorRegistry()
     kept = []
     for _ in range(3):
@@ -258,7 +258,7 @@ def test_the_label_of_engines_does_not_grow_with_each_that_was(ring, serve, make
             shown = prometheus_client.generate_latest(registry).decode()
             assert 'engine="0"' in shown
             assert 'engine="1"' not in shown
-        kept.append(engine)  # as a notebook keeps them
+        kept.append(engine)  # a notebook keeps references, too
     two = [serve(ring), serve(ring)]
     for engine in two:
         engine.register_metrics(registry)

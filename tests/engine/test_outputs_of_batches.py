@@ -1,4 +1,4 @@
-"""What a model returns for a batch is what it said, or an error of exactly those requests; never a broadcast."""
+"""The outputs for a batch fit the declared ones, or are an error of exactly those requests; they never broadcast."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BAD = 13.0
 
 
 def if_bad(x: Any, good: Any, bad: Any) -> Any:
-    """Return `good`; `bad`, of another shape, for a batch in which a row says 13."""
+    """Return `good`, or `bad` of another shape for a batch with a row that is 13."""
     return tf.cond(tf.reduce_any(tf.equal(x, BAD)), lambda: tf.cast(bad, x.dtype), lambda: tf.cast(good, x.dtype))
 
 
@@ -41,7 +41,7 @@ def row(number: float) -> np.ndarray:
 
 
 def outcomes(client: ringfeed.Client, policy: ManualPolicy, numbers: list[float]) -> list[Any]:
-    """Ask for numbers as one batch; return for each its answer, or its error."""
+    """Ask for numbers as one batch; return the answer or the error for each."""
     futures = [client.submit(row(number)) for number in numbers]
     policy.release(len(futures))
     return [future.exception() or future.result().tolist() for future in futures]
@@ -68,7 +68,7 @@ def test_a_row_whose_output_is_of_another_shape_fails_alone(make_ring, serve, ma
 
 
 @pytest.mark.parametrize("kind", MISBEHAVING)
-def test_so_does_it_in_a_stage_whose_outputs_go_to_the_next(make_ring, make_client, kind) -> None:
+def test_a_row_whose_output_is_of_another_shape_fails_alone_in_a_stage_too(make_ring, make_client, kind) -> None:
     ring = make_ring({"x": ROW}, slots=16)
     stages = [MISBEHAVING[kind], lambda y: y * 1]
     with ringfeed.Pipeline(stages, ring=ring, batch_size=4, linger=0.01, structure="x") as pipeline:

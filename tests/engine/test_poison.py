@@ -1,4 +1,4 @@
-"""A request over which its engine dies is tried again alone, and then answered with an error; others are answered."""
+"""A request that kills its engine is tried again alone, then answered with an error; all others are answered."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from support import states, wait_until
 
 
 class Fatal:
-    """A model whose process dies when it is given one of some numbers, in one of three ways."""
+    """A model that ends its process, in one of three ways, when it is given one of some numbers."""
 
     def __init__(self, poison: list[int], way: str) -> None:
         self.poison = poison
@@ -39,7 +39,7 @@ class Fatal:
 
 
 class Supervisor:
-    """Keeps so many engines at work, each in a process of its own, and counts those that die."""
+    """Keeps a number of engines running, each in a process of its own, and counts those that die."""
 
     def __init__(self, ring: ringfeed.Ring, model: Any, count: int, deaths: int, **options: Any) -> None:
         self.deaths = 0
@@ -82,7 +82,7 @@ def supervise(make_ring):
 
 
 def ask(client, poison, innocents):
-    """Ask for all at once; the innocents' answers, and the errors of the poison."""
+    """Ask for all numbers at once; check the answers of the harmless ones and the errors of the poison."""
     futures = {}
     for number in innocents:
         futures[number] = client.submit(x_of(number), tag=number)
@@ -118,14 +118,12 @@ def test_two_poison_requests_in_a_batch_of_32_get_an_error_each(make_ring, super
     assert answers == {number: number for number in innocents}
     assert all(isinstance(errors[bad], ringfeed.ModelError) and f"tag {bad}" in str(errors[bad]) for bad in (13, 14))
     wait_until_free(ring, client._session.pool)
-    assert engines.deaths <= 3  # over both, then over each alone
+    assert engines.deaths <= 3  # one for both together, then one for each alone
     assert ring.stats()["dead_letters"] == 2
 
 
 @pytest.mark.slow
-def test_no_innocent_row_is_given_up_where_batches_are_padded_and_two_devices_run_side_by_side(
-    make_ring, supervise, make_client
-):
+def test_no_harmless_row_is_given_up_with_padded_batches_and_two_devices(make_ring, supervise, make_client):
     ring = make_ring(slots=64)
     devices = {"devices": ["CPU:0", "CPU:0"], "allowed_batch_sizes": [8]}
     engines = supervise(ring, Fatal([13], "segfault"), 1, 2, batch_size=8, **devices)
@@ -146,7 +144,7 @@ def test_a_poison_record_without_a_client_is_counted_by_the_engine_that_finds_it
     wait_until(lambda: states(ring) == {"free": ring.slots})
 
 
-def test_an_engine_that_stops_has_failed_over_nothing(make_ring, manual_engine_of, make_client):
+def test_a_stop_counts_as_no_failure_of_a_record(make_ring, manual_engine_of, make_client):
     ring = make_ring(slots=64, max_deliveries=1)
     futures = []
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""Engines on several devices, as a strategy, in another precision; in processes where TensorFlow is set up so."""
+"""Engines on several devices, with a strategy, in another precision; each test configures TensorFlow in a process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def dense_model():
 
 
 def answers_equal(engine, model, tolerance=1e-5):
-    """Ask for many rows; return the engine's numbers when it has answered as the model does."""
+    """Ask for many rows, compare the answers with the model's own, and return the engine's statistics."""
     client = ringfeed.Client(engine.ring.name)
     answers = client.predict(ROWS)
     np.testing.assert_allclose(answers, model(ROWS), rtol=tolerance, atol=tolerance)
@@ -42,7 +42,7 @@ def test_two_replicas_share_the_work():
             for _ in range(1000):
                 if all(replica.batch_sizes for replica in engine._replicas):
                     break
-                client.predict(ROWS)  # one was kept from a core
+                client.predict(ROWS)  # one thread got no core
             client.close()
         assert stats.devices == ("CPU:0", "CPU:1")
         assert all(replica.batch_sizes for replica in engine._replicas), "one had all the work"
@@ -128,7 +128,7 @@ def test_a_model_of_less_precision_answers_nearly_the_same_and_says_how_nearly()
 
 
 def _serve_with_little_memory(pipe):
-    """Serve a model that needs 64 MB for each row, where there is room for a few rows."""
+    """Serve a model that needs 64 MB for each row on a device with memory for a few rows."""
     import resource
     from pathlib import Path
 
@@ -152,7 +152,7 @@ def _serve_with_little_memory(pipe):
         pipe.tell((np.array_equal(answers, ROWS[:16, 0]), stats.memory_limit_rows, stats.out_of_memory, stats.failed))
 
 
-@pytest.mark.slow  # TensorFlow waits for ten seconds before it says that there is no memory
+@pytest.mark.slow  # TensorFlow waits ten seconds before it reports that there is no memory
 def test_a_batch_that_memory_does_not_suffice_for_is_split_until_it_does(start):
     child = start(_serve_with_little_memory)
     right, memory_limit, out_of_memory, failed = child.told()

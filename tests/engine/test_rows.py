@@ -1,4 +1,4 @@
-"""What a client may ask with: rows that are never guessed, lists, other byte orders, and what is refused and why."""
+"""The inputs that a client may give: rows (never guessed), lists, other byte orders; and which inputs are refused."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def weigh(given):
 
 @pytest.fixture
 def client(make_ring, serve, make_client):
-    """Return the client of a ring with three fields, whose answers say all of them."""
+    """Return the client of a ring with three fields; its answers contain all of them."""
     ring = make_ring(FIELDS, slots=16)
     serve(ring, weigh)
     client = make_client(ring.name)
@@ -46,7 +46,7 @@ def vectors(make_ring, serve, make_client):
 
 
 def all_ways(client, inputs, **options):
-    """Return what each way of asking for rows answers; they have to be the same."""
+    """Ask for rows in every way, check that the answers are the same, and return them."""
     answers = [
         client.predict_rows(inputs, **options),
         client.submit_rows(inputs, **options).result(),
@@ -158,7 +158,7 @@ def test_arrays_of_rows_given_to_predict_are_rows_still(vectors):
         ([{"x": [1, 2, 3]}, [1, 2, 3]], "row 1 is list; the ring holds x"),
     ],
 )
-def test_what_are_no_rows_is_refused_with_the_reason(vectors, rows, message):
+def test_inputs_that_are_no_rows_are_refused_with_the_reason(vectors, rows, message):
     refused(vectors, rows, message, ways=["predict_rows"])
 
 
@@ -242,7 +242,7 @@ def test_numbers_of_numpy_are_taken_as_options(vectors, make_client):
 
 
 def test_a_request_that_is_late_is_a_timeout_error_everywhere(manual):
-    _, _, client, _ = manual  # nothing is taken
+    _, _, client, _ = manual  # the engine takes no record
     with pytest.raises(TimeoutError, match="no answer within the timeout"):
         client.predict(x_of(1), timeout=0.01)
     with pytest.raises(TimeoutError):
@@ -254,7 +254,9 @@ def test_a_request_that_is_late_is_a_timeout_error_everywhere(manual):
     assert type(error.value) is ringfeed.DeadlineExceeded
 
 
-def test_who_keeps_every_cell_and_waits_for_ever_is_told_so(ring, serve, make_client, monkeypatch):
+def test_a_client_that_keeps_every_cell_and_waits_without_a_timeout_gets_an_error(
+    ring, serve, make_client, monkeypatch
+):
     monkeypatch.setattr("ringfeed.stall.STALL_SECONDS", 0.0)
     monkeypatch.setattr("ringfeed.stall.GARBAGE_SECONDS", 0.0)
     serve(ring, reply_cells=1)

@@ -1,4 +1,4 @@
-"""Names in /dev/shm that are removed under an engine, as systemd does at a logout: it notices, says so, and goes on."""
+"""Names in /dev/shm are removed while an engine serves, as systemd does at a logout: it logs that and goes on."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ def said(caplog):
 
 
 @pytest.mark.parametrize("what", ["the ring", "the replies", "both"])
-def test_an_engine_says_once_which_names_were_removed_and_answers_who_has_the_ring_open(
-    ring, serve, make_client, caplog, what
-):
+def test_an_engine_logs_once_which_names_were_removed_and_answers_open_clients(ring, serve, make_client, caplog, what):
     caplog.set_level(logging.ERROR, LOGGER)
     serve(ring)
     client = make_client(ring.name)
@@ -36,7 +34,7 @@ def test_an_engine_says_once_which_names_were_removed_and_answers_who_has_the_ri
     assert "ringfeed doctor" in message
 
 
-def test_of_a_ring_that_ends_as_it_should_nothing_is_said(make_ring, serve, make_client, caplog):
+def test_a_ring_that_ends_regularly_is_not_logged(make_ring, serve, make_client, caplog):
     caplog.set_level(logging.ERROR, LOGGER)
     for end in ("close", "with", "stop"):
         ring = make_ring()

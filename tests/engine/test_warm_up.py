@@ -1,4 +1,4 @@
-"""Models that cannot be run on rows of zeros are tried on rows that the user gives."""
+"""Models that cannot run on rows of zeros are tried on rows that the user gives."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def checked(matrix: Any) -> Any:
 
 
 def embedded(word: Any) -> Any:
-    """Look up words that are numbered from 1."""
-    with tf.device("/CPU:0"):  # a GPU gives zeros for what is not there
+    """Look up words, numbered from 1."""
+    with tf.device("/CPU:0"):  # a GPU returns zeros for indices out of range
         return tf.gather(tf.constant([[1.0, 2.0], [3.0, 4.0]]), word - 1)
 
 
@@ -106,7 +106,7 @@ def test_with_rows_it_is_served(case: Any, options: Any) -> None:
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
-def test_so_is_a_copy_in_another_precision(precision: str) -> None:
+def test_a_copy_in_another_precision_is_served_too(precision: str) -> None:
     serve_and_ask(CANNOT_TAKE_ZEROS["Keras"], warm_up={"matrix": MATRICES}, precision=precision)
 
 
@@ -151,7 +151,7 @@ def test_several_fields_are_given_by_name_or_as_the_models_inputs(make_ring: Any
         np.testing.assert_allclose(answer, INVERSES / np.float32([1, 2, 4, 8])[:, None, None], rtol=1e-5)
 
 
-def test_padded_fields_and_tags_are_made_up_too(make_ring: Any) -> None:
+def test_warm_up_covers_padded_fields_and_tags(make_ring: Any) -> None:
     ring = make_ring({"matrix": ((3, 2, 2), "float32")}, slots=16)  # 48 of 64 bytes
 
     def model(given: Any) -> Any:
@@ -170,7 +170,7 @@ def test_each_stage_is_tried_on_what_the_one_before_makes(make_ring: Any) -> Non
     def shifted(matrix: Any) -> Any:
         return {"low": matrix - 1, "high": matrix + 1}
 
-    def of_differences(low: Any, high: Any) -> Any:  # zeros cannot be inverted, nor the difference of these
+    def of_differences(low: Any, high: Any) -> Any:  # a matrix of zeros has no inverse, nor has the difference of these
         return tf.linalg.inv(high + low)
 
     ring = make_ring({"matrix": MATRIX}, slots=16)

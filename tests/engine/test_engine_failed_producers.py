@@ -1,4 +1,4 @@
-"""An engine over a ring whose producer raised: it answers what it has, says so, and ends."""
+"""An engine whose ring has a producer that raised: it answers all records, logs the error, and ends."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def expect_failure(ring, numbers=()):
         fail_behind(ring, numbers)
 
 
-def test_it_serves_what_is_there_logs_the_text_once_and_ends(ring, serve, make_client, caplog):
+def test_it_serves_the_records_logs_the_text_once_and_ends(ring, serve, make_client, caplog):
     engine = serve(ring, devices=["CPU:0"])
     client = make_client(ring.name)
     with caplog.at_level(logging.WARNING, "ringfeed.engine"):
@@ -40,7 +40,7 @@ def test_it_serves_what_is_there_logs_the_text_once_and_ends(ring, serve, make_c
     assert not any("could not be served" in message for message in caplog.messages)
 
 
-def test_run_raises_it_when_all_is_served(ring):
+def test_run_raises_the_error_after_all_records_are_served(ring):
     engine = ringfeed.Engine(ring, first_number, linger=0.0)
     with in_thread(engine.run) as running:
         expect_failure(ring, range(3))
@@ -50,7 +50,7 @@ def test_run_raises_it_when_all_is_served(ring):
     assert not engine.running
 
 
-def test_an_engine_over_levels_ends_with_the_last_and_raises_it(make_ring):
+def test_an_engine_of_several_priorities_ends_with_the_last_and_raises_the_error(make_ring):
     ring = make_ring(priorities=2)
     engine = ringfeed.Engine(ring, first_number, linger=0.0)
     with in_thread(engine.run) as running:
@@ -59,7 +59,7 @@ def test_an_engine_over_levels_ends_with_the_last_and_raises_it(make_ring):
             running.result()
 
 
-def test_a_ring_whose_producers_just_leave_ends_an_engine_as_ever(ring):
+def test_producers_that_leave_regularly_finish_the_engine(ring):
     engine = ringfeed.Engine(ring, first_number, linger=0.0)
     with in_thread(engine.run) as running:
         with ring.producing():

@@ -1,4 +1,4 @@
-"""An engine that is told to stop: by `stop` while its model hangs, by SIGTERM, as process 1 of a container."""
+"""`Engine.run` and SIGTERM: it drains, ends with the right status, also as process 1 of a container."""
 
 from __future__ import annotations
 
@@ -8,115 +8,19 @@ import signal
 import subprocess
 import sys
 import textwrap
-import threading
 from pathlib import Path
 
 import pytest
-import tensorflow as tf
 from serving import first_number, x_of
 
 import ringfeed
 from support import in_thread, segments, wait_until
 
 HUNG = 13
-HUNG_AND_TOLD_BY_ANOTHER_THREAD = 14
 
 
-class Hangs:
-    """A model that does not return over 13 until it may."""
+HUNG_AND_SIGNALLED_IN_ANOTHER_THREAD = 14
 
-    def __init__(self):
-        self.entered, self.may_go_on = threading.Event(), threading.Event()
-
-    def __call__(self, x):
-        def look(numbers):
-            if HUNG in numbers.numpy():
-                self.entered.set()
-                self.may_go_on.wait()
-            return numbers
-
-        return tf.ensure_shape(tf.py_function(look, [x[:, 0]], tf.int64), (None,))
-
-
-@pytest.fixture
-def hung(ring, serve, make_client):
-    model = Hangs()
-    engine, client = serve(ring, model, batch_size=4), make_client(ring)
-    future = client.submit(x_of(HUNG))
-    model.entered.wait()
-    yield engine, client, future, model
-    model.may_go_on.set()
-
-
-def test_stop_returns_after_its_timeout_and_says_where_the_model_hangs(ring, hung):
-    engine, client, future, model = hung
-    with pytest.raises(ringfeed.EngineHung, match=r"Hangs.*not stopped after 0.1 s.*CPU:0 runs it over 1 row since"):
-        engine.stop(timeout=0.1)
-    with pytest.raises(TimeoutError):
-        engine.stop(timeout=0)
-    with pytest.raises(ringfeed.EngineDied):
-        future.result(timeout=30)
-    with pytest.raises(ringfeed.EngineDied):
-        client.predict(x_of(1), timeout=30)
-    model.may_go_on.set()
-    engine.stop()
-    engine.stop(timeout=1)
-    assert not engine.running
-
-
-def test_draining_returns_after_its_timeout_while_the_model_hangs(hung):
-    engine, _, future, model = hung
-    assert not engine.drain(timeout=0.1)
-    model.may_go_on.set()
-    assert engine.drain(timeout=30)
-    assert int(future.result(timeout=30)) == HUNG
-
-
-def test_one_ctrl_c_ends_a_block_whose_model_hangs(ring, make_client, monkeypatch, caplog):
-    monkeypatch.setattr("ringfeed.engine.lifecycle.INTERRUPT_SECONDS", 0.1)
-    model = Hangs()
-    engine = ringfeed.Engine(ring, model, linger=0.0)
-    futures = []
-
-    def serve_until_ctrl_c():
-        with engine:
-            futures.append(make_client(ring).submit(x_of(HUNG)))
-            model.entered.wait()
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        serve_until_ctrl_c()
-    assert "not stopped after 0.1 s" in caplog.text
-    model.may_go_on.set()
-    engine.stop()
-    assert type(futures[0].exception(timeout=30)) in (ringfeed.EngineDied, type(None))  # or just before that
-
-
-@pytest.mark.parametrize("timeout", [-1, float("nan"), "3"])
-def test_a_timeout_that_is_none_is_named(ring, timeout):
-    engine = ringfeed.Engine(ring, first_number)
-    with pytest.raises((ValueError, TypeError), match="timeout"):
-        engine.stop(timeout=timeout)
-    with pytest.raises((ValueError, TypeError), match="grace_seconds"):
-        engine.run(grace_seconds=timeout)
-
-
-def test_what_an_engine_that_fails_to_start_late_said_it_says_no_more(ring, make_client):
-    class Fails(ringfeed.Ring):
-        def pin(self):
-            raise MemoryError("as if the driver had none")
-
-    attached = Fails.attach(ring.name)
-    engine = ringfeed.Engine(attached, first_number, pin_memory=True)
-    with pytest.raises(MemoryError):
-        engine.start()
-    with pytest.raises(ringfeed.EngineDied):
-        make_client(ring).predict(x_of(1), timeout=60)
-    engine.stop()
-    attached.close()
-
-
-# ---- Signals -------------------------------------------------------------------------------------------
 
 SERVER = """
     import logging, signal, sys, threading, time
@@ -126,7 +30,7 @@ SERVER = """
     def look(numbers):
         if numbers[0] in (13, 14):
             print("entered", flush=True)
-            if numbers[0] == 14:  # in this thread: the main one sleeps on, as where it was just about to fall asleep
+            if numbers[0] == 14:  # the main thread sleeps on, as if it had just fallen asleep
                 while not engine._lifecycle.terminations._waits_for_events:
                     time.sleep(0.01)
                 signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
@@ -151,7 +55,7 @@ SERVER = """
 
 @pytest.fixture
 def server(ring_name):
-    """Return a function that starts a server; its status is asked for at the end."""
+    """Return a function that starts a server process; it is killed at the end."""
     started = []
 
     def start(seconds=0.0, grace=30.0, prefix=()):
@@ -169,7 +73,7 @@ def server(ring_name):
 
 def wait_for_line(process, words):
     while words not in (line := process.stdout.readline()):
-        assert line, process.communicate()  # it has ended
+        assert line, process.communicate()  # no line: the process has ended
 
 
 def test_sigterm_answers_what_waits_and_leaves_with_status_0(ring_name, server, make_client):
@@ -211,7 +115,7 @@ def test_a_hung_model_ends_with_the_grace_or_the_second_signal_and_the_status_sa
 
 def test_signals_that_do_not_wake_the_main_thread_are_heard(ring_name, server, make_client):
     process = server(grace=1000.0)
-    future = make_client(ring_name, timeout=None).submit(x_of(HUNG_AND_TOLD_BY_ANOTHER_THREAD))
+    future = make_client(ring_name, timeout=None).submit(x_of(HUNG_AND_SIGNALLED_IN_ANOTHER_THREAD))
     said, errors = process.communicate()
     assert process.returncode == 143, errors
     assert "SIGTERM: answering what waits" in said
@@ -254,7 +158,7 @@ def test_as_process_1_it_ends_as_kubernetes_wants_it(ring_name, server, make_cli
     assert not [name for name in segments() if ring_name in name]
 
 
-def test_a_handler_of_the_programs_own_stays(ring):
+def test_a_handler_of_the_program_itself_stays(ring):
     heard = []
     before = signal.signal(signal.SIGTERM, lambda *_: heard.append(1))
     try:

@@ -29,7 +29,7 @@ def twice(x: tf.Tensor) -> tf.Tensor:
 
 
 def branching_model(seed: int) -> keras.Model:
-    """Return a model with skips, two inputs and two outputs, made up by a seed."""
+    """Return a random model with skip connections, two inputs and two outputs."""
     random = np.random.default_rng(seed)
     keras.utils.set_random_seed(seed)
     left, right = keras.Input((12,), name="left"), keras.Input((12,), name="right")
@@ -44,7 +44,7 @@ def branching_model(seed: int) -> keras.Model:
 
 
 def possible_cuts(model: keras.Model, wanted: int) -> list[keras.Model]:
-    """Return the stages of a model, cut at layers that can be cut at."""
+    """Return the stages of a model, cut at layers at which a cut is possible."""
     for start in range(6):
         try:
             return ringfeed.split_model(model, at=[f"layer_{start + number}" for number in range(wanted)])
@@ -108,7 +108,7 @@ def test_tags_and_records_that_want_no_answer_go_through_all_stages(make_ring: A
 
 
 def slowly(x: tf.Tensor) -> tf.Tensor:
-    """Take longer than clients wait before they look whether an engine lives."""
+    """Take longer than clients wait before they check whether an engine lives."""
 
     def wait(y: tf.Tensor) -> tf.Tensor:
         threading.Event().wait(0.15)
@@ -161,7 +161,7 @@ def test_options_of_another_number_than_stages_are_refused() -> None:
         ringfeed.Pipeline([unchanged, unchanged], batch_size=[1, 2, 3])
 
 
-def test_requests_of_a_ring_that_drops_the_deads_can_not_be_handed_on(make_ring: Any) -> None:
+def test_requests_of_a_ring_without_redelivery_cannot_be_handed_on(make_ring: Any) -> None:
     ring = make_ring({"x": ((1,), "float32")}, redeliver=False)
     with pytest.raises(ValueError, match="redeliver=True"):
         ringfeed.Pipeline([one_more, twice], ring=ring)
@@ -171,7 +171,7 @@ def test_requests_of_a_ring_that_drops_the_deads_can_not_be_handed_on(make_ring:
 
 
 def serve_second_stage(pipe: Any) -> None:
-    """Serve ``ring -> next ring`` 's second half until told to end."""
+    """Serve the second stage until the test says so."""
     ring_name, next_name = pipe.hear()
     with (
         ringfeed.Ring.attach(ring_name) as ring,
