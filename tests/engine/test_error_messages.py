@@ -28,7 +28,7 @@ def test_a_short_error_detail_keeps_the_text_in_the_log(ring, serve, make_client
 
 
 def test_a_wrong_error_detail_is_named(ring):
-    with pytest.raises(ValueError, match='error_detail=\'long\': give "full" or "short"'):
+    with pytest.raises(ValueError, match='error_detail \'long\': give "full" or "short"'):
         ringfeed.Engine(ring, first_number, error_detail="long")
 
 

@@ -9,6 +9,8 @@ import logging
 import re
 import secrets
 
+from ..arguments import check_choice
+
 ERROR_DETAILS = ("full", "short")
 _TEXT_CHARACTERS = 1000
 _GRAPH_ERROR = "Graph execution error:"
@@ -27,10 +29,8 @@ class ErrorMessages:
     """
 
     def __init__(self, ring_name: str, detail: str = "full") -> None:
-        if detail not in ERROR_DETAILS:
-            raise ValueError(f'error_detail={detail!r}: give "full" or "short".')
         self._ring_name = ring_name
-        self._is_short = detail == "short"
+        self._is_short = check_choice(detail, "error_detail", ERROR_DETAILS) == "short"
 
     def for_clients(self, error: BaseException) -> str:
         """Return the message for the clients concerned; if it is short, log the full text."""
