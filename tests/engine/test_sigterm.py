@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import pytest
 from serving import first_number, x_of
 
 import ringfeed
+from namespaces import PID_NAMESPACE, require_pid_namespaces
 from support import in_thread, segments, wait_until
 
 HUNG = 13
@@ -123,16 +123,10 @@ def test_signals_that_do_not_wake_the_main_thread_are_heard(ring_name, server, m
         future.result(timeout=60)
 
 
-def _unshare():
-    command = [shutil.which("unshare") or "", "--pid", "--fork", "--mount-proc"]
-    if not command[0] or subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("a PID namespace of our own is not permitted here")
-    return command
-
-
 @pytest.mark.parametrize("way", ["SIGTERM suffices", "SIGKILL follows"])
 def test_as_process_1_it_ends_as_kubernetes_wants_it(ring_name, server, make_client, way):
-    process = server(seconds=0.05, grace=1000.0, prefix=_unshare())
+    require_pid_namespaces()
+    process = server(seconds=0.05, grace=1000.0, prefix=PID_NAMESPACE)
     client = make_client(ring_name, timeout=None)
     assert int(client.predict(x_of(1), timeout=60)) == 1
     (inside,) = map(int, Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
