@@ -1,4 +1,4 @@
-/* What the tests of feeds share: feeds of a ring, elements that say which records they are, and who waits for one. */
+/* Shared by the tests of feeds: making feeds, checking which records an element has, and threads that wait for one. */
 #ifndef RF_FEEDS_H
 #define RF_FEEDS_H
 
@@ -15,13 +15,13 @@ static inline rf_feed *new_feed(rf_ring *ring, const rf_feed_plan *plan)
     return feed;
 }
 
-/* Up to `most` rows, without rounds and without end. */
+/* A feed of up to `most` rows, without rounds and without a timeout. */
 static inline rf_feed *patient_feed(rf_ring *ring, uint32_t most)
 {
     return new_feed(ring, &(rf_feed_plan){.max_rows = most, .min_rows = 1, .timeout_ns = FOR_EVER});
 }
 
-/* All rows of each element, gathered in portions of up to `most`. */
+/* A feed of `exact` rows in each element, gathered from batches of up to `most` rows. */
 static inline rf_feed *exact_feed(rf_ring *ring, uint32_t exact, uint32_t most, int64_t round_ns)
 {
     return new_feed(ring, &(rf_feed_plan){.max_rows = most,
@@ -31,8 +31,8 @@ static inline rf_feed *exact_feed(rf_ring *ring, uint32_t exact, uint32_t most, 
                                           .round_ns = round_ns});
 }
 
-/* Up to `most` rows, each element with a ticket. */
-static inline rf_feed *ahead_feed(rf_ring *ring, uint32_t most, uint32_t exact)
+/* A feed of up to `most` rows, with a ticket for each element. */
+static inline rf_feed *feed_with_tickets(rf_ring *ring, uint32_t most, uint32_t exact)
 {
     return new_feed(ring, &(rf_feed_plan){.max_rows = most,
                                           .min_rows = 1,
@@ -41,7 +41,7 @@ static inline rf_feed *ahead_feed(rf_ring *ring, uint32_t most, uint32_t exact)
                                           .timeout_ns = FOR_EVER});
 }
 
-/* As who hands it over does, and then who uses it. */
+/* Deliver an element as tf.data does, then drop it as its consumer does. */
 static inline void deliver_and_drop(rf_element *element)
 {
     CHECK(rf_ticket_deliver(*element->ticket));
@@ -55,7 +55,7 @@ static inline rf_element *next_of(rf_feed *feed)
     return element;
 }
 
-/* The next element that is not just the end of a round. */
+/* The next element; ends of rounds are skipped. */
 static inline rf_element *next_over_rounds(rf_feed *feed)
 {
     rf_element *element;
@@ -91,14 +91,14 @@ static inline void put_numbers(rf_ring *ring, uint64_t first, uint32_t rows)
         put(ring, first + row);
 }
 
-/* Close a ring whose name another is to have. */
+/* Close a ring and free its name for another ring. */
 static inline void close_and_unlink(rf_ring *ring)
 {
     close_ring(ring);
     CHECK_EQUAL(shm_unlink(segment_name(0)), 0);
 }
 
-/* Let the next records lie from slot `slot` on. */
+/* Move the cursors, so that the next record lies in slot `slot`. */
 static inline void move_on_to(rf_ring *ring, uint32_t slot)
 {
     for (uint32_t i = 0; i < slot; i++) {
@@ -107,7 +107,7 @@ static inline void move_on_to(rf_ring *ring, uint32_t slot)
     }
 }
 
-/* ---- Someone who waits ---------------------------------------------------------------------- */
+/* ---- A thread that waits --------------------------------------------------------------------- */
 
 typedef struct waiter {
     rf_feed *feed;
@@ -130,7 +130,7 @@ static inline uint64_t waited_ns(rf_ring *ring)
     return stats.counts.take_wait_ns;
 }
 
-/* Return when a slice of someone's waiting is over that began after the call. */
+/* Return when a slice of a thread's wait that began after the call has ended. */
 static inline void await_slices(rf_ring *ring, int slices)
 {
     for (int slice = 0; slice <= slices; slice++) {
@@ -140,7 +140,7 @@ static inline void await_slices(rf_ring *ring, int slices)
     }
 }
 
-/* Start a thread that waits for an element, and return when it does. */
+/* Start a thread that waits for an element, and return when it waits. */
 static inline waiter *start_waiting(rf_feed *feed, rf_ring *ring)
 {
     waiter *own = calloc(1, sizeof *own);
@@ -151,7 +151,7 @@ static inline waiter *start_waiting(rf_feed *feed, rf_ring *ring)
     return own;
 }
 
-/* The status that the wait came to; `element` is set where that is RF_OK. */
+/* The status that ended the wait. RF_OK: `element` is set. */
 static inline rf_status end_of_waiting(waiter *own, rf_element **element)
 {
     join_thread(own->thread);

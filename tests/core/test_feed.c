@@ -1,7 +1,7 @@
-/* Elements of a feed: whose memory they are, which rows they have, and who else may come for them. */
+/* Elements of a feed: the memory they lie in, the rows they have, and several threads that take them. */
 #include "feeds.h"
 
-/* ---- Runs ----------------------------------------------------------------------------------- */
+/* ---- Elements -------------------------------------------------------------------------------- */
 
 static void *drop_element(void *element)
 {
@@ -39,7 +39,7 @@ static void test_references(void)
             rf_element_retain(element);
             threads[i] = start_thread(drop_element, element);
         }
-        CHECK_EQUAL(number_in(element, 1), 1); /* ours is left */
+        CHECK_EQUAL(number_in(element, 1), 1); /* our reference is left */
         CHECK_EQUAL(state_of(ring, element->lease->first), RF_STATE_TAKEN);
         rf_element_drop(element);
         for (int i = 0; i < THREADS; i++)
@@ -52,7 +52,7 @@ static void test_references(void)
     close_ring(ring);
 }
 
-static void test_run_outlives_feed_and_ring(void)
+static void test_element_outlives_feed_and_ring(void)
 {
     rf_ring *ring = create_ring(4);
     rf_feed *feed = patient_feed(ring, 4);
@@ -72,7 +72,7 @@ static void test_shown_across_the_end(void)
         &(rf_feed_plan){.max_rows = 4, .min_rows = 3, .shown_rows = 6, .timeout_ns = FOR_EVER});
     uint64_t tags[6] = {9, 9, 9, 9, 9, 9};
     move_on_to(ring, 6);
-    put_numbers(ring, 6, 3); /* in slots 6, 7, 0; what lay in 1, 2, 3 is still to be seen */
+    put_numbers(ring, 6, 3); /* in slots 6, 7, 0; the old records of 1, 2, 3 are still visible */
     rf_element *element = next_of(feed);
     CHECK_EQUAL(element->rows, 3);
     CHECK_EQUAL(element->shown, 6);
@@ -99,14 +99,14 @@ static void test_shown_ends_with_the_slots(void)
         CHECK_EQUAL(element->rows, 3);
         CHECK_EQUAL(element->shown, shown <= 8 ? shown : 3);
         for (uint32_t row = 0; row < element->shown; row++)
-            (void)number_in(element, row); /* it is there, wherever the element begins */
+            (void)number_in(element, row); /* it is readable, regardless of the first slot */
         rf_element_drop(element);
         rf_feed_end(feed);
     }
     close_ring(ring);
 }
 
-/* ---- Exactly so many rows ------------------------------------------------------------------- */
+/* ---- An exact number of rows ----------------------------------------------------------------- */
 
 static void test_exact_in_a_row(void)
 {
@@ -137,7 +137,7 @@ static void test_exact_apart(void)
     CHECK(element->lease == NULL);
     CHECK_EQUAL((uintptr_t)element->data[0] % RF_ALIGNMENT, 0);
     expect_numbers(element, 0, 4);
-    CHECK_EQUAL(state_of(ring, 0), RF_STATE_FREE); /* they were copied */
+    CHECK_EQUAL(state_of(ring, 0), RF_STATE_FREE); /* the rows were copied */
     CHECK_EQUAL(state_of(ring, 4), RF_STATE_FREE);
     CHECK_EQUAL(state_of(ring, 5), RF_STATE_READY);
     rf_element_drop(element);
@@ -154,7 +154,7 @@ static void test_exact_over_rounds(void)
     for (uint64_t number = 0; number < 4; number += 2) {
         put_numbers(ring, number, 2);
         CHECK_EQUAL(rf_feed_next(feed, &element), RF_AGAIN);
-        expect_all_free(ring); /* they were gathered */
+        expect_all_free(ring); /* the rows were gathered */
     }
     put_numbers(ring, 4, 2);
     element = next_over_rounds(feed);
@@ -177,11 +177,11 @@ static void test_rest_is_dropped(void)
     CHECK_EQUAL(rf_feed_next(feed, &element), RF_FINISHED);
     CHECK_EQUAL(rf_feed_next(feed, &element), RF_FINISHED);
     expect_all_free(ring);
-    rf_feed_end(feed); /* with three rows that no one will have */
+    rf_feed_end(feed); /* with three gathered rows, which are lost */
     close_ring(ring);
 }
 
-/* ---- Many at a time ------------------------------------------------------------------------- */
+/* ---- Several threads ------------------------------------------------------------------------- */
 
 enum { CONSUMERS = 4, PRODUCERS = 2, RECORDS = SANITIZED ? 480 : 4800 };
 
@@ -218,7 +218,7 @@ static void *consume(void *argument)
 }
 
 /* Every record is in exactly one element. */
-static uint32_t run_crowd(const rf_feed_plan *plan, uint32_t slots)
+static uint32_t run_many_threads(const rf_feed_plan *plan, uint32_t slots)
 {
     crowd *all = calloc(1, sizeof *all);
     pthread_t producers[PRODUCERS], consumers[CONSUMERS];
@@ -244,20 +244,21 @@ static uint32_t run_crowd(const rf_feed_plan *plan, uint32_t slots)
     return elements;
 }
 
-static void test_crowd(void)
+static void test_many_threads(void)
 {
-    run_crowd(&(rf_feed_plan){.max_rows = 3, .min_rows = 1, .timeout_ns = FOR_EVER}, 8);
+    run_many_threads(&(rf_feed_plan){.max_rows = 3, .min_rows = 1, .timeout_ns = FOR_EVER}, 8);
 }
 
-static void test_gathering_crowd(void)
+static void test_many_threads_that_gather(void)
 {
     rf_feed_plan plan = {.max_rows = 2, .min_rows = 1, .exact_rows = 6, .timeout_ns = FOR_EVER};
-    CHECK_EQUAL(run_crowd(&plan, 8), RECORDS / 6);
-    plan.round_ns = 1; /* each idle slice ends a round: others go on with what was gathered */
-    CHECK_EQUAL(run_crowd(&plan, 4), RECORDS / 6);
+    CHECK_EQUAL(run_many_threads(&plan, 8), RECORDS / 6);
+    plan.round_ns =
+        1; /* each idle slice ends a round, and other threads continue with the gathered rows */
+    CHECK_EQUAL(run_many_threads(&plan, 4), RECORDS / 6);
 }
 
-/* As a few rows in the hands of each may be all that an element needs. */
+/* At the end each thread may hold a few rows, which together make an element. */
 static void test_gathered_rows_are_put_together(void)
 {
     enum { ROUNDS = SANITIZED ? 5 : 20, EXACT = 8 };
@@ -271,7 +272,7 @@ static void test_gathered_rows_are_put_together(void)
             threads[i] = start_thread(consume, all);
         for (uint64_t number = 0; number < EXACT; number++) {
             put(all->ring, number);
-            rest(); /* whoever is first has it */
+            rest(); /* the first thread gets it */
         }
         rf_finish(all->ring);
         for (int i = 0; i < CONSUMERS; i++)
@@ -286,19 +287,19 @@ static void test_gathered_rows_are_put_together(void)
 }
 
 static const test TESTS[] = {
-    {"an element is the ring's memory, and goes back from any thread", test_zero_copy},
+    {"an element is the ring's memory, and any thread can give it back", test_zero_copy},
     {"the last of several references gives the slots back, once", test_references},
-    {"an element outlives its feed and the ring's handle", test_run_outlives_feed_and_ring},
-    {"rows that are shown go on across the ring's end, and have no tags",
+    {"an element outlives its feed and the ring's handle", test_element_outlives_feed_and_ring},
+    {"rows that are only shown continue across the ring's end, and have no tags",
      test_shown_across_the_end},
     {"no more rows are shown than the ring has slots", test_shown_ends_with_the_slots},
     {"exact: rows in a row are the ring's memory", test_exact_in_a_row},
     {"exact: rows that lie apart are copied in order, and their slots free", test_exact_apart},
-    {"exact: gathering goes on where a round ended half way", test_exact_over_rounds},
+    {"exact: gathering continues where a round ended half way", test_exact_over_rounds},
     {"exact: too few rows at the ring's end are dropped, with the feed", test_rest_is_dropped},
-    {"many threads on one feed lose and double nothing", test_crowd},
-    {"exact: many threads that gather lose and double nothing", test_gathering_crowd},
-    {"exact: what several threads gathered is put together at the end",
+    {"many threads on one feed lose and double nothing", test_many_threads},
+    {"exact: many threads that gather lose and double nothing", test_many_threads_that_gather},
+    {"exact: rows that several threads gathered become one element at the end",
      test_gathered_rows_are_put_together},
 };
 

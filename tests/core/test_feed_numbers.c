@@ -1,8 +1,8 @@
-/* Feeds by number, batches that are laid into them, and what a forked child may do with its copies. */
+/* Feeds by number, parked batches, and what a forked child may do with its copies of feeds. */
 #include "feed/interrupt.h"
 #include "feeds.h"
 
-/* ---- Numbers -------------------------------------------------------------------------------- */
+/* ---- Numbers --------------------------------------------------------------------------------- */
 
 static void test_numbers(void)
 {
@@ -35,19 +35,19 @@ static void test_found_feed_outlives_its_end(void)
     rf_element *element;
     char text[512];
     put(ring, 0);
-    rf_feed_end(feed); /* whoever made it is gone */
+    rf_feed_end(feed); /* its creator has ended it */
     CHECK_EQUAL(rf_feed_next(feed, &element), RF_CLOSED);
     CHECK_EQUAL(rf_feed_begin_round(feed), RF_CLOSED);
     rf_feed_explain(feed, RF_CLOSED, text, sizeof text);
     CHECK(strstr(text, "RingClosed: ring 'cams'") == text);
-    CHECK_EQUAL(state_of(ring, 0), RF_STATE_READY); /* it took nothing */
+    CHECK_EQUAL(state_of(ring, 0), RF_STATE_READY); /* the feed took nothing */
     close_ring(ring);
-    CHECK_EQUAL(rf_feed_geometry(feed)->slots, 2); /* the handle is still there */
+    CHECK_EQUAL(rf_feed_geometry(feed)->slots, 2); /* the feed keeps the handle */
     CHECK_EQUAL(rf_feed_next(feed, &element), RF_CLOSED);
     rf_feed_unref(feed);
 }
 
-static void test_words(void)
+static void test_messages(void)
 {
     rf_ring *ring = create_ring(2);
     rf_feed *feed = exact_feed(ring, 3, 1, 0);
@@ -57,7 +57,7 @@ static void test_words(void)
         char text[512], small[16];
         rf_feed_explain(feed, all[i], text, sizeof text);
         CHECK(strstr(text, "ring 'cams'") != NULL);
-        CHECK(strlen(text) < sizeof text - 1); /* nothing is cut off */
+        CHECK(strlen(text) < sizeof text - 1); /* the message is complete */
         rf_feed_explain(feed, all[i], small, sizeof small);
         CHECK_EQUAL(strlen(small), sizeof small - 1);
         CHECK(all[i] != RF_EMPTY || strstr(text, "0 of 3 records ready") != NULL);
@@ -116,7 +116,7 @@ static void test_ends_while_others_find(void)
     close_ring(ring);
 }
 
-/* ---- Batches that someone else waited for --------------------------------------------------- */
+/* ---- Parked batches -------------------------------------------------------------------------- */
 
 static void set_next(rf_ring *ring, rf_feed *feed, uint64_t number)
 {
@@ -183,7 +183,7 @@ static void test_next_batch_of_another_ring(void)
     close_ring(ring);
 }
 
-/* ---- Forks ---------------------------------------------------------------------------------- */
+/* ---- Forks ----------------------------------------------------------------------------------- */
 
 typedef struct inherited {
     rf_ring *ring;
@@ -199,7 +199,7 @@ static void use_up_copies(void *argument)
     rf_feed *feed = patient_feed(own->ring, 2);
     CHECK(rf_feed_find(rf_feed_id(feed)) == feed);
     put(own->ring, 100);
-    element = next_of(feed); /* with a feed of its own it is a taker like others */
+    element = next_of(feed); /* with its own feed the child is an ordinary taker */
     expect_numbers(element, 100, 1);
     rf_element_drop(element);
     rf_feed_unref(feed);
@@ -256,7 +256,7 @@ static void make_one_feed(void *ring)
     rf_feed_end(patient_feed(ring, 1));
 }
 
-/* A lock that some thread holds at that moment would be held in the child for ever. */
+/* If a thread held a lock during the fork, the child would find it locked forever. */
 static void test_fork_while_feeds_come_and_go(void)
 {
     enum { FORKS = SANITIZED ? 60 : 300 };
@@ -274,11 +274,12 @@ static void test_fork_while_feeds_come_and_go(void)
 
 static const test TESTS[] = {
     {"a number that is unknown or ended is not found", test_numbers},
-    {"who has found a feed may use it after its end", test_found_feed_outlives_its_end},
-    {"words of every status name the ring", test_words},
-    {"feeds end while others find them", test_ends_while_others_find},
-    {"a batch that is laid in is fetched once", test_next_batch_once},
-    {"a batch that is laid in goes with another one, or with the feed", test_next_batch_replaced},
+    {"a caller that has found a feed may use it after its end", test_found_feed_outlives_its_end},
+    {"the message of every status names the ring", test_messages},
+    {"feeds end while other threads find them", test_ends_while_others_find},
+    {"a batch that is set as the next element is delivered once", test_next_batch_once},
+    {"a batch that is set as the next element is dropped with another one, or with the feed",
+     test_next_batch_replaced},
     {"a batch of another handle is refused", test_next_batch_of_another_ring},
     {"a forked child's copies harm nothing", test_fork},
     {"a fork while other threads make and end feeds leaves no lock behind",

@@ -1,9 +1,9 @@
-/* Elements that go back while others look, deliver and take: races by two, and crowds. */
+/* Elements that return while other threads inspect, deliver and take: races of two threads, and many threads. */
 #include <sched.h>
 
 #include "feeds.h"
 
-/* ---- Races ---------------------------------------------------------------------------------- */
+/* ---- Races ----------------------------------------------------------------------------------- */
 
 enum { TURNS = SANITIZED ? 200 : 2000 };
 
@@ -15,7 +15,7 @@ typedef struct race {
     _Atomic uint32_t turn, over;
 } race;
 
-/* Wait for a turn, closely; but on one core the other needs it. */
+/* Spin until it is our turn; on one core, give the core to the other thread. */
 static void spin_until(_Atomic uint32_t *flag, uint32_t value)
 {
     for (uint32_t spins = 1; atomic_load(flag) < value; spins++) {
@@ -37,15 +37,15 @@ static void *look_for_more(void *argument)
     return NULL;
 }
 
-/* At the ring's end one looks for more while another throws away what was the last. */
+/* At the ring's end one thread takes while another drops the last element undelivered. */
 static void test_while_it_ends(void)
 {
     race *all = calloc(1, sizeof *all);
     rf_options options = options_for(65536);
     rf_ring *ring =
-        create_ring_as(&options, RF_ALIGNMENT); /* of which to look at all takes a while */
+        create_ring_as(&options, RF_ALIGNMENT); /* large, so that a scan takes a while */
     CHECK(all != NULL);
-    all->feed = ahead_feed(ring, 1, 0);
+    all->feed = feed_with_tickets(ring, 1, 0);
     rf_lease *lease = claim(ring, 1);
     publish(lease, 1, 7);
     rf_finish(ring);
@@ -78,13 +78,13 @@ static void *deliver_by_number(void *argument)
     return NULL;
 }
 
-/* Who delivers has a ticket's number and no more: the last reference may go meanwhile. */
+/* The thread that delivers has only the ticket's number: another thread may drop the last reference. */
 static void test_by_number(void)
 {
     race *all = calloc(1, sizeof *all);
     rf_ring *ring = create_ring(4);
     CHECK(all != NULL);
-    all->feed = ahead_feed(ring, 1, 0);
+    all->feed = feed_with_tickets(ring, 1, 0);
     pthread_t thread = start_thread(deliver_by_number, all);
     for (uint32_t turn = 1; turn <= TURNS; turn++) {
         put(ring, turn);
@@ -105,7 +105,7 @@ static void test_by_number(void)
     free(all);
 }
 
-/* ---- Crowds --------------------------------------------------------------------------------- */
+/* ---- Many threads ---------------------------------------------------------------------------- */
 
 enum { RECORDS = SANITIZED ? 400 : 4000, THREADS = 3 };
 
@@ -115,7 +115,7 @@ typedef struct crowd {
     _Atomic uint32_t times[RECORDS];
 } crowd;
 
-/* Some elements are thrown away unseen; who has seen all records tells the others. */
+/* Some elements are dropped undelivered. The thread that sees the last record tells the others. */
 static void *consume(void *argument)
 {
     crowd *all = argument;
@@ -136,7 +136,7 @@ static void *consume(void *argument)
     return NULL;
 }
 
-static void run_crowd(uint32_t most, uint32_t exact)
+static void run_many_threads(uint32_t most, uint32_t exact)
 {
     crowd *all = calloc(1, sizeof *all);
     pthread_t threads[THREADS];
@@ -151,7 +151,7 @@ static void run_crowd(uint32_t most, uint32_t exact)
         threads[i] = start_thread(consume, all);
     for (uint64_t number = 0; number < RECORDS; number++)
         CHECK_EQUAL(put_until(ring, number, RF_FOREVER), RF_OK);
-    rf_finish(ring); /* the last rows may be gathered by several, each too few for an element */
+    rf_finish(ring); /* several threads may hold the last rows, each too few for an element */
     for (int i = 0; i < THREADS; i++)
         join_thread(threads[i]);
     for (uint32_t number = 0; number < RECORDS; number++)
@@ -182,8 +182,8 @@ static void *give_back(void *argument)
     return NULL;
 }
 
-/* Beside takers that keep nothing: what comes late says that it was delivered before. */
-static void test_order_in_a_crowd(void)
+/* Beside takers that keep nothing. A record that comes late says that it was delivered before. */
+static void test_order_of_many_threads(void)
 {
     static bool seen[RECORDS];
     givers all = {.ring = create_ring(8)};
@@ -219,18 +219,18 @@ static void test_order_in_a_crowd(void)
     close_and_unlink(all.ring);
 }
 
-static void test_crowd(void)
+static void test_many_threads(void)
 {
-    run_crowd(3, 0);
-    run_crowd(3, 4);
+    run_many_threads(3, 0);
+    run_many_threads(3, 4);
 }
 
 static const test TESTS[] = {
-    {"who finds the ring's end while the last element goes back hides it from nobody",
+    {"a thread that finds the ring's end while the last element returns hides it from no other",
      test_while_it_ends},
-    {"a ticket whose element goes meanwhile delivers it, or not", test_by_number},
-    {"order in a crowd: what comes late says so", test_order_in_a_crowd},
-    {"many threads that throw elements away lose and double nothing", test_crowd},
+    {"a ticket whose element is dropped at the same time delivers it, or not", test_by_number},
+    {"order among many threads: a record that comes late says so", test_order_of_many_threads},
+    {"many threads that drop elements undelivered lose and double nothing", test_many_threads},
 };
 
 MAIN(TESTS)

@@ -1,15 +1,15 @@
-/* Elements that are taken ahead: delivered ones are released, the others are there again. */
+/* Elements with tickets: delivered ones are released, the others return to the feed. */
 #include "feeds.h"
 
 static void test_dropped_unseen(void)
 {
     rf_ring *ring = create_ring(8);
-    rf_feed *feed = ahead_feed(ring, 3, 0);
+    rf_feed *feed = feed_with_tickets(ring, 3, 0);
     put_numbers(ring, 0, 6);
     rf_element *first = next_of(feed), *second = next_of(feed);
     expect_numbers(first, 0, 3);
     expect_numbers(second, 3, 3);
-    rf_element_retain(first); /* as its ticket does when a copy was made of its values */
+    rf_element_retain(first); /* as the tensor of its ticket does when its values were copied */
     rf_element_drop(first);
     CHECK_EQUAL(state_of(ring, 0), RF_STATE_TAKEN);
     rf_element_drop(first);
@@ -20,14 +20,14 @@ static void test_dropped_unseen(void)
     rf_ring_stats(ring, &stats);
     CHECK_EQUAL(stats.counts.redelivered, 6);
     CHECK_EQUAL(stats.counts.released, 0);
-    rf_ring *other = attach_ring(); /* whoever is next, in any process */
+    rf_ring *other = attach_ring(); /* the next taker, in any process */
     take_expecting(other, 0);
     close_ring(other);
     rf_element *again = next_of(feed);
     expect_numbers(again, 1, 3);
     rf_record records[3];
     rf_lease_records(again->lease, records);
-    CHECK_EQUAL(records[0].deliveries, 2); /* it says that it comes again */
+    CHECK_EQUAL(records[0].deliveries, 2); /* its record says that it is delivered again */
     deliver_and_drop(again);
     deliver_and_drop(next_of(feed));
     expect_all_free(ring);
@@ -36,7 +36,7 @@ static void test_dropped_unseen(void)
 static void test_tickets(void)
 {
     rf_ring *ring = create_ring(8);
-    rf_feed *feed = ahead_feed(ring, 1, 0);
+    rf_feed *feed = feed_with_tickets(ring, 1, 0);
     put_numbers(ring, 0, 2);
     rf_element *first = next_of(feed), *second = next_of(feed);
     int64_t ticket = *first->ticket;
@@ -57,7 +57,7 @@ static void test_tickets(void)
 static void test_pinned(void)
 {
     rf_ring *ring = create_ring(4);
-    rf_feed *feed = ahead_feed(ring, 2, 0);
+    rf_feed *feed = feed_with_tickets(ring, 2, 0);
     rf_lease *views[2];
     for (uint64_t number = 0; number < 2; number++) {
         views[number] = claim(ring, 1);
@@ -65,7 +65,7 @@ static void test_pinned(void)
         CHECK_EQUAL(rf_publish(views[number], 1, &number, 1), RF_OK);
     }
     rf_element *element = next_of(feed);
-    rf_lease_drop(views[0]); /* one view goes while the row is taken, the other stays */
+    rf_lease_drop(views[0]); /* one view is dropped while its row is taken, the other stays */
     rf_element_drop(element);
     CHECK_EQUAL(state_of(ring, 0), RF_STATE_READY);
     CHECK_EQUAL(state_of(ring, 1), RF_STATE_READY);
@@ -81,7 +81,7 @@ static void test_pinned(void)
 static void test_copies(void)
 {
     rf_ring *ring = create_ring(8);
-    rf_feed *feed = ahead_feed(ring, 1, 2); /* a row at a time: all are copied */
+    rf_feed *feed = feed_with_tickets(ring, 1, 2); /* one row at a time: all rows are copied */
     put_numbers(ring, 0, 6);
     rf_element *elements[3] = {next_of(feed), next_of(feed), next_of(feed)};
     expect_all_free(ring);
@@ -94,13 +94,13 @@ static void test_copies(void)
     }
     put_numbers(ring, 6, 2);
     rf_element *last = next_of(feed);
-    rf_feed_end(feed); /* the element keeps the feed; with it they go */
+    rf_feed_end(feed); /* the element keeps the feed, and frees it */
     rf_element_drop(last);
     expect_all_free(ring);
     close_ring(ring);
 }
 
-/* Where a feed hands out copies alone, of any number of rows. */
+/* A feed whose elements are copies, of any number of rows. */
 static void test_copies_alone(void)
 {
     rf_ring *ring = create_ring(4);
@@ -109,12 +109,12 @@ static void test_copies_alone(void)
                   .max_rows = 2, .min_rows = 1, .tickets = 1, .copies = 1, .timeout_ns = FOR_EVER});
     uint64_t tags[2];
     move_on_to(ring, 3);
-    put_numbers(ring, 0, 3); /* over the ring's end */
+    put_numbers(ring, 0, 3); /* across the ring's end */
     rf_element *first = next_of(feed), *second = next_of(feed);
     CHECK(!first->lease);
     CHECK_EQUAL((uintptr_t)first->data[0] % RF_ALIGNMENT, 0);
     expect_all_free(ring);
-    put_numbers(ring, 3, 4); /* into the slots that the copies were in */
+    put_numbers(ring, 3, 4); /* into the slots that were copied */
     expect_numbers(first, 0, 2);
     expect_numbers(second, 2, 1);
     rf_element_tags(first, tags);
@@ -131,7 +131,7 @@ static void test_copies_alone(void)
     close_ring(ring);
 }
 
-/* Rows of no fixed number are copied, too, where a GPU's driver knows memory only up to the ring's end. */
+/* Elements without an exact number of rows are copied too, if a GPU's driver knows the memory only up to the ring's end. */
 static void test_copies_for_their_padding(void)
 {
     rf_ring *ring = create_ring(4);
@@ -156,7 +156,7 @@ static void test_copies_for_their_padding(void)
 static void test_after_the_end(void)
 {
     rf_ring *ring = create_ring(4);
-    rf_feed *feed = ahead_feed(ring, 2, 0);
+    rf_feed *feed = feed_with_tickets(ring, 2, 0);
     put_numbers(ring, 0, 2);
     rf_finish(ring);
     rf_element *element = next_of(feed), *none;
@@ -173,7 +173,7 @@ static void test_after_the_end(void)
 static void test_waiting_taker(void)
 {
     rf_ring *ring = create_ring(4);
-    rf_feed *feed = ahead_feed(ring, 1, 0), *other = patient_feed(ring, 1);
+    rf_feed *feed = feed_with_tickets(ring, 1, 0), *other = patient_feed(ring, 1);
     put_numbers(ring, 0, 1);
     rf_element *element = next_of(feed);
     waiter *waiting = start_waiting(other, ring);
@@ -184,11 +184,11 @@ static void test_waiting_taker(void)
     expect_all_free(ring);
 }
 
-/* A batch that goes over the ring's end, and whose first record lies behind its second. */
+/* A batch across the ring's end, whose first record lies after its second. */
 static void test_order(void)
 {
     rf_ring *ring = create_ring(4);
-    rf_feed *feed = ahead_feed(ring, 2, 0);
+    rf_feed *feed = feed_with_tickets(ring, 2, 0);
     move_on_to(ring, 3);
     put_numbers(ring, 0, 4); /* in the slots 3, 0, 1, 2 */
     for (int turn = 0; turn < 3; turn++) {
@@ -196,13 +196,13 @@ static void test_order(void)
         expect_numbers(first, 0, 2);
         expect_numbers(second, 2, 2);
         CHECK_EQUAL(rf_lease_first(first->lease), 3);
-        /* In whatever order they go: links lead to the first. */
+        /* In any order of the drops: links lead to the first record. */
         rf_element_drop(turn % 2 ? second : first);
         rf_element_drop(turn % 2 ? first : second);
     }
     rf_lease *rest = take(ring, 1);
     CHECK_EQUAL(number_at(rest, 0), 0);
-    put_until(ring, 4, 0); /* there is no room */
+    put_until(ring, 4, 0); /* there is no free slot */
     rf_lease_give_back(rest);
     rf_lease_drop(rest);
     for (uint64_t number = 0; number < 4; number++)
@@ -210,13 +210,13 @@ static void test_order(void)
     expect_all_free(ring);
 }
 
-/* Rows that come again are for takers that did not see them: also where the dead's are dropped. */
+/* Returned rows are delivered again, because no taker saw them; also in a ring that drops the rows of dead takers. */
 static void test_where_rows_come_once(void)
 {
     rf_options options = options_for(4);
     options.redeliver = 0;
     rf_ring *ring = create_ring_as(&options, SAMPLE_BYTES);
-    rf_feed *feed = ahead_feed(ring, 2, 0);
+    rf_feed *feed = feed_with_tickets(ring, 2, 0);
     put_numbers(ring, 0, 2);
     rf_element_drop(next_of(feed));
     rf_element *element = next_of(feed);
@@ -239,11 +239,11 @@ static void test_claim(void)
     expect_all_free(ring);
 }
 
-/* An element outlives its feed and its ring's handle, and goes back for another process. */
+/* An element outlives its feed and its ring's handle, and returns for another process. */
 static void test_last_of_all(void)
 {
     rf_ring *other = create_ring(4), *ring = attach_ring();
-    rf_feed *feed = ahead_feed(ring, 2, 0), *exact = ahead_feed(ring, 1, 2);
+    rf_feed *feed = feed_with_tickets(ring, 2, 0), *exact = feed_with_tickets(ring, 1, 2);
     put_numbers(ring, 0, 4);
     rf_element *element = next_of(feed), *copies = next_of(exact);
     int64_t ticket = *element->ticket;
@@ -264,7 +264,7 @@ static void test_last_of_all(void)
     close_ring(other);
 }
 
-/* ---- Forks ---------------------------------------------------------------------------------- */
+/* ---- Forks ----------------------------------------------------------------------------------- */
 
 typedef struct inherited {
     rf_feed *feed;
@@ -281,7 +281,7 @@ static void drop_as_a_child(void *argument)
 
 static _Atomic uint32_t ended;
 
-/* Its feed's lock is held now and then. */
+/* Another thread often holds the lock of the element's feed. */
 static void *take_and_throw_away(void *argument)
 {
     rf_feed *feed = argument;
@@ -295,12 +295,12 @@ static void *take_and_throw_away(void *argument)
 static void test_fork(void)
 {
     rf_ring *ring = create_ring(8);
-    inherited all = {.feed = ahead_feed(ring, 1, 2)};
-    rf_feed *feed = ahead_feed(ring, 2, 0);
+    inherited all = {.feed = feed_with_tickets(ring, 1, 2)};
+    rf_feed *feed = feed_with_tickets(ring, 2, 0);
     put_numbers(ring, 0, 6);
     all.over_slots = next_of(feed);
     all.copies = next_of(all.feed);
-    rf_element_drop(next_of(all.feed)); /* so that there always is an element */
+    rf_element_drop(next_of(all.feed)); /* so that there is always an element */
     pthread_t thread = start_thread(take_and_throw_away, all.feed);
     for (int turn = 0; turn < (SANITIZED ? 20 : 200); turn++)
         expect_success(spawn(drop_as_a_child, &all));
@@ -316,21 +316,20 @@ static void test_fork(void)
 }
 
 static const test TESTS[] = {
-    {"what is dropped undelivered is there again, in order, for whoever is next",
+    {"an element that is dropped undelivered is there again, in order, for the next taker",
      test_dropped_unseen},
     {"a ticket delivers its own element, once", test_tickets},
-    {"rows that their producer still looks at keep their pins", test_pinned},
-    {"exact: copies go back to the feed, in order", test_copies},
-    {"a feed of copies: slots are free at once, and what nobody saw goes back to the feed",
+    {"rows that their producer still views stay kept", test_pinned},
+    {"exact: copies return to the feed, in order", test_copies},
+    {"a feed of copies: slots are free at once, and undelivered elements return to the feed",
      test_copies_alone},
-    {"rows that were copied for their padding go back, too", test_copies_for_their_padding},
+    {"rows that were copied for their padding return, too", test_copies_for_their_padding},
     {"after the ring's end, too", test_after_the_end},
     {"a taker that waits is woken", test_waiting_taker},
-    {"order: over the ring's end, and in whatever order they go", test_order},
-    {"a ring that drops the rows of the dead keeps those that nobody saw",
-     test_where_rows_come_once},
+    {"order: across the ring's end, and in any order of the drops", test_order},
+    {"a ring that drops the rows of dead takers keeps undelivered rows", test_where_rows_come_once},
     {"a claim is given back as any claim", test_claim},
-    {"an element outlives its feed and its ring, and goes back", test_last_of_all},
+    {"an element outlives its feed and its ring, and returns", test_last_of_all},
     {"a forked child gives nothing back", test_fork},
 };
 

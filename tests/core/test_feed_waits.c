@@ -1,7 +1,7 @@
-/* How long a feed waits, and what ends it: rounds, timeouts, the ring's end, the feed's. */
+/* How long a feed waits, and what ends a wait: rounds, timeouts, the end of the ring or of the feed. */
 #include "feeds.h"
 
-/* ---- Time ----------------------------------------------------------------------------------- */
+/* ---- Time ------------------------------------------------------------------------------------ */
 
 static void test_rounds(void)
 {
@@ -25,7 +25,7 @@ static void test_rounds(void)
     close_ring(ring);
 }
 
-/* Enough is there: the feed waits for more, which is no idleness. */
+/* The feed has enough rows and waits for more: it is not idle. */
 static void test_linger_outlasts_rounds(void)
 {
     rf_ring *ring = create_ring(4);
@@ -61,7 +61,7 @@ static void test_linger_ends_with_enough(void)
     close_ring(ring);
 }
 
-/* Call for an element until the time is over. */
+/* Ask for an element until the timeout. */
 static void wait_until_empty(rf_feed *feed)
 {
     rf_element *element;
@@ -71,12 +71,12 @@ static void wait_until_empty(rf_feed *feed)
     CHECK_EQUAL(status, RF_EMPTY);
 }
 
-/* Wait for one round of a wait, the rest of which is still to come. */
+/* Wait for one round of a longer wait. */
 static void wait_for_a_round(rf_feed *feed)
 {
     rf_element *element;
     rf_status status;
-    /* Who was kept from a core for all the time that it asked for finds it over, and begins anew. */
+    /* A thread that was preempted for its whole timeout finds it over, and begins again. */
     for (int tries = 8; (status = rf_feed_next(feed, &element)) != RF_AGAIN; tries--) {
         CHECK_EQUAL(status, RF_EMPTY);
         CHECK(tries > 0);
@@ -90,9 +90,9 @@ static void test_timeouts_over_rounds(void)
                                                    .min_rows = 1,
                                                    .timeout_ns = 250 * NS_PER_MS,
                                                    .round_ns = NS_PER_MS});
-    for (int wait = 0; wait < 2; wait++) { /* the second one begins anew */
+    for (int wait = 0; wait < 2; wait++) { /* the second wait begins again */
         int64_t ends = in_ms(250);
-        wait_until_empty(feed); /* were the time counted anew at each round, it would never end */
+        wait_until_empty(feed); /* if each round restarted the time, the wait would never end */
         CHECK(rf_now_ns() >= ends);
     }
     wait_for_a_round(feed);
@@ -100,7 +100,7 @@ static void test_timeouts_over_rounds(void)
     rf_element_drop(next_over_rounds(feed));
     int64_t ends = in_ms(250);
     wait_until_empty(feed);
-    CHECK(rf_now_ns() >= ends); /* an element ends the wait, too */
+    CHECK(rf_now_ns() >= ends); /* an element also ends the wait */
     rf_feed_end(feed);
     close_ring(ring);
 }
@@ -133,7 +133,7 @@ static void test_abandoned_wait(void)
                                                    .timeout_ns = 1000 * NS_PER_MS,
                                                    .round_ns = NS_PER_MS});
     wait_for_a_round(feed);
-    usleep(1001000); /* the span that is tested: after it, who comes has a wait of its own */
+    usleep(1001000); /* the time under test: after it, a call begins its own wait */
     int64_t ends = in_ms(1000);
     wait_until_empty(feed);
     CHECK(rf_now_ns() >= ends);
@@ -141,7 +141,7 @@ static void test_abandoned_wait(void)
     close_ring(ring);
 }
 
-/* ---- The end, while someone waits ----------------------------------------------------------- */
+/* ---- The end, during a wait ------------------------------------------------------------------ */
 
 static void test_finish(void)
 {
@@ -167,8 +167,7 @@ static void test_finish_drains(void)
     put_numbers(ring, 0, 3);
     waiter *waiting = start_waiting(feed, ring);
     rf_finish(ring);
-    CHECK_EQUAL(end_of_waiting(waiting, &element),
-                RF_OK); /* fewer than it wanted: all that comes */
+    CHECK_EQUAL(end_of_waiting(waiting, &element), RF_OK); /* fewer than min_rows: the last rows */
     expect_numbers(element, 0, 3);
     rf_element_drop(element);
     CHECK_EQUAL(rf_feed_next(feed, &element), RF_FINISHED);
@@ -189,7 +188,7 @@ static void test_closed_here(void)
     rf_ring_drop(ring);
 }
 
-/* As when Python forgets the ring: nobody is left but the thread inside. */
+/* As when Python drops the ring: only the waiting thread still refers to it. */
 static void test_handle_dropped(void)
 {
     rf_ring *ring = create_ring(4);
@@ -210,7 +209,7 @@ static void test_feed_ended(void)
     rf_feed_end(feed);
     CHECK_EQUAL(end_of_waiting(waiting, NULL), RF_CLOSED);
     rf_feed_unref(found);
-    put(ring, 0); /* the ring itself is as ever */
+    put(ring, 0); /* the ring itself still works */
     take_expecting(ring, 0);
     close_ring(ring);
 }
@@ -234,7 +233,7 @@ static void expect_closed_with_its_owner(bool closes)
 {
     owner *own = shared_memory(sizeof *own);
     own->closes = closes;
-    segment_name(0); /* that of this process: the child is to use it, too */
+    segment_name(0); /* the name of this process, which the child uses, too */
     pid_t child = spawn(own_a_ring, own);
     await(&own->created, 1);
     rf_ring *ring = attach_ring();
@@ -266,25 +265,25 @@ static void test_rows_gathered_before_the_end(void)
     expect_all_free(ring);
     rf_feed_end(feed);
     CHECK_EQUAL(end_of_waiting(waiting, NULL), RF_CLOSED);
-    rf_feed_unref(found); /* with the rows: the leak check would tell */
+    rf_feed_unref(found); /* with the rows, or the leak check would fail */
     close_ring(ring);
 }
 
 static const test TESTS[] = {
-    {"a round ends when it was idle, and not sooner", test_rounds},
+    {"a round ends after its idle time, and not sooner", test_rounds},
     {"a round does not end while the feed lingers", test_linger_outlasts_rounds},
-    {"lingering ends when there is enough", test_linger_ends_with_enough},
-    {"a timeout counts over rounds, and anew for each element", test_timeouts_over_rounds},
-    {"with a timeout of 0 nobody waits", test_no_waiting},
-    {"a wait that was abandoned for a second begins anew", test_abandoned_wait},
+    {"the linger ends when the element is full", test_linger_ends_with_enough},
+    {"a timeout counts across rounds, and restarts for each element", test_timeouts_over_rounds},
+    {"a timeout of 0 does not wait", test_no_waiting},
+    {"a wait that was abandoned for a second begins again", test_abandoned_wait},
     {"finishing the ring ends a wait, and the feed for good", test_finish},
-    {"what is left at the ring's end is an element", test_finish_drains},
+    {"the rows that are left at the ring's end are an element", test_finish_drains},
     {"closing the handle ends a wait", test_closed_here},
-    {"a wait ends when all others dropped feed and handle", test_handle_dropped},
+    {"a wait ends when all other references to feed and handle are dropped", test_handle_dropped},
     {"ending the feed ends a wait, as an error", test_feed_ended},
     {"a wait ends when the owner closes", test_owner_closes},
     {"a wait ends when the owner dies", test_owner_dies},
-    {"rows that were gathered go with the feed", test_rows_gathered_before_the_end},
+    {"gathered rows are dropped with the feed", test_rows_gathered_before_the_end},
 };
 
 MAIN(TESTS)

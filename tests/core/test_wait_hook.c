@@ -1,4 +1,4 @@
-/* Who is asked when a feed's wait is odd: at Ctrl-C, and while every slot is held; and what each answer does. */
+/* The wait hook: when a feed calls it (at Ctrl-C, and while every slot is held), and what each result does. */
 #include "feed/wait_hook.h"
 #include "feeds.h"
 
@@ -10,7 +10,7 @@ static _Atomic int answer;
 
 static rf_hook_result counting_hook(uint64_t id, int interrupted, int stalled)
 {
-    CHECK(interrupted != stalled); /* one thing at a time */
+    CHECK(interrupted != stalled); /* one reason for each call */
     atomic_store(&asked_id, id);
     int said = atomic_load(&answer);
     atomic_fetch_add(interrupted ? &asked_interrupted : &asked_stalled, 1);
@@ -33,7 +33,7 @@ static void handle_interrupts(void)
     CHECK_EQUAL(sigaction(SIGINT, &action, NULL), 0);
 }
 
-/* A ring whose feeds ask; to be made before them, for a default SIGINT is left alone. */
+/* A ring for feeds with a hook. Make it before them, because feeds leave a default SIGINT as it is. */
 static rf_ring *ring_with_hook(int first_answer)
 {
     atomic_store(&answer, first_answer);
@@ -46,7 +46,7 @@ static void interrupt(void)
 {
     uint32_t before = atomic_load(&handled);
     CHECK_EQUAL(kill(getpid(), SIGINT), 0);
-    await(&handled, before + 1); /* whichever thread had it: the program's own handler ran */
+    await(&handled, before + 1); /* the program's own handler ran, in any thread */
 }
 
 static rf_feed *feed_with_rounds(rf_ring *ring, int64_t round_ns)
@@ -76,9 +76,9 @@ static void end(rf_feed *feed, rf_ring *ring)
     close_ring(ring);
 }
 
-/* ---- Ctrl-C --------------------------------------------------------------------------------- */
+/* ---- Ctrl-C ---------------------------------------------------------------------------------- */
 
-static void test_nothing_odd(void)
+static void test_no_reason(void)
 {
     rf_ring *ring = ring_with_hook(RF_HOOK_FAIL);
     rf_feed *feed = patient_feed(ring, 2);
@@ -113,7 +113,7 @@ static void test_ask_again(void)
     interrupt();
     await(&asked_interrupted, 3);
     end_waiting_by_a_record(waiting, ring, 0);
-    /* It is not answered yet: the next wait asks, however short it is. */
+    /* The hook has not decided yet: the next wait calls it, even a short one. */
     uint32_t before = asked_interrupted;
     atomic_store(&answer, RF_HOOK_GO_ON);
     put(ring, 1);
@@ -125,7 +125,7 @@ static void test_ask_again(void)
     end(feed, ring);
 }
 
-/* The handlers have run then, whatever they did: a wait that begins later is another matter. */
+/* The program has handled such a Ctrl-C: it does not concern a wait that begins later. */
 static void test_interrupt_between_waits(void)
 {
     rf_ring *ring = ring_with_hook(RF_HOOK_FAIL);
@@ -147,7 +147,7 @@ static void test_interrupt_between_rounds(void)
     rf_feed *feed = feed_with_rounds(ring, 1);
     rf_element *element;
     CHECK_EQUAL(rf_feed_next(feed, &element), RF_AGAIN);
-    interrupt(); /* the wait goes on, and is meant */
+    interrupt(); /* the wait continues, and the interrupt ends it */
     CHECK_EQUAL(rf_feed_next(feed, &element), RF_INTERRUPTED);
     end(feed, ring);
 }
@@ -169,7 +169,7 @@ static void test_give_empty(void)
         CHECK_EQUAL(tags[row], 0);
     }
     rf_element_drop(element);
-    put(ring, 5); /* it was for this wait only */
+    put(ring, 5); /* the result was for this wait only */
     element = next_of(feed);
     expect_numbers(element, 5, 1);
     rf_element_drop(element);
@@ -190,7 +190,7 @@ static void test_give_empty_exactly(void)
     CHECK_EQUAL(element->shown, 3);
     rf_element_drop(element);
     put(ring, 2);
-    element = next_of(feed); /* what was gathered is still there */
+    element = next_of(feed); /* the gathered rows are still there */
     expect_numbers(element, 0, 3);
     rf_element_drop(element);
     end(feed, ring);
@@ -244,22 +244,22 @@ static void test_handlers_of_the_program(void)
     rf_feed *feed = patient_feed(ring, 2);
     struct sigaction now;
     waiter *waiting = start_waiting(feed, ring);
-    handle_interrupts(); /* in the place of ours, as signal.signal() does */
+    handle_interrupts(); /* replaces our handler, as signal.signal() does */
     await_slices(ring, 1);
     interrupt();
     await(&asked_interrupted, 1);
     end_waiting_by_a_record(waiting, ring, 0);
     end(feed, ring);
     CHECK_EQUAL(sigaction(SIGINT, NULL, &now), 0);
-    CHECK(now.sa_handler == on_interrupt); /* with the last feed, ours is gone */
+    CHECK(now.sa_handler == on_interrupt); /* the last feed removed our handler */
     CHECK_EQUAL(handled, 1);
 }
 
-/* ---- Every slot held ------------------------------------------------------------------------ */
+/* ---- Every slot held ------------------------------------------------------------------------- */
 
 static void test_stalled(void)
 {
-    rf_ring *ring = ring_with_hook(RF_HOOK_FAIL); /* which a stall does not ask for */
+    rf_ring *ring = ring_with_hook(RF_HOOK_FAIL); /* a stall ignores the result */
     rf_feed *feed = patient_feed(ring, 2);
     put_numbers(ring, 0, 4);
     rf_element *held[2] = {next_of(feed), next_of(feed)};
@@ -277,7 +277,7 @@ static void test_stalled(void)
     end(feed, ring);
 }
 
-/* ---- The end of all asking ------------------------------------------------------------------ */
+/* ---- After rf_feeds_stop --------------------------------------------------------------------- */
 
 static void test_stop_ends_waits(void)
 {
@@ -289,7 +289,7 @@ static void test_stop_ends_waits(void)
     CHECK_EQUAL(end_of_waiting(waiting, NULL), RF_FINISHED);
     CHECK_EQUAL(rf_feed_begin_round(feed), RF_FINISHED);
     put_numbers(ring, 0, 4);
-    rf_lease *all = take(ring, 4); /* stalled, and interrupted: nobody is asked */
+    rf_lease *all = take(ring, 4); /* stalled and interrupted: no call */
     interrupt();
     CHECK_EQUAL(rf_feed_next(feed, &element), RF_FINISHED);
     CHECK_EQUAL(asked_interrupted + asked_stalled, 0);
@@ -309,7 +309,7 @@ static void test_hook_calls(void)
     interrupt();
     await(&inside, 1);
     rf_feeds_stop();
-    CHECK_EQUAL(rf_wait_hook_calls(), 1); /* so that whoever ends the process waits */
+    CHECK_EQUAL(rf_wait_hook_calls(), 1); /* so that the end of the process waits */
     atomic_store(&may_go, 1);
     CHECK_EQUAL(end_of_waiting(waiting, NULL), RF_FINISHED);
     CHECK_EQUAL(rf_wait_hook_calls(), 0);
@@ -338,21 +338,22 @@ static void test_hook_calls_in_a_child(void)
 }
 
 static const test TESTS[] = {
-    {"nobody is asked while nothing is odd", test_nothing_odd},
-    {"GO_ON: asked once for each Ctrl-C", test_go_on},
-    {"ASK_AGAIN: asked until there is an answer, in later waits too", test_ask_again},
-    {"a Ctrl-C that came while nobody waited is not asked about", test_interrupt_between_waits},
-    {"a Ctrl-C between two rounds is", test_interrupt_between_rounds},
+    {"the hook is not called without a reason", test_no_reason},
+    {"GO_ON: called once for each Ctrl-C", test_go_on},
+    {"ASK_AGAIN: called until the hook decides, in later waits too", test_ask_again},
+    {"a Ctrl-C that came while no thread waited does not call the hook",
+     test_interrupt_between_waits},
+    {"a Ctrl-C between two rounds calls the hook", test_interrupt_between_rounds},
     {"GIVE_EMPTY: an element without rows, this once", test_give_empty},
-    {"GIVE_EMPTY, exact: zeros, and what was gathered is kept", test_give_empty_exactly},
+    {"GIVE_EMPTY, exact: zeros, and the gathered rows are kept", test_give_empty_exactly},
     {"STOP: the round ends, and no other begins, this once", test_stop},
     {"STOP without rounds: an error", test_stop_without_rounds},
     {"FAIL: an error", test_fail},
     {"FAIL with rounds: an error", test_fail_with_rounds},
-    {"the program's handlers run, and are put back", test_handlers_of_the_program},
-    {"asked while every slot is held", test_stalled},
-    {"after the stop no feed waits and nobody is asked", test_stop_ends_waits},
-    {"the stop tells that someone is still asking", test_hook_calls},
+    {"the program's handlers run, and are restored", test_handlers_of_the_program},
+    {"called while every slot is held", test_stalled},
+    {"after the stop no feed waits and the hook is not called", test_stop_ends_waits},
+    {"the stop tells that a thread is still inside the hook", test_hook_calls},
     {"a forked child does not wait for its parent's threads", test_hook_calls_in_a_child},
 };
 

@@ -1,7 +1,7 @@
 """The native op: load it, add it to graphs, and explain why it is unavailable.
 
 This file may not know the purpose of the elements. The op is `csrc/tf_op/op.c`, a separate shared object that uses
-TensorFlow's C API. `csrc/feed/feed.c` takes the elements and waits for them.
+TensorFlow's C API. `csrc/feed/next.c` takes the elements and waits for them.
 """
 
 from __future__ import annotations

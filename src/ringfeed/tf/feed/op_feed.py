@@ -1,6 +1,6 @@
 """Feeds for the native op: a graph refers to a feed by its number.
 
-This file may not know datasets or models. `csrc/feed/feed.c` and `csrc/tf_op/op.c` take the elements and wait for them.
+This file may not know datasets or models. `csrc/feed/next.c` and `csrc/tf_op/op.c` take the elements and wait for them.
 They call the wait hook of this file only when Ctrl-C was pressed, or while every slot of the ring is held.
 """
 
