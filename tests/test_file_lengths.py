@@ -28,7 +28,6 @@ KNOWN_LONG: set[str] = {
     "tests/core/test_replies.c",
     "tests/core/test_steps.c",
     "tests/core/test_waiting.c",
-    "tests/engine/test_client_threads.py",
     "tests/predictor/test_pipeline.py",
     "tests/predictor/test_predictor_calls.py",
     "tests/predictor/test_worker_failures.py",
