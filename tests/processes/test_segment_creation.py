@@ -301,8 +301,8 @@ def test_a_shared_memory_that_is_too_small_is_a_clear_error_and_leaves_nothing()
     first, second = run_in_mount_namespace(script, IN_A_SMALL_SHM)
     assert first.startswith("ring 'much': 64 slots of 1048576 bytes need 67")
     assert "bytes of shared memory, /dev/shm has 8388608 free. Ask for fewer slots" in first
-    for mend in ("--shm-size=", "emptyDir", "mount -o remount,size="):
-        assert mend in first
+    for remedy in ("--shm-size=", "emptyDir", "mount -o remount,size="):
+        assert remedy in first
     assert second.startswith("ring 'second': 5 slots of 1048576 bytes need 5")
 
 

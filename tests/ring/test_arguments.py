@@ -320,14 +320,14 @@ def test_a_descriptor_of_something_else_is_refused(ring_name, path):
 
 
 def test_a_ring_claim_batch_or_view_is_not_made_by_its_class():
-    for make, mend in [
+    for make, remedy in [
         (lambda: ringfeed.Ring("cams", {"x": ((), "int8")}), "use Ring.create to make a ring, or Ring.attach"),
         (lambda: ringfeed.Ring(), "use Ring.create"),
         (lambda: ringfeed.Claim(), "Claim objects are made by Ring.claim"),
         (lambda: ringfeed.Batch(), "Batch objects are made by"),
         (lambda: ringfeed.DLPackView(), "made by Batch.dlpack"),
     ]:
-        with pytest.raises(TypeError, match=mend):
+        with pytest.raises(TypeError, match=remedy):
             make()
 
 
