@@ -1,7 +1,7 @@
 #!/bin/sh
 # Is each labelled ordering needed, and would its loss be noticed? In a copy of the core one label after the other is
 # weakened to relaxed; ThreadSanitizer, which follows C11's happens-before and not this machine's, must then report a
-# race. Fences and orders between atomics alone it does not follow: csrc/model/ and ARCHITECTURE.md speak for those.
+# race. Fences and orders between atomics alone it does not follow: csrc/model/ and docs/design/memory-orderings.md speak for those.
 #
 #     orderings.sh FOLDER       works in FOLDER; run by `make orderings`
 set -u
