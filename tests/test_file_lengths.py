@@ -18,7 +18,6 @@ KNOWN_LONG: set[str] = {
     "src/ringfeed/workers/sample_spec.py",
     "tests/core/chaos_failures.c",
     "tests/core/check.h",
-    "tests/core/test_death.c",
     "tests/core/test_interleavings.c",
     "tests/core/test_layout.c",
     "tests/core/test_order.c",
