@@ -38,7 +38,7 @@ LAYERS = [
     {"machine", "sharing", "page_locking"},
     {"_core"},
     {"segment", "ctrl_c", "terminations", "ring_options"},
-    {"ring", "inventory"},
+    {"ring", "ring_handover", "ring_levels", "ring_memory", "inventory"},
     {"workers"},
     {"client"},
     {"tf.tensors"},

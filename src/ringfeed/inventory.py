@@ -1,6 +1,6 @@
-"""Which rings there are on this machine, and removing what dead owners left.
+"""The rings on this machine: listing them, and removing those of dead owners.
 
-It may not know how to use a ring; it looks at segments from outside and joins none.
+It may not know how to use a ring: it inspects segments and becomes a participant of none.
 """
 
 from __future__ import annotations
@@ -17,30 +17,29 @@ from .record_spec import SEGMENT_PREFIX, RecordSpec, is_segment_label
 
 @dataclass(frozen=True)
 class SegmentInfo:
-    """A ring's segment in shared memory, as it was at one moment.
+    """The state of a ring's segment in shared memory at one moment.
 
     Attributes
     ----------
     name : str
-        The ring's.
+        The name of the ring.
     owner_alive : bool or None
-        Does a living process own it? None when it may not be opened: it is another user's.
+        Whether a living process owns the segment. None if it belongs to another user and cannot be opened.
     bytes : int
-        Memory that it holds.
+        The memory that the segment uses.
     age_seconds : float
-        Since it was made.
+        The time since its creation.
     slots : int or None
-        None, as all that follows, where the segment is no ring, is half made or damaged, is of another
-        layout version, or is another user's.
+        The number of slots. This and the following attributes are None if the segment is no ring, is not initialized,
+        is damaged, has another layout version, or belongs to another user.
     spec : RecordSpec or None
         The fields of a record.
     creator_pid : int or None
-        The owner's process id, as its own PID namespace has it. For people: it may be of another
-        process by now.
+        The owner's process id in its own PID namespace. For information only: another process may have it by now.
     participants : int or None
-        Processes (attachments) that are alive, the owner's among them.
+        The number of living processes (attachments), including the owner.
     ring_inode : int or None
-        Of a pool of reply cells: the inode of the ring whose requests are answered there. None for a ring.
+        For a reply pool, the inode of the ring whose requests it answers. None for a ring.
     """
 
     name: str
@@ -55,65 +54,64 @@ class SegmentInfo:
 
 
 def list_segments(pattern: str = "*") -> list[SegmentInfo]:
-    """List the rings that have a name on this machine, the dead ones too.
+    """List the rings that have a name on this machine, including those of dead owners.
 
-    A ring whose name was removed is not listed, also while processes have it open. Looking changes
-    nothing and joins nothing.
+    A ring whose name was removed is not listed, even while processes have it open. Listing changes nothing.
 
     Parameters
     ----------
     pattern : str
-        Only rings whose name matches, as in a shell: ``"cams-*"``.
+        A shell pattern for names, such as ``"cams-*"``.
 
     Returns
     -------
     list of SegmentInfo
-        By name.
+        Sorted by name.
 
     Raises
     ------
     RingFeedError
-        /dev/shm can not be read, or no descriptor is left.
+        /dev/shm cannot be read, or no descriptor is left.
     """
-    return [info for name in _names(pattern) if (info := _look_by_name(name)) is not None]
+    return [info for name in _names(pattern) if (info := _inspect_by_name(name)) is not None]
 
 
 def clean(pattern: str = "*", *, dry_run: bool = False) -> list[SegmentInfo]:
-    """Remove the segments that dead owners left; never one whose owner is alive.
+    """Remove the segments of dead owners; never a segment whose owner is alive.
 
-    `Ring.create` replaces what a dead owner left of its name by itself. This is for names that nobody
-    makes anew. A process that is still attached keeps the memory until it lets go, and gets
-    `RingClosed` where it waits. Any number of processes may clean, and create rings, at once.
+    `Ring.create` replaces the segment that a dead owner left under its name. `clean` is for names that no process
+    creates again. A process that is still attached keeps the memory until it closes its ring; its waits raise
+    `RingClosed`. Any number of processes may clean and create rings at the same time.
 
     Parameters
     ----------
     pattern : str
-        Only rings whose name matches, as in a shell.
+        A shell pattern for names.
     dry_run : bool
-        Only tell what would be removed.
+        Return the segments without removing them.
 
     Returns
     -------
     list of SegmentInfo
-        What was removed by this call.
+        The segments that this call removed.
 
     Raises
     ------
     RingFeedError
-        /dev/shm can not be read or is read-only, or no descriptor is left.
+        /dev/shm cannot be read or is read-only, or no descriptor is left.
 
     Notes
     -----
-    Alive is who holds the owner's record lock on the segment, which the kernel drops with the process:
-    neither a process id that is used again nor another PID namespace deceives it. Left alone are also
-    segments of other users (root cleans everyone's), files that are no segments of RingFeed's, and
-    empty segments younger than two seconds, which may be in the making.
+    An owner is alive if it holds the owner's record lock on the segment; the kernel drops the lock with the process.
+    So neither a reused process id nor another PID namespace causes a mistake. `clean` also keeps segments of other
+    users (root removes those of all users), files that are no segments of RingFeed, and empty segments younger than
+    two seconds, which may be in creation.
     """
     return [info for name in _names(pattern) if (info := _remove_if_dead(name, dry_run)) is not None]
 
 
 def _names(pattern: str) -> list[str]:
-    """Return the names of rings that stand in the folder and match."""
+    """Return the names of the rings in the folder that match."""
     found = []
     try:
         entries = os.scandir(segment.FOLDER)
@@ -124,27 +122,27 @@ def _names(pattern: str) -> list[str]:
             name = entry.name.removeprefix(SEGMENT_PREFIX)
             if name == entry.name or not fnmatchcase(name, pattern) or not entry.is_file(follow_symlinks=False):
                 continue
-            if is_segment_label(name):  # else no ring could be called so
+            if is_segment_label(name):  # otherwise the file is no ring's
                 found.append(name)
     return sorted(found)
 
 
-def _look_by_name(name: str) -> SegmentInfo | None:
-    """Return what a name means now; None when it means nothing any more."""
+def _inspect_by_name(name: str) -> SegmentInfo | None:
+    """Return information about the segment that has the name now; None if there is none any more."""
     try:
-        descriptor = segment.open_to_look(name)
+        descriptor = segment.open_to_inspect(name)
     except AccessRefused:
-        return _from_outside(name)
+        return _inspect_unopened(name)
     if descriptor is None:
         return None
     try:
-        return _look(name, descriptor)[0]
+        return _inspect(name, descriptor)[0]
     finally:
         os.close(descriptor)
 
 
-def _from_outside(name: str) -> SegmentInfo | None:
-    """Return what is known of a segment that may not be opened."""
+def _inspect_unopened(name: str) -> SegmentInfo | None:
+    """Return information about a segment that this user cannot open."""
     try:
         status = os.lstat(segment.path_of(name))
     except FileNotFoundError:
@@ -152,37 +150,37 @@ def _from_outside(name: str) -> SegmentInfo | None:
     return SegmentInfo(name, None, _held_bytes(status), _age_seconds(status))
 
 
-def _look(name: str, descriptor: int) -> tuple[SegmentInfo, bool]:
-    """Return what a segment is, and whether RingFeed made it."""
-    # The owner first: that of a ring in the making is there before anything else.
+def _inspect(name: str, descriptor: int) -> tuple[SegmentInfo, bool]:
+    """Return information about an open segment, and whether RingFeed created it."""
+    # The owner first: a creator becomes the owner before it writes anything.
     owner_alive = _core.segment_is_owned(descriptor)
-    is_ours, told = _core.inspect_segment(descriptor)
+    is_ours, contents = _core.look_at_segment(descriptor)
     status = os.fstat(descriptor)
     outside = name, owner_alive, _held_bytes(status), _age_seconds(status)
-    if told is None:
+    if contents is None:
         return SegmentInfo(*outside), is_ours
-    slots, fields, creator_pid, participants, ring_inode = told
+    slots, fields, creator_pid, participants, ring_inode = contents
     try:
         spec = RecordSpec.of(fields)
-    except (TypeError, ValueError):  # names or shapes that only a broken peer writes
+    except (TypeError, ValueError):  # only a faulty peer writes such names or shapes
         return SegmentInfo(*outside), is_ours
     return SegmentInfo(*outside, slots, spec, creator_pid, participants, ring_inode or None), is_ours
 
 
 def _remove_if_dead(name: str, dry_run: bool) -> SegmentInfo | None:
     try:
-        descriptor = segment.open_to_look(name)
+        descriptor = segment.open_to_inspect(name)
     except AccessRefused:
         return None
     if descriptor is None:
         return None
     try:
-        info, is_ours = _look(name, descriptor)
-        if info.owner_alive or not is_ours or segment.may_be_in_the_making(descriptor):
+        info, is_ours = _inspect(name, descriptor)
+        if info.owner_alive or not is_ours or segment.may_be_in_creation(descriptor):
             return None
-        if info.ring_inode is not None and segment.serves_a_living_ring(name, info.ring_inode):
+        if info.ring_inode is not None and segment.belongs_to_living_ring(name, info.ring_inode):
             return None
-        # The look is old by now; the removal itself looks once more, under the lock that makes it last.
+        # The owner may have changed since the check; remove_segment checks again under the removal lock.
         if dry_run or _core.remove_segment(*segment.identity(descriptor), segment.path_of(name), spare_the_living=True):
             return info
         return None
@@ -195,5 +193,5 @@ def _held_bytes(status: os.stat_result) -> int:
 
 
 def _age_seconds(status: os.stat_result) -> float:
-    # Writing through a mapping leaves the time alone.
+    # Writing through a mapping does not change the modification time.
     return max(time.time() - status.st_mtime, 0.0)

@@ -188,7 +188,7 @@ def run_where(script, *arguments):
 def test_without_dev_shm_every_call_ends_and_says_so_and_nameless_rings_work():
     created, attached, asked, listed, cleaned, nameless = run_where("mount -t tmpfs tmpfs /dev")
     assert created.startswith(
-        "RingFeedError: ring 'a': there is no folder /dev/shm here, where named rings stand (No such"
+        "RingFeedError: ring 'a': there is no folder /dev/shm here, where named rings are kept (No such"
     )
     assert "mount -t tmpfs tmpfs /dev/shm" in created
     assert "Ring.create_nameless" in created
@@ -212,7 +212,7 @@ def test_where_dev_shm_is_a_file_or_a_dangling_link_every_call_says_so():
 def test_a_dev_shm_that_this_user_may_not_use_is_said_in_words_by_every_call(mode):
     said = run_where(f"mount -t tmpfs -o mode={mode} tmpfs /dev/shm", "as another user")
     for line in said[:5]:
-        assert "/dev/shm does not let user 54321 do that (Permission denied)" in line
+        assert "user 54321 has no permission in /dev/shm (Permission denied)" in line
         assert "chmod 1777 /dev/shm" in line
         assert line.startswith("RingFeedError: ")
     assert said[5] == "1"
@@ -221,7 +221,7 @@ def test_a_dev_shm_that_this_user_may_not_use_is_said_in_words_by_every_call(mod
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may become another user")
 def test_a_dev_shm_that_this_user_may_only_read_is_said_in_words():
     created, attached, _, listed, cleaned, nameless = run_where("mount -t tmpfs -o mode=0755 tmpfs /dev/shm", "other")
-    assert "ring 'a': /dev/shm does not let user 54321 do that" in created
+    assert "ring 'a': user 54321 has no permission in /dev/shm" in created
     assert attached.startswith("RingNotFound")
     assert listed == cleaned == "no error []"
     assert nameless == "1"

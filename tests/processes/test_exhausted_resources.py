@@ -88,8 +88,8 @@ def test_a_shared_memory_with_no_file_left_is_a_clear_error():
     """
     (said,) = run_with_private_shm("size=8m,nr_inodes=2", source)
     assert said == (
-        "NoSpace: ring 'second': /dev/shm is full, or has as many files as it may. Remove what is left in it: "
-        "ringfeed.clean() removes what dead owners left."
+        "NoSpace: ring 'second': /dev/shm is full, or its number of files is at the limit. Remove files from it: "
+        "ringfeed.clean() removes the rings of dead owners."
     )
 
 
@@ -188,7 +188,7 @@ def test_memory_that_may_not_be_locked_is_a_warning_and_a_ring_that_works(ring_n
     memory, warned, found = start(ask_without_privileges, ring_name).result()
     assert memory["lock_memory"].startswith("refused (Cannot allocate memory): ")
     assert memory["lock_memory"].endswith(
-        "bytes pass the limit of locked memory. Raise it with ulimit -l or CAP_IPC_LOCK."
+        "bytes exceed the limit of locked memory. Raise it with ulimit -l or CAP_IPC_LOCK."
     )
     assert memory["numa_node"].startswith("refused (")
     assert sorted(warned) == sorted(f"ring '{ring_name}': {option}: {said}" for option, said in memory.items())

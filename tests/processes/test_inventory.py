@@ -165,7 +165,7 @@ def test_what_died_half_way_is_removed_when_it_can_not_be_in_the_making_any_more
     path = segment_path(ring_name)
     path.touch(mode=0o600)
     assert cleaned(ring_name) == []
-    wait_until(lambda: time.time() - path.stat().st_ctime > segment.MAKING_SECONDS)
+    wait_until(lambda: time.time() - path.stat().st_ctime > segment.CREATION_SECONDS)
     assert cleaned(ring_name) == [ring_name]
     path.write_bytes(bytes(100_000))  # a segment with a size once had an owner
     assert cleaned(ring_name) == [ring_name]

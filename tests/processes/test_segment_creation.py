@@ -91,7 +91,7 @@ def test_a_reader_never_sees_a_half_made_ring(ring_name, start):
 
 def test_a_creator_that_died_half_way_is_in_nobodys_way(ring_name):
     segment_path(ring_name).touch(mode=0o600)  # the state between the first and the second step of `create`
-    with pytest.raises(ringfeed.RingNotFound, match="was never finished: its creator died half way"):
+    with pytest.raises(ringfeed.RingNotFound, match="was never initialized: its creator died during creation"):
         ringfeed.Ring.attach(ring_name)
     with ringfeed.Ring.create(ring_name, FIELDS) as ring:
         ringfeed.Ring.attach(ring_name).put(record(1))
@@ -331,7 +331,7 @@ def as_nobody(pipe, name):
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may become another user")
 def test_another_users_ring_is_refused_in_words(ring, start):
     attaching, creating = start(as_nobody, ring.name).result()
-    assert "belongs to another user; rings are private to one (mode 0600)" in attaching
+    assert "belongs to another user; rings are private to one user (mode 0600)" in attaching
     assert "belongs to another user" in creating
     ring.put(record(1))
     assert take_all(ring) == [1]

@@ -53,7 +53,7 @@ def test_a_copy_of_a_ring_has_no_owner(ring, ring_name):
 
 def test_a_segment_that_stays_half_made_is_given_up(ring_name):
     foreign_segment(ring_name, bytes(100_000))
-    with pytest.raises(ringfeed.RingNotFound, match=rf"ring '{ring_name}' was never finished.*Create it anew"):
+    with pytest.raises(ringfeed.RingNotFound, match=rf"ring '{ring_name}' was never initialized.*Create it again"):
         ringfeed.Ring.attach(ring_name)
     segment_path(ring_name).unlink()
 

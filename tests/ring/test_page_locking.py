@@ -255,10 +255,10 @@ WORKS_ON = """
     ("number", "words"),
     [
         (1, ["CUDA_ERROR_INVALID_VALUE", "does not register this shared memory"]),
-        (2, ["CUDA_ERROR_OUT_OF_MEMORY", "can not lock", "bytes of memory", "ulimit -l"]),
-        (712, ["CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED", "something else has registered"]),
-        (800, ["CUDA_ERROR_NOT_PERMITTED", "Go on without pin_memory"]),
-        (801, ["CUDA_ERROR_NOT_SUPPORTED", "Go on without pin_memory"]),
+        (2, ["CUDA_ERROR_OUT_OF_MEMORY", "cannot lock", "bytes of memory", "ulimit -l"]),
+        (712, ["CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED", "other code has registered"]),
+        (800, ["CUDA_ERROR_NOT_PERMITTED", "Continue without pin_memory"]),
+        (801, ["CUDA_ERROR_NOT_SUPPORTED", "Continue without pin_memory"]),
         (4711, ["CUDA error 4711", "nvidia-smi"]),
     ],
 )
@@ -304,8 +304,8 @@ def test_with_half_of_it_registered_batches_end_at_the_ring_s_end(run, answers):
         + END,
         **answers,
     )
-    assert done.told["kept"] is True
-    assert done.told["memory"]["pin_memory"].startswith("granted, but no batch passes the ring's end: the driver does")
+    assert done.told["pinned"] is True
+    assert done.told["memory"]["pin_memory"].startswith("granted, but no batch crosses the ring's end: the driver does")
     assert not done.errors
     x, y = done.told["regions"]
     assert [call[0] for call in asked(done.calls, "unregister")][-2:] == [x, y]
@@ -313,8 +313,8 @@ def test_with_half_of_it_registered_batches_end_at_the_ring_s_end(run, answers):
 
 def test_an_unpin_that_the_driver_refuses_warns(run):
     done = run(CREATE + "    ring.unpin()" + TELL + END, unregister=800)
-    assert done.told["kept"] is False
-    assert "unpin: the driver did not let go of it (CUDA_ERROR_NOT_PERMITTED); its addresses stay" in done.errors
+    assert done.told["pinned"] is False
+    assert "unpin: the driver did not unregister it (CUDA_ERROR_NOT_PERMITTED); its addresses stay" in done.errors
 
 
 SAY = """
@@ -338,7 +338,7 @@ def test_availability_takes_nothing_of_a_gpu(run):
         ({"devices": 0}, "there is no GPU: Check nvidia-smi and CUDA_VISIBLE_DEVICES"),
         ({"init": 803}, "differ in version (CUDA_ERROR_SYSTEM_DRIVER_MISMATCH): Restart"),
         ({"init": 804}, "too old"),
-        ({"init": 999}, "the NVIDIA driver gives no GPU (CUDA_ERROR_UNKNOWN): Check nvidia-smi."),
+        ({"init": 999}, "the NVIDIA driver offers no GPU (CUDA_ERROR_UNKNOWN): Check nvidia-smi."),
         ({"without": "cuInit"}, "the NVIDIA driver is too old for cuda-bindings ("),
         ({"without": "cuMemHostRegister"}, "the NVIDIA driver is too old: it has no cuMemHostRegister: Update"),
     ],
@@ -349,7 +349,7 @@ def test_availability_says_in_words_why_the_driver_does_not_serve(run, answers, 
 
 def test_a_gpu_that_gives_no_context_is_a_refusal(run):
     done = run(CREATE + WORKS_ON + TELL + END, retain=46)
-    assert done.told["memory"]["pin_memory"].startswith("refused (the NVIDIA driver gives no GPU (CUDA_ERROR_")
+    assert done.told["memory"]["pin_memory"].startswith("refused (the NVIDIA driver offers no GPU (CUDA_ERROR_")
     assert not asked(done.calls, "register")
 
 

@@ -190,7 +190,7 @@ def test_a_ring_has_its_mode_with_any_umask(ring_name, start):
 def test_a_ring_of_our_own_that_others_may_open_is_refused(ring, mode):
     segment_path(ring.name).chmod(mode)
     with pytest.raises(
-        ringfeed.AccessRefused, match=rf"'{ring.name}' may be opened by other users.*its mode {mode:04o}"
+        ringfeed.AccessRefused, match=rf"'{ring.name}' can be opened by other users.*its mode {mode:04o}"
     ):
         ringfeed.Ring.attach(ring.name)
     segment_path(ring.name).chmod(0o600)
@@ -260,7 +260,7 @@ def test_members_of_a_group_share_a_ring_that_both_sides_give_the_group_for(ring
             OTHER_GROUP,
             f"is not shared with group {OTHER_GROUP} alone (mode 0660). Its owner is user",
         ),
-        ([], GROUP, f"may not be opened by user {OTHER}. Its owner is user"),
+        ([], GROUP, f"cannot be opened by user {OTHER}. Its owner is user"),
         ([OTHER_GROUP], OTHER_GROUP, f"is not shared with group {OTHER_GROUP}"),
     ],
     ids=["without group=", "another group", "no member", "neither"],
@@ -279,7 +279,7 @@ def test_a_ring_that_is_one_users_alone_is_not_opened_for_a_group_nor_the_other_
     with pytest.raises(ringfeed.AccessRefused, match=r"is not shared with group 0 \(root\) alone.*its mode 0600"):
         ringfeed.Ring.attach(ring.name, group=0)
     with ringfeed.Ring.create(ring_name, FIELDS, slots=8, group=GROUP):
-        with pytest.raises(ringfeed.AccessRefused, match=r"may be opened by other users.*give the same group here"):
+        with pytest.raises(ringfeed.AccessRefused, match=r"can be opened by other users.*give the same group here"):
             ringfeed.Ring.attach(ring_name)
         segment_path(ring_name).chmod(0o666)
         with pytest.raises(ringfeed.AccessRefused, match="its mode 0666"):
@@ -359,7 +359,7 @@ def test_a_nameless_ring_is_shared_with_a_group_too(start):
         start(receive_as_member, descriptor, pass_fds=(descriptor,)).result()
         with ring.take(1) as batch:
             assert numbers(batch) == [3]
-        with pytest.raises(ringfeed.AccessRefused, match="may be opened by other users"):
+        with pytest.raises(ringfeed.AccessRefused, match="can be opened by other users"):
             ringfeed.Ring.attach_descriptor(os.dup(ring.descriptor), "sent")
 
 

@@ -71,7 +71,7 @@ class ReplyPool(_core.PoolBase):
         try:
             descriptor = segment.open_existing(name, ring.group)
         except AccessRefused:
-            if ring.group is None or not segment.name_may_be_in_the_making(name):
+            if ring.group is None or not segment.name_may_be_in_creation(name):
                 raise
             return None
         if descriptor is None:
@@ -137,7 +137,7 @@ class ReplyPool(_core.PoolBase):
         """
         wanted = RecordSpec(outputs)
         name = segment.replies_name(ring.name)
-        deadline = time.monotonic() + 2 * segment.MAKING_SECONDS
+        deadline = time.monotonic() + 2 * segment.CREATION_SECONDS
         while True:
             if segment.identity_of(ring.name) != ring._identity():
                 if ring.is_nameless:
@@ -191,8 +191,8 @@ class ReplyPool(_core.PoolBase):
         try:
             segment.share(descriptor, ring.group, name)
             options = (spec, cells, participants, ring.redelivers, False, None)
-            made._create(name, descriptor, *options, ring_inode=ring._inode(), user_data=settings.user_data)
-            if segment.removal_is_locked(name, made.descriptor):
+            made._create(name, descriptor, *options, answers=ring._inode(), user_data=settings.user_data)
+            if segment.is_being_removed(name, made.descriptor):
                 made.close()
                 return None
         except BaseException:

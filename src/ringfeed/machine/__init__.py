@@ -1,4 +1,4 @@
-"""What this machine grants to a process: cores, memory, memory files.
+"""The machine's resources for a process: cores, memory and memory files.
 
 It may not know what a ring, a worker or a model is.
 """

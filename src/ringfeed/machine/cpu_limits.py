@@ -1,6 +1,6 @@
-"""How many cores this process may use: its CPU affinity and the quotas of its control groups.
+"""The number of cores that this process may use: its CPU affinity and the quotas of its control groups.
 
-It may not know what the cores are for.
+It may not know the purpose of the cores.
 """
 
 from __future__ import annotations
@@ -15,16 +15,20 @@ _OWN_GROUPS = Path("/proc/self/cgroup")
 
 
 def available_cores(cgroup_root: str | os.PathLike[str] = CGROUP_ROOT) -> int:
-    """Return the number of processes that can compute at a time here, at least 1.
+    """Return the number of processes that can compute at the same time, at least 1.
 
-    It is the number of cores that this process may run on, or the control group's quota where that is less. A quota
-    is rounded up, 2.5 cores to 3: with 2 processes half a core would be left unused, and the third one loses nothing
-    while the others wait for files.
+    It is the number of cores in this process's CPU affinity, or the control group's quota if that is less. A quota is
+    rounded up, 2.5 cores to 3: two processes would leave half a core unused, and a third one computes while the others
+    wait for files.
 
     Parameters
     ----------
     cgroup_root : path
-        Where the control groups are mounted.
+        The folder at which the control groups are mounted.
+
+    Returns
+    -------
+    int
     """
     cores = len(os.sched_getaffinity(0))
     quota = cpu_quota(cgroup_root)
@@ -34,23 +38,24 @@ def available_cores(cgroup_root: str | os.PathLike[str] = CGROUP_ROOT) -> int:
 def cpu_quota(
     cgroup_root: str | os.PathLike[str] = CGROUP_ROOT, own_groups: str | os.PathLike[str] = _OWN_GROUPS
 ) -> float | None:
-    """Return the CPU quota of this process's control group in cores, the least of its own and its parents'.
+    """Return the CPU quota of this process's control group in cores: the minimum over the group and its parents.
 
     Parameters
     ----------
     cgroup_root : path
-        Where the control groups are mounted: version 2 (``cpu.max``), version 1 (``cpu.cfs_quota_us``), or both.
+        The folder at which the control groups are mounted: version 2 (``cpu.max``), version 1 (``cpu.cfs_quota_us``),
+        or both.
     own_groups : path
-        A file as ``/proc/self/cgroup``.
+        A file in the format of ``/proc/self/cgroup``.
 
     Returns
     -------
     float or None
-        None where nothing limits it, or the machine does not say.
+        None if there is no quota, or the kernel does not report one.
     """
     root = Path(cgroup_root)
     try:
-        # Names of groups may hold whatever else ends a line elsewhere.
+        # Not `splitlines`: names of groups may contain other line separators than "\n".
         lines = [line for line in os.fsdecode(Path(own_groups).read_bytes()).split("\n") if line]
     except OSError:
         lines = []
@@ -59,7 +64,7 @@ def cpu_quota(
         _, _, rest = line.partition(":")
         controllers, _, group = rest.partition(":")
         if not controllers:
-            for mount in (root, root / "unified"):  # alone, or beside version 1
+            for mount in (root, root / "unified"):  # version 2 alone, or together with version 1
                 quotas += filter(None, map(_quota_of_version_2, _upwards(mount, group)))
         elif "cpu" in controllers.split(","):
             for mount in {root / "cpu", root / controllers}:
@@ -70,8 +75,8 @@ def cpu_quota(
 def _upwards(mount: Path, group: str) -> Iterator[Path]:
     """Yield the folders of a group and its parents, up to the mount.
 
-    In a container a group may be named as its host sees it. There is no such folder then, and the mount itself is the
-    container's own group.
+    In a container a group may have the name that it has on the host. Then there is no folder of that name, and the
+    mount itself is the container's group.
     """
     names = [name for name in PurePosixPath(group).parts if name not in ("/", "..", ".")]
     for length in range(len(names), -1, -1):
@@ -94,9 +99,9 @@ def _quota_of_version_1(folder: Path) -> float | None:
 
 
 def _cores(quota: str, period: str) -> float | None:
-    """Return the cores of a quota in microseconds a period; None for "max", -1 and what is no number."""
+    """Return a quota (microseconds per period) in cores; None for "max", -1 and text that is no number."""
     try:
-        microseconds, each = int(quota), int(period)
+        quota_us, period_us = int(quota), int(period)
     except ValueError:
         return None
-    return microseconds / each if microseconds > 0 and each > 0 else None
+    return quota_us / period_us if quota_us > 0 and period_us > 0 else None

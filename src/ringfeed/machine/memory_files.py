@@ -1,8 +1,8 @@
-"""Files in memory, without a name: they go with the last process that has them open.
+"""Memory files without a name: the kernel frees one when the last process that has it open closes it.
 
-Whoever has one open may do with it what its seals leave (man 2 fcntl, "File Sealing"). None of these can be cut
-short: a process that maps it would be ended by SIGBUS. And nobody can add a seal, which would stop the others. It may
-not know what is in them.
+The seals of a file limit what a process that has it open can do (man 2 fcntl, "File Sealing"). None of these files can
+be truncated, which would kill a process that maps it by SIGBUS. No process can add a seal, which would block others. It
+may not know the contents of the files.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 
 
 def above_standard_streams(descriptor: int) -> int:
-    """Return a descriptor of the same file that is none of 0, 1 and 2, and close the one given.
+    """Return a descriptor of the same file that is above 2, and close the given descriptor.
 
-    In a process whose standard streams are closed a new file takes their place, and what prints writes into it.
+    In a process with closed standard streams a new file gets one of their numbers. Then a print would write into it.
     """
     if descriptor > 2:
         return descriptor
@@ -27,9 +27,9 @@ def above_standard_streams(descriptor: int) -> int:
 
 
 def create(name: str, size: int = 0) -> int:
-    """Return the descriptor of a new file of so many zeros; `name` is for ``/proc`` alone.
+    """Return the descriptor of a new file of `size` zero bytes; `name` appears in ``/proc`` only.
 
-    It keeps its size; one that begins without any can grow.
+    The size is fixed, except that a file of size 0 can grow.
     """
     descriptor = _unsealed(name)
     try:
@@ -42,12 +42,12 @@ def create(name: str, size: int = 0) -> int:
 
 
 class OwnDescriptor:
-    """A descriptor that is closed once, whoever says so first: another thread, or a signal handler amid a close.
+    """A descriptor that is closed exactly once, even if several threads and signal handlers close it.
 
     Parameters
     ----------
     number : int
-        The descriptor, which is this object's from now on.
+        The descriptor. This object owns it from now on.
     """
 
     def __init__(self, number: int) -> None:
@@ -55,16 +55,16 @@ class OwnDescriptor:
         self._left = [number]
 
     def close(self) -> None:
-        """Close it; twice does no harm."""
+        """Close the descriptor. It may be called several times."""
         with contextlib.suppress(IndexError):
-            os.close(self._left.pop())  # taken in one step of the interpreter, which nothing comes between
+            os.close(self._left.pop())  # `pop` is one step of the interpreter, so only one caller gets it
 
 
 def create_with(name: str, contents: Any) -> int:
-    """Return the descriptor of a new file with these bytes, which nobody can change.
+    """Return the descriptor of a new, read-only file with these bytes.
 
-    Large contents go to a worker so: a message beyond a socket's buffer keeps its sender waiting for a receiver that
-    is stopped.
+    Large contents go to a worker in such a file. A message that is larger than a socket's buffer would block its
+    sender while the receiver is stopped.
     """
     descriptor = _unsealed(name)
     try:
@@ -87,16 +87,16 @@ def _seal(descriptor: int, more: int) -> None:
 
 
 def grow(descriptor: int, size: int) -> None:
-    """Make a file that can grow so many bytes long at least; who else has it open may have made it longer."""
+    """Grow a file to at least `size` bytes; another process may have made it longer already."""
     try:
         os.ftruncate(descriptor, size)
-    except PermissionError:  # it would become shorter
+    except PermissionError:  # the file is longer: a seal forbids shrinking
         if os.fstat(descriptor).st_size < size:
             raise
 
 
 def read(descriptor: int) -> bytearray:
-    """Return what is in a file from its start, wherever others read or write it."""
+    """Return the contents of a file from its start, without moving the file position that processes share."""
     contents = bytearray(os.fstat(descriptor).st_size)
     done = 0
     while done < len(contents):

@@ -1,7 +1,7 @@
-"""How much memory this process may still use: what the machine has, and what its control groups allow.
+"""The memory that this process may still use: what the machine has available, and what its control groups allow.
 
-It may not know of rings. Linux kills a process that passes such a limit, and says nothing to it before; so a ring that
-would pass one is refused. Sources: man 5 proc_meminfo; the kernel's admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst.
+It may not know of rings. Linux kills a process that exceeds such a limit, without a warning; so a ring that would
+exceed it is refused. Sources: man 5 proc_meminfo; the kernel's admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from pathlib import Path
 
 PROC = Path("/proc")
 
-_UNLIMITED = 2**62  # version 1 writes the largest whole number of pages
-_LEAST_MOUNT_FIELDS = 6  # before those that are optional, and the separator behind them
+_UNLIMITED = 2**62  # for "no limit" version 1 writes the largest possible number of bytes
+_MIN_MOUNT_FIELDS = 6  # before the optional fields and the separator after them
 
 
 @dataclass(frozen=True)
 class Room:
-    """Memory that can be had, and what limits it.
+    """Available memory, and the limit that determines it.
 
     Attributes
     ----------
     bytes : int
     limit : str
-        Words for a message: ``"the machine"``, or a control group with its folder.
+        A name for messages: ``"the machine"``, or a control group with its folder.
     """
 
     bytes: int
@@ -35,26 +35,30 @@ class Room:
 
 
 def available_bytes() -> int:
-    """Return how many bytes of memory this process can still fill without being killed or made to swap.
+    """Return how many bytes of memory this process can still fill without being killed or swapped.
 
     Returns
     -------
     int
-        The least of what the machine has available and of what each control group of this process leaves, up to the
-        outermost that can be seen from here. 2**62 where nothing is known.
+        The minimum of the machine's available memory and of the memory that each visible control group of this process
+        has left. 2**62 if nothing is known.
     """
     return room().bytes
 
 
 def room(*, with_swap: bool = False, proc: Path = PROC) -> Room:
-    """Return the least of what the machine and the control groups leave to this process.
+    """Return the minimum of the memory that the machine and the control groups leave to this process.
 
     Parameters
     ----------
     with_swap : bool
-        Count free swap, too: more can be reserved than is good to use.
+        Count free swap, too. Use it for memory that is reserved and may never be filled.
     proc : pathlib.Path
-        Where the kernel tells of processes.
+        The folder of the proc file system.
+
+    Returns
+    -------
+    Room
     """
     machine = _numbers(proc / "meminfo", 1024)
     swap = machine.get("SwapFree", 0) if with_swap else 0
@@ -67,19 +71,23 @@ def room(*, with_swap: bool = False, proc: Path = PROC) -> Room:
 
 
 def cgroup_folders(controller: str, proc: Path = PROC) -> Iterator[tuple[Path, int]]:
-    """Yield the folders of this process's control groups, the innermost first, each with its version, 1 or 2.
+    """Yield the folders of this process's control groups, innermost first, each with its version (1 or 2).
 
     Parameters
     ----------
     controller : str
-        ``"memory"``, ``"cpu"`` ...; folders of version 2 come in any case, whether it is enabled there or not.
+        ``"memory"``, ``"cpu"`` ... Folders of version 2 are yielded even if the controller is not enabled there.
     proc : pathlib.Path
-        Where the kernel tells of processes.
+        The folder of the proc file system.
+
+    Yields
+    ------
+    (pathlib.Path, int)
     """
-    groups = {}  # version: the path of our group within its hierarchy
+    groups = {}  # version: the path of this process's group within the hierarchy
     for line in _lines(proc / "self" / "cgroup"):
         _, controllers, path = (line.split(":", 2) + [""] * 2)[:3]
-        if not path.startswith("/"):  # no line of that file
+        if not path.startswith("/"):  # not a line of that file
             continue
         if not controllers:
             groups[2] = path
@@ -97,22 +105,22 @@ def cgroup_folders(controller: str, proc: Path = PROC) -> Iterator[tuple[Path, i
 
 
 def _mount_of(line: str) -> tuple[str, str, str, str] | None:
-    """Return of a line of mountinfo the root, the place, the kind and its options; None where it is none.
+    """Return root, mount point, file system type and options of a line of mountinfo; None if it is malformed.
 
-    Fields lie between single blanks, and those that anybody may choose can be empty, as the source is.
+    Single blanks separate the fields. Fields that users choose, such as the source, can be empty.
     """
     fields = line.split(" ")
     try:
-        kind, _, *options = fields[fields.index("-", _LEAST_MOUNT_FIELDS) + 1 :]
+        kind, _, *options = fields[fields.index("-", _MIN_MOUNT_FIELDS) + 1 :]
     except ValueError:
         return None
     return _unescaped(fields[3]), _unescaped(fields[4]), kind, " ".join(options)
 
 
 def _upwards(place: Path, root: str, group: str) -> Iterator[Path]:
-    """Yield a group's folder and those above it, up to where the hierarchy is mounted."""
+    """Yield the folder of a group and of its parents, up to the mount point of the hierarchy."""
     inner = Path(group)
-    # In a container the group may lie outside of what is mounted: then the mount is all that we can see of it.
+    # In a container the group may be outside of the mounted hierarchy; then only the mount point is visible.
     inside = ".." not in inner.parts and inner.is_relative_to(root)
     folder = place / inner.relative_to(root) if inside else place
     while folder != place:
@@ -144,39 +152,39 @@ def _left_by_v1(folder: Path, swap_free: int) -> int | None:
 
 
 def _cache_bytes(folder: Path, prefix: str) -> int:
-    """Return what a group uses for pages of files, which the kernel drops before it kills."""
-    told = _numbers(folder / "memory.stat", 1)
-    return sum(told.get(f"{prefix}{part}", 0) for part in ("active_file", "inactive_file"))
+    """Return the memory that a group uses for pages of files. The kernel frees it before it kills a process."""
+    stat = _numbers(folder / "memory.stat", 1)
+    return sum(stat.get(f"{prefix}{part}", 0) for part in ("active_file", "inactive_file"))
 
 
 # ---- Reading -----------------------------------------------------------------------------------------
 
 
 def _lines(file: Path) -> list[str]:
-    """Return the lines of a file of the kernel's; names in them may hold whatever else ends a line elsewhere."""
+    """Return the lines of a kernel file. Not by `splitlines`: names may contain other separators than newline."""
     try:
         return [line for line in os.fsdecode(file.read_bytes()).split("\n") if line]
-    except OSError:  # a kernel without it, or a container that hides it
+    except OSError:  # a kernel without this file, or a container that hides it
         return []
 
 
 def _number(file: Path) -> int | None:
-    """Return the number in a file; None where there is no such file, or it says ``max``."""
+    """Return the number in a file; None if there is no such file, or it contains ``max``."""
     with contextlib.suppress(OSError, ValueError):
         return int(file.read_text())
     return None
 
 
 def _numbers(file: Path, unit: int) -> dict[str, int]:
-    """Return what a file of lines such as ``MemFree: 12 kB`` says."""
-    told = {}
+    """Return the numbers of a file with lines such as ``MemFree: 12 kB``, by name."""
+    numbers = {}
     for line in _lines(file):
-        with contextlib.suppress(ValueError):  # a line that tells something else
+        with contextlib.suppress(ValueError):  # a line of another form
             name, number, *_ = line.split()
-            told[name.rstrip(":")] = int(number) * unit
-    return told
+            numbers[name.rstrip(":")] = int(number) * unit
+    return numbers
 
 
 def _unescaped(path: str) -> str:
-    """Return a path of mountinfo, where blanks and their like are written as octal numbers."""
+    """Return a path of mountinfo with its octal escapes of blanks and other characters decoded."""
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), path)

@@ -1,4 +1,4 @@
-"""What a machine says to the memory options of a ring.
+"""The machine's refusals of the memory options of a ring, as messages.
 
 It may not know of rings.
 """
@@ -13,13 +13,13 @@ class MemoryOptionWarning(RuntimeWarning):
 
 
 def explain_refusal(option: str, refusal: int, needed_bytes: int) -> str:
-    """Return why an option was refused, with the mend; `refusal` is an errno."""
-    said = os.strerror(refusal)
+    """Return why an option was refused, with the remedy; `refusal` is an errno."""
+    reason = os.strerror(refusal)
     if option == "lock_memory":
         return (
-            f"refused ({said}): {needed_bytes} bytes pass the limit of locked memory. "
+            f"refused ({reason}): {needed_bytes} bytes exceed the limit of locked memory. "
             "Raise it with ulimit -l or CAP_IPC_LOCK."
         )
     if option == "huge_pages":
-        return f"refused ({said}): set /sys/kernel/mm/transparent_hugepage/shmem_enabled to 'advise' or 'always'."
-    return f"refused ({said}): the machine has no such NUMA node, or does not let this process bind to it."
+        return f"refused ({reason}): set /sys/kernel/mm/transparent_hugepage/shmem_enabled to 'advise' or 'always'."
+    return f"refused ({reason}): the machine has no such NUMA node, or does not let this process bind to it."

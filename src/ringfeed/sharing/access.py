@@ -1,7 +1,7 @@
-"""Who may use a segment: what the descriptor that is used says of its file's owner, group and mode.
+"""Checks of the users that can open a segment: owner, group and mode of the file behind a descriptor.
 
-It may not know names in /dev/shm, nor what lies in a segment. A name may mean another file from one moment to the next;
-a descriptor means one file for good, so only a descriptor is asked.
+It may not know names in /dev/shm, nor the contents of a segment. A name may lead to another file at any moment, and a
+descriptor cannot; so the checks are of the descriptor.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..errors import AccessRefused
 PRIVATE_MODE = 0o600
 GROUP_MODE = 0o660
 
-_MOST_GROUPS = 2**32 - 2
+_MAX_GROUP_ID = 2**32 - 2
 
 
 def group_id(group: Any, what: str) -> int | None:
@@ -28,7 +28,7 @@ def group_id(group: Any, what: str) -> int | None:
     Raises
     ------
     ValueError, TypeError
-        There is no such group, or that is none.
+        The machine has no such group, or the value is no name or number of a group.
     """
     if group is None:
         return None
@@ -37,31 +37,33 @@ def group_id(group: Any, what: str) -> int | None:
         try:
             return grp.getgrnam(group).gr_gid
         except KeyError:
-            raise ValueError(f"{what}: group {group!r:.80}: this machine has none of that name; {remedy}.") from None
+            raise ValueError(
+                f"{what}: group {group!r:.80}: this machine has no group of that name; {remedy}."
+            ) from None
     try:
         number = operator.index(group)
     except TypeError:
         number = None
     if number is None or isinstance(group, bool):
         raise TypeError(f"{what}: group {group!r:.80}: {remedy}.")
-    if not 0 <= number <= _MOST_GROUPS:
+    if not 0 <= number <= _MAX_GROUP_ID:
         raise ValueError(f"{what}: group {group!r:.80}: {remedy}.")
     return number
 
 
 def give_to_group(descriptor: int, group: int | None, what: str) -> None:
-    """Let a group use a new file that only its owner may use so far; with None leave it so.
+    """Share a new file, which is private to its owner, with a group. None keeps it private.
 
     Raises
     ------
     AccessRefused
-        This process may not give files to that group.
+        This process cannot share files with that group.
     """
     if group is None:
         return
     try:
         os.fchown(descriptor, -1, group)
-        os.fchmod(descriptor, GROUP_MODE)  # behind the group: no other group may use it, not for a moment
+        os.fchmod(descriptor, GROUP_MODE)  # after the group, so that no other group can open it in between
     except PermissionError:
         raise AccessRefused(
             f"{what}: user {user_name(os.geteuid())} is no member of group {group_name(group)} and cannot share with "
@@ -70,27 +72,27 @@ def give_to_group(descriptor: int, group: int | None, what: str) -> None:
 
 
 def check(descriptor: int, group: int | None, what: str) -> None:
-    """Refuse the file of a descriptor unless it is this user's alone or, with a group, that group's alone.
+    """Refuse the file of a descriptor unless it is private to this user or, with a group, to that group.
 
     Parameters
     ----------
     descriptor : int
-        The very one that is going to be used.
+        The descriptor that is going to be used.
     group : int, optional
-        With whom it is shared, as both sides say.
+        The group that shares the file.
     what : str
         The object, for messages.
 
     Raises
     ------
     AccessRefused
-        Another user could read or change what goes through it, or cut it short.
+        Another user could read, change or truncate the file.
     """
     refuse_status(os.fstat(descriptor), group, what)
 
 
 def refuse_status(status: os.stat_result, group: int | None, what: str) -> None:
-    """As `check`, of what ``fstat`` told."""
+    """Refuse a file by its status; see `check`."""
     mode = stat.S_IMODE(status.st_mode)
     found = _found(status)
     if not stat.S_ISREG(status.st_mode):
@@ -98,14 +100,14 @@ def refuse_status(status: os.stat_result, group: int | None, what: str) -> None:
     if group is None:
         if status.st_uid != os.geteuid():
             raise AccessRefused(
-                f"{what} belongs to another user; rings are private to one (mode 0600). {found}; this process is user "
-                f"{user_name(os.geteuid())}. Choose another name; or share it with a group of both users, by group= on "
+                f"{what} belongs to another user; rings are private to one user (mode 0600). {found}; this process is "
+                f"user {user_name(os.geteuid())}. Choose another name; or share it with a group of both users, by group= on "
                 "Ring.create and on Ring.attach."
             )
         if mode & 0o077:
             raise AccessRefused(
-                f"{what} may be opened by other users; rings are private to one (mode 0600). {found}. Create it anew, "
-                "and leave its mode alone; or, if it was created with group=, give the same group here."
+                f"{what} can be opened by other users; rings are private to one user (mode 0600). {found}. Create it "
+                "again, and do not change its mode; or, if it was created with group=, give the same group here."
             )
     elif status.st_gid != group or mode != GROUP_MODE:
         raise AccessRefused(
@@ -115,19 +117,24 @@ def refuse_status(status: os.stat_result, group: int | None, what: str) -> None:
 
 
 def denied(status: os.stat_result, what: str) -> AccessRefused:
-    """Return the error for a file that the kernel does not open, though its owner and mode are as wanted."""
+    """Return the error for a file that the kernel does not open, although its owner and mode are right."""
     return AccessRefused(
-        f"{what} may not be opened by user {user_name(os.geteuid())}. {_found(status)}. To share it by a group, both "
+        f"{what} cannot be opened by user {user_name(os.geteuid())}. {_found(status)}. To share it by a group, both "
         "users must be members (usermod -aG, and a new login)."
     )
 
 
 def check_writable(descriptor: int, what: str) -> None:
-    """Refuse a descriptor through which a ring cannot be used, as takers write, too."""
+    """Refuse a read-only descriptor: takers write into the slots, too.
+
+    Raises
+    ------
+    AccessRefused
+    """
     if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDWR:
         raise AccessRefused(
-            f"{what}: its descriptor was opened for reading alone. Whoever takes a record writes into its slot that it "
-            "is taken. Send a copy of Ring.descriptor."
+            f"{what}: its descriptor is read-only, and a taker writes into the slots that it takes. Send a copy of "
+            "Ring.descriptor."
         )
 
 
@@ -137,7 +144,7 @@ def _found(status: os.stat_result) -> str:
 
 
 def not_a_file(mode: int) -> str:
-    """Return words for what stands where a file is wanted."""
+    """Return the kind of something that is no regular file, for messages."""
     kinds = {
         stat.S_IFLNK: "a symbolic link",
         stat.S_IFDIR: "a directory",
@@ -146,11 +153,11 @@ def not_a_file(mode: int) -> str:
         stat.S_IFCHR: "a device",
         stat.S_IFBLK: "a device",
     }
-    return kinds.get(stat.S_IFMT(mode), "something else than a file")
+    return kinds.get(stat.S_IFMT(mode), "no regular file")
 
 
 def user_name(number: int) -> str:
-    """Return a user's number, and the name where there is one."""
+    """Return a user's number, with the name if there is one."""
     try:
         return f"{number} ({pwd.getpwuid(number).pw_name})"
     except KeyError:
@@ -158,7 +165,7 @@ def user_name(number: int) -> str:
 
 
 def group_name(number: int) -> str:
-    """Return a group's number, and the name where there is one."""
+    """Return a group's number, with the name if there is one."""
     try:
         return f"{number} ({grp.getgrgid(number).gr_name})"
     except KeyError:

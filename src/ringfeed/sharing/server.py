@@ -1,7 +1,7 @@
-"""Rings handed over a Unix socket: who listens there, who may ask, and the descriptors that go over.
+"""Serving a ring over a Unix socket: the server, its check of the peer, and the client's request.
 
-It may not know rings: it sends descriptors with a name, and receives them. Both sides ask the kernel who the other one
-is (SO_PEERCRED, man 7 unix); neither believes what it is told.
+It may not know rings: it sends descriptors with a name, and receives them. Each side gets the identity of its peer from
+the kernel (SO_PEERCRED, man 7 unix), and trusts no identity in a message.
 """
 
 from __future__ import annotations
@@ -21,19 +21,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import AccessRefused, RingExists, RingFeedError, RingNotFound
-from . import access
-from . import descriptors as handing_over
+from . import access, descriptors
 
 _ANSWER_SECONDS = 10.0
-_PAUSE_SECONDS = 0.05
-_MOST_PATH_BYTES = 107
-_SO_PEERGROUPS = 59  # of linux/asm-generic/socket.h; Python has no name for it
-_MOST_OPTION_BYTES = 1024  # as Python has it
+_RETRY_SECONDS = 0.05
+_MAX_PATH_BYTES = 107
+_SO_PEERGROUPS = 59  # from linux/asm-generic/socket.h; Python has no name for it
+_MAX_OPTION_BYTES = 1024  # Python's limit
 
 
 @dataclass(frozen=True)
 class Offer:
-    """What goes over: the name of a ring, the group that shares it, and the descriptors of its levels."""
+    """The name of a ring, the group that shares it, and the descriptors of its levels."""
 
     name: str
     group: int | None
@@ -41,17 +40,17 @@ class Offer:
 
 
 def is_path(name: Any) -> bool:
-    """Tell whether a ring is given by the path of a socket: from the root, or from this folder as in ``./feed``."""
+    """Return whether this is the path of a socket: absolute, or relative to the working directory as in ``./feed``."""
     return isinstance(name, str) and name.startswith(("/", "./"))
 
 
 def checked_path(path: Any) -> str:
-    """Return the path of a socket as text, or say what is wrong with it."""
+    """Return the path of a socket as text; raise ValueError if it is too long, empty or has a NUL."""
     text = os.fsdecode(path)
-    if not text or "\0" in text or len(os.fsencode(text)) > _MOST_PATH_BYTES:
+    if not text or "\0" in text or len(os.fsencode(text)) > _MAX_PATH_BYTES:
         raise ValueError(
-            f"socket {text!r:.120}: the path of a socket has 1 to {_MOST_PATH_BYTES} bytes. Give a shorter one, or one "
-            "from the current folder on."
+            f"socket {text!r:.120}: the path of a socket has 1 to {_MAX_PATH_BYTES} bytes. Give a shorter path, or "
+            "one relative to the working directory."
         )
     return text
 
@@ -59,30 +58,30 @@ def checked_path(path: Any) -> str:
 # ---- Receiving ---------------------------------------------------------------------------------------
 
 
-def ask(path: str, until: float, group: int | None) -> Offer:
-    """Ask the process that serves at a path for its ring.
+def request(path: str, deadline: float, group: int | None) -> Offer:
+    """Request the ring that a process serves at a path.
 
     Parameters
     ----------
     path : str
-    until : float
-        When to give up, as of `time.monotonic`.
+    deadline : float
+        The time of `time.monotonic` at which to give up.
     group : int, optional
-        Any user may serve whose ring is shared with this group. By default this user alone.
+        Accept a ring of any user that is shared with this group. By default only this user's rings are accepted.
 
     Raises
     ------
     RingNotFound
-        Nobody serves there.
+        No process serves there.
     AccessRefused
-        Another user serves there, or whoever does refuses this one.
+        Another user serves there, or the server refuses this user.
     """
     while True:
         try:
             with _connect(path) as connection:
                 return _receive(connection, path, group)
         except (FileNotFoundError, ConnectionRefusedError, BlockingIOError) as error:
-            if time.monotonic() >= until:
+            if time.monotonic() >= deadline:
                 raise RingNotFound(
                     f"socket {path!r}: no process serves a ring there ({error.strerror}). Call Ring.serve first, or "
                     "pass timeout= to wait for it."
@@ -99,12 +98,12 @@ def _connect(path: str) -> socket.socket:
         connection.close()
         if isinstance(error, PermissionError):
             raise AccessRefused(
-                f"socket {path!r} may not be opened by user {access.user_name(os.geteuid())}. Its owner lets others in "
+                f"socket {path!r} cannot be opened by user {access.user_name(os.geteuid())}. Its owner can give access "
                 "by Ring.serve on a ring that was created with group=."
             ) from None
         if isinstance(error, OSError) and error.errno in (errno.ENOTSOCK, errno.EPROTOTYPE, errno.ENOTDIR):
             raise RingNotFound(
-                f"socket {path!r}: what stands there is no socket of a ring's ({error.strerror})."
+                f"socket {path!r}: there is something else than the socket of a ring ({error.strerror})."
             ) from None
         raise
     return connection
@@ -115,38 +114,38 @@ def _receive(connection: socket.socket, path: str, group: int | None) -> Offer:
     if group is None and user != os.geteuid():
         raise AccessRefused(
             f"socket {path!r}: user {access.user_name(user)} serves there; this process is user "
-            f"{access.user_name(os.geteuid())}. Take no ring from another user; or share it by group= on both sides."
+            f"{access.user_name(os.geteuid())}. Use a ring of this user, or share the ring by group= on both sides."
         )
     what = f"socket {path!r}"
     try:
-        told, descriptors = handing_over.receive(connection, what)
+        content, received = descriptors.receive(connection, what)
     except TimeoutError:
-        raise RingNotFound(f"{what}: user {access.user_name(user)} listens there and says nothing.") from None
+        raise RingNotFound(f"{what}: user {access.user_name(user)} listens there and does not answer.") from None
     except ConnectionResetError:
-        raise RingNotFound(f"{what}: its process ended just now.") from None
+        raise RingNotFound(f"{what}: its process ended during the request.") from None
     try:
-        return _offer(told, descriptors, what)
+        return _offer(content, received, what)
     except BaseException:
-        handing_over.close_all(descriptors)
+        descriptors.close_all(received)
         raise
 
 
-def _offer(told: dict[str, Any], descriptors: list[int], what: str) -> Offer:
-    if told.get("refused") is True:
+def _offer(content: dict[str, Any], received: list[int], what: str) -> Offer:
+    if content.get("refused") is True:
         raise AccessRefused(
             f"{what}: its process refuses user {access.user_name(os.geteuid())}: it gives its ring to its own user, or "
-            "to the group that the ring was created for."
+            "to the group with which the ring was created."
         )
-    name, group = told.get("name"), told.get("group")
-    if not isinstance(name, str) or not (group is None or isinstance(group, int)) or not descriptors:
-        raise handing_over.not_a_ring(what)
-    return Offer(name, group, tuple(descriptors))
+    name, group = content.get("name"), content.get("group")
+    if not isinstance(name, str) or not (group is None or isinstance(group, int)) or not received:
+        raise descriptors.not_a_ring(what)
+    return Offer(name, group, tuple(received))
 
 
 def _peer(connection: socket.socket) -> tuple[int, int, int]:
-    """Return process, user and group of the other side, as the kernel noted them when it connected, or listened."""
-    kept = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    process, user, group = struct.unpack("iII", kept)
+    """Return process, user and group of the peer, as the kernel recorded them when the peer connected or listened."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    process, user, group = struct.unpack("iII", credentials)
     return process, user, group
 
 
@@ -154,14 +153,14 @@ def _peer(connection: socket.socket) -> tuple[int, int, int]:
 
 
 class RingServer:
-    """Gives a ring to whoever connects to a Unix socket, until it, or the ring, is closed.
+    """Gives a ring to each process that connects to a Unix socket, until the server or the ring is closed.
 
-    `Ring.serve` makes it. It is a context manager.
+    `Ring.serve` returns it. It is a context manager.
 
     Attributes
     ----------
     path : str
-        Of the socket.
+        The path of the socket.
     """
 
     path: str
@@ -169,8 +168,8 @@ class RingServer:
     def __init__(self, path: str, group: int | None, offer: Callable[[], Offer | None]) -> None:
         self.path = path
         listener = _listen(path, group)
-        kept = os.lstat(path)
-        self.end = weakref.finalize(self, _stop, listener, path, (kept.st_dev, kept.st_ino), os.getpid())
+        status = os.lstat(path)
+        self.end = weakref.finalize(self, _stop, listener, path, (status.st_dev, status.st_ino), os.getpid())
         thread = threading.Thread(
             target=_serve, args=(listener, group, offer), name=f"ringfeed-serve-{path}", daemon=True
         )
@@ -180,11 +179,11 @@ class RingServer:
 
     @property
     def closed(self) -> bool:
-        """Whether it gives the ring to nobody any more."""
+        """Whether the server has ended."""
         return not self.end.alive
 
     def close(self) -> None:
-        """Serve nobody any more, and remove the socket; whoever has the ring goes on."""
+        """End the server and remove the socket. Processes that have the ring keep it."""
         self.end()
 
     def __enter__(self) -> RingServer:
@@ -201,7 +200,7 @@ _servers: weakref.WeakSet[RingServer] = weakref.WeakSet()
 
 
 def _in_forked_child() -> None:
-    """Let go of the parent's sockets: who connects to them wants the parent, and is told so when it is gone."""
+    """Close the parent's sockets in the child: connections to them are for the parent."""
     for server in list(_servers):
         server.end.detach()
         server._listener.close()
@@ -219,9 +218,9 @@ def _listen(path: str, group: int | None) -> socket.socket:
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
-            _remove_left_behind(path)
+            _remove_abandoned(path)
             listener.bind(path)
-        # Until it listens nobody can connect: the mode is right before anyone can.
+        # Nobody can connect before `listen`, so the mode is right before the first connection.
         os.chmod(path, access.PRIVATE_MODE)
         if group is not None:
             os.chown(path, -1, group, follow_symlinks=False)
@@ -236,7 +235,7 @@ def _listen(path: str, group: int | None) -> socket.socket:
             errno.EADDRINUSE,
         ):
             raise RingFeedError(
-                f"socket {path!r}: it cannot be made there ({error.strerror}). Give a path in a folder of this user's."
+                f"socket {path!r}: it cannot be created there ({error.strerror}). Give a path in a folder of this user."
             ) from None
         raise
     except BaseException:
@@ -245,24 +244,30 @@ def _listen(path: str, group: int | None) -> socket.socket:
     return listener
 
 
-def _remove_left_behind(path: str) -> None:
-    """Remove the socket of a process that is gone, or say that the path is taken."""
+def _remove_abandoned(path: str) -> None:
+    """Remove the socket of a process that has ended.
+
+    Raises
+    ------
+    RingExists
+        The path is taken by a living server, or by something else than a socket of this user.
+    """
     status = os.lstat(path)
     if not stat.S_ISSOCK(status.st_mode) or status.st_uid != os.geteuid():
-        raise RingExists(f"socket {path!r}: {_what_stands(status)} stands there. Remove it, or give another path.")
+        raise RingExists(f"socket {path!r}: {_description(status)} exists there. Remove it, or give another path.")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
             probe.connect(path)
         except ConnectionRefusedError:
             os.unlink(path)
-        except OSError:  # its queue is full
+        except OSError:  # its queue is full, so it is alive
             pass
         else:
             raise RingExists(f"socket {path!r}: another process serves there. Give another path.")
 
 
-def _what_stands(status: os.stat_result) -> str:
+def _description(status: os.stat_result) -> str:
     kind = "a file" if stat.S_ISREG(status.st_mode) else access.not_a_file(status.st_mode)
     return f"{kind} of user {access.user_name(status.st_uid)}"
 
@@ -273,13 +278,13 @@ def _serve(listener: socket.socket, group: int | None, offer: Callable[[], Offer
             connection, _ = listener.accept()
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
-                time.sleep(_PAUSE_SECONDS)  # who connects waits in the queue
+                time.sleep(_RETRY_SECONDS)  # connections wait in the queue
                 continue
             if error.errno == errno.ECONNABORTED:
                 continue
-            return  # it was closed
+            return  # the listener was closed
         with connection, contextlib.suppress(OSError):
-            connection.setblocking(False)  # an answer is shorter than any socket's buffer
+            connection.setblocking(False)  # an answer is smaller than a socket's buffer
             offered = offer()
             if offered is None:
                 return
@@ -287,22 +292,22 @@ def _serve(listener: socket.socket, group: int | None, offer: Callable[[], Offer
 
 
 def _answer(connection: socket.socket, group: int | None, offered: Offer) -> None:
-    if not _may_have(connection, group):
-        handing_over.send(connection, {"refused": True}, ())
+    if not _has_access(connection, group):
+        descriptors.send(connection, {"refused": True}, ())
         return
-    handing_over.send(connection, {"name": offered.name, "group": offered.group}, offered.descriptors)
+    descriptors.send(connection, {"name": offered.name, "group": offered.group}, offered.descriptors)
 
 
-def _may_have(connection: socket.socket, group: int | None) -> bool:
+def _has_access(connection: socket.socket, group: int | None) -> bool:
     _, user, first_group = _peer(connection)
     if user == os.geteuid():
         return True
     if group is None:
         return False
     groups = array.array("I")
-    with contextlib.suppress(OSError):  # more of them than fit (256), or a kernel before 4.13
-        kept = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MOST_OPTION_BYTES)
-        groups.frombytes(kept[: len(kept) // groups.itemsize * groups.itemsize])
+    with contextlib.suppress(OSError):  # more than 256 groups, or a kernel before 4.13
+        peer_groups = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MAX_OPTION_BYTES)
+        groups.frombytes(peer_groups[: len(peer_groups) // groups.itemsize * groups.itemsize])
     return group == first_group or group in groups
 
 
