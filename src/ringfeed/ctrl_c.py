@@ -1,8 +1,8 @@
-"""Ctrl-C that must not get lost.
+"""Detection of lost Ctrl-C interrupts.
 
-Python raises KeyboardInterrupt wherever the main thread is. If that is in a destructor, or in a library that catches
-everything (as happens while TensorFlow traces a function), the exception is dropped, and a wait that follows goes on as
-if nobody had asked. It may not know who waits, nor for what.
+Python raises KeyboardInterrupt at the main thread's current instruction. In a destructor, or in a library that catches
+every exception (as TensorFlow does while it traces a function), the exception is lost, and a later wait continues. It
+may not know the waits that use it.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from ._core import InterruptWatch
 
 
 def ctrl_c_raises() -> bool:
-    """Tell whether Python's handler of Ctrl-C is the one that raises KeyboardInterrupt."""
+    """Return whether Ctrl-C has Python's default handler, which raises KeyboardInterrupt."""
     return signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 class LostInterrupts:
-    """Raises a KeyboardInterrupt again that came while we ran and did not reach us.
+    """Raises KeyboardInterrupt again if one occurred and did not reach this code.
 
-    In threads that are not the main one, and where the program has a handler of its own, it does nothing.
+    It does nothing outside of the main thread, and in programs with a handler of their own.
     """
 
     def __init__(self) -> None:
@@ -30,22 +30,22 @@ class LostInterrupts:
         self._known = 0
 
     def forget(self) -> None:
-        """Take note that other code ran, whose affair it is what becomes of a Ctrl-C."""
+        """Ignore earlier interrupts: other code ran and was responsible for them."""
         if self._watch is not None:
             self._known = self._watch.seen
 
     def check(self) -> None:
-        """Raise what was lost.
+        """Raise a lost interrupt.
 
         Raises
         ------
         KeyboardInterrupt
-            One came since the last look, and was not raised, or not as far as here.
+            An interrupt occurred since the last check, and its exception did not arrive here.
         """
         if self._watch is None or self._watch.seen == self._known:
             return
         for _ in range(100):
-            pass  # if it came just now, it is raised here
+            pass  # Python raises an interrupt that occurred just now in this loop
         self.forget()
         if ctrl_c_raises():
             raise KeyboardInterrupt

@@ -1,6 +1,6 @@
-"""What is said of a record over which too many takers failed.
+"""Messages about dead letters: records over which too many takers died or failed.
 
-It may not know rings, nor who set it aside.
+It may not know rings, nor the code that makes a record a dead letter.
 """
 
 from __future__ import annotations
@@ -13,23 +13,24 @@ _log = logging.getLogger("ringfeed")
 def log(
     ring: str, tag: int, pid: int, failures: int, max_deliveries: int, answered: bool, unsaid_before: int = 0
 ) -> None:
-    """Log that a record is set aside.
+    """Log that a record has become a dead letter.
 
     Parameters
     ----------
     ring : str
+        The name of the ring.
     tag : int
-        Of the record.
+        The tag of the record.
     pid : int
-        Of its producer; 0 where that has left.
+        The process id of its producer; 0 if the producer has left.
     failures : int
-        How many takers failed over it.
+        The number of takers that failed over the record.
     max_deliveries : int
-        Of the ring.
+        The ring's limit.
     answered : bool
-        A client was told.
+        Whether a client got an error.
     unsaid_before : int
-        How many went before of which nothing is known.
+        The number of earlier dead letters that were not logged.
     """
     producer = f"process {pid}" if pid else "a process that has left"
     more = f" (and {unsaid_before} before it, unnamed)" if unsaid_before else ""
@@ -47,10 +48,10 @@ def log(
 
 
 def answer(ring: str, tag: int, failures: int) -> str:
-    """Return what the client of such a request is told."""
+    """Return the error message for the client of such a request."""
     return (
         f"ring {ring!r}: the request with tag {tag} was given up: {failures} engines died or failed over it, one after "
-        "the other, and it is not tried again (max_deliveries). Look into the engine's log and exit status for what "
-        "this input does to it (a crash in native code, memory), and mend that or the input. Ring.create(..., "
+        "the other, and it is not tried again (max_deliveries). Find in the engine's log and exit status what "
+        "this input causes (a crash in native code, memory), and fix that or the input. Ring.create(..., "
         "max_deliveries=n) allows more tries."
     )

@@ -1,6 +1,6 @@
-"""Everything that RingFeed raises, in words of its domain.
+"""The exceptions that RingFeed raises, all derived from `RingFeedError`.
 
-It may not know who raises what; `RingFeedError` catches all of it.
+It may not know which code raises them.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from typing import Any
 
 
 class RingFeedError(Exception):
-    """Base of every error of this package."""
+    """Base class of every exception of this package."""
 
 
 class RingFull(RingFeedError, TimeoutError):
-    """No slot became free within the timeout."""
+    """No slot became free within the timeout; or a limit on requests was reached, which the message names."""
 
 
 class RingEmpty(RingFeedError, TimeoutError):
@@ -21,11 +21,11 @@ class RingEmpty(RingFeedError, TimeoutError):
 
 
 class RingFinished(RingFeedError):
-    """The ring was finished: there are no more records, and no more are accepted."""
+    """The ring was finished: it has no more records and accepts none."""
 
 
 class RingClosed(RingFeedError):
-    """The handle was closed, or the ring's owner closed it or is gone."""
+    """The handle was closed, or the ring's owner closed the ring or died."""
 
 
 class RingNotFound(RingFeedError):
@@ -37,15 +37,15 @@ class RingExists(RingFeedError):
 
 
 class AccessRefused(RingFeedError, PermissionError):
-    """What has the ring's name is another user's, or open to other users: nothing of it is used."""
+    """The segment belongs to another user, or other users can open it; RingFeed does not use it."""
 
 
 class LayoutMismatch(RingFeedError):
-    """The segment is not a ring that this version of RingFeed can read."""
+    """The segment is no ring that this version of RingFeed can read."""
 
 
 class RecordMismatch(RingFeedError, ValueError):
-    """A record's fields, shapes or dtypes are not those of the ring."""
+    """The fields, shapes or dtypes of a record differ from those of the ring."""
 
 
 class NoSpace(RingFeedError):
@@ -53,34 +53,34 @@ class NoSpace(RingFeedError):
 
 
 class SlotLost(RingFeedError):
-    """A claim was taken back before it was published, because its owner had been found dead."""
+    """Recovery took a claim back before it was published, because it had found the claimer dead."""
 
 
 class EngineDied(RingFeedError):
-    """The engine that was to answer a request is gone."""
+    """The engine that should answer a request died or was stopped, and no other engine serves the ring."""
 
 
 class EngineHung(RingFeedError, TimeoutError):
-    """An engine was told to stop, and its model has not returned within the timeout; the message says where it is."""
+    """An engine was stopped, and its model did not return within the timeout; the message shows where the model is."""
 
 
 class DeadlineExceeded(RingFeedError, TimeoutError):
-    """A request's deadline passed before the model had seen it."""
+    """A request was not answered before its deadline."""
 
 
 class ProducerFailed(RingFeedError):
-    """A producer raised inside ``ring.producing()``; the message carries the text of its exception."""
+    """A producer raised an exception inside ``ring.producing()``; the message contains its text."""
 
 
 class ItemError(RingFeedError):
-    """There is no result for an item.
+    """An item has no result.
 
     Attributes
     ----------
     index : int
-        Position of the item in the input; -1 where there is none, as for a request of a client.
+        The position of the item in the input; -1 if it has none, as a client's request.
     item : object
-        The item itself.
+        The item.
     """
 
     def __init__(self, message: str, index: int = -1, item: Any = None) -> None:
@@ -93,24 +93,24 @@ class ItemError(RingFeedError):
 
 
 class ModelError(ItemError):
-    """The model raised over a row or a request, or returned what its reply cannot hold; the message has the text."""
+    """The model raised an exception for a row or a request, or returned an output that does not fit its reply."""
 
 
 class PreprocessError(ItemError):
-    """The user's preprocessing raised; the message carries the worker's traceback.
+    """The user's preprocessing raised an exception; the message contains the worker's traceback.
 
     Attributes
     ----------
     exception_type : str
-        Name of the class of the exception, with its module, such as ``"PIL.UnidentifiedImageError"``; empty where
-        nothing was raised.
+        The qualified name of the exception's class, such as ``"PIL.UnidentifiedImageError"``; empty if no exception was
+        raised.
 
     Notes
     -----
-    ``__cause__`` is the exception that was raised. Workers send plain data, and this process unpickles and imports
-    nothing for it. So a class that this process has not imported has a stand-in, of its name and below the nearest
-    class above it that is known here; an argument that is no plain data (numbers, texts, bytes, arrays, nests of them;
-    some 4,000 bytes) is a `RemoteValue`, which has its type's name and its text.
+    ``__cause__`` is the exception that was raised. Workers send plain data, for which this process unpickles and imports
+    nothing. So a class that this process has not imported is replaced by a stand-in: a class of the same name,
+    derived from the nearest base class that is known here. An argument that is no plain data (numbers, strings, bytes,
+    arrays, nests of them, up to about 4,000 bytes) is replaced by an object with the name of its type and its text.
     """
 
     def __init__(self, message: str, index: int = -1, item: Any = None, exception_type: str = "") -> None:
@@ -122,8 +122,8 @@ class PreprocessError(ItemError):
 
 
 class SampleMismatch(PreprocessError, ValueError):
-    """What preprocessing returned for an item is no sample, or not one that the model or the slots take."""
+    """The value that preprocessing returned for an item is no sample, or does not fit the model or the slots."""
 
 
 class WorkerCrashed(ItemError):
-    """A worker process died over the item, and so did the one that tried it again."""
+    """A worker process died while it processed the item, and so did the worker that tried it again."""

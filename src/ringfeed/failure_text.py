@@ -1,6 +1,6 @@
-"""The text of a producer's error, as takers in other processes get it.
+"""The text of a producer's exception, for takers in other processes.
 
-It may not know of rings. Whatever an exception's class does when it is asked for its text, there is one.
+It may not know rings. It returns a text even if the exception's own methods raise.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import traceback
 
 
 def failure_text(error: BaseException, most_bytes: int) -> bytes:
-    """Return which process raised what, and below that the last lines of the traceback.
+    """Return a line with the process and the exception, and below it the last lines of the traceback.
 
     Parameters
     ----------
     error : BaseException
-        With its traceback.
+        The exception with its traceback.
     most_bytes : int
-        The text is cut to so many: the message at its end, the traceback at its start.
+        The maximum length. A longer message loses its end, a longer traceback its start.
 
     Returns
     -------
@@ -39,12 +39,12 @@ def failure_text(error: BaseException, most_bytes: int) -> bytes:
 
 
 def _lines_of(error: BaseException) -> tuple[str, str]:
-    """Return type and message, and what a traceback prints above them."""
+    """Return the line with type and message, and the lines of the traceback above it."""
     only = traceback.format_exception_only(type(error), error)
     lines = traceback.format_exception(type(error), error, error.__traceback__)
     if lines[-len(only) :] == only:
         del lines[-len(only) :]
-    # Of a SyntaxError the place comes first; behind the message stand notes.
+    # For a SyntaxError the location comes first. Notes follow the message.
     return next((line for line in only if not line.startswith(" ")), only[-1]), "".join(lines)
 
 
@@ -59,9 +59,9 @@ def _first(text: bytes, most: int) -> bytes:
 
 
 def _last(text: bytes, most: int) -> bytes:
-    """Return the last whole lines, or the end of a line that is too long."""
+    """Return the last complete lines, or the end of a line that is too long."""
     if len(text) <= most:
         return text
     kept = text[len(text) - most :]
-    _, newline, whole_lines = kept.partition(b"\n")
-    return whole_lines if newline else kept.decode("utf-8", "ignore").encode()
+    _, newline, complete_lines = kept.partition(b"\n")
+    return complete_lines if newline else kept.decode("utf-8", "ignore").encode()

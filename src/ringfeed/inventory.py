@@ -154,7 +154,7 @@ def _inspect(name: str, descriptor: int) -> tuple[SegmentInfo, bool]:
     """Return information about an open segment, and whether RingFeed created it."""
     # The owner first: a creator becomes the owner before it writes anything.
     owner_alive = _core.segment_is_owned(descriptor)
-    is_ours, contents = _core.look_at_segment(descriptor)
+    is_ours, contents = _core.inspect_segment(descriptor)
     status = os.fstat(descriptor)
     outside = name, owner_alive, _held_bytes(status), _age_seconds(status)
     if contents is None:

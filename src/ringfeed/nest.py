@@ -1,7 +1,7 @@
 """Nests of dicts, lists and tuples, for processes that do not import TensorFlow.
 
-A nest is taken apart into its leaves and a template: the same nest with the leaf's number in the
-place of each leaf. Dicts keep their order.
+A nest is flattened into its leaves and a template: the same nest with the number of each leaf in the place of the leaf.
+Dicts keep their order. It may not know TensorFlow, whose ``tf.nest`` sorts dicts.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 
-def take_apart(nest: Any) -> tuple[Any, list[Any]]:
+def flatten(nest: Any) -> tuple[Any, list[Any]]:
     """Return the template and the leaves of a nest.
 
     Parameters
@@ -23,7 +23,7 @@ def take_apart(nest: Any) -> tuple[Any, list[Any]]:
     -------
     template : nest of int
     leaves : list
-        ``leaves[i]`` stood where the template has ``i``.
+        ``leaves[i]`` is the leaf in whose place the template has ``i``.
     """
     leaves: list[Any] = []
 
@@ -34,8 +34,8 @@ def take_apart(nest: Any) -> tuple[Any, list[Any]]:
     return map_leaves(number, nest), leaves
 
 
-def put_together(template: Any, leaves: Sequence[Any]) -> Any:
-    """Return the nest of a template with these leaves."""
+def unflatten(template: Any, leaves: Sequence[Any]) -> Any:
+    """Return the nest that a template and these leaves describe."""
     return map_leaves(lambda number: leaves[number], template)
 
 
@@ -47,6 +47,8 @@ def map_leaves(function: Callable[[Any], Any], nest: Any) -> Any:
         return type(nest)(*(map_leaves(function, value) for value in nest))
     if isinstance(nest, (list, tuple)):
         return type(nest)(map_leaves(function, value) for value in nest)
-    if isinstance(nest, Mapping):  # such as collections.UserDict; last, because asking an abstract class takes longest
+    if isinstance(
+        nest, Mapping
+    ):  # such as collections.UserDict; last, because `isinstance` of an abstract class is slow
         return {key: map_leaves(function, value) for key, value in nest.items()}
     return function(nest)

@@ -21,7 +21,7 @@ import tensorflow as tf
 from ._core import Batch
 from .arguments import check_bool, check_choice, check_int, check_seconds
 from .errors import ItemError, RingFeedError
-from .nest import map_leaves, put_together
+from .nest import map_leaves, unflatten
 from .progress import Progress
 from .ring import Ring
 from .tf.models.row_mixing_guard import RowMixingGuard
@@ -397,7 +397,7 @@ class Predictor:
         else:
             return empty_outputs(self._runner, None)
         specs = [tf.TensorSpec((None, *shape), dtype) for shape, dtype in leaves]
-        return empty_outputs(self._runner, put_together(template, specs))
+        return empty_outputs(self._runner, unflatten(template, specs))
 
     # ---- the end -------------------------------------------------------------------------------------
 
@@ -506,7 +506,7 @@ def _call_model(runner: ModelRunner, rows: Any, template: Any, *, is_trial: bool
         leaves = list(rows.values())
         count = len(leaves[0])
     try:
-        call = runner.prepare(pack_inputs(put_together(template, leaves)))
+        call = runner.prepare(pack_inputs(unflatten(template, leaves)))
     except Exception as error:
         raise CommonError(error) from None
     if is_trial:

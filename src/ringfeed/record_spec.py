@@ -1,4 +1,4 @@
-"""What a record is: named fields, each of one shape and one dtype.
+"""The specification of a record: named fields, each with one shape and one dtype.
 
 It may not know of shared memory, rings or TensorFlow.
 """
@@ -18,13 +18,13 @@ import numpy.typing as npt
 from .arguments import as_int
 
 SEGMENT_PREFIX = "ringfeed."
-"""With it starts the name of every shared-memory object of RingFeed's."""
+"""The prefix of the name of every shared-memory object of RingFeed."""
 
 ALIGNMENT_BYTES = 64
-"""Every sample starts on this boundary: TensorFlow takes foreign memory without a copy only from there."""
+"""The alignment of every sample: TensorFlow uses foreign memory without a copy only if it is aligned to 64 bytes."""
 
 MAX_RANK = 31
-"""A batch has one axis more, and NumPy before 2.0 has 32."""
+"""A batch has one more axis, and NumPy before 2.0 supports 32 axes."""
 MAX_FIELDS = 64
 MAX_NAME_BYTES = 63
 MAX_SAMPLE_BYTES = 2**62
@@ -52,7 +52,7 @@ _DTYPE_NAMES = {code: name for name, code in _DTYPE_CODES.items()}
 
 
 def as_dtype(dtype: npt.DTypeLike | str) -> np.dtype[Any]:
-    """Return the NumPy dtype, also for ``"bfloat16"`` (from ml_dtypes).
+    """Return the NumPy dtype of a dtype-like, including ``"bfloat16"`` (from ml_dtypes).
 
     Parameters
     ----------
@@ -68,12 +68,12 @@ def as_dtype(dtype: npt.DTypeLike | str) -> np.dtype[Any]:
     Raises
     ------
     TypeError
-        The dtype is not one that a ring can hold.
+        A ring cannot hold this dtype.
     """
-    asked = dtype
+    given = dtype
     dtype = getattr(dtype, "as_numpy_dtype", dtype)
     if isinstance(dtype, str) and dtype == "bfloat16":
-        # Imported only where it is asked for: it costs every producer 10 ms.
+        # Imported on demand: the import takes 10 ms, which most producers need not spend.
         import ml_dtypes
 
         dtype = ml_dtypes.bfloat16
@@ -82,7 +82,7 @@ def as_dtype(dtype: npt.DTypeLike | str) -> np.dtype[Any]:
     except (TypeError, ValueError, SyntaxError):
         result = None
     if result is None or result.name not in _DTYPE_CODES:
-        raise TypeError(f"dtype {_short(asked)} can not be held in a ring; use one of {', '.join(_DTYPE_CODES)}.")
+        raise TypeError(f"dtype {_short(given)} cannot be held in a ring; use one of {', '.join(_DTYPE_CODES)}.")
     return result.newbyteorder("=") if not result.isnative else result
 
 
@@ -95,7 +95,7 @@ class Field:
     name : str
         At most 63 bytes in UTF-8.
     shape : tuple of int
-        Of one sample, without the batch axis; every length is at least 1.
+        The shape of one sample, without the batch axis; every length is at least 1.
     dtype : numpy.dtype
         One of bool, (u)int8 to 64, float16, float32, float64, complex64, bfloat16.
     """
@@ -106,22 +106,22 @@ class Field:
 
     @functools.cached_property
     def sample_bytes(self) -> int:
-        """Bytes of one sample, without padding."""
+        """The size of one sample in bytes, without padding."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     @functools.cached_property
     def stride_bytes(self) -> int:
-        """Bytes from one slot to the next: `sample_bytes` rounded up to 64."""
+        """The distance between two samples in bytes: `sample_bytes` rounded up to a multiple of 64."""
         return -(-self.sample_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
 
     @functools.cached_property
     def is_padded(self) -> bool:
-        """Whether padding follows each sample, so that a batch is not one dense array."""
+        """Whether padding follows each sample, so that a batch is no contiguous array."""
         return self.stride_bytes != self.sample_bytes
 
     @property
     def dtype_code(self) -> int:
-        """The dtype's number in the segment's header."""
+        """The number of the dtype in the segment's header."""
         return _DTYPE_CODES[self.dtype.name]
 
     def __str__(self) -> str:
@@ -129,12 +129,12 @@ class Field:
 
 
 def dtype_from_code(code: int) -> np.dtype[Any]:
-    """Return the dtype of a number in a segment's header."""
+    """Return the dtype for a number in a segment's header."""
     return as_dtype(_DTYPE_NAMES[code])
 
 
 def _short(value: object) -> str:
-    """Return what a message shows of a value that may be anything."""
+    """Return at most 80 characters of a value's text, for a message."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
@@ -165,11 +165,11 @@ def _parse_shape(shape: Any) -> tuple[int, ...]:
         lengths = [0]
     if any(length < 1 for length in lengths):
         raise ValueError(
-            f"shape {_short(shape)} is not fixed; give one sample's, without the batch axis, "
+            f"shape {_short(shape)} is not fixed; give the shape of one sample, without the batch axis, "
             "where every length is an integer, 1 or more."
         )
     if len(lengths) > MAX_RANK:
-        raise ValueError(f"{len(lengths)} dimensions; at most {MAX_RANK} are held.")
+        raise ValueError(f"{len(lengths)} dimensions; at most {MAX_RANK} are supported.")
     if math.prod(lengths) > MAX_SAMPLE_BYTES:
         raise ValueError(f"shape {_short(shape)}: one sample may have at most {MAX_SAMPLE_BYTES} bytes.")
     return tuple(lengths)
@@ -186,7 +186,7 @@ class RecordSpec(Mapping[str, Field]):
     Raises
     ------
     ValueError, TypeError
-        A name, shape or dtype that a ring can not hold; the message names the field.
+        A ring cannot hold a name, shape or dtype; the message names the field.
     """
 
     def __init__(self, fields: FieldsLike) -> None:
@@ -201,7 +201,7 @@ class RecordSpec(Mapping[str, Field]):
 
     @classmethod
     def of(cls, fields: Iterable[Field]) -> RecordSpec:
-        """Make a spec of ready fields."""
+        """Make a spec from `Field` objects."""
         return cls({field.name: (field.shape, field.dtype) for field in fields})
 
     def __getitem__(self, name: str) -> Field:
@@ -224,17 +224,17 @@ class RecordSpec(Mapping[str, Field]):
 
     @property
     def record_bytes(self) -> int:
-        """Bytes that one record occupies in the fields' regions."""
+        """The size of one record in the regions of its fields, in bytes."""
         return sum(field.stride_bytes for field in self._fields.values())
 
 
 _RING_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
-# With what is added to it for a ring's pool of replies and its other levels, and with the prefix still a file's name.
+# A name with the suffix of a reply pool or of a lower level. With the prefix it is still a valid file name.
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,245}")
 
 
 def is_segment_label(text: str) -> bool:
-    """Tell whether a ring can have this name, or one of what is made beside a ring."""
+    """Return whether a ring, its reply pool or one of its levels can have this name."""
     return _LABEL.fullmatch(text) is not None
 
 
@@ -244,7 +244,7 @@ def segment_name(ring_name: str) -> str:
     Raises
     ------
     ValueError
-        The name has characters that do not fit everywhere a name goes.
+        The name has characters that are not allowed, or is too long.
     """
     if not isinstance(ring_name, str) or not _RING_NAME.fullmatch(ring_name):
         raise ValueError(

@@ -79,7 +79,8 @@ class RingLevels(RingMemory):
         ring._group = group
         try:
             segment.share(descriptor, group, name)
-            ring._create(name, descriptor, *options, 0, priorities)
+            unrelated_inode = 0  # a ring belongs to no other ring, as a reply pool does
+            ring._create(name, descriptor, *(*options, unrelated_inode, priorities))
             if segment.is_being_removed(name, ring.descriptor):
                 ring.close()
                 segment.remove(name, identity)

@@ -321,7 +321,7 @@ def name_may_be_in_creation(name: str) -> bool:
 
 def is_being_removed(name: str, descriptor: int) -> bool:
     """Return whether another creator is removing, or has removed, the segment that this process just created."""
-    return _core.segment_is_condemned(descriptor) or identity_of(name) != identity(descriptor)
+    return _core.segment_removal_is_locked(descriptor) or identity_of(name) != identity(descriptor)
 
 
 def remove(name: str, which: Identity) -> None:
@@ -351,7 +351,7 @@ def remove_replies(ring_name: str, ring_inode: int) -> None:
     if descriptor is None:
         return
     try:
-        contents = _core.look_at_segment(descriptor)[1]
+        contents = _core.inspect_segment(descriptor)[1]
         if contents is not None and contents[-1] == ring_inode:
             remove(name, identity(descriptor))
     finally:

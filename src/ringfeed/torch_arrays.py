@@ -1,6 +1,6 @@
-"""PyTorch's tensors as NumPy arrays, also of dtypes that NumPy has not.
+"""PyTorch tensors as NumPy arrays, including dtypes that NumPy does not have.
 
-It may not import torch: whoever has a tensor has done so.
+It may not import torch: a program that has a tensor has imported it.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import numpy.typing as npt
 
 
 def is_torch_tensor(value: Any) -> bool:
-    """Tell whether something is a tensor of PyTorch's."""
+    """Return whether a value is a PyTorch tensor."""
     return hasattr(value, "detach") and "torch" in sys.modules
 
 
 def array_from_torch(tensor: Any) -> npt.NDArray[Any]:
-    """Return a PyTorch tensor as an array, over its own memory where that is the host's."""
+    """Return a PyTorch tensor as an array, which shares the tensor's memory if that is in the host's RAM."""
     torch = sys.modules["torch"]
     tensor = tensor.detach().cpu()
     if tensor.layout is not torch.strided:
@@ -27,8 +27,8 @@ def array_from_torch(tensor: Any) -> npt.NDArray[Any]:
     name = str(tensor.dtype).partition(".")[2]
     if not (name.startswith("float8") or name == "bfloat16"):
         return np.asarray(tensor)
-    import ml_dtypes  # only here: it takes its time, as in record_spec
+    import ml_dtypes  # imported on demand, since the import is slow
 
-    bits = {1: torch.uint8, 2: torch.int16}[tensor.element_size()]  # NumPy has no such dtype of its own
+    bits = {1: torch.uint8, 2: torch.int16}[tensor.element_size()]  # NumPy itself has no such dtypes
     array: npt.NDArray[Any] = tensor.view(bits).numpy().view(getattr(ml_dtypes, name))
     return array

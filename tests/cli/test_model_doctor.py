@@ -107,7 +107,7 @@ def test_a_model_that_mixes_rows_is_served_but_not_padded(tmp_path: Path, doctor
         (tf.reduce_sum, None, "rows", "one row for each row"),
         (lambda x: tf.reduce_mean(x, axis=0, keepdims=True), None, "rows", "one row for each row"),
         (lambda x: tf.repeat(x, 2, axis=0), None, "rows", "one row for each row"),
-        (tf.strings.as_string, None, "rows", "can not be held"),
+        (tf.strings.as_string, None, "rows", "cannot be held"),
         (tf.strings.length, tf.TensorSpec([None], tf.string, name="text"), "record", "'text'.*string"),
     ],
     ids=["scalar", "one row", "twice", "texts", "takes texts"],

@@ -13,7 +13,7 @@ from ringfeed.client.reply_pool import PoolSettings, ReplyPool
 from support import segment_path, segments
 
 OUTPUTS = {"y": ((2,), "float32")}
-SETTINGS = PoolSettings(bare=True)
+SETTINGS = PoolSettings(single_output=True)
 
 
 def make(ring: ringfeed.Ring, settings: PoolSettings = SETTINGS, outputs: Any = None) -> ReplyPool:
@@ -33,7 +33,7 @@ def test_the_first_engine_makes_the_pool_and_the_next_one_opens_it(ring):
 
 
 def test_settings_travel_with_the_pool(ring):
-    settings = PoolSettings(bare=False, max_queue_size=70_000, rejects=True)
+    settings = PoolSettings(single_output=False, max_queue_size=70_000, rejects=True)
     make(ring, settings)
     assert ReplyPool.join(ring).settings == settings
 

@@ -25,7 +25,7 @@ class PlainEngine:
         self.ring = ring
         self.gate = threading.Event()
         self.batch_rows: list[int] = []
-        self._settings = settings or PoolSettings(bare=True)
+        self._settings = settings or PoolSettings(single_output=True)
         self.pool = ReplyPool.make(ring, {"y": ((), "int64")}, cells or 2 * ring.slots, 64, self._settings)
         self.pool.serve(ring)
         self._ending = False

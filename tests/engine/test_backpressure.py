@@ -20,7 +20,7 @@ import ringfeed
 from ringfeed.client.reply_pool import PoolSettings
 from support import in_thread, wait_until
 
-QUEUE_OF_TWO = PoolSettings(bare=True, max_queue_size=2)
+QUEUE_OF_TWO = PoolSettings(single_output=True, max_queue_size=2)
 
 
 @pytest.fixture
@@ -218,7 +218,7 @@ def test_each_row_taken_wakes_one_waiting_client(make_ring, make_client):
 
 @pytest.mark.parametrize("ask", [ask_number, ask_rows_number])
 def test_a_request_that_waits_for_max_in_flight_is_not_rejected_if_the_queue_has_room(ring, make_client, ask):
-    with PlainEngine(ring, PoolSettings(bare=True, max_queue_size=8, rejects=True), cells=64) as engine:
+    with PlainEngine(ring, PoolSettings(single_output=True, max_queue_size=8, rejects=True), cells=64) as engine:
         client = make_client(ring, max_in_flight=2)  # of at most four rows
 
         async def ask_all():
@@ -236,7 +236,7 @@ def test_a_request_that_waits_for_max_in_flight_is_not_rejected_if_the_queue_has
 
 @pytest.mark.parametrize("why", ["max_queue_size", "no time to wait"])
 def test_a_request_without_a_wait_is_rejected_at_once_on_the_loop_too(ring, make_client, why):
-    with PlainEngine(ring, PoolSettings(bare=True, max_queue_size=2, rejects=True), cells=64) as engine:
+    with PlainEngine(ring, PoolSettings(single_output=True, max_queue_size=2, rejects=True), cells=64) as engine:
         client = make_client(ring, max_in_flight=256 if why == "max_queue_size" else 2)
 
         async def ask_all():

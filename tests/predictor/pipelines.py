@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ringfeed.errors import ItemError
-from ringfeed.nest import put_together
+from ringfeed.nest import unflatten
 from ringfeed.progress import Progress
 from ringfeed.workers.pool import WorkerPool
 from ringfeed.workers.predict_loop import Pipeline
@@ -23,7 +23,7 @@ def wanted_of(shape: tuple[int, ...], dtype: str = "float32") -> Wanted:
 
 
 def copy_rows(rows: Any, template: Any) -> Any:
-    return put_together(template, [np.array(rows[name]) for name in rows])
+    return unflatten(template, [np.array(rows[name]) for name in rows])
 
 
 class Run:

@@ -16,7 +16,7 @@ import pytest
 
 from pipelines import Run, running
 from ringfeed import stall
-from ringfeed.nest import put_together
+from ringfeed.nest import unflatten
 from ringfeed.workers.sample_spec import Wanted
 from support import in_thread, wait_until
 
@@ -107,7 +107,7 @@ def test_a_part_of_an_item_that_is_kept_keeps_no_slot() -> None:
 
 @contextmanager
 def filling(function: Callable[..., Any], fields: Any = None, template: Any = 0, **options: Any) -> Iterator[Run]:
-    specs = put_together(template, list((fields or {"0": ((1024,), "float32")}).values()))
+    specs = unflatten(template, list((fields or {"0": ((1024,), "float32")}).values()))
     with running(function, wanted=Wanted(specs, is_binding=True), **options) as run:
         yield run
 

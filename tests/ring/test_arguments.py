@@ -275,7 +275,7 @@ def test_a_name_that_no_ring_can_have_is_refused(name):
         ({}, ValueError, "a record has 1 to 64 fields; 0 were given"),
         ({"x": 5}, ValueError, "field 'x': 5 is not a pair"),
         ({"x": ((None, 3), "uint8")}, ValueError, "field 'x': shape .* is not fixed"),
-        ({"x": ((3,), "complex128")}, TypeError, "field 'x': dtype 'complex128' can not be held"),
+        ({"x": ((3,), "complex128")}, TypeError, "field 'x': dtype 'complex128' cannot be held"),
         ({"": ((3,), "uint8")}, ValueError, "field name ''"),
     ],
 )

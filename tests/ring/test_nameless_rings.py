@@ -112,7 +112,7 @@ def test_the_name_is_for_messages_only():
         ({"slots": 1.5}, TypeError, r"slots 1\.5"),
         ({"participants": 5000}, ValueError, "participants 5000"),
         ({"fields": {}}, ValueError, "1 to 64 fields"),
-        ({"fields": {"x": ((), "object")}}, TypeError, "dtype 'object' can not be held"),
+        ({"fields": {"x": ((), "object")}}, TypeError, "dtype 'object' cannot be held"),
         ({"numa_node": -1}, ValueError, "numa_node -1"),
         ({"priorities": 2}, TypeError, "priorities"),
     ],

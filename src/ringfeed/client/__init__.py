@@ -1,4 +1,4 @@
-"""Requests into a ring, and the answers to them.
+"""Sending requests into a ring, and returning their answers.
 
 It may not know workers, engines or TensorFlow.
 """

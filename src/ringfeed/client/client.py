@@ -1,8 +1,8 @@
-"""The client: requests into a ring, answers out of its reply cells.
+"""The client: sends requests into a ring and returns their answers.
 
-It may not know TensorFlow, nor what the engine does with a request, nor how one is put (session.py). A thread that
-waits for one answer sleeps at its cell; answers to futures and coroutines are collected by one thread for all
-(collector.py).
+It may not know TensorFlow, the engine's work, nor the reply cells. A request goes one way: inputs.py makes a record of
+the inputs, session.py sends it and, for `predict`, waits at its reply cell. Futures and coroutines go through
+submission.py, and one thread collects their answers (collector.py).
 """
 
 from __future__ import annotations
@@ -14,51 +14,51 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any
 
-from ..arguments import check_bool, check_choice, check_int, check_timeout
+from ..arguments import check_bool, check_choice, check_int
 from ..errors import EngineDied, RingClosed, RingFeedError, RingFull
 from ..ring import Ring
-from .awaiting import result_of
-from .own_thread import ThreadRefused
-from .pending import FOREVER_NS
+from .asyncio_bridge import await_answer
+from .inputs import record_or_rows, rows_of
+from .on_demand_thread import ThreadRefused
 from .reply_pool import ReplyPool
-from .results import answer_of, too_late
-from .session import Session, of_process
-from .submission import Asker, Asking, InFlight
+from .request import RequestOptions
+from .session import Session, of_this_process
+from .submission import InFlightLimit, Submission, Submitter
 
 
-class _State:
-    """What a client has in one process; a forked child begins with nothing under way."""
+class _ProcessState:
+    """The state of a client in one process. A forked child starts without the pending requests of its parent."""
 
     def __init__(self, name: str, max_in_flight: int) -> None:
-        self.in_flight = InFlight(max_in_flight)
-        self.lock = threading.RLock()  # a signal handler may ask while its holder is interrupted
-        self.askers: dict[int, Asker] = {}  # of each priority: what is urgent waits for nobody else's room
+        self.in_flight = InFlightLimit(max_in_flight)
+        self.lock = threading.RLock()  # reentrant: a signal handler that interrupts the holder may use the client
+        self.submitters: dict[int, Submitter] = {}  # by priority, so that urgent requests wait for no others
         self._name = name
 
-    def asker(self, priority: int) -> Asker:
-        return self.askers.get(priority) or self.askers.setdefault(priority, Asker(self._name))
+    def submitter(self, priority: int) -> Submitter:
+        return self.submitters.get(priority) or self.submitters.setdefault(priority, Submitter(self._name))
 
 
 class Client:
-    """Asks the engines that serve a ring, from any process, thread or event loop.
+    """Sends requests to the engines that serve a ring, from any process, thread or event loop.
 
     Parameters
     ----------
     ring : str or Ring
-        The ring's name, or the ring itself.
+        The ring's name, or the ring.
     timeout : float, optional
-        Seconds to wait until the ring and its engine are there; None waits for ever.
+        Seconds to wait for the ring and its engine. None waits without limit.
     max_in_flight : int
-        Most futures and coroutines of this client under way at a time; `submit` then waits. (All clients of a ring
-        together have as many requests under way as its engine has `reply_cells`.)
+        The most futures and coroutines of this client that are in flight; `submit` waits above it. (All clients of a
+        ring together have as many requests in flight as its engine has `reply_cells`.)
     if_engine_dies : "fail" or "wait"
-        What to do when no engine lives any more: raise `EngineDied`, within 100 ms, or wait until one serves the ring
-        again and answers.
+        What requests do when no engine is alive any more: raise `EngineDied` within 100 ms, or wait until an engine
+        serves the ring again and answers.
     copy : bool
-        Whether answers are arrays of their own memory, or views of the reply cells. A view keeps its cell until it is
-        gone, and cells are few. Answers to rows are always of their own memory.
+        Whether answers are arrays with memory of their own, or views of the reply cells. A view keeps its cell in use
+        as long as it exists, and cells are few. Answers to rows always have memory of their own.
     group : str or int, optional
-        Of a ring that is given by name: the group with which it is shared, as for `Ring.attach`.
+        For a ring that is given by name, the group with which it is shared, as for `Ring.attach`.
 
     Raises
     ------
@@ -82,27 +82,25 @@ class Client:
         group: str | int | None = None,
     ) -> None:
         check_choice(if_engine_dies, "if_engine_dies", ("fail", "wait"))
-        most = check_int(max_in_flight, "max_in_flight", 1)
+        self._max_in_flight = check_int(max_in_flight, "max_in_flight", 1)
         if not isinstance(ring, (str, Ring)):
             raise TypeError(f"ring {ring!r:.80}: give a ring's name, or a ringfeed.Ring.")
         self.name = ring if isinstance(ring, str) else ring.name
-        self._patient = if_engine_dies == "wait"
         self._copy = check_bool(copy, "copy")
-        self._max_in_flight = most
         self._owns_ring = isinstance(ring, str)
         self._closed = False
-        timeout, until = _time_for(timeout)
-        opened = Ring.attach(ring, timeout=timeout, group=group) if isinstance(ring, str) else ring
+        options = RequestOptions.of(timeout)
+        opened = Ring.attach(ring, timeout=options.timeout, group=group) if isinstance(ring, str) else ring
         try:
-            left = max(until - time.monotonic_ns(), 0) / 1e9
-            self._session = Session(opened, ReplyPool.wait_for(opened, left), self._patient)
+            seconds_left = max(options.deadline_ns - time.monotonic_ns(), 0) / 1e9
+            self._session = Session(opened, ReplyPool.wait_for(opened, seconds_left), if_engine_dies == "wait")
         except BaseException:
             if self._owns_ring:
                 opened.close()
             raise
-        self._states: dict[int, _State] = {}
+        self._states: dict[int, _ProcessState] = {}
 
-    # -- asking ------------------------------------------------------------------------------------
+    # -- requests ----------------------------------------------------------------------------------
 
     def predict(
         self,
@@ -113,18 +111,18 @@ class Client:
         tag: int = 0,
         copy: bool | None = None,
     ) -> Any:
-        """Ask, and wait for the answer.
+        """Send a request and wait for its answer.
 
         Parameters
         ----------
         inputs : dict of str to array_like, or array_like
-            One sample per field of the ring, of its shape and dtype; or arrays with a leading axis, rows of them, each
-            of which is a request of its own. Of a ring with one field, that field alone will do. Lists are one sample:
-            for rows in lists, as JSON has them, there is `predict_rows`.
+            One sample for each field of the ring, with the field's shape and dtype. Or arrays with a leading axis of
+            rows; then each row is a request of its own. For a ring with one field, the value of that field is enough.
+            Lists are always one sample; for rows in lists, as in JSON, use `predict_rows`.
         timeout : float, optional
-            Seconds until the answer is of no use any more: the model then does not begin with it. None is for ever.
+            Seconds until the request expires: then the model does not start on it. None sets no limit.
         priority : int
-            0 is taken first; less than the ring's `priorities`.
+            0 is the most urgent. It must be less than the ring's `priorities`.
         tag : int
             64 bits that travel with the request.
         copy : bool, optional
@@ -133,69 +131,73 @@ class Client:
         Returns
         -------
         numpy.ndarray, or dict of str to numpy.ndarray
-            What the model returns for the sample, without the axis of rows (with rows: with it). A dict, by the names
-            that the model gives its outputs, unless it returns one tensor alone.
+            The model's outputs for the sample, without the axis of rows (for rows: with it). One array if the model
+            returns one tensor, else a dict by the names of the model's outputs.
 
         Raises
         ------
         RecordMismatch
-            The inputs do not fit the ring; nothing was asked.
+            The inputs do not fit the ring; no request was sent.
         ModelError
-            The model raised over this very request; the message carries its text.
+            The model raised an exception for this request; the message contains its text.
         DeadlineExceeded
             There was no answer within `timeout`.
         EngineDied
-            No engine lives that could answer.
+            No engine is alive that could answer.
         RingFull
-            No slot or reply cell became free within `timeout`; or `max_queue_size` requests wait, and the engine
+            No slot or reply cell became free within `timeout`. Or `max_queue_size` requests wait, and the engine
             rejects more.
         RingClosed, RingFinished
-            The ring takes no more requests.
+            The ring accepts no more requests.
         """
-        (timeout, until), session = _time_for(timeout), self._open_session()
-        record, rows = session.record_of(inputs)
-        if rows is not None:
-            return self._result_of_rows(session, record, rows, until, timeout, priority, tag)
-        reply = None
-        try:
-            reply = session.ask(record, priority, tag, until, timeout, told=False)
-            if not reply.wait(until, self._patient):
-                raise too_late(reply)
-            return answer_of(reply, copy=self._copy if copy is None else copy)
-        except EngineDied:
-            session.in_doubt = True
-            raise
-        finally:
-            if reply is not None:
-                reply.withdraw()  # also where an error keeps this frame
+        options, session = RequestOptions.of(timeout, priority, tag), self._open_session()
+        record, rows = record_or_rows(session.ring, inputs)
+        if rows is None:
+            return session.predict(record, options, self._copy if copy is None else copy)
+        return self._predict_rows(session, record, rows, options)
 
     def predict_rows(self, inputs: Any, *, timeout: float | None = None, priority: int = 0, tag: int = 0) -> Any:
-        """Ask for rows, and wait for their answers. What is a row is never guessed: the first axis, even of one row.
+        """Send requests for rows and wait for their answers. The first axis is always that of rows, even for one row.
 
         Parameters
         ----------
         inputs : dict of str to array_like, sequence of dict, or array_like
-            Rows of each field, as arrays or lists: of shape (rows, *shape) and the field's dtype, in either byte order;
-            or for each row a dict of its fields. Of a ring with one field, its rows alone will do. Numbers of Python's
-            are taken where they stay what they are, as by `Ring.put`. Each row is a request of its own.
+            The rows of each field, as arrays or lists of shape (rows, *shape) and of the field's dtype in any byte
+            order. Or, for each row, a dict of its fields. For a ring with one field, its rows are enough. Python
+            numbers are accepted if they keep their value, as by `Ring.put`. Each row is a request of its own.
         timeout, priority, tag
             As for `predict`.
 
         Returns
         -------
         numpy.ndarray, or dict of str to numpy.ndarray
-            As of `predict`, of shape (rows, *shape) and of their own memory.
+            As of `predict`, with the shape (rows, *shape) and memory of their own.
 
         Raises
         ------
         RecordMismatch
-            The inputs are no rows of the ring's record, or none; nothing was asked.
+            The inputs are no rows of the ring's record, or there are none; no request was sent.
         ModelError, DeadlineExceeded, EngineDied, RingFull, RingClosed, RingFinished
-            As for `predict`, of the first row that has no answer.
+            As for `predict`, for the first row without an answer.
         """
-        (timeout, until), session = _time_for(timeout), self._open_session()
-        arrays, rows = session.rows_of(inputs)
-        return self._result_of_rows(session, arrays, rows, until, timeout, priority, tag)
+        options, session = RequestOptions.of(timeout, priority, tag), self._open_session()
+        arrays, rows = rows_of(session.ring, inputs)
+        return self._predict_rows(session, arrays, rows, options)
+
+    def _predict_rows(self, session: Session, arrays: Any, rows: int, options: RequestOptions) -> Any:
+        if session.collector.is_current_thread:
+            raise RingFeedError(
+                f"ring {self.name!r}: predict of rows in a future's callback would wait for the thread that it is in. "
+                "Use submit there."
+            )
+        try:
+            future = self._submission(session, arrays, rows, options, True).send_all()
+        except ThreadRefused:  # before anything was sent
+            return session.predict_rows(arrays, rows, options)
+        try:
+            return future.take_result()
+        finally:
+            future.cancel()
 
     def submit(
         self,
@@ -206,10 +208,10 @@ class Client:
         tag: int = 0,
         copy: bool | None = None,
     ) -> Future[Any]:
-        """Ask, and return a future of the answer.
+        """Send a request and return a future of its answer.
 
-        Waits only while `max_in_flight` are under way or the ring is full. Cancelling the future withdraws the
-        request: a model that has not begun with it never sees it.
+        It waits only while `max_in_flight` requests are in flight or the ring is full. Cancelling the future withdraws
+        the request: a model that has not started on the request never sees it.
 
         Parameters
         ----------
@@ -219,22 +221,22 @@ class Client:
         Returns
         -------
         concurrent.futures.Future
-            Its result or exception is what `predict` returns or raises.
+            Its result or exception is that of `predict`.
 
         Raises
         ------
         RecordMismatch, RingFull, RingClosed, RingFinished
-            As for `predict`, where nothing could be asked.
+            As for `predict`, if the request could not be sent.
         """
-        (timeout, until), session = _time_for(timeout), self._open_session()
-        record, rows = session.record_of(inputs)
-        return self._asking(session, record, rows, until, timeout, priority, tag, copy).ask_all()
+        options, session = RequestOptions.of(timeout, priority, tag), self._open_session()
+        record, rows = record_or_rows(session.ring, inputs)
+        return self._submission(session, record, rows, options, copy).send_all()
 
     def submit_rows(self, inputs: Any, *, timeout: float | None = None, priority: int = 0, tag: int = 0) -> Future[Any]:
-        """Ask for rows, and return a future of their answers: `submit` with the arguments of `predict_rows`."""
-        (timeout, until), session = _time_for(timeout), self._open_session()
-        arrays, rows = session.rows_of(inputs)
-        return self._asking(session, arrays, rows, until, timeout, priority, tag, True).ask_all()
+        """Send requests for rows and return a future of their answers: `submit` with the inputs of `predict_rows`."""
+        options, session = RequestOptions.of(timeout, priority, tag), self._open_session()
+        arrays, rows = rows_of(session.ring, inputs)
+        return self._submission(session, arrays, rows, options, True).send_all()
 
     async def apredict(
         self,
@@ -245,88 +247,59 @@ class Client:
         tag: int = 0,
         copy: bool | None = None,
     ) -> Any:
-        """Ask, and await the answer; cancelling the task withdraws the request.
+        """Send a request and await its answer; cancelling the task withdraws the request.
 
-        Parameters, result and errors are those of `predict`. The event loop is never blocked: where asking itself has
-        to wait, a thread does that.
+        Parameters, result and errors are those of `predict`. It never blocks the event loop: if sending has to wait for
+        room, a thread does that.
         """
-        (timeout, until), session = _time_for(timeout), self._open_session()
-        record, rows = session.record_of(inputs)
-        asking = self._asking(session, record, rows, until, timeout, priority, tag, copy)
+        options, session = RequestOptions.of(timeout, priority, tag), self._open_session()
+        record, rows = record_or_rows(session.ring, inputs)
+        submission = self._submission(session, record, rows, options, copy)
         if rows is not None:
-            return await self._await_room(asking, priority)
+            return await self._submit_in_thread(submission, priority)
         try:
-            asking.step(0.0)
+            submission.send_some(0.0)
         except RingFull as error:
-            if timeout == 0 or asking.is_rejected_when_full:
-                asking.end(error)
+            if options.timeout == 0 or submission.is_rejected_when_full:
+                submission.abandon(error)
                 raise
-            return await self._await_room(asking, priority)
+            return await self._submit_in_thread(submission, priority)
         except BaseException as error:
-            asking.end(error)
+            submission.abandon(error)
             raise
-        return await result_of(asking.future)
+        return await await_answer(submission.future)
 
     async def apredict_rows(self, inputs: Any, *, timeout: float | None = None, priority: int = 0, tag: int = 0) -> Any:
-        """Ask for rows, and await their answers: `apredict` with the arguments of `predict_rows`."""
-        (timeout, until), session = _time_for(timeout), self._open_session()
-        arrays, rows = session.rows_of(inputs)
-        asking = self._asking(session, arrays, rows, until, timeout, priority, tag, True)
-        return await self._await_room(asking, priority)
+        """Send requests for rows and await their answers: `apredict` with the inputs of `predict_rows`."""
+        options, session = RequestOptions.of(timeout, priority, tag), self._open_session()
+        arrays, rows = rows_of(session.ring, inputs)
+        return await self._submit_in_thread(self._submission(session, arrays, rows, options, True), priority)
 
-    async def _await_room(self, asking: Asking, priority: int) -> Any:
-        """Let a thread of the client's own ask: it may have to wait for room, of rows also half way."""
+    async def _submit_in_thread(self, submission: Submission, priority: int) -> Any:
+        """Let a thread send the requests, since it may have to wait for room; rows wait possibly several times."""
         try:
-            self._state.asker(priority).add(asking)
+            self._state.submitter(priority).add(submission)
         except BaseException as error:
-            asking.end(error)
+            submission.abandon(error)
             raise
-        return await result_of(asking.future)
+        return await await_answer(submission.future)
 
-    def _asking(
-        self,
-        session: Session,
-        record: Any,
-        rows: int | None,
-        until: int,
-        timeout: float | None,
-        priority: int,
-        tag: int,
-        copy: bool | None,
-    ) -> Asking:
+    def _submission(
+        self, session: Session, record: Any, rows: int | None, options: RequestOptions, copy: bool | None
+    ) -> Submission:
         copies = self._copy if copy is None else copy
-        asking = Asking(session, self._state.in_flight, record, rows, priority, tag, until, timeout, copies)
-        session.doubt_if_it_dies(asking.future)
-        return asking
+        submission = Submission(session, self._state.in_flight, record, rows, options, copies)
+        session.suspect_if_engine_dies(submission.future)
+        return submission
 
-    def _result_of_rows(
-        self, session: Session, record: Any, rows: int, until: int, timeout: float | None, priority: int, tag: int
-    ) -> Any:
-        if session.collector.is_calling:
-            raise RingFeedError(
-                f"ring {self.name!r}: predict of rows in a future's callback would wait for the thread that it is in. "
-                "Use submit there."
-            )
-        try:
-            future = self._asking(session, record, rows, until, timeout, priority, tag, True).ask_all()
-        except ThreadRefused:  # nothing was asked yet
-            try:
-                return session.answers_to_rows(record, rows, priority, tag, until, timeout)
-            except EngineDied:
-                session.in_doubt = True
-                raise
-        try:
-            return future.result_for_good()
-        finally:
-            future.cancel()
-
-    # -- what it asks in ---------------------------------------------------------------------------
+    # -- the session -------------------------------------------------------------------------------
 
     def _open_session(self) -> Session:
+        """Return the session to send requests in; open another one if the ring or its cells were replaced."""
         if self._closed:
             raise RingClosed(f"ring {self.name!r}: this client was closed. Make a new one.")
         session = self._session
-        if not session.in_doubt and not session.ring.closed:
+        if not session.is_suspect and not session.ring.closed:
             return session
         new = None
         with self._state.lock:
@@ -334,33 +307,33 @@ class Client:
                 new = session.successor(self._owns_ring)
                 if new is not None and self._session is session:
                     self._session = new
-            self._session.in_doubt = False
+            self._session.is_suspect = False
             current = self._session
         if new is None:
             return current
-        if new is not current:  # a signal handler was faster
+        if new is not current:  # a signal handler opened one meanwhile
             new.close(with_ring=new.ring is not session.ring)
             return current
-        # Not under the lock: it waits for a thread that may be on its way here.
-        session.end(EngineDied(f"ring {self.name!r}: its engine died, and another one began anew. Ask again."))
+        # Without the lock: this waits for the collector's thread, which may be about to take the lock.
+        session.end(EngineDied(f"ring {self.name!r}: its engine died, and another one replaced it. Ask again."))
         return current
 
     @property
-    def _state(self) -> _State:
-        return of_process(self._states, lambda: _State(self.name, self._max_in_flight))
+    def _state(self) -> _ProcessState:
+        return of_this_process(self._states, lambda: _ProcessState(self.name, self._max_in_flight))
 
-    # -- its end -----------------------------------------------------------------------------------
+    # -- closing -----------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Close the client; what is under way fails with `RingClosed`. Closing it twice does no harm."""
+        """Close the client; pending requests fail with `RingClosed`. It may be called twice."""
         if self._closed:
             return
         self._closed = True
         reason = RingClosed(f"ring {self.name!r}: this client was closed. Make a new one.")
         try:
             state = self._states.get(os.getpid())
-            for asker in list(state.askers.values()) if state is not None else ():
-                asker.stop(reason)
+            for submitter in list(state.submitters.values()) if state is not None else ():
+                submitter.stop(reason)
             self._session.end(reason)
         finally:
             self._session.close(self._owns_ring)
@@ -378,10 +351,3 @@ class Client:
 
     def __reduce__(self) -> tuple[Any, ...]:
         raise TypeError(f"a Client stays in its process: make one there, ringfeed.Client({self.name!r}).")
-
-
-def _time_for(timeout: Any) -> tuple[float | None, int]:
-    """Return a timeout, checked, and when its time is over."""
-    wait = check_timeout(timeout, "timeout")
-    until = min(time.monotonic_ns() + int(wait * 1e9), FOREVER_NS) if wait < 9e9 else FOREVER_NS
-    return None if until == FOREVER_NS else wait, until

@@ -1,6 +1,6 @@
-"""One thread that collects the answers to futures, for all of a client's threads and event loops.
+"""The thread that collects the answers for the futures of all of a client's threads and event loops.
 
-It may not know how anything is asked. There is such a thread only while something is under way, and shortly after.
+It may not know how requests are sent. The thread exists only while requests are in flight, and shortly after.
 """
 
 from __future__ import annotations
@@ -12,56 +12,56 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import RingFeedError
-from .own_thread import OwnThread
-from .pending import Pending
+from .on_demand_thread import OnDemandThread
+from .pending_answer import PendingAnswer
 from .reply_pool import ReplyPool
 
-_LIFE_SECONDS = 0.025
-"""How often it looks whether an engine is left that can answer."""
+_LIVENESS_SECONDS = 0.025
+"""How often the thread checks whether an engine is left that can answer."""
 
-_LINGER_SECONDS = 0.5
-"""For so long after the last answer it waits at the cells: the next request then need not start it."""
+_IDLE_SECONDS = 0.5
+"""How long the thread stays after the last answer, so that the next request need not start it again."""
 
 
 class Collector:
-    """Waits for the answers in a pool.
+    """Waits for the answers in a reply pool.
 
-    Whoever changes what is pending does so by one operation of a dict: no lock is held that a signal handler, which
-    interrupts the holder, would wait for.
+    The set of pending answers is changed by single dict operations. A lock would block a signal handler that interrupts
+    its holder.
 
     Parameters
     ----------
     pool : ReplyPool
-    patient : bool
-        Wait also while no engine lives.
+    wait_for_engine : bool
+        Keep waiting while no engine is alive.
     """
 
-    def __init__(self, pool: ReplyPool, patient: bool) -> None:
+    def __init__(self, pool: ReplyPool, wait_for_engine: bool) -> None:
         self._pool = pool
-        self._patient = patient
-        self._pending: dict[Pending, None] = {}
+        self._wait_for_engine = wait_for_engine
+        self._pending: dict[PendingAnswer, None] = {}
         self._stopping: BaseException | None = None
         name = f"ringfeed-answers-{pool.cells.name}"
-        self._thread = OwnThread(name, self._collect, self._is_needed)
+        self._thread = OnDemandThread(name, self._collect, self._is_needed)
 
     def _is_needed(self) -> bool:
         return bool(self._pending)
 
-    def follow(self, pending: Pending) -> None:
-        """Wait for a future's answers from now on.
+    def follow(self, pending: PendingAnswer) -> None:
+        """Collect the replies of a pending answer from now on.
 
         Raises
         ------
         ThreadRefused
-            No thread could be started that would.
+            The thread could not be started.
         """
         self._check_not_stopping()
-        itself = weakref.ref(self)
-        pending.is_hopeless = lambda: (collector := itself()) is not None and collector.is_hopeless
+        reference = weakref.ref(self)
+        pending.has_no_engine = lambda: (collector := reference()) is not None and collector.has_no_engine
         self._pending[pending] = None
         try:
             self._thread.ensure()
-            self._check_not_stopping()  # since just now
+            self._check_not_stopping()  # it may have been stopped meanwhile
         except BaseException:
             self._pending.pop(pending, None)
             raise
@@ -71,68 +71,68 @@ class Collector:
             raise self._stopping
 
     def wake(self) -> None:
-        """Have it look: something came before it was waited for."""
+        """Let the thread check its replies: one was answered before the collector followed it."""
         self._pool.wake()
 
     def stop(self, reason: BaseException) -> None:
-        """End the thread; what is under way fails with `reason`."""
+        """End the thread; the pending answers fail with `reason`."""
         self._stopping = reason
-        if self.is_calling:
-            return  # what is under way fails behind the callback that we are in
+        if self.is_current_thread:
+            return  # a callback called this: the thread fails the pending answers after the callback
         with contextlib.suppress(RingFeedError):
             self._pool.wake()
         self._thread.wait()
         self._fail_all(reason)
 
     @property
-    def is_calling(self) -> bool:
-        """Whether the caller is the collecting thread itself: in a callback of a future."""
+    def is_current_thread(self) -> bool:
+        """Whether the caller is this thread, in a callback of a future."""
         return self._thread.is_current
 
     def _collect(self) -> None:
         try:
             self._collect_until_idle()
-        except Exception as error:  # nobody may wait for what nobody collects
+        except Exception as error:  # without the thread, nobody would answer the futures
             self._fail_all(self._stopping or error)
         if self._stopping is not None:
             self._fail_all(self._stopping)
 
     def _collect_until_idle(self) -> None:
-        looked = idle_since = time.monotonic()
+        checked = idle_since = time.monotonic()
         while self._stopping is None:
             key = self._pool.prepare()
-            found = self._each(Pending.collect)
+            found = self._each(PendingAnswer.collect)
             now = time.monotonic()
-            if now - looked >= _LIFE_SECONDS:
-                looked = now
-                self._look_for_life()
+            if now - checked >= _LIVENESS_SECONDS:
+                checked = now
+                self._check_engine()
             if self._pending:
                 idle_since = now
-            elif now - idle_since >= _LINGER_SECONDS:
+            elif now - idle_since >= _IDLE_SECONDS:
                 return
             if not found:
                 self._pool.sleep(key, self._seconds_left())
 
     @property
-    def is_hopeless(self) -> bool:
+    def has_no_engine(self) -> bool:
         """Whether no engine is left that could answer."""
-        return self._pool.has_died(self._patient)
+        return self._pool.has_died(self._wait_for_engine)
 
-    def _look_for_life(self) -> None:
+    def _check_engine(self) -> None:
         for ring in {reply.ring for pending in list(self._pending) for reply in pending.replies}:
             ring._look()
-        hopeless = bool(self._pending) and self.is_hopeless
-        self._each(lambda pending: pending.check(hopeless))
+        without_engine = bool(self._pending) and self.has_no_engine
+        self._each(lambda pending: pending.check(without_engine))
 
-    def _each(self, what: Callable[[Pending], Any]) -> bool:
-        """Do something with each, and forget those that are done. Returns whether it came to something."""
+    def _each(self, action: Callable[[PendingAnswer], Any]) -> bool:
+        """Call `action` with each pending answer, and drop those that are done. Return whether a call returned true."""
         found = False
         now_ns = time.monotonic_ns()
         for pending in list(self._pending):
             if not pending.future.done():
-                found = bool(what(pending)) or found
-            if now_ns >= pending.until_ns and not pending.future.done():
-                pending.fail_late()
+                found = bool(action(pending)) or found
+            if now_ns >= pending.deadline_ns and not pending.future.done():
+                pending.expire()
             if pending.future.done():
                 self._pending.pop(pending, None)
         return found
@@ -142,7 +142,7 @@ class Collector:
         while self._pending:
             try:
                 pending, _ = self._pending.popitem()
-            except KeyError:  # another thread does the same
+            except KeyError:  # another thread took the last
                 break
             try:
                 pending.fail(reason)
@@ -152,8 +152,8 @@ class Collector:
             raise interrupted
 
     def _seconds_left(self) -> float:
-        until = min((pending.until_ns for pending in list(self._pending)), default=None)
-        if until is None:
-            return _LIFE_SECONDS
-        # Longer where many clients wait: they are woken when an engine is found dead.
-        return min(max((until - time.monotonic_ns()) / 1e9, 0.0), self._pool.seconds_to_look())
+        deadline_ns = min((pending.deadline_ns for pending in list(self._pending)), default=None)
+        if deadline_ns is None:
+            return _LIVENESS_SECONDS
+        # The pause grows with the number of clients: the one that finds the engine dead wakes the others.
+        return min(max((deadline_ns - time.monotonic_ns()) / 1e9, 0.0), self._pool.seconds_to_look())

@@ -1,7 +1,7 @@
-"""The pool of reply cells that belongs to a ring: made by its first engine, opened by clients and later engines.
+"""The reply pool of a ring: its first engine creates it, and clients and later engines open it.
 
-It may not know models, nor TensorFlow. The pool is a segment of its own, ``NAME.replies``, whose cells hold the outputs
-of one row each; it says which ring it is for, so that what an earlier ring of that name left is not mistaken for it.
+It may not know models, nor TensorFlow. The pool is a segment of its own, ``NAME.replies``, whose cells each hold the
+outputs of one row. It names its ring by the inode, so that the pool of an earlier ring of that name is recognized.
 """
 
 from __future__ import annotations
@@ -17,35 +17,35 @@ from ..record_spec import FieldsLike, RecordSpec
 from ..ring import Ring
 
 TEXT_FIELD = "__error__"
-"""The last field of a pool: the text of an error. It has another name where an output has this one."""
+"""The last field of a pool: the text of an error. It gets another name if an output has this name."""
 
 
 @dataclass(frozen=True)
 class PoolSettings:
-    """What an engine lets its clients know.
+    """The settings that the engines of a ring share with its clients.
 
     Attributes
     ----------
-    bare : bool
-        An answer is its only output, not a dict of outputs.
+    single_output : bool
+        An answer is the only output, not a dict of outputs.
     max_queue_size : int
-        Most requests that wait at a time; 0 for as many as the ring has slots.
+        The most requests that wait in the ring; 0 for as many as the ring has slots.
     rejects : bool
-        Whether more are rejected, or wait for room.
+        Whether further requests are rejected; otherwise they wait for room.
     """
 
-    bare: bool = False
+    single_output: bool = False
     max_queue_size: int = 0
     rejects: bool = False
 
     @property
     def user_data(self) -> int:
-        """The 64 bits in which they travel with the pool."""
-        return self.bare | self.rejects << 1 | self.max_queue_size << 32
+        """The settings as the 64 bits of the pool's user data."""
+        return self.single_output | self.rejects << 1 | self.max_queue_size << 32
 
     @classmethod
     def of(cls, user_data: int) -> PoolSettings:
-        """Read them."""
+        """Return the settings in a pool's user data."""
         return cls(bool(user_data & 1), user_data >> 32, bool(user_data & 2))
 
 
@@ -57,7 +57,6 @@ class ReplyPool(_core.PoolBase):
     outputs : RecordSpec
         The fields of an answer.
     settings : PoolSettings
-        What its engines told.
     """
 
     outputs: RecordSpec
@@ -66,7 +65,7 @@ class ReplyPool(_core.PoolBase):
 
     @classmethod
     def join(cls, ring: Ring) -> ReplyPool | None:
-        """Open the ring's pool; None where it has none (yet)."""
+        """Open the ring's pool; None if the ring has none (yet)."""
         name = segment.replies_name(ring.name)
         try:
             descriptor = segment.open_existing(name, ring.group)
@@ -79,27 +78,27 @@ class ReplyPool(_core.PoolBase):
         cells = _core.RingBase.__new__(_core.RingBase)
         try:
             if not cells._attach(name, descriptor, True) or cells._ring_inode() != ring._inode():
-                return None  # in the making, or left by an earlier ring of that name
+                return None  # not initialized, or of an earlier ring of that name
         except RingClosed:
             return None
         return cls._of(cells, ring)
 
     @classmethod
     def wait_for(cls, ring: Ring, wait_seconds: float) -> ReplyPool:
-        """Open the ring's pool, as soon as its engine has made it.
+        """Open the ring's pool, and wait until an engine has created it.
 
         Raises
         ------
         RingNotFound
-            That has not happened within so many seconds.
+            No engine created it within `wait_seconds`.
         RingClosed
             The ring is closed.
         """
-        until = time.monotonic() + wait_seconds
+        deadline = time.monotonic() + wait_seconds
         while (pool := cls.join(ring)) is None:
             if ring.closed:
                 raise RingClosed(f"ring {ring.name!r} is closed: by close() here, or its owner closed it or died.")
-            if time.monotonic() >= until:
+            if time.monotonic() >= deadline:
                 raise RingNotFound(
                     f"ring {ring.name!r} is there, but no engine has served it yet (its last stage, where it has "
                     "several). Start one: ringfeed.Engine(ring, model).start(); or wait longer."
@@ -109,29 +108,29 @@ class ReplyPool(_core.PoolBase):
 
     @classmethod
     def make(cls, ring: Ring, outputs: FieldsLike, cells: int, participants: int, settings: PoolSettings) -> ReplyPool:
-        """Make the ring's pool, or open the one that another engine made.
+        """Create the ring's pool, or open the pool that another engine created.
 
         Parameters
         ----------
         ring : Ring
-            It must have its name still.
+            It must still have its name.
         outputs : mapping of str to (shape, dtype)
-            The fields of an answer, without the rows.
+            The fields of an answer, without the axis of rows.
         cells : int
-            At least so many; rounded up to whole pages.
+            The least number of cells; it is rounded up to whole pages.
         participants : int
-            Engines and clients at a time.
+            The most engines and clients at a time.
         settings : PoolSettings
-            Those of all engines of a ring are the same.
+            All engines of a ring have the same settings.
 
         Raises
         ------
         LayoutMismatch
-            Another engine lives that answers with other outputs, or has other settings.
+            A living engine answers with other outputs, or has other settings.
         RingNotFound
             The ring's name was removed.
         AccessRefused
-            What has the pool's name is another user's, or not shared with the ring's group alone.
+            The file of the pool's name is another user's, or is not shared with the ring's group alone.
         NoSpace
             /dev/shm is too small or too full.
         """
@@ -165,7 +164,7 @@ class ReplyPool(_core.PoolBase):
                 return created
             if time.monotonic() > deadline:
                 raise RingExists(
-                    f"ring {ring.name!r}: its replies {name!r} stay half made. Remove them: ringfeed.clean()."
+                    f"ring {ring.name!r}: its replies {name!r} stay uninitialized. Remove them: ringfeed.clean()."
                 )
             time.sleep(0.002)
 
@@ -173,32 +172,32 @@ class ReplyPool(_core.PoolBase):
     def _create(
         cls, ring: Ring, name: str, outputs: RecordSpec, cells: int, participants: int, settings: PoolSettings
     ) -> ReplyPool | None:
-        """Create the pool; None when another process is faster."""
+        """Create the pool; None if another process is faster."""
         try:
             descriptor = segment.open_new(name)
         except RingExists:
-            _remove_if_of_another(ring, name)
+            _remove_of_earlier_ring(ring, name)
             return None
         except AccessRefused:
             if ring.group is None:
                 raise
-            return None  # perhaps another user's engine, with which the group shares: joining tells
+            return None  # perhaps an engine of another user in the group created it: `join` finds out
         which = segment.identity(descriptor)
         fields = {field.name: (field.shape, field.dtype) for field in outputs.values()}
         text = next(each for number in itertools.count() if (each := f"{TEXT_FIELD}{'_' * number}") not in fields)
         spec = RecordSpec({**fields, text: ((_core.TEXT_BYTES,), "uint8")})
-        made = _core.RingBase.__new__(_core.RingBase)
+        created = _core.RingBase.__new__(_core.RingBase)
         try:
             segment.share(descriptor, ring.group, name)
             options = (spec, cells, participants, ring.redelivers, False, None)
-            made._create(name, descriptor, *options, answers=ring._inode(), user_data=settings.user_data)
-            if segment.is_being_removed(name, made.descriptor):
-                made.close()
+            created._create(name, descriptor, *options, ring_inode=ring._inode(), user_data=settings.user_data)
+            if segment.is_being_removed(name, created.descriptor):
+                created.close()
                 return None
         except BaseException:
             segment.remove(name, which)
             raise
-        return cls._of(made, ring)
+        return cls._of(created, ring)
 
     @classmethod
     def _of(cls, cells: _core.RingBase, ring: Ring) -> ReplyPool:
@@ -206,52 +205,52 @@ class ReplyPool(_core.PoolBase):
         pool._ring = ring
         fields = list(cells.spec.values())[:-1]
         pool.settings = PoolSettings.of(cells._user_data())
-        pool._open(cells, pool.settings.bare)
+        pool._open(cells, pool.settings.single_output)
         pool.outputs = RecordSpec.of(fields)
         return pool
 
     def fits(self, outputs: RecordSpec, settings: PoolSettings) -> bool:
-        """Tell whether its cells hold these outputs."""
+        """Return whether the pool has these outputs and settings."""
         return list(self.outputs.values()) == list(outputs.values()) and self.settings == settings
 
     def is_current(self) -> bool:
-        """Tell whether it is still the one that the ring's name leads to."""
+        """Return whether the ring's name still leads to this pool."""
         return segment.identity_of(segment.replies_name(self._ring.name)) == self.cells._identity()
 
     def was_replaced(self) -> bool:
-        """Tell whether the ring's name leads to another pool; one whose name was only removed goes on."""
-        there = segment.identity_of(segment.replies_name(self._ring.name))
-        return there is not None and there != self.cells._identity()
+        """Return whether the ring's name leads to another pool. A pool that only lost its name is not replaced."""
+        current = segment.identity_of(segment.replies_name(self._ring.name))
+        return current is not None and current != self.cells._identity()
 
     def lost_names(self) -> list[str]:
-        """Return which names in /dev/shm were removed, of the ring and of these cells: no other client finds them."""
+        """Return which of the two names in /dev/shm, the ring's and the pool's, were removed: new clients need both."""
         names = {self._ring.name: self._ring._identity(), segment.replies_name(self._ring.name): self.cells._identity()}
         return [name for name in names if segment.identity_of(name) is None]
 
     def ring_is_gone(self) -> bool:
-        """Tell whether the ring was closed by its owner, or lost it."""
+        """Return whether the ring's owner closed it or died."""
         try:
             return self._ring.closed or not self._ring._has_owner()
-        except RingClosed:  # by another thread, between the two
+        except RingClosed:  # another thread closed it between the two checks
             return True
 
     def is_lost(self) -> bool:
-        """Tell whether no engine can come back to these cells: the ring is gone, or others took their place."""
+        """Return whether no engine can serve this pool again: its ring is gone, or another pool replaced it."""
         return self.ring_is_gone() or not self.is_current()
 
     def close(self) -> None:
-        """Close this handle; answers that are views stay valid."""
+        """Close this handle. Answers that are views stay valid."""
         self.cells.close()
 
 
-def _remove_if_of_another(ring: Ring, name: str) -> None:
-    """Remove a pool that an earlier ring of that name left; its maker may still be alive."""
+def _remove_of_earlier_ring(ring: Ring, name: str) -> None:
+    """Remove the pool of an earlier ring of that name; its creator may still be alive."""
     descriptor = segment.open_existing(name, ring.group)
     if descriptor is None:
         return
     try:
-        told = _core.inspect_segment(descriptor)[1]
-        if told is not None and told[-1] not in (0, ring._inode()):
+        contents = _core.inspect_segment(descriptor)[1]
+        if contents is not None and contents[-1] not in (0, ring._inode()):
             segment.remove(name, segment.identity(descriptor))
     finally:
         os.close(descriptor)

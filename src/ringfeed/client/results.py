@@ -1,6 +1,6 @@
-"""Answers: what became of a request, as arrays or as an exception.
+"""The answer to a request: its outputs as arrays, or its exception.
 
-It may not know who waits for it, nor how.
+It may not know which thread waits for the answer, nor how.
 """
 
 from __future__ import annotations
@@ -22,14 +22,18 @@ def answer_of(reply: Reply, *, copy: bool, with_rows: bool = False) -> Any:
     ----------
     reply : Reply
     copy : bool
-        Arrays of their own memory, or views that keep the cells.
+        Return arrays with memory of their own, or views that keep the cells in use.
     with_rows : bool
-        Of shape (rows, *shape); else that of the only row.
+        Return arrays of shape (rows, *shape), or those of the only row.
+
+    Returns
+    -------
+    numpy.ndarray, or dict of str to numpy.ndarray
 
     Raises
     ------
     ModelError, DeadlineExceeded, EngineDied
-        What became of the first row that has no outputs.
+        The error of the first row without outputs.
     """
     for row in range(reply.rows):
         outcome, text = reply.outcome(row)
@@ -39,7 +43,7 @@ def answer_of(reply: Reply, *, copy: bool, with_rows: bool = False) -> Any:
 
 
 def error_of(outcome: int, text: str, ring_name: str) -> RingFeedError:
-    """Return the exception that an outcome stands for."""
+    """Return the exception for an outcome of a request."""
     if outcome == _core.LATE:
         return DeadlineExceeded(
             f"ring {ring_name!r}: the request's time was over before the model began with it. Wait longer, send less, "
@@ -49,14 +53,14 @@ def error_of(outcome: int, text: str, ring_name: str) -> RingFeedError:
         return EngineDied(f"ring {ring_name!r}: the engine was stopped before it came to the request. {text}".rstrip())
     if outcome == _core.ENGINE_DIED:
         return EngineDied(
-            f"ring {ring_name!r}: the engine died over the request, and the ring drops what the dead had taken "
+            f"ring {ring_name!r}: the engine died over the request, and the ring drops the records of a dead taker "
             "(redeliver=False). Ask again."
         )
     return ModelError(f"ring {ring_name!r}: {text}")
 
 
-def too_late(reply: Reply) -> DeadlineExceeded:
-    """Return the error of a request that was waited for long enough."""
+def deadline_exceeded(reply: Reply) -> DeadlineExceeded:
+    """Return the error of a request that was not answered before its deadline."""
     began = "had begun with the request" if reply.started() else "had not begun with the request"
     return DeadlineExceeded(
         f"ring {reply.ring.name!r}: no answer within the timeout; the model {began}. Wait longer, send less, or add "
@@ -65,7 +69,7 @@ def too_late(reply: Reply) -> DeadlineExceeded:
 
 
 class RowsAnswer:
-    """The answers to rows that were asked together, put into one array for each output as they come."""
+    """The answers to the rows of one call, stored into one array for each output as they arrive."""
 
     def __init__(self, rows: int) -> None:
         self._rows = rows
@@ -73,7 +77,7 @@ class RowsAnswer:
         self._arrays: Any = None
 
     def store(self, start: int, reply: Reply) -> bool:
-        """Copy the answers of a reply from row `start` on. Returns whether these were the last that were missing.
+        """Store the answers of a reply from row `start` on. Return whether all rows are stored.
 
         Raises
         ------
@@ -99,5 +103,5 @@ class RowsAnswer:
 
     @property
     def arrays(self) -> Any:
-        """The outputs, of shape (rows, *shape): an array, or a dict of them."""
+        """The outputs of shape (rows, *shape): an array, or a dict of arrays."""
         return self._arrays

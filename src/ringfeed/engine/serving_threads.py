@@ -15,7 +15,7 @@ from .. import _core
 from ..client.reply_pool import ReplyPool
 from ..errors import ProducerFailed, RingClosed, RingEmpty, RingFeedError, RingFinished
 from ..ring import Ring
-from ..terminations import hear_within
+from ..terminations import wait_in_slices
 from .batching import BatchPolicy
 from .delivery import DeliveryStopped, NextStageEnded
 from .housekeeping import Housekeeping, RepliesReplaced
@@ -100,7 +100,7 @@ class ServingThreads:
         for thread, end in zip(self.threads, self._ends, strict=False):
             if thread is threading.current_thread():  # a model may stop its own engine
                 continue
-            if not hear_within(None if until is None else max(until - time.monotonic(), 0.0), end.wait):
+            if not wait_in_slices(None if until is None else max(until - time.monotonic(), 0.0), end.wait):
                 return False
             thread.join()
         return True

@@ -101,8 +101,8 @@ def refuse_status(status: os.stat_result, group: int | None, what: str) -> None:
         if status.st_uid != os.geteuid():
             raise AccessRefused(
                 f"{what} belongs to another user; rings are private to one user (mode 0600). {found}; this process is "
-                f"user {user_name(os.geteuid())}. Choose another name; or share it with a group of both users, by group= on "
-                "Ring.create and on Ring.attach."
+                f"user {user_name(os.geteuid())}. Choose another name; or share it with a group of both users, by "
+                "group= on Ring.create and on Ring.attach."
             )
         if mode & 0o077:
             raise AccessRefused(

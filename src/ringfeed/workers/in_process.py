@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ItemError, PreprocessError, SampleMismatch
-from ..nest import put_together
+from ..nest import unflatten
 from ..progress import Progress
 from .failures import traceback_text, type_name
 from .identity import WorkerInfo, working_as
@@ -107,7 +107,7 @@ class InProcess:
         try:
             with working_as(self._info):
                 if self._fills_slot:
-                    result = self._function(item, put_together(_known(layout).template, leaves))
+                    result = self._function(item, unflatten(_known(layout).template, leaves))
                 else:
                     result = self._function(item)
         except (Exception, SystemExit) as error:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..nest import put_together, take_apart
+from ..nest import flatten, unflatten
 from ..record_spec import MAX_FIELDS, Field, RecordSpec, as_dtype
 from .samples import DROPPED, RowLayout, Sample, Unfit, has_structure, is_exact, is_float, row_of, sample_of
 
@@ -62,7 +62,7 @@ class Wanted:
             Something in it is no (shape, dtype), or a dtype that a ring cannot hold.
         """
         template, leaves = spec_leaves(sample_spec)
-        return cls(put_together(template, [(shape, as_dtype(dtype).name) for shape, dtype in leaves]), None, True)
+        return cls(unflatten(template, [(shape, as_dtype(dtype).name) for shape, dtype in leaves]), None, True)
 
     @property
     def settles_all(self) -> bool:
@@ -140,7 +140,7 @@ def _layout_for_arguments(wanted: Wanted, sample: Sample) -> RowLayout:
     by_name = isinstance(sample.template, dict) or len(known) > 1  # one argument may be meant to be a named tuple
     if known and by_name and given is not None and known <= set(given):
         known |= set(wanted.options)
-        template, numbers = take_apart({key: part for key, part in given.items() if key in known})
+        template, numbers = flatten({key: part for key, part in given.items() if key in known})
         picked = _picked(sample, numbers)
         chosen = Sample(None, [sample.leaves[number] for number in numbers])
         return _layout(template, picked, chosen, [None] * len(numbers), wanted)
@@ -194,7 +194,7 @@ def _picked(sample: Sample, numbers: list[int]) -> Any:
     places = [DROPPED] * len(sample.leaves)
     for place, number in enumerate(numbers):
         places[number] = place
-    return _without_dropped(put_together(sample.template, places))
+    return _without_dropped(unflatten(sample.template, places))
 
 
 def _without_dropped(picked: Any) -> Any:
@@ -206,7 +206,7 @@ def _without_dropped(picked: Any) -> Any:
 
 
 def _is_dropped(picked: Any) -> bool:
-    leaves = take_apart(picked)[1]
+    leaves = flatten(picked)[1]
     return bool(leaves) and all(number == DROPPED for number in leaves)
 
 
@@ -251,9 +251,9 @@ def _matched(
             return _Match(asked_template if is_in_dict or wanted.is_binding else given, [0], asked)
         if not has_keys:  # as Keras takes it, for which the inputs of a dict are in the order of their keys
             ordered = [asked[number] for number in _flattened(asked_template)]
-            return _Match(given, take_apart(given)[1], ordered)
+            return _Match(given, flatten(given)[1], ordered)
         if not any(names) or (wanted.are_lost and list(given) == sorted(given, key=str)):
-            return _Match(given, take_apart(given)[1], asked)
+            return _Match(given, flatten(given)[1], asked)
     if has_keys and (same := [name for name in dict.fromkeys(names) if name and names.count(name) > 1]):
         raise Unfit(
             f"the model has several inputs of the name {', '.join(map(repr, same))}, so a mapping does not say which "

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..nest import take_apart
+from ..nest import flatten
 from ..record_spec import MAX_FIELDS, Field, as_dtype
 from ..torch_arrays import array_from_torch, is_torch_tensor
 
@@ -75,13 +75,13 @@ def sample_of(result: Any) -> Sample:
     Unfit
         It is empty, or has more arrays than a record has fields, and no names by which the model could take a few.
     """
-    template, leaves = take_apart(result)
+    template, leaves = flatten(result)
     if not leaves:
         raise Unfit(f"preprocess returned an empty {type(result).__name__}; return an array, or a nest of arrays.")
     if len(leaves) > MAX_FIELDS:
         if not isinstance(result, Mapping) and not hasattr(result, "_fields"):  # of names the model may take a few
             raise Unfit(_too_many(result, len(leaves)))
-        template, leaves = take_apart(_without_long_lists(result, is_outermost=True))
+        template, leaves = flatten(_without_long_lists(result, is_outermost=True))
     return Sample(template, [_described(leaf, _which(position, len(leaves))) for position, leaf in enumerate(leaves)])
 
 
@@ -176,7 +176,7 @@ def _collect(picked: Any, result: Any, found: dict[int, Any]) -> bool:
 
 
 def _holds_fields(picked: Any) -> bool:
-    return any(number != DROPPED for number in take_apart(picked)[1])
+    return any(number != DROPPED for number in flatten(picked)[1])
 
 
 def _which(position: int, count: int) -> str:

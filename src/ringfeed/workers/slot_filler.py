@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..nest import put_together
+from ..nest import unflatten
 from ..record_spec import Field
 from ..ring import Ring
 from .failures import Failure, raised
@@ -95,7 +95,7 @@ class SlotFiller:
         if begin is not None:
             begin(tag)
         try:
-            if strays(write(put_together(self._template, arrays)), arrays):
+            if strays(write(unflatten(self._template, arrays)), arrays):
                 failure = Failure("unfit", STRAYED)
         except BaseException as error:  # also SystemExit: the item would be lost with the worker
             failure = raised(error)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from ...errors import ItemError, ModelError
-from ...nest import map_leaves, put_together, take_apart
+from ...nest import flatten, map_leaves, unflatten
 from ..tensors.outputs import concatenate
 
 Indices = npt.NDArray[np.int64]
@@ -35,7 +35,7 @@ def require_rows(outputs: Any, rows: int, model_name: str) -> None:
     ModelError
         With workers it would not be known which item a row belongs to.
     """
-    template, leaves = take_apart(outputs)
+    template, leaves = flatten(outputs)
     for number, leaf in enumerate(leaves):
         if leaf is None or _rows_of(leaf) == rows:
             continue
@@ -95,7 +95,7 @@ class OrderedOutputs:
 
     def add(self, indices: Indices, outputs: Any) -> None:
         """Take the outputs of a call: row k is that of item ``indices[k]``."""
-        template, leaves = take_apart(outputs)
+        template, leaves = flatten(outputs)
         if self._columns is None:
             self._template = template
             self._columns = [_Column(self._count) for _ in leaves]
@@ -117,13 +117,13 @@ class OrderedOutputs:
         """
         assert self._columns is not None
         order = self._order()
-        return put_together(self._template, [column.result(order) for column in self._columns])
+        return unflatten(self._template, [column.result(order) for column in self._columns])
 
     def by_item(self, failures: Sequence[ItemError]) -> list[Any]:
         """Return for each item that is done its outputs, or its error, in the items' order."""
         found: dict[int, Any] = {failure.index: failure for failure in failures}
         for index, leaves in self._rows():
-            found[index] = put_together(self._template, leaves)
+            found[index] = unflatten(self._template, leaves)
         return [found[index] for index in sorted(found)]
 
     def _rows(self) -> Iterator[tuple[int, list[Any]]]:
