@@ -107,8 +107,8 @@ class PreprocessError(ItemError):
 
     Notes
     -----
-    ``__cause__`` is the exception that was raised. Workers send plain data, for which this process unpickles and imports
-    nothing. So a class that this process has not imported is replaced by a stand-in: a class of the same name,
+    ``__cause__`` is the exception that was raised. Workers send plain data, for which this process unpickles and
+    imports nothing. So a class that this process has not imported is replaced by a stand-in: a class of the same name,
     derived from the nearest base class that is known here. An argument that is no plain data (numbers, strings, bytes,
     arrays, nests of them, up to about 4,000 bytes) is replaced by an object with the name of its type and its text.
     """

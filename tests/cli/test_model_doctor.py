@@ -136,7 +136,7 @@ def test_a_model_without_declared_inputs_is_not_tested(tmp_path: Path, doctor: A
     spec = tf.TensorSpec(None, name="x")
     status, said = doctor(saved(tmp_path / "model", tf.identity, spec))
     assert status == 0
-    assert said["inputs"].startswith("NO it does not say what it takes")
+    assert said["inputs"].startswith("NO it does not declare its inputs")
 
 
 def test_files_that_are_not_there_or_are_no_models_give_status_1(tmp_path: Path, doctor: Any) -> None:

@@ -293,7 +293,7 @@ def test_a_shared_memory_without_a_limit_of_its_own_takes_rings_and_refuses_what
     assert lines[1].startswith("NoSpace: ring 'huge': 8388608 slots of 1048576 bytes need 8")
     assert "bytes of memory" in lines[1]
     assert lines[2] == "[]"
-    assert "ok  /dev/shm: no limit of its own (tmpfs of size=0): what memory there is limits rings" in lines
+    assert "ok  /dev/shm: no limit of its own (tmpfs of size=0): the machine's memory limits rings" in lines
 
 
 def test_a_mount_without_a_source_or_with_an_odd_name_is_in_nobodys_way():

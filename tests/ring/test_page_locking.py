@@ -32,7 +32,7 @@ CREATE = """
         ring.put({"x": np.full(512, number), "y": np.full(1024, number)})
 """
 TELL = """
-    print(json.dumps({"kept": ring.pinned, "memory": ring.memory, "regions": [
+    print(json.dumps({"pinned": ring.pinned, "memory": ring.memory, "regions": [
         ring._region_address(name) for name in fields]}))
 """
 END = """
@@ -147,7 +147,7 @@ def asked(calls, verb):
 def test_each_field_is_registered_whole_and_portable_and_unregistered_at_the_end(run):
     done = run(CREATE + TELL + END)
     x, y = done.told["regions"]
-    assert done.told["kept"] is True
+    assert done.told["pinned"] is True
     assert done.told["memory"] == {"pin_memory": "granted"}
     assert done.calls[0] == ["retain", "0"]
     assert asked(done.calls, "register") == [[x, 2 * 8 * PAGE, 1, 0], [y, 2 * 8 * 2 * PAGE, 1, 0]]
@@ -265,7 +265,7 @@ WORKS_ON = """
 def test_a_registration_that_is_refused_is_told_in_words_and_undone(run, number, words):
     # The driver registers the first field. It refuses the second one, both the whole and its first half.
     done = run(CREATE + WORKS_ON + TELL + END, register=f"0,{number},{number}")
-    assert done.told["kept"] is False
+    assert done.told["pinned"] is False
     answer = done.told["memory"]["pin_memory"]
     assert answer.startswith("refused (")
     assert all(word in answer for word in words)

@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 
 import ringfeed
-from ringfeed.sharing import server as ring_server
 from support import in_thread, record, segment_path, segments, take_all, wait_until
 
 FIELDS = {"x": ((512,), "int64")}

@@ -1,6 +1,6 @@
-"""What this machine grants to rings, whether a model can be served, which rings there are, and removing dead ones.
+"""Check this machine and models for RingFeed, list rings, and remove the rings of dead owners.
 
-The command `ringfeed`. It may not do anything that the package does not do by itself.
+The command `ringfeed`. It may not do anything that the package itself cannot do.
 """
 
 from __future__ import annotations
@@ -30,19 +30,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0; 1 where `doctor` found that rings can not work here or the model cannot be served, or a command failed.
+        0; or 1 if `doctor` found that rings cannot work here or the model cannot be served, or if a command failed.
     """
     parser = argparse.ArgumentParser(prog="ringfeed", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--version", action="version", version=f"ringfeed {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     _add_doctor(commands)
     for name, help_text in (
-        ("list", "list the rings that have a name on this machine, the dead ones too"),
-        ("clean", "remove what dead owners left; never a ring whose owner is alive"),
+        ("list", "list the rings that have a name on this machine, including those of dead owners"),
+        ("clean", "remove the rings of dead owners; never a ring whose owner is alive"),
     ):
         command = commands.add_parser(name, help=help_text)
-        command.add_argument("pattern", nargs="?", default="*", help="only rings whose name matches, as in a shell")
-    commands.choices["clean"].add_argument("--dry-run", action="store_true", help="only tell what would be removed")
+        command.add_argument("pattern", nargs="?", default="*", help="a shell pattern for the names of rings")
+    commands.choices["clean"].add_argument(
+        "--dry-run", action="store_true", help="list the rings without removing them"
+    )
     given = parser.parse_args(arguments)
     try:
         if given.command == "doctor":
@@ -57,11 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _add_doctor(commands: Any) -> None:
     doctor = commands.add_parser(
-        "doctor", help="say what works on this machine, or what a model is and whether it can be served; and the remedy"
+        "doctor", help="check this machine, or check whether a model can be served, and name remedies"
     )
     doctor.add_argument("model", nargs="?", help="a .keras or .h5 file, or the folder of a SavedModel")
-    doctor.add_argument("--signature", help="look at this signature of a SavedModel")
-    doctor.add_argument("--tags", nargs="+", help="look at the graph of these tags")
+    doctor.add_argument("--signature", help="check this signature of a SavedModel")
+    doctor.add_argument("--tags", nargs="+", help="check the graph of these tags")
     doctor.add_argument("--warm-up", metavar="FILE", help="try it on rows of a .npz or .npy file, not on zeros")
     doctor.add_argument("--no-tensorflow", action="store_true", help="do not import TensorFlow, which takes seconds")
 
@@ -83,7 +85,7 @@ def _show(segments: list[SegmentInfo], nothing: str) -> int:
     for info in segments:
         owner = {True: "alive", False: "owner dead", None: "another user's"}[info.owner_alive]
         what = "slots"
-        if info.ring_inode is not None:  # it outlives the engine that made it, and goes with its ring
+        if info.ring_inode is not None:  # it outlives the engine that created it, and is removed with its ring
             owner, what = "replies to requests", "cells"
         record = "" if info.slots is None else f", {info.slots} {what} of {info.spec!r}"
         print(f"{info.name}: {owner}, {info.bytes / 1e6:.1f} MB, {info.age_seconds:.0f} s old{record}")

@@ -1,6 +1,6 @@
-"""What works here, what does not, and what would mend it: a line each.
+"""Checks of this machine: one line for each, with the remedy if something does not work.
 
-It may not mend anything, nor take memory of a GPU.
+It may not change anything, nor allocate memory of a GPU.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import page_locking as pinning
+from .. import page_locking
 from ..errors import RingFeedError
 from ..inventory import list_segments
 from ..machine.memory_options import MemoryOptionWarning
@@ -29,24 +29,24 @@ _HUGE_PAGE_BYTES = 2 << 20
 
 
 def findings(*, with_tensorflow: bool = True) -> Iterator[Finding]:
-    """Look at this machine and process.
+    """Check this machine and process.
 
     Parameters
     ----------
     with_tensorflow : bool
-        Look at TensorFlow and the native op, too, which imports it.
+        Also check TensorFlow and the native op, which imports TensorFlow.
 
     Yields
     ------
     Finding
     """
-    looks: list[Callable[[], Finding | None]] = [_versions, _shared_memory, _a_ring, _left_behind]
-    looks += [lambda: find_remove_ipc()]
-    looks += [_locked_memory, _huge_pages, _pinned_memory]
+    checks: list[Callable[[], Finding | None]] = [_versions, _shared_memory, _a_ring, _abandoned_rings]
+    checks += [lambda: find_remove_ipc()]
+    checks += [_locked_memory, _huge_pages, _pinned_memory]
     if with_tensorflow:
-        looks += [_tensorflow, _native_op]
-    for look in looks:
-        finding = look()
+        checks += [_tensorflow, _native_op]
+    for check in checks:
+        finding = check()
         if finding is not None:
             yield finding
 
@@ -65,15 +65,15 @@ def _shared_memory() -> Finding:
     except OSError as error:
         return Finding(f"{_SHARED_MEMORY}", f"{error.strerror}; mount a tmpfs there", is_well=False, is_vital=True)
     if status.f_blocks == 0:
-        return Finding(f"{_SHARED_MEMORY}", "no limit of its own (tmpfs of size=0): what memory there is limits rings")
+        return Finding(f"{_SHARED_MEMORY}", "no limit of its own (tmpfs of size=0): the machine's memory limits rings")
     free, total = status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize
     enough = free >= 256e6
-    mend = "" if enough else "; enlarge it: docker run --shm-size=2g, mount -o remount,size=2g /dev/shm"
-    return Finding(f"{_SHARED_MEMORY}", f"{free / 1e9:.2f} of {total / 1e9:.2f} GB free{mend}", is_well=enough)
+    remedy = "" if enough else "; enlarge it: docker run --shm-size=2g, mount -o remount,size=2g /dev/shm"
+    return Finding(f"{_SHARED_MEMORY}", f"{free / 1e9:.2f} of {total / 1e9:.2f} GB free{remedy}", is_well=enough)
 
 
 def _a_ring() -> Finding:
-    """Make one, use it, remove it."""
+    """Create, use and remove a ring."""
     try:
         with Ring.create(None, {"x": ((1024,), "uint8")}, slots=8) as ring:
             ring.put({"x": np.arange(1024).astype(np.uint8)}, tag=7)
@@ -81,11 +81,11 @@ def _a_ring() -> Finding:
                 works = batch.tags.tolist() == [7]
     except (RingFeedError, OSError) as error:
         return Finding("a ring", str(error), is_well=False, is_vital=True)
-    fact = "created, written, read and removed" if works else "what was read is not what was written"
+    fact = "created, written, read and removed" if works else "a taker read other data than was written"
     return Finding("a ring", fact, is_well=works, is_vital=True)
 
 
-def _left_behind() -> Finding:
+def _abandoned_rings() -> Finding:
     try:
         segments = list_segments()
     except RingFeedError as error:
@@ -109,7 +109,7 @@ def _locked_memory() -> Finding:
 
 
 def _huge_pages() -> Finding:
-    """Ask for some: a kernel may grant to who asks what its settings do not promise."""
+    """Request huge pages: a kernel may grant more than its settings show."""
     if not _SHMEM_HUGE_PAGES.exists():
         return Finding("huge_pages", "this kernel has none for shared memory", is_well=False)
     try:
@@ -123,7 +123,7 @@ def _huge_pages() -> Finding:
 
 
 def _pinned_memory() -> Finding:
-    reason = pinning.availability()
+    reason = page_locking.availability()
     return Finding("pin_memory", reason or "the CUDA driver takes it", is_well=reason is None)
 
 
@@ -145,4 +145,4 @@ def _native_op() -> Finding:
     reason = why_not_native()
     if reason is None:
         return Finding("native op", "datasets, take and fuse use it")
-    return Finding("native op", f"{reason}; datasets take their batches by Python code instead", is_well=False)
+    return Finding("native op", f"{reason}; datasets take their batches in Python instead", is_well=False)

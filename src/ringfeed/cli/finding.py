@@ -1,6 +1,6 @@
-"""What the doctor says of one thing.
+"""The result of one check of the doctor.
 
-It may not know what was looked at.
+It may not know the checks.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Finding:
-    """One line.
+    """One line of the doctor's report.
 
     Attributes
     ----------
     subject, fact : str
-        What was looked at, and what was found, with its mend.
+        The object of the check, and its result with the remedy.
     is_well : bool
-        It works.
+        Whether it works.
     is_vital : bool
-        Without it there are no rings, or a model cannot be served.
+        Whether rings cannot work, or the model cannot be served, without it.
     """
 
     subject: str

@@ -1,6 +1,6 @@
-"""What a model is, what it takes and returns, and whether an engine can serve it: a line each.
+"""Checks of a model: its inputs and outputs, and whether an engine can serve it, one line for each.
 
-It may not serve anything. TensorFlow is imported when a model is looked at, and no sooner.
+It may not serve anything. It imports TensorFlow only when it checks a model.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from ..tf.models.adapted_model import AdaptedModel
 
 _FREE_LENGTHS = (32, 224, 4)
-"""What is tried in turn where a model leaves an axis free."""
+"""The lengths to try in turn for an axis without a fixed length."""
 _ROWS = 4
 
 
 def model_findings(
     path: str, signature: str | None = None, tags: list[str] | None = None, warm_up: str | None = None
 ) -> Iterator[Finding]:
-    """Look at a model.
+    """Check a model.
 
     Parameters
     ----------
@@ -35,12 +35,12 @@ def model_findings(
     signature : str, optional
     tags : list of str, optional
     warm_up : str, optional
-        A file of rows to try it on, ``.npz`` with the names of its inputs or ``.npy``; by default rows of zeros.
+        A file of rows to run the model on: ``.npz`` with the names of its inputs, or ``.npy``. By default zeros.
 
     Yields
     ------
     Finding
-        Vital are those without which the model cannot be served.
+        A vital finding that is not well means that the model cannot be served.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
@@ -51,7 +51,7 @@ def model_findings(
     try:
         rows = None if warm_up is None else _read_rows(warm_up)
         adapted = adapt_model(path, signature, tags or None)
-    except Exception as error:  # whatever a layer of anybody's raises
+    except Exception as error:  # a layer may raise any exception
         yield _no(f"model {Path(path).name}", _text(error))
         return
     yield Finding(f"model {adapted.name}", adapted.origin)
@@ -90,7 +90,7 @@ def _tried(adapted: AdaptedModel, rows: Any) -> Iterator[Finding]:
     if adapted.inputs is None or adapted.input_specs is None:
         yield Finding(
             "inputs",
-            "it does not say what it takes, so it can not be tried here; an engine tries it on the record of its ring",
+            "it does not declare its inputs, so it cannot be run here; an engine runs it on the record of its ring",
             is_well=False,
         )
         return
@@ -100,7 +100,7 @@ def _tried(adapted: AdaptedModel, rows: Any) -> Iterator[Finding]:
     try:
         fields = [RecordSpec(each) for each in _sizes(specs, rows)]
     except (TypeError, ValueError) as error:
-        yield _no("record", f"{_text(error)} Put what makes numbers of it in front of the ring, as preprocess=")
+        yield _no("record", f"{_text(error)} Convert it to numbers before the ring, by preprocess=")
         return
     yield from _run(adapted, fields, rows)
 
@@ -111,7 +111,7 @@ def _listed(specs: Mapping[str, Any]) -> str:
 
 
 def _sizes(specs: Mapping[str, Any], rows: Any) -> Iterator[dict[str, Any]]:
-    """Yield the records to try: of the rows that are given or, where axes are free, of several lengths."""
+    """Yield the records to try: that of the given rows or, for axes without a fixed length, several lengths."""
     if isinstance(rows, Mapping) and set(specs) <= set(rows):
         yield {name: (rows[name].shape[1:], dtype) for name, (_, dtype) in specs.items()}
         return
@@ -128,7 +128,7 @@ def _sizes(specs: Mapping[str, Any], rows: Any) -> Iterator[dict[str, Any]]:
 
 
 def _run(adapted: AdaptedModel, fields: list[RecordSpec], rows: Any) -> Iterator[Finding]:
-    """Run it on the first record that it takes, and say what it returns."""
+    """Run the model on the first record that it accepts, and report its outputs."""
     from ..tf.models.dry_run import DryRun
 
     failure: Exception | None = None
@@ -137,7 +137,7 @@ def _run(adapted: AdaptedModel, fields: list[RecordSpec], rows: Any) -> Iterator
             dry_run = DryRun(adapted, spec, rows)
             outputs = dry_run.outputs(1, _ROWS)
             break
-        except Exception as error:  # whatever the model raises
+        except Exception as error:  # the model may raise any exception
             failure = error
     else:
         yield _no("rows" if rows is None else "rows of warm_up", _text(failure or ValueError("there are none")))

@@ -17,12 +17,12 @@ _WORDS = {"yes": True, "true": True, "on": True, "1": True, "no": False, "false"
 
 
 def find_remove_ipc(root: Path = Path("/"), user: int | None = None) -> Finding | None:
-    """Return a warning where the names of this user's rings may vanish at a logout; None where they stay.
+    """Return a warning if systemd may remove the names of this user's rings at a logout; None if not.
 
     Parameters
     ----------
     root : pathlib.Path
-        Of the file system.
+        The root of the file system.
     user : int, optional
         By default that of this process.
     """
@@ -32,15 +32,15 @@ def find_remove_ipc(root: Path = Path("/"), user: int | None = None) -> Finding 
         return None
     return Finding(
         "RemoveIPC",
-        f"systemd removes the rings of user {user} from /dev/shm when the last session of the user ends, also under a "
-        "process that goes on. Run it as a system service, or: loginctl enable-linger; or RemoveIPC=no in "
+        f"systemd removes the rings of user {user} from /dev/shm when the last session of the user ends, even while a "
+        "process uses them. Run it as a system service, or: loginctl enable-linger; or RemoveIPC=no in "
         "/etc/systemd/logind.conf",
         is_well=False,
     )
 
 
 def _is_on(root: Path) -> bool:
-    """Read the setting as systemd does: a file of one name in the last folder counts, the last line wins."""
+    """Read the setting as systemd does: the last folder with a file of one name counts, and so does the last line."""
     main = [folder for folder in _FOLDERS if (root / folder / "logind.conf").is_file()][-1:]
     files = [root / folder / "logind.conf" for folder in main]
     drop_ins = {file.name: file for folder in _FOLDERS for file in (root / folder / "logind.conf.d").glob("*.conf")}
