@@ -65,7 +65,9 @@ def waiting_clients(count: int, seconds: float, ask: Callable[[ringfeed.Client, 
     name = f"bench-waiting-{os.getpid()}"
     record = {"x": np.zeros(512, np.int64)}
     with ringfeed.Ring.create(name, FIELDS, slots=2 * count, participants=count + 8) as ring:
-        pool = ReplyPool.make(ring, RecordSpec({"y": ((), "int64")}), 2 * count, count + 8, PoolSettings(single_output=True))
+        pool = ReplyPool.make(
+            ring, RecordSpec({"y": ((), "int64")}), 2 * count, count + 8, PoolSettings(single_output=True)
+        )
         pool.serve(ring)
         try:
 

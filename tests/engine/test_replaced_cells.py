@@ -66,7 +66,9 @@ def test_the_cells_of_engines_that_were_replaced_go_with_them(ring, make_client,
 
     client, kept, counts = None, [], []
     for number in range(4):
-        with PlainEngine(ring, PoolSettings(single_output=True, max_queue_size=10 + number)) as engine:  # new cells each time
+        with PlainEngine(
+            ring, PoolSettings(single_output=True, max_queue_size=10 + number)
+        ) as engine:  # new cells each time
             engine.open()
             client = client or make_client(ring)
             while True:
