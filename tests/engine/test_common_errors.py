@@ -11,7 +11,7 @@ from serving import Broken, no_session, wait_until_free, x_of
 
 import ringfeed
 from ringfeed.testing import ManualPolicy
-from ringfeed.workers.blame import are_alike, telling_rows
+from ringfeed.workers.common_failure import have_same_text, rows_to_probe
 
 
 @pytest.mark.parametrize("why", ["a broken session", "a wrong dtype", "too few rows"])
@@ -46,7 +46,7 @@ def test_an_error_common_to_all_rows_costs_few_calls(make_ring, serve, make_clie
     assert {type(error) for error in errors} == {ringfeed.ModelError}
     assert len(model.calls) <= 2 * 6 + 4
     guessed = [number for number, error in enumerate(errors) if "was not run alone" in str(error)]
-    assert guessed == [number for number in range(64) if number not in telling_rows(64)]
+    assert guessed == [number for number in range(64) if number not in rows_to_probe(64)]
     assert all("as 9 of the 64 rows of its batch did" in str(errors[number]) for number in guessed)
     model.why = None
     broken.clear()
@@ -82,11 +82,11 @@ def test_rows_that_do_not_fail_are_answered_whichever_others_fail(make_ring, ser
 
 
 @pytest.mark.parametrize("rows", [1, 2, 8, 9, 63, 64, 1000])
-def test_the_telling_rows_are_few_and_spread(rows):
-    told = telling_rows(rows)
+def test_the_rows_to_probe_are_few_and_spread(rows):
+    told = rows_to_probe(rows)
     assert told == sorted(set(told))
     assert told[0] == 0
     assert told[-1] == rows - 1
     assert len(told) <= max(np.log2(rows), 0) + 4
-    assert are_alike([]) and are_alike([ValueError("a"), ValueError("a")])  # noqa: PT018
-    assert not are_alike([ValueError("a"), TypeError("a")])
+    assert have_same_text([]) and have_same_text([ValueError("a"), ValueError("a")])  # noqa: PT018
+    assert not have_same_text([ValueError("a"), TypeError("a")])

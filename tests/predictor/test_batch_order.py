@@ -115,7 +115,7 @@ def test_one_slow_item_stops_the_others_after_as_many_as_rings_and_workers_hold(
     model, path, count = mixing("sums so far"), tmp_path / "go on", 3000
     with ringfeed.Predictor(model, preprocess=waiting_for_a_file, workers=2, batch_size=8) as predictor:
         same(predictor.predict([(0, str(path))]), model.predict(ROWS[:1], verbose=0))
-        most = 1 + predictor._flow._most_under_way(8)
+        most = 1 + predictor._loop._rings.max_items_under_way(8)
         assert most < count // 2
         read, all_read = [0], threading.Event()
 

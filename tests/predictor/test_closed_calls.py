@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from predict_runs import Run, copy_rows, running
 from preprocessing import row_of_four
 
 import ringfeed
-from pipelines import Run, copy_rows, running
 from ringfeed.errors import RingClosed, RingFeedError
 from ringfeed.workers.channel import Channel, ChannelClosed
-from ringfeed.workers.item_timeout import ItemWatch
+from ringfeed.workers.item_timeout import ItemWatchdog
 from ringfeed.workers.items import SpillFile
 from ringfeed.workers.pool import WorkerPool
 from support import in_thread, wait_until, wait_until_waited
@@ -36,8 +36,8 @@ def start_of(item: np.ndarray) -> np.ndarray:
     return item[:4].astype(np.float32)
 
 
-def feeds() -> bool:
-    return any(thread.name == "ringfeed-feeder" for thread in threading.enumerate())
+def sends() -> bool:
+    return any(thread.name == "ringfeed-item-sender" for thread in threading.enumerate())
 
 
 def open_rings() -> list[str]:
@@ -74,7 +74,7 @@ def test_a_call_that_is_closed_while_an_item_is_read_raises(
             with in_thread(run.close):
                 pass
             closed.set()
-            wait_until(lambda: not feeds())
+            wait_until(lambda: not sends())
         return copy_rows(rows, template)
 
     calls = itertools.count(1)
@@ -89,8 +89,8 @@ def test_a_call_that_is_closed_while_an_item_is_read_raises(
 
 def test_a_call_that_is_closed_by_a_signal_while_it_waits_for_rows_raises() -> None:
     def send_when_it_waits() -> None:
-        wait_until(lambda: run.pipeline.rows)
-        wait_until_waited(run.pipeline.rows, "take")
+        wait_until(lambda: run.loop.rows)
+        wait_until_waited(run.loop.rows, "take")
         os.kill(os.getpid(), signal.SIGTERM)
 
     with running(never_after_three, workers=1, batch_size=BATCH) as run:
@@ -184,7 +184,21 @@ def test_a_call_that_is_closed_before_its_rings_are_open_raises(on_error: str, c
 
 # ---- at any step -------------------------------------------------------------------------------------
 
-TRACED = tuple(f"ringfeed/{name}.py" for name in ("pipeline", "workers", "channel", "items", "feeder", "item_timeout"))
+TRACED = tuple(
+    f"ringfeed/workers/{name}.py"
+    for name in (
+        "predict_loop",
+        "predict_rings",
+        "first_item",
+        "row_receiver",
+        "pool",
+        "worker_process",
+        "channel",
+        "items",
+        "item_sender",
+        "item_timeout",
+    )
+)
 
 
 class AtStep:
@@ -248,10 +262,10 @@ def test_a_call_that_is_closed_at_any_step_raises_or_is_whole_and_leaves_nothing
             outcome = error.with_traceback(None)
         run.close()  # where the call had fewer steps than the one before
         assert outcome == [6, 9] or isinstance(outcome, RingClosed), (walk.where, outcome)
-        assert run.pipeline.rows is None
+        assert run.loop.rows is None
         assert run.pool.process_ids == []
         assert not any(os.path.exists(f"/proc/{pid}") for pid in processes), walk.where
-    wait_until(lambda: not feeds())
+    wait_until(lambda: not sends())
     gc.collect()  # a ring in a circle of references, as a traceback makes them, is no leak
     assert open_rings() == before, walk.where
 
@@ -303,7 +317,7 @@ def test_a_spill_file_may_be_closed_by_a_handler_amid_its_close() -> None:
 
 @pytest.mark.timeout(60)
 def test_a_watch_of_items_may_be_closed_by_a_handler_amid_its_close() -> None:
-    closes_twice(lambda: ItemWatch(60.0, 1))
+    closes_twice(lambda: ItemWatchdog(60.0, 1))
 
 
 @pytest.mark.timeout(120)
@@ -311,7 +325,7 @@ def test_a_watch_of_items_may_be_closed_by_a_handler_amid_its_close() -> None:
 def test_a_pool_may_be_closed_by_a_handler_amid_a_look_at_a_worker(doing: str) -> None:
     for step in itertools.count(1):
         pool = WorkerPool(row_of_four, 1)
-        process = pool._processes[0].process
+        process = pool._workers[0].process
         if doing == "wait":
             process.kill()
         with AtStep(step, pool.close, ("subprocess.py",)) as walk:

@@ -13,22 +13,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from predict_runs import running
 
 import ringfeed
-from pipelines import running
 from ringfeed.machine import memory_files
-from ringfeed.workers.answers import (
+from ringfeed.workers.failures import Failure, describe_exception, rebuild_exception
+from ringfeed.workers.item_errors import preprocess_error
+from ringfeed.workers.messages import (
     LoadingFailed,
-    ProbeAnswer,
+    ProbeResult,
     Ready,
-    packed,
-    packed_failure,
-    unpacked,
-    unpacked_failure,
+    decode_failure,
+    decode_message,
+    encode_failure,
+    encode_message,
 )
-from ringfeed.workers.failures import Failure, raised, rebuilt
 from ringfeed.workers.plain_data import NotPlain
-from ringfeed.workers.pool import preprocess_error
 from ringfeed.workers.samples import sample_of
 from support import run_program
 
@@ -80,7 +80,7 @@ def test_what_comes_over_the_channel_is_not_run_and_ends_the_worker(tmp_path: Pa
         return np.float32(item)
 
     with running(taken_over, 1) as run:
-        with pytest.raises(ringfeed.WorkerCrashed, match="what it sent is no answer"):
+        with pytest.raises(ringfeed.WorkerCrashed, match="it sent an invalid message"):
             run.pool.probe(0, 13)
         assert run.pool.probe(0, 5).leaves == [((), "float32")]
         results, failures = run([1, 2, 3])
@@ -94,15 +94,15 @@ def test_nothing_more_is_believed_of_a_worker_whose_answer_is_none() -> None:
         import gc
         import struct
 
-        from ringfeed.workers.answers import ProbeAnswer, packed
+        from ringfeed.workers.messages import ProbeResult, encode_message
         from ringfeed.workers.samples import sample_of
 
         worker = next(x for x in gc.get_objects() if type(x).__name__ == "_Worker")
-        bodies = [b"none", *(packed(ProbeAnswer(number, sample_of(np.float32(0)))) for number in (1, 2))]
+        bodies = [b"none", *(encode_message(ProbeResult(number, sample_of(np.float32(0)))) for number in (1, 2))]
         worker._channel._socket.sendall(b"".join(struct.pack("<QI", len(body), 0) + body for body in bodies))
         return np.float32(item)
 
-    with running(taken_over, 1) as run, pytest.raises(ringfeed.WorkerCrashed, match="what it sent is no answer"):
+    with running(taken_over, 1) as run, pytest.raises(ringfeed.WorkerCrashed, match="it sent an invalid message"):
         run.pool.probe(0, 13)
 
 
@@ -142,8 +142,8 @@ def test_what_comes_through_the_ring_of_failures_is_not_run(tmp_path: Path, what
         import sys
 
         if item == 13:
-            worker_main = sys.modules["ringfeed.workers.main"]
-            worker_main._packed = lambda failure: body
+            failure_record = sys.modules["ringfeed.workers.failure_record"]
+            failure_record.encode_within_slot = lambda failure: body
             raise ValueError("bad")
         return np.float32(item)
 
@@ -192,7 +192,7 @@ MAY_GROW = "/memfd:ringfeed-items"
 def test_no_file_that_a_worker_has_ends_or_stops_the_process_of_the_model(attack: str) -> None:
     body = f"""
     import numpy as np
-    from pipelines import running
+    from predict_runs import running
     def taken_over(item):
         import fcntl, os
         done = 0
@@ -208,7 +208,8 @@ def test_no_file_that_a_worker_has_ends_or_stops_the_process_of_the_model(attack
     with running(taken_over, 2, item_timeout=300.0, batch_size=4) as run:
         items = [np.zeros(3_000_000, np.uint8) for _ in range(40)]  # too large for a slot
         results, failures = run(items, batch_size=4)
-        print(run.pool.mend(), len(failures), sorted({{int(row.max()) for row in results.values()}}), len(results))
+        numbers = sorted({{int(row.max()) for row in results.values()}})
+        print(run.pool.replace_dead(), len(failures), numbers, len(results))
     """
     here = os.path.dirname(__file__)
     path = os.pathsep.join([here, os.path.dirname(here), *sys.path])
@@ -239,8 +240,8 @@ def test_what_nobody_is_to_write_any_more_cannot_be_written_by_a_worker() -> Non
     with running(taken_over, 1, initializer=keeps_its_function) as run:
         assert run.pool.probe(0, 1).leaves == [((), "int64")]
         assert set(run([1, 2, 3])[0].values()) == {0}
-        run.pool._processes[0].process.kill()
-        run.pool._processes[0].process.wait()
+        run.pool._workers[0].process.kill()
+        run.pool._workers[0].process.wait()
         assert set(run([4, 5, 6])[0].values()) == {0}  # the next one reads the same function
 
 
@@ -285,16 +286,16 @@ def test_answers_come_back_as_they_were_whatever_their_structure() -> None:
         Pair(np.zeros(3), Pair(1, 2)),
     ):
         sample = sample_of(result)
-        answer = unpacked(packed(ProbeAnswer(7, sample)))
-        assert answer == ProbeAnswer(7, sample)
+        answer = decode_message(encode_message(ProbeResult(7, sample)))
+        assert answer == ProbeResult(7, sample)
         assert type(answer.result.template) is type(sample.template)
-    for other in (Ready(), LoadingFailed("rings", "text"), ProbeAnswer(1, Failure("crashed", ""))):
-        assert unpacked(packed(other)) == other
+    for other in (Ready(), LoadingFailed("rings", "text"), ProbeResult(1, Failure("crashed", ""))):
+        assert decode_message(encode_message(other)) == other
 
 
 def test_a_named_tuple_of_a_class_that_is_not_known_here_has_its_fields() -> None:
-    body = packed(ProbeAnswer(1, sample_of(Pair(np.zeros(3), 2)))).replace(b'"Pair"', b'"Gone"')
-    template = unpacked(body).result.template
+    body = encode_message(ProbeResult(1, sample_of(Pair(np.zeros(3), 2)))).replace(b'"Pair"', b'"Gone"')
+    template = decode_message(body).result.template
     assert (template.left, template.right) == (0, 1)
     assert type(template).__name__ == "Gone"
 
@@ -304,28 +305,28 @@ def test_mutated_answers_are_read_or_refused_and_nothing_else_happens() -> None:
     try:
         raise ValueError("x", np.arange(3), {"k": (1, b"2")}, object()) from KeyError(1)
     except ValueError as error:
-        failure = raised(error)
+        failure = describe_exception(error)
     sample = sample_of({"a": np.zeros((2, 3)), "b": (1, Pair(2, [3]))})
-    starts = [packed(Ready()), packed(ProbeAnswer(3, sample)), packed(ProbeAnswer(3, failure))]
+    starts = [encode_message(Ready()), encode_message(ProbeResult(3, sample)), encode_message(ProbeResult(3, failure))]
     words = [b"null", b"[]", b"{}", b"-1", b"1e999", b'""', b'"x"', b"true", b'{"int":"0x"}', b'{"tuple":[1]}', b"NaN"]
     read = 0
     for round_ in range(20_000):
-        body = bytearray(starts[round_ % 3] if round_ % 2 else packed_failure(failure))
+        body = bytearray(starts[round_ % 3] if round_ % 2 else encode_failure(failure))
         for _ in range(chance.randint(1, 3)):
             at = chance.randrange(len(body))
             if chance.random() < 0.5:
                 body[at] = chance.randrange(256)
             else:
                 body[at : at + chance.randrange(12)] = chance.choice(words)
-        for read_as in (unpacked, unpacked_failure):
+        for read_as in (decode_message, decode_failure):
             try:
                 answer = read_as(bytes(body))
             except NotPlain:
                 continue
             read += 1
-            found = answer.result if isinstance(answer, ProbeAnswer) else answer
+            found = answer.result if isinstance(answer, ProbeResult) else answer
             if isinstance(found, Failure):
-                rebuilt(found)
+                rebuild_exception(found)
                 str(preprocess_error(found, 0, "item", ""))
     assert read > 100
 

@@ -124,7 +124,7 @@ def test_a_large_item_lies_in_the_spill_file_until_it_is_removed() -> None:
 
     arrays = [np.random.default_rng(n).integers(0, 255, 1 << 20, dtype=np.uint8) for n in range(3)]
     file = SpillFile()
-    spilled = [file.lay(EncodedItem(array)) for array in arrays]
+    spilled = [file.add(EncodedItem(array)) for array in arrays]
     messages = [np.zeros(4096, np.uint8) for _ in spilled]
     for item, message in zip(spilled, messages, strict=True):
         item.write(message)
@@ -140,7 +140,7 @@ def test_a_large_item_lies_in_the_spill_file_until_it_is_removed() -> None:
     with pytest.raises(LookupError, match="it is done"):
         read_item(messages[1], file.descriptor)
     np.testing.assert_array_equal(kept, arrays[1])  # whoever has read it goes on
-    again = file.lay(EncodedItem(arrays[1]))
+    again = file.add(EncodedItem(arrays[1]))
     with pytest.raises(LookupError, match="it is done"):  # no other item lies where it lay
         read_item(messages[1], file.descriptor)
     for item, place in ((spilled[0], 0), (spilled[2], 2)):
@@ -151,4 +151,4 @@ def test_a_large_item_lies_in_the_spill_file_until_it_is_removed() -> None:
     file.close()
     file.close()
     with pytest.raises(RingClosed):
-        file.lay(EncodedItem(arrays[0]))
+        file.add(EncodedItem(arrays[0]))

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from predict_runs import Run, copy_rows, running, spec_of
 
-from pipelines import Run, copy_rows, running, wanted_of
 from ringfeed.errors import PreprocessError, RingFeedError, SampleMismatch, WorkerCrashed
-from ringfeed.workers.sample_spec import Wanted
+from ringfeed.workers.sample_spec import InputSpec
 from support import wait_until
 
 
@@ -51,17 +51,17 @@ def test_calls_follow_each_other_through_the_same_workers_and_ring() -> None:
             results, _ = run(range(40))
             assert len(results) == 40
             seen |= {int(row) for row in results.values()}
-            ring = run.pipeline.rows
+            ring = run.loop.rows
         assert seen <= {int(np.float32(pid)) for pid in run.pool.process_ids}
-        assert run.pipeline.rows is ring
+        assert run.loop.rows is ring
 
 
 def test_a_larger_batch_size_makes_a_larger_ring() -> None:
     with running(as_row, batch_size=4) as run:
         run(range(10), batch_size=4)
-        small = run.pipeline.rows.slots
+        small = run.loop.rows.slots
         results, _ = run(range(2 * small), batch_size=small)
-        assert run.pipeline.rows.slots >= 2 * small
+        assert run.loop.rows.slots >= 2 * small
         assert len(results) == 2 * small
 
 
@@ -92,7 +92,7 @@ def test_workers_are_not_forked_from_this_process() -> None:
     with running(lambda item: np.int64(len(sys.modules))) as run:
         results, _ = run(range(2))
         commands = [pathlib.Path(f"/proc/{pid}/cmdline").read_bytes() for pid in run.pool.process_ids]
-    assert all(b"worker_main" in command for command in commands)
+    assert all(b"ringfeed.workers.main" in command for command in commands)
     assert min(int(row) for row in results.values()) < len(sys.modules)
 
 
@@ -292,7 +292,7 @@ def test_an_item_that_can_not_travel_fails_alone() -> None:
         results, [failure] = run(items)
     assert sorted(results) == [0, 1, 3]
     assert failure.index == 2
-    assert "can not be sent" in str(failure)
+    assert "cannot be sent" in str(failure)
 
 
 # ---- sharing out -------------------------------------------------------------------------------------
@@ -350,7 +350,7 @@ def test_a_function_with_out_writes_into_the_slot_itself() -> None:
         assert not out.flags.owndata
         out[...] = item
 
-    with running(decode, wanted=wanted_of((16,))) as run:
+    with running(decode, spec=spec_of((16,))) as run:
         results, failures = run(range(100))
     assert not failures
     assert {index: row[0] for index, row in results.items()} == {i: i for i in range(100)}
@@ -362,7 +362,7 @@ def test_a_function_with_out_that_raises_loses_only_its_item() -> None:
             raise ValueError("no")
         out[...] = item
 
-    with running(decode, wanted=wanted_of((16,))) as run:
+    with running(decode, spec=spec_of((16,))) as run:
         results, [failure] = run(range(10))
     assert failure.index == 5
     assert len(results) == 9
@@ -381,7 +381,7 @@ def exits_on_five_with_out(item: int, out: np.ndarray) -> None:
 @pytest.mark.parametrize("function", [exits_on_five, exits_on_five_with_out])
 @pytest.mark.parametrize("first", [0, 5])
 def test_a_function_that_exits_loses_only_its_item(function, first: int) -> None:
-    choose = {"wanted": wanted_of((16,))}
+    choose = {"spec": spec_of((16,))}
     with running(function, **choose if function is exits_on_five_with_out else {}) as run:
         pids = run.pool.process_ids
         results, [failure] = run(range(first, 10))
@@ -415,7 +415,7 @@ def test_a_result_of_any_layout_arrives_as_it_is(form: str) -> None:
     def function(item: int) -> np.ndarray:
         return shape(np.arange(12, dtype=np.float32).reshape(3, 4) + item)
 
-    with running(function, wanted=wanted_of((3, 4))) as run:
+    with running(function, spec=spec_of((3, 4))) as run:
         results, failures = run(range(40))
     assert not failures
     for index in range(40):
@@ -458,7 +458,7 @@ def test_an_abandoned_call_whose_items_failed_by_the_hundred_does_not_hold_up_th
         run(range(4))
         chunks = run.chunks(itertools.chain(range(40), itertools.count(10_000)), linger=0.0)
         next(chunks)
-        failures_ring = run.pipeline._failures
+        failures_ring = run.loop._rings.failures
         assert failures_ring is not None
         wait_until(lambda: failures_ring.stats()["free"] == 0)
         chunks.close()
@@ -539,7 +539,7 @@ def test_a_ctrl_c_that_is_lost_in_a_destructor_is_raised_all_the_same(lost_in: s
         for chunk in run.chunks(range(100)):
             assert lost_in == "a wait"
             if len(chunk.indices):
-                run.pool.mend = lambda: Interrupted() and 0  # between two slices of the wait
+                run.pool.replace_dead = lambda: Interrupted() and 0  # between two slices of the wait
 
 
 # ---- the first item of a call ------------------------------------------------------------------------
@@ -590,14 +590,14 @@ def test_what_the_model_does_not_take_decides_nothing() -> None:
         boxes = np.zeros((item % 3, 4))
         return {"boxes": boxes, "image": np.full(4, item, np.float32), "name": None if item % 2 else "text"}
 
-    wanted = Wanted({"image": ((4,), "float32")})
-    with running(picture, wanted=wanted, model=lambda rows, template: np.array(rows["0"])) as run:
+    spec = InputSpec({"image": ((4,), "float32")})
+    with running(picture, spec=spec, model=lambda rows, template: np.array(rows["0"])) as run:
         rings = set()
         for first in (0, 1, 2):
             results, failures = run(range(first, 30))
             assert not failures
             assert {index + first: row[0] for index, row in results.items()} == {i: i for i in range(first, 30)}
-            rings.add(id(run.pipeline.rows))
+            rings.add(id(run.loop.rows))
         assert len(rings) == 1
 
 
@@ -616,9 +616,9 @@ def check_that_rings_stay(run: Run, size: int) -> None:
     results, failures = run([size] * 3)
     assert not failures, failures[0]
     assert [row.tolist() for row in results.values()] == [[size] * size] * 3
-    ring = run.pipeline.rows
+    ring = run.loop.rows
     assert len(run([size])[0]) == 1
-    assert run.pipeline.rows is ring
+    assert run.loop.rows is ring
 
 
 @pytest.mark.parametrize("more", MORE_THAN_IS_TAKEN)
@@ -629,8 +629,8 @@ def test_what_the_model_does_not_take_needs_no_room_where_rows_get_another_shape
     def picture(item: int) -> dict[str, Any]:
         return {"before": meta(item + 1), "x": np.full(item, item, np.float32), "meta": meta(item)}
 
-    wanted = Wanted(((None,), "float32"), ["x"]) if by == "the model's names" else Wanted(None, arguments=["x"])
-    with running(picture, wanted=wanted, model=lambda rows, template: np.array(next(iter(rows.values())))) as run:
+    spec = InputSpec(((None,), "float32"), ["x"]) if by == "the model's names" else InputSpec(None, arguments=["x"])
+    with running(picture, spec=spec, model=lambda rows, template: np.array(next(iter(rows.values())))) as run:
         for size in (5, 6):
             check_that_rings_stay(run, size)
 
@@ -638,7 +638,7 @@ def test_what_the_model_does_not_take_needs_no_room_where_rows_get_another_shape
 def test_parts_of_a_named_tuple_that_the_model_does_not_take_need_no_room_either() -> None:
     Sample = collections.namedtuple("Sample", "text x boxes")
     Sample.__module__ = "__main__"
-    wanted = Wanted({"x": ((None,), "float32")}, ["x"])
+    spec = InputSpec({"x": ((None,), "float32")}, ["x"])
 
     def picture(item: int) -> Any:
         return Sample("text", np.full(item, item, np.float32), [{"a": 1, "b": (2, "c")}] * (2 * item))
@@ -647,7 +647,7 @@ def test_parts_of_a_named_tuple_that_the_model_does_not_take_need_no_room_either
         assert template == {"x": 0}
         return np.array(rows["0"])
 
-    with running(picture, wanted=wanted, model=model) as run:
+    with running(picture, spec=spec, model=model) as run:
         for size in (5, 6, 15, 6):
             check_that_rings_stay(run, size)
 
@@ -660,7 +660,7 @@ def test_with_a_spec_that_settles_all_no_item_travels_alone(tmp_path: pathlib.Pa
             (tmp_path / "the other was here").touch()
         return as_row(item)
 
-    with running(decode, wanted=wanted_of((16,))) as run:
+    with running(decode, spec=spec_of((16,))) as run:
         run([5])
         (tmp_path / "the other was here").unlink()
         results, failures = run(range(2))

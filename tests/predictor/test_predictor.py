@@ -342,5 +342,5 @@ def test_a_function_that_can_not_travel_is_refused(cnn) -> None:
         with lock:
             return stream.tell()
 
-    with pytest.raises(TypeError, match="can not be sent to a worker"):
+    with pytest.raises(TypeError, match="cannot be sent to a worker"):
         ringfeed.Predictor(cnn, preprocess=prepare, workers=1)

@@ -503,7 +503,7 @@ def test_a_collection_that_lacks_an_item_says_which(doubling) -> None:
         def __getitem__(self, index: int) -> np.ndarray:
             return {0: np.zeros(2), 1: np.ones(2)}[index]
 
-    with pytest.raises(ringfeed.RingFeedError, match="Short say that there are 6, and have no item 2"):
+    with pytest.raises(ringfeed.RingFeedError, match="Short claim a length of 6, but have no item 2"):
         doubling.predict(Short())
 
 

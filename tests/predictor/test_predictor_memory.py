@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from predict_runs import copy_rows, running
 
-import ringfeed.workers.predict_loop
-from pipelines import copy_rows, running
+from ringfeed.errors import NoSpace
 from ringfeed.machine.memory_limits import available_bytes
+from ringfeed.workers import predict_rings
 
 LARGE_SHAPE = (224, 224, 3)
 
@@ -53,11 +54,11 @@ def test_where_memory_is_short_there_are_fewer_slots_and_never_less_than_two_bat
     monkeypatch: pytest.MonkeyPatch, batches_that_fit: int, slots: int
 ) -> None:
     row_bytes = int(np.prod(LARGE_SHAPE)) * 4
-    room = int(batches_that_fit * 16 * row_bytes / ringfeed.pipeline._SHARE_OF_MEMORY) + row_bytes
-    monkeypatch.setattr(ringfeed.pipeline, "available_bytes", lambda: room)
+    room = int(batches_that_fit * 16 * row_bytes / predict_rings._SHARE_OF_MEMORY) + row_bytes
+    monkeypatch.setattr(predict_rings, "available_bytes", lambda: room)
     with running(lambda item: np.full(LARGE_SHAPE, item, np.float32), batch_size=16) as run:
         results, failures = run(range(100))
-        assert run.pipeline.rows.slots == slots
+        assert run.loop.rows.slots == slots
     assert not failures
     assert sorted(results) == list(range(100))
 
@@ -73,7 +74,7 @@ def test_a_batch_size_far_above_the_number_of_items_is_no_reason_to_fail(
         lambda item: np.full(shape, item, np.float32), workers=1, batch_size=batch_size if is_default else 4
     ) as run:
         results, failures = run(make(range(10)), batch_size=batch_size)
-        assert run.pipeline.rows.segment_bytes < available_bytes() / 2
+        assert run.loop.rows.segment_bytes < available_bytes() / 2
     assert not failures
     assert sorted(results) == list(range(10))
 
@@ -82,8 +83,8 @@ def test_a_batch_size_far_above_the_number_of_items_is_no_reason_to_fail(
 def test_batches_larger_than_the_ring_are_put_together_beside_it(
     monkeypatch: pytest.MonkeyPatch, partition: str
 ) -> None:
-    monkeypatch.setattr(ringfeed.pipeline, "available_bytes", lambda: 0)
-    monkeypatch.setattr(ringfeed.pipeline, "MAX_SLOTS", 512)
+    monkeypatch.setattr(predict_rings, "available_bytes", lambda: 0)
+    monkeypatch.setattr(predict_rings, "MAX_SLOTS", 512)
     calls: list[int] = []
 
     def model(rows: Any, template: Any) -> Any:
@@ -96,7 +97,7 @@ def test_batches_larger_than_the_ring_are_put_together_beside_it(
             assert not failures
             assert {index: row[0] for index, row in results.items()} == {i: i for i in range(1500)}
             assert calls == [600, 600, 300]
-            assert run.pipeline.rows.slots == 512
+            assert run.loop.rows.slots == 512
             calls.clear()
 
 
@@ -104,15 +105,15 @@ def test_a_batch_that_memory_does_not_hold_is_an_error_that_names_its_size() -> 
     def prepare(item: int) -> np.ndarray:
         return np.zeros(1 << 24, np.float32)
 
-    with running(prepare, workers=1) as run, pytest.raises(ringfeed.NoSpace, match="batch_size=1000000"):
+    with running(prepare, workers=1) as run, pytest.raises(NoSpace, match="batch_size=1000000"):
         run(range(1_000_000), batch_size=1_000_000)
 
 
 def test_what_is_asked_for_is_not_made_less(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ringfeed.pipeline, "available_bytes", lambda: 0)
+    monkeypatch.setattr(predict_rings, "available_bytes", lambda: 0)
     with running(lambda item: np.full(LARGE_SHAPE, item, np.float32), batch_size=4, slots=50) as run:
         run(range(10))
-        assert run.pipeline.rows.slots == 50
+        assert run.loop.rows.slots == 50
 
 
 @pytest.mark.parametrize(("workers", "batch_size", "slots"), [(3, 4, 14), (5, 1, 12)])
@@ -122,7 +123,7 @@ def test_fewer_slots_than_two_batches_and_two_a_worker_are_made_as_many(
     with running(lambda item: np.full(512, item, np.float64), workers, batch_size=batch_size, slots=1) as run:
         for _ in range(2):
             results, failures = run(range(10), batch_size=batch_size)
-            assert run.pipeline.rows.slots == slots
+            assert run.loop.rows.slots == slots
             assert not failures
             assert len(results) == 10
 

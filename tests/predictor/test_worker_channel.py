@@ -38,7 +38,7 @@ def channel() -> Iterator[tuple[Channel, socket.socket]]:
         ends.close()
 
 
-def packed(message: object, descriptors: int = 0) -> bytes:
+def encode_message(message: object, descriptors: int = 0) -> bytes:
     body = pickle.dumps(message)
     return struct.pack("<QI", len(body), descriptors) + body
 
@@ -47,19 +47,19 @@ def packed(message: object, descriptors: int = 0) -> bytes:
 def test_a_receive_that_times_out_within_a_message_goes_on_with_it(at: int) -> None:
     message = {"text": "x" * 100}
     with channel() as (ours, theirs):
-        whole = packed(message)
+        whole = encode_message(message)
         theirs.sendall(whole[:at])
         for _ in range(3):
             with pytest.raises(TimeoutError):
                 ours.receive(0.001)
-        theirs.sendall(whole[at:] + packed("the next"))
+        theirs.sendall(whole[at:] + encode_message("the next"))
         assert ours.receive(0.0) == (message, [])
         assert ours.receive(0.0) == ("the next", [])
 
 
 def test_a_message_that_comes_byte_by_byte_is_whole() -> None:
     with channel() as (ours, theirs):
-        for byte in packed(["slow", 1]):
+        for byte in encode_message(["slow", 1]):
             with pytest.raises(TimeoutError):
                 ours.receive(0)
             theirs.sendall(bytes([byte]))
@@ -69,11 +69,11 @@ def test_a_message_that_comes_byte_by_byte_is_whole() -> None:
 @pytest.mark.parametrize("at", [1, 12, 20])
 def test_descriptors_that_came_before_a_timeout_come_with_their_message(tmp_path: Path, at: int) -> None:
     with channel() as (ours, theirs), open(tmp_path / "file", "w") as file:
-        whole = packed("with two", 2)
+        whole = encode_message("with two", 2)
         socket.send_fds(theirs, [whole[:at]], [file.fileno(), file.fileno()])
         with pytest.raises(TimeoutError):
             ours.receive(0.001)
-        theirs.sendall(whole[at:] + packed("without"))
+        theirs.sendall(whole[at:] + encode_message("without"))
         message, descriptors = ours.receive(0)
         assert ours.receive(0) == ("without", [])
     assert message == "with two"
@@ -90,7 +90,7 @@ def test_the_end_of_the_channel_closes_it_wherever_in_a_message_it_comes(tmp_pat
     before = set(os.listdir("/proc/self/fd"))
     with channel() as (ours, theirs), open(tmp_path / "file", "w") as file:
         if at:
-            socket.send_fds(theirs, [packed("half", 1)[:at]], [file.fileno()])
+            socket.send_fds(theirs, [encode_message("half", 1)[:at]], [file.fileno()])
         theirs.shutdown(socket.SHUT_WR)
         with pytest.raises(ChannelClosed, match="within a message" if at else "end of the channel"):
             ours.receive(None)
@@ -135,7 +135,7 @@ def test_a_message_that_cannot_be_loaded_does_not_spoil_the_next(tmp_path: Path)
     with channel() as (ours, theirs), open(tmp_path / "file", "w") as file:
         body = b"this is no pickle"
         socket.send_fds(theirs, [struct.pack("<QI", len(body), 1) + body], [file.fileno()])
-        theirs.sendall(packed("good"))
+        theirs.sendall(encode_message("good"))
         with pytest.raises(pickle.UnpicklingError):
             ours.receive(0)
         assert ours.receive(0) == ("good", [])
@@ -200,7 +200,7 @@ def test_signals_amid_a_message_keep_the_channel_in_step() -> None:
 
     def send(connection: socket.socket) -> None:
         for number in range(300):
-            whole = packed((number, "y" * 1000 * number))
+            whole = encode_message((number, "y" * 1000 * number))
             connection.sendall(whole[: len(whole) // 2])
             connection.sendall(whole[len(whole) // 2 :])
 

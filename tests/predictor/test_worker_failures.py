@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from predict_runs import running, spec_of
 
 import ringfeed
-from pipelines import running, wanted_of
-from ringfeed.workers.answers import packed_failure, unpacked_failure
-from ringfeed.workers.failures import Failure, RemoteTraceback, RemoteValue, raised, rebuilt
-from ringfeed.workers.pool import preprocess_error, shorten
-from ringfeed.workers.sample_spec import Wanted
+from ringfeed.workers.failures import Failure, RemoteTraceback, RemoteValue, describe_exception, rebuild_exception
+from ringfeed.workers.item_errors import preprocess_error, shorten
+from ringfeed.workers.messages import decode_failure, encode_failure
+from ringfeed.workers.sample_spec import InputSpec
 
 
 class WithCode(Exception):
@@ -50,7 +50,7 @@ def failing(make: Any) -> Failure:
     try:
         raise make()
     except BaseException as error:
-        return raised(error)
+        return describe_exception(error)
 
 
 @pytest.mark.parametrize(
@@ -77,8 +77,8 @@ def failing(make: Any) -> Failure:
     ids=lambda error: type(error).__name__,
 )
 def test_an_exception_of_a_known_class_comes_back_as_it_was(error: BaseException) -> None:
-    failure = unpacked_failure(packed_failure(failing(lambda: error)))
-    again = rebuilt(failure)
+    failure = decode_failure(encode_failure(failing(lambda: error)))
+    again = rebuild_exception(failure)
     assert type(again) is type(error)
     assert again.args == error.args
     assert str(again) == str(error)
@@ -110,9 +110,9 @@ def test_the_name_of_a_class_has_its_module_unless_it_is_built_in() -> None:
 )
 def test_an_argument_that_is_not_plain_or_too_long_has_a_stand_in(argument: Any, type_name: str) -> None:
     failure = failing(lambda: ValueError("before", argument, "behind"))
-    body = packed_failure(failure)
+    body = encode_failure(failure)
     assert len(body) < 16_000
-    again = rebuilt(unpacked_failure(body))
+    again = rebuild_exception(decode_failure(body))
     assert type(again) is ValueError
     before, between, behind = again.args
     assert (before, behind) == ("before", "behind")
@@ -137,7 +137,7 @@ def test_an_argument_that_is_not_plain_or_too_long_has_a_stand_in(argument: Any,
     ids=["array", "dict", "frozenset", "path", "empties", "array without numbers"],
 )
 def test_arguments_that_are_plain_data_come_back(argument: Any) -> None:
-    again = rebuilt(unpacked_failure(packed_failure(failing(lambda: ValueError(argument)))))
+    again = rebuild_exception(decode_failure(encode_failure(failing(lambda: ValueError(argument)))))
     assert again is not None
     np.testing.assert_equal(again.args[0], argument)
     assert type(again.args[0]) is type(argument)
@@ -151,7 +151,7 @@ def test_a_class_that_is_not_known_here_has_a_stand_in_below_the_nearest_that_is
 
     failure = failing(late)
     assert failure.exception_type == "of_the_worker_alone.Broken"
-    again, other = rebuilt(failure), rebuilt(failure)
+    again, other = rebuild_exception(failure), rebuild_exception(failure)
     assert isinstance(again, OSError)
     assert (type(again).__module__, type(again).__name__) == ("of_the_worker_alone", "Broken")
     assert type(again) is type(other)
@@ -161,7 +161,7 @@ def test_a_class_that_is_not_known_here_has_a_stand_in_below_the_nearest_that_is
 
 
 def test_a_scalar_of_numpy_in_an_exception_becomes_a_number_of_python() -> None:
-    again = rebuilt(failing(lambda: KeyError(np.int64(5), np.float32(0.5))))
+    again = rebuild_exception(failing(lambda: KeyError(np.int64(5), np.float32(0.5))))
     assert again is not None
     assert again.args == (5, 0.5)
     assert [type(value) for value in again.args] == [int, float]
@@ -170,11 +170,11 @@ def test_a_scalar_of_numpy_in_an_exception_becomes_a_number_of_python() -> None:
 def test_an_exception_in_a_circle_of_itself_ends() -> None:
     arguments: list[Any] = []
     arguments.append(arguments)
-    again = rebuilt(failing(lambda: ValueError(arguments)))
+    again = rebuild_exception(failing(lambda: ValueError(arguments)))
     assert type(again) is ValueError
     circle = ValueError("circle")
     circle.args = (circle,)
-    assert type(rebuilt(failing(lambda: circle))) is ValueError
+    assert type(rebuild_exception(failing(lambda: circle))) is ValueError
 
 
 def test_a_chain_of_exceptions_and_a_group_are_in_the_text() -> None:
@@ -190,10 +190,10 @@ def test_a_chain_of_exceptions_and_a_group_are_in_the_text() -> None:
     try:
         chain()
     except TypeError as error:
-        failure = raised(error)
+        failure = describe_exception(error)
     for text in ("KeyError: 'first'", "ValueError: second", "TypeError: third"):
         assert text in failure.text
-    again = rebuilt(failure)
+    again = rebuild_exception(failure)
     assert isinstance(again, TypeError)
     assert "KeyError: 'first'" in str(again.__cause__)
 
@@ -204,7 +204,7 @@ def test_an_exception_group_is_named_and_its_text_has_all_of_it() -> None:
     assert failure.exception_type == "ExceptionGroup"
     for text in ("several", "ValueError: one", "KeyError: 'two'"):
         assert text in failure.text
-    again = rebuilt(unpacked_failure(packed_failure(failure)))
+    again = rebuild_exception(decode_failure(encode_failure(failure)))
     assert type(again) is ExceptionGroup  # noqa: F821
     assert again.message == "several"
     assert [(type(part), part.args) for part in again.exceptions] == [(ValueError, ("one",)), (KeyError, ("two",))]
@@ -213,7 +213,7 @@ def test_an_exception_group_is_named_and_its_text_has_all_of_it() -> None:
 def test_notes_come_along() -> None:
     error = ValueError("x")
     error.__notes__ = ["of item 5"]  # as `add_note` of Python 3.11 does
-    again = rebuilt(failing(lambda: error))
+    again = rebuild_exception(failing(lambda: error))
     assert again is not None
     assert again.__notes__ == ["of item 5"]
 
@@ -263,7 +263,7 @@ def test_nothing_is_imported_and_nothing_but_an_exception_is_made() -> None:
             None,
         ):
             recipe = {"classes": classes, "args": ["x"]}
-            assert rebuilt(Failure("raised", "text", "Error", recipe)) is None
+            assert rebuild_exception(Failure("raised", "text", "Error", recipe)) is None
     finally:
         del globals()["Dangerous"]
     assert not made
@@ -359,8 +359,8 @@ def test_the_exception_comes_back_however_long_its_text_is_and_of_whatever_lette
     def fill(item: int, out: np.ndarray) -> None:
         decode(item)
 
-    for function, wanted in ((decode, Wanted(None)), (fill, wanted_of((3,)))):
-        with running(function, wanted=wanted) as run:
+    for function, spec in ((decode, InputSpec(None)), (fill, spec_of((3,)))):
+        with running(function, spec=spec) as run:
             results, failures = run(range(len(lengths) + 1))
         assert sorted(results) == [0]
         assert sorted(failure.index for failure in failures) == [*range(1, len(lengths) + 1)]

@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from predict_runs import running
 
 import ringfeed
-from pipelines import running
 from ringfeed.errors import RingFeedError
 from ringfeed.workers.pool import WorkerPool
 from support import run_program, wait_until
 
 SHARED = """
 import collections, os, signal
-from pipelines import running
+from predict_runs import running
 
 generator = np.random.default_rng(7)
 calls = 0
@@ -99,7 +99,9 @@ def test_numbers_stay_with_a_place_and_seeds_are_never_the_same() -> None:
                 before = set(run.pool.process_ids)
                 for pid in before:
                     os.kill(pid, signal.SIGKILL)
-                wait_until(lambda before=before, pool=run.pool: pool.mend() or not before & set(pool.process_ids))
+                wait_until(
+                    lambda before=before, pool=run.pool: pool.replace_dead() or not before & set(pool.process_ids)
+                )
     assert ringfeed.worker_info() is None
 
 
@@ -185,7 +187,7 @@ def test_an_initializer_that_cannot_travel_is_named() -> None:
     import threading
 
     lock = threading.Lock()
-    with pytest.raises(TypeError, match=r"initializer .* can not be sent"):
+    with pytest.raises(TypeError, match=r"initializer .* cannot be sent"):
         WorkerPool(look, 1, initializer=lambda: lock)
 
 

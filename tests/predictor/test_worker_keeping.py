@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from predict_runs import Run, running
 
-from pipelines import Run, running
 from ringfeed import stall
 from ringfeed.nest import unflatten
-from ringfeed.workers.sample_spec import Wanted
+from ringfeed.workers.sample_spec import InputSpec
 from support import in_thread, wait_until
 
 COUNT = 400
@@ -97,7 +97,7 @@ def test_a_part_of_an_item_that_is_kept_keeps_no_slot() -> None:
     with running(dict_items()) as run:
         results, failures = run(items)
         # The row of the last item is there a moment before its task is given back.
-        wait_until(lambda: run.pipeline._tasks[0].stats()["taken"] == 0)
+        wait_until(lambda: run.loop._rings.tasks[0].stats()["taken"] == 0)
     assert not failures
     assert {index: row[0] for index, row in results.items()} == {n: n for n in range(COUNT)}
 
@@ -108,7 +108,7 @@ def test_a_part_of_an_item_that_is_kept_keeps_no_slot() -> None:
 @contextmanager
 def filling(function: Callable[..., Any], fields: Any = None, template: Any = 0, **options: Any) -> Iterator[Run]:
     specs = unflatten(template, list((fields or {"0": ((1024,), "float32")}).values()))
-    with running(function, wanted=Wanted(specs, is_binding=True), **options) as run:
+    with running(function, spec=InputSpec(specs, is_binding=True), **options) as run:
         yield run
 
 
@@ -338,8 +338,8 @@ def test_out_is_the_slot_itself_while_the_function_lets_go_of_it() -> None:
 
     with filling(address, {"0": ((512,), "int64")}, workers=1) as run:
         results, failures = run(range(COUNT))
-        assert run.pipeline.rows is not None
-        slots = run.pipeline.rows.slots
+        assert run.loop.rows is not None
+        slots = run.loop.rows.slots
     assert not failures
     addresses = [int(row[0]) for index, row in sorted(results.items())]
     assert len(set(addresses[1:])) <= slots

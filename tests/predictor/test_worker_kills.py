@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from predict_runs import running
 
-from pipelines import running
 from support import wait_until
 
 LARGE_BYTES = 200_000
@@ -121,7 +121,7 @@ def test_workers_that_are_killed_while_they_start_are_started_again() -> None:
             before = list(run.pool.process_ids)
             for pid in before:
                 os.kill(pid, signal.SIGKILL)
-            wait_until(lambda before=before: run.pool.mend() or not set(before) & set(run.pool.process_ids))
+            wait_until(lambda before=before: run.pool.replace_dead() or not set(before) & set(run.pool.process_ids))
         for chunk in chunks:
             assert not chunk.failures
             results |= dict.fromkeys(chunk.indices.tolist())

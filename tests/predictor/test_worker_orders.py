@@ -12,17 +12,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from predict_runs import running, spec_of
 
-import ringfeed.workers.predict_loop
-from pipelines import running, wanted_of
 from ringfeed.errors import RingFeedError
 from ringfeed.machine import memory_files
 from ringfeed.ring import Ring
+from ringfeed.workers.commands import OpenRings, Probe
+from ringfeed.workers.failure_record import FAILURE_BYTES
 from ringfeed.workers.items import SpillFile
-from ringfeed.workers.main import FAILURE_BYTES
-from ringfeed.workers.orders import Open, Probe
 from ringfeed.workers.pool import WorkerPool
-from ringfeed.workers.sample_spec import choose_layout, fields_spec
+from ringfeed.workers.predict_rings import nameless_ring
+from ringfeed.workers.row_layout import choose_layout, fields_spec
 from support import is_gone, run_program, wait_until
 
 
@@ -46,7 +46,7 @@ def test_the_answer_to_a_probe_that_was_given_up_is_not_taken_for_the_next() -> 
         message = np.zeros(encoded.message_bytes, np.uint8)
         encoded.write(message)
         descriptor = memory_files.create_with("item", message)
-        run.pool._processes[0].send(Probe(-1), (descriptor,))  # as before a Ctrl-C
+        run.pool._workers[0].send(Probe(-1), (descriptor,))  # as before a Ctrl-C
         os.close(descriptor)
         assert run.pool.probe(0, 8).leaves == [((8,), "float32")]
 
@@ -59,14 +59,14 @@ def test_a_worker_that_cannot_open_what_it_is_sent_says_so_instead_of_being_repl
     def write(item: int, out: np.ndarray) -> None:
         out[...] = item
 
-    with running(write, wanted=wanted_of((4,)), initializer=no_more_files) as run:
-        wait_until(lambda: run.pool.mend() or all(worker.ready for worker in run.pool._processes))
+    with running(write, spec=spec_of((4,)), initializer=no_more_files) as run:
+        wait_until(lambda: run.pool.replace_dead() or all(worker.is_ready for worker in run.pool._workers))
         with pytest.raises(RingFeedError, match="open files"):
             run(range(10))
 
 
 def joined_by_all(ring: Ring) -> list[Ring]:
-    """Open a ring again and again, until it takes no more participants."""
+    """OpenRings a ring again and again, until it takes no more participants."""
     joined = []
     while True:
         try:
@@ -80,7 +80,7 @@ def joined_by_all(ring: Ring) -> list[Ring]:
 def test_a_worker_that_finds_no_place_in_the_rings_says_so_instead_of_being_replaced_for_ever() -> None:
     with running(row, workers=1) as run:
         run(range(10))
-        pid, rows = run.pool.process_ids[0], run.pipeline.rows
+        pid, rows = run.pool.process_ids[0], run.loop.rows
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: is_gone(pid))
         rows.recover()
@@ -95,7 +95,7 @@ def test_a_worker_that_finds_no_place_in_the_rings_says_so_instead_of_being_repl
 
 @pytest.mark.parametrize("workers", [1, 512, 600])
 def test_the_rings_have_a_place_for_each_worker_and_for_those_that_replace_them(workers: int) -> None:
-    ring = ringfeed.pipeline._nameless("rows", {"x": ((), "int64")}, 64, workers)
+    ring = nameless_ring("rows", {"x": ((), "int64")}, 64, workers)
     joined = [ring]
     try:
         joined += joined_by_all(ring)
@@ -113,7 +113,7 @@ def test_more_workers_than_rings_have_places_for_are_refused() -> None:
 def test_a_named_tuple_of_the_main_module_is_known_on_both_sides() -> None:
     body = """
     import collections
-    from pipelines import running, wanted_of
+    from predict_runs import running, spec_of
     Pair = collections.namedtuple("Pair", "a b")
     def pair(item):
         return Pair(np.float32(item), np.full(3, item))
@@ -185,8 +185,8 @@ def test_a_worker_keeps_nothing_of_orders_that_were_overtaken_while_it_was_busy(
 
 
 def test_a_ready_worker_that_cannot_attach_to_the_rings_says_so_instead_of_being_replaced_for_ever() -> None:
-    wanted = wanted_of((4,))
-    layout = choose_layout(wanted, None)
+    spec = spec_of((4,))
+    layout = choose_layout(spec, None)
     message, failure = ({name: ((FAILURE_BYTES,), "uint8")} for name in ("message", "failure"))
     pool = WorkerPool(lambda item: np.zeros(4, np.float32), 2)
     with (
@@ -196,13 +196,13 @@ def test_a_ready_worker_that_cannot_attach_to_the_rings_says_so_instead_of_being
         Ring.create_nameless(fields_spec(layout), 8) as rows,
         Ring.create_nameless(failure, 8) as failures,
     ):
-        wait_until(lambda: pool.mend() or all(worker.ready for worker in pool._processes))
-        pool.open(Open(layout, wanted), [tasks], rows, failures, spill.descriptor)
+        wait_until(lambda: pool.replace_dead() or all(worker.is_ready for worker in pool._workers))
+        pool.open(OpenRings(layout, spec), [tasks], rows, failures, spill.descriptor)
 
         def mend_until_five_died() -> None:
             died = 0
             while died < 5:
-                died += pool.mend()
+                died += pool.replace_dead()
 
         with pytest.raises(RingFeedError, match=r"could not open the rings(?s:.*)participant"):
             mend_until_five_died()

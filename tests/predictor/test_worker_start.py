@@ -17,7 +17,7 @@ PATHS = [str(HERE), str(HERE.parent), *filter(None, sys.path)]
 RUN = """
 import sys
 import numpy as np
-from pipelines import running
+from predict_runs import running
 from ringfeed.errors import RingFeedError
 
 def call(function, items=range(40), **options):
@@ -146,7 +146,7 @@ def test_a_predictor_in_a_program_that_a_worker_starts_is_no_worker() -> None:
     body = """
     def nested(item):
         import subprocess
-        inner = "from pipelines import running\\nimport numpy as np\\n"
+        inner = "from predict_runs import running\\nimport numpy as np\\n"
         inner += "with running(np.float32) as run: print(len(run(range(5))[0]))"
         return np.float32(subprocess.run([sys.executable, "-c", inner], check=True, capture_output=True).stdout)
     print(call(nested, range(1)))

@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from predict_runs import running, spec_of
 
 import ringfeed
-from pipelines import running, wanted_of
-from ringfeed.workers import pool as workers
-from ringfeed.workers.item_board import ItemBoard
-from ringfeed.workers.item_timeout import ItemWatch
+from ringfeed.workers import worker_process
+from ringfeed.workers.item_status import ItemStatusPage
+from ringfeed.workers.item_timeout import ItemWatchdog
+from ringfeed.workers.pool import WorkerPool
+from ringfeed.workers.tags import PROBE_TAG
 from support import in_thread, process_state, wait_until
 
 LIMIT = 0.4
@@ -120,7 +122,7 @@ def test_a_function_that_fills_the_slot_and_hangs_fails_as_well() -> None:
         if item in (0, 50):
             hang()
 
-    with running(decode, item_timeout=LIMIT, wanted=wanted_of((16,))) as run:
+    with running(decode, item_timeout=LIMIT, spec=spec_of((16,))) as run:
         results, failures = run(range(100))
     assert sorted(failure.index for failure in failures) == [0, 50]
     assert all((row == index).all() for index, row in results.items())
@@ -162,7 +164,7 @@ def test_a_worker_that_is_stopped_amid_an_item_is_replaced_and_the_item_fails(fi
     def fill(item: int, out: np.ndarray) -> None:
         out[...] = work(item)
 
-    options: Any = {"wanted": wanted_of((4,))} if fills else {}
+    options: Any = {"spec": spec_of((4,))} if fills else {}
     with running(fill if fills else work, item_timeout=LIMIT, **options) as run:
         results, [failure] = run(range(100))
     assert failure.index == 50
@@ -198,7 +200,7 @@ def test_workers_that_are_stopped_at_any_moment_are_replaced_and_the_items_come(
 
 def test_a_worker_that_is_stopped_before_a_probe_is_replaced() -> None:
     with running(of_number, workers=1, item_timeout=LIMIT) as run:
-        wait_until(lambda: run.pool.mend() or run.pool._processes[0].ready)
+        wait_until(lambda: run.pool.replace_dead() or run.pool._workers[0].is_ready)
         [pid] = run.pool.process_ids
         os.kill(pid, signal.SIGSTOP)
         wait_until(lambda: process_state(pid) == "T")
@@ -210,7 +212,7 @@ def test_a_worker_that_is_stopped_before_a_probe_is_replaced() -> None:
 
 def test_a_large_first_item_for_a_worker_that_is_stopped_does_not_wait_for_it() -> None:
     with running(lambda item: np.float32(item[-1]), workers=1, item_timeout=LIMIT) as run:
-        wait_until(lambda: run.pool.mend() or run.pool._processes[0].ready)
+        wait_until(lambda: run.pool.replace_dead() or run.pool._workers[0].is_ready)
         os.kill(run.pool.process_ids[0], signal.SIGSTOP)
         results, failures = run([np.full(3 << 20, n, np.uint8) for n in range(3)])
     assert not failures
@@ -233,7 +235,7 @@ def test_an_item_that_crashed_a_worker_and_then_hangs_is_given_up(tmp_path: path
     assert len(results) == 59
 
 
-def test_an_item_that_was_given_up_leaves_the_list_when_its_failure_is_told() -> None:
+def test_an_item_that_has_timed_out_leaves_the_list_when_its_failure_is_told() -> None:
     def decode(item: int) -> np.ndarray:
         if item % 2:
             hang()
@@ -241,8 +243,8 @@ def test_an_item_that_was_given_up_leaves_the_list_when_its_failure_is_told() ->
 
     with running(decode, workers=1, item_timeout=0.05) as run:
         results, failures = run(range(6))
-        board = run.pool._watch._board
-        assert not any(board.was_given_up(tag) for tag in range(1 << 12))
+        page = run.pool._watchdog._page
+        assert not any(page.has_timed_out(tag) for tag in range(1 << 12))
     assert sorted(results) == [0, 2, 4]
     assert sorted(failure.index for failure in failures) == [1, 3, 5]
 
@@ -250,7 +252,7 @@ def test_an_item_that_was_given_up_leaves_the_list_when_its_failure_is_told() ->
 def test_an_initializer_is_not_limited_but_a_slow_one_is_named(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: pathlib.Path
 ) -> None:
-    monkeypatch.setattr(workers, "_SLOW_START_SECONDS", 0.1)
+    monkeypatch.setattr(worker_process, "_SLOW_START_SECONDS", 0.1)
 
     def start() -> None:
         while not (tmp_path / "go on").exists():
@@ -271,7 +273,7 @@ def test_an_initializer_is_not_limited_but_a_slow_one_is_named(
 @pytest.mark.parametrize("wrong", [0, -1, float("nan"), float("inf"), "2", [1]])
 def test_a_timeout_that_is_none_is_refused(wrong: Any) -> None:
     with pytest.raises((ValueError, TypeError), match="item_timeout"):
-        workers.WorkerPool(of_number, 1, item_timeout=wrong)
+        WorkerPool(of_number, 1, item_timeout=wrong)
 
 
 # ---- the watch ---------------------------------------------------------------------------------------
@@ -279,47 +281,47 @@ def test_a_timeout_that_is_none_is_refused(wrong: Any) -> None:
 
 def test_a_pause_of_the_whole_program_makes_no_item_late() -> None:
     """As by Ctrl-Z: workers and watch stand still, and the clock goes on."""
-    watch = ItemWatch(60.0, 2)
-    board = ItemBoard(watch.descriptor, 2)
+    watch = ItemWatchdog(60.0, 2)
+    page = ItemStatusPage(watch.descriptor, 2)
     try:
-        board.begin(0, 5)
-        wait_until(lambda: watch._seen[0] is not None or watch.hanging([os.getpid()] * 2))
+        page.begin(0, 5)
+        wait_until(lambda: watch._seen[0] is not None or watch.find_overdue([os.getpid()] * 2))
         for _ in range(4):
             watch._last_look -= 3600.0  # nobody looked for an hour
-            assert watch.hanging([os.getpid()] * 2) == []
+            assert watch.find_overdue([os.getpid()] * 2) == []
         for _ in range(8):
             watch._last_look -= 3600.0
-            found = watch.hanging([os.getpid()] * 2)
-        assert found == [(0, 5)] or board.was_given_up(5)
-        assert board.was_given_up(5)
-        assert not board.was_given_up(6)
-        board.forget(5)
-        assert not board.was_given_up(5)
+            found = watch.find_overdue([os.getpid()] * 2)
+        assert found == [(0, 5)] or page.has_timed_out(5)
+        assert page.has_timed_out(5)
+        assert not page.has_timed_out(6)
+        page.clear_timed_out(5)
+        assert not page.has_timed_out(5)
     finally:
-        board.close()
+        page.close()
         watch.close()
         watch.close()
 
 
-def test_the_board_tells_items_apart_by_the_whole_tag() -> None:
-    watch = ItemWatch(1.0, 3)
-    board = ItemBoard(watch.descriptor, 3)
+def test_the_page_tells_items_apart_by_the_whole_tag() -> None:
+    watch = ItemWatchdog(1.0, 3)
+    page = ItemStatusPage(watch.descriptor, 3)
     try:
-        for worker, tag in enumerate([0, (1 << 63) - 1, workers.PROBE_TAG]):
-            assert board.line(worker) is None
-            board.begin(worker, tag)
-            found = board.line(worker)
+        for worker, tag in enumerate([0, (1 << 63) - 1, PROBE_TAG]):
+            assert page.entry(worker) is None
+            page.begin(worker, tag)
+            found = page.entry(worker)
             assert found is not None
             assert found[0] == tag
-            assert not board.was_given_up(tag)
-            board.give_up(tag)
-            assert board.was_given_up(tag)
-            board.end(worker)
-            assert board.line(worker) is None
+            assert not page.has_timed_out(tag)
+            page.add_timed_out(tag)
+            assert page.has_timed_out(tag)
+            page.end(worker)
+            assert page.entry(worker) is None
         for tag in range(1000, 1064):  # a full list forgets the oldest
-            board.give_up(tag)
-        assert not board.was_given_up(0)
-        assert all(board.was_given_up(tag) for tag in range(1001, 1064))
+            page.add_timed_out(tag)
+        assert not page.has_timed_out(0)
+        assert all(page.has_timed_out(tag) for tag in range(1001, 1064))
     finally:
-        board.close()
+        page.close()
         watch.close()

@@ -177,13 +177,13 @@ def test_each_thread_is_a_producer(make_ring):
     ring = make_ring(producers=threads, slots=64)
     together = threading.Barrier(threads)
 
-    def put_together(number):
+    def unflatten(number):
         with ring.producing():
             together.wait()
             ring.put(record(number))
 
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(put_together, range(threads)))
+        list(pool.map(unflatten, range(threads)))
     assert sorted(take_all(ring)) == list(range(threads))
     assert ring.finished
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from .. import _core
 from .._core import Requests
-from ..workers.blame import LEAST_ROWS, are_alike, telling_rows
+from ..workers.common_failure import MIN_ROWS, have_same_text, rows_to_probe
 from .error_messages import ErrorMessages
 from .memory_limit import MemoryLimit
 
@@ -101,7 +101,7 @@ class FailureIsolation:
             if error is None:
                 answered = True
                 continue
-            if part.rows >= LEAST_ROWS and not (answered or looked_for_common) and not _is_out_of_memory(error):
+            if part.rows >= MIN_ROWS and not (answered or looked_for_common) and not _is_out_of_memory(error):
                 looked_for_common = True
                 parts += self._unless_common(requests, part)
             else:
@@ -114,14 +114,14 @@ class FailureIsolation:
         errors: list[Exception] = []
         tried: list[int] = []
         left: list[RowRange] = []
-        for row in (part.start + number for number in telling_rows(part.rows)):
+        for row in (part.start + number for number in rows_to_probe(part.rows)):
             error = self._run(requests, RowRange(row, row + 1, isolated=True))
             tried.append(row)
             if error is not None:
                 errors.append(error)
-            if error is None or not are_alike(errors):
+            if error is None or not have_same_text(errors):
                 break
-        if len(errors) == len(tried) and are_alike(errors):
+        if len(errors) == len(tried) and have_same_text(errors):
             self._refuse_all(requests, part, errors[0], tried)
             return []
         for row, error in zip(tried, errors, strict=False):  # the last row tried may have no error

@@ -1,6 +1,6 @@
-"""Pickles for a process that does not have our main module: its functions and classes travel by value.
+"""Pickles for a process that lacks our main module: functions and classes of the main module travel by value.
 
-It may not know what travels, nor where to.
+It may not know which objects travel, nor where to.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from typing import Any
 import cloudpickle
 
 _lock = threading.Lock()
-_under_way = 0
+_calls_under_way = 0
 _registered_here = False
 
 
 def dumps(thing: Any, buffer_callback: Callable[[Any], Any] | None = None) -> bytes:
-    """Return the pickle of anything, by protocol 5.
+    """Return the pickle of any object, in protocol 5.
 
-    Functions and classes of ``__main__`` travel by value, and so do those of ``__mp_main__``: that is the name of the
-    main module in a process that multiprocessing started by spawn or forkserver.
+    Functions and classes of ``__main__`` travel by value, and so do those of ``__mp_main__``: the main module has that
+    name in a process that multiprocessing started by spawn or forkserver.
 
     Parameters
     ----------
     thing : object
     buffer_callback : callable, optional
-        As of `pickle.dumps`.
+        As in `pickle.dumps`.
     """
     main = sys.modules.get("__mp_main__")
     with contextlib.nullcontext() if main is None else _without_reference_to(main):
@@ -38,18 +38,18 @@ def dumps(thing: Any, buffer_callback: Callable[[Any], Any] | None = None) -> by
 
 @contextlib.contextmanager
 def _without_reference_to(module: ModuleType) -> Iterator[None]:
-    """Let cloudpickle take a module's functions by value. Its registry is the process's: it is left as it was found."""
-    global _under_way, _registered_here
+    """Let cloudpickle take a module's functions by value, and restore its registry, which is shared in the process."""
+    global _calls_under_way, _registered_here
     with _lock:
-        if _under_way == 0 and module.__name__ not in cloudpickle.list_registry_pickle_by_value():
+        if _calls_under_way == 0 and module.__name__ not in cloudpickle.list_registry_pickle_by_value():
             cloudpickle.register_pickle_by_value(module)
             _registered_here = True
-        _under_way += 1
+        _calls_under_way += 1
     try:
         yield
     finally:
         with _lock:
-            _under_way -= 1
-            if _under_way == 0 and _registered_here:
+            _calls_under_way -= 1
+            if _calls_under_way == 0 and _registered_here:
                 cloudpickle.unregister_pickle_by_value(module)
                 _registered_here = False

@@ -1,10 +1,10 @@
-"""Messages between the predictor and its workers: set-up and orders, over a Unix socket.
+"""Messages between the predictor and its workers, over a Unix socket.
 
-It may not know what the messages say. Tensors never come this way; rings do, as descriptors.
+It may not know the contents of the messages. Tensors never come this way; rings do, as descriptors.
 
-What came of a message stays with the channel until the rest is there, and what is missing of one that is being sent
-goes before the next: a receive that times out, and either one that a signal handler interrupts by raising, keeps the
-channel in step.
+The received part of a message stays with the channel until the rest is there, and the unsent part of a message goes
+before the next one. So the channel stays in step after a receive that times out, and after a signal handler that raises
+within a receive or a send.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _Piece = tuple[bytes, list[tuple[int, int, bytes]], int, Any]
 
 
 class _Outgoing(NamedTuple):
-    """A message that is being sent."""
+    """A message that is being sent, with its length in front."""
 
-    whole: memoryview
+    body: memoryview
     descriptors: tuple[int, ...]
-    sent: list[int]  # bytes, piece by piece
+    sent: list[int]  # bytes of each piece
 
 
 class ChannelClosed(Exception):
@@ -52,65 +52,65 @@ class Channel:
     ----------
     connection : socket.socket
         A connected Unix stream socket; the channel closes it.
-    packed, unpacked : callable
-        What makes bytes of a message that is sent, and a message of the bytes that came.
-    most_bytes : int, optional
-        A message that comes may be as long; by default of any length.
+    encode, decode : callable
+        ``encode(message)`` returns the bytes to send; ``decode(body)`` the message of received bytes.
+    max_bytes : int, optional
+        The size limit of a received message; by default none.
     """
 
     def __init__(
         self,
         connection: socket.socket,
-        packed: Callable[[Any], bytes],
-        unpacked: Callable[[bytes], Any],
-        most_bytes: int = sys.maxsize,
+        encode: Callable[[Any], bytes],
+        decode: Callable[[bytes], Any],
+        max_bytes: int = sys.maxsize,
     ) -> None:
         self._socket = connection
-        self._packed = packed
-        self._unpacked = unpacked
-        self._most_bytes = most_bytes
+        self._encode = encode
+        self._decode = decode
+        self._max_bytes = max_bytes
         self._socket.setblocking(True)
         self._sending = threading.Lock()
         self._readable = select.poll()
         self._readable.register(connection, select.POLLIN)
-        self._pieces: list[_Piece] = []  # of the message that comes
+        self._pieces: list[_Piece] = []  # of the message that is being received
         self._under_way: _Outgoing | None = None
 
     def send(self, message: Any, descriptors: tuple[int, ...] = ()) -> None:
-        """Send a message, and copies of open descriptors with it. It waits while the other end's buffer is full.
+        """Send a message, with copies of open descriptors. It waits while the other end's buffer is full.
 
         Raises
         ------
         ChannelClosed
             The other end is gone.
         """
-        body = self._packed(message)
-        whole = memoryview(_LENGTH.pack(len(body), len(descriptors)) + body)
+        content = self._encode(message)
+        body = memoryview(_LENGTH.pack(len(content), len(descriptors)) + content)
         try:
             with self._sending:
-                self._send_the_rest()
-                self._under_way = _Outgoing(whole, descriptors, [])
-                self._send_the_rest()
+                self._send_rest()
+                self._under_way = _Outgoing(body, descriptors, [])
+                self._send_rest()
         except OSError as error:
             raise ChannelClosed(str(error)) from None
 
-    def _send_the_rest(self) -> None:
-        """Send what is missing of the message under way, which a signal handler that raised may have left.
+    def _send_rest(self) -> None:
+        """Send the rest of the message under way, which a signal handler that raised may have left.
 
-        Of one that had not begun nothing is sent: its descriptors may have been closed since.
+        A message of which nothing was sent is dropped: its descriptors may have been closed since.
         """
         message = self._under_way
         if message is None:
             return
         try:
-            while (done := sum(message.sent)) < len(message.whole):
-                rest = message.whole[done : done + _PIECE_BYTES]
+            while (done := sum(message.sent)) < len(message.body):
+                rest = message.body[done : done + _PIECE_BYTES]
                 rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", message.descriptors))]
                 first = not done and message.descriptors
-                # One step of the interpreter: a signal handler that raises does so before it or after it.
+                # One step of the interpreter: a signal handler can raise only before it or after it.
                 message.sent.extend(map(self._socket.sendmsg, ([rest],), (rights if first else [],)))
         finally:
-            if not message.sent or sum(message.sent) == len(message.whole):
+            if not message.sent or sum(message.sent) == len(message.body):
                 self._under_way = None
 
     def receive(self, timeout: float | None = None) -> tuple[Any, list[int]]:
@@ -125,34 +125,35 @@ class Channel:
         -------
         message : object
         descriptors : list of int
-            Now the receiver's own; no program that it starts inherits them.
+            The receiver owns them; no program that it starts inherits them.
 
         Raises
         ------
         ChannelClosed
-            The other end is gone, be it within a message.
+            The other end is gone, perhaps within a message.
         TimeoutError
-            No message was complete within `timeout` seconds. The next `receive` goes on with what came.
+            No message was complete within `timeout` seconds. The next `receive` continues with the received part.
         OSError
-            This process may not open as many files as descriptors came; the message is lost, the channel is not.
+            Not all descriptors arrived, because this process has too many open files. The message is lost, the channel
+            continues.
         Exception
-            Of `unpacked`; likewise.
+            Raised by `decode`; the message is lost, the channel continues.
         """
         deadline = math.inf if timeout is None else time.monotonic() + timeout
-        pieces = self._pieces  # `close`, in another thread or in a signal handler, leaves this list as it is
+        pieces = self._pieces  # `close`, in another thread or in a signal handler, does not change this list
         got = sum(len(piece[0]) for piece in pieces)
-        # The head by itself: a read beyond a message's end would drop the descriptors of the next one.
+        # The length by itself: a read beyond a message's end would drop the descriptors of the next one.
         while got < _LENGTH.size:
             got += self._read(pieces, _LENGTH.size - got, deadline)
         length, count = _LENGTH.unpack(b"".join(piece[0] for piece in pieces[: _LENGTH.size])[: _LENGTH.size])
-        if length > self._most_bytes:
+        if length > self._max_bytes:
             self._socket.close()
             self._drop()
-            raise ChannelClosed(f"the other end sent a message of {length} bytes, {self._most_bytes} are the most")
+            raise ChannelClosed(f"the other end sent a message of {length} bytes; the limit is {self._max_bytes}")
         while got < _LENGTH.size + length:
             got += self._read(pieces, min(_LENGTH.size + length - got, _PIECE_BYTES), deadline)
         if self._pieces is not pieces:
-            raise ChannelClosed("the channel was closed while a message came")
+            raise ChannelClosed("the channel was closed while a message was received")
         self._pieces = []
         descriptors = _descriptors(pieces)
         try:
@@ -161,17 +162,17 @@ class Channel:
                     f"{count} descriptors were sent and {len(descriptors)} arrived: this process has too many open "
                     "files. Raise its limit (ulimit -n)."
                 )
-            return self._unpacked(b"".join(piece[0] for piece in pieces)[_LENGTH.size :]), descriptors
+            return self._decode(b"".join(piece[0] for piece in pieces)[_LENGTH.size :]), descriptors
         except BaseException:
             _close_all(descriptors)
             raise
 
     def _read(self, pieces: list[_Piece], most: int, deadline: float) -> int:
-        """Wait for bytes of the message under way and keep them; return how many came, from 1 to `most`."""
+        """Wait for bytes of the message under way and keep them; return their number, from 1 to `most`."""
         before = len(pieces)
         while len(pieces) == before:
             try:
-                # One step of the interpreter: a signal handler that raises does so before it or after it.
+                # One step of the interpreter: a signal handler can raise only before it or after it.
                 pieces.extend(map(self._socket.recvmsg, (most,), (_ANCILLARY_BYTES,), (_FLAGS,)))
             except BlockingIOError:
                 self._wait(deadline)

@@ -1,9 +1,9 @@
-"""What a worker says of an exception, and the exception that the predictor makes of it again.
+"""Exceptions on their way from a worker to the predictor: described there, and rebuilt here.
 
 An exception travels as plain data: its text, the names of its classes, its arguments and attributes. The predictor's
-process imports nothing and unpickles nothing for it, so that a worker that someone has taken over runs no code there.
-What cannot come has a stand-in: a class that this process has not imported, an argument that is not plain. It may not
-know items, workers or rings.
+process imports nothing and unpickles nothing for it, so that a hostile worker runs no code there. Parts that cannot
+travel have a stand-in: a class that this process has not imported, an argument that is not plain. It may not know
+items, workers or rings.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ from typing import Any
 from .plain_data import DAMAGE, NotPlain, Room, from_json, to_json
 from .samples import Sample
 
-_MOST_TEXT_BYTES = 10_000
+_MAX_TEXT_BYTES = 10_000
 _START_BYTES = 3_000
-_MOST_DATA_BYTES = 4_000
-_MOST_ARGUMENT_DEPTH = 8
-_MOST_ARGUMENTS = 100
-_MOST_CLASSES = 8
-_MOST_NAME = 200
-_MOST_TYPE_NAME = 1000
-_MOST_VALUE_TEXT = 200
+_MAX_DATA_BYTES = 4_000
+_MAX_ARGUMENT_DEPTH = 8
+_MAX_ARGUMENTS = 100
+_MAX_CLASSES = 8
+_MAX_NAME = 200
+_MAX_TYPE_NAME = 1000
+_MAX_VALUE_TEXT = 200
 
 
 @dataclass(frozen=True)
 class Failure:
-    """What went wrong over an item.
+    """Why an item failed.
 
     Attributes
     ----------
     kind : {"raised", "crashed", "timeout", "unfit", "unlike"}
-        Unfit: what came out is no row. Unlike: other rings are to be made for it.
+        Unfit: the result is no row. Unlike: the sample needs rings of another layout.
     text : str
-        The worker's traceback; at most about 10,000 bytes: its start, and its end, which says what went wrong.
+        The worker's traceback; at most about 10,000 bytes: its start, and its end, which names the error.
     exception_type : str
-        Name of the class of the exception, with its module where that is not ``builtins``; empty where there is none.
+        Name of the exception's class, with its module unless that is ``builtins``; empty if there is no exception.
     recipe : dict or None
-        What to make the exception of, as JSON has it; at most about 4,000 bytes. None where there is none.
+        The data to rebuild the exception from, as JSON; at most about 4,000 bytes. None if there is no exception.
     sample : Sample or None
-        What came out, where that is unlike what came before.
+        The sample, if it needs rings of another layout.
     """
 
     kind: str
@@ -57,7 +57,7 @@ class Failure:
 
 
 class RemoteTraceback(Exception):
-    """The traceback of a worker process: the cause of the exception that came from there."""
+    """The traceback of a worker process, as the cause of a rebuilt exception."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -68,14 +68,14 @@ class RemoteTraceback(Exception):
 
 
 class RemoteValue:
-    """Stands for an argument of an exception that stayed in the worker, for it is no plain data, or too much.
+    """Stands for an argument of an exception that stayed in the worker, because it is no plain data, or too large.
 
     Attributes
     ----------
     type_name : str
         Its class in the worker.
     text : str
-        Its ``repr`` there, cut to some 200 characters.
+        Its ``repr`` there, cut to about 200 characters.
     """
 
     def __init__(self, type_name: str, text: str) -> None:
@@ -89,23 +89,23 @@ class RemoteValue:
 # ---- In the worker -----------------------------------------------------------------------------------
 
 
-def raised(error: BaseException) -> Failure:
-    """Return what to say of an exception, whatever its own methods do."""
+def describe_exception(error: BaseException) -> Failure:
+    """Return the failure of an exception, even if the exception's own methods raise."""
     try:
-        recipe = _recipe(error, Room(_MOST_DATA_BYTES), _MOST_ARGUMENT_DEPTH)
+        recipe = _recipe(error, Room(_MAX_DATA_BYTES), _MAX_ARGUMENT_DEPTH)
     except Exception:
         recipe = None
-    return Failure("raised", traceback_text(error), type_name(type(error))[:_MOST_TYPE_NAME], recipe)
+    return Failure("raised", traceback_text(error), type_name(type(error))[:_MAX_TYPE_NAME], recipe)
 
 
-def timed_out(text: str) -> Failure:
-    """Return what to say of an item whose worker was ended because it took too long."""
-    recipe = _recipe(TimeoutError(text), Room(_MOST_DATA_BYTES), _MOST_ARGUMENT_DEPTH)
+def describe_timeout(text: str) -> Failure:
+    """Return the failure of an item whose worker was ended because the item took too long."""
+    recipe = _recipe(TimeoutError(text), Room(_MAX_DATA_BYTES), _MAX_ARGUMENT_DEPTH)
     return Failure("timeout", text, "TimeoutError", recipe)
 
 
 def traceback_text(error: BaseException) -> str:
-    """Return the traceback of an exception, its start and its end where it is long."""
+    """Return the traceback of an exception; of a long one, its start and its end."""
     try:
         text = "".join(traceback.format_exception(error))
     except BaseException as reason:
@@ -114,35 +114,35 @@ def traceback_text(error: BaseException) -> str:
 
 
 def type_name(kind: type) -> str:
-    """Return the name of a class, with its module where that is not ``builtins``."""
+    """Return the name of a class, with its module unless that is ``builtins``."""
     module = getattr(kind, "__module__", None)
     name = str(kind.__qualname__)
     return name if not isinstance(module, str) or module == "builtins" else f"{module}.{name}"
 
 
 def message_of(error: BaseException) -> str:
-    """Return ``Type: message`` in one line, also for an exception whose text cannot be had."""
+    """Return ``Type: message`` in one line, even if the exception's ``str`` raises."""
     try:
         return f"{type_name(type(error))}: {error}"
     except Exception as reason:
-        return f"{type_name(type(error))} (its text cannot be had: {type_name(type(reason))})"
+        return f"{type_name(type(error))} (its text cannot be shown: {type_name(type(reason))})"
 
 
 def _shortened(text: str) -> str:
     encoded = text.encode("utf-8", "surrogatepass")
-    if len(encoded) <= _MOST_TEXT_BYTES:
+    if len(encoded) <= _MAX_TEXT_BYTES:
         return text
-    start, end = encoded[:_START_BYTES], encoded[_START_BYTES - _MOST_TEXT_BYTES :]
+    start, end = encoded[:_START_BYTES], encoded[_START_BYTES - _MAX_TEXT_BYTES :]
     return f"{start.decode('utf-8', 'ignore')} ... {end.decode('utf-8', 'ignore')}"
 
 
 def _recipe(error: BaseException, room: Room, depth: int) -> dict[str, Any]:
-    """Return what to make an exception of: its classes, the nearest first, its arguments, its plain attributes."""
+    """Return the recipe of an exception: its classes, the nearest first, its arguments, its plain attributes."""
     args, attributes = _reduced(error)
-    classes = [_named(kind) for kind in type(error).__mro__ if issubclass(kind, BaseException)][:_MOST_CLASSES]
+    classes = [_named(kind) for kind in type(error).__mro__ if issubclass(kind, BaseException)][:_MAX_CLASSES]
     for part in itertools.chain.from_iterable(classes):
         room.take_text(part)
-    recipe = {"classes": classes, "args": [_argument(value, room, depth) for value in args[:_MOST_ARGUMENTS]]}
+    recipe = {"classes": classes, "args": [_argument(value, room, depth) for value in args[:_MAX_ARGUMENTS]]}
     state = {}
     for name, value in attributes.items():
         rest = Room(room.left)
@@ -157,11 +157,11 @@ def _recipe(error: BaseException, room: Room, depth: int) -> dict[str, Any]:
 
 def _named(kind: type) -> tuple[str, str]:
     module = getattr(kind, "__module__", None)
-    return (module if type(module) is str else "")[:_MOST_NAME], str(kind.__qualname__)[:_MOST_NAME]
+    return (module if type(module) is str else "")[:_MAX_NAME], str(kind.__qualname__)[:_MAX_NAME]
 
 
 def _argument(value: Any, room: Room, depth: int) -> Any:
-    """Return an argument, or what stands for it."""
+    """Return an argument, or its stand-in."""
     rest = Room(room.left)
     try:
         tree = to_json(value, rest, _special, depth)
@@ -176,7 +176,7 @@ def _special(value: Any, room: Room, depth: int) -> Any:
 
 
 def _exception_only(value: Any, room: Room, depth: int) -> Any:
-    """Take exceptions within exceptions: those of a group, a reason."""
+    """Take exceptions within exceptions: those of a group, or a reason."""
     if not isinstance(value, BaseException) or depth <= 0:
         raise NotPlain("no plain data")
     return {"exception": _recipe(value, room, depth)}
@@ -184,12 +184,12 @@ def _exception_only(value: Any, room: Room, depth: int) -> Any:
 
 def _stand_in(value: Any, room: Room, _depth: int) -> Any:
     short = reprlib.Repr()
-    short.maxstring = short.maxother = _MOST_VALUE_TEXT
+    short.maxstring = short.maxother = _MAX_VALUE_TEXT
     try:
         text = short.repr(value)
     except Exception as reason:
         text = f"<its repr raises {type_name(type(reason))}>"
-    name, text = type_name(type(value))[:_MOST_NAME], text[:_MOST_VALUE_TEXT]
+    name, text = type_name(type(value))[:_MAX_NAME], text[:_MAX_VALUE_TEXT]
     try:
         room.take_text(name + text)
     except NotPlain:
@@ -198,7 +198,7 @@ def _stand_in(value: Any, room: Room, _depth: int) -> Any:
 
 
 def _reduced(error: BaseException) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return arguments and attributes as pickle takes them; of an OSError it takes the file, which `args` has not."""
+    """Return arguments and attributes as pickle takes them: of an OSError also the file, which `args` lacks."""
     args, attributes = error.args, getattr(error, "__dict__", {})
     try:
         reduced: Any = error.__reduce__()
@@ -214,11 +214,11 @@ def _reduced(error: BaseException) -> tuple[tuple[Any, ...], dict[str, Any]]:
 # ---- In the predictor's process ----------------------------------------------------------------------
 
 
-def rebuilt(failure: Failure) -> BaseException | None:
-    """Return the exception that was raised in the worker, or None where there was none.
+def rebuild_exception(failure: Failure) -> BaseException | None:
+    """Return the exception that was raised in the worker, or None if there was none.
 
-    It is of the class of that name, if this process has imported that; else of a class that stands for it, below the
-    nearest class above it that is known here. An argument that is no plain data is a `RemoteValue`. The exception's
+    It is of the class of that name if this process has imported it. Otherwise it is of a stand-in class, derived from
+    the nearest base class that is known here. An argument that is no plain data is a `RemoteValue`. The exception's
     ``__cause__`` is a `RemoteTraceback` with the worker's traceback. Nothing is imported.
     """
     if failure.recipe is None:
@@ -232,7 +232,7 @@ def rebuilt(failure: Failure) -> BaseException | None:
 
 
 def _made_of(recipe: Any) -> BaseException:
-    """Return the exception of a recipe. NotPlain says that it is none."""
+    """Return the exception of a recipe; raises `NotPlain` for an invalid recipe."""
     try:
         classes = [(str(module), str(name)) for module, name in recipe["classes"]]
         args = from_json({"tuple": recipe["args"]}, _remote)
@@ -243,7 +243,7 @@ def _made_of(recipe: Any) -> BaseException:
     made = _made(kind, args)
     for name, value in state.items():
         if name == "__notes__" or not name.startswith("__"):
-            with contextlib.suppress(Exception):  # one that cannot be set says less, and the others remain
+            with contextlib.suppress(Exception):  # an attribute that cannot be set is left out, and the others remain
                 setattr(made, name, value)
     return made
 
@@ -254,16 +254,16 @@ def _remote(key: str, content: Any) -> Any:
     if key == "value":
         kind, text = content
         return RemoteValue(str(kind), str(text))
-    raise NotPlain(f"{key!r:.40} is not known")
+    raise NotPlain(f"{key!r:.40} is unknown")
 
 
 def _exception_class(classes: list[tuple[str, str]]) -> type[BaseException]:
-    """Return the first class if it was imported already, else one that stands for it."""
+    """Return the first class if it was imported already, else a stand-in for it."""
     for module, name in classes:
         found = _imported(module, name)
         if found is not None:
             return found if (module, name) == classes[0] else _standing_for(*classes[0], found)  # type: ignore[arg-type]
-    raise NotPlain("no class of it is known here")
+    raise NotPlain("none of its classes is known here")
 
 
 def _imported(module: str, name: str) -> type[BaseException] | None:
@@ -278,14 +278,14 @@ def _imported(module: str, name: str) -> type[BaseException] | None:
 
 @functools.lru_cache(maxsize=256)
 def _standing_for(module: str, name: str, base: type) -> type[BaseException]:
-    says = f"Stands for {module}.{name} of a worker process, which this process has not imported, or not by that name."
-    members = {"__module__": module, "__qualname__": name, "__doc__": says}
+    doc = f"Stands for {module}.{name} of a worker process, which this process has not imported, or not by that name."
+    members = {"__module__": module, "__qualname__": name, "__doc__": doc}
     kind: type[BaseException] = type(name.rpartition(".")[2], (base,), members)
     return kind
 
 
 def _made(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
-    with contextlib.suppress(Exception):  # a class whose arguments are not its `args`
+    with contextlib.suppress(Exception):  # fails for a class whose arguments are not its `args`
         error = kind(*args)
         if isinstance(error, kind):
             return error
@@ -293,7 +293,7 @@ def _made(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
         error = kind.__new__(kind, *args)
         error.args = args
     except Exception as reason:
-        raise NotPlain(f"no exception can be made of it: {reason}") from None
+        raise NotPlain(f"the exception cannot be rebuilt: {reason}") from None
     if not isinstance(error, kind):
-        raise NotPlain("something else was made of it")
+        raise NotPlain("its class made another object")
     return error

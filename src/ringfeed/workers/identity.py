@@ -1,4 +1,4 @@
-"""Which worker process this is, and the seed of its own.
+"""The number of this worker process, and its own seed.
 
 It may not know how workers are started, nor what they do.
 """
@@ -10,10 +10,14 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+WORKER_MARK = "RINGFEED_STARTS_A_WORKER"
+"""Set in the environment of a process that will become a worker, until it is one. A program that is no Python
+interpreter keeps it."""
+
 
 @dataclass(frozen=True)
 class WorkerInfo:
-    """A worker process, as it knows itself.
+    """The number and the seed of a worker process.
 
     Attributes
     ----------
@@ -22,9 +26,10 @@ class WorkerInfo:
     count : int
         Number of workers.
     seed : int
-        A random number from 0 to 2**64 - 1, drawn anew for each process: no two workers, also of other predictors, and
-        no two processes of one number have the same. Use it as ``numpy.random.default_rng(info.seed)``,
-        ``random.seed(info.seed)``, ``torch.manual_seed(info.seed)``, ``numpy.random.seed(info.seed % 2**32)``.
+        A random number from 0 to 2**64 - 1, drawn anew for each process. No two workers have the same seed, even of
+        different predictors; nor have two processes with the same number. Use it as
+        ``numpy.random.default_rng(info.seed)``, ``random.seed(info.seed)``,
+        ``torch.manual_seed(info.seed)``, ``numpy.random.seed(info.seed % 2**32)``.
     """
 
     number: int
@@ -39,7 +44,7 @@ _in_process: ContextVar[WorkerInfo | None] = ContextVar("ringfeed_worker", defau
 
 
 def worker_info() -> WorkerInfo | None:
-    """Return which worker this process is; None in a process that is none.
+    """Return the number and seed of this worker process; None in any other process.
 
     With ``workers=0`` the predictor's own process is worker 0 of 1 while it runs the initializer or `preprocess`.
 
@@ -55,7 +60,7 @@ def worker_info() -> WorkerInfo | None:
 
 @contextmanager
 def working_as(info: WorkerInfo) -> Iterator[None]:
-    """Let this thread be a worker for the block, whatever its process is."""
+    """Let this thread count as a worker within the block, in any process."""
     token = _in_process.set(info)
     try:
         yield
@@ -64,6 +69,6 @@ def working_as(info: WorkerInfo) -> Iterator[None]:
 
 
 def become(info: WorkerInfo) -> None:
-    """Be this worker from now on."""
+    """Make this process the given worker from now on."""
     global _info
     _info = info

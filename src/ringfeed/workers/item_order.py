@@ -1,4 +1,4 @@
-"""Which items of a call are settled: their rows came, or it is known that none will come.
+"""The settled items of a call: an item is settled when its row came, or when it is known that none will come.
 
 It may not know rows, workers or models.
 """
@@ -17,24 +17,24 @@ class ItemOrder:
     Attributes
     ----------
     frontier : int
-        The first item that is not settled: the rows of all before it are known.
+        The first item that is not settled; all items before it are settled.
     """
 
     def __init__(self) -> None:
         self.frontier = 0
-        self._behind: set[int] = set()
+        self._beyond: set[int] = set()
 
     def is_next(self, indices: Indices) -> bool:
-        """Tell whether items follow the settled ones, without a gap and in their order."""
+        """Tell whether items follow the settled items in order and without a gap."""
         first = self.frontier
-        return not self._behind and bool((indices == np.arange(first, first + len(indices))).all())
+        return not self._beyond and bool((indices == np.arange(first, first + len(indices))).all())
 
     def settle(self, indices: Indices) -> None:
-        """Take note of items, in any order."""
+        """Mark items as settled, in any order."""
         if self.is_next(indices):
             self.frontier += len(indices)
             return
-        self._behind.update(indices.tolist())
-        while self.frontier in self._behind:
-            self._behind.remove(self.frontier)
+        self._beyond.update(indices.tolist())
+        while self.frontier in self._beyond:
+            self._beyond.remove(self.frontier)
             self.frontier += 1

@@ -1,8 +1,7 @@
-"""Laying items into the task rings, from threads beside the model's.
+"""Sending items into the task rings, from threads beside the thread of the model.
 
-It may not know workers, models or results. Items are shared out in parts, one ring and one thread a
-part: with a single part whoever is free takes the next item; with one part a worker, each worker has
-its own share.
+Items come in shares, one ring and one thread per share. With a single share, any free worker takes the next item; with
+one share per worker, each worker has its own items. It may not know workers, models or results.
 """
 
 from __future__ import annotations
@@ -16,37 +15,42 @@ from typing import Any
 
 from ..errors import PreprocessError, RingClosed, RingEmpty, RingFinished, RingFull
 from ..ring import Ring
+from .item_errors import unsendable_error
 from .items import EncodedItem, SpilledItem, SpillFile
-from .pool import unsendable_error
 
 _SLICE_SECONDS = 0.1
 
 NOT_IN_FLIGHT = object()
-"""What `Feeder.done` returns in the place of an item that is done already, or was never fed."""
+"""`ItemSender.mark_done` returns this in place of an item that is done already, or was never sent."""
 
 
-class Feeder:
-    """Threads that lay items into rings until they end or are stopped.
+class ItemSender:
+    """Threads that put items into rings until the items end or `stop` is called.
 
     Parameters
     ----------
-    parts : list of iterator of (int, object)
-        Index and item; each part goes to the ring at its place.
+    shares : list of iterator of (int, object)
+        Index and item; each share goes to the ring at its position.
     rings : list of Ring
-        As many as parts, with a field ``message`` of uint8.
+        As many as shares, with a field ``message`` of uint8.
     spill : SpillFile
         For items that are larger than that field.
     tag : int
         Combined with each index (by or) into the task's tag.
     window : int or None
-        Most items read and not yet acknowledged by `slide`, of a single part; None for no limit of its own.
+        The most items that may be read and not yet passed by `advance_window`; for a single share. None is no limit.
     entered : int
-        How many items have been read before, and are still to be acknowledged.
+        Number of items that were read before, and are still to be passed.
+
+    Attributes
+    ----------
+    error : BaseException or None
+        What ended a thread before its items ended.
     """
 
     def __init__(
         self,
-        parts: list[Iterator[tuple[int, Any]]],
+        shares: list[Iterator[tuple[int, Any]]],
         rings: list[Ring],
         spill: SpillFile,
         tag: int,
@@ -58,9 +62,9 @@ class Feeder:
         self._spill = spill
         self._tag = tag
         self._window = window
-        self._entered = entered  # changed by the one thread that feeds where there is a window
-        self._slid = 0  # changed by the model's thread
-        self._has_slid = threading.Event()
+        self._entered = entered  # changed by the single sending thread that a window allows
+        self._passed = 0  # changed by the thread of the model
+        self._has_advanced = threading.Event()
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._process = os.getpid()
@@ -68,33 +72,33 @@ class Feeder:
         self._in_flight: dict[int, Any] = {}
         self._spilled: dict[int, SpilledItem] = {}
         self._unsendable: list[PreprocessError] = []
-        # In the caller's context: what its items ask for there, they ask on behalf of this very call (turns.py).
+        # In the caller's context: if an iterator of items calls the Predictor again, turns.py recognises this call.
         self._threads = [
             threading.Thread(
-                target=contextvars.copy_context().run, args=(self._feed, *pair), name="ringfeed-feeder", daemon=True
+                target=contextvars.copy_context().run, args=(self._run, *pair), name="ringfeed-item-sender", daemon=True
             )
-            for pair in zip(parts, rings, strict=True)
+            for pair in zip(shares, rings, strict=True)
         ]
 
-    # ---- for the model's thread ----------------------------------------------------------------------
+    # ---- for the thread of the model -----------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin to feed. Whoever calls it calls `stop` afterwards, also if a signal handler raises within it."""
+        """Begin to send. The caller calls `stop` afterwards, even if a signal handler raises within `start`."""
         for thread in self._threads:
             thread.start()
 
     @property
-    def fed_all(self) -> bool:
-        """Whether all parts have ended."""
+    def has_sent_all(self) -> bool:
+        """Whether all shares have ended."""
         return not any(thread.is_alive() for thread in self._threads)
 
     @property
     def in_flight(self) -> int:
-        """Number of items fed and not done."""
+        """Number of items that were sent and are not done."""
         return len(self._in_flight)
 
-    def done(self, indices: list[int]) -> list[Any]:
-        """Take note that items are done. Returns each, or `NOT_IN_FLIGHT` in its place."""
+    def mark_done(self, indices: list[int]) -> list[Any]:
+        """Mark items as done. Returns each item, or `NOT_IN_FLIGHT` in its place."""
         pop = self._in_flight.pop
         items = [pop(index, NOT_IN_FLIGHT) for index in indices]
         if self._spilled:
@@ -104,38 +108,38 @@ class Feeder:
                     spilled.remove()
         return items
 
-    def slide(self, count: int) -> None:
+    def advance_window(self, count: int) -> None:
         """Let `count` more items in."""
         if self._window is not None and count:
-            self._slid += count
-            self._has_slid.set()
+            self._passed += count
+            self._has_advanced.set()
 
-    def unsendable(self) -> list[PreprocessError]:
+    def take_unsendable(self) -> list[PreprocessError]:
         """Return, once, the errors of items that could not be sent to a worker."""
         with self._lock:
             errors, self._unsendable = self._unsendable, []
         return errors
 
     def stop(self) -> None:
-        """Feed no more, take back what no worker has taken, and forget what is in flight.
+        """Send no more, take back the tasks that no worker has taken, and forget the items in flight.
 
-        In a forked child it does nothing: it is its parent that feeds.
+        In a forked child it does nothing: the parent sends.
         """
         if os.getpid() != self._process:
             return
         self._stopped.set()
         for thread in [thread for thread in self._threads if thread.ident is not None]:
-            # One that waits in the user's own iterator can not be stopped; it ends after its item.
+            # A thread that waits in the user's iterator cannot be stopped; it ends after its item.
             thread.join(_SLICE_SECONDS * 2)
         for ring in self._rings:
-            _empty(ring)
-        self.done(list(self._in_flight))
+            _drop_ready(ring)
+        self.mark_done(list(self._in_flight))
 
-    # ---- in the threads ------------------------------------------------------------------------------
+    # ---- in the sending threads ----------------------------------------------------------------------
 
-    def _feed(self, part: Iterator[tuple[int, Any]], ring: Ring) -> None:
-        # Each freed slot wakes this thread. As a batch thread it waits for a core to be free and then lays in many
-        # items, instead of taking the core from a worker for one (digits on 2 cores: 125 us of CPU each became 95).
+    def _run(self, share: Iterator[tuple[int, Any]], ring: Ring) -> None:
+        # Each freed slot wakes this thread. As a batch thread it waits until a core is free and then sends many items,
+        # instead of taking the core from a worker for one item (digits on 2 cores: 125 us of CPU each became 95).
         with contextlib.suppress(OSError):  # a sandbox may forbid it
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         try:
@@ -144,22 +148,22 @@ class Feeder:
                 if not self._enter_window():
                     return
                 try:
-                    index, item = next(part)
+                    index, item = next(share)
                 except StopIteration:
                     return
                 if os.getpid() != self._process:  # the iterator forked, and this is the child
                     return
                 self._send(ring, room, index, item)
-        except BaseException as error:  # also RingClosed, be it of our rings: items are left that nobody fed
+        except BaseException as error:  # also RingClosed, even of our own rings: items remain that nobody sends
             self.error = error
 
     def _enter_window(self) -> bool:
         if self._window is None:
             return True
-        while self._entered - self._slid >= self._window:
-            self._has_slid.clear()
-            if self._entered - self._slid >= self._window:
-                self._has_slid.wait(_SLICE_SECONDS)
+        while self._entered - self._passed >= self._window:
+            self._has_advanced.clear()
+            if self._entered - self._passed >= self._window:
+                self._has_advanced.wait(_SLICE_SECONDS)
             if self._stopped.is_set():
                 return False
         self._entered += 1
@@ -170,13 +174,13 @@ class Feeder:
         try:
             encoded = EncodedItem(item)
             if encoded.message_bytes > room:
-                spilled = self._spill.lay(encoded)
-        except BaseException as error:  # this thread gets no Ctrl-C: whatever it is, the item raised it
+                spilled = self._spill.add(encoded)
+        except BaseException as error:  # this thread gets no Ctrl-C, so the item raised it
             if self._spill.closed:
                 raise
             self._refuse(index, item, error)
             return
-        # In flight before the ring has it: a fast worker may be done before we are here again.
+        # In flight before the ring has it: a fast worker may be done before the next line runs.
         if spilled is not None:
             self._spilled[index] = spilled
         self._in_flight[index] = item
@@ -196,8 +200,8 @@ class Feeder:
             self._unsendable.append(refusal)
 
 
-def _empty(ring: Ring) -> None:
-    """Take everything that lies ready, and drop it."""
+def _drop_ready(ring: Ring) -> None:
+    """Take all published tasks, and drop them."""
     try:
         while True:
             ring.take(ring.slots, timeout=0).release()

@@ -1,13 +1,13 @@
-"""Raw items on their way to a worker: in a slot of the task ring, or beside it when they are large.
+"""Raw items on their way to a worker: in a slot of the task ring, or beside it if they are large.
 
-An item is pickled with its buffers out of band (PEP 574): arrays inside it are never pickled, their
-bytes are laid into the slot, and the worker copies them from there into memory of its own, because a function may
-keep its item for longer than the slot. A message is
+An item is pickled with its buffers out of band (PEP 574): arrays inside it are never pickled. Their bytes are copied
+into the slot, and from there by the worker into memory of its own, because a function may keep its item for longer than
+the slot. A message is
 
-    count, then count lengths (uint64), then the parts, each on 64 bytes: the pickle, the buffers
+    count, then count lengths (uint64), then the parts, each aligned to 64 bytes: the pickle, the buffers
 
-Large items lie in a memory file of the feeding process, without a name: it goes with the process and
-its workers, whatever ends them. It may not know what an item is for.
+Large items lie in a memory file of the sending process. The file has no name: it disappears with its process and the
+workers, however they end. It may not know the purpose of an item.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from . import by_value
 
 _ALIGNMENT = 64
 _PLAIN_MODULES = frozenset({"builtins", "pathlib", "pathlib._local"})
-"""Whose scalar types plain pickle takes, 20 times faster than cloudpickle."""
+"""Scalar types of these modules go through plain pickle, 20 times faster than cloudpickle."""
 _COMMON_TYPES = frozenset({str, bytes, int})
-"""Of them those that most items are, found in one step."""
+"""The types of most items, recognised in one step."""
 _WORD_BYTES = 8
 _SMALL_BYTES = 4096
-"""A pickle below this is copied once more, to lie behind the head in one piece: cheaper than a second write."""
+"""A smaller pickle is copied once more, to follow the head in one piece: cheaper than a second write."""
 _HEAD_OF_ONE = struct.Struct(f"QQ{_ALIGNMENT - 2 * _WORD_BYTES}x")
 """Count 1, the pickle's length, and the padding behind them."""
 _TWO_WORDS = struct.Struct("QQ")
 _THREE_WORDS = struct.Struct("QQQ")
 _SPILLED = 0xFFFF_FFFF_FFFF_FFFF
-"""In the place of the count: the message lies in the spill file; its offset and length follow."""
+"""In place of the count: the message lies in the spill file; its offset and length follow."""
 
 
 def _aligned(count: int) -> int:
@@ -47,7 +47,7 @@ def _aligned(count: int) -> int:
 
 
 def _is_plain(item: Any) -> bool:
-    """Tell whether it is surely the same thing in a process that does not know our ``__main__``."""
+    """Tell whether an item is certainly the same in a process that does not know our ``__main__``."""
     if isinstance(item, (tuple, list, dict, set, frozenset)):
         return type(item) in (tuple, list) and len(item) <= 16 and all(map(_is_plain, item))
     if isinstance(item, (np.ndarray, np.generic)):
@@ -56,17 +56,17 @@ def _is_plain(item: Any) -> bool:
 
 
 class EncodedItem:
-    """An item ready to be laid into memory.
+    """An item ready to be written into memory.
 
     Parameters
     ----------
     item : object
-        Anything that pickle or cloudpickle takes; classes and functions of ``__main__`` travel too.
+        Any object that pickle or cloudpickle takes, including classes and functions of ``__main__``.
 
     Attributes
     ----------
     message_bytes : int
-        Room that the message needs.
+        The size of the message.
     """
 
     def __init__(self, item: Any) -> None:
@@ -80,7 +80,7 @@ class EncodedItem:
         else:
             body = by_value.dumps(item, buffers.append)
         if not buffers and len(body) < _SMALL_BYTES:
-            self._head = _HEAD_OF_ONE.pack(1, len(body)) + body  # laid in as one piece
+            self._head = _HEAD_OF_ONE.pack(1, len(body)) + body  # written as one piece
             self._parts: list[Any] = []
             self.message_bytes = _aligned(len(self._head))
             return
@@ -90,11 +90,11 @@ class EncodedItem:
         self.message_bytes = _aligned(len(self._head)) + sum(map(_aligned, lengths))
 
     def write(self, target: np.ndarray[Any, Any]) -> None:
-        """Lay the message into an array of uint8 of at least `message_bytes`."""
+        """Write the message into an array of uint8 of at least `message_bytes`."""
         target.data[: len(self._head)] = self._head
         start = _aligned(len(self._head))
         for part in self._parts:
-            # By NumPy, which lets other threads run while it copies much.
+            # By NumPy, which lets other threads run during large copies.
             target[start : start + len(part)] = np.frombuffer(part, np.uint8)
             start += _aligned(len(part))
 
@@ -102,8 +102,8 @@ class EncodedItem:
 class SpillFile:
     """Memory for items that are too large for a slot. Workers get its descriptor.
 
-    Each item gets a stretch that was never used before, so that a message which comes late, of an item
-    that is done, finds zeros there and no other item.
+    Each item gets a range that was never used before. A late message, of an item that is done, finds zeros there and no
+    other item.
     """
 
     def __init__(self) -> None:
@@ -114,7 +114,7 @@ class SpillFile:
 
     @property
     def descriptor(self) -> int:
-        """The file's descriptor; it stays the file's own."""
+        """The file's descriptor, owned by this object."""
         return self._file.number
 
     @property
@@ -122,8 +122,8 @@ class SpillFile:
         """Whether the file was closed."""
         return self._closed
 
-    def lay(self, encoded: EncodedItem) -> SpilledItem:
-        """Lay an item into a stretch of its own.
+    def add(self, encoded: EncodedItem) -> SpilledItem:
+        """Write an item into a range of its own.
 
         Raises
         ------
@@ -141,7 +141,7 @@ class SpillFile:
         return SpilledItem(memory, offset)
 
     def close(self) -> None:
-        """Close the file; twice does no harm. Whoever has it open goes on."""
+        """Close the file; a second call has no effect. Workers that have it open can still read it."""
         with self._lock:
             self._closed = True
             self._file.close()
@@ -152,26 +152,26 @@ class SpilledItem:
 
     def __init__(self, memory: mmap.mmap, offset: int) -> None:
         self._memory = memory
-        self._where = _THREE_WORDS.pack(_SPILLED, offset, len(memory))
+        self._reference = _THREE_WORDS.pack(_SPILLED, offset, len(memory))
 
     def write(self, target: np.ndarray[Any, Any]) -> None:
-        """Say in an array of uint8 where the item lies."""
-        target.data[: len(self._where)] = self._where
+        """Write the place of the item into an array of uint8."""
+        target.data[: len(self._reference)] = self._reference
 
     def remove(self) -> None:
-        """Give the memory back; twice does no harm."""
+        """Free the memory; a second call has no effect."""
         if not self._memory.closed:
-            # Where the kernel does not take pages out of a file, they go with the file.
+            # If the kernel cannot take pages out of a file, they are freed with the file.
             with contextlib.suppress(OSError):
                 self._memory.madvise(mmap.MADV_REMOVE)
             self._memory.close()
 
 
 def _read_spilled(descriptor: int, offset: int, length: int) -> np.ndarray[Any, Any]:
-    """Return a copy of a stretch of the spill file.
+    """Return a copy of a range of the spill file.
 
-    Of its own memory, because a function may keep its item for longer than the stretch lasts. It costs no
-    more than mapping it: as many page faults as reading copies pages.
+    It is a copy, because a function may keep its item for longer than the range exists. It costs no more than a
+    mapping, which has as many page faults as reading copies pages.
     """
     message = aligned_room(length)
     done = 0
@@ -189,30 +189,30 @@ def read_item(message: np.ndarray[Any, Any], spill_descriptor: int = -1) -> Any:
     Parameters
     ----------
     message : numpy.ndarray
-        uint8, as `write` filled it. Nothing of the item looks at this memory.
+        uint8, as `write` filled it. The item does not refer to this memory.
     spill_descriptor : int
         Of the spill file.
 
     Raises
     ------
     LookupError
-        The item was removed: it is done.
+        The item was removed, because it is done.
     """
     memory = message.data
     count, length = _TWO_WORDS.unpack_from(memory)
-    is_ours = count == _SPILLED
-    if is_ours:
+    is_own_copy = count == _SPILLED
+    if is_own_copy:
         _, offset, length = _THREE_WORDS.unpack_from(memory)
         memory = _read_spilled(spill_descriptor, offset, length).data
         count, length = _TWO_WORDS.unpack_from(memory)
         if count == 0:
             raise LookupError("the item was removed: it is done.")
     if count == 1:
-        return pickle.loads(memory[_ALIGNMENT : _ALIGNMENT + length])  # without buffers: it copies all
+        return pickle.loads(memory[_ALIGNMENT : _ALIGNMENT + length])  # without buffers, pickle copies everything
     lengths = struct.unpack_from(f"{count}Q", memory, _WORD_BYTES)
     start = _aligned(_WORD_BYTES * (1 + count))
     body, start = memory[start : start + lengths[0]], start + _aligned(lengths[0])
-    if not is_ours:  # all buffers in one go: an allocation for each would cost more than the copy
+    if not is_own_copy:  # all buffers at once: an allocation for each would cost more than the copy
         memory, start = _aligned_copy(message[start : start + sum(map(_aligned, lengths[1:]))]), 0
     buffers = []
     for length in lengths[1:]:
@@ -222,7 +222,7 @@ def read_item(message: np.ndarray[Any, Any], spill_descriptor: int = -1) -> Any:
 
 
 def aligned_room(length: int) -> np.ndarray[Any, Any]:
-    """Return new memory of so many bytes, which starts on 64 bytes."""
+    """Return new memory of this many bytes, aligned to 64 bytes."""
     room = np.empty(length + _ALIGNMENT, np.uint8)
     start = -room.__array_interface__["data"][0] % _ALIGNMENT
     return room[start : start + length]

@@ -1,7 +1,7 @@
-"""Rows become calls of the model: whole batches of good rows, and, where a call fails, the row that is to blame.
+"""Rows become calls of the model: whole batches of good rows; if a call fails, the rows that cause it are found.
 
-It may not know rings, workers or how the model is called. Rows that hold nothing, because their item failed or nobody
-wants it any more, are never shown to the model: it may look across rows, or refuse what lies there.
+It may not know rings, workers or how the model is called. The model never sees a row without a sample, because its item
+failed or is not wanted any more: the model may compute across rows, or refuse the contents of such a row.
 """
 
 from __future__ import annotations
@@ -16,39 +16,44 @@ import numpy.typing as npt
 
 from ..errors import ItemError, ModelError
 from .failures import message_of
+from .item_errors import shorten
 from .item_order import ItemOrder
-from .kept_rows import KeptRows, Rows
-from .pool import shorten
+from .pending_rows import PendingRows, Rows
 
-_MANY_IN_TURN = 4
-"""After so many single rows that failed, the next ones are run alone, too: halving costs up to two calls a row."""
+_MANY_IN_SUCCESSION = 4
+"""After this many failed single rows, the next rows are run alone, too: halving costs up to two calls per row."""
 
 _NO_ROWS: npt.NDArray[np.int64] = np.empty(0, np.int64)
 
 
 @dataclass
 class Chunk:
-    """What one call of the model brought, or what failed."""
+    """The result of one call of the model, or items that failed."""
 
     indices: npt.NDArray[np.int64]
     """Items of the rows of `outputs`, shape (rows,)."""
     outputs: Any = None
-    """Nest of arrays (rows, ...), as the model nests them; None when there are no rows."""
+    """Nest of arrays (rows, ...), as the model nests them; None if there are no rows."""
     failures: Sequence[ItemError] = ()
 
     @classmethod
     def of_failures(cls, failures: Sequence[ItemError]) -> Chunk:
-        """Return one without rows."""
+        """Return a chunk without rows."""
         return cls(_NO_ROWS, failures=failures)
+
+    @property
+    def item_count(self) -> int:
+        """Number of items that are done with this chunk."""
+        return len(self.indices) + len(self.failures)
 
 
 class CommonError(Exception):
-    """The model cannot be called so, or its outputs are no rows: no single row is to blame.
+    """The model cannot be called in this way, or its outputs are no rows: no single row is the cause.
 
     Attributes
     ----------
     error : Exception
-        What is to be raised instead.
+        The error to raise instead.
     """
 
     def __init__(self, error: Exception) -> None:
@@ -64,14 +69,14 @@ class ModelCalls:
     call_model : callable
         ``call_model(rows)`` returns the model's outputs for rows, as a nest of arrays (rows, ...) of their own memory.
         `rows` maps each field's name to an array (rows, ...): a `Batch`, or a dict of arrays. It raises `CommonError`
-        where no row is to blame.
+        if no single row is the cause.
     batch_size : int
     gathers : bool
-        Where rows of a batch are left out, wait for as many others before the model is called.
+        If rows of a batch are left out, wait for as many others before the model is called.
     order : ItemOrder, optional
-        The rows of each call are to follow each other as their items do, so that a model that looks across rows sees
-        what Keras would show it. Rows that come before their turn are copied, and kept until then. By default a call
-        has the rows that came together.
+        The rows of each call follow each other as their items do, so that a model that computes across rows sees the
+        batches of Keras. Rows that come before their turn are copied and kept. By default a call has the rows that came
+        together.
     """
 
     def __init__(
@@ -81,7 +86,7 @@ class ModelCalls:
         self._batch_size = batch_size
         self.gathers = gathers
         self._order = order
-        self._kept = KeptRows()
+        self._pending = PendingRows()
         self._known: tuple[int, Any] | None = None
 
     @property
@@ -91,13 +96,13 @@ class ModelCalls:
 
     @property
     def _in_turn(self) -> int:
-        """How many of the kept rows are behind no item that is missing."""
-        return len(self._kept) if self._order is None else self._kept.before(self._order.frontier)
+        """Number of pending rows with no missing item before them."""
+        return len(self._pending) if self._order is None else self._pending.count_before(self._order.frontier)
 
     @property
     def waits_for_a_turn(self) -> bool:
-        """Whether there are rows before whose turn others have to come."""
-        return self._in_turn < len(self._kept)
+        """Whether a pending row has a missing item before it."""
+        return self._in_turn < len(self._pending)
 
     def add(
         self,
@@ -109,7 +114,7 @@ class ModelCalls:
     ) -> Iterator[Chunk]:
         """Run the model on the good rows of a batch, or keep them for the next call.
 
-        The batch is released before anything is yielded.
+        The batch is released before a chunk is yielded.
 
         Parameters
         ----------
@@ -118,7 +123,7 @@ class ModelCalls:
         indices, items
             Of each row.
         good : array of bool
-            Which rows the model is to see.
+            The rows that the model may see.
         without : sequence of int
             Items that turned out to have no row.
         """
@@ -126,79 +131,81 @@ class ModelCalls:
         rows: Rows | None = None
         with batch:
             all_good = bool(good.all())
-            if all_good and not len(self._kept) and self._is_a_call(indices):
+            if all_good and not len(self._pending) and self._is_a_call(indices):
                 outcome = self._outcome(batch)
             if good.any() and not isinstance(outcome, _Returned):
                 rows = Rows(batch, indices, items, is_lent=True)
-                rows = rows if all_good else rows.picked(np.flatnonzero(good))
+                rows = rows if all_good else rows.select(np.flatnonzero(good))
                 if outcome is not None:
-                    rows = rows.copied()
+                    rows = rows.copy()
             if self._order is not None:
                 self._order.settle(indices[good])
                 self._order.settle(np.asarray(without, np.int64))
             if rows is not None and outcome is None:
-                self._kept.add(rows)
+                self._pending.add(rows)
                 rows = self._next_call()
-                self._kept.settle()
+                self._pending.detach()
         if isinstance(outcome, _Returned):
             yield Chunk(indices, outcome.outputs)
         elif isinstance(outcome, _Raised):
             assert rows is not None
-            yield from self._blamed(rows, outcome.error)
+            yield from self._bisect(rows, outcome.error)
         elif rows is not None:
             yield from self._run(rows)
-        yield from self._due()
+        yield from self._complete_calls()
 
     def _is_a_call(self, indices: npt.NDArray[np.int64]) -> bool:
-        """Tell whether these rows are what the model is to be given next."""
+        """Tell whether these rows are exactly the next call of the model."""
         is_full = len(indices) == self._batch_size
         if self._order is None:
             return is_full or not self.gathers
         return is_full and self._order.is_next(indices)
 
     def keep(self, batch: Any, indices: npt.NDArray[np.int64], items: list[Any], good: npt.NDArray[np.bool_]) -> None:
-        """Keep the good rows of a batch for the next call, and release it. They are the next in the items' order."""
+        """Keep the good rows of a batch for the next call, and release it. They are next in the order of items."""
         with batch:
-            self._kept.add(Rows(batch, indices, items).picked(np.flatnonzero(good)).copied())
+            self._pending.add(Rows(batch, indices, items).select(np.flatnonzero(good)).copy())
         if self._order is not None:
             self._order.settle(indices[good])
 
     def add_row(self, arrays: dict[str, npt.NDArray[Any]], index: int, item: Any) -> Iterator[Chunk]:
-        """Keep one row, each array of shape (1, ...), and run the model when `batch_size` are there."""
-        self._kept.add(Rows(arrays, np.array([index], np.int64), [item]))
+        """Keep one row, each array of shape (1, ...), and run the model once there are `batch_size` rows."""
+        self._pending.add(Rows(arrays, np.array([index], np.int64), [item]))
         if self.room <= 0:
             yield from self.rest()
 
     def remember(self, index: int, outputs: Any) -> None:
-        """Take note of what the model has returned for an item's row by itself; None where it was not run so.
+        """Remember the model's outputs for an item's row by itself; None if the model was not run on it.
 
-        If the next call has that row alone it is not made again: nobody would see it but a model that keeps a state.
+        If the next call has that row alone, the model is not called again: only a model with a state would notice.
         """
         self._known = None if outputs is None else (index, outputs)
 
     def leave_out(self, indices: Sequence[int]) -> Iterator[Chunk]:
-        """Take note that items have no rows, and run the model on what waited for them."""
+        """Note that items have no rows, and run the model on the rows that waited for them."""
         if self._order is not None and len(indices):
             self._order.settle(np.asarray(indices, np.int64))
-            yield from self._due()
+            yield from self._complete_calls()
 
     def _next_call(self) -> Rows | None:
-        """Return the rows of the next call, if they are there."""
-        if not len(self._kept):
+        """Return the rows of the next call, or None if some are missing."""
+        if not len(self._pending):
             return None
         if self._order is None:
-            return self._kept.taken(len(self._kept), in_order=False) if self.room <= 0 or not self.gathers else None
-        return self._kept.taken(self._batch_size, in_order=True) if self.room <= 0 else None
+            return (
+                self._pending.take(len(self._pending), in_order=False) if self.room <= 0 or not self.gathers else None
+            )
+        return self._pending.take(self._batch_size, in_order=True) if self.room <= 0 else None
 
-    def _due(self) -> Iterator[Chunk]:
-        """Run the model on the calls that are complete."""
+    def _complete_calls(self) -> Iterator[Chunk]:
+        """Run the model on each call whose rows are complete."""
         while (rows := self._next_call()) is not None:
             yield from self._run(rows)
 
     def rest(self) -> Iterator[Chunk]:
-        """Run the model on the rows that were kept, and are less than a batch."""
-        if len(self._kept):
-            yield from self._run(self._kept.taken(len(self._kept), in_order=self._order is not None))
+        """Run the model on the pending rows, which are less than a batch."""
+        if len(self._pending):
+            yield from self._run(self._pending.take(len(self._pending), in_order=self._order is not None))
 
     def _run(self, rows: Rows) -> Iterator[Chunk]:
         known, self._known = self._known, None
@@ -207,35 +214,35 @@ class ModelCalls:
             return
         outcome = self._outcome(rows.arrays)
         if isinstance(outcome, _Raised):
-            yield from self._blamed(rows, outcome.error)
+            yield from self._bisect(rows, outcome.error)
         else:
             yield Chunk(rows.indices, outcome.outputs)
 
-    def _blamed(self, rows: Rows, error: Exception) -> Iterator[Chunk]:
-        """Run rows over which the model raised in parts, until each error is one over a single row, run alone.
+    def _bisect(self, rows: Rows, error: Exception) -> Iterator[Chunk]:
+        """Run rows over which the model raised in parts, until each error belongs to a single row, run alone.
 
-        They are halved. After some rows in turn that failed, rows are run one by one, so that an error of all of them
-        costs one call a row and few more. Who asks for no more chunks, because an error is to be raised, saves the
-        calls behind it.
+        The rows are halved. After some failed rows in succession, rows are run one by one, so that an error of all rows
+        costs little more than one call per row. A caller that raises the first error asks for no more chunks, and saves
+        the remaining calls.
         """
         if len(rows) == 1:
             yield self._failure(rows, error)
             return
         middle = len(rows) // 2
         bounds = [(middle, len(rows)), (0, middle)]
-        failed_in_turn = 0
+        in_succession = 0
         while bounds:
             start, stop = bounds.pop()
-            if stop - start > 1 and failed_in_turn >= _MANY_IN_TURN:
+            if stop - start > 1 and in_succession >= _MANY_IN_SUCCESSION:
                 bounds += [(start + 1, stop), (start, start + 1)]
                 continue
             part = rows.part(start, stop)
             outcome = self._outcome(part.arrays)
             if isinstance(outcome, _Returned):
-                failed_in_turn = 0
+                in_succession = 0
                 yield Chunk(part.indices, outcome.outputs)
             elif stop - start == 1:
-                failed_in_turn += 1
+                in_succession += 1
                 yield self._failure(part, outcome.error)
             else:
                 middle = (start + stop) // 2
@@ -245,16 +252,16 @@ class ModelCalls:
         return Chunk.of_failures([model_error(error, int(row.indices[0]), row.items[0])])
 
     def _outcome(self, rows: Any) -> _Returned | _Raised:
-        # An error is returned, so that one over a part does not have that over the whole for its context, whose frames
-        # keep the batch.
+        # An error is returned, not raised: otherwise the error of a part would have that of the whole as its context,
+        # whose frames keep the batch.
         try:
             return _Returned(self._call_model(rows))
         except CommonError as common:
             error = common.error
-            let_go(common)
-            let_go(error)
+            clear_frames(common)
+            clear_frames(error)
         except Exception as raised:
-            let_go(raised)
+            clear_frames(raised)
             return _Raised(raised)
         raise error
 
@@ -269,27 +276,28 @@ class _Raised:
     error: Exception
 
 
-def let_go(error: BaseException) -> None:
-    """Empty the frames of an error and of those behind it: they look at the batch, and would keep its slots.
+def clear_frames(error: BaseException) -> None:
+    """Empty the frames of an error and of its causes: they refer to the batch, and would keep its slots.
 
-    Whoever catches an error may keep it, and one in a circle with its frames stays until garbage is collected.
+    A program that catches an error may keep it, and an error in a reference cycle with its frames stays until the
+    garbage collector runs.
     """
-    behind: list[BaseException | None] = [error]
+    chain: list[BaseException | None] = [error]
     seen: set[int] = set()
-    while behind:
-        one = behind.pop()
+    while chain:
+        one = chain.pop()
         if one is None or id(one) in seen:
             continue
         seen.add(id(one))
         traceback.clear_frames(one.__traceback__)
-        behind += [one.__cause__, one.__context__, *getattr(one, "exceptions", ())]
+        chain += [one.__cause__, one.__context__, *getattr(one, "exceptions", ())]
 
 
 def model_error(error: Exception, index: int, item: Any) -> ModelError:
     """Return the error of an item over whose row the model raised.
 
-    It is a `ModelError` and, where Python allows it, of the class of the model's own exception as well, so that
-    programs that catch that one go on to do so.
+    It is a `ModelError` and, if Python allows it, also an instance of the class of the model's own exception, so that
+    programs that catch that class still catch it.
     """
     message = f"item {index} ({shorten(item)}): the model raised {message_of(error)}"
     made: ModelError
@@ -306,7 +314,7 @@ def model_error(error: Exception, index: int, item: Any) -> ModelError:
 
 
 class _RaisedByModel(ModelError):
-    """A `ModelError` that is an instance of another class of exceptions, too."""
+    """A `ModelError` that is also an instance of another class of exceptions."""
 
     def __str__(self) -> str:
         return str(self.args[0])

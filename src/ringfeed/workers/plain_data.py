@@ -1,7 +1,7 @@
-"""Plain data as JSON: what one process may believe of another that it does not trust with its pickles.
+"""Plain data as JSON, for data from a process whose pickles are not trusted.
 
-Reading makes numbers, texts, bytes and nests of them, never an object of a class that the writer chose. What else may
-travel, and as what, is said by whoever writes and reads it: `special`. It may not know who that is.
+Reading makes numbers, texts, bytes and nests of them, never an object of a class that the writer chose. The caller's
+`special` defines what else may travel, and in which form. It may not know the caller.
 
     bool, int, float, str, None      themselves; an integer of many digits {"int": "0x..."}
     list                             a list
@@ -9,7 +9,7 @@ travel, and as what, is said by whoever writes and reads it: `special`. It may n
     dict                             {"dict": [[key, value], ...]}
     bytes, complex, path             {"bytes": base64}, {"complex": [real, imaginary]}, {"path": text}
     array                            {"array": [dtype, shape, base64]}
-    anything else                    what `special` makes of it, an object with another single key
+    anything else                    the result of `special`, an object with another single key
 """
 
 from __future__ import annotations
@@ -24,55 +24,55 @@ from typing import Any
 import numpy as np
 
 DAMAGE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, MemoryError)
-"""What reading damaged data raises."""
+"""Exceptions that reading damaged data raises."""
 
-MOST_DEPTH = 16
-_MOST_JSON_INT = 1 << 63
+MAX_DEPTH = 16
+_MAX_JSON_INT = 1 << 63
 _PATHS = (pathlib.PosixPath, pathlib.PurePosixPath)
 _SEQUENCES = {"tuple": tuple, "set": set, "frozenset": frozenset}
 
 
 class NotPlain(ValueError):
-    """A value that is no plain data, or more than there is room for; or what was read says nothing."""
+    """A value is no plain data, or there is no room for it; or the data read is invalid."""
 
 
 class Room:
-    """Bytes that plain data may still take, roughly."""
+    """The approximate number of bytes that plain data may still take."""
 
     def __init__(self, left: int) -> None:
         self.left = left
 
     def take(self, count: int) -> None:
-        """Take some of it; NotPlain says that there is less."""
+        """Take some bytes; raises `NotPlain` if fewer are left."""
         if count > self.left:
             raise NotPlain("too much data")
         self.left -= count
 
     def take_text(self, text: str) -> None:
-        """Take as much as a text needs, in which a character may be escaped as six."""
+        """Take the bytes of a text, in which an escaped character takes six."""
         self.take(len(text) if len(text) > self.left else len(dumps(text)))
 
 
 def to_json(
-    value: Any, room: Room, special: Callable[[Any, Room, int], Any] | None = None, depth: int = MOST_DEPTH
+    value: Any, room: Room, special: Callable[[Any, Room, int], Any] | None = None, depth: int = MAX_DEPTH
 ) -> Any:
-    """Return what `json.dumps` takes for a value.
+    """Return a value in the form that `json.dumps` takes.
 
-    Exact types only: a subclass of str may be anything. NumPy's scalars become Python's.
+    Only exact types: a subclass of str may be anything. Scalars of NumPy become scalars of Python.
 
     Parameters
     ----------
     value : object
     room : Room
     special : callable, optional
-        ``special(value, room, depth)`` for what is not plain.
+        ``special(value, room, depth)`` for a value that is not plain.
     depth : int
-        How many more nests may lie in each other.
+        How many more levels of nests are allowed.
 
     Raises
     ------
     NotPlain
-        There is no room for it, or it is not plain and there is no `special`.
+        There is no room for the value, or it is not plain and there is no `special`.
     """
     if isinstance(value, np.generic) and value.dtype.kind in "biufcSU":
         value = value.item()
@@ -82,7 +82,7 @@ def to_json(
         return value
     if kind is int:
         room.take(8 + value.bit_length() // 4)
-        return value if -_MOST_JSON_INT <= value < _MOST_JSON_INT else {"int": hex(value)}
+        return value if -_MAX_JSON_INT <= value < _MAX_JSON_INT else {"int": hex(value)}
     if kind is str:
         room.take_text(value)
         return value
@@ -109,19 +109,19 @@ def to_json(
 
 
 def from_json(tree: Any, special: Callable[[str, Any], Any] | None = None) -> Any:
-    """Return the value that `to_json` wrote so.
+    """Return the value that `to_json` wrote in this form.
 
     Parameters
     ----------
     tree : object
-        As `json.loads` returns it; it may come from a broken or hostile process.
+        The result of `json.loads`; it may come from a broken or hostile process.
     special : callable, optional
-        ``special(key, content)`` for an object whose single key is none of those above.
+        ``special(key, content)`` for an object with another single key than those above.
 
     Raises
     ------
     NotPlain
-        It says nothing.
+        The data is invalid.
     """
     try:
         return _read(tree, special)
@@ -153,20 +153,20 @@ def _read(tree: Any, special: Callable[[str, Any], Any] | None) -> Any:
     if key == "array":
         return _array(*content)
     if special is None:
-        raise NotPlain(f"{key!r:.40} is not known")
+        raise NotPlain(f"{key!r:.40} is unknown")
     return special(key, content)
 
 
 def dumps(tree: Any) -> bytes:
-    """Return the text of what `to_json` made, in UTF-8: escaped as ASCII, a letter may take six bytes.
+    """Return the JSON text of a tree in UTF-8: escaped as ASCII, a letter may take six bytes.
 
-    Halves of surrogates, as in names of files that are no text, come back as they were.
+    Lone surrogates, as in file names that are no text, survive the round trip.
     """
     return json.dumps(tree, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
 def loads(body: bytes | memoryview) -> Any:
-    """Return what `dumps` wrote, for `from_json`. NotPlain says that it is no JSON."""
+    """Return the tree that `dumps` wrote, for `from_json`; raises `NotPlain` if it is no JSON."""
     try:
         return json.loads(bytes(body))
     except (ValueError, RecursionError) as error:

@@ -1,7 +1,7 @@
-"""What `preprocess` returned for an item, brought into the fields of a row: the same numbers, or an error.
+"""The result of `preprocess` for an item, brought into the fields of a row: the same numbers, or an error.
 
-It may not know of workers, rings or TensorFlow. NumPy's own assignment is not used for it: that broadcasts, and casts
-integers modulo the size of the target.
+It may not know workers, rings or TensorFlow. NumPy's own assignment is not used here: it broadcasts, and casts integers
+modulo the range of the target.
 """
 
 from __future__ import annotations
@@ -17,26 +17,27 @@ from ..record_spec import MAX_FIELDS, Field, as_dtype
 from ..torch_arrays import array_from_torch, is_torch_tensor
 
 DROPPED = -1
-"""In `RowLayout.picked`, in the place of an array or nest that the model does not take."""
+"""In `RowLayout.picked`, in place of an array or nest that the model does not take."""
 
 _LOSSY_FOR_NUMPY_SAFE = {("int64", "float64"), ("uint64", "float64"), ("int64", "complex128"), ("uint64", "complex128")}
-"""What NumPy calls a safe cast although large integers are rounded."""
+"""Casts that NumPy calls safe although they round large integers."""
 
 
 class Unfit(ValueError):
-    """What `preprocess` returned is no sample, or is not one of these slots; the message says what would be."""
+    """The result of `preprocess` is no sample, or does not fit the slots; the message names a result that would."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What an item came out as.
+    """The structure of the result of `preprocess` for one item.
 
     Attributes
     ----------
     template : nest of int
         The result's structure, with the number of each leaf.
     leaves : list of ((shape, dtype name) or str)
-        Of each leaf; of one that no slot can hold a text that says why. The model may not want it.
+        One entry per leaf. A text stands for a leaf that no slot can hold, and gives the reason; the model may not take
+        that leaf.
     """
 
     template: Any
@@ -45,20 +46,20 @@ class Sample:
 
 @dataclass(frozen=True)
 class RowLayout:
-    """What lies in a row, and how a result becomes one.
+    """The fields of a row, and how a result becomes a row.
 
     Attributes
     ----------
     template : nest of int
-        What the model is given: the number of the field in the place of each input.
+        The structure that the model gets: the number of the field in place of each input.
     picked : nest of int
-        What `preprocess` returns: the number of the field in the place of each array. `DROPPED` in the place of what
-        the model does not take; of mappings that is left out.
+        The structure that `preprocess` returns: the number of the field in place of each array. `DROPPED` stands for a
+        part that the model does not take; mappings omit that part.
     fields : tuple of Field
         In the order of their numbers.
     rounds : tuple of bool
-        For each field: floats of another width are rounded to the field's dtype, because the model or the user asked
-        for that dtype. Other fields take only what stays the same number.
+        For each field: floats of another width are rounded to the field's dtype, because the model or the user gives
+        that dtype. Other fields take only numbers that stay the same.
     """
 
     template: Any
@@ -68,18 +69,18 @@ class RowLayout:
 
 
 def sample_of(result: Any) -> Sample:
-    """Return what a result is made of.
+    """Return the structure of a result.
 
     Raises
     ------
     Unfit
-        It is empty, or has more arrays than a record has fields, and no names by which the model could take a few.
+        It is empty, or has more arrays than a record has fields and no names by which the model could take a few.
     """
     template, leaves = flatten(result)
     if not leaves:
         raise Unfit(f"preprocess returned an empty {type(result).__name__}; return an array, or a nest of arrays.")
     if len(leaves) > MAX_FIELDS:
-        if not isinstance(result, Mapping) and not hasattr(result, "_fields"):  # of names the model may take a few
+        if not isinstance(result, Mapping) and not hasattr(result, "_fields"):  # by names, the model may take a few
             raise Unfit(_too_many(result, len(leaves)))
         template, leaves = flatten(_without_long_lists(result, is_outermost=True))
     return Sample(template, [_described(leaf, _which(position, len(leaves))) for position, leaf in enumerate(leaves)])
@@ -87,13 +88,13 @@ def sample_of(result: Any) -> Sample:
 
 @dataclass(frozen=True)
 class _LongList:
-    """Stands for a list or tuple of more arrays than a record has fields, which is taken as a whole or not at all."""
+    """Stands for a list or tuple of more arrays than a record has fields; a model takes all of a list or nothing."""
 
     text: str
 
 
 def _without_long_lists(nest: Any, is_outermost: bool = False) -> Any:
-    """Return a nest with a leaf in the place of each list that no model could take: it may be much to tell of."""
+    """Return a nest with a leaf in place of each list that no model could take: its description may be large."""
     if isinstance(nest, Mapping):
         return {key: _without_long_lists(part) for key, part in nest.items()}
     if not isinstance(nest, (list, tuple)):
@@ -128,7 +129,7 @@ def _described(leaf: Any, which: str) -> tuple[tuple[int, ...], str] | str:
 
 
 def has_structure(result: Any, layout: RowLayout) -> bool:
-    """Tell whether there is an array in the place of each that a layout picks."""
+    """Tell whether a result has an array at each place that a layout picks."""
     return _collect(layout.picked, result, {})
 
 
@@ -154,7 +155,7 @@ def row_of(result: Any, layout: RowLayout) -> list[np.ndarray[Any, Any]]:
 
 
 def _collect(picked: Any, result: Any, found: dict[int, Any]) -> bool:
-    """Find what stands in the place of each number; False where the structures differ."""
+    """Find the array at the place of each number; False if the structures differ."""
     if isinstance(picked, dict):
         if not isinstance(result, Mapping):
             return False
@@ -187,8 +188,8 @@ def _array(leaf: Any, which: str) -> np.ndarray[Any, Any]:
     """Return a leaf as an array of a dtype that a slot can hold."""
     if leaf is None:
         raise Unfit(
-            f"{which} returned None; return an array of numbers. Where an item cannot be read, raise an exception: "
-            "on_error= decides what becomes of it."
+            f"{which} returned None; return an array of numbers. If an item cannot be read, raise an exception: "
+            "on_error= decides how it is treated."
         )
     if isinstance(leaf, np.ma.MaskedArray) and np.ma.is_masked(leaf):
         raise Unfit(
@@ -197,12 +198,12 @@ def _array(leaf: Any, which: str) -> np.ndarray[Any, Any]:
     try:
         array = array_from_torch(leaf) if is_torch_tensor(leaf) else np.asarray(leaf)
     except Exception as error:
-        raise Unfit(f"{which} returned a {type(leaf).__name__} of which no array can be made: {error}") from None
+        raise Unfit(f"{which} returned a {type(leaf).__name__} that cannot become an array: {error}") from None
     kind = array.dtype.kind
     if kind == "O":
         raise Unfit(
             f"{which} returned Python objects ({type(leaf).__name__}, as an array of dtype object); return an array of "
-            "numbers, all rows of it of one length."
+            "numbers whose rows all have one length."
         )
     if kind in "SU":
         raise Unfit(f"{which} returned text (dtype {array.dtype.str}); return an array of numbers, such as token ids.")
@@ -230,37 +231,37 @@ def _fit(array: np.ndarray[Any, Any], field: Field, which: str, rounds: bool) ->
         if rounds and is_float(array.dtype) and is_float(field.dtype):
             if not (np.isinf(cast) & ~np.isinf(array)).any():
                 return cast
-            reason = ", where its numbers would become infinite"
+            reason = ", and the cast would make its numbers infinite"
         elif _same_numbers(array, cast):
             return cast
         else:
-            reason = ", where its numbers would become others"
+            reason = ", and the cast would change its numbers"
     raise Unfit(
         f"{which} returned {array.dtype.name}, the slots hold {field.dtype.name}{reason}. Convert every item to one "
-        "dtype that holds all numbers, or name it in sample_spec=."
+        "dtype that holds all numbers, or name that dtype in sample_spec=."
     )
 
 
 def is_float(dtype: np.dtype[Any]) -> bool:
-    """Tell whether a dtype is one of floating-point numbers; bfloat16 says of itself that it is none."""
+    """Tell whether a dtype is a floating-point dtype; NumPy does not count bfloat16 as one."""
     return bool(dtype.kind == "f" or dtype.name == "bfloat16")
 
 
 def is_exact(source: np.dtype[Any], target: np.dtype[Any]) -> bool:
-    """Tell whether every number of `source` is one of `target`, too."""
+    """Tell whether `target` holds every number of `source` exactly."""
     if (source.name, target.name) in _LOSSY_FOR_NUMPY_SAFE:
         return False
     return bool(np.can_cast(source, target, "safe"))
 
 
 def _same_numbers(array: np.ndarray[Any, Any], cast: np.ndarray[Any, Any]) -> bool:
-    """Tell whether a cast has changed no number."""
+    """Tell whether a cast left every number the same."""
     source, target = array.dtype, cast.dtype
     with np.errstate(all="ignore"):
         same = cast.astype(source) == array
         if is_float(source) and is_float(target):
             same |= np.isnan(array) & np.isnan(cast)
-        # What passes a bound may come back as it was: integers wrap around, and casts of floats may stop at the bound.
+        # A number beyond a bound may survive the round trip: integers wrap around, and casts of floats may saturate.
         if source.kind in "iu" and target.kind in "iu":
             same &= (cast < 0) == (array < 0)
         elif source.kind in "iu" and is_float(target):

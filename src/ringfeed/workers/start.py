@@ -1,7 +1,7 @@
-"""Starting the interpreter of a worker process: which program, with which arguments and environment.
+"""Starting the interpreter of a worker process: its program, arguments and environment.
 
-Workers are fresh interpreters, never forks: this process may have threads, TensorFlow and a GPU. It may not know what
-a worker is told, nor what it does.
+Workers are fresh interpreters, never forks: this process may have threads, TensorFlow and a GPU. It may not know the
+commands to a worker, nor what the worker does.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Any
 
 from ..errors import RingFeedError
 from ..machine.memory_files import above_standard_streams, create_with
-from .orders import MARK
+from .identity import WORKER_MARK
 
 # One process per core: their libraries must not start a thread per core each.
 _ONE_THREAD = (
-    "OMP_NUM_THREADS",  # OpenMP, and with it PyTorch, Arrow and much else
+    "OMP_NUM_THREADS",  # OpenMP, and thereby PyTorch, Arrow and many others
     "OPENBLAS_NUM_THREADS",
     "GOTO_NUM_THREADS",  # OpenBLAS by its older name
     "MKL_NUM_THREADS",
@@ -46,15 +46,16 @@ _FOLLOWS = {
     "NUMEXPR_NUM_THREADS": ("OMP_NUM_THREADS",),
     "POLARS_MAX_THREADS": ("RAYON_NUM_THREADS",),
 }
-"""A library that reads the variable reads these where it is not set: a user who has set one of them meant it, too."""
+"""If a variable is not set, its library reads these instead: a user who has set one of them meant that library, too."""
 
-# Every item allocates what the last one freed: glibc keeps it for the next, instead of giving it to the kernel and
-# fetching zeroed pages anew (photographs of 1 to 2 megapixels: 234 page faults each, 0.5 of 7 ms, become none).
+# Every item allocates the memory that the last one freed: glibc keeps it for the next item, instead of returning it to
+# the kernel and fetching zeroed pages again (photographs of 1 to 2 megapixels: 234 page faults each, 0.5 of 7 ms,
+# become none).
 _MEMORY = {
-    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),  # the most that glibc takes
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),  # the maximum of glibc
     "MALLOC_TRIM_THRESHOLD_": str(128 << 20),
 }
-# No GPU: it is the model's.
+# No GPU: it belongs to the model.
 _FIXED = {"CUDA_VISIBLE_DEVICES": "-1", "HIP_VISIBLE_DEVICES": "-1", "ROCR_VISIBLE_DEVICES": "-1"}
 
 _INTERPRETER = re.compile(
@@ -65,23 +66,23 @@ _REMEDY = "Name one before: multiprocessing.set_executable('/path/to/python')."
 
 
 def environment(own: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a worker: our own, and what keeps libraries to one thread where the user is silent."""
+    """Return the environment of a worker: that of this process, and one thread per library if the user set no count."""
     one_thread = {
         name: "1" for name in _ONE_THREAD if name not in own and not any(f in own for f in _FOLLOWS.get(name, ()))
     }
-    return {**_MEMORY, **one_thread, **own, **_FIXED, MARK: "1"}
+    return {**_MEMORY, **one_thread, **own, **_FIXED, WORKER_MARK: "1"}
 
 
 def executable() -> str:
-    """Return the program that runs Python, as `multiprocessing` would start it.
+    """Return the program that runs Python, the same that `multiprocessing` would start.
 
     Raises
     ------
     RingFeedError
-        There is none: this program is frozen into one executable, or embeds Python. Started again it would not be a
-        worker, but itself.
+        There is none: this program is frozen into one executable, or embeds Python. A second start of it would run the
+        program again, not a worker.
     """
-    if MARK in os.environ:
+    if WORKER_MARK in os.environ:
         raise RingFeedError(
             f"this process was started as a worker process and runs a program instead: {sys.executable!r} is no Python "
             f"interpreter. {_REMEDY}"
@@ -89,7 +90,7 @@ def executable() -> str:
     chosen = os.fsdecode(multiprocessing.spawn.get_executable() or "")
     own = os.fsdecode(sys.executable or "")
     if chosen and chosen != own:
-        return chosen  # as the user said
+        return chosen  # the user's choice
     if not chosen:
         raise RingFeedError(
             f"workers need a Python interpreter, and sys.executable is {sys.executable!r}: this program embeds Python. "
@@ -109,17 +110,17 @@ def executable() -> str:
 
 
 def search_path(entries: Iterable[Any]) -> list[str]:
-    """Return the entries of ``sys.path`` as text, without those that are no paths.
+    """Return the entries of ``sys.path`` as text, without entries that are no paths.
 
-    A path that no file can have, with a NUL or a letter the file system does not take, would end each import there.
+    An impossible path, with a NUL or a letter that the file system refuses, would make each import fail there.
     """
     found = []
     for entry in entries:
         try:
-            path = "".join((os.fsdecode(entry),))  # joined: of a subclass of str, a str
+            path = "".join((os.fsdecode(entry),))  # joining makes a str of a subclass of str
             if b"\0" not in os.fsencode(path):
                 found.append(path)
-        except Exception:  # no path, or an object whose __fspath__ raises; Python's own import passes over it, too
+        except Exception:  # no path, or an object whose __fspath__ raises; Python's own import skips it, too
             continue
     return found
 
@@ -140,7 +141,7 @@ def interpreter_flags() -> list[str]:
 
 
 def connected_sockets() -> tuple[socket.socket, socket.socket]:
-    """Return the two ends of a channel, never at the places of the standard streams, which may be closed here."""
+    """Return the two ends of a channel. Neither has the descriptor of a standard stream, which may be closed."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with ours, theirs:
         ends = [socket.socket(fileno=above_standard_streams(os.dup(end.fileno()))) for end in (ours, theirs)]
@@ -148,14 +149,14 @@ def connected_sockets() -> tuple[socket.socket, socket.socket]:
 
 
 def start(program: str, descriptor: int) -> subprocess.Popen[bytes]:
-    """Start a worker process whose channel is a descriptor of ours.
+    """Start a worker process whose channel is a descriptor of this process.
 
     Raises
     ------
     RingFeedError
         The program could not be started.
     """
-    # In a file: one argument has room for 128 KiB, and some build tools make a search path of thousands of folders.
+    # In a file: an argument is limited to 128 KiB, and some build tools make a search path of thousands of folders.
     text = "".join(f"{path}\0" for path in search_path(sys.path)).encode("utf-8", "surrogatepass")
     paths = create_with("ringfeed-search-path", text)
     bootstrap = (
@@ -179,10 +180,10 @@ def start(program: str, descriptor: int) -> subprocess.Popen[bytes]:
 
 
 def _inherited(stream: int) -> int | None:
-    """Let a worker have our standard stream, if there is one.
+    """Let a worker inherit a standard stream, if there is one.
 
-    Where it is closed, or a file of ours took its place, a worker would have none, and the first file that it opens
-    would become it.
+    If the stream is closed, or another file has its descriptor, the worker gets a null device. Otherwise the first file
+    that the worker opens would become the stream.
     """
     try:
         return None if os.get_inheritable(stream) else subprocess.DEVNULL

@@ -1,4 +1,4 @@
-"""The parts of `keras.Model.predict` that `Predictor` takes over: inputs in memory, callbacks, outputs in order.
+"""The parts of `keras.Model.predict` that `Predictor` replaces: inputs in memory, model calls, callbacks, outputs.
 
 It may not know the engine.
 """

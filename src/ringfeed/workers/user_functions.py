@@ -1,58 +1,24 @@
-"""What a pool tells its workers, and what they ask of the user's functions. Their answers: worker_answers.py.
+"""The signatures of the user's functions: which arguments they take.
 
-It may not know how it is sent, nor what either does about it.
+It may not know when or where the functions are called.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
-
-from .identity import WorkerInfo
-from .sample_spec import Wanted
-from .samples import RowLayout
-
-MARK = "RINGFEED_STARTS_A_WORKER"
-"""In the environment of a process that is to become a worker, until it is one. A program that is no Python keeps it."""
-
-PROBE_TAG = (1 << 64) - 2
-"""Of an item that has no tag of its own, because it is probed."""
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What a worker gets first.
-
-    Two descriptors come with it: a file with the pickle of the function and the initializer, and, if there is an
-    `item_timeout`, the board.
-    """
-
-    fills_slot: bool
-    info: WorkerInfo
-    item_timeout: float | None
-
-
-@dataclass(frozen=True)
-class Probe:
-    """Order: preprocess one item and say what came out. The item comes in a file, laid out as in a task."""
-
-    number: int
-
-
-@dataclass(frozen=True)
-class Open:
-    """Order: work on these rings; their descriptors (tasks, rows, failures, spill file) come with it."""
-
-    layout: RowLayout
-    wanted: Wanted  # by which the layout was chosen, and the first item of a later call is judged
 
 
 def fills_slot(function: Callable[..., Any]) -> bool:
     """Tell whether the function takes ``(item, out)`` rather than ``(item)``.
 
-    It does when its second parameter has no default or is named ``out``.
+    It does if its second parameter has no default or is named ``out``.
+
+    Raises
+    ------
+    TypeError
+        It takes ``out`` by keyword only.
     """
     try:
         parameters = list(inspect.signature(function).parameters.values())
@@ -65,12 +31,12 @@ def fills_slot(function: Callable[..., Any]) -> bool:
 
 
 def takes_info(initializer: Callable[..., Any]) -> bool:
-    """Tell whether an initializer is to be given a `WorkerInfo`: whether it needs an argument.
+    """Tell whether an initializer needs an argument: it is then called with a `WorkerInfo`.
 
     Raises
     ------
     TypeError
-        It is no function, or needs something else.
+        It is no function, or needs other arguments.
     """
     if not callable(initializer):
         raise TypeError(f"initializer {initializer!r:.80}: give a function, or None.")

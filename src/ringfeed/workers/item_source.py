@@ -1,4 +1,4 @@
-"""The items of a call: what counts as one item, how many there are, and how they are shared out.
+"""The items of a call: what counts as one item, the number of items, and their shares.
 
 It may not know workers, rings or models.
 """
@@ -19,24 +19,23 @@ _ONE_ITEM = (str, bytes, bytearray, memoryview)
 
 
 def as_items(x: Any) -> Any:
-    """Return a sequence that is indexed from 0, or an iterator, of single items.
+    """Return a sequence of single items that is indexed from 0, or an iterator.
 
     Parameters
     ----------
     x : sequence, array, tensor, tf.data.Dataset, pandas object or iterable
         - A sequence, also a range, a deque or an object with ``__len__`` and ``__getitem__`` that counts from 0
-          (a dataset of PyTorch's, an h5py.Dataset): each element is an item.
+          (a dataset of PyTorch, an h5py.Dataset): each element is an item.
         - An array, a tensor or a pandas Series: each row, along axis 0.
         - A pandas DataFrame whose columns have one dtype: each row, as an array of its values.
         - A tf.data.Dataset: each element, as arrays.
-        - Any other iterable, of any length: what it yields. An iterator is read to its end, whatever it says of its
-          length.
+        - Any other iterable, of any length: the objects that it yields. An iterator is read to its end, regardless of
+          the length that it claims.
 
     Raises
     ------
     TypeError
-        It is one item rather than a collection, or it is not clear what an item of it is. The message names the
-        remedy.
+        It is one item rather than a collection, or its items are unclear. The message names the remedy.
     """
     if isinstance(x, _ONE_ITEM):
         raise TypeError(f"items {x!r:.60}: this is one item; pass a list of items.")
@@ -65,18 +64,18 @@ def _refuse_unclear(x: Any) -> None:
     kind = type(x).__name__
     if hasattr(x, "tocsr"):
         raise TypeError(
-            f"items are a {kind}: it is not clear whether a row is to stay sparse. Pass x.toarray(), or "
+            f"items are a {kind}: it is unclear whether a row stays sparse. Pass x.toarray(), or "
             "[x[i] for i in range(x.shape[0])]."
         )
     if hasattr(x, "dense_shape"):
         raise TypeError(
-            f"items are a {kind}: it is not clear whether a row is to stay sparse. Pass tf.sparse.to_dense(x), or a "
-            "list of its rows."
+            f"items are a {kind}: it is unclear whether a row stays sparse. Pass tf.sparse.to_dense(x), or a list of "
+            "its rows."
         )
     if is_torch_tensor(x) and str(x.layout) != "torch.strided":
         raise TypeError(
-            f"items are a {kind} of layout {x.layout}: it is not clear whether a row is to stay sparse. Pass "
-            "x.to_dense(), or a list of its rows."
+            f"items are a {kind} of layout {x.layout}: it is unclear whether a row stays sparse. Pass x.to_dense(), "
+            "or a list of its rows."
         )
     if isinstance(x, dict):
         raise TypeError("items are a dict: with preprocess= pass a sequence of single items, such as list(x.items()).")
@@ -103,7 +102,7 @@ def _rows_of_pandas(x: Any) -> Any:
 
 
 def _rows_of_tensor(x: Any) -> Any:
-    """Return the array of a tensor; other objects with a shape, such as an h5py.Dataset, stay what they are."""
+    """Return the array of a tensor; another object with a shape, such as an h5py.Dataset, is returned unchanged."""
     if is_torch_tensor(x):
         return array_from_torch(x)
     return x.numpy() if callable(getattr(x, "numpy", None)) else x
@@ -114,26 +113,26 @@ def _has_length(x: Any) -> bool:
         return False
     with contextlib.suppress(TypeError):
         return len(x) >= 0
-    return False  # it has the method, and no length
+    return False  # it has the method, but no length
 
 
 def _counts_from_zero(x: Any) -> bool:
-    """Tell whether ``x[0]`` is its first item: a groupby of pandas has a length, and is indexed by names."""
+    """Tell whether ``x[0]`` is its first item: a groupby of pandas has a length, but is indexed by names."""
     if hasattr(x, "ngroups"):
-        return False  # a groupby of pandas: x[0] is a column where columns are numbered
+        return False  # a groupby of pandas: if columns are numbered, x[0] is a column
     if not hasattr(x, "__iter__"):
-        return True  # Python itself would iterate over it so
+        return True  # Python itself would iterate over it by index
     if len(x) == 0:
         return True
     try:
         x[0]
-    except Exception:  # of anybody's class: an IterableDataset of PyTorch's that has a length says NotImplementedError
+    except Exception:  # any class: an IterableDataset of PyTorch that has a length raises NotImplementedError
         return False
     return True
 
 
-class Source:
-    """The items of a call, and how they are shared out.
+class ItemSource:
+    """The items of a call, and their shares.
 
     Parameters
     ----------
@@ -142,17 +141,17 @@ class Source:
     partition : {"dynamic", "contiguous", "stratified"}
     labels : sequence, optional
         For "stratified": the stratum of each item.
-    parts : int
-        Number of shares when the partition is not dynamic.
+    share_count : int
+        Number of shares if the partition is not dynamic.
     limit : int, optional
-        Stop after so many items.
+        Stop after this many items.
 
     Attributes
     ----------
     count : int or None
-        Number of items, where it is known.
+        Number of items, if it is known.
     pushed_back : list of (int, object)
-        Items of an iterator that were read and are to be read again.
+        Items of an iterator that were read and will be read again.
 
     Raises
     ------
@@ -160,43 +159,43 @@ class Source:
         The partition needs a sequence, or as many labels as items.
     """
 
-    def __init__(self, items: Any, partition: str, labels: Any, parts: int, limit: int | None = None) -> None:
+    def __init__(self, items: Any, partition: str, labels: Any, share_count: int, limit: int | None = None) -> None:
         self.count: int | None = None
         if not isinstance(items, Iterator) and _has_length(items):
             self.count = len(items) if limit is None else min(len(items), limit)
         self._items = items
         self._shares: list[list[int]] | None = None
         if partition != "dynamic":
-            self._shares = self._shared_out(partition, labels, parts)
+            self._shares = self._split(partition, labels, share_count)
         stream: Iterator[Any] = iter(items) if self.count is None else iter(())
         self._numbered = enumerate(stream if limit is None else itertools.islice(stream, limit))
         self.pushed_back: list[tuple[int, Any]] = []
 
-    def _shared_out(self, partition: str, labels: Any, parts: int) -> list[list[int]]:
+    def _split(self, partition: str, labels: Any, share_count: int) -> list[list[int]]:
         if self.count is None:
             raise TypeError(f"partition {partition!r} needs a sequence of items; an iterator has no length.")
         if partition == "contiguous":
-            return contiguous_parts(self.count, parts)
+            return contiguous_shares(self.count, share_count)
         if labels is None or len(labels) != len(self._items):
             given = "none were given" if labels is None else f"{len(labels)} were given"
             raise ValueError(f"partition 'stratified' needs a label for each of the {len(self._items)} items; {given}.")
-        return stratified_parts(labels[: self.count], parts)
+        return stratified_shares(labels[: self.count], share_count)
 
     def first_items(self) -> Iterator[tuple[int, Any]]:
-        """Iterate the items in order from the first; an iterator's are used up unless pushed back."""
+        """Iterate over the items in order from the first; items of an iterator are consumed unless pushed back."""
         if self.count is not None:
             return ((index, self._item(index)) for index in range(self.count))
         return self._numbered
 
-    def parts(self, skip: set[int]) -> list[Iterator[tuple[int, Any]]]:
+    def shares(self, skip: set[int]) -> list[Iterator[tuple[int, Any]]]:
         """Return each share as an iterator of (index, item), without the indices in `skip`."""
         if self._shares is not None:
-            return [self._picked(share, skip) for share in self._shares]
+            return [self._select(share, skip) for share in self._shares]
         if self.count is not None:
-            return [self._picked(range(self.count), skip)]
+            return [self._select(range(self.count), skip)]
         return [itertools.chain(self.pushed_back, self._numbered)]
 
-    def _picked(self, indices: Iterable[int], skip: set[int]) -> Iterator[tuple[int, Any]]:
+    def _select(self, indices: Iterable[int], skip: set[int]) -> Iterator[tuple[int, Any]]:
         return ((index, self._item(index)) for index in indices if index not in skip)
 
     def _item(self, index: int) -> Any:
@@ -204,19 +203,19 @@ class Source:
             return self._items[index]
         except (IndexError, KeyError) as error:
             raise RingFeedError(
-                f"items of type {type(self._items).__name__} say that there are {len(self._items)}, and have no item "
+                f"items of type {type(self._items).__name__} claim a length of {len(self._items)}, but have no item "
                 f"{index} ({type(error).__name__}: {error}). Pass a list of the items."
             ) from error
 
 
-def contiguous_parts(count: int, parts: int) -> list[list[int]]:
-    """Share out the positions 0 to `count` in blocks that differ by at most one in length."""
-    bounds = [count * part // parts for part in range(parts + 1)]
+def contiguous_shares(count: int, share_count: int) -> list[list[int]]:
+    """Split the positions from 0 to `count` into blocks whose lengths differ by at most one."""
+    bounds = [count * share // share_count for share in range(share_count + 1)]
     return [list(range(start, end)) for start, end in itertools.pairwise(bounds)]
 
 
-def stratified_parts(labels: Sequence[Any] | np.ndarray[Any, Any], parts: int) -> list[list[int]]:
-    """Share out the positions so that each part has each label as often as any other, give or take one.
+def stratified_shares(labels: Sequence[Any] | np.ndarray[Any, Any], share_count: int) -> list[list[int]]:
+    """Split the positions so that shares differ by at most one in the number of positions of each label.
 
     Parameters
     ----------
@@ -226,11 +225,11 @@ def stratified_parts(labels: Sequence[Any] | np.ndarray[Any, Any], parts: int) -
     strata: dict[Any, list[int]] = {}
     for position, label in enumerate(np.asarray(labels).tolist()):
         strata.setdefault(label, []).append(position)
-    shares: list[list[int]] = [[] for _ in range(parts)]
+    shares: list[list[int]] = [[] for _ in range(share_count)]
     turn = 0
     for positions in strata.values():
         for position in positions:
-            # The turn goes on from stratum to stratum, so that the parts' lengths stay even, too.
-            shares[turn % parts].append(position)
+            # The turn continues from stratum to stratum, so that the lengths of the shares stay even, too.
+            shares[turn % share_count].append(position)
             turn += 1
     return [sorted(share) for share in shares]

@@ -1,7 +1,7 @@
-"""Good rows that wait for their call of the model, each with its item; and the next ones of them, put together.
+"""Rows that wait for their call of the model, each with its item; and the rows of the next call, put together.
 
-It may not know rings or models. Rows are copied once when they leave their batch, and once when their call is put
-together, into memory that TensorFlow can borrow.
+It may not know rings or models. A row is copied once when it leaves its batch, and once when its call is put together,
+into memory that TensorFlow can borrow.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .items import aligned_room
 Indices = npt.NDArray[np.int64]
 
 _LARGE_ROW_BYTES = 4096
-"""From here on a row is copied by a call of its own, which is cheaper than NumPy's copy by an index array."""
+"""A row of at least this size is copied by a call of its own, which is faster than NumPy's copy by an index array."""
 
 
 @dataclass
@@ -28,14 +28,14 @@ class Rows:
     Attributes
     ----------
     arrays : mapping of str to array of shape (any, ...)
-        A batch, while it is held, or memory of their own.
+        A batch that is held, or memory of their own.
     indices : array of int64, shape (rows,)
-        The rows' items.
+        The index of each row's item.
     items : list
     places : array of int64, shape (rows,), or None
-        Where each row lies in the arrays; None where they have these rows alone, in this order.
+        Where each row lies in the arrays; None if the arrays hold exactly these rows, in this order.
     is_lent : bool
-        The arrays are those of a batch that will be released.
+        The arrays belong to a batch that will be released.
     """
 
     arrays: Mapping[str, npt.NDArray[Any]]
@@ -47,32 +47,32 @@ class Rows:
     def __len__(self) -> int:
         return len(self.items)
 
-    def picked(self, rows: Indices) -> Rows:
+    def select(self, rows: Indices) -> Rows:
         """Return some of the rows, over the same arrays."""
         places = rows if self.places is None else self.places[rows]
         return Rows(self.arrays, self.indices[rows], [self.items[row] for row in rows.tolist()], places, self.is_lent)
 
     def part(self, start: int, stop: int) -> Rows:
-        """Return rows next to each other."""
+        """Return adjacent rows."""
         if self.places is not None:
-            return self.picked(np.arange(start, stop))
+            return self.select(np.arange(start, stop))
         arrays = {name: array[start:stop] for name, array in self.arrays.items()}
         return Rows(arrays, self.indices[start:stop], self.items[start:stop], None, self.is_lent)
 
-    def copied(self) -> Rows:
+    def copy(self) -> Rows:
         """Return the rows in memory of their own."""
-        return gathered([self])
+        return gather_rows([self])
 
 
-def gathered(parts: Sequence[Rows], order: Indices | None = None) -> Rows:
-    """Return rows of several parts, put together in memory of their own that starts on 64 bytes.
+def gather_rows(parts: Sequence[Rows], order: Indices | None = None) -> Rows:
+    """Return rows of several parts, put together in memory of their own that is aligned to 64 bytes.
 
     Parameters
     ----------
     parts : sequence of Rows
-        One at least, of the same arrays.
+        At least one; all have the same arrays.
     order : array of int64, optional
-        Which rows, counted through all parts, and in which order; by default all in theirs.
+        Which rows, counted through all parts, and in which order; by default all rows in their order.
     """
     counts = [len(part) for part in parts]
     of_part = np.repeat(np.arange(len(parts)), counts)
@@ -112,8 +112,8 @@ def _copy(target: npt.NDArray[Any], targets: Indices, source: npt.NDArray[Any], 
         target[targets] = source[places]
 
 
-class KeptRows:
-    """Rows in the order of their items, or as they came."""
+class PendingRows:
+    """Rows that wait, and are taken in the order of their items or in the order in which they came."""
 
     def __init__(self) -> None:
         self._parts: list[Rows] = []
@@ -122,23 +122,23 @@ class KeptRows:
         return sum(map(len, self._parts))
 
     def add(self, rows: Rows) -> None:
-        """Keep rows. Those of a batch are copied by `settle`, before it is released."""
+        """Keep rows. Call `detach` before the batch of lent rows is released."""
         if len(rows):
             self._parts.append(rows)
 
-    def settle(self) -> None:
-        """Copy what is left of a batch."""
-        self._parts = [part.copied() if part.is_lent else part for part in self._parts]
+    def detach(self) -> None:
+        """Copy the rows that still belong to a batch."""
+        self._parts = [part.copy() if part.is_lent else part for part in self._parts]
 
-    def before(self, frontier: int) -> int:
-        """Return how many rows are of items below a number."""
+    def count_before(self, frontier: int) -> int:
+        """Return how many rows belong to items below an index."""
         return sum(int((part.indices < frontier).sum()) for part in self._parts)
 
-    def taken(self, count: int, in_order: bool) -> Rows:
-        """Return so many rows, and keep them no longer: those of the first items, or those that came first."""
+    def take(self, count: int, in_order: bool) -> Rows:
+        """Remove and return this many rows: those of the first items, or those that came first."""
         numbers = np.concatenate([part.indices for part in self._parts])
         order = (np.argsort(numbers) if in_order else np.arange(len(numbers)))[:count]
-        taken = gathered(self._parts, order)
+        taken = gather_rows(self._parts, order)
         left = np.ones(len(numbers), bool)
         left[order] = False
         parts, self._parts, start = self._parts, [], 0
@@ -148,5 +148,5 @@ class KeptRows:
             if here.all():
                 self._parts.append(part)
             elif here.any():
-                self._parts.append(part.picked(np.flatnonzero(here)))
+                self._parts.append(part.select(np.flatnonzero(here)))
         return taken

@@ -1,4 +1,4 @@
-"""A pipeline without TensorFlow: its model is a function of the batch's arrays."""
+"""A predict loop without TensorFlow: its model is a function of the batch's arrays."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ import numpy as np
 
 from ringfeed.errors import ItemError
 from ringfeed.nest import unflatten
-from ringfeed.progress import Progress
+from ringfeed.workers.item_source import ItemSource
 from ringfeed.workers.pool import WorkerPool
-from ringfeed.workers.predict_loop import Pipeline
-from ringfeed.workers.sample_spec import Wanted
-from ringfeed.workers.source import Source
+from ringfeed.workers.predict_loop import PredictLoop
+from ringfeed.workers.sample_spec import InputSpec
 
 
-def wanted_of(shape: tuple[int, ...], dtype: str = "float32") -> Wanted:
+def spec_of(shape: tuple[int, ...], dtype: str = "float32") -> InputSpec:
     """Return what a model of one input takes, whatever the samples are."""
-    return Wanted((shape, dtype), is_binding=True)
+    return InputSpec((shape, dtype), is_binding=True)
 
 
 def copy_rows(rows: Any, template: Any) -> Any:
@@ -27,16 +26,16 @@ def copy_rows(rows: Any, template: Any) -> Any:
 
 
 class Run:
-    """A pool and a pipeline, and what a call through them brought."""
+    """A pool and a predict loop over it, which runs one call after the other."""
 
     def __init__(self, function: Callable[..., Any], workers: int = 2, **options: Any) -> None:
         of_workers = {name: options.pop(name) for name in ("initializer", "item_timeout") if name in options}
         self.pool = WorkerPool(function, workers, **of_workers)
         self.partition = options.pop("partition", "dynamic")
-        self.pipeline = Pipeline(
+        self.loop = PredictLoop(
             self.pool,
             options.pop("model", copy_rows),
-            options.pop("wanted", Wanted(None)),
+            options.pop("spec", InputSpec(None)),
             options.pop("batch_size", 16),
             options.pop("slots", None),
             self.partition != "dynamic",
@@ -54,12 +53,12 @@ class Run:
         return results, failures
 
     def chunks(self, items: Any, labels: Any = None, **options: Any) -> Any:
-        source = Source(items, self.partition, labels, len(self.pool))
-        defaults = {"batch_size": 16, "linger": None, "window": None, "progress": Progress(None, 0)}
-        return self.pipeline.run(source, **(defaults | options))
+        source = ItemSource(items, self.partition, labels, len(self.pool))
+        defaults = {"batch_size": 16, "linger": None, "window": None}
+        return self.loop.run(source, **(defaults | options))
 
     def close(self) -> None:
-        self.pipeline.close()
+        self.loop.close()
         self.pool.close()
 
 

@@ -1,8 +1,8 @@
-"""What a worker answers, as bytes that the predictor may believe: plain data, every part of it checked.
+"""The messages of a worker to its pool, as bytes that the pool may trust: plain data, every part of it checked.
 
-Orders go to workers as pickles, for they carry the user's classes. Nothing that comes from a worker is unpickled: one
-that a damaged picture has taken over would run its code in the process of the model. It may not know how answers
-travel.
+Commands go to workers as pickles, because they carry the user's classes. Nothing from a worker is unpickled: a worker
+that a damaged picture has taken over would run its code in the process of the model. This module may not know how
+messages travel.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from .failures import Failure
 from .plain_data import DAMAGE, NotPlain, Room, dumps, from_json, loads, to_json
 from .samples import Sample
 
-MOST_BYTES = 1 << 20
-"""Of an answer over the channel."""
+MAX_BYTES = 1 << 20
+"""The size limit of a message over the channel."""
 
-_MOST_PARTS = 255  # of a named tuple
-_MOST_LEVELS = 50  # of a sample: reading it, the predictor is some calls deep for each
+_MAX_PARTS = 255  # of a named tuple
+_MAX_LEVELS = 50  # of a sample: the predictor reads each level some calls deeper
 _KINDS = ("raised", "crashed", "timeout", "unfit", "unlike")
-_LOADED = ("function", "initializer", "order", "rings")
+_LOADED = ("function", "initializer", "command", "rings")
 
 
 @dataclass(frozen=True)
@@ -35,45 +35,52 @@ class Ready:
 
 @dataclass(frozen=True)
 class LoadingFailed:
-    """Something was raised that is no item's fault, and the worker ends."""
+    """The worker raised something that no item caused, and ends."""
 
-    what: str  # "function", "initializer", "order" or "rings"
+    what: str  # "function", "initializer", "command" or "rings"
     text: str
 
 
 @dataclass(frozen=True)
-class ProbeAnswer:
-    """Answer to the probe of that number."""
+class ProbeResult:
+    """The result of the probe of that number."""
 
     number: int
     result: Sample | Failure
 
 
-Answer = Ready | LoadingFailed | ProbeAnswer
+WorkerMessage = Ready | LoadingFailed | ProbeResult
 
 
 # ---- In the worker -----------------------------------------------------------------------------------
 
 
-def packed(answer: Answer) -> bytes:
-    """Return an answer as bytes. NotPlain says that a sample's structure cannot travel, or takes too much to tell."""
-    if isinstance(answer, Ready):
+def encode_message(message: WorkerMessage) -> bytes:
+    """Return a message as bytes.
+
+    Raises
+    ------
+    NotPlain
+        The structure of a sample cannot travel, or its description is too large.
+    """
+    if isinstance(message, Ready):
         return dumps({"ready": True})
-    if isinstance(answer, LoadingFailed):
-        return dumps({"loading_failed": [answer.what, answer.text]})
-    result = answer.result
+    if isinstance(message, LoadingFailed):
+        return dumps({"loading_failed": [message.what, message.text]})
+    result = message.result
     tree = {"sample": _sample_tree(result)} if isinstance(result, Sample) else {"failure": _failure_tree(result)}
-    body = dumps({"probe": [answer.number, tree]})
-    if len(body) > MOST_BYTES:
+    body = dumps({"probe": [message.number, tree]})
+    if len(body) > MAX_BYTES:
         raise NotPlain(
-            f"preprocess returned what takes {len(body)} bytes to tell of, and {MOST_BYTES} are the most. Return fewer "
-            "arrays, under the names of the model's inputs; make an array of a list of numbers: numpy.asarray(...)."
+            f"preprocess returned a structure whose description takes {len(body)} bytes; the limit is {MAX_BYTES}. "
+            "Return fewer arrays, under the names of the model's inputs; make an array of a list of numbers: "
+            "numpy.asarray(...)."
         )
     return body
 
 
-def packed_failure(failure: Failure) -> bytes:
-    """Return a failure as bytes. NotPlain says that its sample's structure cannot travel."""
+def encode_failure(failure: Failure) -> bytes:
+    """Return a failure as bytes; raises `NotPlain` if the structure of its sample cannot travel."""
     return dumps(_failure_tree(failure))
 
 
@@ -88,14 +95,14 @@ def _failure_tree(failure: Failure) -> dict[str, Any]:
 
 def _sample_tree(sample: Sample) -> dict[str, Any]:
     leaves = [leaf if isinstance(leaf, str) else [list(leaf[0]), leaf[1]] for leaf in sample.leaves]
-    return {"template": _template_tree(sample.template, _MOST_LEVELS), "leaves": leaves}
+    return {"template": _template_tree(sample.template, _MAX_LEVELS), "leaves": leaves}
 
 
 def _template_tree(template: Any, levels: int) -> Any:
-    """Return a nest of numbers as JSON has it; the classes of named tuples by their names."""
+    """Return a nest of numbers as JSON; classes of named tuples become their names."""
     if isinstance(template, (dict, list, tuple)) and levels == 0:
         raise NotPlain(
-            f"preprocess returned a nest of more than {_MOST_LEVELS} levels. Return an array, or a dict of arrays; "
+            f"preprocess returned a nest of more than {_MAX_LEVELS} levels. Return an array, or a dict of arrays; "
             "make an array of a list of numbers: numpy.asarray(...)."
         )
     if isinstance(template, dict):
@@ -112,7 +119,7 @@ def _template_tree(template: Any, levels: int) -> Any:
 
 def _key(key: Any) -> Any:
     if isinstance(key, str):
-        key = str.__str__(key)  # of a StrEnum the text, too
+        key = str.__str__(key)  # the text of a StrEnum, too
     elif isinstance(key, int) and not isinstance(key, bool):
         key = int(key)
     try:
@@ -127,8 +134,8 @@ def _key(key: Any) -> Any:
 # ---- In the predictor's process ----------------------------------------------------------------------
 
 
-def unpacked(body: bytes | memoryview) -> Answer:
-    """Return the answer that `packed` wrote. NotPlain says that it is none."""
+def decode_message(body: bytes | memoryview) -> WorkerMessage:
+    """Return the message that `encode_message` wrote; raises `NotPlain` for other bytes."""
     try:
         ((key, content),) = loads(body).items()
         if key == "ready":
@@ -141,14 +148,14 @@ def unpacked(body: bytes | memoryview) -> Answer:
             number, tree = content
             ((kind, result),) = tree.items()
             if type(number) is int and kind in ("sample", "failure"):
-                return ProbeAnswer(number, _sample(result) if kind == "sample" else _failure(result))
+                return ProbeResult(number, _sample(result) if kind == "sample" else _failure(result))
     except DAMAGE as error:
-        raise NotPlain(f"no answer: {error}") from None
-    raise NotPlain("no answer")
+        raise NotPlain(f"no message: {error}") from None
+    raise NotPlain("no message")
 
 
-def unpacked_failure(body: bytes | memoryview) -> Failure:
-    """Return the failure that `packed_failure` wrote. NotPlain says that it is none."""
+def decode_failure(body: bytes | memoryview) -> Failure:
+    """Return the failure that `encode_failure` wrote; raises `NotPlain` for other bytes."""
     try:
         return _failure(loads(body))
     except DAMAGE as error:
@@ -179,7 +186,7 @@ def _shape_and_dtype(shape: Any, dtype: Any) -> tuple[tuple[int, ...], str]:
 
 
 def _checked_template(tree: Any, numbers: list[int]) -> Any:
-    """Collect the numbers of a template, which are all that it may hold."""
+    """Collect the numbers of a template, which may hold nothing else."""
     if type(tree) is int:
         numbers.append(tree)
     elif isinstance(tree, list):
@@ -195,15 +202,15 @@ def _checked_template(tree: Any, numbers: list[int]) -> Any:
 
 
 def _nest_of_class(key: str, content: Any) -> Any:
-    """Make a tuple or list of the class of that name, if this process has imported it; else of one that is as it."""
+    """Make a tuple or list of the class of that name if this process has imported it, else of a similar class."""
     if key != "class":
-        raise NotPlain(f"{key!r:.40} is not known")
+        raise NotPlain(f"{key!r:.40} is unknown")
     module, name, is_list, fields, parts = content
     values = [from_json(part, _nest_of_class) for part in parts]
     if fields is None:
         return values if is_list else tuple(values)
     names = tuple(_text(field) for field in fields)
-    if len(names) != len(values) or len(names) > _MOST_PARTS:
+    if len(names) != len(values) or len(names) > _MAX_PARTS:
         raise NotPlain("a named tuple of another length")
     return _named_tuple(_text(module), _text(name), names)._make(values)
 
@@ -217,7 +224,7 @@ def _named_tuple(module: str, name: str, fields: tuple[str, ...]) -> Any:
         return found
     simple = name.rpartition(".")[2]
     if not simple.isidentifier() or keyword.iskeyword(simple):
-        raise NotPlain("no name of a class")
+        raise NotPlain("no class name")
     return collections.namedtuple(simple, fields)
 
 

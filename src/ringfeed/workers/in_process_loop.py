@@ -1,7 +1,7 @@
-"""Items through `preprocess` into the model, all in this process: for a debugger, and where nothing is to be started.
+"""Items through `preprocess` into the model, all in this process: for a debugger, or where no process can be started.
 
-The way of `Pipeline`, without workers and rings; what an item may be and what becomes of failures is the same. It may
-not know how the model is called.
+It replaces `PredictLoop` without workers and rings; the kinds of items and the treatment of failures are the same. It
+may not know how the model is called.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ import numpy as np
 
 from ..errors import ItemError, PreprocessError, SampleMismatch
 from ..nest import unflatten
-from ..progress import Progress
 from .failures import traceback_text, type_name
 from .identity import WorkerInfo, working_as
+from .item_errors import closed_during_call, shorten
+from .item_source import ItemSource
 from .layout_trials import LayoutTrials
 from .model_calls import Chunk, ModelCalls
-from .pool import closed_during_call, shorten
-from .sample_spec import Wanted, choose_layout, row_as_wanted
+from .row_layout import choose_layout, row_for_layout
+from .sample_spec import InputSpec
 from .samples import RowLayout, Unfit, sample_of
-from .slot_filler import STRAYED, strays
-from .source import Source
+from .slot_filler import RETURNED_ARRAY, returns_other_array
 
 
-class InProcess:
+class InProcessLoop:
     """Runs `preprocess` and the model in turn.
 
     Parameters
@@ -33,10 +33,10 @@ class InProcess:
     function : callable
     fills_slot : bool
         It takes ``(item, out)``.
-    call_model, wanted, trials
-        As for `Pipeline`.
+    call_model, spec, trials
+        As in `PredictLoop`.
     info : WorkerInfo
-        What `function` is told of who it is.
+        `worker_info` returns it within `function`.
     """
 
     rows = None
@@ -46,27 +46,27 @@ class InProcess:
         function: Callable[..., Any],
         fills_slot: bool,
         call_model: Callable[[Any, Any], Any],
-        wanted: Wanted,
+        spec: InputSpec,
         trials: LayoutTrials,
         info: WorkerInfo,
     ) -> None:
         self._function = function
         self._fills_slot = fills_slot
         self._call_model = call_model
-        self._wanted = wanted
+        self._spec = spec
         self._trials = trials
         self._info = info
         self._is_closed = False
 
     def run(
-        self, source: Source, *, batch_size: int, linger: float | None, window: int | None, progress: Progress
+        self, source: ItemSource, *, batch_size: int, linger: float | None, window: int | None
     ) -> Generator[Chunk, int | None, None]:
-        """Run the items of a source through the model; parameters and result as for `Pipeline.run`.
+        """Run the items of a source through the model; parameters and result as for `PredictLoop.run`.
 
-        `window` has no say: an item is read when it is its turn. With a `linger` each item has a call of its own, since
-        the next may depend on its result.
+        `window` has no effect: an item is read when it is its turn. With a `linger` each item has a call of its own,
+        because the next item may depend on its result.
         """
-        layout = choose_layout(self._wanted, None) if self._fills_slot else None
+        layout = choose_layout(self._spec, None) if self._fills_slot else None
         rows = batch_size if linger is None else 1
         calls = ModelCalls(lambda rows: self._call_model(rows, _known(layout).template), rows, gathers=True)
         is_taken = self._fills_slot
@@ -75,13 +75,11 @@ class InProcess:
             if self._is_closed:
                 raise closed_during_call()
             try:
-                layout, leaves = self._preprocessed(layout, index, item)
+                layout, leaves = self._preprocess(layout, index, item)
             except ItemError as failure:
-                progress.advance(1)
                 yield Chunk.of_failures([failure])
                 continue
             arrays = {field.name: leaf[np.newaxis] for field, leaf in zip(layout.fields, leaves, strict=True)}
-            progress.advance(1)
             failures: list[ItemError] = []
             if not is_taken:
                 is_taken, failures = self._try_first(layout, arrays, index, item, min(rows, source.count or rows))
@@ -99,10 +97,10 @@ class InProcess:
         self, layout: RowLayout, arrays: dict[str, Any], index: int, item: Any, rows: int
     ) -> tuple[bool, list[ItemError]]:
         if self._trials.is_needed(layout):
-            return self._trials.failures_of(layout, arrays, index, item, rows)
-        return True, self._trials.released()
+            return self._trials.try_row(layout, arrays, index, item, rows)
+        return True, self._trials.take_held()
 
-    def _preprocessed(self, layout: RowLayout | None, index: int, item: Any) -> tuple[RowLayout, list[Any]]:
+    def _preprocess(self, layout: RowLayout | None, index: int, item: Any) -> tuple[RowLayout, list[Any]]:
         leaves = [np.zeros(field.shape, field.dtype) for field in _known(layout).fields] if self._fills_slot else []
         try:
             with working_as(self._info):
@@ -115,14 +113,14 @@ class InProcess:
             raise PreprocessError(named, index, item, type_name(type(error))) from error
         try:
             if self._fills_slot:
-                if strays(result, leaves):
-                    raise Unfit(STRAYED)
-                return _known(layout), [leaf.copy() for leaf in leaves]  # the function may keep what it was given
+                if returns_other_array(result, leaves):
+                    raise Unfit(RETURNED_ARRAY)
+                return _known(layout), [leaf.copy() for leaf in leaves]  # the function may keep its `out`
             if layout is None:
-                layout = choose_layout(self._wanted, sample_of(result))
+                layout = choose_layout(self._spec, sample_of(result))
             return layout, [
-                np.array(leaf, field.dtype)  # the item's own: the function may reuse what it returned
-                for leaf, field in zip(row_as_wanted(result, layout, self._wanted), layout.fields, strict=True)
+                np.array(leaf, field.dtype)  # a copy: the function may reuse the array that it returned
+                for leaf, field in zip(row_for_layout(result, layout, self._spec), layout.fields, strict=True)
             ]
         except Unfit as unfit:
             raise SampleMismatch(f"item {index} ({shorten(item)}): {unfit}", index, item) from None
@@ -137,6 +135,6 @@ def _known(layout: RowLayout | None) -> RowLayout:
     return layout
 
 
-def _items(source: Source) -> Iterator[tuple[int, Any]]:
-    (part,) = source.parts(set())
-    return part
+def _items(source: ItemSource) -> Iterator[tuple[int, Any]]:
+    (share,) = source.shares(set())
+    return share
