@@ -191,7 +191,7 @@ def test_workers_that_are_stopped_at_any_moment_are_replaced_and_the_items_come(
                 for victim in run.pool.process_ids:
                     os.kill(victim, signal.SIGSTOP)
                     stopped.append(victim)
-            run.pool.watch()
+            run.pool.kill_overdue()
         assert not set(stopped) & set(run.pool.process_ids)
     assert all(failure.exception_type == "TimeoutError" for failure in failed)
     assert len(failed) <= len(stopped)
