@@ -248,7 +248,7 @@ class Items(collections.abc.Sequence):
 
 @pytest.mark.parametrize("x", [Items(), {"a": Items()}, BatchEncoding(ids=[[1, 2], [3]]), {}, [], collections.deque()])
 def test_an_input_without_arrays_is_named(given: Any, x: Any) -> None:
-    with pytest.raises(TypeError, match=f"{type(x).__name__!r} can not be split into batches: give arrays"):
+    with pytest.raises(TypeError, match=f"{type(x).__name__!r} cannot be split into batches: give arrays"):
         predict_in_memory(given[1], x, steps=2)
 
 

@@ -63,7 +63,7 @@ def test_an_endless_dataset_ends_with_the_steps(runner: ModelRunner) -> None:
 
 def test_the_batch_size_of_a_dataset_is_its_own(model: Any, runner: ModelRunner) -> None:
     dataset = tf.data.Dataset.from_tensor_slices(X).batch(16)
-    with pytest.warns(UserWarning, match="batch_size=5 is passed over"):
+    with pytest.warns(UserWarning, match="batch_size=5 is ignored"):
         outputs = predict_in_memory(runner, dataset, batch_size=5)
     assert_same(outputs, model.predict(dataset, batch_size=5, verbose=0))
 
@@ -262,8 +262,8 @@ def test_kerases_limit_on_steps_is_kept(runner: ModelRunner) -> None:
         (X, {"batch_size": 2.5}, ValueError, "batch_size=2.5"),
         (X, {"steps": -3}, ValueError, "steps=-3"),
         (X, {"verbose": 7}, ValueError, "verbose=7"),
-        (None, {}, TypeError, "'NoneType' can not be split into batches"),
-        ([[1.0, 2.0]], {}, TypeError, "'list' can not be split into batches"),
+        (None, {}, TypeError, "'NoneType' cannot be split into batches"),
+        ([[1.0, 2.0]], {}, TypeError, "'list' cannot be split into batches"),
         (tf.data.Dataset.from_tensor_slices(X[:0]).batch(2), {}, ValueError, "of 0 batches"),
         (tf.data.Dataset.from_tensor_slices(X).filter(lambda _: False).batch(2), {}, ValueError, "holds no batch"),
         (iter([]), {}, ValueError, "holds no batch"),

@@ -1,7 +1,7 @@
-"""`predict` without workers: data that is in memory, or that brings its own batches.
+"""`predict` without workers: data in memory, or data that comes as batches.
 
-It may not know of rings or processes. The short way for an array: a view of its rows goes to the model, and what comes
-back is copied into the result.
+It may not know rings or processes. An array takes a short way: a view of its rows goes to the model, and the outputs
+are copied into the result.
 """
 
 from __future__ import annotations
@@ -40,25 +40,25 @@ def predict_in_memory(
         0: silent. 1: a bar on standard error. 2: one line at the end. "auto": a bar in a notebook, or if standard
         error is a terminal. Callbacks that show the progress replace it.
     steps : int, optional
-        Stop after so many batches. Where the model was compiled with `steps_per_execution`, the batches of the last
-        execution are all predicted, as in Keras.
+        Stop after this many batches. If the model was compiled with `steps_per_execution`, all batches of the last
+        execution are predicted, as in Keras.
     callbacks : list of keras.callbacks.Callback, or keras.callbacks.CallbackList
         Their ``on_predict_*`` methods are called as by Keras. ``logs["outputs"]`` of a batch holds tensors that
-        are the callback's own. ``model.stop_predicting = True``, set by a callback or by another thread, ends the
-        work after the batch; the result holds the rows so far.
+        the callback owns. ``model.stop_predicting = True``, set by a callback or by another thread, ends the
+        call after the batch; the result holds the rows so far.
     progress : Progress, optional
-        Is told of each batch and closed at the end; replaces what `verbose` asks for.
+        Counts the batches, and is closed at the end; it replaces the progress that `verbose` asks for.
 
     Returns
     -------
     nest of numpy.ndarray
         In the structure of the model's outputs, over all rows in order; new memory. Outputs that Keras returns
-        as ragged or sparse tensors are so here.
+        as ragged or sparse tensors stay ragged or sparse.
 
     Raises
     ------
     ValueError, TypeError
-        The data can not be read; see `iterate_batches`.
+        The data cannot be read; see `iterate_batches`.
     """
     if verbose not in ("auto", 0, 1, 2):
         raise ValueError(f"verbose={verbose!r}: must be 'auto', 0 (silent), 1 (a bar) or 2 (one line).")
@@ -86,7 +86,7 @@ def _predict_batches(
     watchers.begin()
     with closing(iter(batches)) as iterator:
         for number in count():
-            if number != batches.total:  # as Keras, also before it is known that there is no more
+            if number != batches.total:  # as in Keras, even before the end of the data is known
                 watchers.begin_batch()
             try:
                 data = next(iterator)
@@ -103,7 +103,7 @@ def _predict_batches(
 
 
 def _run(runner: ModelRunner, data: Any, collector: OutputCollector) -> Any:
-    """Run the model on a batch, let its outputs be collected, and return them."""
+    """Run the model on a batch, collect its outputs, and return them."""
     if not isinstance(data, Replicas):
         outputs = runner.run(data)
         collector.add(outputs)

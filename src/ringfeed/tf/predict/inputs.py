@@ -1,6 +1,6 @@
-"""Whatever ``keras.Model.predict`` takes as ``x`` becomes an iterator of batches.
+"""The `x` of ``keras.Model.predict``, of any kind that Keras takes, as an iterator of batches.
 
-It may not know of models, rings or workers. A batch is what Keras hands to ``predict_step``: x, (x,), (x, y) or
+It may not know models, rings or workers. A batch is what Keras hands to ``predict_step``: x, (x,), (x, y) or
 (x, y, sample_weight).
 """
 
@@ -24,7 +24,7 @@ from ..tensors.arrays import ArraySource, holds_arrays, plain_nest, whole_array
 from ..tensors.first_dtypes import FirstDtypes
 from ..tensors.structure import lists_to_tuples
 
-DEFAULT_BATCH_SIZE = 32  # Keras' own
+DEFAULT_BATCH_SIZE = 32  # the default of Keras
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Batches:
     Attributes
     ----------
     total : int or None
-        Number of batches; None where that is not known before the end, or there is none.
+        Number of batches; None if it is unknown before the end, or there is no end.
     rows : int or None
-        Rows of all batches together; None where that is not known.
+        Rows of all batches together; None if it is unknown.
     """
 
     _make: Callable[[], Iterator[Any]]
@@ -47,7 +47,7 @@ class Batches:
 
     @property
     def steps(self) -> int | None:
-        """The number of batches as Keras tells its callbacks: what was asked for, else what is known."""
+        """The number of batches as Keras gives it to callbacks: the requested number, else the known one."""
         return self._wanted or self.total
 
     def __iter__(self) -> Generator[Any, None, None]:
@@ -56,13 +56,13 @@ class Batches:
         try:
             for number, batch in enumerate(islice(source, self._most), 1):  # noqa: B007
                 yield batch
-        finally:  # at once, also when the loop was left early: threads end, a PyDataset is told
+        finally:  # at once, even if the loop was left early: threads end, a PyDataset is notified
             getattr(source, "close", lambda: None)()
         if number == 0:
             raise ValueError("x holds no batch, so there is nothing to predict; give at least one row.")
         if self._wanted is not None and number < self._wanted:
             warnings.warn(
-                f"x ran out of data after {number} of {self._wanted} steps; the result holds those. Ask for fewer.",
+                f"x ran out of data after {number} of {self._wanted} steps; the result holds those. Give fewer steps.",
                 stacklevel=3,
             )
 
@@ -82,32 +82,31 @@ def iterate_batches(
     floatx: str | None = None,
     batches_per_call: int = 1,
 ) -> Batches:
-    """Split what ``keras.Model.predict`` takes into batches.
+    """Split the `x` of ``keras.Model.predict`` into batches.
 
     Parameters
     ----------
     x : nest of arrays, tf.data.Dataset, PyDataset, DataLoader, generator or iterator
         - Arrays: NumPy, TensorFlow (ragged and sparse too), pandas, SciPy sparse, PyTorch, JAX or anything
           with ``__array__``, alone or in lists, tuples and mappings; all with the same number of rows.
-        - A dataset of batches x, (x, y) or (x, y, sample_weight), also a distributed one, whose batches are
-          `Replicas`.
-        - A ``keras.utils.PyDataset``; one that asks for several workers is read by that many threads.
+        - A dataset of batches x, (x, y) or (x, y, sample_weight); batches of a distributed dataset are `Replicas`.
+        - A ``keras.utils.PyDataset``; if it asks for several workers, that many threads read it.
         - A generator or iterator of batches (x,), (x, y) or (x, y, sample_weight), all of the first one's dtypes.
     batch_size : int, optional
-        Rows per batch of arrays; 32 by default, or what makes `steps` batches. The other kinds bring
-        their own batches and pass over it with a warning.
+        Rows per batch of arrays; 32 by default, or the size that makes `steps` batches. The other kinds bring
+        their own batches and ignore it with a warning.
     steps : int, optional
-        Stop after so many batches.
+        Stop after this many batches.
     floatx : str, optional
         Cast arrays of other floats to this dtype, as Keras does. The other kinds keep theirs.
     batches_per_call : int
-        The model's `steps_per_execution`. As in Keras, the batches of a call that has begun are all taken: they may be
-        more than `steps`.
+        The model's `steps_per_execution`. As in Keras, a call that has begun takes all its batches, which may be more
+        than `steps`.
 
     Returns
     -------
     Batches
-        An iterable of batches, with the numbers of batches and rows where they are known.
+        An iterable of batches, with the numbers of batches and rows, if they are known.
 
     Raises
     ------
@@ -115,7 +114,7 @@ def iterate_batches(
         The arrays are empty or differ in length, `batch_size` or `steps` is not positive, or a batch
         is not of one of the forms above.
     TypeError
-        `x` is of no kind that can be read.
+        `x` is of a kind that cannot be read.
     """
     batch_size, steps = _positive("batch_size", batch_size), _steps(steps)
     most = None if steps is None else -(-steps // batches_per_call) * batches_per_call
@@ -125,12 +124,12 @@ def iterate_batches(
     kind = _kind_of(x)
     if kind is None:
         raise TypeError(
-            f"x of type {type(x).__name__!r} can not be split into batches: give arrays or tensors (in lists, tuples "
+            f"x of type {type(x).__name__!r} cannot be split into batches: give arrays or tensors (in lists, tuples "
             "or mappings), a tf.data.Dataset, a keras.utils.PyDataset or a generator of batches."
         )
     if batch_size is not None:
         warnings.warn(
-            f"batch_size={batch_size} is passed over: x is a {type(x).__name__}, which yields batches of its own.",
+            f"batch_size={batch_size} is ignored: x is a {type(x).__name__}, which yields batches of its own.",
             stacklevel=3,
         )
     total = _known_total(x, kind)
@@ -151,7 +150,7 @@ def _positive(name: str, value: Any) -> int | None:
 
 
 def _steps(steps: Any) -> int | None:
-    """Check `steps`, and obey Keras' debugging limit on them."""
+    """Check `steps`, and apply the debugging limit of Keras."""
     steps = _positive("steps", steps)
     config = getattr(sys.modules.get("keras"), "config", None)
     limit: int | None = getattr(config, "max_steps_per_epoch", lambda: None)()  # newer than the oldest Keras supported
@@ -168,7 +167,7 @@ def _array_batches(x: Any, batch_size: int | None, steps: int | None, most: int 
     return Batches(lambda: source.batches(batch_size), total, min(source.rows, total * batch_size), steps, most)
 
 
-# ---- What brings batches of its own --------------------------------------------------------------
+# ---- Kinds with batches of their own --------------------------------------------------------------
 
 
 def _kind_of(x: Any) -> str | None:
@@ -189,7 +188,7 @@ def _kind_of(x: Any) -> str | None:
 
 def _known_total(x: Any, kind: str) -> int | None:
     if kind in ("dataset", "distributed"):
-        cardinality = getattr(x, "cardinality", tf.data.UNKNOWN_CARDINALITY)  # a number of a distributed one
+        cardinality = getattr(x, "cardinality", tf.data.UNKNOWN_CARDINALITY)  # a number if the dataset is distributed
         cardinality = int(cardinality() if callable(cardinality) else cardinality)
         return cardinality if cardinality >= 0 else None  # infinite or unknown
     if kind == "pydataset":
@@ -201,7 +200,7 @@ def _known_total(x: Any, kind: str) -> int | None:
 
 
 def _parts(batch: Any, kind: str) -> Any:
-    """Check the form of a batch that Python made, and make its leaves arrays."""
+    """Check the form of a batch from Python code, and make its leaves arrays."""
     if isinstance(batch, list) and kind != "iterator":
         batch = tuple(batch)
     if isinstance(batch, list) or (isinstance(batch, tuple) and not 1 <= len(batch) <= 3):
@@ -246,7 +245,7 @@ def _from_loader(loader: Any, steps: int | None) -> Iterator[Any]:
 
 
 def _from_pydataset(dataset: Any, steps: int | None) -> Iterator[Any]:
-    """Read in order, with as many threads as the dataset asks for, and tell it of begin and end."""
+    """Read in order, with as many threads as the dataset asks for, and notify it of begin and end."""
     total = dataset.num_batches if steps is None else min(steps, dataset.num_batches or steps)
     indices = count() if total is None else range(total)
     dtypes = FirstDtypes()
@@ -265,7 +264,7 @@ def _from_pydataset(dataset: Any, steps: int | None) -> Iterator[Any]:
         pool = ThreadPoolExecutor(dataset.workers, "ringfeed-pydataset")
         cleanup.callback(pool.shutdown, wait=True, cancel_futures=True)
         pending: deque[Future[Any]] = deque()
-        # In the caller's context: a dataset that asks its own Predictor is told so, and does not wait (turns.py).
+        # In the caller's context: turns.py refuses a dataset that calls its own Predictor, instead of waiting.
         rest = (pool.submit(copy_context().run, dataset.__getitem__, index) for index in indices)
         pending.extend(islice(rest, max(dataset.max_queue_size, 1)))
         while pending:

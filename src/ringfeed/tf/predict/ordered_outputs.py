@@ -1,7 +1,7 @@
-"""The outputs of many calls of the model, put in the order of the items as they come.
+"""The outputs of many calls of the model, in the order of the items.
 
-It may not know where they come from. Outputs without workers are put together in outputs.py: there the calls come in
-order, and an output need not have a row for each item.
+It may not know where the outputs come from. tensors/outputs.py collects outputs of calls without workers: those calls
+come in order, and an output need not have one row for each item.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from ...errors import ItemError, ModelError
-from ...nest import flatten, map_leaves, unflatten
+from ...nest import map_leaves, unflatten, flatten
 from ..tensors.outputs import concatenate
 
 Indices = npt.NDArray[np.int64]
 _Kind = tuple[str, str, Any]
-"""What must be the same in all calls: the kind of tensor, its dtype, and its rank or what may not vary."""
+"""The properties that all calls share: the kind of tensor, its dtype, and its rank or its fixed axes."""
 
 
 def require_rows(outputs: Any, rows: int, model_name: str) -> None:
-    """Raise where an output of a call has not one row for each row of the inputs.
+    """Raise unless each output of a call has one row for each row of the inputs.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def require_rows(outputs: Any, rows: int, model_name: str) -> None:
     Raises
     ------
     ModelError
-        With workers it would not be known which item a row belongs to.
+        An output has another number of rows, so its rows cannot be assigned to items.
     """
     template, leaves = flatten(outputs)
     for number, leaf in enumerate(leaves):
@@ -57,7 +57,7 @@ def _kind_of(leaf: Any) -> _Kind:
     return "ragged" if isinstance(leaf, tf.RaggedTensor) else "dense", dtype, len(leaf.shape)
 
 
-def _words(kind: _Kind) -> str:
+def _describe(kind: _Kind) -> str:
     form, dtype, size = kind
     if form == "None":
         return form
@@ -74,12 +74,12 @@ def _rows_of(leaf: Any) -> int:
 
 
 class OrderedOutputs:
-    """The outputs of a call of `predict`, put in order as they come.
+    """The outputs of a call of `predict`, put in order.
 
     Parameters
     ----------
     count : int or None
-        Number of items, where it is known.
+        Number of items, if it is known.
     """
 
     def __init__(self, count: int | None) -> None:
@@ -90,11 +90,11 @@ class OrderedOutputs:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no outputs came."""
+        """Whether there are no outputs."""
         return self._columns is None
 
     def add(self, indices: Indices, outputs: Any) -> None:
-        """Take the outputs of a call: row k is that of item ``indices[k]``."""
+        """Add the outputs of a call: row k belongs to item ``indices[k]``."""
         template, leaves = flatten(outputs)
         if self._columns is None:
             self._template = template
@@ -106,21 +106,21 @@ class OrderedOutputs:
         self._done.append(indices)
 
     def _order(self) -> Indices:
-        """Return the items that are done, in their order."""
+        """Return the indices of the items that are done, sorted."""
         return np.sort(np.concatenate(self._done)) if self._done else np.empty(0, np.int64)
 
     def stacked(self) -> Any:
         """Return the nest of outputs, each with a row for each item that is done, in the items' order.
 
         Outputs whose inner shapes differ become a ragged tensor, as in ``keras.Model.predict``; sparse and ragged
-        ones stay so.
+        outputs stay sparse and ragged.
         """
         assert self._columns is not None
         order = self._order()
         return unflatten(self._template, [column.result(order) for column in self._columns])
 
     def by_item(self, failures: Sequence[ItemError]) -> list[Any]:
-        """Return for each item that is done its outputs, or its error, in the items' order."""
+        """Return the outputs or the error of each item that is done, in the order of the items."""
         found: dict[int, Any] = {failure.index: failure for failure in failures}
         for index, leaves in self._rows():
             found[index] = unflatten(self._template, leaves)
@@ -135,7 +135,7 @@ class OrderedOutputs:
 
 
 class _Column:
-    """One output: in one array where the number of items and the shape of a row are known, else in parts."""
+    """One output: in one array if the number of items and the shape of a row are known, else in parts."""
 
     def __init__(self, count: int | None) -> None:
         self._count = count
@@ -148,7 +148,7 @@ class _Column:
         self._require_kind(_kind_of(leaf))
         if self._write(indices, leaf):
             return
-        if self._array is not None:  # rows of another shape than before: go on in parts
+        if self._array is not None:  # rows of another shape than before: continue in parts
             before = np.concatenate(self._indices)
             self._parts.append((before, self._array[before]))
             self._array, self._indices = None, []
@@ -160,8 +160,8 @@ class _Column:
         is_joined = kind[1:] == self._kind[1:] and {kind[0], self._kind[0]} == {"ragged", "dense"}
         if kind != self._kind and not is_joined:
             raise ModelError(
-                f"the model returned one output as {_words(kind)}, and as {_words(self._kind)} in the batches before. "
-                "Nothing is cast: let the model return the same for every batch."
+                f"the model returned one output as {_describe(kind)}, and as {_describe(self._kind)} in the batches "
+                "before. Nothing is cast: let the model return the same for every batch."
             )
 
     def _write(self, indices: Indices, leaf: Any) -> bool:
@@ -205,7 +205,7 @@ class _Column:
 
 
 def _reordered(joined: Any, came: Indices) -> Any:
-    """Return the rows of a ragged or sparse tensor, which came in the order `came`, by their items."""
+    """Return the rows of a ragged or sparse tensor, which came in the order `came`, in the order of their items."""
     if isinstance(joined, tf.RaggedTensor):
         return tf.gather(joined, np.argsort(came))
     places = np.empty(len(came), np.int64)
@@ -228,6 +228,6 @@ def row_of(leaf: Any, row: int) -> Any:
 
 
 def rows_by_index(indices: Indices, outputs: Any) -> Iterator[tuple[int, Any]]:
-    """Iterate the outputs of a call as (index, outputs without the axis of rows)."""
+    """Iterate over the outputs of a call as (index, outputs without the axis of rows)."""
     for row, index in enumerate(indices.tolist()):
         yield index, map_leaves(partial(row_of, row=row), outputs)
