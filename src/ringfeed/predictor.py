@@ -373,7 +373,7 @@ class Predictor:
 
     def _record(self, chunk: Chunk, progress: Progress) -> None:
         """Count the items of a chunk, and note or raise their errors."""
-        progress.advance(chunk.item_count)
+        progress.advance(len(chunk.indices) + len(chunk.failures))
         if (ring := self.ring) is not None:
             progress.show_ring(ring.stats, self._share_count)
         self.failures.extend(chunk.failures)

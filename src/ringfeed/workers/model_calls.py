@@ -18,7 +18,7 @@ from ..errors import ItemError, ModelError
 from .failures import message_of
 from .item_errors import shorten
 from .item_order import ItemOrder
-from .pending_rows import PendingRows, Rows
+from .rows import Rows, gather_rows
 
 _MANY_IN_SUCCESSION = 4
 """After this many failed single rows, the next rows are run alone, too: halving costs up to two calls per row."""
@@ -41,11 +41,6 @@ class Chunk:
         """Return a chunk without rows."""
         return cls(_NO_ROWS, failures=failures)
 
-    @property
-    def item_count(self) -> int:
-        """Number of items that are done with this chunk."""
-        return len(self.indices) + len(self.failures)
-
 
 class CommonError(Exception):
     """The model cannot be called in this way, or its outputs are no rows: no single row is the cause.
@@ -59,6 +54,50 @@ class CommonError(Exception):
     def __init__(self, error: Exception) -> None:
         super().__init__(str(error))
         self.error = error
+
+
+class PendingRows:
+    """Rows that wait for their call, and are taken in the order of their items or in the order in which they came.
+
+    A row is copied once when it leaves its batch, and once when its call is put together, into memory that TensorFlow
+    can borrow.
+    """
+
+    def __init__(self) -> None:
+        self._parts: list[Rows] = []
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts))
+
+    def add(self, rows: Rows) -> None:
+        """Keep rows. Call `detach` before the batch of lent rows is released."""
+        if len(rows):
+            self._parts.append(rows)
+
+    def detach(self) -> None:
+        """Copy the rows that still belong to a batch."""
+        self._parts = [part.copy() if part.is_lent else part for part in self._parts]
+
+    def count_before(self, frontier: int) -> int:
+        """Return how many rows belong to items below an index."""
+        return sum(int((part.indices < frontier).sum()) for part in self._parts)
+
+    def take(self, count: int, in_order: bool) -> Rows:
+        """Remove and return this many rows: those of the first items, or those that came first."""
+        numbers = np.concatenate([part.indices for part in self._parts])
+        order = (np.argsort(numbers) if in_order else np.arange(len(numbers)))[:count]
+        taken = gather_rows(self._parts, order)
+        left = np.ones(len(numbers), bool)
+        left[order] = False
+        parts, self._parts, start = self._parts, [], 0
+        for part in parts:
+            here = left[start : start + len(part)]
+            start += len(part)
+            if here.all():
+                self._parts.append(part)
+            elif here.any():
+                self._parts.append(part.select(np.flatnonzero(here)))
+        return taken
 
 
 class ModelCalls:

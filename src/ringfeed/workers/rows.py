@@ -1,7 +1,6 @@
-"""Rows that wait for their call of the model, each with its item; and the rows of the next call, put together.
+"""Rows of arrays with the item of each row; and rows of several batches, put together in memory of their own.
 
-It may not know rings or models. A row is copied once when it leaves its batch, and once when its call is put together,
-into memory that TensorFlow can borrow.
+It may not know rings or models.
 """
 
 from __future__ import annotations
@@ -110,43 +109,3 @@ def _copy(target: npt.NDArray[Any], targets: Indices, source: npt.NDArray[Any], 
             target[to] = source[place]
     else:
         target[targets] = source[places]
-
-
-class PendingRows:
-    """Rows that wait, and are taken in the order of their items or in the order in which they came."""
-
-    def __init__(self) -> None:
-        self._parts: list[Rows] = []
-
-    def __len__(self) -> int:
-        return sum(map(len, self._parts))
-
-    def add(self, rows: Rows) -> None:
-        """Keep rows. Call `detach` before the batch of lent rows is released."""
-        if len(rows):
-            self._parts.append(rows)
-
-    def detach(self) -> None:
-        """Copy the rows that still belong to a batch."""
-        self._parts = [part.copy() if part.is_lent else part for part in self._parts]
-
-    def count_before(self, frontier: int) -> int:
-        """Return how many rows belong to items below an index."""
-        return sum(int((part.indices < frontier).sum()) for part in self._parts)
-
-    def take(self, count: int, in_order: bool) -> Rows:
-        """Remove and return this many rows: those of the first items, or those that came first."""
-        numbers = np.concatenate([part.indices for part in self._parts])
-        order = (np.argsort(numbers) if in_order else np.arange(len(numbers)))[:count]
-        taken = gather_rows(self._parts, order)
-        left = np.ones(len(numbers), bool)
-        left[order] = False
-        parts, self._parts, start = self._parts, [], 0
-        for part in parts:
-            here = left[start : start + len(part)]
-            start += len(part)
-            if here.all():
-                self._parts.append(part)
-            elif here.any():
-                self._parts.append(part.select(np.flatnonzero(here)))
-        return taken
