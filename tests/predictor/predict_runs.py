@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pathlib
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +16,17 @@ from ringfeed.workers.item_source import ItemSource
 from ringfeed.workers.pool import WorkerPool
 from ringfeed.workers.predict_loop import PredictLoop
 from ringfeed.workers.sample_spec import InputSpec
+
+
+def as_row(item: int) -> np.ndarray:
+    """Return a row of 16 floats that hold the item."""
+    return np.full(16, item, np.float32)
+
+
+def wait_for(path: pathlib.Path) -> None:
+    """Wait until a file exists."""
+    while not path.exists():
+        time.sleep(0.001)
 
 
 def spec_of(shape: tuple[int, ...], dtype: str = "float32") -> InputSpec:
