@@ -21,8 +21,6 @@ KNOWN_LONG: set[str] = {
     "tests/core/test_interleavings.c",
     "tests/core/test_layout.c",
     "tests/core/test_order.c",
-    "tests/core/test_pin.c",
-    "tests/core/test_producing.c",
     "tests/core/test_steps.c",
     "tests/predictor/test_pipeline.py",
     "tests/predictor/test_predictor_calls.py",

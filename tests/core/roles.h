@@ -36,7 +36,7 @@ static inline pid_t start_role(role **shared, void (*begin)(rf_ring *), void (*g
     return child;
 }
 
-static __attribute__((unused)) rf_lease *kept; /* by the child in which it is set */
+static rf_lease *kept; /* by the child in which it is set */
 
 static inline void claim_two(rf_ring *ring)
 {
