@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..nest import unflatten, flatten
+from ..nest import flatten, unflatten
 from ..record_spec import MAX_FIELDS, Field, RecordSpec, as_dtype
 from .input_matching import Match, match_arguments, match_inputs
 from .sample_spec import InputSpec, SpecLeaf, spec_leaves

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from ...errors import ItemError, ModelError
-from ...nest import map_leaves, unflatten, flatten
+from ...nest import flatten, map_leaves, unflatten
 from ..tensors.outputs import concatenate
 
 Indices = npt.NDArray[np.int64]
