@@ -12,20 +12,12 @@ KNOWN_LONG: set[str] = {
     "src/ringfeed/binding/replies.pxi",
     "src/ringfeed/binding/ring.pxi",
     "src/ringfeed/predictor.py",
-    "src/ringfeed/ring.py",
-    "src/ringfeed/workers/pool.py",
-    "src/ringfeed/workers/predict_loop.py",
-    "src/ringfeed/workers/sample_spec.py",
     "tests/core/chaos_failures.c",
     "tests/core/check.h",
     "tests/core/test_interleavings.c",
     "tests/core/test_layout.c",
     "tests/core/test_order.c",
     "tests/core/test_steps.c",
-    "tests/predictor/test_pipeline.py",
-    "tests/predictor/test_predictor_calls.py",
-    "tests/predictor/test_worker_failures.py",
-    "tests/predictor/test_worker_start.py",
 }
 
 FOLDERS = ("src", "csrc", "tests", "benchmarks", "examples")
