@@ -11,7 +11,6 @@ KNOWN_LONG: set[str] = {
     "src/ringfeed/binding/leases.pxi",
     "src/ringfeed/binding/replies.pxi",
     "src/ringfeed/binding/ring.pxi",
-    "src/ringfeed/predictor.py",
     "tests/core/chaos_failures.c",
     "tests/core/check.h",
     "tests/core/test_interleavings.c",

@@ -6,7 +6,6 @@ is the order of results, the treatment of failed items, and the lifecycle.
 
 from __future__ import annotations
 
-import secrets
 import weakref
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
@@ -17,24 +16,18 @@ from .arguments import check_bool, check_choice, check_int, check_seconds
 from .errors import ItemError, RingFeedError
 from .progress import Progress
 from .ring import Ring
-from .tf.models.row_mixing_guard import RowMixingGuard
 from .tf.models.runner import ModelRunner
 from .tf.predict.callbacks import PredictCallbacks
 from .tf.predict.empty_outputs import empty_outputs, without_rows
 from .tf.predict.in_memory import predict_in_memory
-from .tf.predict.model_call import ModelCall, input_spec_of
+from .tf.predict.loops import Loop, make_loop
 from .tf.predict.ordered_outputs import OrderedOutputs
 from .tf.predict.stream_outputs import StreamOutputs
 from .turns import Turns
-from .workers.identity import WorkerInfo, working_as
-from .workers.in_process_loop import InProcessLoop
 from .workers.item_source import ItemSource, as_items
-from .workers.layout_trials import LayoutTrials
 from .workers.model_calls import Chunk
 from .workers.pool import WorkerPool, available_cores
-from .workers.predict_loop import PredictLoop
 from .workers.sample_spec import InputSpec
-from .workers.user_functions import fills_slot, takes_info
 
 _BATCH_SIZE = 32  # the default of Keras
 _IN_A_CHILD = "make one in each process, or one Engine, and a Client in each."
@@ -174,31 +167,11 @@ class Predictor:
             if self._pool is not None:
                 self._pool.close()
             raise
-        self._loop = self._make_loop(preprocess, initializer, spec, slots)
+        # The loop does not refer to the Predictor: the workers end when the Predictor is dropped.
+        self._loop, self._trials = make_loop(
+            self._runner, self._pool, preprocess, initializer, spec, self._batch_size, slots, partition, on_error
+        )
         self._finalizer = weakref.finalize(self, _end, self._turns, self._loop, self._pool)
-
-    def _make_loop(
-        self,
-        preprocess: Callable[..., Any] | None,
-        initializer: Callable[..., Any] | None,
-        spec: InputSpec | None,
-        slots: int | None,
-    ) -> PredictLoop | InProcessLoop | None:
-        # Nothing here refers to the Predictor: the workers end when the Predictor is dropped.
-        call = ModelCall(self._runner)
-        spec = input_spec_of(self._runner) if spec is None else spec
-        self._trials = trials = LayoutTrials(call.try_row, spec, raises=self._on_error == "raise")
-        if self._pool is not None:
-            guard = RowMixingGuard(call, call.trial, self._partition)
-            has_shares = self._partition != "dynamic"
-            return PredictLoop(self._pool, call, spec, self._batch_size, slots, has_shares, trials, guard)
-        if preprocess is None:
-            return None
-        info = WorkerInfo(0, 1, secrets.randbits(64))
-        if initializer is not None:
-            with working_as(info):
-                initializer(*[info] * takes_info(initializer))
-        return InProcessLoop(preprocess, fills_slot(preprocess), call, spec, trials, info)
 
     # ---- predicting ----------------------------------------------------------------------------------
 
@@ -263,12 +236,7 @@ class Predictor:
             return self._predict(self._loop, source, size, 0 if watchers.show_progress else verbose, watchers)
 
     def _predict(
-        self,
-        loop: PredictLoop | InProcessLoop,
-        source: ItemSource,
-        batch_size: int,
-        verbose: str | int,
-        watchers: PredictCallbacks,
+        self, loop: Loop, source: ItemSource, batch_size: int, verbose: str | int, watchers: PredictCallbacks
     ) -> Any:
         self.failures = []
         outputs = OrderedOutputs(source.count)
@@ -345,13 +313,7 @@ class Predictor:
         return self._stream(self._loop, source, ordered, linger, limit, verbose)
 
     def _stream(
-        self,
-        loop: PredictLoop | InProcessLoop,
-        source: ItemSource,
-        ordered: bool,
-        linger: float,
-        window: int | None,
-        verbose: str | int,
+        self, loop: Loop, source: ItemSource, ordered: bool, linger: float, window: int | None, verbose: str | int
     ) -> Generator[tuple[int, Any], None, None]:
         results = StreamOutputs(ordered, returns_errors=self._on_error == "return")
         with self._turns.turn("stream"):
@@ -421,7 +383,7 @@ class Predictor:
         raise TypeError(f"a Predictor stays in its process: {_IN_A_CHILD}")
 
 
-def _end(turns: Turns, loop: PredictLoop | InProcessLoop | None, pool: WorkerPool | None) -> None:
+def _end(turns: Turns, loop: Loop | None, pool: WorkerPool | None) -> None:
     if not turns.is_own_process:
         return
     try:
