@@ -1,7 +1,7 @@
-"""The progress bar of long work: rate, ring fill, and who waits for whom.
+"""The progress bar of long work: its rate, the fill of the ring, and whether the model or the workers wait.
 
-It may not know what the work is; it is quiet when nobody looks. Keras's switch for its own bars counts here, too, and
-is read without importing Keras.
+It may not know the work. It is silent if the output goes to no terminal or notebook. Keras's switch for its own bars
+applies here, too, and is read without importing Keras.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _REFRESH_SECONDS = 0.25
 
 
 def is_wanted(verbose: str | int | bool) -> bool:
-    """Tell whether Keras's `verbose` asks for a bar or a line.
+    """Return whether a value of Keras's `verbose` means a bar or a line.
 
-    ``"auto"`` does in a notebook and on a terminal, but not where the output goes into a file or a pipe, nor after
-    ``keras.utils.disable_interactive_logging()``.
+    ``"auto"`` means a bar in a notebook and on a terminal. It means none if the output goes to a file or a pipe, or
+    after ``keras.utils.disable_interactive_logging()``.
     """
     if verbose != "auto":
         return bool(verbose)
@@ -30,19 +30,19 @@ def is_wanted(verbose: str | int | bool) -> bool:
 def _is_terminal(stream: Any) -> bool:
     try:
         return bool(stream.isatty())
-    except Exception:  # there is none, as in a daemon, it was closed, or a program's own stream raises what it likes
+    except Exception:  # a daemon has no stream, the stream may be closed, or a custom stream may raise any exception
         return False
 
 
 def _in_notebook() -> bool:
-    """Tell whether this is an IPython kernel: what it prints goes to a front end, though not to a terminal."""
+    """Return whether this is an IPython kernel, whose output goes to a front end and not to a terminal."""
     get_shell = getattr(sys.modules.get("IPython"), "get_ipython", None)
     shell = get_shell() if callable(get_shell) else None
     return getattr(shell, "kernel", None) is not None or "IPKernelApp" in (getattr(shell, "config", None) or {})
 
 
 def _is_interactive() -> bool:
-    """Tell whether Keras, if it is in use, is to write for people rather than into the log of absl."""
+    """Return whether Keras, if the program uses it, prints to the console and not to the log of absl."""
     config = getattr(sys.modules.get("keras"), "config", None)
     return bool(getattr(config, "is_interactive_logging_enabled", lambda: True)())
 
@@ -58,12 +58,12 @@ class Progress:
     Parameters
     ----------
     total : int or None
-        Items in all; None for an unknown or endless number.
+        The number of items; None if it is unknown or unlimited.
     verbose : {"auto", 0, 1, 2}
-        As in Keras: silent, a bar, one line at the end; "auto" is a bar in a notebook and on a terminal. After
-        ``keras.utils.disable_interactive_logging()`` the bar becomes a line, which goes into the log of absl.
+        As in Keras: silent, a bar, or one line at the end; "auto" is a bar in a notebook and on a terminal. After
+        ``keras.utils.disable_interactive_logging()`` the bar becomes a line in the log of absl.
     unit : str
-        What is counted, in the singular.
+        The name of an item, in the singular.
     """
 
     def __init__(self, total: int | None, verbose: str | int = "auto", unit: str = "item") -> None:
@@ -77,20 +77,20 @@ class Progress:
             self._bar = _bar_class()(total=total, unit=unit, dynamic_ncols=True, mininterval=_REFRESH_SECONDS)
 
     def advance(self, count: int) -> None:
-        """Say that `count` more items are done."""
+        """Report that `count` more items are done."""
         self._count += count
         if self._bar is not None:
             self._bar.update(count)
 
     def show_ring(self, read_stats: Callable[[], dict[str, int]], producers: int) -> None:
-        """Show how full the ring is and who waits for whom since the last time.
+        """Show the fill of the ring, and the share of the time that the model or the workers have waited.
 
         Parameters
         ----------
         read_stats : callable
-            The ring's `Ring.stats`, called where there is something to show.
+            The `Ring.stats` of the ring; called only if the bar is updated.
         producers : int
-            Processes that write into it.
+            The number of processes that write into the ring.
         """
         if self._bar is None or (now := time.monotonic()) - self._refreshed < _REFRESH_SECONDS:
             return
@@ -101,15 +101,15 @@ class Progress:
         producer_share = (waits[0] - before[0]) / 1e9 / seconds / max(producers, 1)
         model_share = (waits[1] - before[1]) / 1e9 / seconds
         fill = 1 - stats["free"] / stats["slots"]
-        who = (
+        waiting = (
             f"model waits {min(model_share, 1):.0%}"
             if model_share >= producer_share
             else f"workers wait {min(producer_share, 1):.0%}"
         )
-        self._bar.set_postfix_str(f"ring {fill:.0%} full, {who}", refresh=False)
+        self._bar.set_postfix_str(f"ring {fill:.0%} full, {waiting}", refresh=False)
 
     def close(self) -> None:
-        """End the bar, or print the one line."""
+        """End the bar, or print the line."""
         if self._bar is not None:
             self._bar.close()
         elif self._line:
@@ -124,7 +124,7 @@ class Progress:
 
 
 def _bar_class() -> Any:
-    """Return the bar for where this runs: a widget in a notebook that has them, else text."""
+    """Return the class of the bar: a widget in a notebook with widgets, else text."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="IProgress not found")  # a notebook without widgets gets text
         from tqdm.auto import tqdm  # 30 ms that only a bar costs

@@ -1,8 +1,7 @@
-"""Waits for a ring whose every slot is held: if what waits is what holds them, it waits for ever.
+"""Detection of stalls: waits for a ring all of whose slots are held, perhaps by the waiting program itself.
 
-A stall is noticed by looking, about every 50 ms of a wait. At first garbage is collected, for what holds a slot may be
-in a circle of references; when the stall lasts, one warning says who holds what. It may not know rings: the binding
-tells it what it sees.
+A wait checks for a stall about every 50 ms. First it collects garbage, since a reference cycle may hold a slot. If the
+stall lasts, one warning names the holders. It may not know rings: the binding reports their state.
 """
 
 from __future__ import annotations
@@ -15,16 +14,16 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 STALL_SECONDS = 5.0
-"""So long nothing moves before it is worth a word."""
+"""How long a stall lasts before a warning."""
 
 GARBAGE_SECONDS = 0.5
-"""So long a wait of a ring's stalls before garbage is collected, which may take a large program as long."""
+"""How long a wait stalls before garbage is collected, which may take as long in a large program."""
 
-_COLLECTING_SHARE = 0.05  # at most so much of the time goes into collecting garbage
-_FORGOTTEN_SECONDS = 1.0  # who did not look for so long did not wait meanwhile
+_COLLECTING_SHARE = 0.05  # the largest share of the time that goes into collecting garbage
+_FORGOTTEN_SECONDS = 1.0  # after a longer pause between two checks, a new stall begins
 
 _next_collection = 0.0
-_said: dict[str, int] = {}  # of which rings it was said that nothing moves, and behind which move
+_said: dict[str, int] = {}  # the rings with a warning, and their number of moves at that time
 
 Waiter = TypeVar("Waiter", bound=Callable[..., Any])
 
@@ -34,16 +33,16 @@ class StalledRingWarning(RuntimeWarning):
 
 
 class Holding(NamedTuple):
-    """What one participant holds of a ring.
+    """The slots of a ring that one participant holds.
 
     Attributes
     ----------
     pid : int
-        Its process, as that knows itself.
+        The participant's process id in its own namespace.
     ours : bool
-        Whether it is this very process.
+        Whether it is this process.
     claimed, held : int
-        Slots that it claimed and has not published; slots that its batches, arrays and views keep.
+        The slots that it claimed and has not published; the slots that its batches, arrays and views hold.
     """
 
     pid: int
@@ -53,13 +52,13 @@ class Holding(NamedTuple):
 
 
 def minds_stalls(while_waiting: Waiter) -> Waiter:
-    """Mark a `while_waiting` that looks for stalls itself, so that nobody says it twice."""
+    """Mark a `while_waiting` that checks for stalls itself, so that there is only one warning."""
     setattr(while_waiting, "minds_stalls", True)  # noqa: B010  a function has no such attribute for mypy
     return while_waiting
 
 
 def who_holds(holdings: list[Holding]) -> str:
-    """Return who holds slots, in words: ``"6 by batches or arrays of this process, 2 by other processes (pid 34)"``."""
+    """Return the holders of slots, for a message: ``"6 by batches of this process, 2 by other processes"``."""
     parts = []
     for ours, where in ((True, "this process"), (False, "other processes")):
         mine = [holding for holding in holdings if holding.ours == ours]
@@ -68,11 +67,11 @@ def who_holds(holdings: list[Holding]) -> str:
             parts.append(f"{held} by batches, arrays or views of {where}{pids}")
         if claimed := sum(holding.claimed for holding in mine):
             parts.append(f"{claimed} by claims of {where}{pids} that are not published")
-    return ", ".join(parts) or "none by anyone who is known"
+    return ", ".join(parts) or "none by a known participant"
 
 
 REMEDY = (
-    "Keep copies (`batch[name].copy()`) and let go of the rest (`del batch`, a claim's `publish` or `discard`), or "
+    "Keep copies (`batch[name].copy()`) and release the rest (`del batch`, a claim's `publish` or `discard`), or "
     "create the ring with more slots."
 )
 
@@ -84,7 +83,7 @@ def _pids(holdings: list[Holding]) -> str:
 
 
 class Stall:
-    """Notices that a stall lasts.
+    """Collects garbage and warns when a stall lasts.
 
     Parameters
     ----------
@@ -92,7 +91,7 @@ class Stall:
     patience : callable
         Returns the seconds after which to warn.
     garbage_seconds : float
-        How soon garbage is collected.
+        The seconds after which to collect garbage.
     """
 
     def __init__(
@@ -109,16 +108,16 @@ class Stall:
         self._collected = False
 
     def over(self) -> None:
-        """Say that there is none."""
+        """Report that there is no stall."""
         self._since = None
 
     def goes_on(self, say: Callable[[float], str | None]) -> None:
-        """Collect garbage, at first; warn, once, when it has lasted.
+        """Report that the stall continues: first collect garbage, later warn once.
 
         Parameters
         ----------
         say : callable
-            Returns the warning's text for a stall of so many seconds; None where it was said already.
+            Returns the text of the warning for a stall of this many seconds; None if another thread has warned.
         """
         now = time.monotonic()
         if self._since is None or now - self._seen > _FORGOTTEN_SECONDS:
@@ -128,13 +127,13 @@ class Stall:
         if not self._collected:
             self._collected = lasted >= self._garbage_seconds and self._collect(now)
         elif lasted >= self._patience():
-            self._since = float("inf")  # once is enough
+            self._since = float("inf")  # warn once
             if (text := say(lasted)) is not None:
                 warnings.warn(text, self._category, stacklevel=_level_of_user())
         self._seen = time.monotonic()
 
     def _collect(self, now: float) -> bool:
-        """Collect garbage, unless that was done a moment ago: a wait that stalls is often a slow model's, not ours."""
+        """Collect garbage, unless that happened recently: often a slow model, not this program, holds the slots."""
         global _next_collection
         if self._garbage_seconds and now < _next_collection:
             return False
@@ -145,18 +144,18 @@ class Stall:
 
 
 class RingStall:
-    """A wait for slots or records of rings, looked at again and again.
+    """The stall detection of one wait for slots or records.
 
     Parameters
     ----------
     name : str
-        The ring's.
+        The name of the ring.
     what : str
-        What waits, such as ``"a take"``.
+        The waiting operation, such as ``"a take"``.
     slots : str
-        All that there are, such as ``"64 slots"``.
+        The number of slots, such as ``"64 slots"``.
     remedy : str, optional
-        What is to be done about it.
+        The remedy for the message.
     """
 
     def __init__(self, name: str, what: str, slots: str, remedy: str = REMEDY) -> None:
@@ -168,16 +167,16 @@ class RingStall:
         self._moves: int | None = None
 
     def look(self, holdings: list[Holding] | None, moves: int, is_finished: bool = False) -> None:
-        """Take note of one look.
+        """Report the state of the ring at one check.
 
         Parameters
         ----------
         holdings : list of Holding, or None
-            Who holds the slots, where all are held and this process has some of them; else None.
+            The holders, if all slots are held and this process holds some of them; else None.
         moves : int
-            A number that changes with whatever happens in the ring.
+            A number that changes with every event in the ring.
         is_finished : bool
-            The ring is finished, and a take waits for what these have claimed.
+            The ring is finished, and a take waits for the claims of these holders.
         """
         if holdings is None or moves != self._moves:
             self._stall.over()
@@ -186,7 +185,7 @@ class RingStall:
             self._stall.goes_on(lambda lasted: self._say(holdings, lasted, is_finished))
 
     def _say(self, holdings: list[Holding], lasted: float, is_finished: bool) -> str | None:
-        if _said.get(self._name) == self._moves:  # another thread waits for the same
+        if _said.get(self._name) == self._moves:  # another thread has warned of the same stall
             return None
         _said[self._name] = self._moves or 0
         if is_finished:
@@ -202,7 +201,7 @@ class RingStall:
 
 
 def _level_of_user() -> int:
-    """Return the `stacklevel`, for who warns in our caller, of the innermost frame outside of this package."""
+    """Return the `stacklevel` with which the caller's warning names the innermost frame outside of this package."""
     level, frame = 1, sys._getframe(1)
     while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "ringfeed":
         level, frame = level + 1, frame.f_back

@@ -1,8 +1,8 @@
-"""Turns of threads at something that does one thing at a time.
+"""Turns: threads use an object that does one thing at a time, such as a Predictor, one after the other.
 
-Threads that work for a turn, such as one that reads items for it, are told by their context (`contextvars`): whoever
-starts one has it run in a copy of its own. Threads that a library started outside of Python, as tf.data does, have no
-such context: where one waits for long, it is warned of. It may not know what is done.
+The context (`contextvars`) of a thread tells for which turn it works, as a thread that reads items does. So code that
+starts such a thread runs it in a copy of its own context. A thread that a library started outside of Python, as tf.data
+does, has no such context; if it waits for long, there is a warning. It may not know the work of a turn.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import NamedTuple
 
 from .errors import RingFeedError
 
-_LOOK_SECONDS = 0.5
-"""So often whoever waits looks by itself: the word that a turn is over may be lost to a signal handler that raises."""
+_CHECK_SECONDS = 0.5
+"""How often a waiting thread checks by itself: a signal handler that raises may prevent the notification."""
 
 _PATIENCE_SECONDS = 5.0
-"""So long a thread that Python did not start waits for its turn before it is worth a word."""
+"""How long a thread that Python did not start waits for its turn before a warning."""
 
 
 class _Turn(NamedTuple):
@@ -31,19 +31,19 @@ class _Turn(NamedTuple):
 
 
 _within: ContextVar[tuple[_Turn, ...]] = ContextVar("ringfeed_turns_within", default=())
-"""The turns that this thread has, or works for. One that is over stays here where a thread outlives it, and counts as
-nothing: a turn is compared by identity."""
+"""The turns that this thread has or works for. A turn that has ended may remain here if the thread outlives it; it has
+no effect, since turns are compared by identity."""
 
 
 class Turns:
-    """Lets calls of several threads take turns. A stream, which may stay open for ever, is not waited for.
+    """Lets calls of several threads take turns. No call waits for a stream, which may stay open without limit.
 
     Parameters
     ----------
     owner : str
-        What messages call the thing, such as ``"this Predictor"``.
+        The name of the object in messages, such as ``"this Predictor"``.
     remedy_after_fork : str
-        What a forked child is told to do.
+        The remedy in the message for a forked child.
     """
 
     def __init__(self, owner: str, remedy_after_fork: str) -> None:
@@ -55,11 +55,11 @@ class Turns:
 
     @property
     def is_own_process(self) -> bool:
-        """Whether this is the process that made it, and not a child that was forked."""
+        """Whether this process created the object, and is no forked child of that process."""
         return os.getpid() == self._process
 
     def require_own_process(self) -> None:
-        """Raise in a forked child.
+        """Raise an error in a forked child.
 
         Raises
         ------
@@ -73,18 +73,18 @@ class Turns:
 
     @contextmanager
     def turn(self, what: str, *, may_nest: bool = False) -> Iterator[None]:
-        """Wait for one's turn, and keep it for the block.
+        """Wait for the turn, and keep it during the block.
 
         Parameters
         ----------
         what : {"predict", "stream"}
         may_nest : bool
-            A thread that has the turn may take it again, within it.
+            Whether a thread that has the turn may enter again.
 
         Raises
         ------
         RingFeedError
-            A stream is open; or this very thread has the turn already, or works for it, and would wait for itself.
+            A stream is open; or this thread has the turn or works for it, and would wait for itself.
         """
         self.require_own_process()
         me = threading.get_ident()
@@ -94,14 +94,14 @@ class Turns:
         mine, outer = _Turn(what, me), _within.get()
         try:
             self._wait_for(mine)
-            if what != "stream":  # that may end in another context than it began in, and is never waited for
+            if what != "stream":  # a stream may end in another context than it began in, and no call waits for it
                 _within.set((*outer, mine))
             yield
         finally:
-            # One step, which no signal handler that raises can come before; whoever waits looks again by itself.
+            # One step, so that no signal handler can raise in between. A waiting thread also checks by itself.
             if self._now is mine:
                 self._now = None
-                self._tell()
+                self._notify()
             if what != "stream":
                 _within.set(outer)
 
@@ -125,7 +125,7 @@ class Turns:
                         f"{self._owner} is predicting already, and waits for this thread, which works for that call: "
                         "an item's iterator asks it to predict again. Make another one for that."
                     )
-                self._changed.wait(_LOOK_SECONDS)
+                self._changed.wait(_CHECK_SECONDS)
                 if time.monotonic() >= warn_at:
                     warn_at = float("inf")
                     warnings.warn(
@@ -137,7 +137,7 @@ class Turns:
                     )
             self._now = mine
 
-    def _tell(self) -> None:
-        if self.is_own_process:  # in a forked child a thread that it does not have may hold the lock
+    def _notify(self) -> None:
+        if self.is_own_process:  # in a forked child, a thread of the parent may hold the lock for ever
             with self._changed:
-                self._changed.notify_all()  # one that was chosen may be interrupted before it goes on
+                self._changed.notify_all()  # all, since a signal handler may end the wait of one thread
