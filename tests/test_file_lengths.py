@@ -14,8 +14,6 @@ KNOWN_LONG: set[str] = {
     "tests/core/chaos_failures.c",
     "tests/core/check.h",
     "tests/core/test_interleavings.c",
-    "tests/core/test_layout.c",
-    "tests/core/test_order.c",
     "tests/core/test_steps.c",
 }
 
