@@ -12,7 +12,6 @@ KNOWN_LONG: set[str] = {
     "src/ringfeed/binding/replies.pxi",
     "src/ringfeed/binding/ring.pxi",
     "tests/core/chaos_failures.c",
-    "tests/core/check.h",
     "tests/core/test_interleavings.c",
     "tests/core/test_steps.c",
 }
