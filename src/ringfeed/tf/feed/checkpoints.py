@@ -1,8 +1,8 @@
 """Refuse checkpoints of iterators over a ring, because a stream cannot be rewound.
 
-This file may not know how batches are taken. TensorFlow asks an iterator for its state by a private method, and then
-waits in C++ for the next element, on an idle ring for ever. So the method is replaced by one that refuses in Python. If
-another version of TensorFlow lacks the method, nothing changes.
+This file may not know how batches are taken. TensorFlow asks an iterator for its state by a private method. Then it
+waits in C++ for the next element; on an idle ring it waits for ever. So the method is replaced by one that refuses in
+Python. If another version of TensorFlow lacks the method, nothing changes.
 """
 
 from __future__ import annotations

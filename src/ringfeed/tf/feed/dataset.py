@@ -24,9 +24,9 @@ If the op cannot be used, ``Dataset.from_generator`` takes its place (generator_
         .flat_map(from_generator(batches).prefetch())           a round, as above
 
 The Python code runs in a thread of its own: in the thread that asks for an element, TensorFlow would swallow Ctrl-C.
-Compared with the op, slots of tensors that die in TensorFlow's threads are free only with the next call into Python,
-each element waits for Python's global interpreter lock, and elements that were taken ahead are lost with their
-iterator.
+Compared with the op, it has three disadvantages. Slots of tensors that die in TensorFlow's threads are free only with
+the next call into Python. Each element waits for Python's global interpreter lock. Elements that were taken ahead are
+lost with their iterator.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def dataset(
     native : bool, optional
         Take batches by the native op, which needs no Python. The default uses the op if possible; otherwise one warning
         gives the reason (`ringfeed.tf.why_not_native`). True requires the op. False uses ``Dataset.from_generator``
-        (`ringfeed.tf.generator`): then the slots of tensors that die inside a graph or in a prefetch are free a little
+        (`ringfeed.tf.generator`). Then slots of tensors that die inside a graph or in a prefetch are free a little
         later, at the latest with the next element.
     device : str, optional
         Copy elements to this device (``"/GPU:0"``) while the element before is in use: `prefetch` elements, at least

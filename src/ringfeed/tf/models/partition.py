@@ -55,8 +55,8 @@ def split_model(model: Any, at: str | Sequence[str]) -> list[Any]:
     Every tensor that is needed behind a cut crosses it: the layer's output, tensors that skip the layer, inputs and
     outputs that pass by, and masks. A mask that Keras would attach to a tensor crosses as a tensor of its own.
 
-    Axis 0 of a tensor is taken for the rows. If a model folds another axis into axis 0 (a Reshape to ``(-1, ...)`` by
-    ``keras.ops``), the number of rows differs between fields, and the shapes do not show it.
+    Axis 0 of a tensor is taken for the rows. A model may fold another axis into axis 0, for example by a Reshape to
+    ``(-1, ...)`` of ``keras.ops``. Then the number of rows differs between fields, and the shapes do not show it.
 
     Experimental: this function uses private attributes of Keras, which may change with any release of Keras.
     """

@@ -36,8 +36,9 @@ def structure_for(fields: Iterable[str], adapted: AdaptedModel, ring_name: str, 
         - Inputs with names get the fields of the same names; further fields are left out.
         - If there is one field and one input, they match regardless of their names.
         - Inputs without names, or with names that Keras or TensorFlow generated, get the fields in the record's order,
-          if the numbers agree. Inputs with names are matched first. This rule does not apply if a field has a generated
-          name and not every input finds its field, or if numbered fields ("input_2", "input_1") are in another order.
+          if the numbers agree. Inputs with names are matched first. This rule has two exceptions: a field has a
+          generated name and not every input finds its field, or numbered fields ("input_2", "input_1") are in another
+          order.
         - A function of one argument, or a subclassed Keras model, gets the field of the argument's name, else a dict of
           all fields. An argument with a default is passed if a field has its name.
 
