@@ -3,7 +3,7 @@
 """The binding of the C core: claims, batches and the ring's hot path, as NumPy sees them.
 
 It may not know how a segment is named or opened (ring.py), nor TensorFlow. Its parts stand in
-binding/, each included below; the one place where a C status becomes an exception is failures.pxi.
+binding/, each included below. Only failures.pxi turns a C status into an exception.
 """
 
 from cpython.buffer cimport PyObject_CheckBuffer
@@ -59,10 +59,10 @@ cdef extern from "numpy/arrayobject.h":
         PyObject *base
         PyObject *weakreflist
 
-# NumPy's kinds of numbers: each can hold what those of a lower rank are.
+# NumPy's kinds of numbers: each holds the numbers of a lower rank.
 cdef dict NUMBER_RANKS = {"b": 0, "i": 1, "u": 1, "f": 2, "c": 3}
 
-# Of numbers with a point: the largest finite one, and up to where each whole number is one of them.
+# Floats: the largest finite number, and the bound up to which every integer is one of them.
 cdef dict FLOAT_BOUNDS = {
     "float16": (65504.0, 1 << 11),
     "bfloat16": (float.fromhex("0x1.fep127"), 1 << 8),
@@ -71,7 +71,7 @@ cdef dict FLOAT_BOUNDS = {
     "float64": (float.fromhex("0x1.fffffffffffffp1023"), 1 << 53),
 }
 
-# A copy of at least this many bytes is worth letting other Python threads run.
+# A copy of at least this many bytes releases the GIL.
 cdef enum:
     COPY_WITHOUT_GIL_BYTES = 65536
 
@@ -95,14 +95,24 @@ include "binding/arguments.pxi"
 include "binding/layouts.pxi"
 include "binding/values.pxi"
 include "binding/dlpack.pxi"
-include "binding/leases.pxi"
+include "binding/rows.pxi"
+include "binding/claims.pxi"
+include "binding/batches.pxi"
+include "binding/batch_loop.pxi"
 include "binding/failures.pxi"
 include "binding/segments.pxi"
+include "binding/stalls.pxi"
 include "binding/waits.pxi"
+include "binding/ring_handle.pxi"
 include "binding/ring.pxi"
+include "binding/take_levels.pxi"
 include "binding/producing.pxi"
-include "binding/pins.pxi"
+include "binding/page_locking.pxi"
 include "binding/interrupts.pxi"
 include "binding/feeds.pxi"
-include "binding/replies.pxi"
+include "binding/replies_h.pxi"
+include "binding/pool.pxi"
+include "binding/asking.pxi"
+include "binding/requests.pxi"
+include "binding/reply.pxi"
 include "binding/meters.pxi"

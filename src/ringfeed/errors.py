@@ -13,7 +13,22 @@ class RingFeedError(Exception):
 
 
 class RingFull(RingFeedError, TimeoutError):
-    """No slot became free within the timeout; or a limit on requests was reached, which the message names."""
+    """There is no room for a record or a request, and none came within the timeout.
+
+    Attributes
+    ----------
+    resource : str
+        Which of four things is full:
+
+        - ``"slots"``: the slots of the ring. More `slots` (`Ring.create`) or faster takers make room.
+        - ``"reply_cells"``: the cells for answers. More `reply_cells` (`Engine`) make room.
+        - ``"max_queue_size"``: the requests that may wait for an engine (`Engine`).
+        - ``"max_in_flight"``: the requests of one client under way (`Client`).
+    """
+
+    def __init__(self, *arguments: Any, resource: str = "slots") -> None:
+        super().__init__(*arguments)
+        self.resource = resource
 
 
 class RingEmpty(RingFeedError, TimeoutError):

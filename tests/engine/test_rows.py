@@ -208,7 +208,7 @@ def test_nan_and_infinity_are_numbers(vectors):
         (np.ones(3), r"the ring holds float32, the value is float64\. Convert it with \.astype\('float32'\)"),
         (np.ones(3, np.int64), "the ring holds float32, the value is int64"),
         (np.ones(3, ">f8"), "the ring holds float32, the value is >f8"),
-        ([1, 2, 2**24 + 1], "which has not the integer 16777217"),
+        ([1, 2, 2**24 + 1], "which rounds the integer 16777217"),
         ([1, 2, None], "None is NoneType"),
         ("abc", "'abc' is a text"),
         ([1, [2], 3], "is no float32"),

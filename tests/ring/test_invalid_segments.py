@@ -18,7 +18,7 @@ def foreign_segment(name, content):
 @pytest.mark.parametrize("content", [b"x", b"hello, world" * 10_000, b"RINGFEEX" + bytes(100_000)])
 def test_a_segment_that_is_no_ring_is_not_attached(ring_name, content):
     foreign_segment(ring_name, content)
-    with pytest.raises(ringfeed.LayoutMismatch, match=rf"'{ring_name}': what has this name in /dev/shm is no Ring"):
+    with pytest.raises(ringfeed.LayoutMismatch, match=rf"'{ring_name}': the file of this name in /dev/shm is no Ring"):
         ringfeed.Ring.attach(ring_name)
     segment_path(ring_name).unlink()
 

@@ -114,7 +114,7 @@ def test_a_block_that_is_dropped_unended_ends(ring):
 def test_one_block_is_not_entered_twice_at_a_time_and_may_be_entered_again(make_ring):
     ring = make_ring(producers=2)
     block = ring.producing()
-    with block, pytest.raises(RuntimeError, match=f"{ring.name}.*open already"):
+    with block, pytest.raises(RuntimeError, match=f"{ring.name}.*already open"):
         block.__enter__()
     assert not ring.finished
     with block:

@@ -328,6 +328,6 @@ def test_the_error_of_a_full_ring_names_the_holders_of_the_slots(ring):
         ring.claim(timeout=0)
     del held, claim
     batch = ring.take(max_rows=8)
-    with pytest.raises(ringfeed.RingFull, match=r"8 are held by batches or arrays that are still alive\. Release"):
+    with pytest.raises(ringfeed.RingFull, match=r"8 are held by batches or arrays that are alive\. Release"):
         ring.claim(timeout=0)
     batch.release()

@@ -88,6 +88,6 @@ def test_the_only_record_of_a_batch_is_its_tag_and_deliveries(ring):
         assert batch.only_record() == (2**64 - 1, 1)
     with (
         ring.take(max_rows=8) as batch,
-        pytest.raises(ringfeed.RingFeedError, match=f"ring '{ring.name}': a batch of 2 records has no only one"),
+        pytest.raises(ringfeed.RingFeedError, match=f"ring '{ring.name}': the batch has 2 records, not one"),
     ):
         batch.only_record()

@@ -103,7 +103,7 @@ def test_a_finite_number_does_not_become_infinite(give, dtype, value):
     ],
 )
 def test_an_integer_that_a_field_of_floats_has_not_is_refused(give, dtype, value):
-    refused(give, dtype, value, rf"has not the integer {value}\. Give float\(value\)")
+    refused(give, dtype, value, rf"rounds the integer {value}\. Give float\(value\)")
     if dtype != "complex64":
         assert float(give(dtype, float(value), ())) == float(np.asarray(float(value), as_dtype(dtype)))
 
@@ -197,7 +197,7 @@ def test_one_wrong_number_in_a_list_is_refused_by_itself(give, dtype, value, mes
 def test_a_list_in_itself_is_refused(give):
     endless = []
     endless.append(endless)
-    refused(give, "float32", endless, "lists lie in lists")
+    refused(give, "float32", endless, "lists are nested")
 
 
 # ---- Arrays ------------------------------------------------------------------------------------------
@@ -256,7 +256,9 @@ def test_a_claim_refuses_dtypes_that_no_ring_has(ring, given):
 def test_nothing_is_broadcast_into_a_slot(ring, shape):
     with ring.claim() as slot:
         for value in (np.zeros(shape, np.int64), np.zeros(shape), np.zeros(shape, np.int64).tolist()):
-            with pytest.raises(ringfeed.RecordMismatch, match=r"of shape \(512,\), .*nothing is broadcast"):
+            with pytest.raises(
+                ringfeed.RecordMismatch, match=r"of shape \(512,\), .*only a single number is broadcast"
+            ):
                 slot["x"] = value
 
 

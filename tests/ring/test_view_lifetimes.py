@@ -158,7 +158,7 @@ def test_a_released_batch_says_so(ring):
 def test_a_batch_and_a_claim_can_not_be_copied(ring, duplicate):
     ring.put(record(MINE))
     for rows in (ring.take(max_rows=1), ring.claim()):
-        with pytest.raises(TypeError, match=rf"a {type(rows).__name__} is memory that this process holds.*send copies"):
+        with pytest.raises(TypeError, match=rf"a {type(rows).__name__} is memory that this process holds.*Send copies"):
             duplicate(rows)
 
 

@@ -1,7 +1,7 @@
-# Slots that are held, as DLPack capsules.
+# Held slots as DLPack capsules.
 
 cdef void drop_capsule(object capsule) noexcept:
-    """Nobody took the tensor over: delete it ourselves."""
+    """Delete the tensor, if no library has consumed the capsule."""
     if PyCapsule_IsValid(capsule, b"dltensor"):
         rf_export_delete(PyCapsule_GetPointer(capsule, b"dltensor"), 0)
     elif PyCapsule_IsValid(capsule, b"dltensor_versioned"):
@@ -11,7 +11,7 @@ cdef void drop_capsule(object capsule) noexcept:
 
 
 cdef int note_capsule(_Hold hold, capsule) except -1:
-    """Remember what must not be written through once the claim has ended."""
+    """Remember a capsule that must not be written through once the claim has ended."""
     if hold.capsules is None:
         hold.capsules = []
     elif len(hold.capsules) >= 16:
@@ -21,12 +21,12 @@ cdef int note_capsule(_Hold hold, capsule) except -1:
 
 
 cdef bint is_waiting(capsule):
-    """May anyone still take the tensor over?"""
+    """Can a library still consume the capsule?"""
     return PyCapsule_IsValid(capsule, b"dltensor") or PyCapsule_IsValid(capsule, b"dltensor_versioned")
 
 
 cdef Py_ssize_t make_read_only(_Hold hold) except -1:
-    """The claim ends: capsules that nobody took over say that they may only be read, or can be taken over no more.
+    """The claim ends: make capsules that no library has consumed read-only, or unusable.
 
     Returns how many of them still refer to the lease.
     """
@@ -39,18 +39,18 @@ cdef Py_ssize_t make_read_only(_Hold hold) except -1:
     while capsules:
         capsule = capsules.pop()
         if Py_REFCNT(<PyObject *>capsule) == 1:
-            pass  # nobody but us has it: it goes, and its tensor
+            pass  # only we refer to it: it is deleted, with its tensor
         elif PyCapsule_IsValid(capsule, b"dltensor_versioned"):
             rf_export_make_read_only(PyCapsule_GetPointer(capsule, b"dltensor_versioned"))
             left += 1
         elif PyCapsule_IsValid(capsule, b"dltensor"):
-            PyCapsule_SetName(capsule, b"ended_dltensor")  # no library takes it any more; it keeps its slot
+            PyCapsule_SetName(capsule, b"ended_dltensor")  # no library consumes it any more; it keeps its slot
             left += 1
     return left
 
 
 cdef bint speaks_versions(max_version) except -1:
-    """Does who asks know DLPack 1.0?"""
+    """Does the caller know DLPack 1.0?"""
     if max_version is None:
         return False
     try:
@@ -62,16 +62,16 @@ cdef bint speaks_versions(max_version) except -1:
 
 @cython.final
 cdef class DLPackView:
-    """A field of a batch or slot for any library that speaks DLPack.
+    """A field of a batch or slot for any library that knows DLPack.
 
     ``torch.from_dlpack(view)``, ``jax.dlpack.from_dlpack(view)``, ``numpy.from_dlpack(view)`` and
     ``tf.experimental.dlpack.from_dlpack(view.__dlpack__())`` see the ring's own memory. The slots
-    stay taken until the library has let go of every tensor made this way; it may do so from any
-    thread. With ``copy=True`` it is memory of its own, which keeps no slot.
+    stay taken until the library has deleted every tensor made this way; it may do so in any thread. With ``copy=True``
+    the tensor has its own memory and keeps no slot.
 
-    The memory may be written, but for a claim's behind its end: from then on the view gives tensors that say so, and so
-    do capsules that nobody took over before. A tensor that a library made before stays writable, for no library can be
-    told: while one lives, the record is published as a copy (`Claim`). Source: https://data-apis.org/array-api/latest/API_specification/generated/array_api.array.__dlpack__.html
+    The memory is writable, except a claim's after its end: from then on the view's tensors are read-only, and so are
+    capsules that no library has consumed. A tensor that a library made before stays writable, because DLPack cannot
+    revoke it: while one is alive, the record is published as a copy (`Claim`). Source: https://data-apis.org/array-api/latest/API_specification/generated/array_api.array.__dlpack__.html
     """
 
     cdef _Hold hold
@@ -86,24 +86,24 @@ cdef class DLPackView:
             self.hold.exporters -= 1
 
     def __dlpack__(self, *, stream=None, max_version=None, dl_device=None, copy=None):
-        """Return a capsule; each call makes a new one.
+        """Return a capsule. Each call makes a new one.
 
         Parameters
         ----------
         stream
             None: the CPU has no streams.
         max_version : tuple of int, optional
-            The newest DLPack that the caller knows; from (1, 0) on the tensor says whether it may be written.
+            The newest DLPack version that the caller knows. From (1, 0) on, the tensor says whether it is read-only.
         dl_device : tuple of int, optional
             (1, 0), the CPU.
         copy : bool, optional
-            True for memory of its own, writable, that holds no slot. By default, and with False, it is the ring's.
+            True for its own, writable memory, which holds no slot. By default, and with False, it is the ring's.
 
         Raises
         ------
         BufferError
-            A stream or another device was asked for. Or: the view is a claim's that has ended, so that it may only be
-            read, which a caller before DLPack 1.0 cannot be told.
+            A stream or another device was asked for. Or the claim has ended, so that the memory is read-only, and DLPack
+            before 1.0 cannot say so.
         """
         cdef rf_export_form form
         cdef void *tensor
@@ -116,8 +116,8 @@ cdef class DLPackView:
         form.read_only = self.hold.is_read_only
         if form.read_only and not form.versioned and not form.copied:
             raise BufferError(
-                f"field {self.layout.name!r}: the claim has ended, so that its memory may only be read, and DLPack before "
-                "1.0 cannot say so. Ask for max_version=(1, 0), or copy=True.")
+                f"field {self.layout.name!r}: the claim has ended, so that its memory is read-only, and DLPack before 1.0 "
+                "cannot say so. Ask for max_version=(1, 0), or copy=True.")
         if form.copied and self.layout.stride_bytes * rf_lease_rows(self.hold.lease) >= COPY_WITHOUT_GIL_BYTES:
             with nogil:
                 tensor = rf_lease_export(self.hold.lease, self.layout.index, self.kind, &form)

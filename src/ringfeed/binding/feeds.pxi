@@ -88,10 +88,7 @@ cdef class NativeFeed:
         plan.linger_ns = <int64_t>(min(linger, 1e9) * 1e9)
         plan.timeout_ns = -1 if timeout is None else <int64_t>(min(timeout, 9e9) * 1e9)
         plan.round_ns = <int64_t>(round_seconds * 1e9)
-        cdef rf_ring *handle = ring.opened()
-        if rf_ring_is_retired(handle):
-            fail(ring, RF_CLOSED, 0, None)
-        self.feed = rf_feed_new(handle, ring.name.encode(), &plan)
+        self.feed = rf_feed_new(ring.in_use(), ring.name.encode(), &plan)
         if self.feed == NULL:
             raise MemoryError()
 

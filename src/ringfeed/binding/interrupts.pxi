@@ -1,4 +1,4 @@
-# Ctrl-C, for threads that wait while the main thread is in foreign code.
+# Ctrl-C for threads that wait while the main thread runs foreign code.
 
 cdef extern from "feed/interrupt.h" nogil:
     void rf_watch_interrupts()
@@ -8,9 +8,9 @@ cdef extern from "feed/interrupt.h" nogil:
 
 @cython.final
 cdef class InterruptWatch:
-    """Counts SIGINT as long as it lives, beside Python's own handler, which runs as ever.
+    """Counts SIGINT while it is alive; Python's own handler runs as before.
 
-    For threads that wait while the main thread is in foreign code, where no handler can run.
+    It is for threads that wait while the main thread runs foreign code, where Python runs no handler.
     """
 
     cdef uint32_t before
@@ -24,7 +24,7 @@ cdef class InterruptWatch:
 
     @property
     def seen(self):
-        """How many came since this watch began."""
+        """How many signals came since this watch was made."""
         return <uint32_t>(rf_interrupts() - self.before)
 
 
@@ -35,7 +35,7 @@ cdef uint32_t seen_running = 0
 cdef bint is_asked = False
 
 
-cdef int note_that_it_runs(void *argument) noexcept:
+cdef int count_main_thread(void *argument) noexcept:
     global seen_running, is_asked
     seen_running += 1
     is_asked = False
@@ -43,11 +43,11 @@ cdef int note_that_it_runs(void *argument) noexcept:
 
 
 def main_thread_runs():
-    """How often the main thread was seen to run Python; it is asked to show itself once more.
+    """Return how often the main thread was seen to run Python, and ask it to show itself once more.
 
-    It does so between two of its instructions, behind handlers of signals that came before.
+    It does so between two of its instructions, after the handlers of earlier signals.
     """
     global is_asked
     if not is_asked:
-        is_asked = Py_AddPendingCall(note_that_it_runs, NULL) == 0
+        is_asked = Py_AddPendingCall(count_main_thread, NULL) == 0
     return seen_running

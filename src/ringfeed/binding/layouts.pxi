@@ -1,4 +1,4 @@
-# Slots that are held, and arrays over them: one layout a field, made once for a ring.
+# Held slots, and arrays over them: each field has one layout, made once for a ring.
 
 @cython.final
 @cython.internal
@@ -6,10 +6,10 @@ cdef class _Hold:
     """A reference to a lease. Arrays over the lease's slots have it as their base."""
 
     cdef rf_lease *lease
-    cdef bint is_claim  # that can be written still; None of `capsules` without it
-    cdef bint is_read_only  # a claim that has ended
-    cdef list capsules  # of a claim, that may not have been taken over yet
-    cdef Py_ssize_t exporters  # DLPackViews that refer to it
+    cdef bint is_claim  # the slots may still be written; only then are there `capsules`
+    cdef bint is_read_only  # the claim has ended
+    cdef list capsules  # of a claim; a library may not have consumed them yet
+    cdef Py_ssize_t exporters  # how many DLPackViews refer to this hold
 
     def __dealloc__(self):
         if self.lease != NULL:
@@ -17,7 +17,7 @@ cdef class _Hold:
 
 
 cdef class _Layout:
-    """One field as the hot paths need it."""
+    """One field, in the form that the hot paths need."""
 
     cdef readonly object field
     cdef readonly str name
@@ -32,10 +32,10 @@ cdef class _Layout:
     cdef int rank
     cdef int64_t stride_bytes
     cdef bint is_padded
-    # The two arrays of a claim of one slot that nobody looks at any more (Claim.array); they have no memory.
+    # The two arrays of an earlier claim of one slot, for the next claim to use again (Claim.array). They have no memory.
     cdef cnp.ndarray spare_base
     cdef cnp.ndarray spare_array
-    # Axis 0 is the batch's.
+    # Axis 0 has the rows.
     cdef cnp.npy_intp shape[RF_MAX_RANK + 1]
     cdef cnp.npy_intp strides[RF_MAX_RANK + 1]
 
@@ -67,7 +67,7 @@ cdef class _Layout:
         return array
 
     cdef cnp.ndarray base_for(self, _Hold hold, rf_view kind, bint *is_spare):
-        """The base of a claim's array: what is derived from the array refers to that, as NumPy has it."""
+        """The base of a claim's array: NumPy makes derived arrays refer to the base."""
         cdef cnp.ndarray base = self.spare_base
         is_spare[0] = kind == RF_VIEW_SAMPLE and base is not None
         if not is_spare[0]:
@@ -90,12 +90,12 @@ cdef class _Layout:
         return True
 
     cdef int keep_spare(self, _Hold hold, cnp.ndarray base, cnp.ndarray array) except -1:
-        """Nobody else refers to a claim's array, nor to its base: the next claim has them."""
+        """Keep a claim's array and its base for the next claim; no other object refers to them."""
         cdef PyArrayObject_fields *fields = <PyArrayObject_fields *>base
         if fields.weakreflist != NULL or (<PyArrayObject_fields *>array).weakreflist != NULL:
             return 0
         if not self.is_as_made(base) or not self.is_as_made(array):
-            return 0  # somebody has given it another shape or dtype
+            return 0  # the caller has given it another shape or dtype
         fields.base = NULL
         Py_DECREF(hold)
         self.spare_base = base
@@ -103,7 +103,7 @@ cdef class _Layout:
         return 0
 
     cdef object window(self, _Hold hold, const rf_ring *ring, uint32_t first, uint32_t rows):
-        """Dense rows from one of the lease's on, which may pass its end."""
+        """Dense rows that begin at a row of the lease and may pass its end."""
         cdef cnp.npy_intp shape[RF_MAX_RANK + 1]
         cdef int rank = self.rank + 1, axis
         cdef uint32_t slot = (rf_lease_first(hold.lease) + first) % rf_ring_geometry(ring).slots
@@ -122,7 +122,7 @@ cdef class _Layout:
         return array
 
     cdef bint fits_rows(self, cnp.ndarray array, uint32_t rows) noexcept:
-        """Has it at least so many rows, each a dense sample of the very dtype?"""
+        """Does the array have at least these rows, each a dense sample of exactly this dtype?"""
         cdef int axis
         cdef cnp.npy_intp step = cnp.PyArray_ITEMSIZE(array)
         if cnp.PyArray_NDIM(array) != self.rank + 1 or cnp.PyArray_DIM(array, 0) < rows:
@@ -137,7 +137,7 @@ cdef class _Layout:
         return <void *>cnp.PyArray_DESCR(array) == <void *>self.dtype or (<object>array).dtype == self.dtype
 
     cdef bint is_for(self, cnp.ndarray array, cnp.ndarray target) noexcept:
-        """Has it the very dtype, and the shape of a target of ours?"""
+        """Does the array have exactly this dtype, and the shape of a target?"""
         cdef int axis
         if <void *>cnp.PyArray_DESCR(array) != <void *>self.dtype or cnp.PyArray_NDIM(array) != cnp.PyArray_NDIM(target):
             return False
@@ -147,7 +147,7 @@ cdef class _Layout:
         return True
 
     cdef bint fits(self, cnp.ndarray array) noexcept:
-        """Is it one sample, of the very dtype, dense?"""
+        """Is the array one dense sample of exactly this dtype?"""
         cdef int axis
         if cnp.PyArray_NDIM(array) != self.rank:
             return False
@@ -158,9 +158,9 @@ cdef class _Layout:
 
 
 cdef int learn_bounds(_Layout layout) except -1:
-    """Note which numbers a dtype has."""
+    """Learn which numbers a dtype can hold."""
     cdef object dtype = layout.dtype
-    layout.number_rank = NUMBER_RANKS.get(dtype.kind, 2)  # bfloat16 is no kind of its own
+    layout.number_rank = NUMBER_RANKS.get(dtype.kind, 2)  # bfloat16 has no kind of its own
     if layout.number_rank == 1:
         bounds = np.iinfo(dtype)
         layout.least, layout.most = int(bounds.min), int(bounds.max)

@@ -1,18 +1,18 @@
 # Producing blocks: `with ring.producing():`.
 
-# How many blocks are open by handle, process, thread and task: one inside another is no producer of its own.
+# How many blocks are open by handle, process, thread and task. A block inside another one is no further producer.
 cdef dict open_blocks = {}
 
 
 cdef object current_task():
-    """The number of the asyncio task that runs here; None outside of any."""
+    """The number of the asyncio task that runs here; None outside of tasks."""
     cdef object asyncio = sys.modules.get("asyncio")
     cdef object task
     if asyncio is None:
         return None
     try:
         task = asyncio.current_task()
-    except (RuntimeError, AttributeError):  # no loop runs in this thread; or it is being imported
+    except (RuntimeError, AttributeError):  # no loop runs in this thread; or asyncio is being imported
         return None
     return None if task is None else id(task)
 
@@ -20,7 +20,7 @@ cdef object current_task():
 @cython.final
 @cython.no_gc_clear
 cdef class Producing:
-    """A block in which this process produces; `Ring.producing` makes it and says what it does."""
+    """A block in which this process produces; `Ring.producing` makes and describes it."""
 
     cdef tuple rings
     cdef list keys
@@ -32,7 +32,7 @@ cdef class Producing:
         self.keys = []
 
     def __dealloc__(self):
-        if self.entered:  # nobody is left who could end it
+        if self.entered:  # no other object can end it
             self.leave()
 
     def __enter__(self):
@@ -43,7 +43,7 @@ cdef class Producing:
         cdef object before
         if self.entered:
             raise RuntimeError(
-                f"ring {(<RingBase>self.rings[0]).name!r}: this block is open already. Call ring.producing() for each.")
+                f"ring {(<RingBase>self.rings[0]).name!r}: this block is already open. Call ring.producing() for each block.")
         for ring in self.rings:
             handle = ring.opened()
             key = (<size_t>handle, *place)
@@ -67,12 +67,12 @@ cdef class Producing:
     cdef int refuse(self, RingBase ring, rf_status status) except -1:
         if status == RF_FINISHED:
             raise errors.RingFinished(
-                f"ring {ring.name!r} was finished before this producer came: by finish(), or because all that produced "
-                "had left. Where producers come one after another, say how many: Ring.create(..., producers=n).")
+                f"ring {ring.name!r} was finished before this producer came: by finish(), or because all producers "
+                "had left. If producers come one after another, say how many: Ring.create(..., producers=n).")
         return fail(ring, status, 0, None)
 
     cdef bint just_leaves(self, error):
-        """Is it no failure? It is none to be told that the ring has ended, nor to exit by 0."""
+        """Is the error no failure? It is none if the ring has ended, or if the program exits with 0."""
         cdef RingBase ring
         if isinstance(error, SystemExit):
             return error.code is None or (isinstance(error.code, int) and error.code == 0)
@@ -85,7 +85,7 @@ cdef class Producing:
     cdef tell(self, error):
         cdef RingBase ring
         cdef int level
-        cdef bytes text = f"In process {os.getpid()}: an exception".encode()  # should Ctrl-C come meanwhile
+        cdef bytes text = f"In process {os.getpid()}: an exception".encode()  # if Ctrl-C interrupts failure_text
         cdef const char *chars
         try:
             text = failure_text(error, RF_FAILURE_BYTES)
@@ -109,16 +109,16 @@ cdef class Producing:
                 del open_blocks[key]
 
 
-cdef int fail_for_producer(RingBase ring) except -1:
-    """Tell a taker what a producer of the ring raised."""
+cdef int fail_for_producer(RingHandle ring) except -1:
+    """Raise, in a taker, the error of the ring's producer."""
     cdef char text[RF_FAILURE_BYTES + 1]
     cdef uint32_t count = rf_ring_failure(ring.handle, text)
     raise errors.ProducerFailed(
-        f"ring {ring.name!r}: a producer raised, and no more records come. Mend it, and create the ring anew. "
+        f"ring {ring.name!r}: a producer raised, and no more records come. Fix the producer, and create the ring anew. "
         f"{text[:count].decode('utf-8', 'replace')}")
 
 
-cdef str missing_producers(RingBase ring):
-    """What a taker may be waiting for, in words; or nothing."""
+cdef str missing_producers(RingHandle ring):
+    """Name the producers that a taker may still wait for; an empty text if all have come."""
     cdef uint64_t wanted = rf_ring_producers_wanted(ring.handle), entered = rf_ring_producers_entered(ring.handle)
-    return f" The ring was made for producers={wanted}, of which {entered} have come." if entered < wanted else ""
+    return f" The ring was made for producers={wanted}, and {entered} have come." if entered < wanted else ""

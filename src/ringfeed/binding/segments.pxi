@@ -1,4 +1,4 @@
-# What segment.py asks of a segment that no ring has open.
+# Segments that no ring has open: the questions of segment.py.
 
 def segment_is_owned(int fd):
     """Does a living process own the segment?"""
@@ -9,7 +9,7 @@ def segment_is_owned(int fd):
 
 
 def remove_segment(device, inode, path, bint spare_the_living):
-    """Remove the path if it is the name of that segment; None when someone else has the right, or owns it."""
+    """Remove the path if it names that segment. None if another process holds the removal lock, or owns the segment."""
     cdef bytes encoded = os.fsencode(path)
     cdef const char *text = encoded
     cdef int removed
@@ -20,7 +20,10 @@ def remove_segment(device, inode, path, bint spare_the_living):
 
 
 def inspect_segment(int fd):
-    """Return (is it RingFeed's, what it tells as a ring: slots, fields, creator, participants alive, inode of the ring it answers or 0; or None)."""
+    """Return whether a segment is RingFeed's, and its facts or None.
+
+    The facts are (slots, fields, creator's process, living participants, inode of the ring that a pool answers or 0).
+    """
     cdef rf_segment_view *view = <rf_segment_view *>calloc(1, sizeof(rf_segment_view))
     cdef rf_status status
     if view == NULL:
@@ -40,7 +43,7 @@ def inspect_segment(int fd):
 
 
 def segment_removal_is_locked(int fd):
-    """Has another process the right to unlink the segment?"""
+    """Does another process hold the lock that allows to unlink the segment?"""
     cdef int locked = rf_segment_removal_is_locked(fd)
     if locked < 0:
         raise OSError(errno, os.strerror(errno))
@@ -48,7 +51,7 @@ def segment_removal_is_locked(int fd):
 
 
 def create_nameless_segment(label):
-    """Return the descriptor of a new, empty segment that no file system knows."""
+    """Return the descriptor of a new, empty segment that is in no file system."""
     cdef bytes encoded = os.fsencode(label)
     cdef int fd = rf_segment_create_nameless(encoded)
     if fd < 0:

@@ -1,27 +1,27 @@
-# Values that users give, checked before they are copied into slots: no number changes on its way, nothing is broadcast.
+# The values of records, checked before they are copied into slots. No number changes, and nothing is broadcast.
 #
-# Arrays and NumPy's scalars have a dtype, which counts. Python's own numbers have none: they take the field's, where
-# they stay what they are. (A number with a point is rounded to the next one that the field has, as 0.1 in float32.)
+# An array or NumPy scalar must have the right dtype. Python's own numbers have none: a field accepts them if it holds
+# them unchanged. (A float is rounded to the nearest number of the field, as 0.1 in float32.)
 
 cdef enum _Strictness:
-    SAFE_DTYPE  # what NumPy casts "safe"
-    SAME_DTYPE  # in either byte order
-    VERY_DTYPE
+    SAFE_DTYPE  # a dtype that NumPy casts "safe"
+    SAME_DTYPE  # the field's dtype, in either byte order
+    EXACT_DTYPE
 
 
 cdef class _Destination:
-    """Where a value is to go: a field of a slot, of rows of slots, or their tags. Its words are for messages."""
+    """The destination of a value: a field of a slot, of rows of slots, or their tags."""
 
     cdef _Layout layout
     cdef str ring_name
-    cdef bint is_tags  # integers of any dtype do, as long as none is below 0
+    cdef bint is_tags  # tags accept integers of any dtype, but none below 0
 
     cdef object refuse(self, reason):
         what = "tags" if self.is_tags else f"field {self.layout.name!r}"
         raise errors.RecordMismatch(f"ring {self.ring_name!r}, {what}: {reason}")
 
     cdef object array_of(self, value, _Strictness strictness):
-        """Return the value as an array whose values are the field's when NumPy casts them."""
+        """Return the value as an array that NumPy can cast to the field without a change of numbers."""
         if has_dtype(value):
             array = self.as_array(value, None)
             self.check_dtype(array, strictness)
@@ -32,7 +32,7 @@ cdef class _Destination:
     cdef object as_array(self, value, dtype):
         self.check_mask(value)
         try:
-            with np.errstate(over="ignore", invalid="ignore"):  # what does not stay finite was refused before
+            with np.errstate(over="ignore", invalid="ignore"):  # numbers that would become infinite were refused before
                 if dtype is not None and dtype.isbuiltin != 1:  # bfloat16 takes no large integers
                     return np.asarray(value, dtype=np.float64).astype(dtype)
                 return np.asarray(value, dtype=dtype)
@@ -42,11 +42,11 @@ cdef class _Destination:
 
     cdef int check_mask(self, value) except -1:
         if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
-            self.refuse("numbers of the value are masked, and a ring has no mask. Fill them: value.filled(0).")
+            self.refuse("numbers of the value are masked, and a ring stores no mask. Fill them: value.filled(0).")
         return 0
 
     cdef int check_dtype(self, array, _Strictness strictness) except -1:
-        """Is an array's dtype one that the field takes?"""
+        """Refuse an array whose dtype the field does not accept."""
         cdef object ours = self.layout.dtype
         cdef object theirs = array.dtype
         if theirs == ours:
@@ -61,16 +61,16 @@ cdef class _Destination:
             self.refuse(
                 f"the ring holds {ours.name}, the value is {theirs.name if theirs.isnative else theirs.str}. "
                 f"Convert it with .astype({ours.name!r}).")
-        # NumPy calls it safe, though float64 has not every integer of 64 bits.
+        # NumPy calls it safe, although float64 does not have every integer of 64 bits.
         if self.layout.number_rank > 1 and theirs.kind in "iu" and theirs.itemsize == 8:
             if (array > self.layout.exact_most).any() or (theirs.kind == "i" and (array < -self.layout.exact_most).any()):
                 self.refuse(
-                    f"the ring holds {ours.name}, the value is {theirs.name} and has integers that {ours.name} has not, "
-                    f"beyond {self.layout.exact_most}. Convert it with .astype({ours.name!r}) where that may be rounded.")
+                    f"the ring holds {ours.name}, the value is {theirs.name} and has integers beyond "
+                    f"{self.layout.exact_most}, which {ours.name} rounds. Convert it with .astype({ours.name!r}) to round them.")
         return 0
 
     cdef int check_numbers(self, value, int depth) except -1:
-        """Are these Python's own numbers, in however many lists, that stay what they are? Arrays among them have dtypes."""
+        """Refuse Python's own numbers that the field would change, in nested lists too. Arrays in the lists have dtypes."""
         cdef object kind = type(value)
         if kind is float:
             return self.check_float(value, value)
@@ -95,7 +95,7 @@ cdef class _Destination:
                     f"{value!r:.80} is {'a text' if isinstance(value, str) else type(value).__name__} and no "
                     f"{self.layout.dtype.name}. Give numbers, or an array of that dtype.")
         if depth > RF_MAX_RANK:
-            self.refuse(f"lists lie in lists, more than {RF_MAX_RANK} deep. Give an array of {self.layout.dtype.name}.")
+            self.refuse(f"lists are nested more than {RF_MAX_RANK} deep. Give an array of {self.layout.dtype.name}.")
         for item in value:
             self.check_numbers(item, depth + 1)
         return 0
@@ -107,7 +107,7 @@ cdef class _Destination:
         cdef _Layout layout = self.layout
         if layout.number_rank < 2:
             self.refuse_kind(value, "float64", f"numpy.asarray(value, {layout.dtype.name!r})")
-        # A little above the largest there is room to round down to it.
+        # A number a little above the largest one is rounded down to it.
         if (part > layout.largest or part < -layout.largest) and part - part == 0 and self.becomes_infinite(part):
             self.refuse_infinity(value)
         return 0
@@ -133,7 +133,7 @@ cdef class _Destination:
             if not layout.least <= value <= layout.most:
                 self.refuse(
                     f"the ring holds {layout.dtype.name}, and {value!r:.80} is out of its bounds, {layout.least} to "
-                    f"{layout.most}. Give what fits, or create the ring with a wider dtype.")
+                    f"{layout.most}. Give a number within them, or create the ring with a wider dtype.")
             return 0
         try:
             rounded = float(value)
@@ -142,13 +142,13 @@ cdef class _Destination:
         self.check_float(value, rounded)
         if int(np.asarray(rounded, layout.dtype).astype(np.complex128).real) != value:
             self.refuse(
-                f"the ring holds {layout.dtype.name}, which has not the integer {value!r:.80}. Give float(value) where "
-                "that may be rounded, or create the ring with a wider dtype.")
+                f"the ring holds {layout.dtype.name}, which rounds the integer {value!r:.80}. Give float(value) to "
+                "round it, or create the ring with a wider dtype.")
         return 0
 
 
 cdef bint has_dtype(value) except -1:
-    """Is it an array, or says of itself of which dtype its numbers are?"""
+    """Is the value an array, or an object that knows the dtype of its numbers?"""
     return isinstance(value, (np.ndarray, np.generic)) or (
         not isinstance(value, (int, float, str, bytes)) and (
             hasattr(value, "__array__") or hasattr(value, "__array_interface__") or PyObject_CheckBuffer(value)))
@@ -162,7 +162,7 @@ cdef _Destination destination_of(_Layout layout, str ring_name):
 
 
 cdef cnp.ndarray one_sample(_Layout layout, value, str ring_name, _Strictness strictness):
-    """Bring one sample into the one form that can be copied, or say what does not fit."""
+    """Return one sample as a dense array of the field's dtype, or refuse it."""
     cdef _Destination place = destination_of(layout, ring_name)
     cdef object array = place.array_of(value, strictness)
     if strictness == SAME_DTYPE and array.ndim and array.shape[1:] == layout.field.shape != array.shape:
@@ -177,7 +177,7 @@ cdef cnp.ndarray one_sample(_Layout layout, value, str ring_name, _Strictness st
 
 
 cdef cnp.ndarray sample_rows(_Layout layout, value, str ring_name):
-    """Bring rows of samples, an array or lists, into the one form that can be copied, or say what does not fit."""
+    """Return rows of samples, from an array or lists, as a dense array of the field's dtype, or refuse them."""
     cdef _Destination place = destination_of(layout, ring_name)
     cdef object array
     if not has_dtype(value):
@@ -194,14 +194,14 @@ cdef cnp.ndarray sample_rows(_Layout layout, value, str ring_name):
 
 
 cdef int assign(_Destination place, cnp.ndarray target, value) except -1:
-    """Write a value into an array of a claim: of its very shape, or one number for all of it."""
+    """Write a value into an array of a claim. The value has its exact shape, or is one number for all of it."""
     cdef bint is_array = isinstance(value, np.ndarray)
     cdef object array = value if is_array else place.array_of(value, SAFE_DTYPE)
     if array.ndim and array.shape != (<object>target).shape:
         place.refuse(
             f"the claim holds {place.layout.dtype.name} of shape {(<object>target).shape}, the value is "
-            f"{array.dtype.name} of shape {array.shape}, and nothing is broadcast but a single number. Reshape it, or repeat it "
-            "yourself by numpy.broadcast_to.")
+            f"{array.dtype.name} of shape {array.shape}, and only a single number is broadcast. Reshape it, or repeat it by "
+            "numpy.broadcast_to.")
     if is_array:
         place.check_mask(array)
         place.check_dtype(array, SAFE_DTYPE)

@@ -1,75 +1,134 @@
-# Waits that last: a look, now and then, at whether they can end.
+# Waits. C waits for one slice of about 50 ms at a time, without the GIL; between two slices Python checks for signals,
+# for stalls, for living engines, and whether the caller ends the wait.
 
-cdef int64_t LOOK_NS = 40_000_000  # a slice of waiting is 50 ms, but a signal ends it early
+# One attempt at an operation, for at most a slice: RF_AGAIN says that the slice is over. `call` is a _Call.
+ctypedef rf_status (*_Attempt)(void *call) noexcept nogil
 
-cdef enum _Waits:
-    WAITS_TO_CLAIM  # for a slot, or a cell
-    WAITS_TO_TAKE
+
+cdef struct _Call:
+    _Attempt attempt
+    rf_ring *ring
+    rf_ring **levels  # of attempt_take_levels
+    uint32_t level_count
+    uint32_t rows
+    int64_t deadline_ns
+    const void **sources
+    uint64_t tag
+    uint64_t cell
+    uint64_t *link
+    rf_take_request *request
+    rf_lease **lease
+
+
+cdef rf_status attempt_claim(void *arguments) noexcept nogil:
+    cdef _Call *call = <_Call *>arguments
+    return rf_claim(call.ring, call.rows, call.deadline_ns, call.lease)
+
+
+cdef rf_status attempt_put(void *arguments) noexcept nogil:
+    cdef _Call *call = <_Call *>arguments
+    return rf_put(call.ring, call.sources, call.tag, call.deadline_ns)
+
+
+cdef rf_status attempt_put_request(void *arguments) noexcept nogil:
+    cdef _Call *call = <_Call *>arguments
+    return rf_put_request(call.ring, call.sources, call.tag, call.cell, call.deadline_ns, call.link)
+
+
+cdef rf_status attempt_take(void *arguments) noexcept nogil:
+    cdef _Call *call = <_Call *>arguments
+    return rf_take(call.ring, call.request, call.lease)
+
+
+cdef rf_status attempt_take_levels(void *arguments) noexcept nogil:
+    cdef _Call *call = <_Call *>arguments
+    return rf_take_first(call.levels, call.level_count, call.request, call.lease)
 
 
 @cython.final
 @cython.internal
+@cython.freelist(8)
 cdef class _Wait:
-    """A wait of this thread's, from its second slice on."""
+    """A wait of this thread on a ring, or on the levels of one."""
 
-    cdef tuple rings
+    cdef RingBase ring
+    cdef tuple levels  # None: `ring` alone
     cdef _Waits kind
-    cdef object stall  # ringfeed.stall.RingStall
-    cdef int64_t looked_ns
+    cdef str operation  # as a stall's warning names it; None: no stall is watched
+    cdef _StallWatch stall_watch  # None before the second slice
+    cdef PoolBase pool  # of a request: without an engine the wait ends
+    cdef RingBase request_ring
+    cdef bint wait_for_engine
+    cdef object while_waiting
 
-    cdef int look(self) except -1:
-        """Take note of a slice that is over. A warning is raised where the program makes exceptions of them."""
-        cdef int64_t now = rf_now_ns()
-        if now - self.looked_ns < LOOK_NS:
-            return 0
-        self.looked_ns = now
+    cdef int run(self, _Call *call) except -1:
+        """Attempt a call, slice after slice, and return its status; RF_EMPTY where `while_waiting` ended the wait."""
+        cdef rf_status status = RF_AGAIN
+        while status == RF_AGAIN:
+            PyErr_CheckSignals()
+            self.enter()
+            with nogil:
+                status = call.attempt(call)
+            self.leave()
+            if status == RF_AGAIN and self.is_ended_by_hook():
+                return RF_EMPTY
+        return status
+
+    cdef void enter(self) noexcept:
         cdef RingBase ring
-        cdef rf_stats stats
-        cdef list holdings = []
-        cdef uint64_t moves = 0
-        cdef bint can_end = False, is_over = self.kind == WAITS_TO_TAKE
-        cdef uint64_t claimed = 0
-        for ring in self.rings:
-            rf_ring_stats(ring.opened(), &stats)
-            moves += stats.counts.published + stats.counts.discarded + stats.counts.taken + stats.counts.released
-            moves += stats.counts.redelivered + stats.counts.dropped + stats.counts.reclaimed
-            claimed += stats.claimed
-            is_over = is_over and rf_ring_is_finished(ring.handle) and stats.ready == 0
-            can_end = can_end or self.may_end(ring, &stats)
-            if not can_end:
-                holdings += ring._holdings()
-        if is_over and claimed != 0:  # nothing can come but what is claimed: whoever forgot it is named
-            holdings = [holding for ring in self.rings for holding in ring._holdings() if holding.claimed]
-            self.stall.look(holdings, moves, True)
-            return 0
-        can_end = can_end or self.others_work(holdings)
-        self.stall.look(None if can_end else holdings, moves)
-        return 0
+        if self.levels is None:
+            self.ring.inside += 1
+        else:
+            for ring in self.levels:
+                ring.inside += 1
 
-    cdef bint may_end(self, RingBase ring, const rf_stats *stats):
-        """May what is waited for come, without anyone letting go of anything?"""
-        if rf_pool_ring_inode(ring.handle) != 0:  # in a pool, READY is an answer that nobody has let go of
-            return stats.free + stats.claimed + stats.taken != 0
-        return stats.free + stats.ready != 0 or (self.kind == WAITS_TO_TAKE and stats.claimed != 0)
+    cdef void leave(self) noexcept:
+        cdef RingBase ring
+        if self.levels is None:
+            self.ring.left()
+        else:
+            for ring in self.levels:
+                ring.left()
 
-    cdef bint others_work(self, list holdings):
-        """Does another process write into a slot, or does this one hold none, so that there is nothing to say here?"""
-        return any([holding.claimed and not holding.ours for holding in holdings]) or not any(
-            [holding.ours for holding in holdings])
+    cdef bint is_ended_by_hook(self) except -1:
+        """The hook of each slice: check what can end the wait, or warn of a stall."""
+        if self.pool is not None:
+            self.pool.require_engine(self.request_ring, self.wait_for_engine)
+        if self.operation is not None:
+            if self.stall_watch is None:
+                rings = (self.ring,) if self.levels is None else self.levels
+                self.stall_watch = new_stall_watch(rings, self.kind, self.operation)
+            self.stall_watch.check()
+        return self.while_waiting is not None and self.while_waiting()
 
 
-cdef bint minds_stalls(while_waiting) except -1:
-    return while_waiting is not None and getattr(while_waiting, "minds_stalls", False)
+cdef inline bint must_wait(rf_status status, int64_t deadline_ns) noexcept:
+    """Did an attempt without a wait leave a reason to wait?"""
+    return (status == RF_FULL and deadline_ns != 0) or status == RF_AGAIN
 
 
-cdef _Wait noting_stalls(_Wait wait, tuple rings, _Waits kind, str what):
-    """Return the wait after one more look; it is made when its first slice is over."""
-    if wait is None:
-        wait = _Wait.__new__(_Wait)
-        wait.rings = rings
-        wait.kind = kind
-        cells = "reply cells" if rf_pool_ring_inode((<RingBase>rings[0]).handle) != 0 else "slots"
-        slots = sum([(<RingBase>ring).slots for ring in rings])
-        wait.stall = stall.RingStall((<RingBase>rings[0]).name, what, f"{slots} {cells}")
-    wait.look()
+cdef _Wait wait_on(RingBase ring, _Waits kind, str operation):
+    cdef _Wait wait = _Wait.__new__(_Wait)
+    wait.ring = ring
+    wait.kind = kind
+    wait.operation = operation
     return wait
+
+
+cdef _Wait wait_to_take(RingBase ring, tuple levels, while_waiting):
+    cdef _Wait wait = wait_on(ring, WAITS_TO_TAKE, None if watches_stalls(while_waiting) else "a take")
+    wait.levels = levels
+    wait.while_waiting = while_waiting
+    return wait
+
+
+cdef int claim_by(_Wait wait, uint32_t rows, int64_t deadline_ns, _Hold hold) except -1:
+    """Claim slots of the ring that is waited on. Returns a status."""
+    cdef _Call call
+    memset(&call, 0, sizeof(call))
+    call.attempt = attempt_claim
+    call.ring = wait.ring.handle
+    call.rows = rows
+    call.deadline_ns = deadline_ns
+    call.lease = &hold.lease
+    return wait.run(&call)

@@ -116,11 +116,11 @@ class Collector:
     @property
     def has_no_engine(self) -> bool:
         """Whether no engine is left that could answer."""
-        return self._pool.has_died(self._wait_for_engine)
+        return self._pool.no_engine_left(self._wait_for_engine)
 
     def _check_engine(self) -> None:
         for ring in {reply.ring for pending in list(self._pending) for reply in pending.replies}:
-            ring._look()
+            ring._reap()
         without_engine = bool(self._pending) and self.has_no_engine
         self._each(lambda pending: pending.check(without_engine))
 
@@ -156,4 +156,4 @@ class Collector:
         if deadline_ns is None:
             return _LIVENESS_SECONDS
         # The pause grows with the number of clients: the one that finds the engine dead wakes the others.
-        return min(max((deadline_ns - time.monotonic_ns()) / 1e9, 0.0), self._pool.seconds_to_look())
+        return min(max((deadline_ns - time.monotonic_ns()) / 1e9, 0.0), self._pool.seconds_to_check())

@@ -170,7 +170,8 @@ class Session:
             if rejects or now >= deadline:
                 raise RingFull(
                     f"ring {ring.name!r}: {queued} requests wait, and max_queue_size is {limit}; the model is slower "
-                    "than its clients. Ask again later, or add engines."
+                    "than its clients. Ask again later, or add engines.",
+                    resource="max_queue_size",
                 )
             if now - checked >= _LIVENESS_SECONDS:
                 checked = now
@@ -186,7 +187,7 @@ class Session:
 
     def check_engine(self) -> None:
         """Raise `EngineDied` if no engine is alive that would make room."""
-        if self.pool.has_died(self._wait_for_engine):
+        if self.pool.no_engine_left(self._wait_for_engine):
             raise EngineDied(
                 f"ring {self.ring.name!r}: there is no room for the request, and no engine is alive to make some. "
                 "Start one and ask again, or make the client with if_engine_dies='wait'."

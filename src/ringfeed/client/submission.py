@@ -144,7 +144,8 @@ class Submission:
         if not self._in_flight.enter(0 if self.session.collector.is_current_thread else timeout):
             raise RingFull(
                 f"ring {self.session.ring.name!r}: {self._in_flight.most} requests of this client are under way, which "
-                "is its max_in_flight. Wait for some (not in a future's callback), or raise max_in_flight."
+                "is its max_in_flight. Wait for some (not in a future's callback), or raise max_in_flight.",
+                resource="max_in_flight",
             )
         self._is_counted = True
         self.future.add_done_callback(self._in_flight.leave)

@@ -291,7 +291,7 @@ class Engine(EngineLifecycle):
         _log.info("ring %r: batch_size=%d of (%s)", self.ring.name, chosen, self.measurements)
 
     def _open_pool(self, outputs: OutputSpec) -> ReplyPool:
-        settings = dataclasses.replace(self._replies.settings, single_output=outputs.bare)
+        settings = dataclasses.replace(self._replies.settings, single_output=outputs.single_output)
         return ReplyPool.make(
             self._first_ring or self.ring, outputs.fields, self._replies.cells, self._replies.participants, settings
         )

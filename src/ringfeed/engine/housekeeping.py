@@ -88,7 +88,7 @@ class Housekeeping:
         if ring is None:
             return
         if not ring.closed:
-            ring._look()  # detects a dead owner: if no thread waits on that ring, no other call does
+            ring._reap()  # detects a dead owner: if no thread waits on that ring, no other call does
         if ring.closed or ring.finished:  # must be noticed even if no client asks any more
             raise NextStageEnded(f"ring {ring.name!r} is {'closed' if ring.closed else 'finished'}")
 

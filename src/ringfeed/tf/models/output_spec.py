@@ -24,7 +24,7 @@ class OutputSpec:
     ----------
     fields : RecordSpec
         The outputs of one row, by the model's names.
-    bare : bool
+    single_output : bool
         The model returns a single tensor, not a nest.
     by_order : bool
         The model returns a tensor or a list, not a dict, so the position of an output identifies it.
@@ -33,7 +33,7 @@ class OutputSpec:
     """
 
     fields: RecordSpec
-    bare: bool
+    single_output: bool
     by_order: bool = False
     unnamed: bool = False
     _wanted: list[tuple[tuple[int, ...], Any]] = field(default_factory=list, compare=False, repr=False)
@@ -80,9 +80,9 @@ class OutputSpec:
                 fields[name] = (tuple(leaf.shape[1:]), as_dtype(leaf.dtype.as_numpy_dtype))
             except TypeError as error:
                 raise ValueError(f"{what}: {error}") from None
-        bare = not tf.nest.is_nested(outputs)
-        by_order = bare or (isinstance(outputs, (list, tuple)) and not hasattr(outputs, "_fields"))
-        return cls(RecordSpec(fields), bare, by_order, by_order and names == _names(outputs, leaves, None))
+        single_output = not tf.nest.is_nested(outputs)
+        by_order = single_output or (isinstance(outputs, (list, tuple)) and not hasattr(outputs, "_fields"))
+        return cls(RecordSpec(fields), single_output, by_order, by_order and names == _names(outputs, leaves, None))
 
     def mismatch(self, outputs: Sequence[Any], rows: int) -> str | None:
         """Describe how outputs for `rows` rows differ from this spec; return None if they match.

@@ -1,14 +1,14 @@
-# A ring's memory and a GPU's driver. Why memory is pinned, and what a refusal means, is pinning.py's business.
+# Page-locking a ring's memory with a GPU's driver. page_locking.py knows the reasons, and what a refusal means.
 
 def pin_ring(RingBase ring not None, driver, unsigned flags):
-    """Register the ring's payload; `driver` is a `pinning.Driver`.
+    """Register the ring's payload; `driver` is a `page_locking.Driver`.
 
     Returns
     -------
     (int, int)
-        How it is registered (``rf_pin_way``), and the driver's number for why it is not more.
+        How it is registered (``rf_pin_way``), and the driver's error number if it refused a better way.
     """
-    cdef rf_ring *handle = ring.opened()
+    cdef rf_ring *handle = ring.in_use()
     cdef rf_pin_driver functions
     cdef rf_pin_report report
     functions.context = <void *><size_t>driver.context
@@ -19,8 +19,6 @@ def pin_ring(RingBase ring not None, driver, unsigned flags):
     functions.allocate = <void *><size_t>driver.allocate
     functions.copy = <void *><size_t>driver.copy
     functions.release = <void *><size_t>driver.release
-    if rf_ring_is_retired(handle):
-        fail(ring, RF_CLOSED, 0, None)
     ring.inside += 1
     with nogil:  # it may take seconds
         report = rf_ring_pin(handle, &functions, flags)
@@ -29,7 +27,7 @@ def pin_ring(RingBase ring not None, driver, unsigned flags):
 
 
 def unpin_ring(RingBase ring not None):
-    """Count down, and unregister at 0. Returns 0, or the driver's number for why it did not."""
+    """Undo one `pin_ring`, and unregister with the last. Returns 0, or the driver's error number."""
     cdef rf_ring *handle = ring.opened()
     cdef int refused
     ring.inside += 1
