@@ -205,7 +205,7 @@ def test_notes_come_along() -> None:
 def test_an_exception_whose_own_methods_raise_breaks_no_message(kind: type[Exception]) -> None:
     error = preprocess_error(failing(lambda: kind("x")), 5, "item", "")
     assert kind.__name__ in str(error)
-    assert error.exception_type == f"{__name__}.{kind.__name__}"
+    assert error.exception_type == f"{kind.__module__}.{kind.__name__}"
 
 
 def test_an_exception_that_raises_whatever_it_is_asked_for_ends_no_worker() -> None:
