@@ -29,7 +29,7 @@ def test_a_graph_that_was_made_for_other_fields_is_an_error_and_costs_no_record(
 @pytest.mark.parametrize(("types", "fields"), [([tf.int64, tf.int64], [0]), ([tf.int64], [0, 0])])
 def test_each_value_needs_a_field(ring, types, fields):
     feed = OpFeed(ring, most=2)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="not a field for each"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="not one field for each"):
         _load()[0].ringfeed_next(feed=tf.constant(feed.id, tf.int64), types=types, fields=fields, ring=ring.name)
 
 

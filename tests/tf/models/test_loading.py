@@ -252,13 +252,13 @@ def test_a_signature_can_be_chosen_and_a_wrong_one_lists_those_there_are(lost: P
     whole = save_with_table(tmp_path / "sub" / "model")
     for path in (lost, whole, tf.saved_model.load(str(whole))):
         np.testing.assert_allclose(ModelRunner(path, signature="sums")(ROWS)["sum"], (ROWS @ WEIGHTS).sum(1), rtol=1e-6)
-        with pytest.raises(ValueError, match="no signature 'sum'; there are 'serving_default', 'sums'"):
+        with pytest.raises(ValueError, match="no signature 'sum'; it has 'serving_default', 'sums'"):
             ModelRunner(path, signature="sum")
 
 
 @pytest.mark.parametrize("wrong", [5, ["sums"], np.array(["sums", "sum"])], ids=["number", "list", "array"])
 def test_a_signature_that_is_no_text_lists_those_there_are(lost: Path, wrong: Any) -> None:
-    with pytest.raises(ValueError, match=r"no signature .*; there are 'serving_default', 'sums'"):
+    with pytest.raises(ValueError, match=r"no signature .*; it has 'serving_default', 'sums'"):
         ModelRunner(lost, signature=wrong)
 
 
