@@ -149,12 +149,13 @@ profile: ## count the C core's instructions per operation and cache misses per r
 	@$(PYTHON) benchmarks/limits/cache_misses.py
 
 # ruff's cache does not see that a module appeared beside a file, which changes how that file's imports are sorted.
-lint: $(VENV)/.dev ## check style and types; change nothing
-	@echo "== ruff, clang-format, mypy"
+lint: $(VENV)/.dev build ## check style and types; change nothing
+	@echo "== ruff, clang-format, mypy, stubtest"
 	@$(BIN)/ruff check --quiet --no-cache
 	@$(BIN)/ruff format --quiet --check
 	@$(BIN)/clang-format --dry-run -Werror $(C_FILES)
 	@$(BIN)/mypy
+	@$(BIN)/python -m mypy.stubtest --concise ringfeed._core
 
 format: $(VENV)/.dev ## put Python and C into the project's style
 	@$(BIN)/ruff check --quiet --fix-only

@@ -4,16 +4,19 @@ from typing import Any, Final, Literal, NoReturn, SupportsIndex, final
 
 import numpy as np
 import numpy.typing as npt
-from typing_extensions import CapsuleType, Self
+from typing_extensions import CapsuleType, Self, disjoint_base
 
 from .page_locking import Driver
 from .record_spec import Field, RecordSpec
 from .stall import Holding
 
+__test__: dict[str, str]  # of Cython
+
 RECORD_DTYPE: Final[np.dtype[np.void]]
 
 @final
 class DLPackView:
+    def __init__(self, *args: object, **kwargs: object) -> None: ...
     def __dlpack__(
         self,
         *,
@@ -24,7 +27,9 @@ class DLPackView:
     ) -> CapsuleType: ...
     def __dlpack_device__(self) -> tuple[Literal[1], Literal[0]]: ...
 
+@disjoint_base
 class _Rows:
+    def __init__(self, *args: object, **kwargs: object) -> None: ...
     @property
     def ring(self) -> RingBase: ...
     def __len__(self) -> int: ...
@@ -49,6 +54,7 @@ class _Rows:
     @property
     def records(self) -> npt.NDArray[np.void]: ...
 
+@disjoint_base
 class Claim(_Rows):
     tag: int
     def __getitem__(self, name: str, /) -> npt.NDArray[Any]: ...
@@ -65,6 +71,7 @@ class Claim(_Rows):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None: ...
 
+@disjoint_base
 class Batch(_Rows):
     def __getitem__(self, name: str, /) -> npt.NDArray[Any]: ...
     @property
@@ -93,6 +100,7 @@ class Batches:
     def __next__(self) -> Batch: ...
     def close(self) -> None: ...
 
+@disjoint_base
 class RingHandle:
     @property
     def name(self) -> str: ...
@@ -179,7 +187,7 @@ class RingBase(RingHandle):
 
 @final
 class Producing:
-    def __init__(self, rings: tuple[RingBase, ...]) -> None: ...
+    def __new__(cls, rings: tuple[RingBase, ...]) -> Self: ...
     def __enter__(self) -> RingBase: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -249,6 +257,7 @@ LATE: Final[int]
 STOPPED: Final[int]
 ENGINE_DIED: Final[int]
 
+@disjoint_base
 class PoolBase:
     @property
     def cells(self) -> RingBase: ...
@@ -305,6 +314,7 @@ class PoolBase:
 
 @final
 class Requests:
+    def __init__(self, *args: object, **kwargs: object) -> None: ...
     @property
     def batch(self) -> Batch: ...
     @property
@@ -319,6 +329,7 @@ class Requests:
 
 @final
 class Reply:
+    def __init__(self, *args: object, **kwargs: object) -> None: ...
     @property
     def pool(self) -> PoolBase: ...
     @property
