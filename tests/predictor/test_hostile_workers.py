@@ -162,7 +162,7 @@ def test_rows_and_failures_with_tags_that_nobody_gave_change_no_other_item() -> 
 
         if item == 13:
             rows, failures = (
-                next(x for x in gc.get_objects() if type(x).__name__ == "_Writer").__dict__[name]
+                next(x for x in gc.get_objects() if type(x).__name__ == "RowWriter").__dict__[name]
                 for name in ("_rows", "_failures")
             )
             for tag in (0, (1 << 64) - 1, 1 << 63, (1 << 63) | (1 << 47), 12345 << 48, 99):
