@@ -90,7 +90,7 @@ def test_records_of_plain_producers_are_run_and_want_no_answer(ring, serve, make
         ring.put(record(number))
         assert client.predict(x_of(number)) == number
     wait_until(lambda: engine.stats().rows == 60)
-    assert engine.stats().stages["total"].count == 30
+    assert engine.stats().phases["total"].count == 30
     wait_until_free(ring, client._session.pool)
 
 
