@@ -10,7 +10,6 @@ MAX_LINES = 400
 KNOWN_LONG: set[str] = {
     "tests/core/chaos_failures.c",
     "tests/core/test_interleavings.c",
-    "tests/core/test_steps.c",
 }
 
 FOLDERS = ("src", "csrc", "tests", "benchmarks", "examples")

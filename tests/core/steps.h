@@ -32,6 +32,12 @@ static uint32_t armed_step, armed_visit;
 static int armed_signal;
 static void (*meddle)(const char *step, uint32_t visit); /* by another, while the victim is there */
 
+static inline void prepare_stage(void)
+{
+    shared = shared_memory(sizeof *shared);
+    staged = shared_memory(sizeof *staged);
+}
+
 static inline uint32_t steps_named(void)
 {
     size_t count = (size_t)(__stop_rf_steps - __start_rf_steps);
