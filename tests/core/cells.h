@@ -13,9 +13,9 @@
 enum { POOL = 1 /* the number of its segment */, HELD_ROWS = 16 };
 
 /* One participant of both. */
-typedef struct desk {
+typedef struct endpoint {
     rf_ring *ring, *pool;
-} desk;
+} endpoint;
 
 static inline rf_ring *create_pool(const rf_ring *ring, uint32_t cells, uint32_t redeliver)
 {
@@ -42,25 +42,25 @@ static inline rf_ring *attach_pool(void)
     return pool;
 }
 
-static inline desk create_desk_as(uint32_t slots, uint32_t cells, uint32_t redeliver)
+static inline endpoint create_endpoint_as(uint32_t slots, uint32_t cells, uint32_t redeliver)
 {
     rf_options options = options_for(slots);
     options.redeliver = redeliver;
     rf_ring *ring = create_ring_as(&options, SAMPLE_BYTES);
-    return (desk){ring, create_pool(ring, cells, redeliver)};
+    return (endpoint){ring, create_pool(ring, cells, redeliver)};
 }
 
-static inline desk create_desk(uint32_t slots, uint32_t cells)
+static inline endpoint create_endpoint(uint32_t slots, uint32_t cells)
 {
-    return create_desk_as(slots, cells, 1);
+    return create_endpoint_as(slots, cells, 1);
 }
 
-static inline desk attach_desk(void)
+static inline endpoint attach_endpoint(void)
 {
-    return (desk){attach_ring(), attach_pool()};
+    return (endpoint){attach_ring(), attach_pool()};
 }
 
-static inline void close_desk(desk *own)
+static inline void close_endpoint(endpoint *own)
 {
     close_ring(own->pool);
     close_ring(own->ring);
@@ -74,7 +74,7 @@ static inline uint64_t answer_to(uint64_t number)
 }
 
 /* Ask with a cell that was claimed; the name of the request's record. */
-static inline uint64_t ask_with(desk *own, rf_lease *cell, uint32_t row, uint64_t number,
+static inline uint64_t ask_with(endpoint *own, rf_lease *cell, uint32_t row, uint64_t number,
                                 int64_t answer_by_ns, rf_waiter waiter)
 {
     _Alignas(64) uint8_t sample[SAMPLE_BYTES] = {0};
@@ -87,14 +87,14 @@ static inline uint64_t ask_with(desk *own, rf_lease *cell, uint32_t row, uint64_
     return link;
 }
 
-static inline rf_lease *ask(desk *own, uint64_t number)
+static inline rf_lease *ask(endpoint *own, uint64_t number)
 {
     rf_lease *cell = claim(own->pool, 1);
     ask_with(own, cell, 0, number, RF_FOREVER, RF_WAITER_NONE);
     return cell;
 }
 
-static inline rf_reply look_at(const rf_lease *cells, uint32_t row)
+static inline rf_reply inspect_cell(const rf_lease *cells, uint32_t row)
 {
     rf_reply reply;
     CHECK_EQUAL(rf_cell_inspect(cells, row, &reply), RF_OK);
@@ -119,7 +119,7 @@ static inline void expect_answer(const rf_lease *cells, uint32_t row, uint64_t n
 {
     uint64_t ends[2];
     const char *sample = (char *)rf_lease_data(cells, 0) + row * (uint64_t)SAMPLE_BYTES;
-    CHECK_EQUAL(look_at(cells, row).outcome, RF_OUTPUTS);
+    CHECK_EQUAL(inspect_cell(cells, row).outcome, RF_OUTPUTS);
     memcpy(&ends[0], sample, sizeof ends[0]);
     memcpy(&ends[1], sample + SAMPLE_BYTES - sizeof ends[1], sizeof ends[1]);
     CHECK_EQUAL(ends[0], answer_to(number));
@@ -135,7 +135,7 @@ typedef struct job {
     rf_held held[HELD_ROWS];
 } job;
 
-static inline bool take_job(desk *own, uint32_t rows, job *now)
+static inline bool take_job(endpoint *own, uint32_t rows, job *now)
 {
     now->batch = take(own->ring, rows);
     now->to_run = now->batch ? rf_hold(own->pool, now->batch, now->held) : 0;
@@ -143,7 +143,7 @@ static inline bool take_job(desk *own, uint32_t rows, job *now)
 }
 
 /* Answer rows of a batch; `held` and the answers begin with its row `from`. */
-static inline uint32_t answer_rows(desk *own, const rf_lease *batch, const rf_held *held,
+static inline uint32_t answer_rows(endpoint *own, const rf_lease *batch, const rf_held *held,
                                    uint32_t rows)
 {
     static _Thread_local uint8_t outputs[HELD_ROWS][SAMPLE_BYTES];
@@ -157,7 +157,7 @@ static inline uint32_t answer_rows(desk *own, const rf_lease *batch, const rf_he
     return rf_answer_rows(own->pool, held, rows, fields, strides);
 }
 
-static inline uint32_t answer_job(desk *own, job *now)
+static inline uint32_t answer_job(endpoint *own, job *now)
 {
     uint32_t answered = answer_rows(own, now->batch, now->held, rf_lease_rows(now->batch));
     rf_lease_drop(now->batch);
@@ -165,7 +165,7 @@ static inline uint32_t answer_job(desk *own, job *now)
 }
 
 /* Take what is there, and answer it. How many rows the model saw. */
-static inline uint32_t serve(desk *own, uint32_t rows)
+static inline uint32_t serve(endpoint *own, uint32_t rows)
 {
     job now;
     if (!take_job(own, rows, &now))

@@ -21,7 +21,7 @@
 
 enum { PHASES = 10, MOST_KILLS = 1 << 20, HANG_SECONDS = 30 };
 
-typedef struct gap { /* what a killed producer had not told of */
+typedef struct gap { /* what a killed producer had not reported of */
     uint32_t lane, seen;
     uint64_t from;
 } gap;
@@ -39,13 +39,13 @@ typedef struct worker {
 } worker;
 
 /* What a killed worker held; until every word has changed. */
-typedef struct grave {
+typedef struct leftover {
     int64_t since_ns; /* 0: none */
     uint32_t count, slots[MAX_SLOTS];
     uint64_t words[MAX_SLOTS];
-} grave;
+} leftover;
 
-enum { GRAVES = 64, BUCKETS = 1024 /* of a millisecond; the last is for all that is longer */ };
+enum { LEFTOVERS = 64, BUCKETS = 1024 /* of a millisecond; the last is for all that is longer */ };
 
 typedef struct control {
     rf_ring *ring;
@@ -53,8 +53,8 @@ typedef struct control {
     worker workers[2 * MOST];
     uint32_t count;
     uint64_t kills, stops;
-    grave graves[GRAVES];
-    uint64_t given_back[BUCKETS]; /* how many graves were empty after how many milliseconds */
+    leftover leftovers[LEFTOVERS];
+    uint64_t given_back[BUCKETS]; /* how many leftovers were empty after how many milliseconds */
 } control;
 
 static uint64_t total_kills = 200, first_seed = 1;
@@ -93,11 +93,11 @@ static void remember_what_it_held(control *own, pid_t pid)
     while (owner <= ring->geometry.participants &&
            atomic_load(&ring->participants[owner - 1].mark.pid) != (uint32_t)pid)
         owner++;
-    while (place < GRAVES && own->graves[place].since_ns)
+    while (place < LEFTOVERS && own->leftovers[place].since_ns)
         place++;
-    if (place == GRAVES)
+    if (place == LEFTOVERS)
         return;
-    grave *now = &own->graves[place];
+    leftover *now = &own->leftovers[place];
     now->count = 0;
     for (uint32_t slot = 0; slot < ring->slot_count; slot++) {
         uint64_t word = word_of(ring, slot);
@@ -109,9 +109,9 @@ static void remember_what_it_held(control *own, pid_t pid)
     now->since_ns = now->count ? rf_now_ns() : 0;
 }
 
-static void look_at_graves(control *own)
+static void check_leftovers(control *own)
 {
-    for (grave *now = own->graves; now < own->graves + GRAVES; now++) {
+    for (leftover *now = own->leftovers; now < own->leftovers + LEFTOVERS; now++) {
         if (!now->since_ns)
             continue;
         while (now->count &&
@@ -132,11 +132,11 @@ static void kill_worker(control *own, worker *one)
     remember_what_it_held(own, pid);
     own->kills++;
     if (one->produces) {
-        uint64_t told = atomic_load(&shared->told[one->index]);
+        uint64_t reported = atomic_load(&shared->reported[one->index]);
         CHECK(gap_count < MOST_KILLS);
         gaps[gap_count++] =
-            (gap){one->index, numbers_in_the_ring(own->ring, one->index, told), told};
-        atomic_store(&shared->told[one->index], told + MAX_ROWS);
+            (gap){one->index, numbers_in_the_ring(own->ring, one->index, reported), reported};
+        atomic_store(&shared->reported[one->index], reported + MAX_ROWS);
         atomic_fetch_add(&shared->generation[one->index], 1);
     }
     /* A successor looks after the dead as soon as it waits; half the time survivors have to. */
@@ -174,17 +174,17 @@ static uint64_t progress(void)
 {
     uint64_t sum = atomic_load(&shared->takes);
     for (int lane = 0; lane < MOST; lane++)
-        sum += atomic_load(&shared->told[lane]);
+        sum += atomic_load(&shared->reported[lane]);
     return sum;
 }
 
-static void rage(control *own, uint64_t kills)
+static void kill_at_random(control *own, uint64_t kills)
 {
     uint64_t before = 0;
     int64_t moved_ns = rf_now_ns();
     while (own->kills < kills) {
         for (int64_t until = rf_now_ns() + random_below(6000000); rf_now_ns() < until; rest())
-            look_at_graves(own);
+            check_leftovers(own);
         int64_t now = rf_now_ns();
         for (uint32_t i = 0; i < own->count; i++)
             if (own->workers[i].until_ns && now >= own->workers[i].until_ns)
@@ -204,7 +204,7 @@ static void rage(control *own, uint64_t kills)
 }
 
 /* Let everyone finish, and take what a dead taker may have left. */
-static void calm_down(control *own)
+static void drain_and_join(control *own)
 {
     alarm(WATCHDOG_SECONDS); /* whoever waits for ever shows here */
     atomic_store(&shared->stop, 1);
@@ -240,12 +240,12 @@ typedef struct sums {
     int64_t longest_ns;
 } sums;
 
-/* What was told or seen, and never came. */
+/* What was reported or seen, and never came. */
 static void count_records(sums *sum)
 {
     for (uint32_t lane = 0; lane < MOST; lane++) {
-        uint64_t told = atomic_load(&shared->told[lane]);
-        for (uint64_t number = 0; number < told; number++) {
+        uint64_t reported = atomic_load(&shared->reported[lane]);
+        for (uint64_t number = 0; number < reported; number++) {
             sum->records += is_marked(marks, lane, number);
             sum->lost += !is_marked(marks, lane, number);
         }
@@ -307,8 +307,8 @@ static void play_phase(uint32_t phase, uint64_t kills, sums *sum)
         own.workers[i] = (worker){.produces = i < producers, .index = i};
         start_worker(&own.workers[i]);
     }
-    rage(&own, kills);
-    calm_down(&own);
+    kill_at_random(&own, kills);
+    drain_and_join(&own);
     uint64_t records = sum->records;
     add_up(sum, &own);
     printf(
@@ -368,7 +368,7 @@ static void chaos(void)
 {
     sums sum = {0};
     int64_t began = rf_now_ns();
-    alarm(0); /* rage() notices by itself when nothing moves */
+    alarm(0); /* kill_at_random() notices by itself when nothing moves */
     shared = shared_memory(sizeof *shared);
     gaps = calloc(MOST_KILLS, sizeof *gaps);
     CHECK(gaps);

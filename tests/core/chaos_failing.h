@@ -11,11 +11,13 @@
 
 enum { PRODUCERS = 3, THREADS = 2, LANES = PRODUCERS * THREADS, TAKERS = 4 };
 enum { WORKERS = PRODUCERS + TAKERS, MAX_ROWS = 6, MAX_SLOTS = 64, HELD = 2, LATE_LOOKS = 5 };
-enum { SEXTON = PRODUCERS }; /* the first taker: it is never killed, and reads of dead letters */
+enum {
+    LETTER_READER = PRODUCERS
+}; /* the first taker: it is never killed, and reads of dead letters */
 #define NUMBERS_PER_LANE (UINT64_C(1) << 22)
 
 /* What was said of a record last. BETWEEN: a death there may count as a failure, or not. */
-typedef enum fate { LOOSE, IN_HAND, UNSEEN, BETWEEN, FAILED_OVER, RELEASED, BURIED } fate;
+typedef enum fate { LOOSE, IN_HAND, UNSEEN, BETWEEN, FAILED_OVER, RELEASED, SET_ASIDE } fate;
 
 typedef struct mark {
     uint8_t fate;
@@ -31,8 +33,9 @@ typedef struct entry {
 
 static entry *entries; /* by tag */
 
-typedef struct board {
-    _Atomic uint64_t told[LANES]; /* of each thread: numbers below it are published, or left out */
+typedef struct shared_state {
+    _Atomic uint64_t
+        reported[LANES]; /* of each thread: numbers below it are published, or left out */
     _Atomic uint32_t generation[PRODUCERS], stop;
     _Atomic uint32_t owner[WORKERS]; /* its number as a participant */
     _Atomic uint32_t taking[WORKERS], stands[WORKERS];
@@ -42,12 +45,12 @@ typedef struct board {
     _Atomic uint64_t failed_over, given_back, split, alone, together, patient;
     _Atomic uint64_t letters, letters_given_back, letters_read;
     _Atomic uint64_t crossed, discarded, compared, ready_again;
-    _Atomic uint64_t released, buried;
+    _Atomic uint64_t released, set_aside;
     _Atomic uint64_t lost, doubled, torn, disordered, miscounted, not_alone, misjudged;
     _Atomic uint64_t kept, stalled, overcounted;
-} board;
+} shared_state;
 
-static board *shared;
+static shared_state *shared;
 static uint32_t limit; /* rf_options.max_deliveries of the ring */
 
 static void note(_Atomic uint64_t *count)
@@ -112,7 +115,7 @@ static bool is_of_the_dead(const rf_ring *ring, uint64_t word)
 
 /* At the end of a slice of a wait for `least` slots in a state. These, or one of the dead for longer, were there a slice
  * ago: that is a stall. */
-static void look_around(const rf_ring *ring, watch *own, rf_state wanted, uint32_t least)
+static void inspect_slots(const rf_ring *ring, watch *own, rf_state wanted, uint32_t least)
 {
     uint32_t left = 0, late = 0;
     for (uint32_t slot = 0; slot < ring->slot_count; slot++) {
@@ -282,7 +285,7 @@ static void let_go(rf_lease *lease)
         note_fate(lease, FAILED_OVER);
         rf_lease_fail(lease);
     } else {
-        note_fate(lease, letter ? BURIED : RELEASED);
+        note_fate(lease, letter ? SET_ASIDE : RELEASED);
     }
     drop(lease);
 }
@@ -312,7 +315,7 @@ static void work_on(const taker *own, rf_lease *lease)
         if (random_below(4) == 0)
             show(lease, 0);
     }
-    if (deadly && own->index != SEXTON && !rf_lease_is_dead_letter(lease)) {
+    if (deadly && own->index != LETTER_READER && !rf_lease_is_dead_letter(lease)) {
         atomic_store(&shared->stands[own->index], 1);
         while (!atomic_load(&shared->stop))
             rest();
@@ -332,7 +335,7 @@ static void read_letters(rf_ring *ring)
             note(&shared->misjudged);
         if (!may_come(known))
             note(&shared->doubled);
-        known.fate = BURIED;
+        known.fate = SET_ASIDE;
         atomic_store(&entries[letter.tag].mark, known);
         note(&shared->letters_read);
         atomic_fetch_add(&shared->unsaid, letter.unsaid);
@@ -347,7 +350,7 @@ static bool take_one(taker *own, rf_lease **lease)
                                .deadline_ns = RF_FOREVER,
                                .linger_ns = random_below(4) ? 0 : random_below(1000000),
                                .unseen = random_below(2),
-                               .dead_letters = own->index != SEXTON};
+                               .dead_letters = own->index != LETTER_READER};
     rf_status status;
     garble_cursor(own->ring, &own->ring->header->take_cursor);
     for (;;) {
@@ -358,7 +361,7 @@ static bool take_one(taker *own, rf_lease **lease)
         read_letters(own->ring);
         if (status != RF_AGAIN)
             break;
-        look_around(own->ring, &own->watch, RF_STATE_READY, request.min_rows);
+        inspect_slots(own->ring, &own->watch, RF_STATE_READY, request.min_rows);
         for (int i = 0; i < HELD; i++)
             part_with(&own->held[i]);
     }

@@ -26,7 +26,7 @@ enum { PHASES = 10, HANG_SECONDS = 10 };
 
 typedef struct lane {
     rf_ring *ring;
-    _Atomic uint64_t *told; /* of all threads of its process */
+    _Atomic uint64_t *reported; /* of all threads of its process */
     uint64_t producer;
     uint32_t thread;
     watch watch;
@@ -34,22 +34,22 @@ typedef struct lane {
 
 typedef struct open_claim {
     rf_lease *lease;
-    uint64_t told[THREADS]; /* before it was made */
+    uint64_t reported[THREADS]; /* before it was made */
 } open_claim;
 
-static void note_told(const lane *own, uint64_t *told)
+static void copy_reported(const lane *own, uint64_t *reported)
 {
     for (uint32_t thread = 0; thread < THREADS; thread++)
-        told[thread] = atomic_load(&own->told[thread]);
+        reported[thread] = atomic_load(&own->reported[thread]);
 }
 
 static uint64_t write_record(const lane *own, payload *record, uint64_t number,
-                             const uint64_t *told)
+                             const uint64_t *reported)
 {
     CHECK(number < NUMBERS_PER_LANE);
     fill(record, own->producer, number);
     record->filling[0] = own->thread;
-    memcpy(&record->filling[1], told, THREADS * sizeof *told);
+    memcpy(&record->filling[1], reported, THREADS * sizeof *reported);
     record->checksum = checksum_of(record);
     return tag_of(record);
 }
@@ -66,43 +66,43 @@ static void put_one(lane *own, int64_t deadline_ns)
 {
     payload record;
     const void *sources[1] = {&record};
-    uint64_t told[THREADS];
+    uint64_t reported[THREADS];
     rf_status status;
-    note_told(own, told);
-    uint64_t tag = write_record(own, &record, told[own->thread], told);
+    copy_reported(own, reported);
+    uint64_t tag = write_record(own, &record, reported[own->thread], reported);
     while ((status = rf_put(own->ring, sources, tag, deadline_ns)) == RF_AGAIN)
-        look_around(own->ring, &own->watch, RF_STATE_FREE, 1);
+        inspect_slots(own->ring, &own->watch, RF_STATE_FREE, 1);
     if (!end_wait(own, status, deadline_ns))
         return;
     atomic_store(&entries[tag].published, 1);
-    atomic_store(&own->told[own->thread], told[own->thread] + 1);
+    atomic_store(&own->reported[own->thread], reported[own->thread] + 1);
 }
 
 static bool claim_some(lane *own, open_claim *claim, int64_t deadline_ns)
 {
     rf_status status;
     uint32_t rows = 1 + random_below(MAX_ROWS / 2);
-    note_told(own, claim->told);
+    copy_reported(own, claim->reported);
     while ((status = rf_claim(own->ring, rows, deadline_ns, &claim->lease)) == RF_AGAIN)
-        look_around(own->ring, &own->watch, RF_STATE_FREE, 1);
+        inspect_slots(own->ring, &own->watch, RF_STATE_FREE, 1);
     return end_wait(own, status, deadline_ns);
 }
 
 /* Publish the first rows, and discard the others, which are written as well. */
 static void publish_some(const lane *own, const open_claim *claim, uint32_t rows)
 {
-    uint64_t tags[MAX_ROWS], number = atomic_load(&own->told[own->thread]);
+    uint64_t tags[MAX_ROWS], number = atomic_load(&own->reported[own->thread]);
     uint32_t all = rf_lease_rows(claim->lease);
     payload *records = rf_lease_data(claim->lease, 0);
     for (uint32_t row = 0; row < all; row++) {
-        tags[row] = write_record(own, &records[row], number + row, claim->told);
+        tags[row] = write_record(own, &records[row], number + row, claim->reported);
         atomic_store(&entries[tags[row]].discarded, row >= rows);
     }
     CHECK_EQUAL(rf_publish(claim->lease, rows, tags, 0), RF_OK);
     rf_lease_drop(claim->lease);
     for (uint32_t row = 0; row < rows; row++)
         atomic_store(&entries[tags[row]].published, 1);
-    atomic_store(&own->told[own->thread], number + all);
+    atomic_store(&own->reported[own->thread], number + all);
 }
 
 /* Of two claims the second is published first, perhaps another record in between; some of the first, or all. */
@@ -146,7 +146,7 @@ static void producer_process(void *argument)
     lane lanes[THREADS];
     atomic_store(&shared->owner[index], rf_self(ring));
     for (uint32_t i = 0; i < THREADS; i++) {
-        lanes[i] = (lane){ring, &shared->told[index * THREADS], producer, i, {{0}, {0}, {0}}};
+        lanes[i] = (lane){ring, &shared->reported[index * THREADS], producer, i, {{0}, {0}, {0}}};
         threads[i] = start_thread(produce, &lanes[i]);
     }
     for (uint32_t i = 0; i < THREADS; i++)
@@ -220,7 +220,7 @@ static void kill_worker(rf_ring *ring, uint32_t index)
     note_what_it_held(ring, index);
     kill_and_reap(workers[index]);
     for (uint32_t thread = 0; index < PRODUCERS && thread < THREADS; thread++)
-        atomic_fetch_add(&shared->told[index * THREADS + thread], MAX_ROWS);
+        atomic_fetch_add(&shared->reported[index * THREADS + thread], MAX_ROWS);
     if (index < PRODUCERS)
         atomic_fetch_add(&shared->generation[index], 1);
     if (random_below(2))
@@ -234,12 +234,12 @@ static uint32_t choose_victim(void)
     uint32_t index = PRODUCERS + random_below(TAKERS);
     if (!atomic_load(&shared->stands[index]))
         index = random_below(WORKERS);
-    return index == SEXTON ? SEXTON + 1 : index;
+    return index == LETTER_READER ? LETTER_READER + 1 : index;
 }
 
 /* ---- The books ------------------------------------------------------------------------------ */
 
-static board all; /* the sum of all phases */
+static shared_state all; /* the sum of all phases */
 
 /* Letters of which no more is known than that they were are no loss. Who is killed behind a release has not counted it. */
 static void add_up(rf_ring *ring)
@@ -247,11 +247,11 @@ static void add_up(rf_ring *ring)
     rf_stats stats;
     uint64_t lost = 0, unsaid = atomic_load(&shared->unsaid);
     for (uint64_t lane = 0; lane < LANES; lane++)
-        for (uint64_t number = 0; number < atomic_load(&shared->told[lane]); number++) {
+        for (uint64_t number = 0; number < atomic_load(&shared->reported[lane]); number++) {
             entry *its = &entries[lane * NUMBERS_PER_LANE + number];
             mark known = atomic_load(&its->mark);
-            if (known.fate == RELEASED || known.fate == BURIED)
-                note(known.fate == BURIED ? &shared->buried : &shared->released);
+            if (known.fate == RELEASED || known.fate == SET_ASIDE)
+                note(known.fate == SET_ASIDE ? &shared->set_aside : &shared->released);
             else
                 lost += known.deliveries || atomic_load(&its->published);
         }
@@ -259,7 +259,7 @@ static void add_up(rf_ring *ring)
     atomic_store(&shared->lost, lost - (lost < unsaid ? lost : unsaid));
     atomic_store(&shared->overcounted,
                  stats.counts.released > atomic_load(&shared->released) ||
-                     stats.counts.dead_letters > atomic_load(&shared->buried) + unsaid ||
+                     stats.counts.dead_letters > atomic_load(&shared->set_aside) + unsaid ||
                      stats.counts.dropped > 0);
     _Atomic uint64_t *from = &shared->takes, *into = &all.takes;
     while (into <= &all.overcounted)
@@ -276,7 +276,7 @@ static uint32_t show_books(void)
     } rows[] = {
         {"batches", all.takes, PLAIN},
         {"records released", all.released, MUST},
-        {"dead letters", all.buried, MUST},
+        {"dead letters", all.set_aside, MUST},
         {"rows killed over", all.killed_over, MUST},
         {"rows killed over, not shown yet", all.killed_unseen, PLAIN},
         {"rows killed over in a call", all.killed_taking, PLAIN},
@@ -329,7 +329,7 @@ static void expect_progress(rf_ring *ring, int64_t since_ns)
 }
 
 /* A worker that ends by itself has found something wrong. */
-static void rage(rf_ring *ring, uint64_t kills)
+static void kill_at_random(rf_ring *ring, uint64_t kills)
 {
     uint64_t takes = 0;
     int64_t moved_ns = rf_now_ns();
@@ -347,9 +347,9 @@ static void rage(rf_ring *ring, uint64_t kills)
 }
 
 /* Producers end, then takers; then what they left is taken. */
-static void calm_down(rf_ring *ring)
+static void drain_and_join(rf_ring *ring)
 {
-    taker own = {.index = SEXTON + 2, .ring = ring};
+    taker own = {.index = LETTER_READER + 2, .ring = ring};
     int64_t since_ns = rf_now_ns();
     atomic_store(&shared->stop, 1);
     for (uint32_t index = 0; index < WORKERS; index++) {
@@ -378,8 +378,8 @@ static void play_phase(uint32_t phase, uint64_t kills)
     CHECK(rf_ring_geometry(ring)->slots <= MAX_SLOTS);
     for (uint32_t index = 0; index < WORKERS; index++)
         start_worker(index);
-    rage(ring, kills);
-    calm_down(ring);
+    kill_at_random(ring, kills);
+    drain_and_join(ring);
     add_up(ring);
     if (atomic_load(&shared->kept) == 0)
         expect_all_free(ring);
@@ -391,7 +391,7 @@ static void play_phase(uint32_t phase, uint64_t kills)
 static void chaos(void)
 {
     int64_t began = rf_now_ns();
-    alarm(0); /* rage() notices by itself when nothing moves */
+    alarm(0); /* kill_at_random() notices by itself when nothing moves */
     shared = shared_memory(sizeof *shared);
     seed(first_seed);
     for (uint32_t phase = 0; phase < PHASES; phase++)

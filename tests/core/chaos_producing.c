@@ -11,19 +11,19 @@
 enum { MOST = 4, TAKERS = 2, MOST_RECORDS = 64, MOST_SLICES = 2, MOST_TEXT = 3000 };
 
 typedef struct lane {
-    _Atomic uint32_t told;            /* numbers below it are published */
+    _Atomic uint32_t reported;        /* numbers below it are published */
     _Atomic uint32_t failing, failed; /* it began to tell, it had told */
     _Atomic uint32_t taken[MOST_RECORDS + 1];
 } lane;
 
-typedef struct board {
+typedef struct shared_state {
     lane lanes[MOST];
     _Atomic int64_t gone_ns; /* since when nobody produces any more */
-    _Atomic uint32_t failures_told, most_slices;
+    _Atomic uint32_t failures_seen, most_slices;
     uint64_t seed;
-} board;
+} shared_state;
 
-static board *shared;
+static shared_state *shared;
 static uint64_t total_kills = 200, first_seed = 1;
 
 typedef struct sums {
@@ -51,7 +51,7 @@ static void put_some(rf_ring *ring, uint32_t index, uint32_t count)
         while ((status = rf_put(ring, sources, number, RF_FOREVER)) == RF_AGAIN)
             ;
         CHECK_EQUAL(status, RF_OK); /* nobody ends the ring while we are in */
-        atomic_store(&shared->lanes[index].told, number + 1);
+        atomic_store(&shared->lanes[index].reported, number + 1);
     }
 }
 
@@ -126,7 +126,7 @@ static void take_all(void *unused)
         rf_lease_drop(lease);
     }
     if (status == RF_PRODUCER_FAILED) {
-        atomic_fetch_add(&shared->failures_told, 1);
+        atomic_fetch_add(&shared->failures_seen, 1);
         check_text(ring);
     } else {
         CHECK_EQUAL(status, RF_FINISHED);
@@ -148,7 +148,7 @@ static bool is_over(pid_t *pid)
     return *pid == 0;
 }
 
-static void rage(pid_t *pids, uint32_t producers, sums *sum)
+static void kill_at_random(pid_t *pids, uint32_t producers, sums *sum)
 {
     for (uint32_t left = producers; left;) {
         nanosleep(&(struct timespec){.tv_nsec = random_below(400000)}, NULL);
@@ -178,22 +178,23 @@ static void supply_producers(rf_ring *ring, uint32_t producers)
 
 static void check_round(const rf_ring *ring, uint32_t producers, sums *sum)
 {
-    uint32_t failing = 0, failed = 0, told = atomic_load(&shared->failures_told);
+    uint32_t failing = 0, failed = 0, seen = atomic_load(&shared->failures_seen);
     for (uint32_t i = 0; i < producers; i++) {
         lane *own = &shared->lanes[i];
         failing += atomic_load(&own->failing);
         failed += atomic_load(&own->failed);
         for (uint32_t number = 0; number <= MOST_RECORDS; number++) {
-            uint32_t taken = atomic_load(&own->taken[number]), published = atomic_load(&own->told);
+            uint32_t taken = atomic_load(&own->taken[number]),
+                     published = atomic_load(&own->reported);
             CHECK(number < published ? taken == 1 : taken <= (number == published));
             sum->records += taken;
         }
     }
-    CHECK(told == 0 || told == TAKERS);
-    CHECK(failed ? told == TAKERS : failing || told == 0);
-    sum->failures += told != 0;
+    CHECK(seen == 0 || seen == TAKERS);
+    CHECK(failed ? seen == TAKERS : failing || seen == 0);
+    sum->failures += seen != 0;
     char text[RF_FAILURE_BYTES + 1];
-    sum->lost_texts += told && rf_ring_failure(ring, text) && text[0] == 'I';
+    sum->lost_texts += seen && rf_ring_failure(ring, text) && text[0] == 'I';
     CHECK_EQUAL(rf_ring_open_blocks(ring), 0);
 }
 
@@ -211,7 +212,7 @@ static void play_round(uint64_t round, sums *sum)
         takers[i] = spawn(take_all, NULL);
     for (uint32_t i = 0; i < producers; i++)
         pids[i] = spawn(produce, (void *)(uintptr_t)i);
-    rage(pids, producers, sum);
+    kill_at_random(pids, producers, sum);
     supply_producers(ring, producers);
     for (uint32_t i = 0; i < TAKERS; i++)
         expect_success(takers[i]);
@@ -232,7 +233,7 @@ static void chaos(void)
     seed(first_seed);
     while (sum.kills < total_kills)
         play_round(sum.rounds, &sum);
-    printf("    %llu rounds, %llu kills, %llu stops, %llu records; %llu failures told, %llu "
+    printf("    %llu rounds, %llu kills, %llu stops, %llu records; %llu failures seen, %llu "
            "without their text; the "
            "end came after %u slices at most\n",
            (unsigned long long)sum.rounds, (unsigned long long)sum.kills,

@@ -21,15 +21,15 @@ enum {
     ROWS = 3
 };
 
-typedef struct board {
+typedef struct shared_state {
     _Atomic uint64_t asked[CLIENTS]; /* the next number of each */
     _Atomic uint32_t stop;
     _Atomic uint64_t answers, failures, late, withdrawn, died, gone, handed_on, given_back;
     _Atomic uint64_t lost, torn, doubled;
     _Atomic uint64_t answered[MOST_NUMBERS / 64]; /* a bit for each number of each client */
-} board;
+} shared_state;
 
-static board *shared;
+static shared_state *shared;
 static bool redeliver;
 static uint64_t total_kills = 250, first_seed = 1;
 
@@ -42,7 +42,7 @@ typedef struct request {
     rf_waiter waiter;
 } request;
 
-static bool is_gone(const desk *own, const rf_lease *cells, uint32_t row, uint64_t link)
+static bool is_gone(const endpoint *own, const rf_lease *cells, uint32_t row, uint64_t link)
 {
     rf_reply reply;
     bool gone = rf_record_is_gone(own->ring, link);
@@ -51,7 +51,7 @@ static bool is_gone(const desk *own, const rf_lease *cells, uint32_t row, uint64
 }
 
 /* True: there is something to wait for yet. */
-static bool wait_for_one(desk *own, rf_lease *cells, uint32_t row, const request *asked)
+static bool wait_for_one(endpoint *own, rf_lease *cells, uint32_t row, const request *asked)
 {
     if (asked->waiter != RF_WAITER_CLIENT || random_below(2)) {
         rf_status status = rf_cell_wait(cells, row, in_ms(60));
@@ -105,7 +105,7 @@ static void read_reply(rf_lease *cells, uint32_t row, uint64_t number)
     }
 }
 
-static bool put_request(desk *own, uint64_t number, uint64_t reply, uint64_t *link)
+static bool put_request(endpoint *own, uint64_t number, uint64_t reply, uint64_t *link)
 {
     _Alignas(64) uint8_t sample[SAMPLE_BYTES] = {0};
     const void *sources[1] = {sample};
@@ -118,7 +118,7 @@ static bool put_request(desk *own, uint64_t number, uint64_t reply, uint64_t *li
     return true;
 }
 
-static void ask_and_wait(desk *own, uint64_t lane)
+static void ask_and_wait(endpoint *own, uint64_t lane)
 {
     request asked[ROWS];
     rf_lease *cells;
@@ -158,11 +158,11 @@ static void ask_and_wait(desk *own, uint64_t lane)
 
 static void client_process(void *lane)
 {
-    desk own = attach_desk();
+    endpoint own = attach_endpoint();
     seed((uint64_t)getpid());
     while (!atomic_load(&shared->stop))
         ask_and_wait(&own, (uint64_t)(uintptr_t)lane);
-    close_desk(&own);
+    close_endpoint(&own);
 }
 
 /* ---- Engines -------------------------------------------------------------------------------- */
@@ -176,7 +176,7 @@ static void mark_answered(uint64_t number)
 }
 
 /* Row by row, so that we know which was answered. */
-static void answer_each(desk *own, const job *now, uint32_t from, const rf_lease *batch)
+static void answer_each(endpoint *own, const job *now, uint32_t from, const rf_lease *batch)
 {
     for (uint32_t row = 0; row < rf_lease_rows(batch); row++) {
         const rf_held *held = &now->held[from + row];
@@ -197,7 +197,7 @@ static void answer_each(desk *own, const job *now, uint32_t from, const rf_lease
 }
 
 /* To the end of the same ring. Killed in between, the request is there twice. */
-static bool hand_on(desk *own, job *now)
+static bool hand_on(endpoint *own, job *now)
 {
     rf_lease *next;
     uint32_t rows = rf_lease_rows(now->batch);
@@ -213,7 +213,7 @@ static bool hand_on(desk *own, job *now)
     return true;
 }
 
-static void work_on(desk *own, job *now)
+static void work_on(endpoint *own, job *now)
 {
     uint32_t rows = rf_lease_rows(now->batch);
     switch (random_below(8)) {
@@ -242,7 +242,7 @@ static void work_on(desk *own, job *now)
 static void engine_process(void *unused)
 {
     (void)unused;
-    desk own = attach_desk();
+    endpoint own = attach_endpoint();
     seed((uint64_t)getpid());
     rf_pool_serve(own.pool, 1);
     for (;;) {
@@ -259,7 +259,7 @@ static void engine_process(void *unused)
             rest();
         work_on(&own, &now);
     }
-    close_desk(&own);
+    close_endpoint(&own);
 }
 
 /* ---- The controller ------------------------------------------------------------------------- */
@@ -290,7 +290,7 @@ static void expect_no_end(void)
     CHECK_EQUAL(ended.si_pid, 0);
 }
 
-static void rage(uint64_t kills, uint64_t *stops)
+static void kill_at_random(uint64_t kills, uint64_t *stops)
 {
     for (uint64_t killed = 0; killed < kills;) {
         int64_t now;
@@ -314,7 +314,7 @@ static void rage(uint64_t kills, uint64_t *stops)
     }
 }
 
-static void calm_down(desk *own)
+static void drain_and_join(endpoint *own)
 {
     alarm(WATCHDOG_SECONDS);
     atomic_store(&shared->stop, 1);
@@ -345,11 +345,11 @@ static void play_phase(uint32_t phase, uint64_t kills)
     memset(workers, 0, sizeof workers);
     redeliver = phase % 2 == 0;
     uint32_t cells = ROWS + random_below(9), slots = 4 + random_below(12);
-    desk own = create_desk_as(slots, cells, redeliver);
+    endpoint own = create_endpoint_as(slots, cells, redeliver);
     for (uint32_t i = 0; i < WORKERS; i++)
         go_on(i);
-    rage(kills, &stops);
-    calm_down(&own);
+    kill_at_random(kills, &stops);
+    drain_and_join(&own);
     for (int lane = 0; lane < CLIENTS; lane++)
         asked += atomic_load(&shared->asked[lane]);
     printf("    phase %u: %u cells, %u slots, rows of the dead %s: %llu kills, %llu stops; %llu "
@@ -364,7 +364,7 @@ static void play_phase(uint32_t phase, uint64_t kills)
            (unsigned long long)shared->handed_on, (unsigned long long)shared->given_back,
            (unsigned long long)shared->died, (unsigned long long)shared->gone);
     fflush(stdout);
-    close_desk(&own);
+    close_endpoint(&own);
     shm_unlink(segment_name(0));
     shm_unlink(segment_name(POOL));
     CHECK_EQUAL(atomic_load(&shared->lost), 0);

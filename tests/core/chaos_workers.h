@@ -21,17 +21,17 @@ enum { MOST = 4, MAX_ROWS = 8, HELD = 3, MAX_SLOTS = 256, RECENT = 64 };
 
 /* A producer's successor has its lane, and an order of its own: producer = lane + MOST *
  * generation. */
-typedef struct board {
-    _Atomic uint64_t told[MOST]; /* of each lane: numbers below it are published, or left out */
+typedef struct shared_state {
+    _Atomic uint64_t reported[MOST]; /* of each lane: numbers below it are published, or left out */
     _Atomic uint32_t generation[MOST];
     _Atomic uint32_t stop;
     _Atomic uint32_t stopped[2 * MOST]; /* each worker: how often */
     _Atomic uint64_t takes;
     _Atomic uint64_t doubled, torn, disordered, stalled, long_waits, again;
     _Atomic int64_t longest_ns;
-} board;
+} shared_state;
 
-static board *shared;
+static shared_state *shared;
 /* A bit per number of each lane: it was taken; it was released, so it can not come again. */
 static _Atomic uint64_t *marks, *released;
 
@@ -64,7 +64,7 @@ static bool is_work(const watch *own, uint64_t word)
 }
 
 /* At the end of a slice of a wait. */
-static void look_around(watch *own)
+static void inspect_slots(watch *own)
 {
     bool stalled = false;
     for (uint32_t slot = 0; slot < own->ring->slot_count; slot++) {
@@ -113,7 +113,7 @@ static void put_one(watch *own, uint64_t producer, uint64_t number)
     rf_status status;
     fill(&record, producer, number);
     while ((status = rf_put(own->ring, sources, number, RF_FOREVER)) == RF_AGAIN)
-        look_around(own);
+        inspect_slots(own);
     end_wait(own, start);
     CHECK_EQUAL(status, RF_OK);
 }
@@ -127,7 +127,7 @@ static uint32_t put_rows(watch *own, uint64_t producer, uint64_t number, rf_leas
     rf_status status;
     uint32_t wanted = 1 + random_below(MAX_ROWS);
     while ((status = rf_claim(own->ring, wanted, RF_FOREVER, &lease)) == RF_AGAIN)
-        look_around(own);
+        inspect_slots(own);
     end_wait(own, start);
     CHECK_EQUAL(status, RF_OK);
     uint32_t rows = random_below(rf_lease_rows(lease) + 1);
@@ -161,7 +161,7 @@ static inline void producer_process(void *argument)
 {
     uint32_t lane = (uint32_t)(uintptr_t)argument;
     watch own = {.ring = attach_ring_with_window(), .produces = true, .worker = lane};
-    uint64_t number = atomic_load(&shared->told[lane]);
+    uint64_t number = atomic_load(&shared->reported[lane]);
     uint64_t producer = lane + MOST * (uint64_t)atomic_load(&shared->generation[lane]);
     rf_lease *kept = NULL;
     rf_block block;
@@ -178,7 +178,7 @@ static inline void producer_process(void *argument)
             put_one(&own, producer, number++);
         else
             number += put_rows(&own, producer, number, &kept);
-        atomic_store(&shared->told[lane], number);
+        atomic_store(&shared->reported[lane], number);
         if (kept && random_below(4) == 0) {
             rf_lease_drop(kept);
             kept = NULL;
@@ -284,7 +284,7 @@ static void taker_process(void *worker)
         if (request.max_rows > own.watch.ring->slot_count)
             request.max_rows = own.watch.ring->slot_count;
         while ((status = rf_take(own.watch.ring, &request, &now->lease)) == RF_AGAIN)
-            look_around(&own.watch);
+            inspect_slots(&own.watch);
         end_wait(&own.watch, start);
         if (status == RF_FINISHED)
             break;

@@ -16,7 +16,7 @@ static inline rf_feed *new_feed(rf_ring *ring, const rf_feed_plan *plan)
 }
 
 /* A feed of up to `most` rows, without rounds and without a timeout. */
-static inline rf_feed *patient_feed(rf_ring *ring, uint32_t most)
+static inline rf_feed *untimed_feed(rf_ring *ring, uint32_t most)
 {
     return new_feed(ring, &(rf_feed_plan){.max_rows = most, .min_rows = 1, .timeout_ns = FOR_EVER});
 }

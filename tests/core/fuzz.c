@@ -59,7 +59,7 @@ static void hostile_process(void *unused)
 {
     (void)unused;
     cell_garbler own = {0};
-    desk at = {attach_ring_with_window(), shared->with_cells ? attach_pool() : NULL};
+    endpoint at = {attach_ring_with_window(), shared->with_cells ? attach_pool() : NULL};
     begin_garbling(&own.ring, at.ring);
     if (at.pool)
         begin_garbling(&own.pool, at.pool);
@@ -86,8 +86,8 @@ static void honest_process(void *index)
 {
     pulse *own = &shared->pulses[(uintptr_t)index];
     bool cells = shared->with_cells;
-    honest self = {.ring = cells ? NULL : attach_ring_with_window()};
-    servant other = {.at = cells ? attach_desk() : (desk){NULL, NULL}};
+    honest_peer self = {.ring = cells ? NULL : attach_ring_with_window()};
+    reply_peer other = {.at = cells ? attach_endpoint() : (endpoint){NULL, NULL}};
     seed(shared->seed * 1000 + (uintptr_t)index);
     atomic_fetch_add(&shared->present, 1);
     await(&shared->present, HONEST + 1);

@@ -126,7 +126,7 @@ static void write_segment(const input *now, uint64_t length)
 /* What came through the door must hold what it says. */
 static void use(rf_ring *ring)
 {
-    honest self = {.ring = ring};
+    honest_peer self = {.ring = ring};
     const rf_geometry *geometry = rf_ring_geometry(ring);
     for (uint32_t field = 0; field < geometry->fields; field++) {
         volatile uint8_t *region = rf_ring_region(ring, field);

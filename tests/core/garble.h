@@ -207,14 +207,14 @@ static inline uint32_t garble(const garbler *own)
 
 enum { HELD = 3 };
 
-typedef struct honest {
+typedef struct honest_peer {
     rf_ring *ring;
     rf_lease *held[HELD]; /* claims, kept records and batches that live for a while */
     uint64_t sum;         /* of what was read, so that it is read */
     uint64_t granted;     /* calls that got what they asked for */
-} honest;
+} honest_peer;
 
-static inline void read_lease(honest *own, rf_lease *lease)
+static inline void read_lease(honest_peer *own, rf_lease *lease)
 {
     rf_record records[64];
     uint64_t tags[64];
@@ -232,7 +232,7 @@ static inline void read_lease(honest *own, rf_lease *lease)
     own->sum += tags[0] + records[rows - 1].deliveries;
 }
 
-static inline void hold(honest *own, rf_lease *lease)
+static inline void hold(honest_peer *own, rf_lease *lease)
 {
     uint32_t place = random_below(HELD);
     if (own->held[place])
@@ -240,7 +240,7 @@ static inline void hold(honest *own, rf_lease *lease)
     own->held[place] = lease;
 }
 
-static inline void put_any(honest *own)
+static inline void put_any(honest_peer *own)
 {
     static const uint8_t sample[4096];
     const void *sources[RF_MAX_FIELDS];
@@ -250,7 +250,7 @@ static inline void put_any(honest *own)
     own->granted += rf_put(own->ring, sources, random_word(), deadline) == RF_OK;
 }
 
-static inline void claim_any(honest *own)
+static inline void claim_any(honest_peer *own)
 {
     rf_lease *lease;
     uint64_t tags[64] = {0};
@@ -272,7 +272,7 @@ static inline void claim_any(honest *own)
         hold(own, lease);
 }
 
-static inline void take_any(honest *own)
+static inline void take_any(honest_peer *own)
 {
     rf_lease *lease;
     uint32_t most = own->ring->slot_count < 64 ? own->ring->slot_count : 64;
@@ -296,7 +296,7 @@ static inline void take_any(honest *own)
 }
 
 /* Close, and come back through a door that may be garbled. */
-static inline void attach_any(honest *own)
+static inline void attach_any(honest_peer *own)
 {
     int fd = open_segment(0);
     rf_ring *ring;
@@ -319,7 +319,7 @@ static inline void attach_any(honest *own)
 }
 
 /* Come, put, perhaps fail, and leave; or stay for good. */
-static inline void produce_any(honest *own)
+static inline void produce_any(honest_peer *own)
 {
     static const char text[] = "an honest text";
     char said[RF_FAILURE_BYTES + 1];
@@ -342,7 +342,7 @@ static inline void produce_any(honest *own)
 
 static inline void die_any(void *argument)
 {
-    honest *own = argument;
+    honest_peer *own = argument;
     rf_lease *lease;
     rf_block block;
     rf_producing_begin(own->ring, 0, &block);
@@ -368,7 +368,7 @@ static inline uint32_t choose_act(void)
                           : 5;
 }
 
-static inline void behave(honest *own, uint32_t act)
+static inline void behave(honest_peer *own, uint32_t act)
 {
     rf_stats stats;
     int status;
@@ -384,7 +384,7 @@ static inline void behave(honest *own, uint32_t act)
     }
 }
 
-static inline void stop_behaving(honest *own)
+static inline void stop_behaving(honest_peer *own)
 {
     for (int i = 0; i < HELD; i++)
         if (own->held[i])

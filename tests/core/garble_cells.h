@@ -15,7 +15,7 @@ typedef struct cell_garbler {
     garbler ring, pool;
 } cell_garbler;
 
-static inline void begin_garbling_cells(cell_garbler *own, const desk *at)
+static inline void begin_garbling_cells(cell_garbler *own, const endpoint *at)
 {
     begin_garbling(&own->ring, at->ring);
     begin_garbling(&own->pool, at->pool);
@@ -74,19 +74,19 @@ static inline uint32_t garble_cells(const cell_garbler *own)
 
 /* ---- What honest clients and engines do ----------------------------------------------------- */
 
-typedef struct servant {
-    desk at;
+typedef struct reply_peer {
+    endpoint at;
     rf_lease *asked[HELD];
     job jobs[HELD];
     uint64_t sum, granted;
-} servant;
+} reply_peer;
 
 static inline int64_t soon(void)
 {
     return random_below(16) ? 0 : in_ms(random_below(3));
 }
 
-static inline void read_answer(servant *own, const rf_lease *cells, uint32_t row)
+static inline void read_answer(reply_peer *own, const rf_lease *cells, uint32_t row)
 {
     rf_reply reply;
     if (rf_cell_inspect(cells, row, &reply) != RF_OK)
@@ -99,7 +99,7 @@ static inline void read_answer(servant *own, const rf_lease *cells, uint32_t row
     own->sum += *(uint8_t *)rf_lease_data(cells, 0) + (uint64_t)reply.answered_ns;
 }
 
-static inline void ask_any(servant *own)
+static inline void ask_any(reply_peer *own)
 {
     static const uint8_t sample[SAMPLE_BYTES];
     const void *sources[1] = {sample};
@@ -119,7 +119,7 @@ static inline void ask_any(servant *own)
     }
 }
 
-static inline void await_any(servant *own)
+static inline void await_any(reply_peer *own)
 {
     rf_lease *cells = own->asked[random_below(HELD)];
     if (cells) {
@@ -132,7 +132,7 @@ static inline void await_any(servant *own)
     }
 }
 
-static inline void take_any_job(servant *own)
+static inline void take_any_job(reply_peer *own)
 {
     job *now = &own->jobs[random_below(HELD)];
     rf_take_request request = {
@@ -144,7 +144,7 @@ static inline void take_any_job(servant *own)
     own->granted++;
 }
 
-static inline void answer_any(servant *own)
+static inline void answer_any(reply_peer *own)
 {
     job *now = &own->jobs[random_below(HELD)];
     if (!now->batch)
@@ -164,8 +164,8 @@ static inline void answer_any(servant *own)
 
 static inline void die_at_work(void *argument)
 {
-    servant *own = argument;
-    servant next = {.at = own->at};
+    reply_peer *own = argument;
+    reply_peer next = {.at = own->at};
     seed(random_word());
     ask_any(&next);
     take_any_job(&next);
@@ -185,7 +185,7 @@ static inline uint32_t choose_cell_act(void)
                           : 4;
 }
 
-static inline void behave_at_cells(servant *own, uint32_t act)
+static inline void behave_at_cells(reply_peer *own, uint32_t act)
 {
     int status;
     switch (act) {
@@ -202,7 +202,7 @@ static inline void behave_at_cells(servant *own, uint32_t act)
     }
 }
 
-static inline void stop_behaving_at_cells(servant *own)
+static inline void stop_behaving_at_cells(reply_peer *own)
 {
     for (int i = 0; i < HELD; i++) {
         if (own->asked[i])
@@ -210,7 +210,7 @@ static inline void stop_behaving_at_cells(servant *own)
         if (own->jobs[i].batch)
             rf_lease_drop(own->jobs[i].batch);
     }
-    close_desk(&own->at);
+    close_endpoint(&own->at);
 }
 
 #endif

@@ -10,7 +10,7 @@
 typedef struct role {
     void (*begin)(rf_ring *);
     void (*go_on)(rf_ring *);
-    _Atomic uint32_t ready, told;
+    _Atomic uint32_t ready, may_continue;
 } role;
 
 static inline void act(void *argument)
@@ -20,7 +20,7 @@ static inline void act(void *argument)
     if (own->begin)
         own->begin(ring);
     atomic_store(&own->ready, 1);
-    await(&own->told, 1);
+    await(&own->may_continue, 1);
     if (own->go_on)
         own->go_on(ring);
     close_ring(ring);

@@ -12,25 +12,26 @@
 #ifndef RF_STEPS_H
 #define RF_STEPS_H
 
-#include "scenes.h"
+#include "ring_fixture.h"
 
 enum { MAX_STEPS = 128, MOST_SLICES = 2, NO_STEP = MAX_STEPS };
 
 extern const char *const __start_rf_steps[], *const __stop_rf_steps[];
 
-typedef struct stage {
+typedef struct step_record {
     _Atomic uint32_t reached[MAX_STEPS]; /* by the victim: how often */
     _Atomic int64_t gone_ns; /* since when the victim is, and what was missing is supplied; or 0 */
     _Atomic uint32_t most_slices;
     _Atomic uint64_t longest_ns;
     _Atomic uint32_t longest_step;
-} stage;
+} step_record;
 
-static stage *staged;
+static step_record *recorded;
 static bool watched; /* this process is the victim, and in its operation */
 static uint32_t armed_step, armed_visit;
 static int armed_signal;
-static void (*meddle)(const char *step, uint32_t visit); /* by another, while the victim is there */
+static void (*interfere)(const char *step,
+                         uint32_t visit); /* by another, while the victim is there */
 
 static inline void prepare_stage(void)
 {
@@ -50,9 +51,9 @@ void rf_step_reached(const char *const *step)
     if (!watched)
         return;
     uint32_t index = (uint32_t)(step - __start_rf_steps);
-    uint32_t visit = atomic_fetch_add(&staged->reached[index], 1) + 1;
-    if (meddle)
-        meddle(*step, visit);
+    uint32_t visit = atomic_fetch_add(&recorded->reached[index], 1) + 1;
+    if (interfere)
+        interfere(*step, visit);
     if (index == armed_step && visit == armed_visit)
         kill(getpid(), armed_signal);
 }
@@ -63,8 +64,8 @@ static inline void arm(uint32_t step, uint32_t visit, int signal)
     armed_visit = visit;
     armed_signal = signal;
     for (uint32_t i = 0; i < MAX_STEPS; i++)
-        atomic_store(&staged->reached[i], 0);
-    atomic_store(&staged->gone_ns, 0);
+        atomic_store(&recorded->reached[i], 0);
+    atomic_store(&recorded->gone_ns, 0);
 }
 
 /* Wait until the victim has ended or stands still. True: at the armed step. */
@@ -112,18 +113,18 @@ static inline void keep_longest(const wait_count *count, int64_t gone_ns)
     int64_t took = rf_now_ns() - (since_gone ? gone_ns : count->since_ns);
     if (!since_gone)
         took -= starved_ns() - count->starved_ns;
-    if (took > (int64_t)atomic_load(&staged->longest_ns)) {
-        atomic_store(&staged->longest_ns, (uint64_t)took);
-        atomic_store(&staged->longest_step, armed_step);
+    if (took > (int64_t)atomic_load(&recorded->longest_ns)) {
+        atomic_store(&recorded->longest_ns, (uint64_t)took);
+        atomic_store(&recorded->longest_step, armed_step);
     }
-    if (count->slices > atomic_load(&staged->most_slices))
-        atomic_store(&staged->most_slices, count->slices);
+    if (count->slices > atomic_load(&recorded->most_slices))
+        atomic_store(&recorded->most_slices, count->slices);
 }
 
 /* True: it came back without what it waits for, and should wait on. */
 static inline bool waits_on(wait_count *count, rf_status status)
 {
-    int64_t gone_ns = atomic_load(&staged->gone_ns);
+    int64_t gone_ns = atomic_load(&recorded->gone_ns);
     if (gone_ns && status == RF_AGAIN)
         CHECK(++count->slices <= MOST_SLICES);
     else if (gone_ns)
@@ -138,10 +139,10 @@ static inline void victim_is_gone(rf_ring *ours, rf_ring *other)
     atomic_store(&ours->header->reaped_ns, now);
     if (other)
         atomic_store(&other->header->reaped_ns, now);
-    atomic_store(&staged->gone_ns, now);
+    atomic_store(&recorded->gone_ns, now);
 }
 
-static inline rf_status patient_put(rf_ring *ring, uint64_t number)
+static inline rf_status bounded_put(rf_ring *ring, uint64_t number)
 {
     wait_count count = start_waiting();
     _Alignas(64) uint8_t sample[SAMPLE_BYTES] = {0};
@@ -155,7 +156,7 @@ static inline rf_status patient_put(rf_ring *ring, uint64_t number)
     return status;
 }
 
-static inline rf_status patient_take(rf_ring *ring, uint32_t most, uint32_t least)
+static inline rf_status bounded_take(rf_ring *ring, uint32_t most, uint32_t least)
 {
     wait_count count = start_waiting();
     rf_take_request request = {.max_rows = most, .min_rows = least, .deadline_ns = RF_FOREVER};
@@ -171,15 +172,15 @@ static inline rf_status patient_take(rf_ring *ring, uint32_t most, uint32_t leas
 }
 
 /* Take until there is no more; why. */
-static inline rf_status patient_end(rf_ring *ring)
+static inline rf_status bounded_take_all(rf_ring *ring)
 {
     rf_status status;
-    while ((status = patient_take(ring, 2, 1)) == RF_OK)
+    while ((status = bounded_take(ring, 2, 1)) == RF_OK)
         ;
     return status;
 }
 
-static inline rf_lease *patient_claim(rf_ring *ring, uint32_t rows)
+static inline rf_lease *bounded_claim(rf_ring *ring, uint32_t rows)
 {
     wait_count count = start_waiting();
     rf_lease *lease;

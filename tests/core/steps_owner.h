@@ -36,7 +36,7 @@ static inline void await_the_close(void *is_victim)
     if (is_victim)
         await(&shared->helper_done, 1);
     watched = is_victim != NULL;
-    CHECK_EQUAL(patient_take(ring, 1, 1), RF_CLOSED);
+    CHECK_EQUAL(bounded_take(ring, 1, 1), RF_CLOSED);
     watched = false;
     close_ring(ring);
 }
@@ -61,7 +61,7 @@ static inline bool play_owner(uint32_t step, uint32_t visit, int signal, bool cl
     victim_is_gone(ours, NULL);
     if (closes)
         expect_success(waiter);
-    CHECK_EQUAL(patient_take(ours, 1, 1), RF_CLOSED);
+    CHECK_EQUAL(bounded_take(ours, 1, 1), RF_CLOSED);
     if (reached && signal == SIGSTOP) {
         CHECK_EQUAL(kill(victim, SIGCONT), 0);
         expect_success(victim);

@@ -15,7 +15,7 @@ static inline void begin_as_victim(void)
     CHECK_EQUAL(rf_producing_begin(victims_ring, 0, &victims_block), RF_OK);
 }
 
-static inline void operate_produce(world *now)
+static inline void operate_produce(ring_fixture *now)
 {
     begin_as_victim();
     work_put(now, now->victim, VICTIM);
@@ -26,7 +26,7 @@ static inline void operate_produce(world *now)
     rf_producing_end(now->victim, victims_block);
 }
 
-static inline void operate_producer_fails(world *now)
+static inline void operate_producer_fails(ring_fixture *now)
 {
     begin_as_victim();
     rf_producing_fail(now->victim, victims_block, VICTIMS_TEXT, strlen(VICTIMS_TEXT));
@@ -41,25 +41,25 @@ static inline void fail_too(const char *step, uint32_t visit)
         rf_producing_fail(victims_ring, victims_block, "another's", 9);
 }
 
-static inline void operate_come_as_it_ends(world *now)
+static inline void operate_come_as_it_ends(ring_fixture *now)
 {
     CHECK_EQUAL(rf_producing_begin(now->victim, 0, &victims_block), RF_FINISHED);
 }
 
-static inline void finish_at_the_door(const char *step, uint32_t visit)
+static inline void finish_before_entering(const char *step, uint32_t visit)
 {
     if (strcmp(step, "producing: block open, not entered") == 0 && visit == 1)
         atomic_fetch_or(&victims_ring->header->finished, RF_IS_FINISHED);
 }
 
-static inline void operate_drop_a_block(world *now)
+static inline void operate_drop_a_block(ring_fixture *now)
 {
     begin_as_victim();
     operate_close(now);
 }
 
 /* If the victim did not come so far as to have been a producer, there is one all the same. */
-static inline void supply_a_producer(world *now)
+static inline void supply_a_producer(ring_fixture *now)
 {
     rf_block block;
     if (rf_producing_begin(now->ours, 0, &block) == RF_OK)
@@ -72,7 +72,7 @@ static inline void helper_awaits_any_end(void *unused)
 {
     (void)unused;
     rf_ring *ring = attach_ring();
-    rf_status status = patient_end(ring);
+    rf_status status = bounded_take_all(ring);
     if (status == RF_PRODUCER_FAILED) {
         char text[RF_FAILURE_BYTES + 1];
         rf_ring_failure(ring, text);
@@ -94,7 +94,7 @@ static inline void die_as_a_producer(void *unused)
     raise(SIGKILL);
 }
 
-static inline void a_dead_producer(world *now)
+static inline void a_dead_producer(ring_fixture *now)
 {
     int status;
     (void)now;
@@ -102,10 +102,10 @@ static inline void a_dead_producer(world *now)
     CHECK(WIFSIGNALED(status));
 }
 
-static inline void expect_the_end(world *now)
+static inline void expect_the_end(ring_fixture *now)
 {
     victim_is_gone(now->ours, now->other);
-    CHECK_EQUAL(patient_end(now->ours), RF_FINISHED);
+    CHECK_EQUAL(bounded_take_all(now->ours), RF_FINISHED);
     now->finished = now->over = true;
 }
 

@@ -1,5 +1,5 @@
 /*
- * The scenes on a ring, for test_steps.c: the operations of their victims, their helpers, and the preparation.
+ * The scenarios on a ring, for test_steps.c: the operations of their victims, their helpers, and the preparation.
  *
  * It may not know how the victim is stopped or killed.
  */
@@ -8,16 +8,16 @@
 
 #include "steps_producing.h"
 
-/* ---- Operations of victims, beyond scenes.h ------------------------------------------------- */
+/* ---- Operations of victims, beyond ring_fixture.h ------------------------------------------------- */
 
-static inline void operate_two_puts(world *now)
+static inline void operate_two_puts(ring_fixture *now)
 {
     work_put(now, now->victim, VICTIM);
     work_put(now, now->victim, VICTIM);
 }
 
 /* A view outlives its claim: the slots are set apart, and the view is dropped after that. */
-static inline void operate_set_apart(world *now)
+static inline void operate_set_apart(ring_fixture *now)
 {
     rf_lease *lease;
     if (rf_claim(now->victim, 2, 0, &lease) != RF_OK)
@@ -27,7 +27,7 @@ static inline void operate_set_apart(world *now)
 }
 
 /* Publish a copy from another slot, because a view may still write into the first slot. */
-static inline void operate_publish_copy(world *now)
+static inline void operate_publish_copy(ring_fixture *now)
 {
     rf_lease *written, *copy;
     if (rf_claim(now->victim, 1, 0, &written) != RF_OK)
@@ -42,7 +42,7 @@ static inline void operate_publish_copy(world *now)
     rf_lease_drop(written);
 }
 
-static inline void operate_kept_and_take(world *now)
+static inline void operate_kept_and_take(ring_fixture *now)
 {
     rf_lease *kept = claim(now->victim, 1);
     set_number(kept, 0, VICTIM * NUMBERS);
@@ -57,7 +57,7 @@ static inline void operate_kept_and_take(world *now)
 }
 
 /* The taker does not read the rows, and makes them ready again. */
-static inline void operate_give_back(world *now)
+static inline void operate_give_back(ring_fixture *now)
 {
     rf_lease *batch = take(now->victim, 3);
     if (!batch)
@@ -67,7 +67,7 @@ static inline void operate_give_back(world *now)
 }
 
 /* The helper waits for two records and is woken twice for the same one. */
-static inline void operate_put_and_give_back(world *now)
+static inline void operate_put_and_give_back(ring_fixture *now)
 {
     work_put(now, now->victim, VICTIM);
     rf_lease *batch = take(now->victim, 1);
@@ -78,7 +78,7 @@ static inline void operate_put_and_give_back(world *now)
 }
 
 /* Wait for one slice. A shorter wait may end before the taker has registered as waiting. */
-static inline void operate_wait_to_take(world *now)
+static inline void operate_wait_to_take(ring_fixture *now)
 {
     rf_take_request request = {.max_rows = 2, .min_rows = 1, .deadline_ns = RF_FOREVER};
     rf_lease *lease;
@@ -88,27 +88,27 @@ static inline void operate_wait_to_take(world *now)
     rf_lease_drop(lease);
 }
 
-static inline void operate_wait_where_many_waited(world *now)
+static inline void operate_wait_where_many_waited(ring_fixture *now)
 {
     atomic_store(&now->victim->header->planned, 100);
     operate_wait_to_take(now);
 }
 
-static inline void operate_wait_to_claim(world *now)
+static inline void operate_wait_to_claim(ring_fixture *now)
 {
     rf_lease *lease;
     if (rf_claim(now->victim, 1, RF_FOREVER, &lease) == RF_OK)
         rf_lease_drop(lease);
 }
 
-static inline void operate_attach_and_close(world *now)
+static inline void operate_attach_and_close(ring_fixture *now)
 {
     (void)now;
     close_ring(attach_ring());
 }
 
 /* Another process finishes the ring between the victim's claim and its second check. */
-static inline void operate_claim_as_it_ends(world *now)
+static inline void operate_claim_as_it_ends(ring_fixture *now)
 {
     rf_lease *lease;
     CHECK_EQUAL(rf_claim(now->victim, 2, 0, &lease), RF_FINISHED);
@@ -126,7 +126,7 @@ static inline void helper_takes_two(void *unused)
 {
     (void)unused;
     rf_ring *ring = attach_ring();
-    CHECK_EQUAL(patient_take(ring, 2, 2), RF_OK);
+    CHECK_EQUAL(bounded_take(ring, 2, 2), RF_OK);
     close_ring(ring);
 }
 
@@ -134,7 +134,7 @@ static inline void helper_puts_one(void *unused)
 {
     (void)unused;
     rf_ring *ring = attach_ring();
-    CHECK_EQUAL(patient_put(ring, HELPER * NUMBERS), RF_OK);
+    CHECK_EQUAL(bounded_put(ring, HELPER * NUMBERS), RF_OK);
     close_ring(ring);
 }
 
@@ -142,11 +142,11 @@ static inline void helper_awaits_the_end(void *unused)
 {
     (void)unused;
     rf_ring *ring = attach_ring();
-    CHECK_EQUAL(patient_end(ring), RF_FINISHED);
+    CHECK_EQUAL(bounded_take_all(ring), RF_FINISHED);
     close_ring(ring);
 }
 
-static inline uint32_t count_state(const world *now, rf_state state)
+static inline uint32_t count_state(const ring_fixture *now, rf_state state)
 {
     uint32_t count = 0;
     for (uint32_t slot = 0; slot < SLOTS; slot++)
@@ -154,13 +154,13 @@ static inline uint32_t count_state(const world *now, rf_state state)
     return count;
 }
 
-static inline void supply_records(world *now)
+static inline void supply_records(ring_fixture *now)
 {
     for (uint32_t ready = count_state(now, RF_STATE_READY); ready < 2; ready++)
         CHECK_EQUAL(work_put(now, now->ours, OURS), RF_OK);
 }
 
-static inline void supply_room(world *now)
+static inline void supply_room(ring_fixture *now)
 {
     if (count_state(now, RF_STATE_FREE) == 0)
         CHECK(work_take(now, now->ours, 1));
@@ -182,7 +182,7 @@ static inline void die_with_everything(void *argument)
     raise(SIGKILL);
 }
 
-static inline void a_dead_owner_of_all_slots(world *now)
+static inline void a_dead_owner_of_all_slots(ring_fixture *now)
 {
     int status;
     (void)now;

@@ -19,15 +19,15 @@ typedef struct plan {
     bool kills;
 } plan;
 
-typedef struct board {
+typedef struct shared_state {
     plan plan;
     uint64_t records; /* of each producer thread */
     _Atomic uint64_t published[MAX_PRODUCERS];
     _Atomic uint64_t marks[]; /* a bit per record of each producer */
-} board;
+} shared_state;
 
 static uint64_t total_records;
-static board *shared;
+static shared_state *shared;
 static uint64_t marks_per_producer;
 
 /* ---- Producers ------------------------------------------------------------------------------ */
@@ -271,7 +271,7 @@ static uint64_t count_marks(void)
     return sum;
 }
 
-static void share_board(const plan *wanted)
+static void share_state(const plan *wanted)
 {
     uint32_t producers = wanted->producers * wanted->producer_threads;
     uint64_t records = (total_records + producers - 1) / producers;
@@ -286,7 +286,7 @@ static void run(const plan *wanted)
     alarm(0); /* what takes how long is the caller's wish; the runner's Ctrl-C ends it */
     if (total_records <= 1000000)
         alarm(WATCHDOG_SECONDS);
-    share_board(wanted);
+    share_state(wanted);
     rf_options options = options_for(wanted->slots);
     rf_ring *ring = create_ring_as(&options, sizeof(payload));
     pid_t producers[MAX_PRODUCERS], takers[MAX_PRODUCERS];

@@ -171,7 +171,7 @@ static void test_killed_while_waiting(void)
     for (uint64_t round = 0; round < 10; round++) {
         role *child;
         pid_t taker = start_role(&child, NULL, wait_in_take);
-        atomic_store(&child->told, 1);
+        atomic_store(&child->may_continue, 1);
         for (uint64_t i = 0; i < round; i++)
             rest();
         kill_and_reap(taker);
@@ -269,7 +269,7 @@ static void test_stopped_keeps_its_slots(void)
     take_expecting(ring, 1);
     take_expecting(ring, 2);
     CHECK_EQUAL(kill(child, SIGCONT), 0);
-    atomic_store(&claimer->told, 1);
+    atomic_store(&claimer->may_continue, 1);
     expect_success(child);
     take_expecting(ring, 70);
     take_expecting(ring, 71);

@@ -12,7 +12,7 @@ static void *drop_element(void *element)
 static void test_zero_copy(void)
 {
     rf_ring *ring = create_ring(4);
-    rf_feed *feed = patient_feed(ring, 4);
+    rf_feed *feed = untimed_feed(ring, 4);
     put_numbers(ring, 0, 3);
     rf_element *element = next_of(feed);
     CHECK(element->data[0] == rf_ring_region(ring, 0));
@@ -29,7 +29,7 @@ static void test_references(void)
 {
     enum { THREADS = 4, ROUNDS = 50 };
     rf_ring *ring = create_ring(2);
-    rf_feed *feed = patient_feed(ring, 2);
+    rf_feed *feed = untimed_feed(ring, 2);
     rf_stats stats;
     for (uint32_t round = 1; round <= ROUNDS; round++) {
         pthread_t threads[THREADS];
@@ -55,7 +55,7 @@ static void test_references(void)
 static void test_element_outlives_feed_and_ring(void)
 {
     rf_ring *ring = create_ring(4);
-    rf_feed *feed = patient_feed(ring, 4);
+    rf_feed *feed = untimed_feed(ring, 4);
     put_numbers(ring, 5, 2);
     rf_element *element = next_of(feed);
     rf_feed_end(feed);

@@ -7,7 +7,7 @@
 static void test_numbers(void)
 {
     rf_ring *ring = create_ring(2);
-    rf_feed *one = patient_feed(ring, 1), *two = patient_feed(ring, 1);
+    rf_feed *one = untimed_feed(ring, 1), *two = untimed_feed(ring, 1);
     uint64_t first = rf_feed_id(one), second = rf_feed_id(two);
     CHECK(first != second);
     CHECK((int64_t)first > 0 && (int64_t)second > 0); /* a graph holds it as int64 */
@@ -19,7 +19,7 @@ static void test_numbers(void)
     CHECK(rf_feed_find(UINT64_MAX) == NULL);
     rf_feed_end(one);
     CHECK(rf_feed_find(first) == NULL);
-    rf_feed *three = patient_feed(ring, 1);
+    rf_feed *three = untimed_feed(ring, 1);
     CHECK(rf_feed_id(three) != first);
     CHECK(rf_feed_find(second) == two);
     rf_feed_unref(two);
@@ -31,7 +31,7 @@ static void test_numbers(void)
 static void test_found_feed_outlives_its_end(void)
 {
     rf_ring *ring = create_ring(2);
-    rf_feed *feed = rf_feed_find(rf_feed_id(patient_feed(ring, 1)));
+    rf_feed *feed = rf_feed_find(rf_feed_id(untimed_feed(ring, 1)));
     rf_element *element;
     char text[512];
     put(ring, 0);
@@ -150,7 +150,7 @@ static void test_next_batch_once(void)
 static void test_next_batch_replaced(void)
 {
     rf_ring *ring = create_ring(4);
-    rf_feed *feed = patient_feed(ring, 2);
+    rf_feed *feed = untimed_feed(ring, 2);
     set_next(ring, feed, 0);
     set_next(ring, feed, 1);
     CHECK_EQUAL(state_of(ring, 0), RF_STATE_FREE);
@@ -171,7 +171,7 @@ static void test_next_batch_replaced(void)
 static void test_next_batch_of_another_ring(void)
 {
     rf_ring *ring = create_ring(4), *other = attach_ring();
-    rf_feed *feed = patient_feed(ring, 2);
+    rf_feed *feed = untimed_feed(ring, 2);
     put(ring, 0);
     rf_lease *lease = take(other, 1); /* the same segment, but another handle */
     CHECK_EQUAL(rf_feed_set_next(feed, lease), RF_INVALID);
@@ -196,7 +196,7 @@ static void use_up_copies(void *argument)
     inherited *own = argument;
     rf_element *element;
     CHECK(rf_feed_find(rf_feed_id(own->feed)) == NULL);
-    rf_feed *feed = patient_feed(own->ring, 2);
+    rf_feed *feed = untimed_feed(own->ring, 2);
     CHECK(rf_feed_find(rf_feed_id(feed)) == feed);
     put(own->ring, 100);
     element = next_of(feed); /* with its own feed the child is an ordinary taker */
@@ -247,13 +247,13 @@ static void on_interrupt(int number)
 static void *make_and_end_feeds(void *ring)
 {
     while (!atomic_load(&over))
-        rf_feed_end(patient_feed(ring, 1));
+        rf_feed_end(untimed_feed(ring, 1));
     return NULL;
 }
 
 static void make_one_feed(void *ring)
 {
-    rf_feed_end(patient_feed(ring, 1));
+    rf_feed_end(untimed_feed(ring, 1));
 }
 
 /* If a thread held a lock during the fork, the child would find it locked forever. */

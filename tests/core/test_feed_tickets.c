@@ -173,7 +173,7 @@ static void test_after_the_end(void)
 static void test_waiting_taker(void)
 {
     rf_ring *ring = create_ring(4);
-    rf_feed *feed = feed_with_tickets(ring, 1, 0), *other = patient_feed(ring, 1);
+    rf_feed *feed = feed_with_tickets(ring, 1, 0), *other = untimed_feed(ring, 1);
     put_numbers(ring, 0, 1);
     rf_element *element = next_of(feed);
     waiter *waiting = start_waiting(other, ring);

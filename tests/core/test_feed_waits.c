@@ -146,7 +146,7 @@ static void test_abandoned_wait(void)
 static void test_finish(void)
 {
     rf_ring *ring = create_ring(4);
-    rf_feed *feed = patient_feed(ring, 2);
+    rf_feed *feed = untimed_feed(ring, 2);
     rf_element *element;
     waiter *waiting = start_waiting(feed, ring);
     rf_finish(ring);
@@ -178,7 +178,7 @@ static void test_finish_drains(void)
 static void test_closed_here(void)
 {
     rf_ring *ring = create_ring(4);
-    rf_feed *feed = patient_feed(ring, 2);
+    rf_feed *feed = untimed_feed(ring, 2);
     rf_element *element;
     waiter *waiting = start_waiting(feed, ring);
     rf_ring_close(ring);
@@ -192,7 +192,7 @@ static void test_closed_here(void)
 static void test_handle_dropped(void)
 {
     rf_ring *ring = create_ring(4);
-    rf_feed *feed = patient_feed(ring, 2), *found = rf_feed_find(rf_feed_id(feed));
+    rf_feed *feed = untimed_feed(ring, 2), *found = rf_feed_find(rf_feed_id(feed));
     CHECK(found == feed);
     waiter *waiting = start_waiting(found, ring);
     rf_feed_end(feed);
@@ -204,7 +204,7 @@ static void test_handle_dropped(void)
 static void test_feed_ended(void)
 {
     rf_ring *ring = create_ring(4);
-    rf_feed *feed = patient_feed(ring, 2), *found = rf_feed_find(rf_feed_id(feed));
+    rf_feed *feed = untimed_feed(ring, 2), *found = rf_feed_find(rf_feed_id(feed));
     waiter *waiting = start_waiting(found, ring);
     rf_feed_end(feed);
     CHECK_EQUAL(end_of_waiting(waiting, NULL), RF_CLOSED);
@@ -237,7 +237,7 @@ static void expect_closed_with_its_owner(bool closes)
     pid_t child = spawn(own_a_ring, own);
     await(&own->created, 1);
     rf_ring *ring = attach_ring();
-    rf_feed *feed = patient_feed(ring, 2);
+    rf_feed *feed = untimed_feed(ring, 2);
     waiter *waiting = start_waiting(feed, ring);
     atomic_store(&own->may_end, 1);
     expect_success(child);

@@ -67,7 +67,7 @@ static void test_a_child_takes_no_locks_along(void)
         _exit(PASSED);
     }
     expect_success(child);
-    atomic_store(&witness->told, 1);
+    atomic_store(&witness->may_continue, 1);
     expect_success(other);
     publish(written, 1, 1);
     take_expecting(ring, 1);

@@ -238,7 +238,7 @@ static void vandalise(void *argument)
     restore_header(&garbles);
 }
 
-static void test_vandal(void)
+static void test_random_writes(void)
 {
     vandal *own = shared_memory(sizeof *own);
     rf_ring *ring = create_ring(8);
@@ -260,7 +260,7 @@ static const test tests[] = {
     {"producers of any number, and texts of any content, do no harm", test_producers},
     {"event counts of any content do no harm", test_events},
     {"a ring that is finished and not, in turns, hands out no empty batch", test_an_end_that_flips},
-    {"a peer that writes at random everywhere does no harm", test_vandal},
+    {"a peer that writes at random everywhere does no harm", test_random_writes},
 };
 
 MAIN(tests)

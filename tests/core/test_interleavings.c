@@ -13,7 +13,7 @@
  * An operation that waits is stopped on its way to sleep, while that happens for which it waits.
  * It must not sleep through it: a wake-up that was lost shows as a futex that timed out.
  */
-#include "scenes.h"
+#include "ring_fixture.h"
 
 #if defined(__x86_64__)
 
@@ -25,17 +25,17 @@
 
 enum { MAX_ADDRESSES = 4096, TRIES = 3, TIME_STANDS_MS = 2000 };
 
-typedef struct scene {
-    void (*prepare)(world *); /* in the parent, before the child attaches */
-    void (*warm_up)(world *); /* in the child, untraced */
-    void (*operate)(world *); /* in the child, stopped somewhere */
-    void (*meanwhile)(world *);
-    void (*later)(world *); /* when the child has gone to sleep again */
-    uint32_t variants;      /* of the cursors; every other one stops at the second visit */
+typedef struct scenario {
+    void (*prepare)(ring_fixture *); /* in the parent, before the child attaches */
+    void (*warm_up)(ring_fixture *); /* in the child, untraced */
+    void (*operate)(ring_fixture *); /* in the child, stopped somewhere */
+    void (*meanwhile)(ring_fixture *);
+    void (*later)(ring_fixture *); /* when the child has gone to sleep again */
+    uint32_t variants;             /* of the cursors; every other one stops at the second visit */
     bool kill;
     bool waits;
     rf_status answer; /* that who waits must get */
-} scene;
+} scenario;
 
 extern char __executable_start, etext;
 
@@ -64,7 +64,7 @@ static void let_time_stand(rf_ring *ring)
 /* ---- What the child does when it waits ------------------------------------------------------ */
 
 /* One call; a waiter that is not woken comes back with RF_AGAIN. */
-static void operate_wait_take(world *now, uint32_t least)
+static void operate_wait_take(ring_fixture *now, uint32_t least)
 {
     rf_take_request request = {.max_rows = least, .min_rows = least, .deadline_ns = RF_FOREVER};
     rf_lease *lease;
@@ -78,17 +78,17 @@ static void operate_wait_take(world *now, uint32_t least)
     rf_lease_drop(lease);
 }
 
-static void operate_wait_for_one(world *now)
+static void operate_wait_for_one(ring_fixture *now)
 {
     operate_wait_take(now, 1);
 }
 
-static void operate_wait_for_three(world *now)
+static void operate_wait_for_three(ring_fixture *now)
 {
     operate_wait_take(now, 3);
 }
 
-static void operate_wait_claim(world *now)
+static void operate_wait_claim(ring_fixture *now)
 {
     rf_lease *lease;
     rf_status status = rf_claim(now->victim, 1, RF_FOREVER, &lease);
@@ -99,14 +99,14 @@ static void operate_wait_claim(world *now)
 
 /* ---- What the others do meanwhile ----------------------------------------------------------- */
 
-static void recover_too(world *now)
+static void recover_too(ring_fixture *now)
 {
     rf_recover(now->ours);
     laps(now);
     rf_recover(now->ours);
 }
 
-static void finish_too(world *now)
+static void finish_too(ring_fixture *now)
 {
     rf_finish(now->ours);
     now->finished = true;
@@ -121,7 +121,7 @@ static void die_with_a_row(void *argument)
     raise(SIGKILL);
 }
 
-static void a_dead_taker(world *now)
+static void a_dead_taker(ring_fixture *now)
 {
     int status;
     now->held = claim(now->ours, 1);
@@ -133,7 +133,7 @@ static void a_dead_taker(world *now)
     CHECK(WIFSIGNALED(status));
 }
 
-static void take_and_hold(world *now)
+static void take_and_hold(ring_fixture *now)
 {
     atomic_store(&now->ours->header->take_cursor, 0);
     CHECK_EQUAL(take_until(now->ours, SLOTS, 1, 0, &now->held), RF_OK);
@@ -141,29 +141,29 @@ static void take_and_hold(world *now)
         atomic_fetch_add(&shared->taken[number_at(now->held, row)], 1);
 }
 
-static void put_one(world *now)
+static void put_one(ring_fixture *now)
 {
     CHECK_EQUAL(work_put(now, now->ours, OURS), RF_OK);
 }
 
-static void put_two(world *now)
+static void put_two(ring_fixture *now)
 {
     put_one(now);
     put_one(now);
 }
 
-static void release_one(world *now)
+static void release_one(ring_fixture *now)
 {
     CHECK_EQUAL(work_take(now, now->ours, 1), 1);
 }
 
-static void only_finish(world *now)
+static void only_finish(ring_fixture *now)
 {
     rf_finish(now->ours);
     now->finished = true;
 }
 
-static void helper_closes(world *now)
+static void helper_closes(ring_fixture *now)
 {
     (void)now;
     atomic_fetch_add(&shared->helper_asked, 1);
@@ -171,7 +171,7 @@ static void helper_closes(world *now)
 }
 
 /* The other thread of the stopped process publishes twice, or waits for the first to go on. */
-static void helper_puts(world *now)
+static void helper_puts(ring_fixture *now)
 {
     atomic_fetch_add(&shared->helper_asked, 2);
     for (int i = 0; i < 5 && atomic_load(&shared->helper_done) < 3; i++)
@@ -181,7 +181,7 @@ static void helper_puts(world *now)
 
 /* ---- Beginnings ----------------------------------------------------------------------------- */
 
-static void finished_but_for_a_claim(world *now)
+static void finished_but_for_a_claim(ring_fixture *now)
 {
     now->held = claim(now->ours, 1);
     only_finish(now);
@@ -189,7 +189,7 @@ static void finished_but_for_a_claim(world *now)
 
 static void *help(void *argument)
 {
-    world *now = argument;
+    ring_fixture *now = argument;
     for (uint32_t done = 0;;) {
         await(&shared->helper_asked, done + 1);
         work_put(now, now->victim, HELPER);
@@ -200,19 +200,19 @@ static void *help(void *argument)
 
 static void *help_closing(void *argument)
 {
-    world *now = argument;
+    ring_fixture *now = argument;
     await(&shared->helper_asked, 1);
     rf_ring_close(now->victim);
     atomic_store(&shared->helper_done, 1);
     return NULL;
 }
 
-static void helper_will_close(world *now)
+static void helper_will_close(ring_fixture *now)
 {
     start_thread(help_closing, now);
 }
 
-static void helper_puts_first(world *now)
+static void helper_puts_first(ring_fixture *now)
 {
     start_thread(help, now);
     atomic_fetch_add(&shared->helper_asked, 1);
@@ -221,7 +221,7 @@ static void helper_puts_first(world *now)
 
 /* ---- Stopping at an instruction ------------------------------------------------------------- */
 
-static void victim_process(const scene *played, world *now)
+static void victim_process(const scenario *played, ring_fixture *now)
 {
     now->victim = attach_ring();
     if (played->warm_up)
@@ -249,7 +249,7 @@ static int wait_stop(pid_t pid)
     return WSTOPSIG(status);
 }
 
-static pid_t start_victim(const scene *played, world *now)
+static pid_t start_victim(const scenario *played, ring_fixture *now)
 {
     pid_t pid = fork();
     if (pid == 0) {
@@ -296,7 +296,7 @@ static bool run_to(pid_t pid, uint64_t address, uint32_t visit)
 }
 
 /* Go on to the end of the operation. True: it slept through its whole slice. */
-static bool run_on(const scene *played, world *now, pid_t pid)
+static bool run_on(const scenario *played, ring_fixture *now, pid_t pid)
 {
     bool overslept = false, falls_asleep = false, later = played->later != NULL;
     struct user_regs_struct seen;
@@ -318,7 +318,7 @@ static bool run_on(const scene *played, world *now, pid_t pid)
 
 /* ---- Playing -------------------------------------------------------------------------------- */
 
-static void begin(const scene *played, world *now, uint32_t scramble)
+static void begin(const scenario *played, ring_fixture *now, uint32_t scramble)
 {
     memset(now, 0, sizeof *now);
     now->scrambled = !played->waits;
@@ -340,9 +340,9 @@ static bool at_futex_call(pid_t pid, uint64_t at)
 }
 
 /* Where does the operation pass, to its end or to where it goes to sleep? Each address once. */
-static size_t trace(const scene *played, uint64_t *addresses)
+static size_t trace(const scenario *played, uint64_t *addresses)
 {
-    world now;
+    ring_fixture now;
     bool sleeps = false;
     time_stands_ms = WATCHDOG_SECONDS * 1000; /* it is killed before it sleeps */
     begin(played, &now, 1);
@@ -373,9 +373,9 @@ static size_t trace(const scene *played, uint64_t *addresses)
 }
 
 /* True: the operation slept through its slice, or came back with the wrong answer. */
-static bool play_once(const scene *played, uint64_t address, uint32_t variant)
+static bool play_once(const scenario *played, uint64_t address, uint32_t variant)
 {
-    world now;
+    ring_fixture now;
     bool overslept = false;
     time_stands_ms = TIME_STANDS_MS;
     begin(played, &now, variant);
@@ -384,7 +384,7 @@ static bool play_once(const scene *played, uint64_t address, uint32_t variant)
     now.finished = rf_ring_is_finished(now.ours) != 0;
     if (played->kill) {
         kill_and_reap(pid);
-        believe_the_words(&now);
+        reconcile_with_words(&now);
         rf_recover(now.ours);
         played->meanwhile(&now);
     } else {
@@ -403,7 +403,7 @@ static bool play_once(const scene *played, uint64_t address, uint32_t variant)
     return overslept;
 }
 
-static void play_at(const scene *played, uint64_t address, uint32_t variant)
+static void play_at(const scenario *played, uint64_t address, uint32_t variant)
 {
     /* On a busy machine even the time that stands still may be over before anyone could wake the child; not every time. */
     int tries = TRIES;
@@ -427,7 +427,7 @@ static void leave_a_spare_lease(void)
     shm_unlink(segment_name(0));
 }
 
-static void play(const scene *played)
+static void play(const scenario *played)
 {
     static uint64_t addresses[MAX_ADDRESSES];
     shared = shared_memory(sizeof *shared);
@@ -439,11 +439,11 @@ static void play(const scene *played)
             play_at(played, addresses[i], variant);
 }
 
-#define SCENE(name, ...)                           \
-    static void name(void)                         \
-    {                                              \
-        static const scene played = {__VA_ARGS__}; \
-        play(&played);                             \
+#define SCENE(name, ...)                              \
+    static void name(void)                            \
+    {                                                 \
+        static const scenario played = {__VA_ARGS__}; \
+        play(&played);                                \
     }
 
 SCENE(stopped_put, .prepare = two_records, .warm_up = put_earlier, .operate = operate_put,

@@ -145,18 +145,18 @@ static void *ask_and_read(void *own)
 {
     for (uint64_t number = 0; number < REQUESTS; number++) {
         rf_lease *cell = ask(own, number);
-        while (look_at(cell, 0).outcome == RF_PENDING)
+        while (inspect_cell(cell, 0).outcome == RF_PENDING)
             sched_yield();
         expect_answer(cell, 0, number);
         rf_lease_drop(cell);
     }
-    rf_finish(((desk *)own)->ring);
+    rf_finish(((endpoint *)own)->ring);
     return NULL;
 }
 
 static void *take_and_answer(void *argument)
 {
-    desk *own = argument;
+    endpoint *own = argument;
     rf_status status;
     job now;
     while ((status = take_one(own->ring, &now.batch)) != RF_FINISHED)
@@ -169,13 +169,13 @@ static void *take_and_answer(void *argument)
 
 static void test_answers(void)
 {
-    desk own = create_desk(3, 2);
+    endpoint own = create_endpoint(3, 2);
     pthread_t client = start_thread(ask_and_read, &own),
               engine = start_thread(take_and_answer, &own);
     join_thread(client);
     join_thread(engine);
     expect_all_free(own.pool);
-    close_desk(&own);
+    close_endpoint(&own);
 }
 
 /* ---- A producer's failure ------------------------------------------------------------------- */

@@ -15,7 +15,7 @@ static void test_the_mark_of_a_process_is_a_second_witness(void)
     rf_ring *ring = create_ring(4);
     pid_t child = start_role(&writer, lose_the_lock, publish_and_go_on);
     CHECK_EQUAL(rf_recover(ring), 0);
-    atomic_store(&writer->told, 1);
+    atomic_store(&writer->may_continue, 1);
     expect_success(child);
     take_expecting(ring, 70);
     close_ring(ring);
@@ -43,7 +43,7 @@ static void test_late_writers_are_fenced(void)
     CHECK_EQUAL(rf_recover(ring), 1); /* both witnesses are silent */
     rf_lease *next = claim(ring, 2);
     CHECK_EQUAL(rf_lease_rows(next), 2);
-    atomic_store(&writer->told, 1);
+    atomic_store(&writer->may_continue, 1);
     expect_success(child);
     publish(next, 2, 30);
     take_expecting(ring, 30);
@@ -121,7 +121,7 @@ static void test_exec_is_death(void)
     rf_ring *ring = create_ring(4);
     pid_t program = start_role(&child, claim_two, become_another_program);
     CHECK_EQUAL(rf_recover(ring), 0);
-    atomic_store(&child->told, 1);
+    atomic_store(&child->may_continue, 1);
     while (rf_recover(ring) == 0)
         rest();
     expect_all_free(ring);

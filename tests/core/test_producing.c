@@ -86,7 +86,7 @@ static void test_closed(void)
 
 static void test_pool(void)
 {
-    desk at = create_desk(4, 4);
+    endpoint at = create_endpoint(4, 4);
     rf_block block;
     CHECK_EQUAL(rf_producing_begin(at.pool, 0, &block), RF_INVALID);
     close_ring(at.pool);
@@ -300,7 +300,7 @@ static void test_feed(void)
 {
     for (int exact = 0; exact < 2; exact++) {
         rf_ring *ring = create_ring(4);
-        rf_feed *feed = exact ? exact_feed(ring, 2, 2, 0) : patient_feed(ring, 2);
+        rf_feed *feed = exact ? exact_feed(ring, 2, 2, 0) : untimed_feed(ring, 2);
         rf_element *element;
         rf_block block = begin_block(ring);
         for (uint64_t number = 0; number < 3; number++)

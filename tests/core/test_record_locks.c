@@ -154,7 +154,7 @@ static void test_no_close_takes_life_away(void)
         CHECK_EQUAL(rf_recover(ring), 0);
         CHECK_EQUAL(state_of(ring, 0), RF_STATE_CLAIMED);
         CHECK_EQUAL(state_of(ring, 1), RF_STATE_CLAIMED);
-        atomic_store(&writer->told, 1);
+        atomic_store(&writer->may_continue, 1);
         expect_success(child);
         for (uint64_t number = 70; number < 73; number++)
             take_expecting(ring, number);

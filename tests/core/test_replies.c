@@ -5,19 +5,19 @@
 
 static void test_round_trip(void)
 {
-    desk client = create_desk(4, 3), engine = attach_desk();
+    endpoint client = create_endpoint(4, 3), engine = attach_endpoint();
     job now;
     int64_t before = rf_now_ns();
     rf_lease *cell = ask(&client, 7);
-    rf_reply reply = look_at(cell, 0);
+    rf_reply reply = inspect_cell(cell, 0);
     CHECK(reply.outcome == RF_PENDING && !reply.held);
     CHECK(reply.asked_ns >= before && reply.held_ns == 0 && reply.answered_ns == 0);
     CHECK(take_job(&engine, 4, &now));
     CHECK_EQUAL(now.to_run, 1);
-    reply = look_at(cell, 0);
+    reply = inspect_cell(cell, 0);
     CHECK(reply.outcome == RF_PENDING && reply.held);
     CHECK_EQUAL(answer_job(&engine, &now), 1);
-    reply = look_at(cell, 0);
+    reply = inspect_cell(cell, 0);
     CHECK(reply.asked_ns <= reply.held_ns && reply.held_ns <= reply.answered_ns);
     CHECK_EQUAL(wait_until(cell, 0, 0), RF_OK);
     expect_answer(cell, 0, 7);
@@ -28,14 +28,14 @@ static void test_round_trip(void)
     rf_stats stats;
     rf_ring_stats(client.pool, &stats);
     CHECK_EQUAL(stats.counts.published, 1);
-    close_desk(&engine);
-    close_desk(&client);
+    close_endpoint(&engine);
+    close_endpoint(&client);
 }
 
 /* A client has as many requests under way as it has cells, and no more. */
 static void test_as_many_as_cells(void)
 {
-    desk own = create_desk(8, 2);
+    endpoint own = create_endpoint(8, 2);
     rf_lease *first = ask(&own, 1), *second = ask(&own, 2), *third;
     CHECK_EQUAL(rf_claim(own.pool, 1, 0, &third), RF_FULL);
     rf_lease_drop(first);
@@ -46,7 +46,7 @@ static void test_as_many_as_cells(void)
     rf_lease_drop(second);
     rf_lease_drop(third);
     expect_all_free(own.pool);
-    close_desk(&own);
+    close_endpoint(&own);
 }
 
 /* A client comes back to the cells that it had before, and stays out of the other one's, whatever is under way. */
@@ -54,10 +54,10 @@ static void test_same_cells(void)
 {
     enum { CELLS = 64, CLIENTS = 3, MOST = 12 };
     for (uint32_t under_way = 1; under_way <= MOST; under_way++) {
-        desk first = create_desk(CELLS, CELLS), clients[CLIENTS];
+        endpoint first = create_endpoint(CELLS, CELLS), clients[CLIENTS];
         uint64_t used[CLIENTS] = {0}, all = 0;
         for (int i = 0; i < CLIENTS; i++)
-            clients[i] = i ? attach_desk() : first;
+            clients[i] = i ? attach_endpoint() : first;
         for (int round = 0; round < 200; round++) {
             rf_lease *cells[CLIENTS][MOST];
             for (uint32_t number = 0; number < under_way; number++)
@@ -81,7 +81,7 @@ static void test_same_cells(void)
             for (int i = 0; i < CLIENTS; i++)
                 CHECK_EQUAL(__builtin_popcountll(used[i]), 1);
         for (int i = CLIENTS - 1; i >= 0; i--)
-            close_desk(&clients[i]);
+            close_endpoint(&clients[i]);
         shm_unlink(segment_name(0));
         shm_unlink(segment_name(POOL));
     }
@@ -89,7 +89,7 @@ static void test_same_cells(void)
 
 static void test_several_rows(void)
 {
-    desk own = create_desk(8, 5);
+    endpoint own = create_endpoint(8, 5);
     rf_store_relaxed(&own.pool->home, 3 + 1); /* so that the claim passes the pool's end */
     rf_lease *cells = claim(own.pool, 4);
     CHECK_EQUAL(rf_lease_rows(cells), 4);
@@ -97,19 +97,19 @@ static void test_several_rows(void)
         ask_with(&own, cells, row, 10 + row, RF_FOREVER, RF_WAITER_NONE);
     CHECK_EQUAL(serve(&own, 2), 2);
     expect_answer(cells, 1, 11);
-    CHECK_EQUAL(look_at(cells, 2).outcome, RF_PENDING);
+    CHECK_EQUAL(inspect_cell(cells, 2).outcome, RF_PENDING);
     CHECK_EQUAL(serve(&own, 2), 1);
     for (uint32_t row = 0; row < 3; row++)
         expect_answer(cells, row, 10 + row);
     CHECK_EQUAL(wait_until(cells, 3, in_ms(1)), RF_EMPTY); /* asked nothing */
     rf_lease_drop(cells);
     expect_all_free(own.pool);
-    close_desk(&own);
+    close_endpoint(&own);
 }
 
 static void test_published_in_rows(void)
 {
-    desk own = create_desk(4, 3);
+    endpoint own = create_endpoint(4, 3);
     rf_lease *cells = claim(own.pool, 3), *rows = claim(own.ring, 3);
     uint64_t replies[3] = {rf_cell_ask(cells, 0, RF_FOREVER, RF_WAITER_NONE), 0,
                            rf_cell_ask(cells, 2, RF_FOREVER, RF_WAITER_NONE)};
@@ -123,7 +123,7 @@ static void test_published_in_rows(void)
     CHECK(now.held[1].verdict == RF_RUNNABLE && now.held[1].word == 0);
     CHECK_EQUAL(answer_job(&own, &now), 2);
     expect_answer(cells, 0, 20);
-    CHECK_EQUAL(look_at(cells, 1).outcome, RF_PENDING);
+    CHECK_EQUAL(inspect_cell(cells, 1).outcome, RF_PENDING);
     expect_answer(cells, 2, 22);
     rf_cells_keep(cells, 1);
     CHECK_EQUAL(rf_lease_rows(cells), 1);
@@ -134,13 +134,13 @@ static void test_published_in_rows(void)
     put(own.ring, 5); /* nor does a plain record */
     CHECK_EQUAL(serve(&own, 1), 1);
     expect_all_free(own.pool);
-    close_desk(&own);
+    close_endpoint(&own);
 }
 
 /* An engine cuts a batch, and answers each part when it is done. */
 static void test_split_batch(void)
 {
-    desk own = create_desk(8, 4);
+    endpoint own = create_endpoint(8, 4);
     rf_lease *cells[4];
     job now;
     for (uint64_t i = 0; i < 4; i++)
@@ -150,24 +150,24 @@ static void test_split_batch(void)
     CHECK(rest && rf_lease_rows(now.batch) == 1 && rf_lease_rows(rest) == 3);
     CHECK_EQUAL(answer_rows(&own, rest, now.held + 1, 3), 3);
     rf_lease_drop(rest);
-    CHECK_EQUAL(look_at(cells[0], 0).held, 1);
+    CHECK_EQUAL(inspect_cell(cells[0], 0).held, 1);
     rf_let_go(own.pool, now.held, 1); /* and gives the first back */
     rf_lease_give_back(now.batch);
     rf_lease_drop(now.batch);
-    CHECK_EQUAL(look_at(cells[0], 0).held, 0);
+    CHECK_EQUAL(inspect_cell(cells[0], 0).held, 0);
     CHECK_EQUAL(serve(&own, 4), 1);
     for (uint64_t i = 0; i < 4; i++) {
         expect_answer(cells[i], 0, i);
         rf_lease_drop(cells[i]);
     }
     expect_all_free(own.pool);
-    close_desk(&own);
+    close_endpoint(&own);
 }
 
 /* ---- Twice ---------------------------------------------------------------------------------- */
 
 /* The same request in the ring twice: as after a death between handing it on and releasing it. */
-static void ask_twice(desk *own, rf_lease *cell, uint64_t number)
+static void ask_twice(endpoint *own, rf_lease *cell, uint64_t number)
 {
     _Alignas(64) uint8_t sample[SAMPLE_BYTES] = {0};
     const void *sources[1] = {sample};
@@ -179,7 +179,7 @@ static void ask_twice(desk *own, rf_lease *cell, uint64_t number)
 
 static void test_held_once(void)
 {
-    desk own = create_desk(4, 1), other = attach_desk();
+    endpoint own = create_endpoint(4, 1), other = attach_endpoint();
     job mine, twin;
     for (int way = 0; way < 3; way++) {
         rf_lease *cell = claim(own.pool, 1);
@@ -196,14 +196,14 @@ static void test_held_once(void)
         rf_lease_drop(cell);
         expect_all_free(own.pool);
     }
-    close_desk(&other);
-    close_desk(&own);
+    close_endpoint(&other);
+    close_endpoint(&own);
 }
 
 /* Handed on and not released: whoever comes first answers, in either ring. */
 static void test_handed_on(void)
 {
-    desk own = create_desk(4, 1), other = attach_desk();
+    endpoint own = create_endpoint(4, 1), other = attach_endpoint();
     job first, second;
     rf_lease *cell = ask(&own, 4);
     CHECK(take_job(&own, 1, &first) && first.to_run == 1);
@@ -216,22 +216,22 @@ static void test_handed_on(void)
     CHECK(take_job(&other, 1, &second) && second.to_run == 1);
     CHECK_EQUAL(answer_rows(&own, first.batch, first.held, 1),
                 0); /* what it let go is not its own */
-    CHECK_EQUAL(look_at(cell, 0).outcome, RF_PENDING);
+    CHECK_EQUAL(inspect_cell(cell, 0).outcome, RF_PENDING);
     CHECK_EQUAL(answer_job(&other, &second), 1);
     rf_lease_drop(first.batch);
     expect_answer(cell, 0, 4);
     rf_lease_drop(cell);
     expect_all_free(own.pool);
     expect_all_free(own.ring);
-    close_desk(&other);
-    close_desk(&own);
+    close_endpoint(&other);
+    close_endpoint(&own);
 }
 
 /* ---- What is refused ------------------------------------------------------------------------ */
 
 static void test_pools_carry_no_records(void)
 {
-    desk own = create_desk(4, 2);
+    endpoint own = create_endpoint(4, 2);
     uint8_t sample[SAMPLE_BYTES] = {0};
     const void *sources[2] = {sample, sample};
     rf_lease *lease, *cells = claim(own.pool, 1);
@@ -244,13 +244,13 @@ static void test_pools_carry_no_records(void)
     expect_all_free(own.pool);
     CHECK_EQUAL(rf_pool_ring_inode(own.pool), rf_ring_inode(own.ring));
     CHECK_EQUAL(rf_pool_ring_inode(own.ring), 0);
-    close_desk(&own);
+    close_endpoint(&own);
 }
 
 /* A record is gone when its slot went on, also while its producer still has a view of it. */
 static void test_gone(void)
 {
-    desk own = create_desk(2, 1);
+    endpoint own = create_endpoint(2, 1);
     rf_lease *cell = claim(own.pool, 1);
     uint64_t link = ask_with(&own, cell, 0, 1, RF_FOREVER, RF_WAITER_NONE);
     job now;
@@ -268,13 +268,13 @@ static void test_gone(void)
     CHECK_EQUAL(state_of(own.ring, rf_lease_first(pinned)), RF_STATE_KEPT);
     CHECK(rf_record_is_gone(own.ring, link));
     rf_lease_drop(pinned);
-    close_desk(&own);
+    close_endpoint(&own);
 }
 
 /* The link 0 says that no answer is wanted. No cell has it, whatever its epoch: also not the first after many uses. */
 static void test_links_at_any_epoch(void)
 {
-    desk own = create_desk(2, 2);
+    endpoint own = create_endpoint(2, 2);
     static const uint64_t epochs[] = {UINT64_C(1) << 39, UINT64_C(1) << 40, UINT64_C(3) << 40,
                                       UINT64_C(1) << 47, 0};
     for (size_t i = 0; i < COUNT(epochs); i++) {
@@ -297,12 +297,12 @@ static void test_links_at_any_epoch(void)
     atomic_store(&own.ring->header->take_cursor, 1);
     take_expecting(own.ring, 1);
     take_expecting(own.ring, 2);
-    close_desk(&own);
+    close_endpoint(&own);
 }
 
 static void test_closed_handles(void)
 {
-    desk own = create_desk(4, 2), client = attach_desk();
+    endpoint own = create_endpoint(4, 2), client = attach_endpoint();
     rf_lease *answered = ask(&client, 1), *pending = ask(&client, 2);
     CHECK_EQUAL(serve(&own, 1), 1);
     rf_ring_close(client.pool);
@@ -312,12 +312,12 @@ static void test_closed_handles(void)
     CHECK_EQUAL(rf_answers_sleep(client.pool, rf_answers_prepare(client.pool), RF_FOREVER),
                 RF_CLOSED);
     rf_ring_drop(client.pool);
-    CHECK_EQUAL(look_at(pending, 0).outcome, RF_PENDING);
+    CHECK_EQUAL(inspect_cell(pending, 0).outcome, RF_PENDING);
     rf_lease_drop(answered);
     rf_lease_drop(pending);
     expect_all_free(own.pool);
     close_ring(client.ring);
-    close_desk(&own);
+    close_endpoint(&own);
 }
 
 static const test tests[] = {

@@ -5,7 +5,7 @@
 /* ---- A child that gets so far, then tells and waits ----------------------------------------- */
 
 typedef struct role {
-    void (*act)(desk *);
+    void (*act)(endpoint *);
     _Atomic uint32_t ready, told;
 } role;
 
@@ -15,14 +15,14 @@ static job taken;
 static void play(void *unused)
 {
     (void)unused;
-    desk own = attach_desk();
+    endpoint own = attach_endpoint();
     current->act(&own);
     atomic_store(&current->ready, 1);
     await(&current->told, 1);
 }
 
 /* Until `act` is over. */
-static pid_t start(void (*act)(desk *))
+static pid_t start(void (*act)(endpoint *))
 {
     current = shared_memory(sizeof *current);
     current->act = act;
@@ -31,18 +31,18 @@ static pid_t start(void (*act)(desk *))
     return child;
 }
 
-static void take_and_hold(desk *own)
+static void take_and_hold(endpoint *own)
 {
     rf_pool_serve(own->pool, 1);
     CHECK(take_job(own, 1, &taken) && taken.to_run == 1);
 }
 
-static void only_take(desk *own)
+static void only_take(endpoint *own)
 {
     CHECK((taken.batch = take(own->ring, 1)) != NULL);
 }
 
-static void bury_the_dead(desk *own)
+static void bury_the_dead(endpoint *own)
 {
     rf_recover(own->ring);
     CHECK_EQUAL(rf_recover(own->pool), 1);
@@ -51,7 +51,7 @@ static void bury_the_dead(desk *own)
 /* ---- Dead clients --------------------------------------------------------------------------- */
 
 /* One cell in each state: claimed, asked, held, answered. */
-static void ask_three(desk *own)
+static void ask_three(endpoint *own)
 {
     for (uint64_t i = 0; i < 3; i++)
         ask(own, i);
@@ -60,7 +60,7 @@ static void ask_three(desk *own)
 
 static void test_dead_client(void)
 {
-    desk own = create_desk(4, 4);
+    endpoint own = create_endpoint(4, 4);
     rf_lease *none;
     job now;
     pid_t client = start(ask_three);
@@ -75,19 +75,19 @@ static void test_dead_client(void)
     expect_all_free(own.pool);
     CHECK_EQUAL(serve(&own, 4), 0); /* what it asked last is passed over */
     expect_all_free(own.ring);
-    close_desk(&own);
+    close_endpoint(&own);
 }
 
 /* ---- Dead engines --------------------------------------------------------------------------- */
 
 static void test_dead_engine(void)
 {
-    desk own = create_desk(4, 2);
+    endpoint own = create_endpoint(4, 2);
     rf_lease *cell = ask(&own, 5), *withdrawn;
     kill_and_reap(start(take_and_hold));
-    CHECK_EQUAL(look_at(cell, 0).held, 1);
+    CHECK_EQUAL(inspect_cell(cell, 0).held, 1);
     bury_the_dead(&own);
-    CHECK_EQUAL(look_at(cell, 0).held, 0);
+    CHECK_EQUAL(inspect_cell(cell, 0).held, 0);
     CHECK_EQUAL(serve(&own, 1), 1);
     expect_answer(cell, 0, 5);
     withdrawn = ask(&own, 6);
@@ -99,13 +99,13 @@ static void test_dead_engine(void)
     rf_lease_drop(cell);
     expect_all_free(own.pool);
     expect_all_free(own.ring);
-    close_desk(&own);
+    close_endpoint(&own);
 }
 
 /* Whoever gets the request buries who held its cell: nobody else comes to it here. */
 static void test_hold_buries(void)
 {
-    desk own = create_desk(4, 1);
+    endpoint own = create_endpoint(4, 1);
     rf_stats stats;
     rf_lease *cell = ask(&own, 5);
     kill_and_reap(start(take_and_hold));
@@ -116,13 +116,13 @@ static void test_hold_buries(void)
     CHECK_EQUAL(stats.participants, 1);
     rf_lease_drop(cell);
     expect_all_free(own.pool);
-    close_desk(&own);
+    close_endpoint(&own);
 }
 
 /* Where rows of the dead are dropped. Nothing is told but that the engine died: the text is an older one's. */
 static void test_dropped(void)
 {
-    desk own = create_desk_as(4, 1, 0);
+    endpoint own = create_endpoint_as(4, 1, 0);
     job now;
     rf_lease *cell = ask(&own, 1);
     CHECK(take_job(&own, 1, &now));
@@ -132,7 +132,7 @@ static void test_dropped(void)
     cell = ask(&own, 2);
     kill_and_reap(start(take_and_hold));
     CHECK_EQUAL(wait_until(cell, 0, RF_FOREVER), RF_OK);
-    rf_reply reply = look_at(cell, 0);
+    rf_reply reply = inspect_cell(cell, 0);
     CHECK_EQUAL(reply.outcome, RF_ENGINE_DIED);
     CHECK_EQUAL(reply.text_bytes, 0);
     CHECK(reply.held_ns >= reply.asked_ns && reply.answered_ns == 0);
@@ -140,46 +140,46 @@ static void test_dropped(void)
     rf_recover(own.ring);
     expect_all_free(own.pool);
     expect_all_free(own.ring);
-    close_desk(&own);
+    close_endpoint(&own);
 }
 
 /* Killed before it held the cell: the record is gone, the cell asked. A living engine holds before that. */
 static void test_dropped_unheld(void)
 {
-    desk own = create_desk_as(4, 1, 0);
+    endpoint own = create_endpoint_as(4, 1, 0);
     rf_lease *cell = claim(own.pool, 1);
     uint64_t link = ask_with(&own, cell, 0, 1, RF_FOREVER, RF_WAITER_NONE);
     kill_and_reap(start(only_take));
     CHECK(!rf_record_is_gone(own.ring, link));
     rf_recover(own.ring);
     CHECK(rf_record_is_gone(own.ring, link));
-    rf_reply reply = look_at(cell, 0);
+    rf_reply reply = inspect_cell(cell, 0);
     CHECK(reply.outcome == RF_PENDING && !reply.held);
     rf_lease_drop(cell);
     expect_all_free(own.pool);
-    close_desk(&own);
+    close_endpoint(&own);
 }
 
 static void test_stopped_engine(void)
 {
-    desk own = create_desk(4, 1);
+    endpoint own = create_endpoint(4, 1);
     rf_lease *cell = ask(&own, 1);
     pid_t engine = start(take_and_hold);
     stop_and_wait(engine);
     CHECK_EQUAL(rf_recover(own.pool), 0);
-    CHECK_EQUAL(look_at(cell, 0).held, 1);
+    CHECK_EQUAL(inspect_cell(cell, 0).held, 1);
     CHECK_EQUAL(rf_pool_engines(own.pool), 1);
     CHECK_EQUAL(wait_until(cell, 0, in_ms(60)), RF_EMPTY);
     rf_lease_drop(cell);
     kill_and_reap(engine);
     bury_the_dead(&own);
     expect_all_free(own.pool);
-    close_desk(&own);
+    close_endpoint(&own);
 }
 
 /* As a process of another PID namespace sees it, whose locks the kernel drops one by one: the ring's goes, the
  * pool's is still there. */
-static void die_by_parts(desk *own)
+static void die_by_parts(endpoint *own)
 {
     take_and_hold(own);
     rf_lock_mapping_end(&own->ring->lock_mapping);
@@ -189,7 +189,7 @@ static void die_by_parts(desk *own)
 static void test_dying_engine(void)
 {
     bool answered = false;
-    desk own = create_desk(4, 1);
+    endpoint own = create_endpoint(4, 1);
     for (int attempt = 0; attempt < 20 && !answered;
          attempt++) { /* it may not get a processor in time */
         rf_lease *cell = ask(&own, 8);
@@ -206,41 +206,41 @@ static void test_dying_engine(void)
         expect_all_free(own.pool);
     }
     CHECK(answered);
-    close_desk(&own);
+    close_endpoint(&own);
 }
 
 /* An engine that goes and has not answered. */
 static void test_leaving_engine(void)
 {
     for (uint32_t redeliver = 0; redeliver < 2; redeliver++) {
-        desk own = create_desk_as(4, 2, redeliver), engine = attach_desk();
+        endpoint own = create_endpoint_as(4, 2, redeliver), engine = attach_endpoint();
         rf_lease *cell = ask(&own, 1), *withdrawn = ask(&own, 2);
         job now;
         CHECK(take_job(&engine, 2, &now) && now.to_run == 2);
         rf_lease_drop(withdrawn);
         close_ring(engine.pool);
-        CHECK_EQUAL(look_at(cell, 0).held, 0);
-        CHECK_EQUAL(look_at(cell, 0).outcome, redeliver ? RF_PENDING : RF_ENGINE_DIED);
+        CHECK_EQUAL(inspect_cell(cell, 0).held, 0);
+        CHECK_EQUAL(inspect_cell(cell, 0).outcome, redeliver ? RF_PENDING : RF_ENGINE_DIED);
         rf_lease_give_back(now.batch);
         rf_lease_drop(now.batch);
         CHECK_EQUAL(serve(&own, 2), redeliver);
         rf_lease_drop(cell);
         expect_all_free(own.pool);
         close_ring(engine.ring);
-        close_desk(&own);
+        close_endpoint(&own);
         shm_unlink(segment_name(0));
         shm_unlink(segment_name(POOL));
     }
 }
 
-static void serve_for_now(desk *own)
+static void serve_for_now(endpoint *own)
 {
     rf_pool_serve(own->pool, 1);
 }
 
 static void test_engines(void)
 {
-    desk own = create_desk(4, 1);
+    endpoint own = create_endpoint(4, 1);
     CHECK_EQUAL(rf_pool_engines(own.pool), 0);
     pid_t engine = start(serve_for_now);
     CHECK_EQUAL(rf_pool_engines(own.pool), 1);
@@ -251,13 +251,13 @@ static void test_engines(void)
     CHECK_EQUAL(rf_recover(own.pool), 0); /* it was buried by that */
     rf_pool_serve(own.pool, 0);
     CHECK_EQUAL(rf_pool_engines(own.pool), 0);
-    close_desk(&own);
+    close_endpoint(&own);
 }
 
 /* Every entry is of the living or the dead: who comes buries one of these, and has its place. */
 static void test_crowded(void)
 {
-    desk own = create_desk(4, 1);
+    endpoint own = create_endpoint(4, 1);
     rf_ring *others[15];
     rf_lease *cell = ask(&own, 3);
     pid_t engine = start(take_and_hold);
@@ -266,7 +266,7 @@ static void test_crowded(void)
     CHECK_EQUAL(rf_pool_attach(open_segment(POOL), &others[14]), RF_CROWDED);
     kill_and_reap(engine);
     rf_ring *late = attach_pool();
-    CHECK_EQUAL(look_at(cell, 0).held, 0);
+    CHECK_EQUAL(inspect_cell(cell, 0).held, 0);
     rf_recover(own.ring);
     CHECK_EQUAL(serve(&own, 1), 1);
     rf_lease_drop(cell);
@@ -274,13 +274,13 @@ static void test_crowded(void)
     for (int i = 0; i < 14; i++)
         close_ring(others[i]);
     close_ring(late);
-    close_desk(&own);
+    close_endpoint(&own);
 }
 
 /* ---- Forked --------------------------------------------------------------------------------- */
 
 typedef struct inherited {
-    desk own;
+    endpoint own;
     rf_lease *asked, *held;
     job now;
 } inherited;
@@ -312,7 +312,7 @@ static void in_the_child(void *argument)
 static void test_forked_child(void)
 {
     static inherited was;
-    was.own = create_desk(4, 3);
+    was.own = create_endpoint(4, 3);
     was.held = ask(&was.own, 4);
     CHECK(take_job(&was.own, 1, &was.now) && was.now.to_run == 1);
     was.asked = ask(&was.own, 5);
@@ -326,7 +326,7 @@ static void test_forked_child(void)
     CHECK_EQUAL(answer_job(&was.own, &next), 2);
     expect_success(child);
     CHECK_EQUAL(atomic_load(&ours->wanted), 0);
-    CHECK_EQUAL(look_at(was.held, 0).held, 1);
+    CHECK_EQUAL(inspect_cell(was.held, 0).held, 1);
     CHECK_EQUAL(answer_job(&was.own, &was.now), 1);
     expect_answer(was.held, 0, 4);
     expect_answer(was.asked, 0, 5);
@@ -334,7 +334,7 @@ static void test_forked_child(void)
     rf_lease_drop(was.asked);
     rf_recover(was.own.pool);
     expect_all_free(was.own.pool);
-    close_desk(&was.own);
+    close_endpoint(&was.own);
 }
 
 static const test tests[] = {

@@ -6,7 +6,7 @@ static const uint64_t oddities[] = {
 };
 
 /* A client and an engine do their work, whatever comes of it. */
-static void work_on(desk *own, rf_lease *cell)
+static void work_on(endpoint *own, rf_lease *cell)
 {
     job now;
     rf_reply reply;
@@ -21,7 +21,7 @@ static void work_on(desk *own, rf_lease *cell)
 /* Each word, at each point of a request's way. */
 static void test_words(void)
 {
-    desk own = create_desk(4, 2);
+    endpoint own = create_endpoint(4, 2);
     uint64_t states[] = {0, 1, 2, 3, 4, 7, 8 | 2, 8 | 3};
     for (size_t i = 0; i < COUNT(oddities); i++)
         for (size_t state = 0; state < COUNT(states); state++)
@@ -49,12 +49,12 @@ static void test_words(void)
                 atomic_store(&own.pool->words[slot],
                              rf_word(RF_STATE_FREE, RF_NO_OWNER, epoch + 1));
             }
-    close_desk(&own);
+    close_endpoint(&own);
 }
 
 static void test_records(void)
 {
-    desk own = create_desk(4, 1);
+    endpoint own = create_endpoint(4, 1);
     for (size_t i = 0; i < COUNT(oddities); i++)
         for (int field = 0; field < 5; field++) {
             rf_lease *cell = ask(&own, 1);
@@ -73,19 +73,19 @@ static void test_records(void)
                 atomic_store(&record->outcome, field == 3 ? (uint32_t)odd : RF_FAILED);
                 atomic_store(&record->text_bytes, (uint32_t)odd);
             }
-            rf_reply reply = look_at(cell, 0);
+            rf_reply reply = inspect_cell(cell, 0);
             CHECK(reply.outcome > RF_PENDING && reply.outcome < RF_OUTCOMES);
             CHECK(reply.text_bytes <= SAMPLE_BYTES);
             rf_lease_drop(cell);
             expect_all_free(own.pool);
         }
-    close_desk(&own);
+    close_endpoint(&own);
 }
 
 /* What a request names is at most another request's cell of the same time; and never beyond the pool. */
 static void test_links(void)
 {
-    desk own = create_desk(32, 2);
+    endpoint own = create_endpoint(32, 2);
     rf_lease *cell = ask(&own, 3);
     job now;
     for (size_t i = 0; i < COUNT(oddities); i++) {
@@ -110,13 +110,13 @@ static void test_links(void)
     expect_answer(cell, 0, 3);
     rf_lease_drop(cell);
     expect_all_free(own.pool);
-    close_desk(&own);
+    close_endpoint(&own);
 }
 
 /* Held by an owner that is none: nobody comes to free it, and the request is passed over in time. */
 static void test_holders_that_are_none(void)
 {
-    desk own = create_desk(4, 2);
+    endpoint own = create_endpoint(4, 2);
     for (uint32_t owner = 0; owner < 4096; owner += owner < 20 ? 1 : 509) {
         rf_lease *cell = claim(own.pool, 1);
         uint32_t slot = rf_lease_first(cell);
@@ -142,7 +142,7 @@ static void test_holders_that_are_none(void)
     work_on(&own, cell);
     expect_answer(cell, 0, 1);
     rf_lease_drop(cell);
-    close_desk(&own);
+    close_endpoint(&own);
 }
 
 /* ---- Everything at once --------------------------------------------------------------------- */
@@ -153,7 +153,7 @@ static void vandalise(void *unused)
 {
     (void)unused;
     cell_garbler garbles;
-    desk at = attach_desk();
+    endpoint at = attach_endpoint();
     begin_garbling_cells(&garbles, &at);
     seed(1);
     while (!atomic_load(stop)) {
@@ -164,10 +164,10 @@ static void vandalise(void *unused)
     restore_headers(&garbles);
 }
 
-static void test_vandal(void)
+static void test_random_writes(void)
 {
     stop = shared_memory(sizeof *stop);
-    servant own = {.at = create_desk(8, 6)};
+    reply_peer own = {.at = create_endpoint(8, 6)};
     pid_t child = spawn(vandalise, NULL);
     seed(2);
     int64_t until = in_ms(SANITIZED ? 400 : 600);
@@ -184,7 +184,7 @@ static const test tests[] = {
     {"cells' records of any content do no harm", test_records},
     {"what a request names may be anything", test_links},
     {"cells held by owners that are none keep nobody", test_holders_that_are_none},
-    {"a peer that writes at random into ring and pool does no harm", test_vandal},
+    {"a peer that writes at random into ring and pool does no harm", test_random_writes},
 };
 
 MAIN(tests)

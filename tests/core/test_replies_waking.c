@@ -8,7 +8,7 @@ static _Atomic uint32_t asked, answered;
 /* Answers as soon as its client is about to sleep. */
 static void *answer_sleepers(void *argument)
 {
-    desk *own = argument;
+    endpoint *own = argument;
     for (uint32_t round = 0; round < ROUNDS; round++) {
         job now;
         await(&asked, round + 1);
@@ -28,7 +28,7 @@ static void *answer_sleepers(void *argument)
 /* Woken, and not by the end of a slice; but who gets no processor for so long may find it over. */
 static void test_woken_thread(void)
 {
-    desk own = create_desk(4, 1), engine = attach_desk();
+    endpoint own = create_endpoint(4, 1), engine = attach_endpoint();
     uint32_t late = 0;
     pthread_t thread = start_thread(answer_sleepers, &engine);
     for (uint32_t round = 0; round < ROUNDS; round++) {
@@ -46,14 +46,14 @@ static void test_woken_thread(void)
     }
     CHECK(late < ROUNDS / 4);
     join_thread(thread);
-    close_desk(&engine);
-    close_desk(&own);
+    close_endpoint(&engine);
+    close_endpoint(&own);
 }
 
 /* One thread waits for all answers; that another waited for one of them takes nothing from it. */
 static void test_woken_client(void)
 {
-    desk own = create_desk(4, 2), engine = attach_desk();
+    endpoint own = create_endpoint(4, 2), engine = attach_endpoint();
     rf_event *event = &own.pool->participants[rf_self(own.pool) - 1].answered;
     for (int waited = 0; waited < 2; waited++) {
         rf_lease *cells[2] = {claim(own.pool, 1), claim(own.pool, 1)};
@@ -77,14 +77,14 @@ static void test_woken_client(void)
     CHECK(atomic_load(&event->sequence) != key);
     rf_answers_prepare(own.pool);
     CHECK_EQUAL(rf_answers_sleep(own.pool, key + 1, in_ms(1)), RF_OK); /* or its time is over */
-    close_desk(&engine);
-    close_desk(&own);
+    close_endpoint(&engine);
+    close_endpoint(&own);
 }
 
 /* Who waits for a free cell is woken by who drops one, and by an engine that frees a withdrawn one. */
 static void *drop_or_answer(void *argument)
 {
-    desk *own = argument;
+    endpoint *own = argument;
     for (uint32_t round = 0; round < ROUNDS; round++) {
         rf_lease *cell = ask(own, round);
         job now;
@@ -104,7 +104,7 @@ static void *drop_or_answer(void *argument)
 
 static void test_woken_claimer(void)
 {
-    desk own = create_desk(4, 1), other = attach_desk();
+    endpoint own = create_endpoint(4, 1), other = attach_endpoint();
     uint32_t late = 0;
     pthread_t thread = start_thread(drop_or_answer, &other);
     for (uint32_t round = 0; round < ROUNDS; round++) {
@@ -122,8 +122,8 @@ static void test_woken_claimer(void)
     CHECK(late < ROUNDS / 4);
     join_thread(thread);
     expect_all_free(own.pool);
-    close_desk(&other);
-    close_desk(&own);
+    close_endpoint(&other);
+    close_endpoint(&own);
 }
 
 /* Many sleep for longer than a few do. The last engine that stops serving wakes them all. */
@@ -144,7 +144,7 @@ static void *wait_for_nobody(void *argument)
 static void test_woken_crowd(void)
 {
     for (int leaves = 0; leaves < 2; leaves++) {
-        desk own = create_desk(256, 256), engine = attach_desk();
+        endpoint own = create_endpoint(256, 256), engine = attach_endpoint();
         pthread_t threads[CROWD];
         rf_lease *cells[CROWD];
         rf_pool_serve(engine.pool, 1);
@@ -159,7 +159,7 @@ static void test_woken_crowd(void)
         rest();
         int64_t stopped = rf_now_ns();
         if (leaves)
-            close_desk(&engine);
+            close_endpoint(&engine);
         else
             rf_pool_serve(engine.pool, 0);
         await(&told, CROWD);
@@ -169,8 +169,8 @@ static void test_woken_crowd(void)
             rf_lease_drop(cells[i]);
         }
         if (!leaves)
-            close_desk(&engine);
-        close_desk(&own);
+            close_endpoint(&engine);
+        close_endpoint(&own);
         remove_segments(getpid());
     }
 }

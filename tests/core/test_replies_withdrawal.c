@@ -5,7 +5,7 @@
 
 static void test_withdrawn_before_taken(void)
 {
-    desk own = create_desk(4, 2);
+    endpoint own = create_endpoint(4, 2);
     job now;
     rf_lease_drop(ask(&own, 1));
     expect_all_free(own.pool);
@@ -19,13 +19,13 @@ static void test_withdrawn_before_taken(void)
         rf_lease_drop(next[i]);
     }
     expect_all_free(own.pool);
-    close_desk(&own);
+    close_endpoint(&own);
 }
 
 /* Whoever holds a cell that nobody waits for frees it: by an answer, by letting go, by its death. */
 static void test_withdrawn_while_held(void)
 {
-    desk own = create_desk(4, 1);
+    endpoint own = create_endpoint(4, 1);
     rf_lease *none;
     job now;
     for (int way = 0; way < 3; way++) {
@@ -42,12 +42,12 @@ static void test_withdrawn_while_held(void)
         rf_lease_drop(now.batch);
         expect_all_free(own.pool);
     }
-    close_desk(&own);
+    close_endpoint(&own);
 }
 
 static void test_withdrawn_when_answered(void)
 {
-    desk own = create_desk(4, 1);
+    endpoint own = create_endpoint(4, 1);
     rf_lease *cell = ask(&own, 1);
     serve(&own, 1);
     rf_lease_retain(cell);
@@ -57,14 +57,14 @@ static void test_withdrawn_when_answered(void)
     expect_all_free(own.pool);
     rf_lease_drop(claim(own.pool, 1)); /* and one that asked nothing */
     expect_all_free(own.pool);
-    close_desk(&own);
+    close_endpoint(&own);
 }
 
 /* ---- Without outputs ------------------------------------------------------------------------ */
 
 static void test_expired(void)
 {
-    desk own = create_desk(4, 3);
+    endpoint own = create_endpoint(4, 3);
     rf_lease *cells = claim(own.pool, 3);
     job now;
     ask_with(&own, cells, 0, 1, rf_now_ns() - 1, RF_WAITER_NONE);
@@ -72,14 +72,14 @@ static void test_expired(void)
     CHECK(take_job(&own, 4, &now));
     CHECK_EQUAL(now.to_run, 1);
     CHECK(now.held[0].verdict == RF_EXPIRED && now.held[1].verdict == RF_RUNNABLE);
-    CHECK_EQUAL(look_at(cells, 0).outcome, RF_LATE);
-    CHECK_EQUAL(look_at(cells, 0).text_bytes, 0);
+    CHECK_EQUAL(inspect_cell(cells, 0).outcome, RF_LATE);
+    CHECK_EQUAL(inspect_cell(cells, 0).text_bytes, 0);
     CHECK_EQUAL(answer_job(&own, &now), 1);
-    CHECK_EQUAL(look_at(cells, 0).outcome, RF_LATE); /* it stays so */
+    CHECK_EQUAL(inspect_cell(cells, 0).outcome, RF_LATE); /* it stays so */
     expect_answer(cells, 1, 2);
     rf_lease_drop(cells);
     expect_all_free(own.pool);
-    close_desk(&own);
+    close_endpoint(&own);
 }
 
 /* An error's text is cut to what a cell holds, and not within a character. */
@@ -96,7 +96,7 @@ static void test_text(void)
                  {SAMPLE_BYTES + 4, SAMPLE_BYTES, SAMPLE_BYTES - 3},
                  {SAMPLE_BYTES + 8, SAMPLE_BYTES - 1, SAMPLE_BYTES - 1},
                  {UINT32_MAX, SAMPLE_BYTES, SAMPLE_BYTES}};
-    desk own = create_desk(4, 1);
+    endpoint own = create_endpoint(4, 1);
     job now;
     for (size_t i = 0; i < COUNT(cases); i++) {
         rf_lease *cell = ask(&own, 1);
@@ -105,7 +105,7 @@ static void test_text(void)
         CHECK(take_job(&own, 1, &now));
         CHECK_EQUAL(rf_answer_without(own.pool, now.held, 1, RF_FAILED, text, cases[i].bytes), 1);
         rf_lease_drop(now.batch);
-        rf_reply reply = look_at(cell, 0);
+        rf_reply reply = inspect_cell(cell, 0);
         CHECK_EQUAL(reply.outcome, RF_FAILED);
         CHECK_EQUAL(reply.text_bytes, cases[i].kept);
         CHECK(memcmp(text_of(cell, 0), text, reply.text_bytes) == 0);
@@ -113,9 +113,9 @@ static void test_text(void)
     }
     rf_lease *cell = ask(&own, 2);
     serve(&own, 1);
-    CHECK_EQUAL(look_at(cell, 0).text_bytes, 0); /* nothing is left of the last one */
+    CHECK_EQUAL(inspect_cell(cell, 0).text_bytes, 0); /* nothing is left of the last one */
     rf_lease_drop(cell);
-    close_desk(&own);
+    close_endpoint(&own);
 }
 
 static const test tests[] = {

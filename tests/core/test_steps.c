@@ -1,41 +1,42 @@
 /*
  * A process is killed, or stands still, at each step of the protocol that the code names.
  *
- * Each scene is played PASSES times without a signal, to count how often its victim passes each step. Then
+ * Each scenario is played PASSES times without a signal, to count how often its victim passes each step. Then
  * each step is played with SIGKILL and with SIGSTOP, at the first and at the second visit. The other processes
  * work on. What they wait for must come within slices that are counted. At the end no published record is lost
  * or doubled, late and redelivered records say so, and every slot is free.
  *
- * A step that no scene passes fails the test: the author of a new step adds a scene here.
+ * A step that no scenario passes fails the test: the author of a new step adds a scenario here.
  */
-#include "scenes_replies.h"
+#include "reply_scenarios.h"
 #include "steps_owner.h"
 #include "steps_producing.h"
 #include "steps_ring.h"
 
-typedef struct scene {
+typedef struct scenario {
     const char *name;
-    void (*prepare)(world *); /* in the parent, before the victim attaches */
-    void (*operate)(world *); /* by the victim */
-    void (*meddle)(const char *step, uint32_t visit);
+    void (*prepare)(ring_fixture *); /* in the parent, before the victim attaches */
+    void (*operate)(ring_fixture *); /* by the victim */
+    void (*interfere)(const char *step, uint32_t visit);
     void (*helper)(void *); /* another process, which waits for the victim */
     void (*supply)(
-        world *);      /* by the parent, when the victim is gone: what the helper may still need */
+        ring_fixture
+            *);        /* by the parent, when the victim is gone: what the helper may still need */
     bool needs_victim; /* the helper waits as long as the victim stands still */
     bool once; /* one visit only: the number of visits depends on how soon the helper ends */
     bool (*play)(uint32_t step, uint32_t visit, int signal); /* NULL: play_ring */
-} scene;
+} scenario;
 
-static const scene *played;
+static const scenario *played;
 
 /* ---- Playing -------------------------------------------------------------------------------- */
 
 static void victim_process(void *argument)
 {
-    world *now = argument;
+    ring_fixture *now = argument;
     now->victim = attach_ring();
     victims_ring = now->victim;
-    meddle = played->meddle;
+    interfere = played->interfere;
     watched = true;
     played->operate(now);
     watched = false;
@@ -43,7 +44,7 @@ static void victim_process(void *argument)
         close_ring(now->victim);
 }
 
-static pid_t start_helper(const world *now)
+static pid_t start_helper(const ring_fixture *now)
 {
     pid_t helper = spawn(played->helper, NULL);
     rf_header *header = now->ours->header;
@@ -52,7 +53,7 @@ static pid_t start_helper(const world *now)
     return helper;
 }
 
-static void begin(world *now)
+static void begin(ring_fixture *now)
 {
     memset(now, 0, sizeof *now);
     memset(shared, 0, sizeof *shared);
@@ -63,18 +64,18 @@ static void begin(world *now)
 }
 
 /* The other participants put and take, and wait where they must. */
-static void go_on(world *now)
+static void go_on(ring_fixture *now)
 {
     for (int lap = 0; lap < 3; lap++) {
         drain(now);
         if (now->finished)
             return;
-        CHECK_EQUAL(patient_put(now->ours, OURS * NUMBERS + now->next[OURS]++), RF_OK);
-        CHECK_EQUAL(patient_put(lap % 2 ? now->ours : now->other,
+        CHECK_EQUAL(bounded_put(now->ours, OURS * NUMBERS + now->next[OURS]++), RF_OK);
+        CHECK_EQUAL(bounded_put(lap % 2 ? now->ours : now->other,
                                 (lap % 2 ? OURS * NUMBERS + now->next[OURS]++
                                          : OTHER * NUMBERS + now->next[OTHER]++)),
                     RF_OK);
-        CHECK_EQUAL(patient_take(now->ours, 1, 1), RF_OK);
+        CHECK_EQUAL(bounded_take(now->ours, 1, 1), RF_OK);
     }
 }
 
@@ -87,33 +88,33 @@ static bool all_were_taken(void)
 }
 
 /* A process that waits gets every record and every slot of the dead process, without a call of rf_recover. */
-static void get_everything_back(world *now)
+static void get_everything_back(ring_fixture *now)
 {
     rf_lease *claims[SLOTS];
     uint32_t count = 0, rows = 0;
     while (!all_were_taken())
-        CHECK_EQUAL(patient_take(now->ours, 2, 1), RF_OK);
+        CHECK_EQUAL(bounded_take(now->ours, 2, 1), RF_OK);
     if (now->finished)
         return;
     for (; rows < SLOTS; rows += rf_lease_rows(claims[count++]))
-        claims[count] = patient_claim(now->other, SLOTS - rows);
+        claims[count] = bounded_claim(now->other, SLOTS - rows);
     while (count)
         rf_lease_drop(claims[--count]);
 }
 
 /* The remaining participants and the helper get what they wait for within MOST_SLICES slices. */
-static void live_on(world *now, pid_t helper, bool reached)
+static void live_on(ring_fixture *now, pid_t helper, bool reached)
 {
     bool killed = reached && armed_signal == SIGKILL;
     if (killed && !helper)
-        believe_the_words(now);
+        reconcile_with_words(now);
     if (played->supply)
         played->supply(now);
     victim_is_gone(now->ours, now->other);
     if (helper)
         expect_success(helper);
     if (killed && helper)
-        believe_the_words(now); /* the helper marks no record that the victim held */
+        reconcile_with_words(now); /* the helper marks no record that the victim held */
     if (reached)
         go_on(now);
     if (killed)
@@ -123,7 +124,7 @@ static void live_on(world *now, pid_t helper, bool reached)
 /* Returns whether the victim reached the step. */
 static bool play_ring(uint32_t step, uint32_t visit, int signal)
 {
-    world now;
+    ring_fixture now;
     arm(step, visit, signal);
     begin(&now);
     pid_t helper = played->helper ? start_helper(&now) : 0;
@@ -146,7 +147,7 @@ static bool play_ring(uint32_t step, uint32_t visit, int signal)
 
 enum { PASSES = 5, TRIES = 24 };
 
-static const scene scenes[] = {
+static const scenario scenarios[] = {
     {"a put", .prepare = two_records, .operate = operate_put},
     {"puts beside a waiting taker", .operate = operate_two_puts, .helper = helper_takes_two,
      .supply = supply_records},
@@ -173,17 +174,17 @@ static const scene scenes[] = {
     {"a recovery of every slot", .prepare = a_dead_owner_of_all_slots, .operate = operate_recover},
     {"a finish beside a waiting taker", .operate = operate_finish, .helper = helper_awaits_the_end},
     {"a claim as the ring is finished", .operate = operate_claim_as_it_ends,
-     .meddle = finish_at_the_claim, .helper = helper_awaits_the_end, .needs_victim = true},
+     .interfere = finish_at_the_claim, .helper = helper_awaits_the_end, .needs_victim = true},
     {"a producer that comes and leaves", .operate = operate_produce,
      .helper = helper_awaits_the_end, .supply = supply_a_producer, .needs_victim = true},
     {"a producer that fails", .operate = operate_producer_fails, .helper = helper_awaits_any_end,
      .supply = supply_a_producer, .needs_victim = true, .once = true},
-    {"the same as another fails", .operate = operate_producer_fails, .meddle = fail_too,
+    {"the same as another fails", .operate = operate_producer_fails, .interfere = fail_too,
      .helper = helper_awaits_any_end, .supply = supply_a_producer, .needs_victim = true,
      .once = true},
     {"a producer that comes as the ring is finished", .operate = operate_come_as_it_ends,
-     .meddle = finish_at_the_door, .helper = helper_awaits_the_end, .supply = supply_a_producer,
-     .needs_victim = true, .once = true},
+     .interfere = finish_before_entering, .helper = helper_awaits_the_end,
+     .supply = supply_a_producer, .needs_victim = true, .once = true},
     {"a handle that goes with a block open", .operate = operate_drop_a_block,
      .helper = helper_awaits_the_end, .supply = supply_a_producer, .needs_victim = true,
      .once = true},
@@ -204,7 +205,7 @@ static const scene scenes[] = {
     {"a recovery of cells whose rows are dropped", .play = play_recovery_that_drops},
     {"holding a cell that a dead engine held", .play = play_holding_again},
     {"holding a cell that another engine holds", .play = play_holding_a_twin},
-    {"joining a pool that a dead participant fills", .play = play_joining_a_crowd},
+    {"joining a pool that a dead participant fills", .play = play_joining_full_pool},
 };
 
 static bool play(uint32_t step, uint32_t visit, int signal)
@@ -212,16 +213,16 @@ static bool play(uint32_t step, uint32_t visit, int signal)
     return (played->play ? played->play : play_ring)(step, visit, signal);
 }
 
-/* Count how often the scene's victim passes each step, at least and at most. A preempted victim may pass
+/* Count how often the scenario's victim passes each step, at least and at most. A preempted victim may pass
  * a step once more or once less. PASSES passes, so that a step that one victim in twenty skips counts as skipped. */
-static void pass(const scene *one, uint32_t *least, uint32_t *most)
+static void pass(const scenario *one, uint32_t *least, uint32_t *most)
 {
     played = one;
     for (int time = 0; time < PASSES; time++) {
         alarm(WATCHDOG_SECONDS); /* each pass has its own */
         CHECK(!play(NO_STEP, 0, 0));
         for (uint32_t step = 0; step < MAX_STEPS; step++) {
-            uint32_t reached = atomic_load(&staged->reached[step]);
+            uint32_t reached = atomic_load(&recorded->reached[step]);
             if (time == 0 || reached < least[step])
                 least[step] = reached;
             if (time == 0 || reached > most[step])
@@ -235,8 +236,8 @@ static void test_every_step_is_passed(void)
     uint32_t least[MAX_STEPS], most[MAX_STEPS], total[MAX_STEPS] = {0}, missed = 0,
                                                 named = steps_named();
     prepare_stage();
-    for (size_t i = 0; i < COUNT(scenes); i++) {
-        pass(&scenes[i], least, most);
+    for (size_t i = 0; i < COUNT(scenarios); i++) {
+        pass(&scenarios[i], least, most);
         for (uint32_t step = 0; step < named; step++)
             total[step] += most[step];
     }
@@ -244,10 +245,10 @@ static void test_every_step_is_passed(void)
         for (uint32_t other = 0; other < step; other++)
             CHECK(strcmp(__start_rf_steps[step], __start_rf_steps[other]) != 0);
         if (!total[step])
-            dprintf(1, "    no scene passes \"%s\"\n", __start_rf_steps[step]);
+            dprintf(1, "    no scenario passes \"%s\"\n", __start_rf_steps[step]);
         missed += !total[step];
     }
-    dprintf(1, "    %u steps, %zu scenes\n", named, COUNT(scenes));
+    dprintf(1, "    %u steps, %zu scenarios\n", named, COUNT(scenarios));
     CHECK_EQUAL(missed, 0);
 }
 
@@ -275,16 +276,17 @@ static void play_all(int signal)
     uint32_t visits[MAX_STEPS], most[MAX_STEPS], plays = 0;
     prepare_stage();
     segment_name(0); /* the runner removes segments with this process's name */
-    for (size_t i = 0; i < COUNT(scenes); i++) {
-        pass(&scenes[i], visits, most);
+    for (size_t i = 0; i < COUNT(scenarios); i++) {
+        pass(&scenarios[i], visits, most);
         for (uint32_t step = 0; step < steps_named(); step++)
             for (uint32_t visit = 1; visit <= (played->once ? 1u : 2u) && visit <= visits[step];
                  visit++, plays++)
                 play_apart(step, visit, signal);
     }
     dprintf(1, "    %u plays; the longest wait took %.1f ms and %u slices, at \"%s\"\n", plays,
-            (double)atomic_load(&staged->longest_ns) / NS_PER_MS, atomic_load(&staged->most_slices),
-            __start_rf_steps[atomic_load(&staged->longest_step)]);
+            (double)atomic_load(&recorded->longest_ns) / NS_PER_MS,
+            atomic_load(&recorded->most_slices),
+            __start_rf_steps[atomic_load(&recorded->longest_step)]);
 }
 
 static void test_killed(void)
@@ -298,7 +300,7 @@ static void test_stopped(void)
 }
 
 static const test tests[] = {
-    {"every step that the code names is passed by a scene", test_every_step_is_passed},
+    {"every step that the code names is passed by a scenario", test_every_step_is_passed},
     {"a process that is killed at any step loses, doubles and delays nothing", test_killed},
     {"a process that stands still at any step stops no other process, and finds its slots",
      test_stopped},

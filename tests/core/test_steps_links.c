@@ -31,7 +31,7 @@ static void publish_watched(rf_lease *claimed, uint64_t number)
 {
     word_at_the_step = 0;
     crossed_word = &crossed_ring->words[2];
-    meddle = meddle_with_the_link;
+    interfere = meddle_with_the_link;
     watched = true;
     publish(claimed, 1, number);
     watched = false;

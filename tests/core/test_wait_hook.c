@@ -81,7 +81,7 @@ static void end(rf_feed *feed, rf_ring *ring)
 static void test_no_reason(void)
 {
     rf_ring *ring = ring_with_hook(RF_HOOK_FAIL);
-    rf_feed *feed = patient_feed(ring, 2);
+    rf_feed *feed = untimed_feed(ring, 2);
     waiter *waiting = start_waiting(feed, ring);
     await_slices(ring, 2);
     end_waiting_by_a_record(waiting, ring, 0);
@@ -92,7 +92,7 @@ static void test_no_reason(void)
 static void test_go_on(void)
 {
     rf_ring *ring = ring_with_hook(RF_HOOK_GO_ON);
-    rf_feed *feed = patient_feed(ring, 2);
+    rf_feed *feed = untimed_feed(ring, 2);
     waiter *waiting = start_waiting(feed, ring);
     for (uint32_t times = 1; times <= 2; times++) {
         interrupt();
@@ -108,7 +108,7 @@ static void test_go_on(void)
 static void test_ask_again(void)
 {
     rf_ring *ring = ring_with_hook(RF_HOOK_ASK_AGAIN);
-    rf_feed *feed = patient_feed(ring, 2);
+    rf_feed *feed = untimed_feed(ring, 2);
     waiter *waiting = start_waiting(feed, ring);
     interrupt();
     await(&asked_interrupted, 3);
@@ -129,7 +129,7 @@ static void test_ask_again(void)
 static void test_interrupt_between_waits(void)
 {
     rf_ring *ring = ring_with_hook(RF_HOOK_FAIL);
-    rf_feed *feed = patient_feed(ring, 2);
+    rf_feed *feed = untimed_feed(ring, 2);
     interrupt();
     waiter *waiting = start_waiting(feed, ring);
     await_slices(ring, 1);
@@ -241,7 +241,7 @@ static void test_fail_with_rounds(void)
 static void test_handlers_of_the_program(void)
 {
     rf_ring *ring = ring_with_hook(RF_HOOK_GO_ON);
-    rf_feed *feed = patient_feed(ring, 2);
+    rf_feed *feed = untimed_feed(ring, 2);
     struct sigaction now;
     waiter *waiting = start_waiting(feed, ring);
     handle_interrupts(); /* replaces our handler, as signal.signal() does */
@@ -260,7 +260,7 @@ static void test_handlers_of_the_program(void)
 static void test_stalled(void)
 {
     rf_ring *ring = ring_with_hook(RF_HOOK_FAIL); /* a stall ignores the result */
-    rf_feed *feed = patient_feed(ring, 2);
+    rf_feed *feed = untimed_feed(ring, 2);
     put_numbers(ring, 0, 4);
     rf_element *held[2] = {next_of(feed), next_of(feed)};
     waiter *waiting = start_waiting(feed, ring);
@@ -282,7 +282,7 @@ static void test_stalled(void)
 static void test_stop_ends_waits(void)
 {
     rf_ring *ring = ring_with_hook(RF_HOOK_FAIL);
-    rf_feed *feed = patient_feed(ring, 2);
+    rf_feed *feed = untimed_feed(ring, 2);
     rf_element *element;
     waiter *waiting = start_waiting(feed, ring);
     rf_feeds_stop();
@@ -302,7 +302,7 @@ static void test_stop_ends_waits(void)
 static void test_hook_calls(void)
 {
     rf_ring *ring = ring_with_hook(RF_HOOK_GO_ON);
-    rf_feed *feed = patient_feed(ring, 2);
+    rf_feed *feed = untimed_feed(ring, 2);
     atomic_store(&blocks, 1);
     waiter *waiting = start_waiting(feed, ring);
     CHECK_EQUAL(rf_wait_hook_calls(), 0);
@@ -325,7 +325,7 @@ static void expect_no_hook_calls(void *unused)
 static void test_hook_calls_in_a_child(void)
 {
     rf_ring *ring = ring_with_hook(RF_HOOK_GO_ON);
-    rf_feed *feed = patient_feed(ring, 2);
+    rf_feed *feed = untimed_feed(ring, 2);
     atomic_store(&blocks, 1);
     waiter *waiting = start_waiting(feed, ring);
     interrupt();

@@ -1,49 +1,49 @@
 /*
- * Where reply cells are played with: who takes part, the books, and how a play goes. Its scenes: scenes_replies.h.
+ * Where reply cells are played with: who takes part, the books, and how a play goes. Its scenes: reply_scenarios.h.
  *
  * The parent is a client with requests of its own, and the engine that is left. Each of its requests must be
  * answered within slices that are counted, never twice, and rightly; in the end every cell and every slot is
  * free. Where rows of the dead are dropped, an answer may be that the engine died, or that the record is gone.
  */
-#ifndef RF_HALL_H
-#define RF_HALL_H
+#ifndef RF_REPLY_FIXTURE_H
+#define RF_REPLY_FIXTURE_H
 
 #include "cells.h"
 #include "steps.h"
 
 enum { CELLS = 8, MOST_REQUESTS = 64, ASKED_BY_US = 4, CROWD = 13, SHORT_WAIT_MS = 5 };
 
-typedef struct books {
+typedef struct reply_tally {
     _Atomic uint32_t
-        answers[MOST_REQUESTS]; /* of each request: how often an engine was told that it did */
+        answers[MOST_REQUESTS]; /* of each request: how often an engine was tally that it did */
     _Atomic uint32_t helper_ready, go, over;
     _Atomic uint32_t turns; /* of us, the engine that is left */
-} books;
+} reply_tally;
 
-static books *told;
+static reply_tally *tally;
 
-typedef struct hall {
-    desk ours, victim;
+typedef struct reply_fixture {
+    endpoint ours, victim;
     rf_lease *asked[ASKED_BY_US];
     uint64_t links[ASKED_BY_US];
     job held;
     rf_ring *crowd[CROWD];
     pid_t doomed;
     bool redeliver;
-} hall;
+} reply_fixture;
 
-typedef struct hall_scene {
-    void (*prepare)(hall *);
-    void (*operate)(hall *); /* by the victim; what is between watched = true and false */
+typedef struct reply_scenario {
+    void (*prepare)(reply_fixture *);
+    void (*operate)(reply_fixture *); /* by the victim; what is between watched = true and false */
     void (*helper)(void *);
-    void (*meanwhile)(hall *); /* by us, when the victim is gone */
-    bool drops;                /* rows of the dead are dropped */
-    bool needs_victim;         /* what it holds is waited for, as long as it stands still */
-} hall_scene;
+    void (*meanwhile)(reply_fixture *); /* by us, when the victim is gone */
+    bool drops;                         /* rows of the dead are dropped */
+    bool needs_victim; /* what it holds is waited for, as long as it stands still */
+} reply_scenario;
 
 /* ---- Engines that keep books ---------------------------------------------------------------- */
 
-static inline void answer_row_by_row(desk *own, job *now)
+static inline void answer_row_by_row(endpoint *own, job *now)
 {
     for (uint32_t row = 0; row < rf_lease_rows(now->batch); row++) {
         uint64_t number = number_at(now->batch, row);
@@ -56,23 +56,23 @@ static inline void answer_row_by_row(desk *own, job *now)
         memcpy(sample, &answer, sizeof answer);
         memcpy(sample + SAMPLE_BYTES - sizeof answer, &answer, sizeof answer);
         uint32_t answered = rf_answer_rows(own->pool, &now->held[row], 1, outputs, strides);
-        CHECK(atomic_fetch_add(&told->answers[number], answered) + answered <= 1);
+        CHECK(atomic_fetch_add(&tally->answers[number], answered) + answered <= 1);
     }
     rf_lease_drop(now->batch);
     now->batch = NULL;
 }
 
-static inline bool serve_row_by_row(desk *own)
+static inline bool serve_row_by_row(endpoint *own)
 {
     job now;
-    atomic_fetch_add(&told->turns, 1);
+    atomic_fetch_add(&tally->turns, 1);
     if (!take_job(own, 2, &now))
         return false;
     answer_row_by_row(own, &now);
     return true;
 }
 
-static inline void ask_as(hall *now, int place, uint64_t number, int64_t answer_by_ns)
+static inline void ask_as(reply_fixture *now, int place, uint64_t number, int64_t answer_by_ns)
 {
     now->asked[place] = claim(now->ours.pool, 1);
     now->links[place] = ask_with(&now->ours, now->asked[place], 0, number, answer_by_ns,
@@ -81,7 +81,7 @@ static inline void ask_as(hall *now, int place, uint64_t number, int64_t answer_
 
 static inline void expect_outcome(const rf_lease *cell, uint64_t number, bool redeliver)
 {
-    rf_reply reply = look_at(cell, 0);
+    rf_reply reply = inspect_cell(cell, 0);
     if (reply.outcome == RF_OUTPUTS)
         expect_answer(cell, 0, number);
     else
@@ -90,15 +90,15 @@ static inline void expect_outcome(const rf_lease *cell, uint64_t number, bool re
 }
 
 /* Dropped with who had taken it, and had not come to holding the cell. */
-static inline bool is_lost(const hall *now, int place)
+static inline bool is_lost(const reply_fixture *now, int place)
 {
     bool gone = rf_record_is_gone(now->ours.ring, now->links[place]);
-    rf_reply reply = look_at(now->asked[place], 0);
+    rf_reply reply = inspect_cell(now->asked[place], 0);
     return !now->redeliver && gone && reply.outcome == RF_PENDING && !reply.held;
 }
 
 /* We serve, and every request of ours has its answer in time: as many short waits as make MOST_SLICES. */
-static inline void get_answers(hall *now)
+static inline void get_answers(reply_fixture *now)
 {
     if (now->held.batch)
         answer_row_by_row(&now->ours, &now->held);
@@ -122,19 +122,19 @@ static inline void get_answers(hall *now)
 
 /* ---- Playing -------------------------------------------------------------------------------- */
 
-static const hall_scene *in_the_hall;
+static const reply_scenario *current_scenario;
 
-static inline void hall_victim(void *argument)
+static inline void run_victim(void *argument)
 {
-    hall *now = argument;
-    now->victim = attach_desk();
-    in_the_hall->operate(now);
+    reply_fixture *now = argument;
+    now->victim = attach_endpoint();
+    current_scenario->operate(now);
     if (now->victim.pool)
         close_ring(now->victim.pool);
     close_ring(now->victim.ring);
 }
 
-static inline void end_hall(hall *now)
+static inline void end_reply_scenario(reply_fixture *now)
 {
     get_answers(now);
     rf_recover(now->ours.ring);
@@ -149,13 +149,13 @@ static inline void end_hall(hall *now)
     for (int i = 0; i < CROWD; i++)
         if (now->crowd[i])
             close_ring(now->crowd[i]);
-    close_desk(&now->ours);
+    close_endpoint(&now->ours);
     shm_unlink(segment_name(0));
     shm_unlink(segment_name(POOL));
 }
 
 /* From here on waits count, but for most of the first slice, so that there is less to wait. */
-static inline void is_gone(hall *now)
+static inline void is_gone(reply_fixture *now)
 {
     victim_is_gone(now->ours.ring, now->ours.pool);
     atomic_fetch_sub(&now->ours.ring->header->reaped_ns, RF_SLICE_NS - 5 * NS_PER_MS);
@@ -163,10 +163,10 @@ static inline void is_gone(hall *now)
 }
 
 /* Whatever was the matter, there is a cell, a slot, and an answer. */
-static inline void expect_service(hall *now)
+static inline void expect_service(reply_fixture *now)
 {
     rf_lease *cell = ask(&now->ours, 40);
-    while (look_at(cell, 0).outcome == RF_PENDING)
+    while (inspect_cell(cell, 0).outcome == RF_PENDING)
         serve_row_by_row(&now->ours);
     expect_answer(cell, 0, 40);
     rf_lease_drop(cell);
@@ -174,22 +174,22 @@ static inline void expect_service(hall *now)
 
 static void helping_engine(void *unused);
 
-static inline pid_t start_hall_helper(const hall *now, void (*helper)(void *))
+static inline pid_t start_reply_helper(const reply_fixture *now, void (*helper)(void *))
 {
-    atomic_store(&told->go, 0);
-    atomic_store(&told->helper_ready, 0);
+    atomic_store(&tally->go, 0);
+    atomic_store(&tally->helper_ready, 0);
     pid_t pid = helper ? spawn(helper, NULL) : 0;
-    await(&told->helper_ready, pid != 0);
+    await(&tally->helper_ready, pid != 0);
     /* An engine has said that it waits: so the victim passes the same steps each time. */
     while (helper == helping_engine && !atomic_load(&now->ours.ring->header->readable.wanted))
         rest();
     return pid;
 }
 
-static inline void end_hall_helper(hall *now, pid_t helper)
+static inline void end_reply_helper(reply_fixture *now, pid_t helper)
 {
     int status;
-    atomic_store(&told->over, 1);
+    atomic_store(&tally->over, 1);
     while (waitpid(helper, &status, WNOHANG) == 0) {
         serve_row_by_row(&now->ours); /* it may have asked */
         rest();
@@ -197,25 +197,26 @@ static inline void end_hall_helper(hall *now, pid_t helper)
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == PASSED);
 }
 
-static inline bool play_hall(const hall_scene *scene, uint32_t step, uint32_t visit, int signal)
+static inline bool play_reply_scenario(const reply_scenario *scenario, uint32_t step,
+                                       uint32_t visit, int signal)
 {
-    static hall now;
+    static reply_fixture now;
     arm(step, visit, signal);
     memset(&now, 0, sizeof now);
-    told = shared_memory(sizeof *told);
-    in_the_hall = scene;
-    now.redeliver = !scene->drops;
-    now.ours = create_desk_as(CELLS, CELLS, now.redeliver);
-    if (scene->prepare)
-        scene->prepare(&now);
-    pid_t helper = start_hall_helper(&now, scene->helper), victim = spawn(hall_victim, &now);
+    tally = shared_memory(sizeof *tally);
+    current_scenario = scenario;
+    now.redeliver = !scenario->drops;
+    now.ours = create_endpoint_as(CELLS, CELLS, now.redeliver);
+    if (scenario->prepare)
+        scenario->prepare(&now);
+    pid_t helper = start_reply_helper(&now, scenario->helper), victim = spawn(run_victim, &now);
     bool reached = await_victim(victim), stands = reached && signal == SIGSTOP;
     is_gone(&now);
-    atomic_store(&told->go, 1);
-    if (reached && scene->meanwhile)
-        scene->meanwhile(&now);
+    atomic_store(&tally->go, 1);
+    if (reached && scenario->meanwhile)
+        scenario->meanwhile(&now);
     expect_service(&now);
-    if (!(stands && scene->needs_victim))
+    if (!(stands && scenario->needs_victim))
         get_answers(&now);
     if (stands) {
         CHECK_EQUAL(kill(victim, SIGCONT), 0);
@@ -224,9 +225,9 @@ static inline bool play_hall(const hall_scene *scene, uint32_t step, uint32_t vi
         get_answers(&now);
     }
     if (helper)
-        end_hall_helper(&now, helper);
-    end_hall(&now);
-    munmap(told, sizeof *told);
+        end_reply_helper(&now, helper);
+    end_reply_scenario(&now);
+    munmap(tally, sizeof *tally);
     return reached;
 }
 

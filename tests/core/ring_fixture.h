@@ -3,10 +3,10 @@
  * whether anything was lost, doubled or put out of order by it.
  *
  * It may not know how the one is stopped, nor where: test_interleavings.c stops it at instructions,
- * test_steps.c at the steps that the code names. Numbers are counted on a board that all share.
+ * test_steps.c at the steps that the code names. Numbers are counted on a shared_state that all share.
  */
-#ifndef RF_SCENES_H
-#define RF_SCENES_H
+#ifndef RF_RING_FIXTURE_H
+#define RF_RING_FIXTURE_H
 
 #include "check.h"
 
@@ -14,7 +14,7 @@ enum { SLOTS = 5, PRODUCERS = 5, NUMBERS = 200 };
 /* Numbers name their producer: number / NUMBERS. */
 enum { OURS = 0, OTHER = 1, VICTIM = 2, HELPER = 3, EARLIER = 4 };
 
-typedef struct world {
+typedef struct ring_fixture {
     rf_ring *ours, *other; /* two participants in the parent */
     rf_ring *victim;       /* the child's */
     uint64_t next[PRODUCERS];
@@ -23,22 +23,22 @@ typedef struct world {
     bool over;      /* so a taker was told */
     bool scrambled; /* cursors are */
     uint32_t takes, puts;
-} world;
+} ring_fixture;
 
 /* What the child tells; counted by number. */
-typedef struct board {
+typedef struct shared_state {
     _Atomic uint32_t published[PRODUCERS * NUMBERS];
     _Atomic uint32_t taken[PRODUCERS * NUMBERS];
     _Atomic uint32_t seen_before[PRODUCERS * NUMBERS]; /* by a taker that then died */
     _Atomic uint32_t helper_asked, helper_done;
     _Atomic uint32_t answer; /* of an operation that waited */
-} board;
+} shared_state;
 
-static board *shared;
+static shared_state *shared;
 
 /* ---- Working and keeping the books ---------------------------------------------------------- */
 
-static inline rf_status work_put(world *now, rf_ring *ring, int producer)
+static inline rf_status work_put(ring_fixture *now, rf_ring *ring, int producer)
 {
     uint64_t number = (uint64_t)producer * NUMBERS + now->next[producer];
     if (now->scrambled)
@@ -69,7 +69,7 @@ static inline bool newer_was_taken(uint64_t number)
 
 /* Of what one producer published nothing is ready that is older than what was taken. Sound because
  * the child stands still: nobody else takes. What is delivered again may come late, and says so. */
-static inline void expect_order(const world *now)
+static inline void expect_order(const ring_fixture *now)
 {
     const rf_ring *ring = now->ours;
     for (uint32_t slot = 0; slot < ring->slot_count; slot++) {
@@ -96,7 +96,7 @@ static inline void mark_taken(const rf_lease *lease)
 }
 
 /* Take what is there; how many rows. */
-static inline uint32_t work_take(world *now, rf_ring *ring, uint32_t most)
+static inline uint32_t work_take(ring_fixture *now, rf_ring *ring, uint32_t most)
 {
     rf_lease *lease;
     if (now->scrambled)
@@ -115,7 +115,7 @@ static inline uint32_t work_take(world *now, rf_ring *ring, uint32_t most)
     return rows;
 }
 
-static inline void drain(world *now)
+static inline void drain(ring_fixture *now)
 {
     while (work_take(now, now->ours, 2))
         ;
@@ -123,12 +123,12 @@ static inline void drain(world *now)
 
 /* ---- What a process does -------------------------------------------------------------------- */
 
-static inline void operate_put(world *now)
+static inline void operate_put(ring_fixture *now)
 {
     work_put(now, now->victim, VICTIM);
 }
 
-static inline void operate_claim_and_publish(world *now)
+static inline void operate_claim_and_publish(ring_fixture *now)
 {
     rf_lease *lease;
     if (rf_claim(now->victim, 3, 0, &lease) != RF_OK)
@@ -143,7 +143,7 @@ static inline void operate_claim_and_publish(world *now)
     rf_lease_drop(lease);
 }
 
-static inline void operate_kept(world *now)
+static inline void operate_kept(ring_fixture *now)
 {
     rf_lease *lease;
     if (rf_claim(now->victim, 1, 0, &lease) != RF_OK)
@@ -156,7 +156,7 @@ static inline void operate_kept(world *now)
 
 /* Two claims that overlap, the one behind published first; then a record that comes behind both. The two are of
  * producers of their own in the books, for they have no order; the third is of both. */
-static inline void operate_crossed_publish(world *now)
+static inline void operate_crossed_publish(ring_fixture *now)
 {
     rf_lease *first, *second = NULL;
     uint64_t numbers[3] = {HELPER * NUMBERS + now->next[HELPER],
@@ -178,7 +178,7 @@ static inline void operate_crossed_publish(world *now)
         atomic_fetch_add(&shared->published[numbers[2]], 1);
 }
 
-static inline void operate_take(world *now)
+static inline void operate_take(ring_fixture *now)
 {
     rf_lease *lease;
     if (take_until(now->victim, 3, 1, 0, &lease) != RF_OK)
@@ -193,25 +193,25 @@ static inline void operate_take(world *now)
     rf_lease_drop(lease);
 }
 
-static inline void operate_close(world *now)
+static inline void operate_close(ring_fixture *now)
 {
     close_ring(now->victim);
     now->victim = NULL;
 }
 
-static inline void operate_recover(world *now)
+static inline void operate_recover(ring_fixture *now)
 {
     rf_recover(now->victim);
 }
 
-static inline void operate_finish(world *now)
+static inline void operate_finish(ring_fixture *now)
 {
     rf_finish(now->victim);
 }
 
 /* ---- What the others do meanwhile ----------------------------------------------------------- */
 
-static inline void laps(world *now)
+static inline void laps(ring_fixture *now)
 {
     for (int lap = 0; lap < 6; lap++) {
         drain(now);
@@ -227,19 +227,19 @@ static inline void laps(world *now)
 
 /* ---- Beginnings ----------------------------------------------------------------------------- */
 
-static inline void two_records(world *now)
+static inline void two_records(ring_fixture *now)
 {
     work_put(now, now->ours, OURS);
     work_put(now, now->ours, OURS);
 }
 
-static inline void full_ring(world *now)
+static inline void full_ring(ring_fixture *now)
 {
     while (work_put(now, now->ours, OURS) == RF_OK)
         ;
 }
 
-static inline void four_records(world *now)
+static inline void four_records(ring_fixture *now)
 {
     two_records(now);
     work_put(now, now->other, OTHER);
@@ -247,7 +247,7 @@ static inline void four_records(world *now)
 }
 
 /* Records whose order is not that of their slots. */
-static inline void crossed_records(world *now)
+static inline void crossed_records(ring_fixture *now)
 {
     rf_lease *held = claim(now->ours, 1);
     uint32_t slot = rf_lease_first(held);
@@ -257,7 +257,7 @@ static inline void crossed_records(world *now)
     work_put(now, now->ours, OURS); /* ahead of those that it comes behind */
 }
 
-static inline void put_earlier(world *now)
+static inline void put_earlier(ring_fixture *now)
 {
     work_put(now, now->victim, EARLIER);
 }
@@ -276,7 +276,7 @@ static inline void die_with_slots(void *argument)
     raise(SIGKILL);
 }
 
-static inline void a_dead_participant(world *now)
+static inline void a_dead_participant(ring_fixture *now)
 {
     (void)now;
     int status;
@@ -288,7 +288,7 @@ static inline void a_dead_participant(world *now)
 
 /* ---- Ends ----------------------------------------------------------------------------------- */
 
-static inline void drop_held(world *now)
+static inline void drop_held(ring_fixture *now)
 {
     rf_lease_drop(now->held);
     now->held = NULL;
@@ -297,7 +297,7 @@ static inline void drop_held(world *now)
 /* After a kill the words are the truth: what they hold is published and must be delivered (again).
  * What they do not hold was not published, or the victim had it in hand before it released it: it
  * says so before. */
-static inline void believe_the_words(const world *now)
+static inline void reconcile_with_words(const ring_fixture *now)
 {
     bool held[PRODUCERS * NUMBERS] = {0};
     for (uint32_t slot = 0; slot < SLOTS; slot++) {
@@ -318,7 +318,7 @@ static inline void believe_the_words(const world *now)
     }
 }
 
-static inline void end(world *now)
+static inline void end(ring_fixture *now)
 {
     if (now->held)
         drop_held(now);

@@ -1,12 +1,12 @@
 /* Clients, engines and recoverers of reply cells that are stopped or killed at each step. */
-#ifndef RF_SCENES_REPLIES_H
-#define RF_SCENES_REPLIES_H
+#ifndef RF_REPLY_SCENARIOS_H
+#define RF_REPLY_SCENARIOS_H
 
-#include "hall.h"
+#include "reply_fixture.h"
 
 /* ---- Victims -------------------------------------------------------------------------------- */
 
-static inline void operate_as_client(hall *now)
+static inline void operate_as_client(reply_fixture *now)
 {
     watched = true;
     rf_lease *early = claim(now->victim.pool, 1), *cell = ask(&now->victim, 21);
@@ -18,17 +18,17 @@ static inline void operate_as_client(hall *now)
     watched = false;
 }
 
-static inline void operate_withdraw_held(hall *now)
+static inline void operate_withdraw_held(reply_fixture *now)
 {
     rf_lease *cell = ask(&now->victim, 20);
-    while (!look_at(cell, 0).held)
+    while (!inspect_cell(cell, 0).held)
         rest();
     watched = true;
     rf_lease_drop(cell);
     watched = false;
 }
 
-static inline void operate_as_engine(hall *now)
+static inline void operate_as_engine(reply_fixture *now)
 {
     job work;
     watched = true;
@@ -37,7 +37,7 @@ static inline void operate_as_engine(hall *now)
     watched = false;
 }
 
-static inline void operate_fail(hall *now)
+static inline void operate_fail(reply_fixture *now)
 {
     job work;
     watched = true;
@@ -49,7 +49,7 @@ static inline void operate_fail(hall *now)
     watched = false;
 }
 
-static inline void operate_hold_and_give_back(hall *now)
+static inline void operate_hold_and_give_back(reply_fixture *now)
 {
     job work;
     watched = true;
@@ -62,7 +62,7 @@ static inline void operate_hold_and_give_back(hall *now)
 }
 
 /* To the end of the same ring: as good as another one. */
-static inline void operate_hand_on(hall *now)
+static inline void operate_hand_on(reply_fixture *now)
 {
     job work;
     CHECK(take_job(&now->victim, 1, &work));
@@ -77,7 +77,7 @@ static inline void operate_hand_on(hall *now)
     rf_lease_drop(next);
 }
 
-static inline void operate_recover_cells(hall *now)
+static inline void operate_recover_cells(reply_fixture *now)
 {
     watched = true;
     rf_recover(now->victim.pool);
@@ -85,7 +85,7 @@ static inline void operate_recover_cells(hall *now)
 }
 
 /* What others have held before. */
-static inline void operate_hold_again(hall *now)
+static inline void operate_hold_again(reply_fixture *now)
 {
     job work;
     do
@@ -97,7 +97,7 @@ static inline void operate_hold_again(hall *now)
     answer_row_by_row(&now->victim, &work);
 }
 
-static inline void operate_leave_holding(hall *now)
+static inline void operate_leave_holding(reply_fixture *now)
 {
     job work;
     CHECK(take_job(&now->victim, 6, &work));
@@ -110,7 +110,7 @@ static inline void operate_leave_holding(hall *now)
 }
 
 /* Every entry is in use; one of them by who dies now. */
-static inline void operate_join_the_crowd(hall *now)
+static inline void operate_join_full_pool(reply_fixture *now)
 {
     rf_ring *pool = now->victim.pool, *late;
     CHECK_EQUAL(rf_pool_attach(open_segment(POOL), &late), RF_CROWDED);
@@ -127,7 +127,7 @@ static inline void operate_join_the_crowd(hall *now)
 /* ---- Helpers -------------------------------------------------------------------------------- */
 
 /* A client that lives and goes on sleeps before long: so each play is the same. */
-static inline void let_them_sleep(desk *own, const job *now)
+static inline void let_them_sleep(endpoint *own, const job *now)
 {
     for (uint32_t row = 0; row < rf_lease_rows(now->batch); row++) {
         rf_cell *record = (rf_cell *)&own->pool->slots[now->held[row].cell];
@@ -140,9 +140,9 @@ static inline void let_them_sleep(desk *own, const job *now)
 static void helping_engine(void *unused)
 {
     (void)unused;
-    desk own = attach_desk();
-    atomic_store(&told->helper_ready, 1);
-    while (!atomic_load(&told->over)) {
+    endpoint own = attach_endpoint();
+    atomic_store(&tally->helper_ready, 1);
+    while (!atomic_load(&tally->over)) {
         rf_take_request request = {.max_rows = 2, .min_rows = 1, .deadline_ns = in_ms(5)};
         job now;
         if (rf_take(own.ring, &request, &now.batch) != RF_OK)
@@ -151,46 +151,46 @@ static void helping_engine(void *unused)
         let_them_sleep(&own, &now);
         answer_row_by_row(&own, &now);
     }
-    close_desk(&own);
+    close_endpoint(&own);
 }
 
 /* Holds what comes first until the victim is gone. */
 static inline void slow_engine(void *unused)
 {
     (void)unused;
-    desk own = attach_desk();
+    endpoint own = attach_endpoint();
     job now;
-    atomic_store(&told->helper_ready, 1);
+    atomic_store(&tally->helper_ready, 1);
     CHECK_EQUAL(take_until(own.ring, 1, 1, RF_FOREVER, &now.batch), RF_OK);
     rf_hold(own.pool, now.batch, now.held);
-    await(&told->go, 1);
+    await(&tally->go, 1);
     answer_row_by_row(&own, &now);
-    close_desk(&own);
+    close_endpoint(&own);
 }
 
 static inline void helping_client(rf_waiter waiter)
 {
-    desk own = attach_desk();
+    endpoint own = attach_endpoint();
     rf_lease *cell = claim(own.pool, 1);
     ask_with(&own, cell, 0, 30, RF_FOREVER, waiter);
     for (uint32_t slices = 0, turns = 0;;) {
         uint32_t key = rf_answers_prepare(own.pool);
-        atomic_store(&told->helper_ready, 1);
-        if (look_at(cell, 0).outcome != RF_PENDING)
+        atomic_store(&tally->helper_ready, 1);
+        if (inspect_cell(cell, 0).outcome != RF_PENDING)
             break;
         int64_t until = in_ms(RF_SLICE_NS / NS_PER_MS);
         rf_status status = waiter == RF_WAITER_CLIENT ? rf_answers_sleep(own.pool, key, RF_FOREVER)
                                                       : rf_cell_wait(cell, 0, RF_FOREVER);
         CHECK(status == RF_OK || status == RF_AGAIN);
         /* It waits for who itself waits until it finds out who died; what counts is when that one had turns. */
-        bool counts = atomic_load(&staged->gone_ns) && atomic_load(&told->turns) != turns;
+        bool counts = atomic_load(&recorded->gone_ns) && atomic_load(&tally->turns) != turns;
         slices += rf_now_ns() >= until && counts;
-        turns = atomic_load(&told->turns);
+        turns = atomic_load(&tally->turns);
         CHECK(slices <= 2 * MOST_SLICES);
     }
     expect_outcome(cell, 30, true);
     rf_lease_drop(cell);
-    close_desk(&own);
+    close_endpoint(&own);
 }
 
 static inline void client_at_its_cell(void *unused)
@@ -207,12 +207,12 @@ static inline void client_of_many(void *unused)
 
 /* ---- Beginnings ----------------------------------------------------------------------------- */
 
-static inline void ask_one(hall *now)
+static inline void ask_one(reply_fixture *now)
 {
     ask_as(now, 0, 0, RF_FOREVER);
 }
 
-static inline void ask_some(hall *now)
+static inline void ask_some(reply_fixture *now)
 {
     ask_as(now, 0, 0, RF_FOREVER);
     ask_as(now, 1, 1, RF_FOREVER);
@@ -223,7 +223,7 @@ static inline void ask_some(hall *now)
 static inline void die_asking_and_holding(void *unused)
 {
     (void)unused;
-    desk own = attach_desk();
+    endpoint own = attach_endpoint();
     job now;
     CHECK(take_job(&own, 2, &now));
     ask(&own, 22);
@@ -231,30 +231,30 @@ static inline void die_asking_and_holding(void *unused)
     rf_lease *answered = claim(own.pool, 1);
     atomic_store(&own.pool->words[rf_lease_first(answered)],
                  rf_word(RF_STATE_READY, rf_self(own.pool), rf_word_epoch(answered->words[0])));
-    atomic_store(&told->helper_ready, 1);
-    await(&told->go, 1);
+    atomic_store(&tally->helper_ready, 1);
+    await(&tally->go, 1);
     raise(SIGKILL);
 }
 
 /* Dead, and left in the pool: what it asked, what was answered, what it held; one of that is withdrawn. */
-static inline void the_dead(hall *now)
+static inline void the_dead(reply_fixture *now)
 {
     int status;
     ask_as(now, 0, 0, RF_FOREVER);
     ask_as(now, 1, 1, RF_FOREVER);
     pid_t dead = spawn(die_asking_and_holding, NULL);
-    await(&told->helper_ready, 1);
+    await(&tally->helper_ready, 1);
     CHECK_EQUAL(take_until(now->ours.ring, 1, 1, 0, &now->held.batch),
                 RF_OK); /* of the dead client */
     CHECK_EQUAL(rf_hold(now->ours.pool, now->held.batch, now->held.held), 1);
     rf_lease_drop(now->asked[1]);
     now->asked[1] = NULL;
-    atomic_store(&told->go, 1);
+    atomic_store(&tally->go, 1);
     waitpid(dead, &status, 0);
     CHECK(WIFSIGNALED(status));
 }
 
-static inline void the_dead_and_their_rows(hall *now)
+static inline void the_dead_and_their_rows(reply_fixture *now)
 {
     the_dead(now);
     rf_recover(now->ours.ring);
@@ -263,25 +263,25 @@ static inline void the_dead_and_their_rows(hall *now)
 static inline void hold_until_killed(void *unused)
 {
     (void)unused;
-    desk own = attach_desk();
+    endpoint own = attach_endpoint();
     job now;
     CHECK(take_job(&own, 1, &now) && now.to_run == 1);
-    atomic_store(&told->helper_ready, 1);
-    await(&told->over, 1);
+    atomic_store(&tally->helper_ready, 1);
+    await(&tally->over, 1);
 }
 
-static inline void a_crowd(hall *now)
+static inline void full_pool(reply_fixture *now)
 {
     ask_one(now);
     now->doomed = spawn(hold_until_killed, NULL);
-    await(&told->helper_ready, 1);
+    await(&tally->helper_ready, 1);
     for (int i = 0; i < CROWD; i++)
         now->crowd[i] = attach_pool();
 }
 
 /* Whoever finds a cell held by the dead, and then stands still for longer than it would have waited, must not
  * take another, who has their number by then, for its holder. */
-static inline void another_has_their_number(hall *now)
+static inline void another_has_their_number(reply_fixture *now)
 {
     int64_t until = in_ms(2 * RF_SLICE_NS / NS_PER_MS + 5);
     rf_recover(now->ours.pool);
@@ -291,7 +291,7 @@ static inline void another_has_their_number(hall *now)
 }
 
 /* A request that is there twice: one is held by us, the other was given back once. */
-static inline void ask_twice_and_hold(hall *now)
+static inline void ask_twice_and_hold(reply_fixture *now)
 {
     ask_one(now);
     CHECK(take_job(&now->ours, 1, &now->held));
@@ -307,32 +307,34 @@ static inline void ask_twice_and_hold(hall *now)
 
 /* ---- Scenes -------------------------------------------------------------------------------- */
 
-#define HALL_SCENE(name, ...)                                          \
+#define REPLY_SCENARIO(name, ...)                                      \
     static inline bool name(uint32_t step, uint32_t visit, int signal) \
     {                                                                  \
-        static const hall_scene scene = {__VA_ARGS__};                 \
-        return play_hall(&scene, step, visit, signal);                 \
+        static const reply_scenario scenario = {__VA_ARGS__};          \
+        return play_reply_scenario(&scenario, step, visit, signal);    \
     }
 
-HALL_SCENE(play_client, .operate = operate_as_client, .helper = helping_engine)
-HALL_SCENE(play_withdrawal, .operate = operate_withdraw_held, .helper = slow_engine)
-HALL_SCENE(play_engine, .prepare = ask_some, .operate = operate_as_engine,
-           .helper = client_at_its_cell, .needs_victim = true)
-HALL_SCENE(play_engine_that_drops, .prepare = ask_some, .operate = operate_as_engine, .drops = true,
-           .needs_victim = true)
-HALL_SCENE(play_failing_engine, .prepare = ask_some, .operate = operate_fail,
-           .helper = client_of_many, .needs_victim = true)
-HALL_SCENE(play_giving_back, .prepare = ask_some, .operate = operate_hold_and_give_back,
-           .needs_victim = true)
-HALL_SCENE(play_handing_on, .prepare = ask_one, .operate = operate_hand_on, .needs_victim = true)
-HALL_SCENE(play_recovery, .prepare = the_dead, .operate = operate_recover_cells)
-HALL_SCENE(play_recovery_that_drops, .prepare = the_dead, .operate = operate_recover_cells,
-           .drops = true)
-HALL_SCENE(play_holding_again, .prepare = the_dead_and_their_rows, .operate = operate_hold_again,
-           .meanwhile = another_has_their_number, .needs_victim = true)
-HALL_SCENE(play_holding_a_twin, .prepare = ask_twice_and_hold, .operate = operate_hold_again)
-HALL_SCENE(play_leaving, .prepare = ask_some, .operate = operate_leave_holding,
-           .needs_victim = true)
-HALL_SCENE(play_joining_a_crowd, .prepare = a_crowd, .operate = operate_join_the_crowd)
+REPLY_SCENARIO(play_client, .operate = operate_as_client, .helper = helping_engine)
+REPLY_SCENARIO(play_withdrawal, .operate = operate_withdraw_held, .helper = slow_engine)
+REPLY_SCENARIO(play_engine, .prepare = ask_some, .operate = operate_as_engine,
+               .helper = client_at_its_cell, .needs_victim = true)
+REPLY_SCENARIO(play_engine_that_drops, .prepare = ask_some, .operate = operate_as_engine,
+               .drops = true, .needs_victim = true)
+REPLY_SCENARIO(play_failing_engine, .prepare = ask_some, .operate = operate_fail,
+               .helper = client_of_many, .needs_victim = true)
+REPLY_SCENARIO(play_giving_back, .prepare = ask_some, .operate = operate_hold_and_give_back,
+               .needs_victim = true)
+REPLY_SCENARIO(play_handing_on, .prepare = ask_one, .operate = operate_hand_on,
+               .needs_victim = true)
+REPLY_SCENARIO(play_recovery, .prepare = the_dead, .operate = operate_recover_cells)
+REPLY_SCENARIO(play_recovery_that_drops, .prepare = the_dead, .operate = operate_recover_cells,
+               .drops = true)
+REPLY_SCENARIO(play_holding_again, .prepare = the_dead_and_their_rows,
+               .operate = operate_hold_again, .meanwhile = another_has_their_number,
+               .needs_victim = true)
+REPLY_SCENARIO(play_holding_a_twin, .prepare = ask_twice_and_hold, .operate = operate_hold_again)
+REPLY_SCENARIO(play_leaving, .prepare = ask_some, .operate = operate_leave_holding,
+               .needs_victim = true)
+REPLY_SCENARIO(play_joining_full_pool, .prepare = full_pool, .operate = operate_join_full_pool)
 
 #endif
