@@ -36,7 +36,7 @@ static void (*interfere)(const char *step,
 static inline void prepare_stage(void)
 {
     shared = shared_memory(sizeof *shared);
-    staged = shared_memory(sizeof *staged);
+    recorded = shared_memory(sizeof *recorded);
 }
 
 static inline uint32_t steps_named(void)
