@@ -1,4 +1,4 @@
-/* Who may remove a segment's name, and what is seen of a segment from outside. */
+/* The right to remove a segment's name, and rf_segment_inspect, which reads a segment without attaching. */
 #include "check.h"
 
 static const char *path_of(int number)
@@ -19,7 +19,7 @@ static int remove_segment(int fd, int spare_the_living, rf_status expected)
     return removed;
 }
 
-static void spare_it(void *none)
+static void expect_spared(void *none)
 {
     (void)none;
     int fd = open_segment(0);
@@ -30,7 +30,7 @@ static void spare_it(void *none)
 static void test_the_living_are_spared(void)
 {
     rf_ring *ring = create_ring(4);
-    expect_success(spawn(spare_it, NULL));
+    expect_success(spawn(expect_spared, NULL));
     CHECK_EQUAL(remove_segment(ring->fd, 1, RF_AGAIN), 0);
     rf_ring_close(ring);
     CHECK_EQUAL(remove_segment(ring->fd, 1, RF_OK), 1);
@@ -52,7 +52,7 @@ static void test_an_owner_removes_its_own_name_only(void)
 
 static _Atomic uint32_t *step;
 
-static void hold_the_right(void *none)
+static void hold_the_removal_lock(void *none)
 {
     (void)none;
     CHECK_EQUAL(rf_segment_lock_removal(open_segment(0)), RF_OK);
@@ -60,11 +60,11 @@ static void hold_the_right(void *none)
     await(step, 2);
 }
 
-static void test_one_at_a_time_has_the_right(void)
+static void test_one_process_at_a_time_removes(void)
 {
     step = shared_memory(sizeof *step);
     int fd = create_segment(0);
-    pid_t child = spawn(hold_the_right, NULL);
+    pid_t child = spawn(hold_the_removal_lock, NULL);
     await(step, 1);
     CHECK_EQUAL(remove_segment(fd, 0, RF_AGAIN), 0);
     kill_and_reap(child);
@@ -72,22 +72,22 @@ static void test_one_at_a_time_has_the_right(void)
     close(fd);
 }
 
-static void use_it(void *none)
+static void take_the_removal_lock(void *none)
 {
     (void)none;
     int fd = open_segment(0);
-    CHECK_EQUAL(rf_segment_lock_removal(fd), RF_OK); /* remove_segment has kept no lock */
+    CHECK_EQUAL(rf_segment_lock_removal(fd), RF_OK); /* remove_segment kept no lock */
 }
 
-static void test_the_right_ends_with_the_removal(void)
+static void test_the_removal_lock_ends_with_the_removal(void)
 {
     rf_ring *ring = create_ring(4);
     CHECK_EQUAL(remove_segment(ring->fd, 1, RF_AGAIN), 0);
-    expect_success(spawn(use_it, NULL));
+    expect_success(spawn(take_the_removal_lock, NULL));
     close_ring(ring);
 }
 
-/* How many descriptors this process has open. */
+/* The number of descriptors that this process has open. */
 static int open_descriptors(void)
 {
     glob_t found;
@@ -121,7 +121,7 @@ static void join_and_wait(void *none)
     await(step, 2);
 }
 
-static void test_a_look_sees_who_lives(void)
+static void test_inspection_counts_living_participants(void)
 {
     rf_segment_view view;
     step = shared_memory(sizeof *step);
@@ -139,7 +139,7 @@ static void test_a_look_sees_who_lives(void)
     close_ring(ring);
 }
 
-static void test_a_look_at_anything_ends_with_an_answer(void)
+static void test_inspection_of_any_file_returns_a_status(void)
 {
     rf_segment_view view;
     rf_ring *ring = create_ring(4);
@@ -157,7 +157,7 @@ static void test_a_look_at_anything_ends_with_an_answer(void)
     CHECK(write(fd, header, 100) == 100);
     CHECK_EQUAL(rf_segment_inspect(fd, &view), RF_NOT_A_RING);
     CHECK(pwrite(fd, header, sizeof header, 0) == sizeof header);
-    CHECK_EQUAL(rf_segment_inspect(fd, &view), RF_DAMAGED); /* what follows is missing */
+    CHECK_EQUAL(rf_segment_inspect(fd, &view), RF_DAMAGED); /* the rest of the segment is missing */
     header[0]++;
     CHECK(pwrite(fd, header, sizeof header, 0) == sizeof header);
     CHECK_EQUAL(rf_segment_inspect(fd, &view), RF_NOT_A_RING);
@@ -168,11 +168,13 @@ static void test_a_look_at_anything_ends_with_an_answer(void)
 static const test tests[] = {
     {"a segment that a living process owns is spared", test_the_living_are_spared},
     {"an owner removes the name of its own segment only", test_an_owner_removes_its_own_name_only},
-    {"one process at a time has the right to remove a name", test_one_at_a_time_has_the_right},
-    {"the right to remove a name ends with the removal", test_the_right_ends_with_the_removal},
-    {"handles that come and go leave no descriptor open", test_no_descriptor_stays_behind},
-    {"a look sees who lives", test_a_look_sees_who_lives},
-    {"a look at anything ends with an answer", test_a_look_at_anything_ends_with_an_answer},
+    {"one process at a time has the lock for removing a name", test_one_process_at_a_time_removes},
+    {"the lock for removing a name ends with the removal",
+     test_the_removal_lock_ends_with_the_removal},
+    {"handles that are attached and closed leave no descriptor open",
+     test_no_descriptor_stays_behind},
+    {"an inspection counts the living participants", test_inspection_counts_living_participants},
+    {"an inspection of any file returns a status", test_inspection_of_any_file_returns_a_status},
 };
 
 MAIN(tests)

@@ -1,9 +1,10 @@
-/* A record that was published before another one of the same handle was claimed is taken first; others lie in a row. */
+/*
+ * The order of records: a record that was published before another one of the same handle was claimed is
+ * taken first. Records whose claims overlap come in the order of their slots.
+ */
 #include "random_cursors.h"
 
-/* ---- By hand -------------------------------------------------------------------------------- */
-
-/* Claims that overlap have no order that anybody could observe: what lies in a row comes in one batch. */
+/* Overlapping claims have no observable order, so consecutive slots come in one batch. */
 static void test_crossed_claims(void)
 {
     rf_ring *ring = create_ring(6);
@@ -22,7 +23,7 @@ static void test_crossed_claims(void)
     close_ring(ring);
 }
 
-/* In any order, of any length, and with others of the same claims published before and behind. */
+/* The claims have any length and are published in any order, with a record before and behind them. */
 static void test_many_crossed_claims(void)
 {
     enum { CLAIMS = 24 };
@@ -52,7 +53,7 @@ static void test_many_crossed_claims(void)
     close_ring(ring);
 }
 
-/* What was claimed behind both of two that crossed follows both, wherever the search for it begins. */
+/* A record that was claimed behind two crossed records follows both, wherever the taker's search begins. */
 static void test_behind_crossed_claims(void)
 {
     for (uint32_t cursor = 0; cursor < 5; cursor++) {
@@ -82,7 +83,7 @@ static void test_behind_crossed_claims(void)
     }
 }
 
-/* A taker is faster than who would put its record in front. */
+/* A taker takes a record before the producer of the older claim publishes in front of it. */
 static void test_crossed_with_a_taker(void)
 {
     rf_ring *ring = create_ring(8);
@@ -102,13 +103,14 @@ static void test_crossed_with_a_taker(void)
         rows += rf_lease_rows(next);
         rf_lease_drop(next);
     }
-    CHECK_EQUAL(before, 7); /* the last is the one that was claimed behind them all */
+    CHECK_EQUAL(before, 7); /* the last record was claimed behind all others */
     expect_all_free(ring);
     close_ring(ring);
 }
 
-/* What lies behind a record that comes again may be in somebody's hands: nothing is put in front of it any more. */
-static void test_crossed_with_a_record_that_comes_again(void)
+/* The record behind a redelivered record may be taken already. So no record is put in front of the
+ * redelivered one. */
+static void test_crossed_with_a_redelivered_record(void)
 {
     rf_ring *ring = create_ring(8);
     rf_lease *first = claim(ring, 1);
@@ -135,13 +137,13 @@ static void test_crossed_with_a_record_that_comes_again(void)
 static void test_skipped_slots(void)
 {
     rf_ring *ring = create_ring(4), *other = attach_ring();
-    rf_lease *held = claim(other, 1); /* slot 0: everyone goes around it */
+    rf_lease *held = claim(other, 1); /* slot 0: every claim skips it */
     put(ring, 0);
     put(ring, 1);
     put(ring, 2);
     CHECK_EQUAL(put_until(ring, 3, 0), RF_FULL);
     take_expecting(ring, 0);
-    rf_lease_drop(held); /* slot 0 comes free: younger records pass the oldest in place */
+    rf_lease_drop(held); /* now a newer record can lie in slot 0, before the oldest one */
     atomic_store(&ring->header->claim_cursor, 0);
     put(ring, 3); /* in slot 0 */
     CHECK_EQUAL(state_of(ring, 0), RF_STATE_READY);
@@ -184,14 +186,15 @@ static void test_a_batch_ends_where_the_order_does(void)
 
 static const test tests[] = {
     {"claims that are published crosswise lie in a row for takers", test_crossed_claims},
-    {"so do many, of several rows, whatever the order of publishing", test_many_crossed_claims},
-    {"a record that was claimed behind two that crossed follows both", test_behind_crossed_claims},
-    {"a taker that is faster than who publishes crosswise breaks no order",
-     test_crossed_with_a_taker},
-    {"a record that comes again is not put behind what was claimed before it",
-     test_crossed_with_a_record_that_comes_again},
-    {"a record in a slot that was skipped waits for the older ones", test_skipped_slots},
-    {"a batch ends where the next record in place is not the next in order",
+    {"many claims of several rows lie in a row for takers after publishing in any order",
+     test_many_crossed_claims},
+    {"a record that was claimed behind two crossed records follows both",
+     test_behind_crossed_claims},
+    {"a taker that is faster than a crosswise publish keeps the order", test_crossed_with_a_taker},
+    {"a redelivered record is not put behind a record that was claimed before it",
+     test_crossed_with_a_redelivered_record},
+    {"a record in a slot that was skipped waits for the older records", test_skipped_slots},
+    {"a batch ends where the next slot does not hold the next record in order",
      test_a_batch_ends_where_the_order_does},
 };
 

@@ -1,4 +1,4 @@
-/* The order of records, with random operations and with threads that publish at the same instant. */
+/* The order of records, under random operations and with threads that publish at the same instant. */
 #include "random_cursors.h"
 
 /* ---- At random ------------------------------------------------------------------------------ */
@@ -11,13 +11,13 @@ typedef struct player {
     rf_lease *kept;
     uint64_t published, since[OPEN_CLAIMS], taken;
     struct {
-        uint32_t since; /* so many were published when it was claimed */
+        uint32_t since; /* the number of records published when this one was claimed */
         bool taken;
     } *records;
-    uint64_t all_taken; /* up to here */
+    uint64_t all_taken; /* every record below this number was taken */
 } player;
 
-/* Of what was published before it was claimed, everything is taken. */
+/* Every record that was published before this record was claimed must be taken already. */
 static void note_taken(player *players, uint64_t number)
 {
     player *its = &players[number >> 32];
@@ -120,7 +120,7 @@ static void test_random_play(void)
         play(slots, SANITIZED ? 10000 : 100000);
 }
 
-/* ---- At once -------------------------------------------------------------------------------- */
+/* ---- Threads -------------------------------------------------------------------------------- */
 
 enum { THREADS = 3, RECORDS = SANITIZED ? 3000 : 30000 };
 
@@ -146,7 +146,7 @@ static void *consume(void *argument)
     while (take_until(own->ring, 3, 1, RF_FOREVER, &batch) == RF_OK) {
         for (uint32_t row = 0; row < rf_lease_rows(batch); row++) {
             uint64_t number = number_at(batch, row), mark = number >> 32, count = (uint32_t)number;
-            CHECK(count >= next[mark]); /* what it took before was older */
+            CHECK(count >= next[mark]); /* the records taken before are older */
             next[mark] = count + 1;
             CHECK_EQUAL(atomic_fetch_add(&own->taken[mark * RECORDS + count], 1), 0);
         }
@@ -196,13 +196,13 @@ static void test_threads_share_a_handle(void)
     run_crews(16, THREADS, 1);
 }
 
-static void test_everyone(void)
+static void test_many_threads_at_both_ends(void)
 {
     run_crews(5, THREADS, THREADS);
 }
 
-/* Recovery takes a claim back row by row; who publishes meanwhile finds some of its rows lost. The others
- * must follow what was published before, not the rows that never were. */
+/* Recovery takes a claim back row by row, so a producer that publishes meanwhile finds some rows lost. The
+ * other rows must follow the records published before them, not the lost rows. */
 static void test_rows_behind_a_lost_one(void)
 {
     rf_ring *ring = create_ring(4), *other = attach_ring();
@@ -226,12 +226,12 @@ static void test_rows_behind_a_lost_one(void)
 }
 
 static const test tests[] = {
-    {"rows behind one that was taken back follow what was published before it",
+    {"rows behind a row that was taken back follow the records published before it",
      test_rows_behind_a_lost_one},
     {"random claims, publishes, pins, takes and cursors keep the order", test_random_play},
     {"each of several takers sees every producer's records in order", test_several_takers},
     {"threads that publish through one handle keep the order of each", test_threads_share_a_handle},
-    {"many threads that publish and take lose and double nothing", test_everyone},
+    {"many threads that publish and take lose and double nothing", test_many_threads_at_both_ends},
 };
 
 MAIN(tests)

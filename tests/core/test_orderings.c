@@ -1,7 +1,7 @@
 /*
- * Producers and takers as threads of one process that share nothing but the ring: no lock, no
- * counter, no wait orders what they do, only the ring's own pairs. ThreadSanitizer sees every
- * access to the payload; orderings.sh weakens the pairs one by one and expects it to protest.
+ * Producers and takers as threads of one process that share only the ring. No lock, counter or wait orders
+ * them; only the ring's own ordering pairs do. ThreadSanitizer sees every access to the payload.
+ * orderings.sh weakens the pairs one by one and expects ThreadSanitizer to report a race.
  */
 #include <sched.h>
 
@@ -9,7 +9,7 @@
 
 enum { THREADS = 2, RECORDS = SANITIZED ? 4000 : 40000, WORDS = 8 };
 
-/* The payload in plain accesses: each word of it holds the record's number. */
+/* Plain accesses to the payload: each of its words holds the record's number. */
 static void write_payload(rf_lease *lease, uint64_t number)
 {
     uint64_t *words = rf_lease_data(lease, 0);
@@ -63,7 +63,7 @@ static void *take_alone(void *ring)
     return NULL;
 }
 
-/* Where a taker lays a lease for its partner: the only order is from the taker to the partner. */
+/* A taker hands its lease to its partner here. The only ordering is from the taker to the partner. */
 typedef struct pair {
     rf_ring *ring;
     _Atomic(rf_lease *) handed;
@@ -90,7 +90,7 @@ static void *take_for_two(void *argument)
     return NULL;
 }
 
-static void *read_what_is_handed(void *argument)
+static void *read_handed_leases(void *argument)
 {
     pair *own = argument;
     while (!rf_load_relaxed(&own->over)) {
@@ -128,7 +128,7 @@ static void test_shared_lease(void)
     rf_ring *ring = create_ring(3);
     pair both = {.ring = ring};
     pthread_t producer = start_thread(produce, ring), taker = start_thread(take_for_two, &both),
-              partner = start_thread(read_what_is_handed, &both);
+              partner = start_thread(read_handed_leases, &both);
     join_thread(producer);
     rf_finish(ring);
     join_thread(taker);
@@ -209,12 +209,13 @@ static void test_text(void)
 }
 
 static const test tests[] = {
-    {"a payload is whole when a taker sees it, and read when a producer writes there again",
+    {"a payload is complete when a taker sees it, and read when a producer writes there again",
      test_payload},
-    {"an answer is whole when its client sees it, and read when an engine writes there again",
+    {"an answer is complete when its client sees it, and read when an engine writes there again",
      test_answers},
-    {"the text of a failure is whole when a taker sees it", test_text},
-    {"slots that two threads hold go back when both have read them", test_shared_lease},
+    {"the text of a failure is complete when a taker sees it", test_text},
+    {"slots that two threads hold are released when both threads have read them",
+     test_shared_lease},
 };
 
 MAIN(tests)

@@ -1,7 +1,7 @@
 /*
- * Pinned memory, without a GPU: what the core asks of a driver, in which order, and what it does when
- * it is refused. The driver is played by functions that note each call; that a real one takes these
- * calls is shown by tests/gpu on a machine that has one.
+ * Pinned memory, without a GPU: the calls of the core to a driver, their order, and the core's reaction to a
+ * refusal. fake_driver.h plays the driver and records each call. tests/gpu makes the same calls to a real
+ * driver, on a machine that has one.
  */
 #include "fake_driver.h"
 
@@ -40,7 +40,7 @@ static void test_halves(void)
     CHECK_EQUAL(call_count, 6);
 }
 
-/* Fill the ring from one slot further each time: batches come from one mapping, whole and in order. */
+/* Fill the ring from one slot further each time: each batch comes from one mapping, complete and in order. */
 static void expect_runs_that_end_at_the_end(rf_ring *ring)
 {
     uint32_t slots = ring->slot_count, rows;
@@ -52,7 +52,7 @@ static void expect_runs_that_end_at_the_end(rf_ring *ring)
             CHECK(rf_lease_first(lease) + rows <= slots);
             publish(lease, rows, written);
         }
-        /* All of it is there, so that asking for all of it does not wait for more. */
+        /* All rows are published, so a request for all of them does not wait. */
         for (uint32_t wanted = slots; read < written; wanted = 1) {
             rf_lease *lease;
             CHECK_EQUAL(take_until(ring, slots, wanted, RF_FOREVER, &lease), RF_OK);
@@ -109,7 +109,7 @@ static void expect_a_run_over_the_end(rf_ring *ring, bool possible)
     rf_lease_drop(lease);
 }
 
-static void test_no_linger_for_what_lies_behind_the_end(void)
+static void test_no_linger_for_rows_behind_the_end(void)
 {
     rf_ring *ring = create_ring(8);
     refused_registers = 1 | 4;
@@ -155,7 +155,7 @@ static void test_undo(void)
     expect_call(3, UNREGISTER, rf_ring_region(ring, 0), 0);
     CHECK_EQUAL(rf_ring_unpin(ring), 0);
     CHECK_EQUAL(call_count, 4);
-    /* Nothing is left of it: the next time may succeed. */
+    /* The failed call leaves no state behind: the next call succeeds. */
     CHECK_EQUAL(pin(ring), RF_PIN_WHOLE);
     close_ring(ring);
     CHECK_EQUAL(registered, 0);
@@ -164,7 +164,7 @@ static void test_undo(void)
 static void test_undo_of_halves(void)
 {
     rf_ring *ring = create_two_fields();
-    refused_registers = 1 | 8 | 16; /* the first field goes by halves, the second not at all */
+    refused_registers = 1 | 8 | 16; /* the first field goes by halves, the second is refused */
     CHECK_EQUAL(rf_ring_pin(ring, &driver, FLAGS).way, RF_PIN_NONE);
     CHECK_EQUAL(registered, 0);
     close_ring(ring);
@@ -174,7 +174,7 @@ static void test_undo_of_halves(void)
 static void test_the_least_counts(void)
 {
     rf_ring *ring = create_two_fields();
-    refused_registers = 2 | 8; /* the second field only by its first half */
+    refused_registers = 2 | 8; /* only the first half of the second field is registered */
     CHECK_EQUAL(pin(ring), RF_PIN_FIRST_HALF);
     CHECK_EQUAL(registered, 2);
     close_ring(ring);
@@ -199,7 +199,7 @@ static void test_addresses_that_the_driver_keeps(void)
     rf_ring *ring = create_ring(4);
     uint8_t *x = rf_ring_region(ring, 0);
     CHECK_EQUAL(pin(ring), RF_PIN_WHOLE);
-    refused_unregister = 4; /* as CUDA says when the process ends */
+    refused_unregister = 4; /* CUDA returns this when the process ends */
     close_ring(ring);
     CHECK_EQUAL(call_count, 2);
     for (int page = 0; page < 8; page++)
@@ -223,21 +223,22 @@ static void test_addresses_kept_at_an_unpin(void)
 
 static const test tests[] = {
     {"both mappings of every field are registered at once", test_whole},
-    {"where a driver does not want pages twice each mapping is registered by itself", test_halves},
-    {"with the first mapping alone claims and batches end at the ring's end", test_first_half},
-    {"so they do where the driver does not copy from one mapping into the next",
+    {"if a driver refuses the same pages twice, each mapping is registered by itself", test_halves},
+    {"with only the first mapping registered, claims and batches end at the ring's end",
+     test_first_half},
+    {"claims and batches end there too if the driver does not copy across the two mappings",
      test_no_copy_across},
-    {"and nobody lingers there for rows that lie behind it",
-     test_no_linger_for_what_lies_behind_the_end},
-    {"other handles, and this one once unpinned, pass the ring's end",
+    {"no take lingers there for rows behind the ring's end",
+     test_no_linger_for_rows_behind_the_end},
+    {"other handles, and this handle after an unpin, pass the ring's end",
      test_other_handles_pass_the_end},
-    {"a field that is refused takes back the fields before it", test_undo},
-    {"and those that went by halves", test_undo_of_halves},
-    {"the field that got least is what a ring got", test_the_least_counts},
-    {"without a context nothing is registered and the ring works", test_no_context},
-    {"addresses that the driver would not let go are not used again",
+    {"a refused field undoes the registration of the fields before it", test_undo},
+    {"a refused field also undoes fields that were registered by halves", test_undo_of_halves},
+    {"a ring reports the way of its least registered field", test_the_least_counts},
+    {"without a context no memory is registered, and the ring works", test_no_context},
+    {"addresses that the driver did not unregister are not used again",
      test_addresses_that_the_driver_keeps},
-    {"nor are they when it was an unpin that it refused", test_addresses_kept_at_an_unpin},
+    {"addresses of a refused unpin are not used again", test_addresses_kept_at_an_unpin},
 };
 
 MAIN(tests)

@@ -1,4 +1,4 @@
-/* Page-locking over the life of a handle: nested calls, its end, and forks. */
+/* Page-locking over the life of a handle: nested calls, the end of the handle, and forks. */
 #include "fake_driver.h"
 
 /* ---- Counting ------------------------------------------------------------------------------- */
@@ -13,11 +13,11 @@ static void test_twice(void)
     CHECK_EQUAL(registered, 1);
     CHECK_EQUAL(rf_ring_unpin(ring), 0);
     CHECK_EQUAL(registered, 0);
-    CHECK_EQUAL(rf_ring_unpin(ring), 0); /* one too many does no harm */
+    CHECK_EQUAL(rf_ring_unpin(ring), 0); /* a surplus unpin does no harm */
     CHECK_EQUAL(pin(ring), RF_PIN_WHOLE);
     CHECK_EQUAL(registered, 1);
     CHECK_EQUAL(pin(ring), RF_PIN_WHOLE);
-    close_ring(ring); /* however often it was pinned */
+    close_ring(ring); /* one close undoes every pin */
     CHECK_EQUAL(call_count, 4);
     CHECK_EQUAL(registered, 0);
 }
@@ -73,9 +73,9 @@ static void test_end(void)
     rf_ring_drop(ring);
     CHECK_EQUAL(call_count, 2);
     expect_call(1, UNREGISTER, x, 0);
-    CHECK_EQUAL(calls[1].number, 4711); /* it was still mapped */
+    CHECK_EQUAL(calls[1].number, 4711); /* the memory was still mapped */
     for (int page = 0; page < 8; page++)
-        CHECK(is_free(x + page * PAGE)); /* and is not any more */
+        CHECK(is_free(x + page * PAGE)); /* and it is unmapped now */
 }
 
 static void *drop_lease(void *lease)
@@ -91,7 +91,7 @@ static void test_last_lease(void)
     put(ring, 17);
     rf_lease *lease = take(ring, 1);
     close_ring(ring);
-    CHECK_EQUAL(registered, 1); /* the lease may be read by DMA */
+    CHECK_EQUAL(registered, 1); /* a DMA transfer may still read the lease */
     pthread_t thread = start_thread(drop_lease, lease);
     join_thread(thread);
     CHECK_EQUAL(registered, 0);
@@ -102,7 +102,7 @@ static void test_last_lease(void)
 
 /* ---- Fork ----------------------------------------------------------------------------------- */
 
-static void drop_the_parent_s(void *argument)
+static void drop_inherited_handle(void *argument)
 {
     rf_ring *ring = argument;
     CHECK_EQUAL(rf_ring_unpin(ring), 0);
@@ -114,7 +114,7 @@ static void test_a_child_that_drops(void)
 {
     rf_ring *ring = create_ring(4);
     CHECK_EQUAL(pin(ring), RF_PIN_WHOLE);
-    expect_success(spawn(drop_the_parent_s, ring));
+    expect_success(spawn(drop_inherited_handle, ring));
     close_ring(ring);
     CHECK_EQUAL(call_count, 2);
 }
@@ -177,10 +177,10 @@ static void test_a_fork_while_the_driver_is_asked(void)
 static const test tests[] = {
     {"a ring pinned twice is registered once and unregistered once", test_twice},
     {"two handles of a process register their own addresses", test_handles},
-    {"threads may pin and unpin one ring side by side", test_threads},
+    {"threads may pin and unpin one ring at the same time", test_threads},
     {"the end of a handle unregisters before it unmaps", test_end},
-    {"the last lease unregisters on whatever thread drops it", test_last_lease},
-    {"a forked child unregisters nothing of its parent's", test_a_child_that_drops},
+    {"the last lease unregisters on the thread that drops it", test_last_lease},
+    {"a forked child unregisters no memory of its parent", test_a_child_that_drops},
     {"a forked child may pin for itself", test_a_child_that_pins},
     {"a fork while the driver is asked leaves the child free to pin",
      test_a_fork_while_the_driver_is_asked},

@@ -1,15 +1,15 @@
-/* The mark of a process, a second witness of its life beside its record lock. */
+/* The mark of a process: a second sign that it lives, beside its record lock. */
 #include "roles.h"
 #include "segment/process_mark.h"
 
-/* A lock that is lost all the same: code that unmaps what is not its own. Then the mark of the process tells. */
+/* Foreign code can unmap the mapping that holds the lock. Then the process's mark still shows that it lives. */
 static void lose_the_lock(rf_ring *ring)
 {
     claim_two(ring);
     rf_lock_mapping_end(&ring->lock_mapping);
 }
 
-static void test_the_mark_of_a_process_is_a_second_witness(void)
+static void test_a_process_that_lost_its_lock_lives(void)
 {
     role *writer;
     rf_ring *ring = create_ring(4);
@@ -40,7 +40,7 @@ static void test_late_writers_are_fenced(void)
     role *writer;
     rf_ring *ring = create_ring(2);
     pid_t child = start_role(&writer, lose_lock_and_mark, publish_too_late);
-    CHECK_EQUAL(rf_recover(ring), 1); /* both witnesses are silent */
+    CHECK_EQUAL(rf_recover(ring), 1); /* neither lock nor mark shows a living process */
     rf_lease *next = claim(ring, 2);
     CHECK_EQUAL(rf_lease_rows(next), 2);
     atomic_store(&writer->may_continue, 1);
@@ -63,14 +63,14 @@ static void *hold_and_end(void *ring)
     return NULL;
 }
 
-/* The first thread ends, and the process looks like a zombie to who reads /proc. */
+/* After its first thread has ended, a process looks like a zombie in /proc. */
 static void end_the_first_thread(void *argument)
 {
     role *own = argument;
     rf_ring *ring = attach_ring();
     start_thread(hold_and_end, ring);
     await(&ended, 1);
-    rf_lock_mapping_end(&ring->lock_mapping); /* the mark alone is to tell */
+    rf_lock_mapping_end(&ring->lock_mapping); /* only the mark is left */
     atomic_store(&own->ready, 1);
     pthread_exit(NULL);
 }
@@ -130,11 +130,11 @@ static void test_exec_is_death(void)
 }
 
 static const test tests[] = {
-    {"who lost its lock is not dead while its process lives",
-     test_the_mark_of_a_process_is_a_second_witness},
+    {"a participant that lost its lock is alive while its process lives",
+     test_a_process_that_lost_its_lock_lives},
     {"a process whose first thread has ended lives", test_a_process_without_its_first_thread_lives},
-    {"a killed process that nobody has reaped is dead", test_a_zombie_is_dead},
-    {"a writer that was taken for dead is fenced", test_late_writers_are_fenced},
+    {"a killed process that its parent has not reaped is dead", test_a_zombie_is_dead},
+    {"a living writer that was declared dead is fenced", test_late_writers_are_fenced},
     {"a process that becomes another program is dead to the ring", test_exec_is_death},
 };
 

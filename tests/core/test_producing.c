@@ -1,6 +1,6 @@
 /*
- * Producing blocks: the ring is finished when the last of them has ended, however it ends, and takers are told of
- * a producer that failed.
+ * Producing blocks: the ring is finished when the last block has ended, in any way. Takers are told of a
+ * producer that failed.
  */
 #include "producing_blocks.h"
 
@@ -37,7 +37,7 @@ static void test_nesting(void)
     rf_producing_end(ring, inner);
     rf_producing_end(ring, outer);
     CHECK(!rf_ring_is_finished(ring));
-    rf_producing_end(ring, outer); /* once is enough, and twice no harm */
+    rf_producing_end(ring, outer); /* a second end of the same block does no harm */
     rf_block second = begin_block(other);
     rf_producing_end(ring, outer);
     CHECK(!rf_ring_is_finished(ring));
@@ -77,7 +77,7 @@ static void test_closed(void)
     rf_ring_close(ring);
     CHECK_EQUAL(rf_producing_begin(other, 0, &refused), RF_CLOSED);
     CHECK_EQUAL(take_now(other), RF_CLOSED);
-    rf_producing_end(other, block); /* a closed ring is closed, and not finished */
+    rf_producing_end(other, block); /* the end of a block does not finish a closed ring */
     CHECK_EQUAL(take_now(other), RF_CLOSED);
     CHECK_EQUAL(rf_producing_begin(ring, 0, &refused), RF_CLOSED);
     close_ring(other);
@@ -113,7 +113,7 @@ static void test_claim_under_way(void)
     rf_block block = begin_block(ring);
     rf_lease *lease = claim(ring, 1);
     rf_producing_end(ring, block);
-    CHECK_EQUAL(take_now(ring), RF_EMPTY); /* as behind rf_finish */
+    CHECK_EQUAL(take_now(ring), RF_EMPTY); /* as after rf_finish */
     publish(lease, 1, 5);
     take_expecting(ring, 5);
     CHECK_EQUAL(take_now(ring), RF_FINISHED);
@@ -169,7 +169,7 @@ static void test_long_text(void)
     fail_as(ring, begin_block(ring), text);
     CHECK_EQUAL(rf_ring_failure(ring, found), RF_FAILURE_BYTES);
     CHECK_EQUAL(strlen(found), RF_FAILURE_BYTES);
-    atomic_store(&ring->header->failure.bytes, UINT32_MAX); /* a peer that garbles */
+    atomic_store(&ring->header->failure.bytes, UINT32_MAX); /* as a faulty peer may write */
     CHECK_EQUAL(rf_ring_failure(ring, found), RF_FAILURE_BYTES);
     close_ring(ring);
 }
@@ -289,7 +289,7 @@ static void test_levels(void)
     }
 }
 
-static void expect_explained(const rf_feed *feed, rf_status status, const char *text)
+static void expect_explanation(const rf_feed *feed, rf_status status, const char *text)
 {
     char said[2 * RF_FAILURE_BYTES];
     rf_feed_explain(feed, status, said, sizeof said);
@@ -312,7 +312,7 @@ static void test_feed(void)
         for (int again = 0; again < 3; again++) {
             CHECK_EQUAL(rf_feed_next(feed, &element), RF_PRODUCER_FAILED);
             CHECK_EQUAL(rf_feed_begin_round(feed), RF_PRODUCER_FAILED);
-            expect_explained(feed, RF_PRODUCER_FAILED, "KeyError: 'image'");
+            expect_explanation(feed, RF_PRODUCER_FAILED, "KeyError: 'image'");
         }
         rf_feed_end(feed);
         close_ring(ring);
@@ -322,26 +322,27 @@ static void test_feed(void)
 
 static const test tests[] = {
     {"the ring is finished when the last producing block has ended", test_last_block},
-    {"blocks nest: one inside another is open, and no other producer", test_nesting},
-    {"a ring for three producers is finished when three have come and none is left", test_expected},
-    {"a producer that comes too late finds the ring finished", test_too_late},
-    {"nobody begins a block in a closed ring, and one that ends there does not finish it",
+    {"a block inside another one is open, and counts as no other producer", test_nesting},
+    {"a ring for three producers is finished when three have entered and all have left",
+     test_expected},
+    {"a producer that enters too late finds the ring finished", test_too_late},
+    {"a closed ring refuses a new block, and the end of an open one does not finish it",
      test_closed},
     {"a reply pool has no producing blocks", test_pool},
-    {"a finish while others produce is the end, as ever", test_finish},
-    {"a claim that is under way when the last block ends is waited for", test_claim_under_way},
+    {"rf_finish ends the ring while producing blocks are open", test_finish},
+    {"takers wait for a claim that is open when the last block ends", test_claim_under_way},
     {"a block outlives the close of its handle, and ends with the block", test_closed_handle},
     {"a block ends with the last reference to its handle", test_dropped_handle},
     {"takers drain the ring and are told of the first producer that failed", test_failure},
-    {"a text that is too long is cut, and a length that lies leads nowhere", test_long_text},
+    {"a text that is too long is cut, and a wrong length is not followed", test_long_text},
     {"a failure without a text is a failure", test_empty_text},
-    {"a producer that is killed over its text leaves none, and room for another's",
+    {"a producer killed while it writes its text leaves room for the text of another",
      test_killed_over_its_text},
-    {"a failure that found no room for its text is told all the same",
+    {"a failure that found no room for its text is still reported",
      test_killed_over_the_text_of_two},
-    {"of many that fail at once one text is whole", test_many_fail},
-    {"the failure of any level is told at the end of all", test_levels},
-    {"a feed tells the failure behind the last element, each time", test_feed},
+    {"of many producers that fail at once, one text is complete", test_many_fail},
+    {"the failure of any level is reported at the end of all levels", test_levels},
+    {"a feed reports the failure behind the last element, at each call", test_feed},
 };
 
 MAIN(tests)

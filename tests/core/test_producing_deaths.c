@@ -1,7 +1,7 @@
-/* Producing blocks of producers that die, are stopped or fork, and blocks that begin and end at the same instant. */
+/* Producing blocks of producers that die, are stopped or fork. Blocks that begin and end at the same instant. */
 #include "producing_blocks.h"
 
-/* ---- The dead, the stopped and the forked --------------------------------------------------- */
+/* ---- Producers that die, are stopped or fork ------------------------------------------------ */
 
 static void put_and_die(void *unused)
 {
@@ -28,13 +28,13 @@ static void test_killed(void)
     close_ring(ring);
 }
 
-static void test_buried_by_a_joiner(void)
+static void test_reaped_by_a_joiner(void)
 {
     rf_options options = options_for(4);
     options.participants = 2;
     rf_ring *ring = create_ring_as(&options, SAMPLE_BYTES);
     die(put_and_die);
-    rf_ring *other = attach_ring(); /* into the entry of the dead */
+    rf_ring *other = attach_ring(); /* in the entry of the dead process */
     CHECK(rf_ring_is_finished(ring));
     close_ring(other);
     close_ring(ring);
@@ -78,7 +78,7 @@ typedef struct inherited {
     rf_block block;
 } inherited;
 
-/* It leaves the block that it inherited, and one of its own. */
+/* The child ends the block that it inherited, and a block of its own. */
 static void leave_as_a_child(void *argument)
 {
     inherited *own = argument;
@@ -112,10 +112,10 @@ static void test_found_dead(void)
     rf_ring *ring = create_ring(4), *other = attach_ring();
     rf_block block = begin_block(other);
     uint32_t owner = rf_self(other);
-    rf_end_blocks(ring, owner); /* as if it had been found dead */
+    rf_end_blocks(ring, owner); /* as if another process had found it dead */
     CHECK(rf_ring_is_finished(ring));
     atomic_store(&ring->header->finished, RF_ONE_PRODUCER);
-    rf_block next = begin_block(other); /* of whoever has its entry now */
+    rf_block next = begin_block(other); /* of the participant that now has this entry */
     rf_producing_end(other, block);
     CHECK_EQUAL(rf_ring_open_blocks(ring), 1);
     CHECK(!rf_ring_is_finished(ring));
@@ -164,7 +164,7 @@ static void test_two_leave(void)
     }
 }
 
-/* Who enters may still put; who is refused finds the ring finished. */
+/* A producer that enters may still put. A producer that is refused finds the ring finished. */
 static void *enter_at_once(void *argument)
 {
     gate *own = argument;
@@ -212,14 +212,16 @@ static void test_enter_and_leave(void)
 }
 
 static const test tests[] = {
-    {"a producer that is killed has left, without a failure", test_killed},
-    {"who takes the entry of a dead producer ends its blocks", test_buried_by_a_joiner},
+    {"a killed producer has left, without a failure", test_killed},
+    {"a participant that gets the entry of a dead producer ends its blocks",
+     test_reaped_by_a_joiner},
     {"a producer that stands still has not left", test_stopped},
-    {"a forked child does not produce until it enters, and its parent's block stays its parent's",
+    {"a forked child produces only after it enters, and its parent keeps its own block",
      test_forked},
     {"a producer that was found dead does not end the block of another", test_found_dead},
-    {"of two blocks that end at the same instant one is the last", test_two_leave},
-    {"who enters while the last leaves may put, or finds the ring finished", test_enter_and_leave},
+    {"of two blocks that end at the same instant, one is the last", test_two_leave},
+    {"a producer that enters while the last one leaves may put, or finds the ring finished",
+     test_enter_and_leave},
 };
 
 MAIN(tests)

@@ -1,4 +1,4 @@
-/* What each verb does to a slot, one after the other, in one process. */
+/* The effect of each verb (claim, publish, discard, take, release) on a slot's word, in one process. */
 #include "check.h"
 
 static void expect_word(const rf_ring *ring, uint32_t slot, rf_state state, uint32_t owner,
@@ -106,7 +106,7 @@ static void test_claim_larger_than_the_free_run(void)
     CHECK_EQUAL(rf_claim(ring, 1, 0, &none), RF_FULL);
     CHECK(none == NULL);
     rf_lease_drop(held);
-    rf_lease *again = claim(ring, 8); /* what lies free in a row, up to the held part */
+    rf_lease *again = claim(ring, 8); /* the free run, up to the held slots */
     CHECK_EQUAL(rf_lease_first(again), 0);
     CHECK_EQUAL(rf_lease_rows(again), 3);
     rf_lease_drop(again);
@@ -188,7 +188,7 @@ static void test_fields(void)
     close_ring(ring);
 }
 
-/* ---- Pins ----------------------------------------------------------------------------------- */
+/* ---- Kept slots ----------------------------------------------------------------------------- */
 
 static void test_kept_release_first(void)
 {
@@ -199,7 +199,7 @@ static void test_kept_release_first(void)
     CHECK_EQUAL(state_of(ring, 0), RF_STATE_READY);
     take_expecting(ring, 1);
     CHECK_EQUAL(state_of(ring, 0), RF_STATE_KEPT);
-    for (uint64_t i = 0; i < 6; i++) { /* lap after lap, around it */
+    for (uint64_t i = 0; i < 6; i++) { /* claims skip the kept slot, lap after lap */
         put(ring, i);
         CHECK_EQUAL(state_of(ring, 0), RF_STATE_KEPT);
         take_expecting(ring, i);
@@ -218,7 +218,7 @@ static void test_kept_dropped_while(rf_state state)
     rf_ring *ring = create_ring(2);
     rf_lease *kept = claim(ring, 2), *batch = NULL;
     set_number(kept, 0, 1);
-    CHECK_EQUAL(rf_publish(kept, 1, NULL, 1), RF_OK); /* row 1 is held, then discarded */
+    CHECK_EQUAL(rf_publish(kept, 1, NULL, 1), RF_OK); /* row 1 is discarded with the lease */
     CHECK_EQUAL(state_of(ring, 1), RF_STATE_CLAIMED);
     if (state == RF_STATE_TAKEN)
         batch = take(ring, 1);
@@ -244,7 +244,7 @@ static void test_a_retained_claim_keeps(void)
 {
     rf_ring *ring = create_ring(1);
     rf_lease *lease = claim(ring, 1);
-    rf_lease_retain(lease); /* a view of it lives */
+    rf_lease_retain(lease); /* as for a view of the slot */
     CHECK_EQUAL(rf_lease_references(lease), 2);
     publish(lease, 1, 9);
     take_expecting(ring, 9);
@@ -307,7 +307,7 @@ static void test_a_closed_handle_refuses(void)
     close_ring(ring);
 }
 
-static void test_the_owner_closes_for_everyone(void)
+static void test_the_owner_closes_for_all_handles(void)
 {
     rf_ring *ring = create_ring(4), *other = attach_ring();
     rf_lease *lease;
@@ -316,7 +316,7 @@ static void test_the_owner_closes_for_everyone(void)
     close_ring(ring);
     CHECK(rf_ring_is_closed(other));
     CHECK_EQUAL(rf_claim(other, 1, 0, &lease), RF_CLOSED);
-    take_expecting(other, 1); /* what was published and claimed before is drained */
+    take_expecting(other, 1); /* takers drain the records published or claimed before the close */
     CHECK_EQUAL(take_until(other, 1, 1, 0, &lease), RF_EMPTY);
     publish(written, 1, 2);
     take_expecting(other, 2);
@@ -338,7 +338,7 @@ static void test_finish(void)
     take_expecting(ring, 2);
     CHECK_EQUAL(take_until(ring, 4, 1, 0, &lease), RF_EMPTY);
     publish(written, 1, 1);
-    CHECK_EQUAL(take_until(ring, 4, 4, RF_FOREVER, &lease), RF_OK); /* fewer: no more can come */
+    CHECK_EQUAL(take_until(ring, 4, 4, RF_FOREVER, &lease), RF_OK); /* no more rows can come */
     CHECK_EQUAL(rf_lease_rows(lease), 1);
     rf_lease_drop(lease);
     CHECK_EQUAL(take_until(ring, 4, 4, RF_FOREVER, &lease), RF_FINISHED);
@@ -347,23 +347,24 @@ static void test_finish(void)
 }
 
 static const test tests[] = {
-    {"a slot goes from free to claimed, ready, taken and free, one epoch on", test_each_step},
+    {"a slot goes from free to claimed, ready, taken and free in the next epoch", test_each_step},
     {"a discarded claim is never seen by a taker", test_discard},
     {"rows that were claimed but not published are discarded", test_publishing_fewer_rows},
     {"a fast producer does not wait for a slow one ahead of it", test_out_of_order_publish},
     {"claims and batches of several rows run over the ring's end", test_rows_over_the_end},
     {"a claim larger than the free run gets the free run", test_claim_larger_than_the_free_run},
     {"a ring of one slot works, and a claim and a batch of the whole ring", test_whole_ring},
-    {"arguments that make no sense are refused", test_arguments},
+    {"invalid arguments are refused", test_arguments},
     {"every field of a record arrives", test_fields},
-    {"a kept slot is not reused before the lease is dropped", test_kept_release_first},
+    {"a kept slot is not reused before its lease is dropped", test_kept_release_first},
     {"a kept lease that is dropped before the release leaves no keep bit", test_kept_lease_first},
     {"a claim that is referenced twice is kept when it is published", test_a_retained_claim_keeps},
-    {"a batch is released when its last reference goes", test_a_retained_batch},
+    {"a batch is released when its last reference is dropped", test_a_retained_batch},
     {"leases outlive the handle that made them", test_leases_outlive_the_handle},
-    {"a closed handle refuses, the others go on", test_a_closed_handle_refuses},
-    {"when the owner closes, everyone drains and is then told", test_the_owner_closes_for_everyone},
-    {"a finished ring is drained, then says so", test_finish},
+    {"a closed handle refuses calls, and the other handles continue", test_a_closed_handle_refuses},
+    {"when the owner closes, the other handles drain the ring and are then told",
+     test_the_owner_closes_for_all_handles},
+    {"takers drain a finished ring and are then told that it is finished", test_finish},
 };
 
 MAIN(tests)

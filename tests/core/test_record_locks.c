@@ -1,4 +1,4 @@
-/* The record locks that keep a participant alive, and other code that closes descriptors of the segment. */
+/* Record locks show that a participant is alive. Other code in its process may close descriptors of the segment. */
 #include <sys/syscall.h>
 
 #include "roles.h"
@@ -6,7 +6,7 @@
 
 /* ---- Record locks --------------------------------------------------------------------------- */
 
-/* Does another process find any of ours dead? */
+/* Check from another process that none of our participants is found dead. */
 static void expect_alive_elsewhere(uint32_t participants)
 {
     pid_t child = fork();
@@ -54,7 +54,7 @@ static void test_a_second_open_keeps_the_locks(void)
     close_ring(ring);
 }
 
-/* ---- What other code of a process closes ----------------------------------------------------- */
+/* ---- Descriptors that other code closes ------------------------------------------------------ */
 
 static void close_a_copy(rf_ring *ring)
 {
@@ -86,7 +86,7 @@ static void close_every_descriptor(rf_ring *ring)
         close(fd);
 }
 
-/* As a daemon does: its log file gets the number that was the ring's. */
+/* As in a daemon: its log file gets the ring's former descriptor number. */
 static void reuse_every_number(rf_ring *ring)
 {
     close_every_descriptor(ring);
@@ -102,7 +102,7 @@ static void lock_and_unlock_everything(rf_ring *ring)
     CHECK_EQUAL(fcntl(fd, F_OFD_SETLK, &all), 0);
 }
 
-/* None of the two: what comes of a child depends on who makes it. */
+/* A clone without fork(): no fork handler of the library runs in parent or child. */
 static pid_t bare_clone(void)
 {
     return (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
@@ -136,7 +136,7 @@ static void (*const closings[])(rf_ring *) = {close_a_copy,
                                               leave_a_bare_clone_behind,
                                               leave_a_forked_child_behind};
 
-static void (*closing)(rf_ring *); /* of the child in which it is set */
+static void (*closing)(rf_ring *); /* set before the fork, called by the child */
 
 static void claim_and_close(rf_ring *ring)
 {
@@ -144,7 +144,7 @@ static void claim_and_close(rf_ring *ring)
     closing(ring);
 }
 
-static void test_no_close_takes_life_away(void)
+static void test_no_close_makes_a_process_look_dead(void)
 {
     for (size_t i = 0; i < COUNT(closings); i++) {
         role *writer;
@@ -188,7 +188,7 @@ static void own_and_close(void *argument)
         pause();
 }
 
-static void test_no_close_takes_the_owner_away(void)
+static void test_no_close_makes_the_owner_look_dead(void)
 {
     segment_name(0);
     for (size_t i = 0; i < COUNT(closings); i++) {
@@ -209,19 +209,19 @@ static void test_no_close_takes_the_owner_away(void)
     }
 }
 
-static void recover_as(rf_ring *ring)
+static void recover_a_dead_process(rf_ring *ring)
 {
     role *other;
     kill_and_reap(start_role(&other, claim_two, NULL));
     CHECK_EQUAL(rf_recover(ring), 1);
 }
 
-static void test_who_closed_everything_still_recovers(void)
+static void test_recovery_after_every_descriptor_was_closed(void)
 {
     for (size_t i = 0; i < COUNT(closings); i++) {
         rf_ring *ring = create_ring(4);
         closings[i](ring);
-        recover_as(ring);
+        recover_a_dead_process(ring);
         expect_all_free(ring);
         int fd = rf_ring_descriptor(ring);
         CHECK(rf_is_file(fd, ring->device, ring->inode));
@@ -236,7 +236,7 @@ static void test_a_reused_number_is_left_alone(void)
     int number = rf_ring_descriptor(ring), pipes[2];
     close(number);
     CHECK_EQUAL(pipe(pipes), 0);
-    CHECK_EQUAL(pipes[0], number); /* the lowest that is free */
+    CHECK_EQUAL(pipes[0], number); /* the lowest free number */
     pid_t child = fork();
     if (child == 0) {
         CHECK(fcntl(number, F_GETFD) != -1);
@@ -247,7 +247,7 @@ static void test_a_reused_number_is_left_alone(void)
         _exit(PASSED);
     }
     expect_success(child);
-    recover_as(ring);
+    recover_a_dead_process(ring);
     struct flock lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET};
     CHECK(fcntl(number, F_OFD_GETLK, &lock) == -1 || lock.l_type == F_UNLCK);
     close_ring(ring);
@@ -257,16 +257,18 @@ static void test_a_reused_number_is_left_alone(void)
 }
 
 static const test tests[] = {
-    {"two handles in one process live and close apart", test_two_handles_in_one_process},
+    {"two handles in one process live and close independently", test_two_handles_in_one_process},
     {"a second open of the same segment keeps the process's locks",
      test_a_second_open_keeps_the_locks},
-    {"no close of a descriptor takes the life of a process away", test_no_close_takes_life_away},
-    {"nothing that is closed or left behind keeps the dead alive",
+    {"no close of a descriptor makes a living process look dead",
+     test_no_close_makes_a_process_look_dead},
+    {"no closed descriptor and no child makes a dead process look alive",
      test_no_close_keeps_the_dead_alive},
-    {"no close of a descriptor takes the owner away", test_no_close_takes_the_owner_away},
-    {"who has closed every descriptor still finds the dead",
-     test_who_closed_everything_still_recovers},
-    {"a number that is another file's by now is neither locked nor closed",
+    {"no close of a descriptor makes a living owner look dead",
+     test_no_close_makes_the_owner_look_dead},
+    {"a process that closed every descriptor still finds dead processes",
+     test_recovery_after_every_descriptor_was_closed},
+    {"a descriptor number that now belongs to another file is neither locked nor closed",
      test_a_reused_number_is_left_alone},
 };
 

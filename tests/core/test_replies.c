@@ -1,4 +1,4 @@
-/* Reply cells: asked, held, answered, withdrawn; who waits is woken, who is late is told. */
+/* Reply cells on a request's way: asked, held, answered or given back. Requests that are refused. */
 #include "cells.h"
 
 /* ---- One request ---------------------------------------------------------------------------- */
@@ -32,7 +32,7 @@ static void test_round_trip(void)
     close_endpoint(&client);
 }
 
-/* A client has as many requests under way as it has cells, and no more. */
+/* A client has at most as many requests in flight as it has cells. */
 static void test_as_many_as_cells(void)
 {
     endpoint own = create_endpoint(8, 2);
@@ -40,7 +40,7 @@ static void test_as_many_as_cells(void)
     CHECK_EQUAL(rf_claim(own.pool, 1, 0, &third), RF_FULL);
     rf_lease_drop(first);
     third = ask(&own, 3);
-    CHECK_EQUAL(serve(&own, 8), 2); /* the first is in the ring yet, but nobody waits for it */
+    CHECK_EQUAL(serve(&own, 8), 2); /* the first is still in the ring, but no client waits for it */
     expect_answer(second, 0, 2);
     expect_answer(third, 0, 3);
     rf_lease_drop(second);
@@ -49,7 +49,7 @@ static void test_as_many_as_cells(void)
     close_endpoint(&own);
 }
 
-/* A client comes back to the cells that it had before, and stays out of the other one's, whatever is under way. */
+/* A client reuses its own cells and leaves those of other clients alone, at any number of requests in flight. */
 static void test_same_cells(void)
 {
     enum { CELLS = 64, CLIENTS = 3, MOST = 12 };
@@ -101,7 +101,7 @@ static void test_several_rows(void)
     CHECK_EQUAL(serve(&own, 2), 1);
     for (uint32_t row = 0; row < 3; row++)
         expect_answer(cells, row, 10 + row);
-    CHECK_EQUAL(wait_until(cells, 3, in_ms(1)), RF_EMPTY); /* asked nothing */
+    CHECK_EQUAL(wait_until(cells, 3, in_ms(1)), RF_EMPTY); /* this cell has no request */
     rf_lease_drop(cells);
     expect_all_free(own.pool);
     close_endpoint(&own);
@@ -119,7 +119,7 @@ static void test_published_in_rows(void)
     CHECK_EQUAL(rf_publish_requests(rows, 3, NULL, replies, 0), RF_OK);
     rf_lease_drop(rows);
     CHECK(take_job(&own, 4, &now));
-    CHECK_EQUAL(now.to_run, 3); /* the model sees also what wants no answer */
+    CHECK_EQUAL(now.to_run, 3); /* the model also sees the row that wants no answer */
     CHECK(now.held[1].verdict == RF_RUNNABLE && now.held[1].word == 0);
     CHECK_EQUAL(answer_job(&own, &now), 2);
     expect_answer(cells, 0, 20);
@@ -131,13 +131,13 @@ static void test_published_in_rows(void)
     rf_lease *others = claim(own.pool, 2);
     rf_lease_drop(others);
     rf_lease_drop(cells);
-    put(own.ring, 5); /* nor does a plain record */
+    put(own.ring, 5); /* a plain record wants no answer either */
     CHECK_EQUAL(serve(&own, 1), 1);
     expect_all_free(own.pool);
     close_endpoint(&own);
 }
 
-/* An engine cuts a batch, and answers each part when it is done. */
+/* An engine splits a batch and answers each part when that part is done. */
 static void test_split_batch(void)
 {
     endpoint own = create_endpoint(8, 4);
@@ -151,7 +151,7 @@ static void test_split_batch(void)
     CHECK_EQUAL(answer_rows(&own, rest, now.held + 1, 3), 3);
     rf_lease_drop(rest);
     CHECK_EQUAL(inspect_cell(cells[0], 0).held, 1);
-    rf_let_go(own.pool, now.held, 1); /* and gives the first back */
+    rf_let_go(own.pool, now.held, 1); /* and gives the first request back */
     rf_lease_give_back(now.batch);
     rf_lease_drop(now.batch);
     CHECK_EQUAL(inspect_cell(cells[0], 0).held, 0);
@@ -164,9 +164,9 @@ static void test_split_batch(void)
     close_endpoint(&own);
 }
 
-/* ---- Twice ---------------------------------------------------------------------------------- */
+/* ---- The same request twice ----------------------------------------------------------------- */
 
-/* The same request in the ring twice: as after a death between handing it on and releasing it. */
+/* Put the same request into the ring twice, as after a death between handing it on and releasing it. */
 static void ask_twice(endpoint *own, rf_lease *cell, uint64_t number)
 {
     _Alignas(64) uint8_t sample[SAMPLE_BYTES] = {0};
@@ -200,7 +200,7 @@ static void test_held_once(void)
     close_endpoint(&own);
 }
 
-/* Handed on and not released: whoever comes first answers, in either ring. */
+/* The request is handed on and not released: the engine that holds it first answers, from either record. */
 static void test_handed_on(void)
 {
     endpoint own = create_endpoint(4, 1), other = attach_endpoint();
@@ -214,8 +214,8 @@ static void test_handed_on(void)
     CHECK_EQUAL(rf_publish_requests(next, 1, NULL, &link, 0), RF_OK);
     rf_lease_drop(next);
     CHECK(take_job(&other, 1, &second) && second.to_run == 1);
-    CHECK_EQUAL(answer_rows(&own, first.batch, first.held, 1),
-                0); /* what it let go is not its own */
+    /* It no longer holds the request. */
+    CHECK_EQUAL(answer_rows(&own, first.batch, first.held, 1), 0);
     CHECK_EQUAL(inspect_cell(cell, 0).outcome, RF_PENDING);
     CHECK_EQUAL(answer_job(&other, &second), 1);
     rf_lease_drop(first.batch);
@@ -227,7 +227,7 @@ static void test_handed_on(void)
     close_endpoint(&own);
 }
 
-/* ---- What is refused ------------------------------------------------------------------------ */
+/* ---- Refusals ------------------------------------------------------------------------------- */
 
 static void test_pools_carry_no_records(void)
 {
@@ -247,7 +247,7 @@ static void test_pools_carry_no_records(void)
     close_endpoint(&own);
 }
 
-/* A record is gone when its slot went on, also while its producer still has a view of it. */
+/* A record is gone after its release, even while its producer still has a view of the slot. */
 static void test_gone(void)
 {
     endpoint own = create_endpoint(2, 1);
@@ -261,17 +261,17 @@ static void test_gone(void)
     CHECK(rf_record_is_gone(own.ring, link));
     CHECK(rf_record_is_gone(own.ring, UINT64_MAX));
     rf_lease_drop(cell);
-    rf_lease *pinned = claim(own.ring, 1);
-    link = rf_link(rf_lease_first(pinned), rf_word_epoch(pinned->words[0]));
-    CHECK_EQUAL(rf_publish(pinned, 1, NULL, 1), RF_OK);
+    rf_lease *kept = claim(own.ring, 1);
+    link = rf_link(rf_lease_first(kept), rf_word_epoch(kept->words[0]));
+    CHECK_EQUAL(rf_publish(kept, 1, NULL, 1), RF_OK);
     rf_lease_drop(take(own.ring, 1));
-    CHECK_EQUAL(state_of(own.ring, rf_lease_first(pinned)), RF_STATE_KEPT);
+    CHECK_EQUAL(state_of(own.ring, rf_lease_first(kept)), RF_STATE_KEPT);
     CHECK(rf_record_is_gone(own.ring, link));
-    rf_lease_drop(pinned);
+    rf_lease_drop(kept);
     close_endpoint(&own);
 }
 
-/* The link 0 says that no answer is wanted. No cell has it, whatever its epoch: also not the first after many uses. */
+/* Link 0 means that no answer is wanted. No cell has link 0 at any epoch, not even cell 0 after many uses. */
 static void test_links_at_any_epoch(void)
 {
     endpoint own = create_endpoint(2, 2);
@@ -289,7 +289,7 @@ static void test_links_at_any_epoch(void)
             rf_lease_drop(cell);
         }
     }
-    /* A record's slot is named in the same way. */
+    /* The link of a record's slot has the same form. */
     atomic_store(&own.ring->words[0], rf_word(RF_STATE_FREE, RF_NO_OWNER, UINT64_C(1) << 40));
     atomic_store(&own.ring->header->claim_cursor, 0);
     put(own.ring, 1);
@@ -307,7 +307,7 @@ static void test_closed_handles(void)
     CHECK_EQUAL(serve(&own, 1), 1);
     rf_ring_close(client.pool);
     CHECK_EQUAL(wait_until(answered, 0, RF_FOREVER), RF_OK);
-    expect_answer(answered, 0, 1); /* the memory is there as long as the lease */
+    expect_answer(answered, 0, 1); /* the memory stays as long as the lease */
     CHECK_EQUAL(wait_until(pending, 0, RF_FOREVER), RF_CLOSED);
     CHECK_EQUAL(rf_answers_sleep(client.pool, rf_answers_prepare(client.pool), RF_FOREVER),
                 RF_CLOSED);
@@ -322,17 +322,18 @@ static void test_closed_handles(void)
 
 static const test tests[] = {
     {"a request is asked, held and answered, and its cell is free again", test_round_trip},
-    {"a client has as many requests under way as it has cells", test_as_many_as_cells},
-    {"a client comes back to the cells that it had before", test_same_cells},
-    {"several rows have a cell each, also over the pool's end", test_several_rows},
-    {"rows that want no answer go beside those that do", test_published_in_rows},
-    {"a batch is cut, and each part answered by itself or given back", test_split_batch},
-    {"a request that is there twice is held by one, and answered once", test_held_once},
-    {"who has handed a request on answers it no more", test_handed_on},
-    {"a pool takes and publishes nothing", test_pools_carry_no_records},
+    {"a client has as many requests in flight as it has cells", test_as_many_as_cells},
+    {"a client reuses the cells that it had before", test_same_cells},
+    {"several rows have one cell each, also across the pool's end", test_several_rows},
+    {"rows that want no answer are served beside rows that want one", test_published_in_rows},
+    {"a batch is split, and each part is answered or given back by itself", test_split_batch},
+    {"a request that is in the ring twice is held by one engine and answered once", test_held_once},
+    {"an engine that has handed a request on cannot answer it any more", test_handed_on},
+    {"a pool refuses take, put and publish", test_pools_carry_no_records},
     {"a record is gone when it was released", test_gone},
     {"a cell of any epoch has a link", test_links_at_any_epoch},
-    {"answers are read after the handle was closed, and none is waited for", test_closed_handles},
+    {"answers are readable after the handle was closed, and a wait returns at once",
+     test_closed_handles},
 };
 
 MAIN(tests)

@@ -1,8 +1,8 @@
-/* Whose death or standstill costs which answer, and what a forked child may do. */
+/* Reply cells when a client or an engine dies, stands still, leaves or forks. */
 #include "cells.h"
 #include "segment/locks.h"
 
-/* ---- A child that gets so far, then tells and waits ----------------------------------------- */
+/* ---- A child that acts, reports and waits --------------------------------------------------- */
 
 typedef struct role {
     void (*act)(endpoint *);
@@ -21,7 +21,7 @@ static void play(void *unused)
     await(&current->told, 1);
 }
 
-/* Until `act` is over. */
+/* Start the child and wait until it has called `act`. */
 static pid_t start(void (*act)(endpoint *))
 {
     current = shared_memory(sizeof *current);
@@ -42,7 +42,7 @@ static void only_take(endpoint *own)
     CHECK((taken.batch = take(own->ring, 1)) != NULL);
 }
 
-static void bury_the_dead(endpoint *own)
+static void reap_the_dead(endpoint *own)
 {
     rf_recover(own->ring);
     CHECK_EQUAL(rf_recover(own->pool), 1);
@@ -50,7 +50,7 @@ static void bury_the_dead(endpoint *own)
 
 /* ---- Dead clients --------------------------------------------------------------------------- */
 
-/* One cell in each state: claimed, asked, held, answered. */
+/* Four cells: three asked, of which the caller answers one and holds one; the fourth stays claimed. */
 static void ask_three(endpoint *own)
 {
     for (uint64_t i = 0; i < 3; i++)
@@ -68,12 +68,13 @@ static void test_dead_client(void)
     CHECK(take_job(&own, 1, &now) && now.to_run == 1);
     CHECK_EQUAL(rf_claim(own.pool, 1, 0, &none), RF_FULL);
     kill_and_reap(client);
-    bury_the_dead(&own);
+    reap_the_dead(&own);
     uint32_t cell = now.held[0].cell;
-    CHECK_EQUAL(word_of(own.pool, cell), now.held[0].word | RF_KEEP); /* who holds it frees it */
+    /* The engine that holds the cell frees it. */
+    CHECK_EQUAL(word_of(own.pool, cell), now.held[0].word | RF_KEEP);
     CHECK_EQUAL(answer_job(&own, &now), 0);
     expect_all_free(own.pool);
-    CHECK_EQUAL(serve(&own, 4), 0); /* what it asked last is passed over */
+    CHECK_EQUAL(serve(&own, 4), 0); /* the last request of the dead client is skipped */
     expect_all_free(own.ring);
     close_endpoint(&own);
 }
@@ -86,7 +87,7 @@ static void test_dead_engine(void)
     rf_lease *cell = ask(&own, 5), *withdrawn;
     kill_and_reap(start(take_and_hold));
     CHECK_EQUAL(inspect_cell(cell, 0).held, 1);
-    bury_the_dead(&own);
+    reap_the_dead(&own);
     CHECK_EQUAL(inspect_cell(cell, 0).held, 0);
     CHECK_EQUAL(serve(&own, 1), 1);
     expect_answer(cell, 0, 5);
@@ -94,7 +95,7 @@ static void test_dead_engine(void)
     pid_t engine = start(take_and_hold);
     rf_lease_drop(withdrawn);
     kill_and_reap(engine);
-    bury_the_dead(&own);
+    reap_the_dead(&own);
     CHECK_EQUAL(serve(&own, 1), 0);
     rf_lease_drop(cell);
     expect_all_free(own.pool);
@@ -102,8 +103,8 @@ static void test_dead_engine(void)
     close_endpoint(&own);
 }
 
-/* Whoever gets the request buries who held its cell: nobody else comes to it here. */
-static void test_hold_buries(void)
+/* The engine that gets the request reaps the dead engine that held the cell; no other process does so here. */
+static void test_hold_reaps(void)
 {
     endpoint own = create_endpoint(4, 1);
     rf_stats stats;
@@ -119,7 +120,7 @@ static void test_hold_buries(void)
     close_endpoint(&own);
 }
 
-/* Where rows of the dead are dropped. Nothing is told but that the engine died: the text is an older one's. */
+/* With redelivery off, the client is told only that the engine died: the cell's text is an older request's. */
 static void test_dropped(void)
 {
     endpoint own = create_endpoint_as(4, 1, 0);
@@ -143,7 +144,8 @@ static void test_dropped(void)
     close_endpoint(&own);
 }
 
-/* Killed before it held the cell: the record is gone, the cell asked. A living engine holds before that. */
+/* The engine is killed before it holds the cell: the record is gone, and the cell is still asked. A living
+ * engine holds the cell before it releases the record. */
 static void test_dropped_unheld(void)
 {
     endpoint own = create_endpoint_as(4, 1, 0);
@@ -172,13 +174,13 @@ static void test_stopped_engine(void)
     CHECK_EQUAL(wait_until(cell, 0, in_ms(60)), RF_EMPTY);
     rf_lease_drop(cell);
     kill_and_reap(engine);
-    bury_the_dead(&own);
+    reap_the_dead(&own);
     expect_all_free(own.pool);
     close_endpoint(&own);
 }
 
-/* As a process of another PID namespace sees it, whose locks the kernel drops one by one: the ring's goes, the
- * pool's is still there. */
+/* The kernel drops the locks of a dying process one by one. A process of another PID namespace can see the
+ * ring's lock released while the pool's lock is still held. */
 static void die_by_parts(endpoint *own)
 {
     take_and_hold(own);
@@ -190,8 +192,8 @@ static void test_dying_engine(void)
 {
     bool answered = false;
     endpoint own = create_endpoint(4, 1);
-    for (int attempt = 0; attempt < 20 && !answered;
-         attempt++) { /* it may not get a processor in time */
+    /* Several attempts, because the engine may not get a processor in time. */
+    for (int attempt = 0; attempt < 20 && !answered; attempt++) {
         rf_lease *cell = ask(&own, 8);
         pid_t engine = start(die_by_parts);
         CHECK_EQUAL(rf_recover(own.ring), 1);
@@ -209,7 +211,7 @@ static void test_dying_engine(void)
     close_endpoint(&own);
 }
 
-/* An engine that goes and has not answered. */
+/* An engine leaves the pool before it has answered. */
 static void test_leaving_engine(void)
 {
     for (uint32_t redeliver = 0; redeliver < 2; redeliver++) {
@@ -248,13 +250,13 @@ static void test_engines(void)
     CHECK_EQUAL(rf_pool_engines(own.pool), 2);
     kill_and_reap(engine);
     CHECK_EQUAL(rf_pool_engines(own.pool), 1);
-    CHECK_EQUAL(rf_recover(own.pool), 0); /* it was buried by that */
+    CHECK_EQUAL(rf_recover(own.pool), 0); /* the count has reaped it */
     rf_pool_serve(own.pool, 0);
     CHECK_EQUAL(rf_pool_engines(own.pool), 0);
     close_endpoint(&own);
 }
 
-/* Every entry is of the living or the dead: who comes buries one of these, and has its place. */
+/* Every entry belongs to a living or a dead participant. A joining process reaps a dead one and gets its entry. */
 static void test_crowded(void)
 {
     endpoint own = create_endpoint(4, 1);
@@ -296,14 +298,14 @@ static void in_the_child(void *argument)
     for (int joined = 0; joined < 2; joined++) {
         CHECK_EQUAL(rf_answer_without(was->own.pool, was->now.held, 1, RF_FAILED, "no", 2), 0);
         rf_let_go(was->own.pool, was->now.held, 1);
-        CHECK_EQUAL(rf_hold(was->own.pool, was->now.batch, again.held), 0); /* that joins */
+        CHECK_EQUAL(rf_hold(was->own.pool, was->now.batch, again.held), 0); /* this call joins */
         CHECK_EQUAL(again.held[0].verdict, RF_WITHDRAWN);
     }
     rf_answers_prepare(was->own.pool);
     rf_cells_keep(was->asked, 0);
     rf_lease_drop(was->asked);
     rf_lease_drop(was->held);
-    rf_lease *cell = ask(&was->own, 6); /* as itself it may do what anyone may */
+    rf_lease *cell = ask(&was->own, 6); /* as its own participant the child may ask as usual */
     CHECK_EQUAL(wait_until(cell, 0, RF_FOREVER), RF_OK);
     expect_answer(cell, 0, 6);
     rf_lease_drop(cell);
@@ -338,18 +340,21 @@ static void test_forked_child(void)
 }
 
 static const test tests[] = {
-    {"a dead client's cells are free, and what is held is freed by who holds it", test_dead_client},
-    {"a cell that a dead engine held is asked again, and answered by another", test_dead_engine},
-    {"who gets a dead engine's request buries it first", test_hold_buries},
-    {"where rows of the dead are dropped, the client is told that the engine died", test_dropped},
-    {"a request that was dropped before its cell was held is seen to be lost", test_dropped_unheld},
+    {"a dead client's cells are free, and a held one is freed by the engine that holds it",
+     test_dead_client},
+    {"a cell that a dead engine held is asked again, and another engine answers", test_dead_engine},
+    {"an engine that gets the request of a dead engine reaps that engine first", test_hold_reaps},
+    {"with redelivery off, the client is told that the engine died", test_dropped},
+    {"a request that was dropped before its cell was held is detected as lost",
+     test_dropped_unheld},
     {"a stopped engine keeps its cells", test_stopped_engine},
-    {"the request of a process that is just dying is not dropped as in good hands",
+    {"a request held by a process that is just dying is served by another engine",
      test_dying_engine},
-    {"an engine that leaves lets go of what it holds", test_leaving_engine},
-    {"living engines are counted, dead ones buried", test_engines},
-    {"who joins a crowded pool buries the dead, and gets a place", test_crowded},
-    {"a forked child answers, asks and withdraws nothing of its parent's", test_forked_child},
+    {"an engine that leaves lets go of the cells that it holds", test_leaving_engine},
+    {"living engines are counted, dead engines are reaped", test_engines},
+    {"a process that joins a crowded pool reaps a dead participant and gets its entry",
+     test_crowded},
+    {"a forked child answers, asks and withdraws no request of its parent", test_forked_child},
 };
 
 MAIN(tests)

@@ -1,11 +1,11 @@
-/* A broken or hostile peer may write anything into a pool of reply cells; it crashes and hangs nobody. */
+/* A faulty or hostile peer may write anything into a pool of reply cells. No other process crashes or hangs. */
 #include "garble_cells.h"
 
 static const uint64_t oddities[] = {
     0, 1, 2, 7, 15, 16, 17, 0x7fff, UINT32_MAX, UINT64_MAX, INT64_MAX, 0xfff0,
 };
 
-/* A client and an engine do their work, whatever comes of it. */
+/* A client and an engine do their work; any result is accepted. */
 static void work_on(endpoint *own, rf_lease *cell)
 {
     job now;
@@ -18,7 +18,7 @@ static void work_on(endpoint *own, rf_lease *cell)
         CHECK(reply.outcome < RF_OUTCOMES && reply.text_bytes <= SAMPLE_BYTES);
 }
 
-/* Each word, at each point of a request's way. */
+/* Each odd word, written at each point of a request's way. */
 static void test_words(void)
 {
     endpoint own = create_endpoint(4, 2);
@@ -92,7 +92,7 @@ static void test_links(void)
         put(own.ring, 9);
         rf_lease *batch = take(own.ring, 1);
         CHECK(batch != NULL);
-        if (number_at(batch, 0) == 3) { /* the honest one; it comes again */
+        if (number_at(batch, 0) == 3) { /* the valid request; it is given back and taken again */
             rf_lease_give_back(batch);
             rf_lease_drop(batch);
             batch = take(own.ring, 2);
@@ -113,8 +113,8 @@ static void test_links(void)
     close_endpoint(&own);
 }
 
-/* Held by an owner that is none: nobody comes to free it, and the request is passed over in time. */
-static void test_holders_that_are_none(void)
+/* The cell's owner does not exist, so no process frees the cell. The request is skipped in time. */
+static void test_owners_that_do_not_exist(void)
 {
     endpoint own = create_endpoint(4, 2);
     for (uint32_t owner = 0; owner < 4096; owner += owner < 20 ? 1 : 509) {
@@ -180,10 +180,10 @@ static void test_random_writes(void)
 }
 
 static const test tests[] = {
-    {"cells' words of any content do no harm", test_words},
-    {"cells' records of any content do no harm", test_records},
-    {"what a request names may be anything", test_links},
-    {"cells held by owners that are none keep nobody", test_holders_that_are_none},
+    {"any content of a cell's word does no harm", test_words},
+    {"any content of a cell's record does no harm", test_records},
+    {"any link in a request does no harm", test_links},
+    {"cells held by owners that do not exist block no process", test_owners_that_do_not_exist},
     {"a peer that writes at random into ring and pool does no harm", test_random_writes},
 };
 

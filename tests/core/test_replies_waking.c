@@ -1,11 +1,11 @@
-/* Who waits for an answer, for any answer, or for a free cell, is woken by it. */
+/* Waking: a thread that waits for one answer, for any answer, or for a free cell is woken when it comes. */
 #include "cells.h"
 
 enum { ROUNDS = SANITIZED ? 30 : 200 };
 
 static _Atomic uint32_t asked, answered;
 
-/* Answers as soon as its client is about to sleep. */
+/* Answer as soon as the client is about to sleep. */
 static void *answer_sleepers(void *argument)
 {
     endpoint *own = argument;
@@ -25,7 +25,7 @@ static void *answer_sleepers(void *argument)
     return NULL;
 }
 
-/* Woken, and not by the end of a slice; but who gets no processor for so long may find it over. */
+/* The client is woken by the answer, not by the end of its slice. A starved client may see the slice end. */
 static void test_woken_thread(void)
 {
     endpoint own = create_endpoint(4, 1), engine = attach_endpoint();
@@ -50,7 +50,7 @@ static void test_woken_thread(void)
     close_endpoint(&own);
 }
 
-/* One thread waits for all answers; that another waited for one of them takes nothing from it. */
+/* One thread waits for all answers. Another thread's wait for a single answer must not use up its wake-up. */
 static void test_woken_client(void)
 {
     endpoint own = create_endpoint(4, 2), engine = attach_endpoint();
@@ -76,12 +76,12 @@ static void test_woken_client(void)
     rf_answers_wake(own.pool);
     CHECK(atomic_load(&event->sequence) != key);
     rf_answers_prepare(own.pool);
-    CHECK_EQUAL(rf_answers_sleep(own.pool, key + 1, in_ms(1)), RF_OK); /* or its time is over */
+    CHECK_EQUAL(rf_answers_sleep(own.pool, key + 1, in_ms(1)), RF_OK); /* or the deadline passed */
     close_endpoint(&engine);
     close_endpoint(&own);
 }
 
-/* Who waits for a free cell is woken by who drops one, and by an engine that frees a withdrawn one. */
+/* A claimer that waits for a cell is woken when a client drops one or an engine frees a withdrawn one. */
 static void *drop_or_answer(void *argument)
 {
     endpoint *own = argument;
@@ -126,11 +126,11 @@ static void test_woken_claimer(void)
     close_endpoint(&own);
 }
 
-/* Many sleep for longer than a few do. The last engine that stops serving wakes them all. */
+/* Many waiters sleep in longer slices than a few. The last engine that stops serving wakes them all. */
 enum { CROWD = 200 };
 static _Atomic uint32_t told;
 
-static void *wait_for_nobody(void *argument)
+static void *wait_without_engine(void *argument)
 {
     rf_lease *cell = argument;
     rf_status status;
@@ -151,9 +151,9 @@ static void test_woken_crowd(void)
         atomic_store(&told, 0);
         for (int i = 0; i < CROWD; i++) {
             cells[i] = ask(&own, (uint64_t)i);
-            threads[i] = start_thread(wait_for_nobody, cells[i]);
+            threads[i] = start_thread(wait_without_engine, cells[i]);
         }
-        /* Most have slept once, and know how many they are. */
+        /* Most threads have slept once, and have counted the waiters. */
         while (atomic_load(&own.pool->header->waiters) < CROWD / 4 * 3)
             sched_yield();
         rest();
@@ -163,7 +163,8 @@ static void test_woken_crowd(void)
         else
             rf_pool_serve(engine.pool, 0);
         await(&told, CROWD);
-        CHECK(rf_now_ns() - stopped < RF_MOST_PATIENCE_NS / 4); /* by turns: in five seconds */
+        /* Without the wake-up the threads would return one after another, within five seconds. */
+        CHECK(rf_now_ns() - stopped < RF_MOST_PATIENCE_NS / 4);
         for (int i = 0; i < CROWD; i++) {
             join_thread(threads[i]);
             rf_lease_drop(cells[i]);
@@ -176,10 +177,10 @@ static void test_woken_crowd(void)
 }
 
 static const test tests[] = {
-    {"who sleeps at a cell is woken by its answer", test_woken_thread},
-    {"who sleeps for all its answers is woken by each", test_woken_client},
-    {"who waits for a free cell is woken by who frees one", test_woken_claimer},
-    {"a crowd that waits is woken when its last engine stops, or leaves", test_woken_crowd},
+    {"a thread that sleeps at a cell is woken by its answer", test_woken_thread},
+    {"a thread that sleeps for all answers of its client is woken by each", test_woken_client},
+    {"a claimer that waits for a cell is woken when one is freed", test_woken_claimer},
+    {"a crowd of waiting threads is woken when the last engine stops or leaves", test_woken_crowd},
 };
 
 MAIN(tests)

@@ -9,7 +9,7 @@ static void test_withdrawn_before_taken(void)
     job now;
     rf_lease_drop(ask(&own, 1));
     expect_all_free(own.pool);
-    rf_lease *next[2] = {ask(&own, 2), ask(&own, 3)}; /* one of them in the same cell */
+    rf_lease *next[2] = {ask(&own, 2), ask(&own, 3)}; /* one of them uses the same cell */
     CHECK(take_job(&own, 1, &now));
     CHECK(now.to_run == 0 && now.held[0].verdict == RF_WITHDRAWN && now.held[0].word == 0);
     CHECK_EQUAL(answer_job(&own, &now), 0);
@@ -22,7 +22,7 @@ static void test_withdrawn_before_taken(void)
     close_endpoint(&own);
 }
 
-/* Whoever holds a cell that nobody waits for frees it: by an answer, by letting go, by its death. */
+/* The engine that holds a withdrawn cell frees it: by an answer, by an error, or by letting go. */
 static void test_withdrawn_while_held(void)
 {
     endpoint own = create_endpoint(4, 1);
@@ -52,10 +52,10 @@ static void test_withdrawn_when_answered(void)
     serve(&own, 1);
     rf_lease_retain(cell);
     rf_lease_drop(cell);
-    expect_answer(cell, 0, 1); /* someone still reads it */
+    expect_answer(cell, 0, 1); /* another reader still has a reference */
     rf_lease_drop(cell);
     expect_all_free(own.pool);
-    rf_lease_drop(claim(own.pool, 1)); /* and one that asked nothing */
+    rf_lease_drop(claim(own.pool, 1)); /* a cell without a request */
     expect_all_free(own.pool);
     close_endpoint(&own);
 }
@@ -75,20 +75,20 @@ static void test_expired(void)
     CHECK_EQUAL(inspect_cell(cells, 0).outcome, RF_LATE);
     CHECK_EQUAL(inspect_cell(cells, 0).text_bytes, 0);
     CHECK_EQUAL(answer_job(&own, &now), 1);
-    CHECK_EQUAL(inspect_cell(cells, 0).outcome, RF_LATE); /* it stays so */
+    CHECK_EQUAL(inspect_cell(cells, 0).outcome, RF_LATE); /* the other answer does not change it */
     expect_answer(cells, 1, 2);
     rf_lease_drop(cells);
     expect_all_free(own.pool);
     close_endpoint(&own);
 }
 
-/* An error's text is cut to what a cell holds, and not within a character. */
+/* An error's text is cut to the size of a cell, and never within a UTF-8 character. */
 static void test_text(void)
 {
     static char text[SAMPLE_BYTES + 8];
     const struct {
         uint32_t bytes, kept;
-        size_t character; /* where one of three bytes begins */
+        size_t character; /* where a character of three bytes begins */
     } cases[] = {{0, 0, 0},
                  {5, 5, 0},
                  {SAMPLE_BYTES, SAMPLE_BYTES, SAMPLE_BYTES - 3},
@@ -113,18 +113,19 @@ static void test_text(void)
     }
     rf_lease *cell = ask(&own, 2);
     serve(&own, 1);
-    CHECK_EQUAL(inspect_cell(cell, 0).text_bytes, 0); /* nothing is left of the last one */
+    CHECK_EQUAL(inspect_cell(cell, 0).text_bytes, 0); /* the text of the last answer is gone */
     rf_lease_drop(cell);
     close_endpoint(&own);
 }
 
 static const test tests[] = {
-    {"a request that is withdrawn early is passed over, whoever has its cell by then",
+    {"a request that is withdrawn early is skipped, even if another request has its cell by then",
      test_withdrawn_before_taken},
-    {"a held cell that is withdrawn is freed by who holds it", test_withdrawn_while_held},
-    {"an answered cell is there until its last reference goes", test_withdrawn_when_answered},
-    {"a request whose time is over is answered, and the model spared", test_expired},
-    {"an error's text is cut to a cell, and not within a character", test_text},
+    {"a held cell that is withdrawn is freed by the engine that holds it",
+     test_withdrawn_while_held},
+    {"an answered cell stays until its last reference is dropped", test_withdrawn_when_answered},
+    {"a request past its deadline is answered without the model", test_expired},
+    {"an error's text is cut to the size of a cell, and never within a character", test_text},
 };
 
 MAIN(tests)

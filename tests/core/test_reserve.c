@@ -1,4 +1,4 @@
-/* Reserving memory amid signals. What the kernel does is played by a posix_fallocate of our own. */
+/* Reserving memory while signals arrive. A posix_fallocate of this program plays the kernel. */
 #include "check.h"
 
 #include <fcntl.h>
@@ -8,7 +8,7 @@
 static _Atomic uint32_t calls, alarms;
 static _Atomic int64_t largest;
 
-/* As Linux did for long: a signal ends it, and what was reserved so far is undone. */
+/* As older Linux kernels behave: a signal ends the call and undoes the part reserved so far. */
 int posix_fallocate(int fd, off_t offset, off_t bytes)
 {
     struct timespec a_while = {.tv_nsec = 3 * NS_PER_MS};
@@ -33,7 +33,7 @@ static void set_timer(int microseconds)
     CHECK(setitimer(ITIMER_REAL, &every, NULL) == 0);
 }
 
-static void test_a_signal_every_millisecond_does_not_keep_a_ring_from_being_made(void)
+static void test_a_signal_every_millisecond_does_not_prevent_creation(void)
 {
     struct sigaction action = {.sa_handler = on_alarm};
     CHECK(sigaction(SIGALRM, &action, NULL) == 0);
@@ -41,9 +41,9 @@ static void test_a_signal_every_millisecond_does_not_keep_a_ring_from_being_made
     rf_options options = options_for(100);
     rf_ring *ring = create_ring_as(&options, 1 << 20);
     set_timer(0);
-    CHECK(atomic_load(&calls) >= 3); /* in parts, */
+    CHECK(atomic_load(&calls) >= 3); /* the memory is reserved in parts */
     CHECK(atomic_load(&largest) <= 64 << 20);
-    CHECK(atomic_load(&alarms) >= 3); /* between which signals come through */
+    CHECK(atomic_load(&alarms) >= 3); /* signals are delivered between the parts */
     sigset_t blocked;
     CHECK(pthread_sigmask(SIG_SETMASK, NULL, &blocked) == 0);
     CHECK(!sigismember(&blocked, SIGALRM) && !sigismember(&blocked, SIGINT));
@@ -54,8 +54,8 @@ static void test_a_signal_every_millisecond_does_not_keep_a_ring_from_being_made
 }
 
 static const test tests[] = {
-    {"a signal every millisecond does not keep a ring from being made",
-     test_a_signal_every_millisecond_does_not_keep_a_ring_from_being_made},
+    {"a signal every millisecond does not prevent the creation of a ring",
+     test_a_signal_every_millisecond_does_not_prevent_creation},
 };
 
 MAIN(tests)

@@ -1,4 +1,4 @@
-/* Segments: creating, attaching, and refusing damaged or unknown ones. */
+/* Segments: creating and attaching, and the refusal of damaged or unknown ones. */
 #include "layouts.h"
 #include "segment/plan.h"
 
@@ -53,7 +53,7 @@ static void test_huge_pages_and_locking(void)
     options.numa_node = 0;
     rf_ring *ring = create_ring_as(&options, SAMPLE_BYTES);
     CHECK_EQUAL((uintptr_t)rf_ring_region(ring, 0) % (2 << 20), 0);
-    CHECK(rf_ring_use_huge_pages(ring) >= 0); /* granted, or an errno that says why not */
+    CHECK(rf_ring_use_huge_pages(ring) >= 0); /* granted, or the errno of the refusal */
     CHECK(rf_ring_lock_memory(ring) >= 0);
     CHECK(rf_ring_numa_errno(ring) >= 0);
     rf_ring *other = attach_ring();
@@ -76,7 +76,7 @@ static void test_no_space(void)
     free(geometry);
 }
 
-/* Three slots, whose label's region is padded: what lies behind the last slot is not the first one. */
+/* Three slots, and the label's region is padded: the memory behind the last slot is not the first slot. */
 static void test_runs_of_a_padded_ring_end_with_it(void)
 {
     rf_options options = options_for(3);
@@ -115,7 +115,7 @@ static void test_runs_of_a_padded_ring_end_with_it(void)
     close_ring(ring);
 }
 
-/* ---- Strange segments ----------------------------------------------------------------------- */
+/* ---- Damaged and unknown segments ----------------------------------------------------------- */
 
 static rf_status attach_status(void)
 {
@@ -127,7 +127,7 @@ static rf_status attach_status(void)
     return status;
 }
 
-static void test_strange_starts(void)
+static void test_unknown_starts(void)
 {
     rf_ring *ring = create_three_fields(2);
     rf_header *header = ring->header;
@@ -156,7 +156,7 @@ static void test_short_files(void)
     CHECK_EQUAL(attach_status(), RF_NOT_A_RING);
     CHECK_EQUAL(rf_segment_version(fd), 0);
     CHECK_EQUAL(ftruncate(fd, 1 << 20), 0);
-    CHECK_EQUAL(attach_status(), RF_UNFINISHED); /* all zero: someone is making it */
+    CHECK_EQUAL(attach_status(), RF_UNFINISHED); /* all zero: its creator has not finished */
     close(fd);
 }
 
@@ -221,7 +221,7 @@ static void test_damaged_field_by_field(void)
     close_ring(ring);
 }
 
-/* What still passes as a ring must be one: every byte that it says it has can be read. */
+/* A segment that is accepted as a ring must be usable: every byte of its regions can be read. */
 static uint64_t touch_all(rf_ring *ring)
 {
     uint64_t sum = 0;
@@ -256,15 +256,16 @@ static void test_every_damaged_byte(void)
 }
 
 static const test tests[] = {
-    {"runs of a ring whose regions are padded end at its end",
+    {"runs of a ring with padded regions end at the ring's end",
      test_runs_of_a_padded_ring_end_with_it},
-    {"a region follows a second time right behind itself", test_mirror},
-    {"who attaches sees the geometry of the creator", test_attach_sees_the_geometry},
+    {"a region is mapped a second time directly behind itself", test_mirror},
+    {"a process that attaches sees the creator's geometry", test_attach_sees_the_geometry},
     {"huge pages, locked memory and NUMA binding are granted or refused with a reason",
      test_huge_pages_and_locking},
     {"a segment larger than the file system is refused before it is written", test_no_space},
-    {"another magic, version or a half-made segment is refused by name", test_strange_starts},
-    {"an empty or short file is no ring", test_short_files},
+    {"a wrong magic, a wrong version and an unfinished segment have a status each",
+     test_unknown_starts},
+    {"an empty or short file is not a ring", test_short_files},
     {"a truncated segment is damaged", test_truncated},
     {"a damaged header is refused, field by field", test_damaged_field_by_field},
     {"no damaged byte of the header leads out of bounds", test_every_damaged_byte},

@@ -1,4 +1,4 @@
-/* Copies past the caches (streaming.h): the same bytes, and the way that is faster. */
+/* Copies past the caches (streaming.h): they copy the same bytes, and the faster way is chosen. */
 #include "chance.h"
 #include "check.h"
 #include "ring/streaming.h"
@@ -11,7 +11,7 @@ static void fill_at_random(uint8_t *bytes, size_t count)
         bytes[i] = (uint8_t)random_below(256);
 }
 
-/* From any address, of any length; nothing else is written. */
+/* Copies from any address, of any length, write no other byte. */
 static void test_same_bytes(void)
 {
     static _Alignas(64) uint8_t to[4096 + GUARD];
@@ -52,7 +52,7 @@ static void remove_ring(rf_ring *ring)
     CHECK_EQUAL(shm_unlink(segment_name(0)), 0);
 }
 
-/* Every way is told to be the faster one in turns. */
+/* Record timings that make streaming, or plain copies, the faster way. */
 static void prefer(rf_ring *ring, bool streamed)
 {
     for (unsigned way = 0; way < RF_COPY_WAYS; way++)
@@ -73,8 +73,7 @@ static void test_records(void)
             const void *sources[3] = {source[0], source[1], source[2]};
             uint32_t records = 1 + random_below(SLOTS);
             for (uint32_t field = 0; field < fields[shape]; field++)
-                fill_at_random(source[field],
-                               70); /* its start, which differs from record to record */
+                fill_at_random(source[field], 70); /* the first bytes are enough */
             for (uint32_t record = 0; record < records; record++) {
                 prefer(ring, random_below(2));
                 for (uint32_t field = 0; field < fields[shape]; field++) {
@@ -98,7 +97,7 @@ static void test_records(void)
     }
 }
 
-/* What is timed decides: the slower way is tried, and does not go on. */
+/* The timings decide: the slower way is tried now and then, and not kept. */
 static void test_faster_way(void)
 {
     const uint64_t bytes[] = {MOST_BYTES};
@@ -106,28 +105,28 @@ static void test_faster_way(void)
         rf_ring *ring = ring_of(bytes, 1, 1024);
         int streamed = 0, turns = 1000;
         for (int turn = 0; turn < turns; turn++) {
-            /* Each slot is one that was not written for long. */
+            /* No slot was written recently. */
             unsigned way = rf_way_to_copy(ring, (uint32_t)turn);
             bool is_streamed = way & RF_COPY_STREAMED;
             CHECK_EQUAL(way & RF_COPY_HOT, 0);
             streamed += is_streamed;
             rf_note_copy(ring, way, is_streamed == streams_faster ? 5000 : 9000);
         }
-        if (rf_way_to_copy(ring, 0) || streamed) /* where there are such stores */
+        if (rf_way_to_copy(ring, 0) || streamed) /* if the machine has streaming stores */
             CHECK(streams_faster ? streamed > turns - 20 && streamed < turns
                                  : streamed > 0 && streamed < 20);
         remove_ring(ring);
     }
 }
 
-/* Slots that were written last are hot, and what is known of others is not held against them. */
+/* Recently written slots are hot. They have timings of their own, apart from those of other slots. */
 static void test_hot_slots(void)
 {
     const uint64_t bytes[] = {MOST_BYTES};
     rf_ring *ring = ring_of(bytes, 1, 1024);
     for (uint32_t slot = 100; slot < 116; slot++)
         (void)rf_way_to_copy(ring, slot);
-    if (rf_way_to_copy(ring, 110) == 0) { /* no such stores here */
+    if (rf_way_to_copy(ring, 110) == 0) { /* no streaming stores here */
         remove_ring(ring);
         return;
     }
@@ -146,10 +145,10 @@ static void test_hot_slots(void)
 }
 
 static const test tests[] = {
-    {"what is streamed is what was given, from any address, of any length", test_same_bytes},
-    {"records of any fields arrive whole in either way", test_records},
-    {"the faster way is found, and kept", test_faster_way},
-    {"slots that were written last are hot", test_hot_slots},
+    {"streamed bytes equal their source, from any address, of any length", test_same_bytes},
+    {"records of any fields arrive complete in either way", test_records},
+    {"the faster way is found and kept", test_faster_way},
+    {"recently written slots are hot", test_hot_slots},
 };
 
 MAIN(tests)

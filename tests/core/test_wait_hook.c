@@ -125,7 +125,7 @@ static void test_ask_again(void)
     end(feed, ring);
 }
 
-/* The program has handled such a Ctrl-C: it does not concern a wait that begins later. */
+/* The program has handled a Ctrl-C between two waits; it does not concern a wait that begins later. */
 static void test_interrupt_between_waits(void)
 {
     rf_ring *ring = ring_with_hook(RF_HOOK_FAIL);

@@ -1,7 +1,7 @@
-/* Who waits sleeps, and wakes when there is something to wake for. */
+/* Waiting takers and producers: they sleep, and wake when a record, a slot, an end or a signal comes. */
 #include "row_waiter.h"
 
-/* A signal that only interrupts. */
+/* A signal whose handler only interrupts the system call. */
 static _Atomic uint32_t signals;
 
 static void on_signal(int number)
@@ -24,7 +24,7 @@ static void test_no_waiting(void)
     rf_lease *lease;
     for (int i = 0; i < 1000; i++) {
         CHECK_EQUAL(take_until(ring, 1, 1, 0, &lease), RF_EMPTY);
-        CHECK_EQUAL(take_until(ring, 1, 1, 1, &lease), RF_EMPTY); /* long ago */
+        CHECK_EQUAL(take_until(ring, 1, 1, 1, &lease), RF_EMPTY); /* a deadline in the past */
         CHECK_EQUAL(take_until(ring, 1, 1, INT64_MIN, &lease), RF_EMPTY);
     }
     put(ring, 0);
@@ -73,7 +73,7 @@ static void test_slices(void)
 
 enum { ROUNDS = SANITIZED ? 300 : 3000 };
 
-/* With a wake-up lost in each round this would outlast the watchdog. */
+/* If each round lost a wake-up, this would outlast the watchdog. */
 static void echo(void *argument)
 {
     (void)argument;
@@ -119,7 +119,7 @@ static void test_ping_pong(void)
     close_ring(back);
 }
 
-/* Takers that take one batch each, again in every round. */
+/* Takers; each takes one batch in every round. */
 typedef struct squad {
     rf_ring *ring;
     uint32_t least;
@@ -141,7 +141,7 @@ static void *take_in_each_round(void *argument)
 
 enum { TAKERS = 3, WAKE_ROUNDS = SANITIZED ? 100 : 2000 };
 
-/* One taker left asleep until the end of its slice in every round would outlast the watchdog. */
+/* If one taker slept until the end of its slice in every round, this would outlast the watchdog. */
 static void run_squad(const uint32_t *least, uint32_t puts, uint32_t served_by_them)
 {
     _Atomic uint32_t round = 0, served = 0;
@@ -172,7 +172,7 @@ static void test_many_takers_wait(void)
     run_squad((uint32_t[]){1, 1, 1}, 3, 3);
 }
 
-/* Two of them want more than there will ever be. */
+/* Two of the takers wait for more rows than will ever come. */
 static void test_modest_taker_among_greedy_ones(void)
 {
     run_squad((uint32_t[]){8, 1, 8}, 1, 1);
@@ -206,9 +206,9 @@ static void test_many_producers_wait(void)
     close_ring(ring);
 }
 
-/* A full ring, of which one slot becomes free: less than a producer waits for. The taker that waits for
- * what it will put there lets it know. Left asleep until the end of its slice in every round, it would
- * outlast the watchdog. */
+/* One slot of a full ring becomes free: fewer than a sleeping producer wants to be woken for. The taker that
+ * waits for the next record wakes the producer. If the producer slept until the end of its slice in every
+ * round, this would outlast the watchdog. */
 static void test_room_that_a_taker_leaves(void)
 {
     enum { SLOTS = 64 };
@@ -217,7 +217,7 @@ static void test_room_that_a_taker_leaves(void)
         for (uint64_t i = 0; i < SLOTS; i++)
             put(ring, i);
         pthread_t producer = start_thread(put_one, ring);
-        rest(); /* it is asleep by now, most of the time */
+        rest(); /* the producer is usually asleep by now */
         rf_lease *lease = take(ring, 1);
         rf_lease_drop(lease);
         CHECK_EQUAL(take_until(ring, SLOTS, SLOTS, RF_FOREVER, &lease), RF_OK);
@@ -301,7 +301,7 @@ static void test_finish_reaches_other_processes(void)
 typedef struct interrupted_call {
     rf_ring *ring;
     _Atomic uint32_t calls, stop;
-    _Atomic uint32_t early; /* came back with RF_AGAIN before the slice was over */
+    _Atomic uint32_t early; /* calls that returned RF_AGAIN before the slice was over */
 } interrupted_call;
 
 static void *wait_and_count(void *argument)
@@ -342,20 +342,20 @@ static void test_signals(void)
 }
 
 static const test tests[] = {
-    {"without time to wait there is an answer at once", test_no_waiting},
-    {"a wait with a deadline ends there, not before", test_deadlines},
-    {"a wait without end comes back for a moment after each slice", test_slices},
+    {"a call without time to wait returns at once", test_no_waiting},
+    {"a wait with a deadline ends there, and not before", test_deadlines},
+    {"a wait without a deadline returns RF_AGAIN after each slice", test_slices},
     {"processes wake each other, round after round", test_ping_pong},
-    {"many takers that wait all wake", test_many_takers_wait},
-    {"a taker that waits for little wakes beside others that wait for much",
+    {"all of many waiting takers wake", test_many_takers_wait},
+    {"a taker that waits for one row wakes beside takers that wait for more rows",
      test_modest_taker_among_greedy_ones},
-    {"many producers that wait for a slot all wake", test_many_producers_wait},
-    {"a producer that waits for more room hears of what a waiting taker leaves",
+    {"all of many producers that wait for a slot wake", test_many_producers_wait},
+    {"a producer that waits for more room is woken for the room that a waiting taker leaves",
      test_room_that_a_taker_leaves},
-    {"finish and close wake whoever waits", test_finish_and_close_wake},
+    {"finish and close wake every waiting thread", test_finish_and_close_wake},
     {"a finish reaches other processes and waits for the last claim",
      test_finish_reaches_other_processes},
-    {"a signal brings a waiting call back", test_signals},
+    {"a signal makes a waiting call return", test_signals},
 };
 
 MAIN(tests)

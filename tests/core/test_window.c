@@ -1,11 +1,11 @@
-/* Slots that are used again while takers keep up (window.h), and all of them under a backlog. */
+/* The window (window.h): few slots are reused while takers keep up, and all slots are used under a backlog. */
 #include "chance.h"
 #include "check.h"
 #include "ring/window.h"
 
 enum { SLOTS = 64, WINDOW = 4, ROUNDS = 1000 };
 
-static bool restarts; /* of the rings that are made */
+static bool restarts; /* of the rings that ring_with_window creates */
 
 static rf_ring *ring_with_window(uint32_t slots, uint32_t window)
 {
@@ -21,8 +21,8 @@ static void remove_ring(rf_ring *ring)
     CHECK_EQUAL(shm_unlink(segment_name(0)), 0);
 }
 
-/* Which slots were used, a bit each. */
-static uint64_t bit_of(const rf_lease *lease)
+/* The slots of a lease, one bit each. */
+static uint64_t slot_bits(const rf_lease *lease)
 {
     uint64_t bits = 0;
     for (uint32_t row = 0; row < rf_lease_rows(lease); row++)
@@ -44,7 +44,7 @@ static void test_few_slots(void)
         for (uint64_t number = 0; number < ROUNDS; number++) {
             rf_lease *written = claim(ring, 1);
             if (number >= ROUNDS / 2)
-                used |= bit_of(written);
+                used |= slot_bits(written);
             publish(written, 1, number);
             rf_lease **place = &in_hand[number % held];
             if (*place)
@@ -52,7 +52,7 @@ static void test_few_slots(void)
             *place = take(ring, 1);
             CHECK_EQUAL(number_at(*place, 0), number);
         }
-        /* A taker that holds on to more has it in a window of twice as many, or four times. */
+        /* A taker that holds more slots widens the window to at most twice their number. */
         CHECK(count_bits(used) <= (held + 1 < WINDOW / 2 ? WINDOW : 2 * (int)(held + 1)));
         for (uint32_t i = 0; i < held; i++)
             rf_lease_drop(in_hand[i]);
@@ -61,7 +61,7 @@ static void test_few_slots(void)
     }
 }
 
-/* A few records may always wait: those are no backlog. */
+/* A few records that always wait are no backlog. */
 static void test_few_waiting(void)
 {
     for (uint64_t waiting = 1; waiting < WINDOW; waiting++) {
@@ -69,7 +69,7 @@ static void test_few_waiting(void)
         uint64_t used = 0;
         for (uint64_t number = 0; number < ROUNDS; number++) {
             rf_lease *written = claim(ring, 1);
-            used |= number < ROUNDS / 2 ? 0 : bit_of(written);
+            used |= number < ROUNDS / 2 ? 0 : slot_bits(written);
             publish(written, 1, number);
             if (number >= waiting)
                 take_expecting(ring, number - waiting);
@@ -89,7 +89,7 @@ static void test_backlog(void)
         uint64_t used = 0;
         for (int i = 0; i < SLOTS; i++) {
             rf_lease *written = claim(ring, 1);
-            used |= bit_of(written);
+            used |= slot_bits(written);
             publish(written, 1, number++);
         }
         CHECK_EQUAL(used, UINT64_MAX);
@@ -104,7 +104,7 @@ static void test_backlog(void)
         used = 0;
         for (int i = 0; i < 100; i++) {
             rf_lease *written = claim(ring, 1);
-            used |= i < 50 ? 0 : bit_of(written);
+            used |= i < 50 ? 0 : slot_bits(written);
             publish(written, 1, number++);
             rf_lease *read = take(ring, 1);
             CHECK_EQUAL(number_at(read, 0), taken++);
@@ -115,14 +115,14 @@ static void test_backlog(void)
     close_ring(ring);
 }
 
-/* Who waits for several rows gets them in one piece, wherever a window ends, and so does who claims them. */
+/* A taker that waits for several rows gets them in one batch, wherever a window ends; so does a claimer. */
 static void test_batches(void)
 {
     for (uint32_t rows = 2; rows <= 20; rows++) {
         rf_ring *ring = ring_with_window(SLOTS, WINDOW);
         rf_lease *read;
-        CHECK_EQUAL(take_until(ring, rows, rows, 0, &read),
-                    RF_EMPTY); /* it says what it waits for */
+        /* This take announces the rows that it waits for. */
+        CHECK_EQUAL(take_until(ring, rows, rows, 0, &read), RF_EMPTY);
         for (uint64_t round = 0, number = 0; round < ROUNDS / 4; round++, number += rows) {
             if (round % 2) {
                 rf_lease *written = claim(ring, rows);
@@ -142,7 +142,7 @@ static void test_batches(void)
     }
 }
 
-/* A claim of several rows is as long as was asked for, also where a window ends. */
+/* A claim of several rows gets all of them, also where a window ends. */
 static void test_claims_of_several(void)
 {
     for (uint32_t rows = 2; rows <= 20; rows++) {
@@ -155,7 +155,7 @@ static void test_claims_of_several(void)
             rf_lease *read = take(ring, rows);
             CHECK_EQUAL(rf_lease_rows(read), rows);
             CHECK_EQUAL(number_at(read, rows - 1), number + rows - 1);
-            used |= round < ROUNDS / 2 ? 0 : bit_of(read);
+            used |= round < ROUNDS / 2 ? 0 : slot_bits(read);
             rf_lease_drop(read);
         }
         CHECK(count_bits(used) <= (int)(2 * rows + 2 * WINDOW));
@@ -163,7 +163,7 @@ static void test_claims_of_several(void)
     }
 }
 
-/* A slot that is held for long stands in nobody's way. */
+/* A slot that is held for a long time blocks no claim and no take. */
 static void test_held_slot(void)
 {
     for (uint32_t place = 0; place < 3 * WINDOW; place++) {
@@ -174,7 +174,7 @@ static void test_held_slot(void)
             if (number == place)
                 held = claim(ring, 1);
             rf_lease *written = claim(ring, 1);
-            used |= number < ROUNDS / 2 ? 0 : bit_of(written);
+            used |= number < ROUNDS / 2 ? 0 : slot_bits(written);
             publish(written, 1, number);
             rf_lease *read = take(ring, 1);
             CHECK_EQUAL(number_at(read, 0), number);
@@ -190,23 +190,24 @@ static void test_held_slot(void)
     }
 }
 
-static void pass_one_by(rf_ring *ring, uint64_t number)
+static void put_and_take_one(rf_ring *ring, uint64_t number)
 {
     publish(claim(ring, 1), 1, number);
     take_expecting(ring, number);
 }
 
-/* What another claimed before lies outside, and comes within a few laps though there is always something within. */
+/* A slot that another participant claimed earlier lies outside the window. Its record is taken within a few
+ * laps, though the window always has a record. */
 static void test_record_from_outside(void)
 {
     for (uint32_t place = 0; place < 4 * WINDOW; place++) {
         rf_ring *ring = ring_with_window(SLOTS, WINDOW), *other = attach_ring();
         uint64_t number = 0;
         while (number < place)
-            pass_one_by(ring, number++);
+            put_and_take_one(ring, number++);
         rf_lease *held = claim(other, 1);
         while (number < place + 2 * WINDOW)
-            pass_one_by(ring, number++);
+            put_and_take_one(ring, number++);
         publish(held, 1, ROUNDS);
         for (bool came = false; !came; number++) {
             CHECK(number < place + 4 * SLOTS);
@@ -222,7 +223,7 @@ static void test_record_from_outside(void)
     }
 }
 
-/* Who was led to older records by their links goes back to the window when these are taken. */
+/* A taker that followed links to older records returns to the window when these records are taken. */
 static void test_after_links(void)
 {
     for (uint32_t waiting = 2; waiting <= 20; waiting++) {
@@ -230,12 +231,13 @@ static void test_after_links(void)
         uint64_t number = 0, taken = 0, used = 0;
         while (number < waiting)
             publish(claim(ring, 1), 1, number++);
-        rf_store_relaxed(&ring->header->take_cursor, waiting - 1); /* of a taker that was late */
+        /* As a late taker leaves the cursor. */
+        rf_store_relaxed(&ring->header->take_cursor, waiting - 1);
         while (taken < number)
             take_expecting(ring, taken++);
         for (int i = 0; i < 4 * WINDOW; i++, number++) {
             rf_lease *written = claim(ring, 1);
-            used |= i < 2 * WINDOW ? 0 : bit_of(written);
+            used |= i < 2 * WINDOW ? 0 : slot_bits(written);
             publish(written, 1, number);
             take_expecting(ring, number);
         }
@@ -244,7 +246,7 @@ static void test_after_links(void)
     }
 }
 
-/* Claims and takes of any size, with leases held for any time: everything comes once, in order. */
+/* Claims and takes of any size, and leases held for any time: each record is taken once, in order. */
 static void test_any_pattern(void)
 {
     seed(1);
@@ -296,7 +298,7 @@ static void test_size(void)
     }
 }
 
-/* All of it again, where a claim begins anew when everything was taken. */
+/* The same tests with `restarts`: a claim restarts at the first slots when every record was taken. */
 #define WITH_RESTARTS(test)             \
     static void test##_restarting(void) \
     {                                   \
@@ -314,27 +316,30 @@ WITH_RESTARTS(test_after_links)
 WITH_RESTARTS(test_any_pattern)
 
 static const test tests[] = {
-    {"beginning anew: records lie in few slots", test_few_slots_restarting},
-    {"beginning anew: a few that always wait lie in few slots", test_few_waiting_restarting},
-    {"beginning anew: under a backlog every slot is used, and afterwards few",
+    {"restarting: records lie in few slots", test_few_slots_restarting},
+    {"restarting: a few records that always wait lie in few slots", test_few_waiting_restarting},
+    {"restarting: under a backlog every slot is used, in order, and afterwards few",
      test_backlog_restarting},
-    {"beginning anew: who waits for several gets them in one piece", test_batches_restarting},
-    {"beginning anew: claims of several slots are as long", test_claims_of_several_restarting},
-    {"beginning anew: a slot that is held stands in nobody's way", test_held_slot_restarting},
-    {"beginning anew: a record outside of the window is taken",
-     test_record_from_outside_restarting},
-    {"beginning anew: who followed links goes back to few slots", test_after_links_restarting},
-    {"beginning anew: everything comes once, in order", test_any_pattern_restarting},
+    {"restarting: a taker that waits for several records gets them in one batch",
+     test_batches_restarting},
+    {"restarting: claims of several slots get all of them", test_claims_of_several_restarting},
+    {"restarting: a slot that is held for a long time blocks no other slot",
+     test_held_slot_restarting},
+    {"restarting: a record outside of the window is taken", test_record_from_outside_restarting},
+    {"restarting: a taker that followed links returns to the window", test_after_links_restarting},
+    {"restarting: under any claims, takes and held leases each record is taken once, in order",
+     test_any_pattern_restarting},
     {"while takers keep up, records lie in few slots", test_few_slots},
     {"a few records that always wait lie in few slots", test_few_waiting},
     {"under a backlog every slot is used, in order, and afterwards few", test_backlog},
-    {"who waits for several records gets them in one piece", test_batches},
-    {"claims of several slots are as long as was asked for", test_claims_of_several},
-    {"a slot that is held for long stands in nobody's way", test_held_slot},
-    {"a record outside of the window is taken, too", test_record_from_outside},
-    {"who followed links goes back to the window", test_after_links},
-    {"whatever is claimed, taken and held, everything comes once, in order", test_any_pattern},
-    {"a window is what a cache holds, and at most half of the ring", test_size},
+    {"a taker that waits for several records gets them in one batch", test_batches},
+    {"claims of several slots get all of them", test_claims_of_several},
+    {"a slot that is held for a long time blocks no other slot", test_held_slot},
+    {"a record outside of the window is taken", test_record_from_outside},
+    {"a taker that followed links returns to the window", test_after_links},
+    {"under any claims, takes and held leases each record is taken once, in order",
+     test_any_pattern},
+    {"a window fits into a cache, and is at most half of the ring", test_size},
 };
 
 MAIN(tests)
