@@ -1,11 +1,11 @@
 /*
- * The end of a ring, where records move: rf_claim_copy and rf_set_apart of claim_copy.c, rf_nothing_ready of due.c.
+ * Records that move at the end of a ring: rf_claim_copy and rf_set_apart of claim_copy.c, rf_nothing_ready of due.c.
  *
- * A claim into which somebody may still write is published from another slot. A taker of a finished ring looks at the words
- * one after the other, in any order: it may pass the slot that a record moves into, and come to the slot that it moved from
- * when that is no claim any more. Is the record found?
+ * If other code may still write into a claim, the producer publishes it from another slot. A taker of a finished ring
+ * reads the words one after the other, in any order. It may pass the slot that a record moves into. It may then read
+ * the slot that the record moved from after the claim there ended. The property is that the taker finds the record.
  *
- * It may not know of links, deaths or sleep: who finds nothing yet looks again.
+ * It may not know links, deaths or sleep: a taker that finds no record looks again.
  */
 #ifndef PRODUCERS
 #define PRODUCERS 2
@@ -23,12 +23,12 @@
 #define TAKEN 3
 #define KEPT 4
 
-byte words[4]; /* those behind SLOTS are not looked at */
+byte words[4]; /* only the first SLOTS words are used */
 bool finished;
-byte departed; /* takers that were told the end */
+byte departed; /* takers that have reported the end */
 byte under_way;
 
-/* Any slot whose word is so; then what is done with it, in the same step. */
+/* Any slot whose word has this state, with the work on it in the same step. */
 #define FIND(slot, state, ...) \
     atomic { words[0] == state -> slot = 0; __VA_ARGS__ } \
     :: atomic { words[1] == state -> slot = 1; __VA_ARGS__ } \
@@ -44,7 +44,7 @@ proctype producer()
     :: finished -> goto gone
     :: FIND(slot, FREE, words[slot] = CLAIMED)
     fi;
-    /* try_claim: F3 with F4, the look at `finished` behind the swap. */
+    /* try_claim: F3 with F4, the look at `finished` after the swap. */
     if
     :: atomic { finished -> words[slot] = FREE }; goto gone
     :: !finished
@@ -52,7 +52,7 @@ proctype producer()
     if
     :: MAKE_READY(slot); goto gone
     :: words[slot] = FREE; goto gone /* rf_discard_rows */
-    :: FIND(copy, FREE, words[copy] = CLAIMED) /* publish_copy */
+    :: FIND(copy, FREE, words[copy] = CLAIMED) /* rf_claim_copy */
     :: goto apart /* no slot is free for a copy */
     fi;
 #ifdef APART_FIRST
@@ -61,7 +61,7 @@ proctype producer()
     MAKE_READY(copy);
 apart:
     words[slot] = KEPT;
-    words[slot] = FREE; /* the last view is gone */
+    words[slot] = FREE; /* the last view was dropped */
 gone:
     skip
 }
@@ -91,7 +91,7 @@ proctype taker()
 {
     byte slot, rest;
     bool found;
-look: /* rf_find_first; F4 with F3: `finished` is read before the words */
+look: /* rf_find_first. F4 with F3: `finished` is read before the words */
     if
     :: FIND(slot, READY, words[slot] = TAKEN; under_way--)
     :: finished -> goto ended
@@ -114,7 +114,7 @@ init
         for (each : 1 .. TAKERS) { run taker() }
     };
     finished = true;
-    /* Everyone has gone: nothing was left behind. */
+    /* All producers and takers have ended: no record was left behind. */
     _nr_pr == 1 && departed == TAKERS;
     assert(under_way == 0)
 }

@@ -1,17 +1,18 @@
 /*
- * The producer's side: claim.c and publish.c, with the slots that it gives back (release.c).
+ * The producer's side: claim.c and publish.c, and the return of its slots (release.c).
  *
- * It may not know how anyone sleeps (waiter.pml) or who is dead (recovery.pml).
+ * It may not know how a process sleeps (waiter.pml) or is found dead (recovery.pml).
  */
 
-/* release.c: rf_free_slot, behind the swap. No taker is sure to look for room behind this one. */
+/* release.c: rf_free_slot, after the swap. It wakes producers regardless of their wish, because no taker is certain to
+ * look for room after this slot. */
 #ifdef FREE_SLOT_COUNTS
 #define TELL_OF_ONE_SLOT rf_notify(WRITABLE)
 #else
 #define TELL_OF_ONE_SLOT rf_notify_all(WRITABLE)
 #endif
 
-/* release.c: rf_unclaim, behind the swap. Takers of a ring that has ended wait for its last claims. */
+/* release.c: rf_unclaim, after the swap. Takers of a finished ring wait for its last claims. */
 #if WAITING
 inline notify_unclaimed()
 {
@@ -26,10 +27,10 @@ inline notify_unclaimed()
 }
 #endif
 
-/* Which record of this producer it is shows when it becomes READY. */
+/* The place of the record is set when its slot becomes READY. */
 #define WRITE_PAYLOAD STEP(CHECK_WRITE; payload = RECORD(self, 0))
 
-/* The stores into the slot record, behind a look whether the claim is still ours. */
+/* The stores into the slot record, after the check that the claim is still ours. */
 #define WRITE_LINK STEP(CHECK_WRITE; link = last_link)
 
 /* R1 -> A1 (take_slot). last_link is private. */
@@ -74,14 +75,14 @@ inline publish_slot()
 #endif
 }
 
-/* The look at which word is FREE needs no step of its own: it finds nothing that PASSED. */
+/* The search for a FREE word needs no step of its own: it looks for a word that has not `passed`. */
 #define NOT_FREE(w) (STATE(w) != FREE)
 #define NOTE(w) skip
 #define FORGET_LOOK skip
 
 #define MAKE_CLAIMED word = WORD(CLAIMED, self, EPOCH(seen)); seen = word; WORD_CHANGED
 
-/* wished_room. What lies READY is no more than a hint, so any wish up to ROOM is left. */
+/* wished_room. The number of READY slots is only a hint, so a producer may leave any wish up to ROOM. */
 #define KEY_AND_ROOM(rows) KEY_AND_WISH(WRITABLE, rows); wish_of[self] = rows
 #if CALLS
 #define WISH_FOR(rows) atomic { AWAKE && MAY_WAIT_FOR(FREE) -> KEY_AND_ROOM(rows); CHANGED(READABLE) }; goto last_look
@@ -131,7 +132,7 @@ look: /* try_claim, rf_claim_run */
 #if FINE
     :: finished -> goto unclaim
 #else
-    :: atomic { finished -> SWAP_TO_FREE; FORGET_SLOT }; goto unclaimed /* it stays finished */
+    :: atomic { finished -> SWAP_TO_FREE; FORGET_SLOT }; goto unclaimed /* `finished` stays set */
 #endif
     :: !finished
 #endif
@@ -167,9 +168,9 @@ unclaimed:
     goto look;
 
 #if WAITING
-last_look: /* rf_wait_to_claim; its wish is left */
-    /* A taker may be waiting for more rows than there is room for. Here none is; but one that fell asleep before our
-     * wish was left must look whether there is room that we do not know of (rf_leave_no_room_unused). */
+last_look: /* rf_wait_to_claim, after the producer left its wish */
+    /* In C a taker may wait for more rows than there is room for; here no taker does. But a taker that fell asleep
+     * before our wish must look for room that we have not seen (rf_leave_no_room_unused). */
 #if CALLS
     rf_notify_all(READABLE);
 #endif

@@ -1,9 +1,11 @@
 /*
- * Recovery of the dead: participants.c and recover.c, and what ring.c does when the owner is one of them.
+ * Recovery of the dead: participants.c and recover.c, and the end of the ring after the owner's death (reaper.c).
  *
- * Any waiter does this at the end of a slice; here it is a process of its own, which begins at any moment
- * after the crash and is never killed itself: one crash is the most. The record lock keeps others out of
- * the same burial.
+ * In C any waiter recovers the dead at the end of a slice. Here a separate process does it. It begins at any moment
+ * after the crash, and is never killed, because at most one process crashes. The record lock prevents that two
+ * waiters reap the same participant.
+ *
+ * It may not know how a participant is found dead.
  */
 
 #ifdef RECOVERS_THE_LIVING
@@ -12,8 +14,8 @@
 #define IS_LEFT_BY_THE_DEAD(w) (WORD_OWNER(w) == crashed)
 #endif
 
-/* recover_slot: the load and the swap of undo in one step, for of the dead one's words none changes but by us. For the
- * same reason no step is needed to find that nothing is left. */
+/* recover_slot: the load and the swap of undo are one step, because only recovery changes the words of a dead process.
+ * For the same reason the check that no word is left needs no step of its own. */
 #define RECOVER_SLOT(i) atomic { IS_LEFT_BY_THE_DEAD(words[i]) -> slot = i; seen = word; UNDO }
 #define IS_NOTHING_LEFT \
     !(IS_LEFT_BY_THE_DEAD(words[0]) || IS_LEFT_BY_THE_DEAD(words[1]) || IS_LEFT_BY_THE_DEAD(words[2]))

@@ -1,9 +1,9 @@
 /*
- * RingFeed's slot protocol and event count, for spin: who takes part, and what must hold.
+ * RingFeed's slot protocol and event count, for spin: the participants and the properties.
  *
- * It may not know memory orders: every step is sequentially consistent. README.md says what is modelled,
- * what is not, and how to run it. A STEP is one atomic access of the C code, named after its function.
- * What stands behind an #ifdef is a mutation: check.py sets one at a time, and spin must catch each.
+ * It may not know memory orders: every step is sequentially consistent. README.md describes the scope of the model
+ * and how to run it. A STEP is one atomic access of the C code, named after its function. Code behind an #ifdef is a
+ * mutation: check.py sets one at a time, and spin must catch each.
  */
 #include "segment.pml"
 #include "waiter.pml"
@@ -13,7 +13,7 @@
 #include "recovery.pml"
 
 
-/* ring.c: rf_finish, at any moment: while claims are under way, or late. */
+/* ring.c: rf_finish, at any moment: while claims are open, or later. */
 proctype owner(byte self)
 {
     STEP(finished = true; WORD_CHANGED; CHANGED(READABLE); CHANGED(WRITABLE));
@@ -28,24 +28,24 @@ end:
 }
 
 #if WAITING
-/* No lost wake-up, of takers: none sleeps beside a READY slot, unless someone is about to wake it. */
+/* No lost wake-up of a taker: it does not sleep beside a READY slot, unless another process is about to wake it. */
 #define TAKER_FORGOTTEN(waiter) \
     (asleep[waiter] && SOME_SLOT_IS(READY) && notifying[READABLE] == 0 && crashed == NOBODY)
 
-/* Of producers, who may sleep beside less room than they wish for:
+/* No lost wake-up of a producer, which may sleep beside less room than it wishes for:
  *
- * 1. None sleeps beside as many FREE slots as it wished for. For its wish was left before it looked, and each slot
- *    that it passed and that is FREE now was freed after that look: its notification, which is over, lessened the wish
- *    by one or woke all. The wish never grows but from 0, and it was 0 only where all were woken. So the FREE slots are
- *    fewer than what one wished for, also where another wished for less.
- * 2. None sleeps beside any FREE slot while all takers sleep too: what is missing may never come, for nothing may be
- *    READY that would come back as room. A taker about to sleep looks for such room behind its own wish; a producer
- *    calls takers behind its. With a fence between on both sides at least one sees the other's: the taker wakes the
- *    producer, or looks again itself. Room that comes later comes of a taker, which is awake, or wakes producers
- *    whatever they want (rf_free_slot).
+ * 1. It does not sleep beside as many FREE slots as it wished for. The producer leaves its wish before it looks. A slot
+ *    that it passed, and that is FREE now, was freed after that look. The notification of that change is over: it
+ *    lowered the wish by one, or woke all producers. The wish grows only from 0, and it is 0 only after all were
+ *    woken. So there are fewer FREE slots than a producer wished for, even if another producer wished for less.
+ * 2. It does not sleep beside any FREE slot while all takers sleep. The missing slots might never come, because there
+ *    might be no READY slot that a taker would free. A taker that goes to sleep looks for free slots after it
+ *    leaves its own wish; a producer notifies takers after it leaves its wish. Both sides have a fence between, so
+ *    at least one sees the other's wish: the taker wakes the producer, or the taker looks again. A slot that becomes
+ *    FREE later is freed by a taker that is awake, or by rf_free_slot, which wakes producers regardless of their wish.
  *
- * While a taker is awake, and so also while it holds a batch, less than the wish may lie unused: until it sleeps, or the
- * producer's slice of 50 ms ends. Slices that end are not here: nobody may need them. */
+ * While a taker is awake or holds a batch, fewer FREE slots than the wish may lie unused. This lasts until the taker
+ * sleeps, or until the producer's slice of 50 ms ends. No slice ends in this model: no process may depend on it. */
 #define FREE_SLOTS (IS_SLOT(0, FREE) + IS_SLOT(1, FREE) + IS_SLOT(2, FREE))
 #define NO_TAKER_AWAKE (asleep[TAKER_1] && (TAKERS == 1 || asleep[TAKER_1 + 1]) && notifying[READABLE] == 0)
 #define PRODUCER_FORGOTTEN(waiter) \
@@ -63,8 +63,8 @@ end:
 }
 #endif
 
-/* What stays behind READY was its dead taker's, and that one was the last: the others had been told
- * RF_FINISHED. It is there for whoever comes. */
+/* A record that stays READY was taken by the taker that died, the last one: the other takers had returned
+ * RF_FINISHED. A later taker may take it. */
 #define LEFT_BEHIND(i) (STATE(words[i]) == READY && (again[i] || !RECORDS) -> 1 : 0)
 
 init
@@ -92,7 +92,7 @@ init
 #endif
         run recoverer(RECOVERER)
     };
-    /* No deadlock: whoever is stuck keeps this from coming, and spin finds an invalid end. */
+    /* No deadlock: a process that is stuck blocks this step, and spin reports an invalid end state. */
     departed == 1 + PRODUCERS + TAKERS && (crashed == NOBODY || recovered);
     /* No lost record, and no lost slot. */
     d_step {

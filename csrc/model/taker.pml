@@ -1,10 +1,10 @@
 /*
- * The taker's side: find.c, due.c and take.c, with the rows that it gives back (release.c). Batches have one row.
+ * The taker's side: find.c, due.c and take.c, and the rows that it gives back (release.c). Batches have one row.
  *
- * It may not know how anyone sleeps (waiter.pml) or who is dead (recovery.pml).
+ * It may not know how a process sleeps (waiter.pml) or is found dead (recovery.pml).
  */
 
-/* Without the event count a taker goes on looking where C would wait for the last claims. */
+/* Without the event count a taker continues to look; C would wait for the last claims. */
 #define PASSED(w) (STATE(w) != READY && (WAITING || !UNDER_WAY(w)))
 #ifdef FINISHED_READ_LATE
 #define NOTE(w) claimed = claimed || UNDER_WAY(w)
@@ -38,7 +38,7 @@ inline look_at_all()
     :: HAS_LINK && LINK_IS_READY(link, words[LINK_SLOT(link)]) -> FORGET_SLOT; goto look \
     :: else \
     fi
-/* release.c: the swap of give_rows_back. No new epoch: links still lead to the record. */
+/* release.c: the swap of give_rows_back. The epoch stays, so that links still lead to the record. */
 #define SWAP_TO_READY_AGAIN \
     assert(reader[slot] == self && word == seen); \
     reader[slot] = NOBODY; \
@@ -49,7 +49,7 @@ inline look_at_all()
 
 #define MAKE_TAKEN word = WORD(TAKEN, self, EPOCH(seen)); seen = word; WORD_CHANGED; CHECK_TAKE
 
-/* take.c: room that was given back is used, though it is less than producers wish for. Words are read in any order. */
+/* take.c: producers use free slots even if these are fewer than they wish for. The words are read in any order. */
 #if ROOM > 1
 #if defined LEAVES_ROOM_UNUSED
 #define rf_leave_no_room_unused()
@@ -94,11 +94,11 @@ no_room:
 #if ROWS == 1
 proctype taker(byte self)
 {
-look: /* rf_find_first; then the load of take_slot. A1 <- R1 (SWAP_TO_READY) */
+look: /* rf_find_first, then the load of take_slot. A1 <- R1 (SWAP_TO_READY) */
     if
 #if FINE
     :: FIND(READY, skip)
-#elif !RECORDS /* a swap that fails leads back to here */
+#elif !RECORDS /* after a failed swap C comes back to this label */
     :: FIND(READY, MAKE_TAKEN)
 #else
     :: FIND(READY, MUST_WAIT_AT_ONCE)
@@ -155,7 +155,7 @@ look: /* rf_find_first; then the load of take_slot. A1 <- R1 (SWAP_TO_READY) */
 #endif
 
 #if GIVE_BACKS
-    /* Or nobody looks at the payload, and it is there again: give_rows_back. */
+    /* Or the taker does not read the payload, and makes it READY again: give_rows_back. */
     if
 #if defined GIVE_BACK_BLIND
     :: atomic { given_back < GIVE_BACKS -> SWAP_TO_READY_AGAIN };
@@ -178,7 +178,7 @@ look: /* rf_find_first; then the load of take_slot. A1 <- R1 (SWAP_TO_READY) */
 release:
 #endif
 
-    /* The payload is read until release_rows swaps. R2 -> A2 (claim_slot) */
+    /* The taker reads the payload until the swap of release_rows. R2 -> A2 (claim_slot) */
 #ifdef RELEASE_BEFORE_READ
     before = slot;
     STEP(SWAP_TO_FREE; under_way--; FORGET_SLOT);

@@ -1,10 +1,10 @@
 /*
- * The event count: event.c. Without WAITING none of it is there.
+ * The event count: event.c. Without WAITING the model does not have it.
  *
- * It may not know what is waited for; producer.pml and taker.pml decide when to look and when to sleep.
+ * It may not know the condition that a process waits for: producer.pml and taker.pml decide when to look and sleep.
  *
- * Of the sequence only one thing is ever asked: whether it moved since a waiter read it as its key. So
- * each waiter has a bit for that in place of the number, and nothing here can wrap around.
+ * A waiter asks only one question of the sequence: has it moved since the waiter read it as its key? So each waiter
+ * has one bit in place of the number, and no number can wrap around.
  */
 
 #define READABLE 0
@@ -12,14 +12,14 @@
 
 #if WAITING
 
-byte wanted[2];    /* event->wanted; 0 or 1 for takers, whose batches have one row */
-bool moved[6];     /* event->sequence is not the key of this waiter (any more); true where it has none */
+byte wanted[2];    /* event->wanted; for takers 0 or 1, because their batches have one row */
+bool moved[6];     /* event->sequence differs from the key of this waiter; true if it has no key */
 bool asleep[6];    /* in the futex's queue */
-bool overslept[6]; /* the crash came while it waited; see SLICE_ENDS */
-byte wish_of[7];   /* for the property: the room that a producer left a wish for when it last began to wait */
-byte notifying[2]; /* for the property: changes made whose notification is not over */
+bool overslept[6]; /* the crash happened while it waited; see SLICE_ENDS */
+byte wish_of[7];   /* for the property: the wish that a producer left when its last wait began */
+byte notifying[2]; /* for the property: the changes whose notification is not over */
 
-/* Nobody asks for it once someone has crashed. */
+/* No property reads it after a crash. */
 #define CHANGED(event) notifying[event] = (crashed == NOBODY -> notifying[event] + 1 : 0)
 #define NOTIFIED(event) notifying[event] = (crashed == NOBODY -> notifying[event] - 1 : 0)
 #define FORGET_KEY moved[self] = true; overslept[self] = false; wish_of[self] = 0
@@ -41,9 +41,9 @@ byte notifying[2]; /* for the property: changes made whose notification is not o
     moved[w] = moved[w] || asleep[w]; overslept[w] = overslept[w] && !asleep[w]; \
     wish_of[w] = (asleep[w] -> 0 : wish_of[w]); asleep[w] = false
 
-/* Nobody wakes anybody without end. With PROGRESS nobody looks again by a signal or its deadline, nobody waits without
- * a reason, and wake-ups are counted since a word changed last: what changed wakes each waiter, each producer that goes back
- * to sleep wakes takers, and these wake producers only for a FREE slot, which ends the count. */
+/* No wake-ups without end. With PROGRESS no waiter looks again after a signal or at its deadline, and no process waits
+ * without a reason. Wake-ups are counted from the last change of a word. A change wakes each waiter. Each producer that
+ * goes back to sleep wakes takers. A taker wakes producers only for a FREE slot, and its claim ends the count. */
 #if PROGRESS
 byte in_vain;
 #define MOST_IN_VAIN 8
@@ -75,8 +75,8 @@ inline wake_all(event)
 #endif
 }
 
-/* F1 with F2, for one row. Its caller says CHANGED in the step that makes the change. A load and the swap that makes
- * the wish less are one step: where the word changed in between, the swap fails and it is loaded again. */
+/* F1 with F2, for one row. The caller has CHANGED in the step that makes the change. A load and the swap that lowers
+ * the wish are one step: if the word changed in between, the swap fails and C loads it again. */
 inline rf_notify(event)
 {
     if
@@ -87,7 +87,7 @@ inline rf_notify(event)
     fi
 }
 
-/* The same for UINT32_MAX rows: whatever is wished for. */
+/* The same for UINT32_MAX rows: it wakes regardless of the wish. */
 inline rf_notify_all(event)
 {
     if
@@ -101,7 +101,8 @@ inline rf_notify_all(event)
 #define READ_KEY STEP(moved[self] = false)
 #define WISH(event, rows) wanted[event] = (wanted[event] == 0 || wanted[event] > rows -> rows : wanted[event])
 #define LEAVE_WISH(event) STEP(WISH(event, 1))
-/* Both at once: had the sequence moved in between, the waiter would not sleep; nor need it here (rf_sleep). */
+/* Both in one step: if the sequence had moved in between, the waiter would not sleep. Here it need not sleep either
+ * (rf_sleep). */
 #define KEY_AND_WISH(event, rows) moved[self] = false; WISH(event, rows)
 inline rf_prepare_wait(event)
 {
@@ -109,8 +110,8 @@ inline rf_prepare_wait(event)
     LEAVE_WISH(event)
 }
 
-/* rf_sleep. Whoever sleeps is at the label `look`, where it does nothing while it is not AWAKE. Also where it MAY_SLEEP
- * a waiter may look again: a signal or the deadline came first. */
+/* rf_sleep. A sleeper is at the label `look`, where it takes no step until it is AWAKE. A waiter that MAY_SLEEP may
+ * also look again: a signal or its deadline came first. */
 #define MAY_SLEEP !moved[self]
 #if PROGRESS
 #define MAY_LOOK_AGAIN moved[self]
@@ -121,8 +122,8 @@ inline rf_prepare_wait(event)
 #endif
 #define FALL_ASLEEP asleep[self] = true
 
-/* Nobody needs the end of a slice but to whom the dead one may have owed a wake-up: whose wait had begun when the
- * crash came. So no other slice ends here. In C all do: who wakes from one looks as if a signal had come. */
+/* Only a waiter that the dead process was about to wake needs the end of a slice: its wait had begun before the crash.
+ * So no other slice ends here. In C every slice ends, and the waiter then looks as it does after a signal. */
 #ifdef NO_SLICE
 #define SLICE_ENDS false
 #else
