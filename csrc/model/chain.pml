@@ -1,19 +1,20 @@
 /*
- * Records that are put into the middle of a handle's chain: order.c, with the taker's look at links (find.c).
+ * Records that are put into the middle of a handle's chain: order.c, with the taker's reads of links (find.c).
  *
- * One handle publishes RECORDS records, in publications of one row to ROWS. Each publication may go in front of any of
- * the chain's last ones that are READY. It counts as claimed just before the first of those was published, the latest
- * time that allows this: so it goes behind as many as it can. C goes in front of fewer, by the order of slots. Meanwhile
- * takers take, and GIVE_BACKS times a taken record comes again. OTHER: another handle claims one of the slots once it is
- * free, for X, which comes behind its own Y; with X_FIRST it has no link. The threads of a handle publish one after the
- * other, so they are one process here.
+ * One handle publishes RECORDS records, in publications of 1 to ROWS rows. A publication may go in front of any of the
+ * chain's last publications that are READY. Its claim is dated just before the first of those was published. That is the
+ * latest possible date, so the publication goes behind as many records as possible. C puts it in front of fewer, by the
+ * order of slots. At the same time takers take records, and GIVE_BACKS times a taken record is made READY again.
  *
- * Properties: nobody gets a record while one that goes before it lies READY and has never been taken; records never wait
- * for each other in a circle, not for a moment, so that the publisher may stand still anywhere; a record is taken once,
- * and once more for each time that it came again; none is lost.
+ * OTHER: another handle claims one of the slots once it is free. It publishes record X there, behind its own record Y;
+ * with X_FIRST record X has no link. The threads of a handle publish one after the other, so they are one process here.
  *
- * It may not know claims or sleep, nor who died: a dead taker's record comes again as one that was given back does. A
- * step is one atomic access of the C code.
+ * Properties: no taker gets a record while an earlier record is READY and has never been taken. At no moment do records
+ * wait for each other in a circle, so the publisher may be stopped at any step. A record is taken once, and once more
+ * for each time that it was made READY again. No record is lost.
+ *
+ * It may not know claims, sleep or deaths: a dead taker's record is made READY again like a record that was given back.
+ * A step is one atomic access of the C code.
  */
 #ifndef TAKERS
 #define TAKERS 2
@@ -41,6 +42,7 @@
 #define CLAIMED 1
 #define READY 2
 #define TAKEN 3
+/* A turn is a relink of the record in C (rf_word_relinks): its link was written anew. */
 #define WORD(state, epoch, turn) (state | ((epoch) << 2) | ((turn) << 4))
 #define STATE(w) (w & 3)
 #define EPOCH(w) ((w >> 2) & 3)
@@ -53,8 +55,8 @@
 #define AGAIN(epoch) WORD(READY, epoch, MOST_TURNS)
 #endif
 
-/* Records have the numbers of their slots, in the order in which they are published. A link names a slot and an epoch; 0
- * is none. */
+/* A record has the number of its slot; the numbers are in the order of publication. A link names a slot and an epoch;
+ * 0 is no link. */
 #define Y RECORDS
 #define LINK(slot, epoch) (8 + slot + (epoch << 4))
 #define LINK_SLOT(l) (l & 7)
@@ -66,17 +68,17 @@
 
 byte words[RECORDS + OTHER];
 byte links[RECORDS + OTHER];
-byte left = RECORDS + 2 * OTHER; /* records that are not released */
+byte left = RECORDS + 2 * OTHER; /* the records that are not released */
 byte give_backs = GIVE_BACKS;
 
-/* Sets of records, for the properties alone. */
-byte earlier[RECORDS]; /* those that go before it */
-byte fresh;            /* READY, and never taken */
+/* Sets of records, only for the properties. */
+byte earlier[RECORDS]; /* the records that go before this one */
+byte fresh;            /* READY and never taken */
 byte due;              /* READY, for the first time or again */
 
 /* ---- The handle ----------------------------------------------------------------------------- */
 
-/* link_anew: `target` comes behind `before` from now on. Not `won`: it was taken. */
+/* link_anew: from now on `target` comes behind `before`. If not `won`, a taker took `target`. */
 inline link_anew()
 {
     atomic { own = links[target]; now = own; won = false };
@@ -87,7 +89,7 @@ inline link_anew()
 #else
        if
        :: atomic { links[target] == now -> links[target] = LINK(before, 1); now = LINK(before, 1) }
-       :: atomic { links[target] != now -> now = own; break } /* it is another record's */
+       :: atomic { links[target] != now -> now = own; break } /* the slot has another record */
        fi;
 #endif
 #ifdef NO_TURN
@@ -118,7 +120,7 @@ inline link_anew()
 
 #define NEXT (entries - passed)
 
-/* rf_chain_enter: the rows are READY, and `passed` entries are to come behind. */
+/* rf_chain_enter: the rows are READY, and the `passed` entries go behind them. */
 inline enter()
 {
     do
@@ -142,7 +144,7 @@ inline enter()
              fi
           od;
           if
-          :: atomic { target > end -> break } /* all were taken */
+          :: atomic { target > end -> break } /* all rows were taken */
           :: atomic { target <= end -> passed-- }
           fi
 #endif
@@ -167,7 +169,7 @@ proctype publisher()
        :: break
        od;
 #endif
-       do /* rf_chain_find_place; `i`: the earliest of those that come behind */
+       do /* rf_chain_find_place; `i`: the earliest of the records that go behind */
        :: atomic {
             passed < entries && HAS_TURNS(firsts[NEXT - 1]) ->
                 passed++;
@@ -175,7 +177,7 @@ proctype publisher()
           }
        :: break
        od;
-       atomic { /* describe_slot: nobody looks there yet */
+       atomic { /* describe_slot: no other process reads the slot yet */
             links[record] = (passed == 0 -> last_link : (passed < entries -> LINK(lasts[NEXT - 1], 1) : 0));
             earlier[record] = BIT(i) - 1;
             i = record;
@@ -230,7 +232,7 @@ proctype publisher()
     od
 }
 
-/* ---- Others --------------------------------------------------------------------------------- */
+/* ---- The other handle and the takers -------------------------------------------------------- */
 
 #if RECORDS + OTHER > 5
 #define ANY_SLOT(one) :: one(0) :: one(1) :: one(2) :: one(3) :: one(4) :: one(5)
@@ -255,8 +257,8 @@ proctype other()
 }
 #endif
 
-/* TAKEN is only what comes again. The rest is FREE as it is taken: TAKEN or FREE, it is not READY, and who claims it may
- * do so late. */
+/* Only a record that will be made READY again is TAKEN. Any other record is FREE as soon as it is taken: TAKEN and FREE
+ * are both not READY, and the next claim of the slot may come late. */
 #define COME_AGAIN(s) atomic { STATE(words[s]) == TAKEN -> words[s] = AGAIN(EPOCH(words[s])); due = due | BIT(s) }
 proctype holders()
 {
@@ -267,8 +269,8 @@ proctype holders()
 }
 
 #define LOOK(s) atomic { STATE(words[s]) == READY -> slot = s; seen = words[s] }
-/* The swap from `seen` will fail, so it does not matter how this look ends. A word that is TAKEN may come back to `seen`,
- * no other one: turns and epochs only grow. */
+/* The swap from `seen` will fail, so the result of this look does not matter. Only a TAKEN word can return to `seen`,
+ * because turns and epochs only grow. */
 #define IN_VAIN (words[slot] != seen && STATE(words[slot]) != TAKEN)
 proctype taker()
 {
@@ -278,7 +280,7 @@ proctype taker()
        ANY_SLOT(LOOK)
        :: atomic { left == 0 -> break }
        fi;
-       if /* must_wait: the link, then the word that it names. A18 <- R18 */
+       if /* must_wait: the link, then the word of the slot that it names. A18 <- R18 */
        :: atomic { IN_VAIN -> goto next }
        :: atomic { !IN_VAIN -> link = links[slot] }
        fi;
@@ -286,7 +288,7 @@ proctype taker()
        :: atomic { IN_VAIN -> skip }
        :: atomic {
             !IN_VAIN && LINK_IS_READY(link) ->
-                link = links[slot]; /* as it is now: `link` may be one that was put back since */
+                link = links[slot]; /* the present link: `link` may have been replaced since */
                 do
                 :: hops < RECORDS && LINK_IS_READY(link) -> link = links[LINK_SLOT(link)]; hops++
                 :: else -> break
@@ -303,7 +305,7 @@ proctype taker()
                    due = due & ~BIT(slot);
                    fresh = fresh & ~BIT(slot);
                    if
-                   :: slot != Y -> earlier[slot] = 0 /* none of those will be fresh again */
+                   :: slot != Y -> earlier[slot] = 0 /* no earlier record can be fresh again */
                    :: else
                    fi;
                    if

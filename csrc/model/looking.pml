@@ -1,11 +1,12 @@
 /*
- * Who looks after the dead, and when: reaper.c, with the patient sleep of take.c.
+ * Which waiter looks for the dead, and when: reaper.c, with the patient sleep of take.c.
  *
- * Time is in ticks of half a slice: RF_SLICE_NS is 2 ticks, TURN_NS is 1. It advances when no waiter that runs has anything to
- * do. Waiters may be killed, or stopped and continued, between any two steps. A tick is the whole part of a time: whether a slice
- * is over in its second tick depends on the rest, which is not modelled, so both may be.
+ * Time is in ticks of half a slice: RF_SLICE_NS is 2 ticks, TURN_NS is 1. It advances when no running waiter has work.
+ * A waiter may be killed, or stopped and continued, between any two steps. A tick is the integer part of a time. The
+ * fraction is not modelled. It decides whether a slice has ended in its second tick, so the model allows both.
  *
- * It may not know what is waited for, nor how anybody is found dead: a look buries any of the dead, or none.
+ * It may not know the condition that a waiter waits for, nor how a process is found dead: a look reaps any of the
+ * dead, or none.
  */
 #ifndef WAITERS
 #define WAITERS 4 /* or 3 */
@@ -13,27 +14,27 @@
 #ifndef FEW
 #define FEW 1
 #endif
-#ifndef KILLS /* so many are killed in all */
+#ifndef KILLS /* the number of waiters that may be killed in all */
 #define KILLS 0
 #endif
-#ifndef STOPS /* so many are stopped at a time */
+#ifndef STOPS /* the number of waiters that may be stopped at a time */
 #define STOPS 0
 #endif
-#ifndef LOOKERS_ALONE /* only the last looker is killed or stopped */
+#ifndef LOOKERS_ALONE /* 1: only the last looker may be killed or stopped */
 #define LOOKERS_ALONE 0
 #endif
-#ifndef LEFT /* one more waited, was the last to look, and has left */
+#ifndef LEFT /* 1: one more waiter was the last looker, and has left */
 #define LEFT 0
 #endif
 
 #define SLICE 2
-#define MOST (WAITERS + 3) /* ticks that are told apart; longer times count as it */
+#define MOST (WAITERS + 3) /* the longest time in ticks; a longer time counts as this one */
 #define PHASES (WAITERS + LEFT <= 4 -> 6 : 12) /* a common multiple of all rounds */
 #define NOBODY WAITERS
 
 /* The header. */
-byte since = MOST + SLICE;    /* ticks since looked_ns */
-byte looker = NOBODY; /* whose date looked_ns is: ring->looked_ns, reaped_by */
+byte since = MOST + SLICE;    /* ticks since header->reaped_ns */
+byte looker = NOBODY; /* the waiter that wrote that date: ring->reaped_ns, ring->reaped_by */
 byte waiters, planned;
 
 /* The entries. */
@@ -43,20 +44,21 @@ byte turn[WAITERS];
 /* The waiters. */
 bool dead[WAITERS], stopped[WAITERS], asleep[WAITERS];
 bool told[WAITERS];   /* the event's sequence is not the key of this waiter any more */
-bool same[WAITERS];   /* looked_ns is what this waiter read */
-byte left[WAITERS];   /* ticks until its sleep ends */
-byte age[WAITERS];    /* ticks since it read the clock, while it is awake */
+bool same[WAITERS];   /* header->reaped_ns has the value that this waiter read */
+byte left[WAITERS];   /* ticks until this waiter's sleep ends */
+byte age[WAITERS];    /* ticks since this waiter read the clock, while it is awake */
 byte phase;           /* the number of this tick, modulo PHASES */
-byte acting = NOBODY; /* who is awake and not stopped */
+byte acting = NOBODY; /* the waiter that is awake and not stopped */
 byte kills = KILLS, stops = STOPS;
 
-/* For the properties. Who was stopped over a look ends it late, and writes old numbers: 2 and 4 are not asked then. */
-byte rest;        /* ticks since a slice was taken last */
-bool steady; /* it was taken by who took the one before, and all others sleep by the present turns */
-bool unhurt; /* since then its taker was not stopped */
-bool calm;        /* since then nobody but the looker was killed, stopped or continued, or was so before */
-byte by[WAITERS]; /* the number of waiters that a sleeper planned by; 0 where it sleeps for a slice */
-byte spared = NOBODY; /* is neither killed nor stopped */
+/* For the properties. A waiter that was stopped during a look ends it late, and writes old numbers. So with stops
+ * properties 2 and 4 are not checked in full. */
+byte rest;        /* ticks since the last slice was taken */
+bool steady; /* the taker of the last slice took the one before too, and all others sleep by their present turns */
+bool unhurt; /* since then the taker of the slice was not stopped */
+bool calm;        /* no waiter but the looker was killed, stopped or continued since then, or was dead or stopped before */
+byte by[WAITERS]; /* the number of waiters that this sleeper planned by; 0 if it sleeps for a slice */
+byte spared = NOBODY; /* a waiter that is never killed or stopped */
 
 #define RUNS(w) (!dead[w] && !stopped[w])
 #define IS_DUE(w) (asleep[w] && !stopped[w] && (told[w] || left[w] == 0))
@@ -69,7 +71,7 @@ byte spared = NOBODY; /* is neither killed nor stopped */
 #define MAY_BE_KILLED(w) (kills > 0 && MAY_FAIL(w))
 #define COUNT_UP(ticks, most) ticks = ticks + (ticks < most)
 
-/* One step: between two a waiter may be killed, or stopped by `fault`. */
+/* One step. Between two steps a waiter may be killed, or stopped by `fault`. */
 #define STEP(what) \
     if \
     :: atomic { acting == self -> what } \
@@ -95,7 +97,7 @@ inline die()
 
 inline take_slice()
 {
-    assert(since - age[self] >= SLICE); /* 1: of two that look, the dates lie a slice apart */
+    assert(since - age[self] >= SLICE); /* 1: the dates of two looks are at least a slice apart */
     steady = looker == self && waiters > FEW && waiters == WAITERS - 1;
     since = age[self];
     looker = self;
@@ -137,7 +139,7 @@ inline wake_patient()
     i = 0
 }
 
-/* rf_patience_ends, by the clock as it was read. */
+/* rf_patience_ends, with the time that the waiter read. */
 inline plan()
 {
 #ifdef LOOKER_TAKES_TURNS
@@ -147,7 +149,7 @@ inline plan()
 #endif
     if
     :: by[self] == 0 -> left[self] = SLICE
-    :: else -> /* earliest + 1 is in tick phase - age + SLICE + 1 */
+    :: else -> /* earliest + 1 is in tick: phase - age + SLICE + 1 */
        left[self] = SLICE + 1 +
            (turn[self] + 2 * PHASES + age[self] - phase - SLICE - 1) % waiters
     fi;
@@ -157,7 +159,7 @@ inline plan()
 proctype waiter(byte self)
 {
     byte i, count, was;
-    bool early; /* it was woken before its time */
+    bool early; /* this waiter was woken before its time */
     goto awake;
 again:
     STEP(
@@ -221,7 +223,7 @@ again:
 sleep:
     count = 0;
     was = 0;
-    STEP(told[self] = false; plan()); /* the key is read before the number of waiters */
+    STEP(told[self] = false; plan()); /* this waiter reads its key before the number of waiters */
     STEP(
         age[self] = 0;
         if
@@ -245,7 +247,7 @@ killed:
     skip
 }
 
-/* Stopping who sleeps is the same as stopping it when its sleep is over. */
+/* A waiter that is stopped in its sleep is equal to one that is stopped when its sleep ends. */
 proctype fault(byte w)
 {
     do
@@ -285,10 +287,10 @@ proctype time()
                 :: else
                 fi;
                 others = others || (RUNS(i) && i != looker);
-                assert(STOPS || !RUNS(i) || by[i] <= planned) /* 4: who planned by more is woken when few are left */
+                assert(STOPS || !RUNS(i) || by[i] <= planned) /* 4: a sleeper that planned by more was woken */
             }
             i = 0;
-            /* 2: the next look, if nobody but the last looker fails. */
+            /* 2: the next look, if only the last looker fails. */
             assert(!unhurt || looker == NOBODY || !RUNS(looker) || rest <= SLICE);
             assert(STOPS || !calm || !steady || rest <= SLICE + 1);
             assert(!calm || !others || WAITERS > FEW || rest <= 2 * SLICE);

@@ -1,8 +1,8 @@
 /*
- * Producing blocks: producers.c, with what recovery does to them (recover.c).
+ * Producing blocks: producers.c, and their recovery (recover.c).
  *
- * Of the ring there is nothing but its end. README.md says what is left out. A step is one atomic access of the C code;
- * a process may be killed, or stand still for good, ahead of each.
+ * It may not know slots, records or sleep: of the ring it has only the end. README.md lists the parts outside the model.
+ * A step is one atomic access of the C code. A process may be killed, or stopped for good, before each step.
  */
 
 /* ---- The configuration; check.py sets it ---------------------------------------------------- */
@@ -11,7 +11,7 @@
 #define PRODUCERS 2 /* at most 3 */
 #endif
 #ifndef BLOCKS
-#define BLOCKS 1 /* of each, one after the other */
+#define BLOCKS 1 /* the blocks of each producer, one after the other */
 #endif
 #ifndef EXPECTED
 #define EXPECTED 0 /* rf_options.producers */
@@ -23,28 +23,28 @@
 #define FAILURES 0 /* 1: a producer may fail */
 #endif
 #ifndef FINISHES
-#define FINISHES 0 /* 1: somebody calls rf_finish, at any moment */
+#define FINISHES 0 /* 1: a process calls rf_finish, at any moment */
 #endif
 #ifndef CRASHES
 #define CRASHES 1
 #endif
 #ifndef SIDE_BY_SIDE
-#define SIDE_BY_SIDE 0 /* 1: two look after the dead also where only one may die */
+#define SIDE_BY_SIDE 0 /* 1: two waiters recover the dead even if only one process may die */
 #endif
 #ifndef STOPS
-#define STOPS 0 /* so many, at most, stand still for good; they are alive */
+#define STOPS 0 /* bound on the processes that are stopped for good; they are alive */
 #endif
 
 #define NOBODY 0
-#define BURIER 4    /* waits, and looks after the dead; may die over it, where there are two crashes */
-#define RECOVERER 5 /* the same, and never killed */
+#define BURIER 4    /* a waiter that recovers the dead; with two crashes it may die during recovery */
+#define RECOVERER 5 /* the same, but never killed */
 #define FINISHER 6
 
 /* ---- The segment ---------------------------------------------------------------------------- */
 
 byte producing[7]; /* rf_participant.producing */
-byte entered;      /* rf_header.finished, the upper part */
-bool finished;     /* and its lowest bit */
+byte entered;      /* rf_header.finished, the upper bits */
+bool finished;     /* rf_header.finished, the lowest bit */
 bool present[7];   /* rf_participant.state */
 
 #define FREE 0
@@ -52,19 +52,19 @@ bool present[7];   /* rf_participant.state */
 #define READY 2
 byte text_state, text_owner; /* rf_failure.word */
 bool text_more;              /* RF_KEEP */
-byte text;                   /* 0, or 1: half of one, or 2: whole */
+byte text;                   /* 0: none; 1: half written; 2: complete */
 
-/* ---- Who lives, and steps ------------------------------------------------------------------- */
+/* ---- Steps and the crash -------------------------------------------------------------------- */
 
 bool running[7];
-byte crashes, stops, gone /* producers that end, die or stand still */, ended_looks;
+byte crashes, stops, gone /* producers that have ended, died or stopped */, ended_looks;
 
 /* For the properties. */
-bool inside[7]; /* it was let in, and has not ended its block */
-byte came;      /* how many were let in, not into a block inside another */
-bool raised[7]; /* it failed; what died over that did not */
-bool left[7];   /* it has ended its last block itself */
-bool forced;    /* by rf_finish */
+bool inside[7]; /* this producer was admitted, and has not ended its block */
+byte came;      /* the producers that were admitted, without blocks inside others */
+bool raised[7]; /* this producer failed; false if it died while it reported that */
+bool left[7];   /* this producer has ended its last block itself */
+bool forced;    /* rf_finish was called */
 
 #define MAY_CRASH (crashes < CRASHES && self < RECOVERER)
 #define MAY_STOP (stops < STOPS && self < RECOVERER)
@@ -86,7 +86,7 @@ bool forced;    /* by rf_finish */
 
 /* ---- The end -------------------------------------------------------------------------------- */
 
-/* rf_finish_if_left. F8 is the order of steps here. */
+/* rf_finish_if_left. F8 is the order of these steps. */
 #define COUNT_AT(i) (producing[i] - (i == not_counted))
 #ifdef FINISH_BLINDLY
 #define MAY_FINISH !finished
@@ -124,7 +124,7 @@ inline finish_if_left()
 #else
 #define SAY_MORE text_more = true
 #endif
-/* claim_text: a swap that fails is tried again, so look and swap are one step. */
+/* claim_text: C repeats a failed swap, so the load and the swap are one step. */
 #define CLAIM_TEXT \
     if \
     :: text_state == FREE -> text_state = CLAIMED; text_owner = self; mine = true \
@@ -245,7 +245,7 @@ end:
 #define KEEP_MORE skip
 #endif
 
-/* rf_end_blocks, between the slots and clear_entry (reap). */
+/* rf_end_blocks. reap calls it after the recovery of the slots and before clear_entry. */
 inline bury()
 {
     STEP(if
@@ -301,7 +301,7 @@ end:
     false
 }
 
-/* ---- Takers, and the end of all ------------------------------------------------------------- */
+/* ---- Takers, and the end -------------------------------------------------------------------- */
 
 #define HAS_FAILED (text_state == READY || text_more)
 #define MUST_BE_TOLD(p) (p <= PRODUCERS && raised[p] && left[p])
@@ -337,7 +337,7 @@ init
         :: else
         fi
     };
-    /* No deadlock: the end comes. Not where too few have come, nor while one that lives has a block open. */
+    /* No deadlock: the ring is finished, unless too few producers have come, or a living one has a block open. */
     gone == PRODUCERS && ended_looks == 1;
     assert(finished || entered == 0 || entered < EXPECTED || stops > 0 && OPEN_BLOCKS > 0)
 }

@@ -1,7 +1,7 @@
 /*
- * Reply cells: their words, telling those that wait for them, and what recovery does to them (participants.c, engine_side.c).
+ * Reply cells: their words, their notifications (wake.c), and their recovery (cell.c, participants.c).
  *
- * It may not know what clients and engines do.
+ * It may not know the steps of clients and engines.
  */
 
 /* ---- The words ------------------------------------------------------------------------------ */
@@ -21,7 +21,7 @@
 short words[2] = WORD(FREE, NOBODY, 1);
 byte clients[2];    /* rf_cell.client */
 bool waiters[2];    /* rf_cell.waiter: the thread that sleeps at the cell */
-byte outputs[2];    /* whose request's answer the cell holds; 0: another's, or half of one */
+byte outputs[2];    /* the client whose answer the cell holds; 0: an old answer, or half of one */
 
 #define RECORDS 3
 #define READY 1
@@ -31,12 +31,12 @@ byte record_state[3], taker[3], names_cell[3], names_epoch[3];
 byte asked_by[3];
 bool again[3]; /* deliveries > 1 */
 
-/* ---- Who lives ------------------------------------------------------------------------------ */
+/* ---- Locks and the crash -------------------------------------------------------------------- */
 
 bool ring_lock[6], pool_lock[6]; /* the kernel drops them one after the other */
-bool present[6];                 /* the entry in the pool's table; not RF_ABSENT */
-byte readers[6];                 /* who holds the byte of the dead by a read lock, while burying them */
-byte burying[6];                 /* whom each buries */
+bool present[6];                 /* the entry in the pool's table is not RF_ABSENT */
+byte readers[6];                 /* the number of read locks on this entry's byte, held while it is reaped */
+byte burying[6];                 /* the participant that each process reaps */
 bool running[6];
 bool asleep[3];
 byte crashes, hand_ons, done;
@@ -56,17 +56,17 @@ byte crashes, hand_ons, done;
     :: KILLED \
     fi
 
-/* ---- What the properties remember ----------------------------------------------------------- */
+/* ---- Variables of the properties ------------------------------------------------------------ */
 
 byte writer[2]; /* the engine that may be writing into the cell */
 byte reader[2]; /* the client that may be reading */
-byte answers[3]; /* of each client's request: how often it was answered */
+byte answers[3]; /* the number of answers to each client's request */
 
 #define CHECK_WRITE(c) \
-    assert(reader[c] == NOBODY && (writer[c] == NOBODY || writer[c] == self)); /* nothing torn */ \
-    assert((words[c] & ~GONE) == held) /* never another request's cell */
+    assert(reader[c] == NOBODY && (writer[c] == NOBODY || writer[c] == self)); /* no torn answer */ \
+    assert((words[c] & ~GONE) == held) /* never the cell of another request */
 
-/* ---- Telling -------------------------------------------------------------------------------- */
+/* ---- Notification: rf_notify_client --------------------------------------------------------- */
 
 #define WAKE_AT(c, client) asleep[client] = asleep[client] && at[client] != c
 byte at[3]; /* the cell where each client sleeps */
@@ -83,7 +83,7 @@ inline tell(c)
 
 /* ---- The dead ------------------------------------------------------------------------------- */
 
-/* without(): what the word becomes when `dead` is dead. */
+/* word_without: the cell's word after the death of `dead`. */
 #ifdef HELD_FORGOTTEN
 #define OF_THE_HOLDER seen
 #elif DROPS
@@ -100,7 +100,7 @@ inline tell(c)
     (STATE(seen) == HELD -> (WORD_OWNER(seen) == dead -> OF_THE_HOLDER : OF_THE_CLIENT) \
                          : (STATE(seen) != FREE && WORD_OWNER(seen) == dead -> FREED(seen) : seen))
 
-/* A record is written by who claimed the cell, or holds it. */
+/* Only the participant that claimed or holds a cell writes its record. */
 #define CHECK_RECORD(c) assert(WORD_OWNER(words[c]) == self)
 
 inline recover_cell(c)
@@ -126,7 +126,7 @@ inline recover_cell(c)
     od;
     seen = 0; next = 0; who = 0
 }
-/* bury(), by read lock: nobody can become `dead` meanwhile. */
+/* reap, under a read lock: meanwhile no new participant can get the number `dead`. */
 inline bury()
 {
     if
@@ -142,7 +142,7 @@ inline bury()
     fi
 }
 
-/* The locks go one after the other, in either order. */
+/* The kernel drops the two locks one after the other, in either order. */
 inline die()
 {
     if
@@ -156,7 +156,7 @@ proctype recoverer(byte self)
     byte dead, who;
     short seen, next;
     goto look;
-killed: /* it never is */
+killed: /* the recoverer is never killed */
 look:
 end:
     if
@@ -170,7 +170,7 @@ end:
     goto look
 }
 
-/* The ring's recovery: a row of the dead in one step, for only the row's word changes. */
+/* The ring's recovery. A row of the dead takes one step, because only the row's word changes. */
 #define DELIVER_AGAIN(r) \
     atomic { \
         record_state[r] == TAKEN && !ring_lock[taker[r]] -> \

@@ -1,5 +1,5 @@
 /*
- * The client's side of a reply cell: client_side.c. It may not know what engines do.
+ * The client's side of a reply cell: client_side.c. It may not know the steps of engines.
  */
 
 /* ---- Clients -------------------------------------------------------------------------------- */
@@ -44,7 +44,7 @@ proctype client(byte self)
     fi;
     if
     :: patient = true
-    :: goto withdraw /* at any moment from now on */
+    :: goto withdraw /* after any number of the engines' steps */
     fi;
 
 wait: /* rf_cell_wait */
@@ -53,15 +53,15 @@ wait: /* rf_cell_wait */
     :: atomic { IS_ANSWERED -> goto read }
     :: atomic { !IS_ANSWERED -> seen = words[cell] }
 #if DROPS
-    :: IS_GONE -> if /* behind the look at the record, one at the word */
-                  :: atomic { STATE(words[cell]) == ASKED -> goto withdraw } /* told that it is lost */
+    :: IS_GONE -> if /* after the look at the record, a look at the word */
+                  :: atomic { STATE(words[cell]) == ASKED -> goto withdraw } /* error: the request is lost */
                   :: STATE(words[cell]) != ASKED -> goto wait
                   :: KILLED
                   fi
 #endif
     :: KILLED
     fi;
-    if /* the kernel compares and puts to sleep in one */
+    if /* the kernel compares the word and puts the thread to sleep in one step */
 #ifdef NO_COMPARE
     :: atomic { at[self] = cell; asleep[self] = true }
 #endif
@@ -71,7 +71,7 @@ wait: /* rf_cell_wait */
     fi;
     if
     :: atomic { !asleep[self] -> seen = 0; goto wait }
-    :: atomic { crashes > 0 && asleep[self] && (words[cell] != seen || DROPS && IS_GONE) -> /* a slice is over */
+    :: atomic { crashes > 0 && asleep[self] && (words[cell] != seen || DROPS && IS_GONE) -> /* a slice has ended */
                     asleep[self] = false; seen = 0; goto wait }
     :: KILLED
     fi;

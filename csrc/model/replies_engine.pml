@@ -8,7 +8,7 @@
     atomic { record_state[r] == READY -> record_state[r] = TAKEN; taker[r] = self; row = r; cell = names_cell[r] }
 #define HELD_BY_US WORD(HELD, self, names_epoch[row])
 
-/* HELD by us -> ASKED; or nobody waits. */
+/* HELD by this engine -> ASKED. If the client has withdrawn, -> FREE. */
 inline let_go()
 {
     if
@@ -61,7 +61,7 @@ hold: /* hold_cell */
 #ifdef NO_PATIENCE
        :: dead != self && pool_lock[dead] ->
 #else
-       /* Who is on its way out goes before our patience ends. */
+       /* A dying holder is dead before this engine stops waiting for it. */
        :: dead != self && pool_lock[dead] && (!again[row] || running[dead]) ->
 #endif
           if
@@ -84,7 +84,7 @@ hold: /* hold_cell */
           bury();
           if
           :: atomic { words[cell] != held -> held = 0; dead = 0; goto hold }
-          :: atomic { words[cell] == held -> held = 0; goto release } /* again, by who has their number */
+          :: atomic { words[cell] == held -> held = 0; goto release } /* HELD by a new engine with that number */
           fi
 #endif
        :: KILLED
@@ -154,11 +154,11 @@ release:
 #endif
     goto look;
 
-killed: /* another comes, and has its entries when nothing is left of it */
+killed: /* a new engine starts, and gets the dead engine's entries once these are reaped */
     atomic { held = 0; seen = 0; next = 0; dead = 0; who = 0; cell = 0; row = 0 };
     die();
 #ifdef JOIN_BEFORE_BURIAL
-    /* By a write lock, as if it were that participant already. */
+    /* It reaps under a write lock, as if it were that participant already. */
     if
     :: atomic { readers[self] == 0 && present[self] -> pool_lock[self] = true; running[self] = true };
        dead = self;

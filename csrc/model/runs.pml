@@ -1,8 +1,8 @@
 /*
- * Claims and batches of one row or two, every step: claim.c, publish.c, find.c, take.c and release.c, without the event count.
+ * Claims and batches of one row or two, with every step: claim.c, publish.c, find.c, take.c, release.c.
  *
- * It may not know how anyone sleeps or who is dead. A run is `slot` with `seen`, and the slot behind it with `second`;
- * whoever is done with the first row goes on with the second in its place.
+ * It may not know the event count, nor how a process is found dead. A run is `slot` with its word `seen`, and the next
+ * slot with its word `second`. A process that is done with the first row puts the second row in its place.
  */
 #if ROWS > 1
 
@@ -14,8 +14,8 @@
 
 /* ---- The producer's side -------------------------------------------------------------------- */
 
-/* A claim that was taken back is only left alone. Between the look at the word and the stores behind it none is taken
- * back here: what slips in there is the late writer of describe_slot. */
+/* A producer leaves a claim that was taken back as it is. Between its check of the word and its stores no claim is taken
+ * back here: that case is the late writer of describe_slot, outside the model. */
 #define IF_STILL_OURS(...) \
     if \
     :: word == seen -> __VA_ARGS__ \
@@ -41,7 +41,7 @@ inline unclaim_rows()
     od
 }
 
-/* ready_slot. `lost`: the row before was taken back, and its successor's link names it. */
+/* ready_slot. `lost`: the previous row was taken back, and the link of this row names it. */
 inline ready_row()
 {
 #ifndef NO_MENDING
@@ -57,7 +57,7 @@ proctype producer(byte self)
 {
     bool lost;
 
-look: /* try_claim, rf_claim_run: the start of a run or any other slot of it, as a search that starts anywhere finds it */
+look: /* try_claim, rf_claim_run: a search may start at any slot, so it may find the start of a run or any slot in it */
     if
     :: atomic { finished -> DEPART; goto gone }
     :: FIND(FREE, skip)
@@ -75,7 +75,7 @@ look: /* try_claim, rf_claim_run: the start of a run or any other slot of it, as
        :: atomic { WORD_BEHIND != second -> second = 0 }
        :: KILLED
        fi
-    :: true /* it wants one row, or the slot behind is not FREE */
+    :: true /* the producer wants one row, or the next slot is not FREE */
     :: KILLED
     fi;
 
@@ -86,14 +86,14 @@ look: /* try_claim, rf_claim_run: the start of a run or any other slot of it, as
     :: KILLED
     fi;
 
-    /* The payload, for all rows: nobody else looks at it before READY. */
+    /* The payload of all rows: no other process reads it before READY. */
     STEP(IF_STILL_OURS(CHECK_WRITE; payload = RECORD(self, 0));
          if
          :: second != 0 && WORD_BEHIND == second -> payloads[BEHIND] = RECORD(self, 0)
          :: else
          fi);
 
-    /* publish_rows: all rows, or the first of two, or none. */
+    /* publish_rows: all rows, or the first of two, or no row. */
     if
     :: unclaim_rows()
     :: true
@@ -132,8 +132,8 @@ end:
 
 /* ---- The taker's side ----------------------------------------------------------------------- */
 
-/* must_wait for the record at `at`: its link, then the word of the slot that it names. Who follows the first row of the run
- * goes with it. */
+/* must_wait for the record at `at`: its link, then the word of the slot that the link names. A row whose link names the
+ * first row of the run is taken with it. */
 #define GOES_AT_ONCE(at) \
     (links[at] == 0 || LINK_SLOT(links[at]) == at || at != slot && LINK_SLOT(links[at]) == slot)
 inline stop_where_it_must_wait(at)
@@ -154,7 +154,7 @@ proctype taker(byte self)
 {
     bool waits;
 
-look: /* rf_find_first leads anywhere; rf_run_length: the words first. A1 <- R1 */
+look: /* rf_find_first may find any READY slot; rf_run_length reads the words first. A1 <- R1 */
     if
     :: FIND(READY, skip)
     :: finished -> goto wait
@@ -162,7 +162,7 @@ look: /* rf_find_first leads anywhere; rf_run_length: the words first. A1 <- R1 
     fi;
     if
     :: atomic { STATE(WORD_BEHIND) == READY -> second = WORD_BEHIND }
-    :: true /* max_rows is 1, or it is not READY */
+    :: true /* max_rows is 1, or the next slot is not READY */
     :: KILLED
     fi;
     /* Then the links. */
@@ -186,7 +186,7 @@ look: /* rf_find_first leads anywhere; rf_run_length: the words first. A1 <- R1 
     STEP(second = (second != 0 && STATE(WORD_BEHIND) == READY -> WORD_BEHIND : 0));
 #endif
 
-    /* take_run: the very words that were read, up to the first that changed. A1 <- R1 */
+    /* take_run: it swaps exactly the words that it read, up to the first that changed. A1 <- R1 */
     if
     :: atomic { word == seen -> MAKE_TAKEN }
     :: atomic { word != seen -> FORGET_SLOT; goto look }
@@ -221,8 +221,8 @@ end:
     false
 }
 
-/* Who takes a living producer for dead, as where its locks were lost: rf_recover does with its claims what it does with
- * a dead one's. */
+/* A process that takes a living producer for dead, because the producer lost its locks. rf_recover frees the claims of
+ * this producer as it frees those of a dead one. */
 #if TAKE_BACKS
 byte taken_back;
 #define TAKE_BACK(i) \

@@ -1,14 +1,16 @@
 /*
- * Symmetry: of all states that differ only in who is who, spin keeps one. check.py puts this behind pan.c and
- * calls store_representative where pan.c would store a state.
+ * Symmetry reduction: spin stores one of all states that differ only by a permutation of processes or slots. spin.py
+ * includes this file at the end of pan.c, and replaces each store of a state by a call of store_representative.
  *
- * Producers are alike, takers are, slots are: each does and may suffer what the other does (SYMMETRY in
- * segment.pml), and each property says the same of all. So what can follow a state, and whether it is an error, is the
- * same for each of its images under exchanges of two producers, two takers or two slots. Its least image is stored
- * in its place. The search itself goes on from the state as it is, so a trail is a real run.
+ * All producers run the same code and may crash at the same steps (SYMMETRY in segment.pml). The same holds for takers
+ * and for slots, and each property is symmetric. An image of a state is the state after exchanges of two producers,
+ * two takers or two slots. So a state and its images have the same successors, up to exchanges, and the same errors.
+ * The least image is stored for all of them. The search continues from the state itself, so that a trail is a real run.
  *
- * With -DORBITS it counts for how many states each stored one stands: their sum is the number of states that a search
- * without this finds. check.py compares the two.
+ * With -DORBITS this file counts the states that each stored state stands for. Their sum is the number of states that a
+ * search without symmetry finds. check.py compares the two.
+ *
+ * It may not know the steps of the protocol: it knows only the variables of ring.pml.
  */
 #define PRODUCER_1 1
 #define TAKER_1 3
@@ -31,7 +33,7 @@ enum { TYPE_PRODUCER, TYPE_TAKER, TYPE_RECOVERER };         /* the order of the 
 
 /* ---- Participants --------------------------------------------------------------------------- */
 
-/* The process that is participant `self`. None ends before all have, so each stays where it began. */
+/* The process of participant `self`. No process is removed before all have ended, so each keeps its pid. */
 static P0 *process_of(int self)
 {
     static int pid_of[RECOVERER];
@@ -54,7 +56,7 @@ static short word_of_other(short word, int first)
     return word ^ (owner ^ other(owner, first)) << OWNER_SHIFT;
 }
 
-/* `first` and the next one change places. */
+/* Participant `first` and the next one change places. */
 static void exchange_participants(int first)
 {
     P0 *one = process_of(first), *two = process_of(first + 1);
@@ -136,7 +138,7 @@ static void look_at_image(void)
         memcpy(&least, &now, vsize);
 }
 
-/* All that there is to a slot but which one its link names. */
+/* All variables of a slot, except the slot that its link names. */
 static unsigned long said_of(int slot)
 {
     unsigned long said = (unsigned long)now.words[slot] << 48 |
@@ -152,7 +154,7 @@ static unsigned long said_of(int slot)
     return said;
 }
 
-/* In the order of that; where it is the same and links may differ, in each order. */
+/* Sort the slots by said_of. Slots with equal values may have different links, so these are tried in each order. */
 static void order_slots(void)
 {
     for (int last = SLOTS - 1; last > 0; last--)
@@ -171,7 +173,7 @@ static void order_slots(void)
 #endif
 }
 
-/* In the order of what they do next; where that is the same, in both. */
+/* Sort two participants by their next step. If it is the same step, both orders are tried. */
 static void order(int first, int count, void (*then)(void))
 {
     int ahead = count > 1 ? process_of(first)->_p - process_of(first + 1)->_p : -1;
@@ -189,12 +191,12 @@ static void order_takers(void)
     order(TAKER_1, TAKERS, order_slots);
 }
 
-/* ---- For how many states it stands ---------------------------------------------------------- */
+/* ---- The number of states that a stored state stands for ------------------------------------ */
 
 #ifdef ORBITS
-static double stood_for = 1; /* the state before init has run all */
+static double stood_for = 1; /* the state before init has started all processes */
 
-/* How many images there are: the ways to exchange, less those that lead to the same. */
+/* The number of images: all exchanges, divided by those that lead to the same state. */
 static double count_images(void)
 {
     int ways = 0, alike = 0;
@@ -224,7 +226,7 @@ __attribute__((destructor)) static void say_stood_for(void)
 int store_representative(void)
 {
     if (((P0 *)pptr(now._nr_pr - 1))->_t != TYPE_RECOVERER)
-        return STORE((char *)&now, vsize); /* init has not run all yet */
+        return STORE((char *)&now, vsize); /* init has not started all processes yet */
     memcpy(&original, &now, vsize);
     any = 0;
     order(PRODUCER_1, PRODUCERS, order_takers);
