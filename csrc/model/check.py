@@ -1,7 +1,7 @@
-"""Check the model with spin: every configuration must hold, every mutation must be caught.
+"""Check the model with spin: every configuration must hold, and spin must catch every mutation.
 
-It may not know the protocol: that stands in the .pml files. Run by `make model` and `make model-smoke`; needs
-python3, cpp, gcc and spin. If spin is not installed, it is fetched into build/ with apt, without root.
+It may not know the protocol, which the .pml files describe. Make targets: `model`, `model-long`, `model-smoke`. It
+needs python3, cpp, gcc and spin. If spin is not installed, it fetches spin into build/ with apt, without root.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ def show(name: str, result: Result, verdict: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--smoke", action="store_true", help="only what takes seconds")
-    parser.add_argument("--long", action="store_true", help="also what takes hours and gigabytes")
-    parser.add_argument("--only", help="only what has this in its name")
+    parser.add_argument("--smoke", action="store_true", help="run only the searches that take seconds")
+    parser.add_argument("--long", action="store_true", help="also run the searches that take hours and gigabytes")
+    parser.add_argument("--only", help="run only the searches with this text in their name")
     arguments = parser.parse_args()
     BUILD.mkdir(parents=True, exist_ok=True)
     spin = os.environ.get("SPIN") or shutil.which("spin") or fetch_spin()
     if not spin:
-        print("SKIP model: no spin in PATH, and apt could not fetch it; install the package `spin`")
+        print("SKIP model: spin is not in PATH and apt could not fetch it; install `spin`, or set SPIN to its path")
         return 0 if arguments.smoke else SKIPPED
 
     def wanted(entry: Configuration | Symmetry | Bitstate | Mutation) -> bool:
@@ -66,7 +66,7 @@ def main() -> int:
         result = check(spin, BUILD / "pan", large.sets, bitstate=True)
         failed += bool(result.error)
         checked += 1
-        verdict = f"FAILED {result.error}" if result.error else "nothing found, NOT EXHAUSTIVE:"
+        verdict = f"FAILED {result.error}" if result.error else "no error found, NOT EXHAUSTIVE:"
         ended = "ran to its end" if result.complete else f"ended after {BITSTATE_MINUTES} minutes"
         show(large.name, result, f"{verdict} {ended}, hash factor {result.hash_factor:.1f}")
     for mutation in filter(wanted, MUTATIONS):

@@ -1,4 +1,4 @@
-"""The configurations and mutations of the models beside ring.pml: cells, producing blocks, chains, moves, looks."""
+"""The configurations and mutations of the other models: cells, producing blocks, chains, moved records, looks."""
 
 from __future__ import annotations
 
@@ -30,29 +30,29 @@ CONFIGURATIONS += [
 
 MUTATIONS += [
     Mutation("FREE_HELD", "a client that withdraws frees a held cell", CELLS_CALM, smoke=True, model=REPLIES),
-    Mutation("NO_EPOCH_CHECK", "an engine holds a cell whatever its epoch", CELLS_CALM, smoke=True, model=REPLIES),
-    Mutation("TELL_BEFORE_SWAP", "F5: who sleeps is looked for before the answer is out", CELLS_CALM, model=REPLIES),
-    Mutation("NO_COMPARE", "a client falls asleep whatever the word is by then", CELLS_CALM, model=REPLIES),
+    Mutation("NO_EPOCH_CHECK", "an engine does not compare the epoch of a cell", CELLS_CALM, smoke=True, model=REPLIES),
+    Mutation("TELL_BEFORE_SWAP", "F5: an engine looks for sleepers before its answer", CELLS_CALM, model=REPLIES),
+    Mutation("NO_COMPARE", "a client falls asleep without comparing the word", CELLS_CALM, model=REPLIES),
     Mutation(
-        "STEAL_FROM_THE_LIVING", "an engine takes a cell that another holds", CELLS_1 | {"TWICE": 1}, model=REPLIES
+        "STEAL_FROM_THE_LIVING", "an engine takes over a cell that another holds", CELLS_1 | {"TWICE": 1}, model=REPLIES
     ),
     Mutation(
         "STEAL_FROM_THE_DEAD",
-        "an engine takes a dead one's cell and does not bury it",
+        "an engine takes over a dead engine's cell, not reaping it",
         CELLS_1 | {"TWICE": 1},
         smoke=True,
         model=REPLIES,
     ),
-    Mutation("JOIN_BEFORE_BURIAL", "who joins buries the dead under a write lock", CELLS_1, model=REPLIES),
-    Mutation("NO_PATIENCE", "a dying process's cell is taken for one in good hands", CELLS_1, model=REPLIES),
-    Mutation("STALE_HOLDER", "a holder is found to live, the word is not looked at again", CELLS_1, model=REPLIES),
+    Mutation("JOIN_BEFORE_BURIAL", "a new engine reaps the dead under a write lock", CELLS_1, model=REPLIES),
+    Mutation("NO_PATIENCE", "an engine takes a dying holder for a living one", CELLS_1, model=REPLIES),
+    Mutation("STALE_HOLDER", "an engine finds a living holder and does not reread the word", CELLS_1, model=REPLIES),
     Mutation("RECOVERER_WRITES", "recovery writes a cell's record", CELLS_1, model=REPLIES),
     Mutation("HELD_FORGOTTEN", "recovery leaves a dead engine's cells as they are", CELLS_1, model=REPLIES),
     Mutation("NOT_WANTED_FORGOTTEN", "recovery leaves a dead client's held cells as they are", CELLS_1, model=REPLIES),
     Mutation("RELEASE_EARLY", "an engine releases the row before it answers", CELLS_1, model=REPLIES),
     Mutation(
         "LET_GO_LATE",
-        "a request is handed on before its cell is let go of",
+        "an engine hands a request on while it holds its cell",
         CELLS_1 | {"CRASHES": 0, "HAND_ONS": 1},
         model=REPLIES,
     ),
@@ -90,28 +90,29 @@ CONFIGURATIONS += [
 
 CALM = BLOCKS | {"CRASHES": 0}
 MUTATIONS += [
-    Mutation("FINISH_BLINDLY", "the end is stored, though somebody has entered", CALM, smoke=True, model=PRODUCING),
+    Mutation("FINISH_BLINDLY", "the end is stored although a producer has entered", CALM, smoke=True, model=PRODUCING),
     Mutation("ENTER_BEFORE_OPENING", "R15: a producer enters and then opens its block", CALM, model=PRODUCING),
     Mutation(
-        "LOOK_BEFORE_END", "F8: who leaves looks for others and then ends its block", CALM, smoke=True, model=PRODUCING
+        "LOOK_BEFORE_END", "F8: a producer looks for others, then ends its block", CALM, smoke=True, model=PRODUCING
     ),
     Mutation("INSIDE_COUNTS", "a block inside another enters", CALM | {"INSIDE": 1, "EXPECTED": 2}, model=PRODUCING),
     Mutation("BLOCKS_FORGOTTEN", "recovery leaves the blocks of the dead open", BLOCKS, smoke=True, model=PRODUCING),
-    Mutation("BURIED_WITHOUT_LOOK", "recovery does not look whether somebody is left", BLOCKS, model=PRODUCING),
-    Mutation(
-        "LOOK_FOR_OPEN_BLOCKS_ALONE", "recovery looks only where the dead had a block open", BLOCKS, model=PRODUCING
-    ),
+    Mutation("BURIED_WITHOUT_LOOK", "recovery does not look for remaining producers", BLOCKS, model=PRODUCING),
+    Mutation("LOOK_FOR_OPEN_BLOCKS_ALONE", "recovery looks only if the dead had a block open", BLOCKS, model=PRODUCING),
     Mutation(
         "CLEARED_BEFORE_LOOK", "recovery clears the entry before it looks", BLOCKS | {"CRASHES": 2}, model=PRODUCING
     ),
     Mutation(
-        "WAITERS_DO_NOT_LOOK", "who waits leaves the look to who stands still", CALM | {"STOPS": 1}, model=PRODUCING
+        "WAITERS_DO_NOT_LOOK",
+        "a waiter does not look in place of a stopped producer",
+        CALM | {"STOPS": 1},
+        model=PRODUCING,
     ),
-    Mutation("TEXT_READY_EARLY", "R17: a text is READY before it is whole", FAILURES, smoke=True, model=PRODUCING),
-    Mutation("SECOND_IN_SILENCE", "who finds no room for its text says nothing", FAILURES, model=PRODUCING),
-    Mutation("MORE_LOST", "recovery drops the mark of another that failed", FAILURES, model=PRODUCING),
-    Mutation("MORE_IS_IN_THE_WAY", "the mark of another keeps a text from being READY", FAILURES, model=PRODUCING),
-    Mutation("FAIL_BEHIND_THE_BLOCK", "a producer leaves and then tells", FAILURES, model=PRODUCING),
+    Mutation("TEXT_READY_EARLY", "R17: a text is READY before it is complete", FAILURES, smoke=True, model=PRODUCING),
+    Mutation("SECOND_IN_SILENCE", "a producer that finds no room for its text sets no mark", FAILURES, model=PRODUCING),
+    Mutation("MORE_LOST", "recovery drops the mark of another failed producer", FAILURES, model=PRODUCING),
+    Mutation("MORE_IS_IN_THE_WAY", "the mark of another producer blocks a text", FAILURES, model=PRODUCING),
+    Mutation("FAIL_BEHIND_THE_BLOCK", "a producer leaves before it reports its failure", FAILURES, model=PRODUCING),
 ]
 
 CHAIN_PML = "chain.pml"
@@ -136,21 +137,25 @@ CONFIGURATIONS += [
     ),
 ]
 MUTATIONS += [
-    Mutation("NO_TURN", "a new link, and the word stays as it was", CHAIN, smoke=True, model=CHAIN_PML),
-    Mutation("LINK_STORED", "a new link is stored, not swapped in", CHAIN_OTHER, smoke=True, model=CHAIN_PML),
-    Mutation("TURN_STORED", "a new turn is stored, not swapped in", CHAIN, smoke=True, model=CHAIN_PML),
-    Mutation("NEW_LINK_EARLY", "R18: a link names a record that is not READY yet", CHAIN, smoke=True, model=CHAIN_PML),
-    Mutation("LEAF_KEPT", "what follows names a record that was taken already", CHAIN, smoke=True, model=CHAIN_PML),
+    Mutation("NO_TURN", "a link is written anew and the word stays the same", CHAIN, smoke=True, model=CHAIN_PML),
+    Mutation(
+        "LINK_STORED", "a new link is stored without a compare-and-swap", CHAIN_OTHER, smoke=True, model=CHAIN_PML
+    ),
+    Mutation("TURN_STORED", "a new turn is stored without a compare-and-swap", CHAIN, smoke=True, model=CHAIN_PML),
+    Mutation(
+        "NEW_LINK_EARLY", "R18: a new link names a record that is not READY yet", CHAIN, smoke=True, model=CHAIN_PML
+    ),
+    Mutation("LEAF_KEPT", "the next record names a record that was already taken", CHAIN, smoke=True, model=CHAIN_PML),
     Mutation(
         "NOT_BEHIND",
-        "rows do not come behind a run that was taken in part",
+        "rows do not go behind a run that was taken in part",
         CHAIN_4 | {"ROWS": 2},
         smoke=True,
         model=CHAIN_PML,
     ),
     Mutation(
         "READY_AS_NEW",
-        "records are put in front of one that is READY again",
+        "records go in front of one that was made READY again",
         CHAIN_4_AGAIN | {"ROWS": 2},
         smoke=True,
         model=CHAIN_PML,
@@ -172,7 +177,7 @@ CONFIGURATIONS += [
     Configuration("moving: 2 producers, 1 taker, 4 slots", MOVING | {"SLOTS": 4}, model=MOVING_PML),
 ]
 MUTATIONS += [
-    Mutation("ONE_LOOK", "a finished ring's words are looked at once", MOVING, smoke=True, model=MOVING_PML),
+    Mutation("ONE_LOOK", "a taker reads a finished ring's words only once", MOVING, smoke=True, model=MOVING_PML),
     Mutation("APART_FIRST", "R19: a claim is set apart before its copy is READY", MOVING, smoke=True, model=MOVING_PML),
 ]
 
@@ -189,14 +194,14 @@ CONFIGURATIONS += [
     Configuration("looking: 3 waiters, one at a time is stopped", LOOKING_STOPS, model=LOOKING_PML),
 ]
 MUTATIONS += [
-    Mutation("SLICE_STORED", "a slice is taken by a store, not swapped in", LOOKING_STOPS, model=LOOKING_PML),
-    Mutation("LOOKER_TAKES_TURNS", "who looked last sleeps for a round", LOOKER_KILLED, smoke=True, model=LOOKING_PML),
-    Mutation("OFFICE", "who looked last keeps its office while it is stopped", LOOKING_STOPS, model=LOOKING_PML),
-    Mutation("GAPS", "turns are numbers of entries, waiting or not", LOOKER_KILLED, smoke=True, model=LOOKING_PML),
-    Mutation("LOWERED_EARLY", "planned is lowered, then the patient are woken", LOOKING_LEFT, model=LOOKING_PML),
+    Mutation("SLICE_STORED", "a slice is stored without a compare-and-swap", LOOKING_STOPS, model=LOOKING_PML),
+    Mutation("LOOKER_TAKES_TURNS", "the last looker sleeps for a round", LOOKER_KILLED, smoke=True, model=LOOKING_PML),
+    Mutation("OFFICE", "the last looker keeps its role while it is stopped", LOOKING_STOPS, model=LOOKING_PML),
+    Mutation("GAPS", "turns count entries without a waiter too", LOOKER_KILLED, smoke=True, model=LOOKING_PML),
+    Mutation("LOWERED_EARLY", "`planned` is lowered before the patient are woken", LOOKING_LEFT, model=LOOKING_PML),
     Mutation(
         "RAISED_LATE",
-        "more wait, and planned is raised behind the number",
+        "`planned` is raised after the number of waiters",
         LOOKER_KILLED,
         smoke=True,
         model=LOOKING_PML,

@@ -63,8 +63,8 @@ end:
 }
 #endif
 
-/* A record that stays READY was taken by the taker that died, the last one: the other takers had returned
- * RF_FINISHED. A later taker may take it. */
+/* Recovery made this record READY again after the last taker died. The other takers had already returned
+ * RF_FINISHED. A later taker may take the record. */
 #define LEFT_BEHIND(i) (STATE(words[i]) == READY && (again[i] || !RECORDS) -> 1 : 0)
 
 init

@@ -1,4 +1,4 @@
-"""The kinds of searches that check.py runs. It knows no configuration."""
+"""The kinds of searches that check.py runs. It may not know any configuration."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Search:
-    """What is set in segment.pml, a name for the table, and whether the smoke or the long run has it."""
+    """A search: its name, its settings of the model, and whether the smoke run or only the long run has it."""
 
     name: str
     sets: dict[str, int]
@@ -17,23 +17,23 @@ class Search:
 
 
 class Configuration(Search):
-    """Searched to its end."""
+    """A search that must reach its end without an error."""
 
 
 class Symmetry(Search):
-    """Searched with symmetry.c and without: its states must stand for exactly those found without."""
+    """A search with and without symmetry.c: the stored states must stand for exactly the states found without it."""
 
 
 @dataclass(frozen=True)
 class Bitstate(Search):
-    """Too large to be searched to the end: errors count, their absence proves nothing."""
+    """A search too large to reach its end: an error counts, its absence proves nothing."""
 
     long: bool = True
 
 
 @dataclass(frozen=True)
 class Mutation:
-    """A mistake in the protocol: the #ifdef that makes it, and in which configuration spin finds it."""
+    """A mistake in the protocol: the #ifdef that makes it, and the configuration in which spin finds it."""
 
     name: str
     what: str
@@ -41,4 +41,4 @@ class Mutation:
     smoke: bool = False
     long: bool = False
     model: str = "ring.pml"
-    backwards: bool = False  # of several steps the last first: spin comes to this mistake sooner
+    backwards: bool = False  # try the last of several steps first: spin reaches this mistake sooner

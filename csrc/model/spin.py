@@ -1,4 +1,4 @@
-"""Run spin on one configuration. It may not know which configurations there are."""
+"""Run spin on one configuration. It may not know the list of configurations."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ BITSTATE_MINUTES = 30
 
 
 def run(command: list[str | Path], **more: object) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end and keep what it says."""
+    """Run a command to its end and capture its output."""
     return subprocess.run(command, capture_output=True, text=True, **more)  # type: ignore[call-overload, no-any-return]
 
 
 def fetch_spin() -> str | None:
-    """Fetch Debian's package into build/, without root: with apt's lists as they are, else with lists of our own."""
+    """Fetch Debian's package into build/, without root: with the system's apt lists, or else with private lists."""
     folder = BUILD / "spin"
     found = folder / "usr" / "bin" / "spin"
     if found.exists():
@@ -47,7 +47,7 @@ def fetch_spin() -> str | None:
 
 @dataclass
 class Result:
-    """What pan said. `error` is the property that did not hold; "" when all did."""
+    """The output of pan. `error` is the assertion that failed, or "" if every property holds."""
 
     states: int
     stood_for: int
@@ -59,11 +59,11 @@ class Result:
 
 
 def with_symmetry(folder: Path) -> None:
-    """Have pan.c store representatives: symmetry.c."""
+    """Make pan.c store representatives of symmetric states (symmetry.c)."""
     pan = folder / "pan.c"
     text, calls = re.subn(r"II = [bh]_store\(\(char \*\)&now, vsize\)", "II = store_representative()", pan.read_text())
     if not calls:
-        sys.exit("symmetry.c: this spin stores states in another way")
+        sys.exit("symmetry.c: the pan.c of this spin has no known call that stores a state; use spin 6.5")
     pan.write_text(f'int store_representative(void);\n{text}\n#include "{MODEL / "symmetry.c"}"\n')
 
 
@@ -88,7 +88,7 @@ def check(
     bitstate: bool = False,
     backwards: bool = False,
 ) -> Result:
-    """Build and run the checker of one configuration."""
+    """Build and run the checker (pan) of one configuration."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
 
@@ -128,31 +128,31 @@ def check(
 
 
 def property_of(error: str) -> str:
-    """Return the property in words, by the assertion that spin shows."""
+    """Return the name of the property whose assertion spin reports."""
     for sign, words in (
         ("invalid end state", "no deadlock"),
-        ("since", "a slice is one looker's"),
-        ("spared", "who runs looks within a round"),
-        ("unhurt", "who looked goes on"),
-        ("steady", "the next look comes within three ticks"),
-        ("planned", "no sleeper planned by more"),
+        ("since", "one looker in a slice"),
+        ("spared", "a look within a round"),
+        ("unhurt", "the last looker continues"),
+        ("steady", "the next look within three ticks"),
+        ("planned", "no sleeper planned by more than planned"),
         ("done", "no lost request, no lost wake-up"),
-        ("answers", "answered once"),
-        ("==held", "a held cell is its engine's alone"),
-        ("outputs", "nothing torn, nothing of another's"),
-        ("writer", "nothing torn"),
+        ("answers", "one answer for each request"),
+        ("==held", "only its engine changes a held cell"),
+        ("outputs", "no torn answer, no answer to another request"),
+        ("writer", "no torn answer"),
         ("assertion violated 0", "no lost wake-up"),
         ("in_vain", "no wake-ups without end"),
-        ("payload", "nothing torn, doubled or out of order"),
+        ("payload", "no torn, doubled or reordered record"),
         ("under_way", "no lost record"),
-        ("reader", "nothing torn"),
-        ("==self", "a record is its owner's alone"),
-        ("seen_by", "a held slot is its owner's alone"),
+        ("reader", "no torn record"),
+        ("==self", "only its owner writes a cell's record"),
+        ("seen_by", "only its owner changes a held slot"),
         ("words", "no lost slot"),
-        ("inside", "nobody is shut out, and all have come"),
-        ("raised", "every failure is told"),
-        ("text_state", "a text is whole"),
-        ("entered", "the end comes"),
+        ("inside", "no end while a producer is inside or expected"),
+        ("raised", "takers are told of every failure"),
+        ("text_state", "a published text is complete"),
+        ("entered", "the ring is finished"),
         ("fresh", "the order of a chain"),
         ("hops", "no circle"),
         ("due", "no doubled record"),

@@ -43,7 +43,8 @@ byte notifying[2]; /* for the property: the changes whose notification is not ov
 
 /* No wake-ups without end. With PROGRESS no waiter looks again after a signal or at its deadline, and no process waits
  * without a reason. Wake-ups are counted from the last change of a word. A change wakes each waiter. Each producer that
- * goes back to sleep wakes takers. A taker wakes producers only for a FREE slot, and its claim ends the count. */
+ * goes back to sleep wakes takers. A taker wakes producers only for a FREE slot, and the claim of that slot ends the
+ * count. */
 #if PROGRESS
 byte in_vain;
 #define MOST_IN_VAIN 8
