@@ -1,8 +1,8 @@
 /*
  * Requests and answers, for the tests of reply cells: a ring and its pool, clients and engines.
  *
- * A request is a number; its answer is another, written at both ends of a sample that fills a page: one that is
- * torn shows.
+ * A request is a number. Its answer is another number, written at both ends of a sample that fills a page, so that a
+ * torn answer shows.
  */
 #ifndef RF_CELLS_H
 #define RF_CELLS_H
@@ -10,9 +10,9 @@
 #include "check.h"
 #include "replies.h"
 
-enum { POOL = 1 /* the number of its segment */, HELD_ROWS = 16 };
+enum { POOL = 1 /* the number of the pool's segment */, HELD_ROWS = 16 };
 
-/* One participant of both. */
+/* One participant's handles of the ring and of its pool. */
 typedef struct endpoint {
     rf_ring *ring, *pool;
 } endpoint;
@@ -73,7 +73,7 @@ static inline uint64_t answer_to(uint64_t number)
     return number * 3 + 1;
 }
 
-/* Ask with a cell that was claimed; the name of the request's record. */
+/* Ask with a claimed cell. Returns the link that names the request's record. */
 static inline uint64_t ask_with(endpoint *own, rf_lease *cell, uint32_t row, uint64_t number,
                                 int64_t answer_by_ns, rf_waiter waiter)
 {
@@ -114,7 +114,7 @@ static inline const char *text_of(const rf_lease *cells, uint32_t row)
     return (char *)rf_lease_data(cells, 1) + row * (uint64_t)SAMPLE_BYTES;
 }
 
-/* The cell holds the answer to that request, and whole. */
+/* Expect that the cell holds the complete answer to this request. */
 static inline void expect_answer(const rf_lease *cells, uint32_t row, uint64_t number)
 {
     uint64_t ends[2];
@@ -128,7 +128,7 @@ static inline void expect_answer(const rf_lease *cells, uint32_t row, uint64_t n
 
 /* ---- Engines -------------------------------------------------------------------------------- */
 
-/* What an engine has taken, and the cells that it holds for it. */
+/* The rows that an engine has taken, and the cells that it holds for these rows. */
 typedef struct job {
     rf_lease *batch;
     uint32_t to_run;
@@ -142,7 +142,7 @@ static inline bool take_job(endpoint *own, uint32_t rows, job *now)
     return now->batch != NULL;
 }
 
-/* Answer rows of a batch; `held` and the answers begin with its row `from`. */
+/* Answer rows of a batch. `held` and the answers begin with the batch's first row. */
 static inline uint32_t answer_rows(endpoint *own, const rf_lease *batch, const rf_held *held,
                                    uint32_t rows)
 {
@@ -164,7 +164,7 @@ static inline uint32_t answer_job(endpoint *own, job *now)
     return answered;
 }
 
-/* Take what is there, and answer it. How many rows the model saw. */
+/* Take the ready requests and answer them. Returns the number of rows that the model ran. */
 static inline uint32_t serve(endpoint *own, uint32_t rows)
 {
     job now;

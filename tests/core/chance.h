@@ -1,4 +1,4 @@
-/* Random numbers for the tests: each thread has its own generator, whose numbers repeat from run to run. */
+/* Random numbers for the tests. Each thread has its own generator, which repeats its numbers from run to run. */
 #ifndef RF_CHANCE_H
 #define RF_CHANCE_H
 
@@ -24,7 +24,7 @@ static inline uint32_t random_below(uint32_t limit)
     return (uint32_t)(random_word() >> 33) % limit;
 }
 
-/* Small, large, all ones, a bit: numbers that break things more often than any. */
+/* Numbers that break code most often: small, large, all bits set, one bit set. */
 static inline uint64_t odd_number(void)
 {
     uint64_t word = random_word();

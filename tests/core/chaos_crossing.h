@@ -6,7 +6,7 @@
 
 typedef struct lane {
     rf_ring *ring;
-    _Atomic uint64_t *reported; /* of all threads of its process */
+    _Atomic uint64_t *reported; /* the counts of all threads of its process */
     uint64_t producer;
     uint32_t thread;
     watch watch;
@@ -14,7 +14,7 @@ typedef struct lane {
 
 typedef struct open_claim {
     rf_lease *lease;
-    uint64_t reported[THREADS]; /* before it was made */
+    uint64_t reported[THREADS]; /* the counts before the claim was made */
 } open_claim;
 
 static void copy_reported(const lane *own, uint64_t *reported)
@@ -34,7 +34,7 @@ static uint64_t write_record(const lane *own, payload *record, uint64_t number,
     return tag_of(record);
 }
 
-/* A wait for a slot is over. False: there was none before the deadline. */
+/* End a wait for a slot. False: no slot was free before the deadline. */
 static bool end_wait(lane *own, rf_status status, int64_t deadline_ns)
 {
     memset(&own->watch, 0, sizeof own->watch);
@@ -68,7 +68,7 @@ static bool claim_some(lane *own, open_claim *claim, int64_t deadline_ns)
     return end_wait(own, status, deadline_ns);
 }
 
-/* Publish the first rows, and discard the others, which are written as well. */
+/* Publish the first rows and discard the others, which are written as well. */
 static void publish_some(const lane *own, const open_claim *claim, uint32_t rows)
 {
     uint64_t tags[MAX_ROWS], number = atomic_load(&own->reported[own->thread]);
@@ -85,7 +85,8 @@ static void publish_some(const lane *own, const open_claim *claim, uint32_t rows
     atomic_store(&own->reported[own->thread], number + all);
 }
 
-/* Of two claims the second is published first, perhaps another record in between; some of the first, or all. */
+/* Make two claims and publish the second one first, sometimes with another record in between. Then publish all or
+ * some rows of the first. */
 static void cross(lane *own)
 {
     open_claim first, second;

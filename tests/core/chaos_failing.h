@@ -1,8 +1,8 @@
 /*
- * The takers of chaos_failures.c, which fail, give back and split, and the books against which they hold each delivery.
+ * The takers of chaos_failures.c, which fail, give back and split batches, and check each delivery against a ledger.
  *
- * Each record has an entry. Who has the record in hand says there what it will do with it, before it does it. For a taker
- * that is stopped and then killed the controller says it.
+ * The ledger has an entry for each record. The process that holds a record writes there what it will do with the
+ * record, before it does it. For a taker that is stopped and then killed, the controller writes the entry.
  */
 #ifndef RF_CHAOS_FAILING_H
 #define RF_CHAOS_FAILING_H
@@ -10,24 +10,23 @@
 #include "records.h"
 
 enum { PRODUCERS = 3, THREADS = 2, LANES = PRODUCERS * THREADS, TAKERS = 4 };
-enum { WORKERS = PRODUCERS + TAKERS, MAX_ROWS = 6, MAX_SLOTS = 64, HELD = 2, LATE_LOOKS = 5 };
-enum {
-    LETTER_READER = PRODUCERS
-}; /* the first taker: it is never killed, and reads of dead letters */
+enum { WORKERS = PRODUCERS + TAKERS, MAX_ROWS = 6, MAX_SLOTS = 64, HELD = 2, LATE_CHECKS = 5 };
+/* The first taker: it is never killed, and reads the notes of dead letters. */
+enum { LETTER_READER = PRODUCERS };
 #define NUMBERS_PER_LANE (UINT64_C(1) << 22)
 
-/* What was said of a record last. BETWEEN: a death there may count as a failure, or not. */
-typedef enum fate { LOOSE, IN_HAND, UNSEEN, BETWEEN, FAILED_OVER, RELEASED, SET_ASIDE } fate;
+/* The last entry about a record. BETWEEN: a death now may count as a failure, or not. */
+typedef enum fate { AVAILABLE, IN_HAND, UNSEEN, BETWEEN, FAILED_OVER, RELEASED, SET_ASIDE } fate;
 
 typedef struct mark {
     uint8_t fate;
     uint8_t fewest, most; /* takers that have failed over it */
-    uint8_t uncertain;    /* deaths in a take, which may have been deliveries */
+    uint8_t uncertain;    /* deaths inside a take, which may have been deliveries */
     uint32_t deliveries;
 } mark;
 
 typedef struct entry {
-    _Atomic mark mark; /* changed at once, for who does it may be killed */
+    _Atomic mark mark; /* changed in one store, because its writer may be killed */
     _Atomic uint32_t published, discarded;
 } entry;
 
@@ -35,12 +34,12 @@ static entry *entries; /* by tag */
 
 typedef struct shared_state {
     _Atomic uint64_t
-        reported[LANES]; /* of each thread: numbers below it are published, or left out */
+        reported[LANES]; /* of each thread: numbers below it are published, or skipped */
     _Atomic uint32_t generation[PRODUCERS], stop;
-    _Atomic uint32_t owner[WORKERS]; /* its number as a participant */
+    _Atomic uint32_t owner[WORKERS]; /* the worker's participant number */
     _Atomic uint32_t taking[WORKERS], stands[WORKERS];
     _Atomic uint64_t takes, unsaid;
-    /* What happened, and what must not. */
+    /* Counts of what happened, and of what must not happen. */
     _Atomic uint64_t killed_over, killed_unseen, killed_taking, killed_claims;
     _Atomic uint64_t failed_over, given_back, split, alone, together, patient;
     _Atomic uint64_t letters, letters_given_back, letters_read;
@@ -58,7 +57,7 @@ static void note(_Atomic uint64_t *count)
     atomic_fetch_add(count, 1);
 }
 
-/* Cursors are hints: any value must do. */
+/* Cursors are hints, so any value must be correct. */
 static void garble_cursor(const rf_ring *ring, _Atomic uint32_t *cursor)
 {
     if (random_below(16) == 0)
@@ -73,15 +72,15 @@ static void rest_at_times(void)
 
 /* ---- Records -------------------------------------------------------------------------------- */
 
-/* `producer` is a process + PRODUCERS * its generation. In `filling` come first which of its threads it was, then what
- * each had told when the record was claimed. */
+/* `producer` is a process + PRODUCERS * its generation. `filling` begins with the thread's index. Then comes, for
+ * each thread, the count that it had reported when the record was claimed. */
 static uint64_t tag_of(const payload *record)
 {
     return (record->producer % PRODUCERS * THREADS + record->filling[0]) * NUMBERS_PER_LANE +
            record->number;
 }
 
-/* NULL: it is torn. */
+/* NULL: the record is torn. */
 static entry *entry_of(const payload *record)
 {
     if (record->checksum == checksum_of(record) && record->filling[0] < THREADS &&
@@ -96,10 +95,10 @@ static const payload *record_in(const rf_ring *ring, uint32_t slot)
     return (payload *)(ring->region[0] + slot * ring->geometry.field[0].stride_bytes);
 }
 
-/* ---- Waiting, and whether there was work ---------------------------------------------------- */
+/* ---- Waiting, and checking for work --------------------------------------------------------- */
 
 typedef struct watch {
-    uint32_t looks[MAX_SLOTS]; /* how often in a row there was work, and the same */
+    uint32_t checks[MAX_SLOTS]; /* how many checks in a row found this slot unchanged, with work */
     uint64_t words[MAX_SLOTS], deliveries[MAX_SLOTS];
 } watch;
 
@@ -113,8 +112,8 @@ static bool is_of_the_dead(const rf_ring *ring, uint64_t word)
     return pid != 0 && kill((pid_t)pid, 0) == -1 && errno == ESRCH;
 }
 
-/* At the end of a slice of a wait for `least` slots in a state. These, or one of the dead for longer, were there a slice
- * ago: that is a stall. */
+/* Called at the end of a slice of a wait for `least` slots in a state. Enough slots that were in this state one
+ * slice ago are a stall. So is one slot of a dead process that stays for LATE_CHECKS slices. */
 static void inspect_slots(const rf_ring *ring, watch *own, rf_state wanted, uint32_t least)
 {
     uint32_t left = 0, late = 0;
@@ -123,10 +122,10 @@ static void inspect_slots(const rf_ring *ring, watch *own, rf_state wanted, uint
         uint64_t deliveries = atomic_load(&ring->uses[slot].deliveries);
         bool work = rf_word_state(word) == wanted, dead = is_of_the_dead(ring, word);
         if (own->words[slot] != word || own->deliveries[slot] != deliveries || !(work || dead))
-            own->looks[slot] = 0;
-        own->looks[slot] += work || dead;
-        left += work && own->looks[slot] == 2;
-        late += dead && own->looks[slot] == LATE_LOOKS;
+            own->checks[slot] = 0;
+        own->checks[slot] += work || dead;
+        left += work && own->checks[slot] == 2;
+        late += dead && own->checks[slot] == LATE_CHECKS;
         own->words[slot] = word;
         own->deliveries[slot] = deliveries;
     }
@@ -143,7 +142,7 @@ typedef struct taker {
     watch watch;
 } taker;
 
-/* Over some records every taker fails: it says so, or stands there until it is killed. */
+/* Every taker fails over these records. It reports the failure, or stops there until it is killed. */
 static bool is_deadly(const payload *record)
 {
     return record->number % 512 == 7;
@@ -154,7 +153,7 @@ static bool is_bad(const payload *record)
     return record->number % 64 == 13 || is_deadly(record);
 }
 
-/* Nothing may be READY, and never delivered, that was published before one of these was claimed. */
+/* No record may be READY and undelivered if it was published before one of these records was claimed. */
 static void check_order(const rf_ring *ring, const payload *records, uint32_t rows)
 {
     for (uint32_t slot = 0; slot < ring->slot_count; slot++) {
@@ -195,7 +194,7 @@ static void check_counts(const rf_lease *lease, const rf_record *about, mark kno
 
 static bool may_come(mark known)
 {
-    return known.fate == LOOSE || known.fate == BETWEEN || known.fate == FAILED_OVER;
+    return known.fate == AVAILABLE || known.fate == BETWEEN || known.fate == FAILED_OVER;
 }
 
 static void check_batch(const rf_lease *lease, const rf_take_request *request)
@@ -240,7 +239,7 @@ static void note_fate(const rf_lease *lease, fate now)
             continue;
         mark known = atomic_load(&its->mark);
         if (known.fate != IN_HAND && known.fate != UNSEEN && known.fate != BETWEEN)
-            note(&shared->torn); /* another record was written over it */
+            note(&shared->torn); /* another record has overwritten it */
         known.fewest += now == FAILED_OVER;
         known.most += now == FAILED_OVER;
         known.fate = (uint8_t)now;
@@ -255,7 +254,7 @@ static void show(rf_lease *lease, int shown)
     note_fate(lease, shown ? IN_HAND : UNSEEN);
 }
 
-/* What is to become of it is in the books. No word may say afterwards that it is still ours. */
+/* The ledger already has the fate of these rows. Afterwards no word may still name this taker as the owner. */
 static void drop(rf_lease *lease)
 {
     const rf_ring *ring = lease->ring;
@@ -342,7 +341,7 @@ static void read_letters(rf_ring *ring)
     }
 }
 
-/* False: the ring is finished. While it waits it keeps nothing for which others may wait. */
+/* False: the ring is finished. While the taker waits, it holds no row for which others may wait. */
 static bool take_one(taker *own, rf_lease **lease)
 {
     rf_take_request request = {.max_rows = MAX_ROWS,

@@ -14,7 +14,7 @@
  * Out of order. A record says how many its producer's threads had published before it was claimed. Who has it in hand
  * looks at the words: none of those may still be READY and never delivered. Links are not asked, for they may be wrong.
  *
- * Stalled: as in chaos_workers.h. What lies in dead hands may take LATE_LOOKS slices, for who looks after it is killed, too.
+ * Stalled: as in chaos_workers.h. What lies in dead hands may take LATE_CHECKS slices, for who looks after it is killed, too.
  *
  * A kind of event that never happened fails the run.
  */
@@ -49,7 +49,7 @@ static void note_death_over(const payload *record, bool taking)
     known.fewest += in_hand;
     known.most += !unseen && (known.fate != FAILED_OVER || taking);
     known.uncertain += taking && !in_hand && !unseen;
-    known.fate = LOOSE;
+    known.fate = AVAILABLE;
     atomic_store(&its->mark, known);
     note(in_hand ? &shared->killed_over : unseen ? &shared->killed_unseen : &shared->killed_taking);
 }

@@ -1,14 +1,12 @@
 /*
- * The producers and takers of chaos.c, and how they find out what went wrong.
+ * The producers and takers of chaos.c, and the checks by which they detect an error.
  *
- * Stalled. Time alone can not tell a ring that keeps a survivor waiting from a machine that gives
- * it no processor, or gives none to those for whom it waits. What can: a survivor that waits
- * looks at the words itself at the end of each slice of 50 ms. Work for it is a slot in the state
- * that it waits for, or any slot in the hands of a process that is dead. The same word, and still
- * work, at two such looks in a row is a stall: it has waited for 100 ms, for the second half
- * beside this work, and the ring's code has run meanwhile and did not get it. Waits over 100 ms
- * beside nothing to be had are counted apart, and those in which it stood still itself not at
- * all.
+ * Stalled. Time alone cannot tell a ring that delays a survivor from a machine that gives the survivor no processor.
+ * So each waiting survivor inspects the words itself at the end of each slice of 50 ms. Work for it is a slot in the
+ * state that it waits for, or any slot that a dead process owns. A stall is the same word, still with work, at two
+ * inspections in a row. The survivor has then waited for 100 ms, and half of this time there was work. The ring's
+ * code has run in between and did not get the work. Waits over 100 ms without any work are counted separately. Waits
+ * during which the survivor itself was stopped are not counted.
  */
 #ifndef RF_CHAOS_WORKERS_H
 #define RF_CHAOS_WORKERS_H
@@ -19,30 +17,30 @@
 enum { MOST = 4, MAX_ROWS = 8, HELD = 3, MAX_SLOTS = 256, RECENT = 64 };
 #define NUMBERS_PER_LANE (UINT64_C(1) << 28)
 
-/* A producer's successor has its lane, and an order of its own: producer = lane + MOST *
- * generation. */
+/* A producer's successor has the same lane, and an order of its own: producer = lane + MOST * generation. */
 typedef struct shared_state {
-    _Atomic uint64_t reported[MOST]; /* of each lane: numbers below it are published, or left out */
+    _Atomic uint64_t reported[MOST]; /* of each lane: numbers below it are published, or skipped */
     _Atomic uint32_t generation[MOST];
     _Atomic uint32_t stop;
-    _Atomic uint32_t stopped[2 * MOST]; /* each worker: how often */
+    _Atomic uint32_t stopped[2 * MOST]; /* of each worker: how often it was stopped */
     _Atomic uint64_t takes;
     _Atomic uint64_t doubled, torn, disordered, stalled, long_waits, again;
     _Atomic int64_t longest_ns;
 } shared_state;
 
 static shared_state *shared;
-/* A bit per number of each lane: it was taken; it was released, so it can not come again. */
+/* A bit per number of each lane. `marks`: the record was taken. `released`: it was released, so it cannot come
+ * again. */
 static _Atomic uint64_t *marks, *released;
 
-/* ---- Waiting, and whether there was work ---------------------------------------------------- */
+/* ---- Waiting, and checking for work --------------------------------------------------------- */
 
 typedef struct watch {
     rf_ring *ring;
     bool produces;
     uint32_t worker;
-    uint32_t looks[MAX_SLOTS]; /* how often in a row */
-    uint64_t words[MAX_SLOTS]; /* this was work for us */
+    uint32_t checks[MAX_SLOTS]; /* how many inspections in a row found this work */
+    uint64_t words[MAX_SLOTS];  /* the words that were work for this worker */
 } watch;
 
 static bool is_dead(const rf_ring *ring, uint32_t owner)
@@ -58,23 +56,24 @@ static bool is_work(const watch *own, uint64_t word)
     rf_state state = rf_word_state(word);
     if (state == (own->produces ? RF_STATE_FREE : RF_STATE_READY))
         return true;
-    if (state == RF_STATE_READY) /* nobody's: there the number says how many failed over it */
+    if (state ==
+        RF_STATE_READY) /* a READY slot has no owner: its word has the number of failures there */
         return false;
     return rf_word_owner(word) && is_dead(own->ring, rf_word_owner(word));
 }
 
-/* At the end of a slice of a wait. */
+/* Called at the end of each slice of a wait. */
 static void inspect_slots(watch *own)
 {
     bool stalled = false;
     for (uint32_t slot = 0; slot < own->ring->slot_count; slot++) {
         uint64_t word = word_of(own->ring, slot);
         if (!is_work(own, word))
-            own->looks[slot] = 0;
-        else if (own->looks[slot] && own->words[slot] == word)
-            stalled |= ++own->looks[slot] == 2;
+            own->checks[slot] = 0;
+        else if (own->checks[slot] && own->words[slot] == word)
+            stalled |= ++own->checks[slot] == 2;
         else
-            own->looks[slot] = 1;
+            own->checks[slot] = 1;
         own->words[slot] = word;
     }
     if (stalled)
@@ -94,9 +93,9 @@ static wait_start begin_wait(const watch *own)
 static void end_wait(watch *own, wait_start start)
 {
     int64_t took = rf_now_ns() - start.since_ns, longest = atomic_load(&shared->longest_ns);
-    memset(own->looks, 0, sizeof own->looks);
+    memset(own->checks, 0, sizeof own->checks);
     if (atomic_load(&shared->stopped[own->worker]) != start.stopped)
-        return; /* it stood still itself */
+        return; /* this worker itself was stopped */
     if (took > 100 * NS_PER_MS)
         atomic_fetch_add(&shared->long_waits, 1);
     while (took > longest && !atomic_compare_exchange_weak(&shared->longest_ns, &longest, took))
@@ -118,7 +117,7 @@ static void put_one(watch *own, uint64_t producer, uint64_t number)
     CHECK_EQUAL(status, RF_OK);
 }
 
-/* Some rows, published or discarded; now and then kept for a while. How many were published. */
+/* Publish or discard some rows, and sometimes keep them for a while. Returns the number of published rows. */
 static uint32_t put_rows(watch *own, uint64_t producer, uint64_t number, rf_lease **kept)
 {
     rf_lease *lease;
@@ -138,7 +137,8 @@ static uint32_t put_rows(watch *own, uint64_t producer, uint64_t number, rf_leas
         tags[row] = number + row;
     }
     bool keep = !*kept && random_below(8) == 0;
-    CHECK_EQUAL(rf_publish(lease, rows, tags, keep), RF_OK); /* who was stopped finds its slots */
+    CHECK_EQUAL(rf_publish(lease, rows, tags, keep),
+                RF_OK); /* a stopped producer finds its slots again */
     if (keep)
         *kept = lease;
     else
@@ -146,8 +146,8 @@ static uint32_t put_rows(watch *own, uint64_t producer, uint64_t number, rf_leas
     return rows;
 }
 
-/* Until everybody leaves, somebody else is there: so the ring is open. False: it is finished. */
-static bool come(watch *own, rf_block *block)
+/* Enter as a producer. Another block stays open until the end, so the ring is open. False: the ring is finished. */
+static bool enter(watch *own, rf_block *block)
 {
     rf_status status = rf_producing_begin(own->ring, 0, block);
     if (status == RF_FINISHED)
@@ -166,11 +166,11 @@ static inline void producer_process(void *argument)
     rf_lease *kept = NULL;
     rf_block block;
     seed(producer * 7919 + number);
-    bool inside = come(&own, &block);
+    bool inside = enter(&own, &block);
     while (!atomic_load(&shared->stop)) {
-        if (random_below(32) == 0) { /* leave, and come again */
+        if (random_below(32) == 0) { /* leave, and enter again */
             rf_producing_end(own.ring, block);
-            if (!(inside = come(&own, &block)))
+            if (!(inside = enter(&own, &block)))
                 break;
         }
         CHECK(number + MAX_ROWS < NUMBERS_PER_LANE);
@@ -195,7 +195,7 @@ static inline void producer_process(void *argument)
 
 typedef struct batch {
     rf_lease *lease;
-    payload rows[4 * MAX_ROWS]; /* as they were taken */
+    payload rows[4 * MAX_ROWS]; /* the rows when they were taken */
 } batch;
 
 typedef struct taker {
@@ -232,7 +232,7 @@ static void check_row(taker *own, const payload *record, const rf_record *about)
     if ((!first && about->deliveries <= 1) || is_marked(released, lane, record->number))
         atomic_fetch_add(&shared->doubled, 1);
     if (about->deliveries > 1)
-        return; /* it comes late */
+        return; /* a redelivered record may come late */
     if (own->last[lane][recent].producer == record->producer &&
         own->last[lane][recent].number > record->number + 1)
         atomic_fetch_add(&shared->disordered, 1);
@@ -256,10 +256,10 @@ static void release(batch *now)
 {
     uint32_t count = rf_lease_rows(now->lease);
     if (memcmp(rf_lease_data(now->lease, 0), now->rows, count * sizeof now->rows[0]) != 0)
-        atomic_fetch_add(&shared->torn, 1); /* someone wrote into it meanwhile */
+        atomic_fetch_add(&shared->torn, 1); /* another process wrote into it while we held it */
     rf_lease_drop(now->lease);
     now->lease = NULL;
-    /* Not before: a taker that dies in between is delivered from again. */
+    /* Marked only after the release: if a taker dies before its release, its rows come again. */
     for (uint32_t row = 0; row < count; row++)
         if (now->rows[row].number < NUMBERS_PER_LANE)
             mark(released, now->rows[row].producer % MOST, now->rows[row].number);

@@ -1,12 +1,12 @@
 /*
- * What the C tests share. A test is a sentence and a function; it runs in a process of its own.
+ * What the C tests share. A test is a sentence and a function, and runs in a process of its own.
  *
- * It may know the whole core, its private headers too: some states are best made by hand.
+ * This file may know the whole core, its private headers too, because some states are best made by hand.
  *
- * A test passes when its process exits with 0, fails with anything else, and is skipped with 77.
- * CHECK ends a failed one at once, wherever it stands. An alarm ends what hangs. The process leads
- * a process group; what is left of the group and of the test's segments afterwards is removed by
- * the runner, so a test that fails cleans nothing up itself.
+ * A test passes when its process exits with 0, is skipped with 77, and fails with anything else. CHECK ends a failed
+ * test at once, at any depth of calls. An alarm ends a test that hangs. The process leads a process group. The
+ * runner removes the rest of the group and the test's segments afterwards, so a failing test does not clean up
+ * itself.
  */
 #ifndef RF_CHECK_H
 #define RF_CHECK_H
@@ -48,7 +48,7 @@ enum { SANITIZED = 0 };
             fail(__FILE__, __LINE__, #condition, 0, 0, 0); \
     } while (0)
 
-/* Both sides are shown as numbers when they differ. */
+/* A failure shows both sides as numbers. */
 #define CHECK_EQUAL(actual, expected)                                            \
     do {                                                                         \
         long long is_ = (long long)(actual), should_ = (long long)(expected);    \
@@ -111,23 +111,23 @@ static inline int run_one(const test *one)
         signal(SIGTERM, SIG_DFL);
         alarm(WATCHDOG_SECONDS);
         one->run();
-        exit(PASSED); /* the sanitizers have their word there */
+        exit(PASSED); /* the sanitizers report here */
     }
     setpgid(pid, pid);
     running_test = pid;
-    /* Processes that were killed leave us their children, in a long test by thousands. */
+    /* Killed processes leave their children to the runner, thousands of them in a long test. */
     siginfo_t ended = {0};
     while (waitid(P_ALL, 0, &ended, WEXITED | WNOWAIT) == -1 ? errno == EINTR : ended.si_pid != pid)
         if (ended.si_pid != 0)
             waitpid(ended.si_pid, NULL, 0);
-    /* Not reaped yet, so the group's number is still its own. */
+    /* The process is not reaped yet, so its process group number cannot be reused. */
     kill(-pid, SIGKILL);
     running_test = 0;
     int status;
     while (waitpid(pid, &status, 0) == -1 && errno == EINTR)
         ;
     while (waitpid(-1, NULL, 0) > 0 || errno == EINTR)
-        ; /* the test's own children came to us: we are their subreaper */
+        ; /* the test's own children are now ours: the runner is their subreaper */
     remove_segments(pid);
     if (WIFSIGNALED(status))
         printf("    ended by signal %d%s\n", WTERMSIG(status),
@@ -135,7 +135,8 @@ static inline int run_one(const test *one)
     return WIFEXITED(status) ? WEXITSTATUS(status) : FAILED;
 }
 
-/* Exit 0, 1, or 77 when all were skipped. An argument chooses tests whose sentence has it. */
+/* Exits with 0, with 1, or with 77 when all tests were skipped. An argument selects the tests whose sentence
+ * contains it. */
 static inline int run_tests(int argc, char **argv, const test *tests, size_t count)
 {
     size_t failed = 0, skipped = 0, ran = 0;
@@ -173,7 +174,7 @@ static inline void *shared_memory(size_t bytes)
     return memory;
 }
 
-/* Run `function` in a child, which then ends. The runner ends it with the test. */
+/* Run `function` in a child, which then exits. The runner kills the child if the test ends first. */
 static inline pid_t spawn(void (*function)(void *), void *argument)
 {
     pid_t parent = getpid(), pid = fork();
@@ -231,7 +232,7 @@ static inline void rest(void)
     nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
 }
 
-/* Wait until another thread or process has brought `*flag` to `value`; the watchdog ends it. */
+/* Wait until another thread or process has set `*flag` to at least `value`. The watchdog ends a wait that hangs. */
 static inline void await(_Atomic uint32_t *flag, uint32_t value)
 {
     while (atomic_load(flag) < value)
@@ -253,7 +254,7 @@ static inline int64_t cpu_ns(void)
 
 /* ---- Rings ---------------------------------------------------------------------------------- */
 
-/* A sample that fills a page, so that a ring can have any number of slots. It is a number. */
+/* A sample fills a page, so that a ring can have any number of slots. It holds a number. */
 enum { SAMPLE_BYTES = 4096 };
 
 static inline const char *segment_name(int number)
@@ -325,14 +326,15 @@ static inline rf_ring *attach_ring(void)
     return ring;
 }
 
-/* The same, with a window (window.h) that ends within a small ring, or none; some of them stream (streaming.h). */
+/* A handle of the same ring with a window (window.h) that ends within a small ring, or with none. Some of the
+ * handles stream their copies (streaming.h). */
 static inline rf_ring *attach_ring_with_window(void)
 {
     rf_ring *ring = attach_ring();
     ring->window = (uint32_t)getpid() % 6;
     ring->restarts = ring->window != 0 && getpid() / 6 % 2;
     if (getpid() / 12 % 2)
-        ring->copies.least_bytes = 1; /* in both ways in turns, as they are timed */
+        ring->copies.least_bytes = 1; /* copies alternate between both ways, while they are timed */
     return ring;
 }
 

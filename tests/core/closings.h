@@ -1,11 +1,11 @@
-/* What other code of a process does to descriptors, at random: another fault beside kills and stops. */
+/* What other code of a process does to descriptors, at random: a fault besides kills and stops. */
 #ifndef RF_CLOSINGS_H
 #define RF_CLOSINGS_H
 
 #include "chance.h"
 #include "check.h"
 
-/* Mostly nothing. Whatever is closed, the process lives, and what it holds is its own. */
+/* Usually does nothing. Whatever is closed, the process must live and keep what it holds. */
 static inline void close_something(rf_ring *ring)
 {
     if (random_below(32))
@@ -19,12 +19,12 @@ static inline void close_something(rf_ring *ring)
         for (int fd = 3; fd < 64; fd++)
             close(fd);
         break;
-    case 4: /* its number is another file's */
+    case 4: /* the closed number now names another file */
         close(rf_ring_descriptor(ring));
         (void)!open("/dev/null", O_RDWR | O_CLOEXEC);
         break;
     default:                      /* a child that outlives its parent for a while */
-        signal(SIGCHLD, SIG_IGN); /* nobody waits for it */
+        signal(SIGCHLD, SIG_IGN); /* the parent does not wait for this child */
         if ((child = fork()) == 0) {
             nanosleep(&(struct timespec){.tv_nsec = 30000000}, NULL);
             _exit(0);

@@ -1,4 +1,4 @@
-/* A fake of a GPU's driver that records each call, and what the tests of page-locking check with it. */
+/* A fake GPU driver that records each call, and the checks of the page-locking tests. */
 #ifndef RF_FAKE_DRIVER_H
 #define RF_FAKE_DRIVER_H
 
@@ -10,13 +10,13 @@ typedef struct call {
     enum { REGISTER, UNREGISTER, COPY } what;
     uint8_t *address;
     size_t bytes;
-    uint64_t number; /* that stood there when it was unregistered */
+    uint64_t number; /* the number at the address when it was unregistered */
     pthread_t thread;
 } call;
 
 static call calls[MOST_CALLS];
 static _Atomic uint32_t call_count;
-static _Atomic int64_t registered; /* registrations that stand */
+static _Atomic int64_t registered; /* registrations in effect */
 static _Atomic uint32_t registers, device_memories;
 static _Thread_local void *current; /* the context of this thread */
 static uint64_t refused_registers;  /* the n-th registration is refused: bit n - 1 */
@@ -62,7 +62,7 @@ static inline int host_register(void *address, size_t bytes, unsigned flags)
 static inline int host_unregister(void *address)
 {
     uint64_t number;
-    memcpy(&number, address, sizeof number); /* faults where nothing is mapped any more */
+    memcpy(&number, address, sizeof number); /* crashes if nothing is mapped here */
     note(UNREGISTER, address, 0, number);
     atomic_fetch_sub(&registered, 1);
     return refused_unregister;
@@ -120,7 +120,7 @@ static inline bool is_free(void *address)
     return found == address;
 }
 
-/* Two fields: 4 slots of a page, and of two pages. */
+/* Two fields, with 4 slots: a page each, and two pages each. */
 static inline rf_ring *create_two_fields(void)
 {
     rf_options options = options_for(4);

@@ -1,10 +1,9 @@
 /*
- * A hostile peer, and honest ones that have to live with it.
+ * A hostile peer, and honest peers that must survive its writes.
  *
- * garble() writes into the tables of a mapped segment: numbers at random anywhere, and nonsense
- * that looks like sense. behave() is anything that a caller may do, with waits that end; what it
- * is told does not matter. A restored header is no mutation: it keeps the honest ones from being
- * turned away at the door for ever.
+ * garble() writes into the tables of a mapped segment: random numbers anywhere, and plausible nonsense. behave()
+ * does anything that a caller may do, with waits that end. The results do not matter. Restoring the header is not
+ * counted as a mutation: it only lets honest peers attach again.
  */
 #ifndef RF_GARBLE_H
 #define RF_GARBLE_H
@@ -39,14 +38,14 @@ static inline void restore_header(const garbler *own)
     own->ring->header->producers = own->pristine.producers;
 }
 
-/* ---- Nonsense that looks like sense --------------------------------------------------------- */
+/* ---- Plausible nonsense --------------------------------------------------------------------- */
 
 static inline uint32_t any_slot(const garbler *own)
 {
     return random_below(own->ring->slot_count);
 }
 
-/* A word that could be true: of a participant that is there or not, of about this epoch. */
+/* A plausible word: its owner may be present or not, and its epoch is near the true one. */
 static inline uint64_t plausible_word(const garbler *own, uint32_t slot)
 {
     uint64_t epoch = rf_word_epoch(word_of(own->ring, slot)) + random_below(3) - 1;
@@ -60,7 +59,7 @@ static inline uint64_t link_to(const garbler *own, uint32_t slot)
     return rf_link(slot, rf_word_epoch(word_of(own->ring, slot)));
 }
 
-/* Some slots, all READY, each waiting for the next. */
+/* Make some slots READY, each waiting for the next one. */
 static inline uint32_t make_circle(const garbler *own)
 {
     uint32_t first = any_slot(own), step = 1 + any_slot(own), length = 1 + random_below(64);
@@ -128,7 +127,7 @@ static inline uint32_t garble_participant(const garbler *own)
     return 4;
 }
 
-/* Who produces, how many are to come, and what one of them said. */
+/* Garble the producer count, the number of expected producers, and the text of a failure. */
 static inline uint32_t garble_producers(const garbler *own)
 {
     rf_header *header = own->ring->header;
@@ -139,7 +138,7 @@ static inline uint32_t garble_producers(const garbler *own)
     case 2: atomic_store(&failure->bytes, (uint32_t)odd_number()); break;
     case 3: memset(failure->text, (int)random_below(256), RF_FAILURE_BYTES); break;
     case 4: atomic_store(&failure->word, odd_number()); break;
-    default: /* of somebody who is there or not */
+    default: /* of a participant that is present or not */
         atomic_store(&failure->word,
                      rf_word((rf_state)random_below(8), random_below(6), random_below(4)) |
                          (random_below(2) ? 0 : RF_KEEP));
@@ -168,7 +167,7 @@ static inline uint32_t garble_header(const garbler *own)
     return 1;
 }
 
-/* A number anywhere, from the first byte to the samples. */
+/* Write a number anywhere from the first byte up to the samples. */
 static inline uint32_t garble_anywhere(const garbler *own)
 {
     _Atomic uint64_t *tables = (_Atomic uint64_t *)own->ring->mapping;
@@ -176,7 +175,7 @@ static inline uint32_t garble_anywhere(const garbler *own)
     return 1;
 }
 
-/* How many numbers were written. */
+/* Returns how many numbers were written. */
 static inline uint32_t garble(const garbler *own)
 {
     rf_header *header = own->ring->header;
@@ -186,7 +185,7 @@ static inline uint32_t garble(const garbler *own)
     case 1:
     case 2: atomic_store(&own->ring->words[slot], plausible_word(own, slot)); return 1;
     case 3: atomic_store(&own->ring->words[slot], odd_number()); return 1;
-    case 4: /* a word of another slot, or of long ago */
+    case 4: /* a word of another slot, or of an earlier epoch */
         atomic_store(&own->ring->words[slot], word_of(own->ring, any_slot(own)));
         return 1;
     case 5:
@@ -210,7 +209,7 @@ enum { HELD = 3 };
 typedef struct honest_peer {
     rf_ring *ring;
     rf_lease *held[HELD]; /* claims, kept records and batches that live for a while */
-    uint64_t sum;         /* of what was read, so that it is read */
+    uint64_t sum;         /* a sum of all read bytes, so that the compiler keeps the reads */
     uint64_t granted;     /* calls that got what they asked for */
 } honest_peer;
 
@@ -295,7 +294,7 @@ static inline void take_any(honest_peer *own)
         hold(own, lease);
 }
 
-/* Close, and come back through a door that may be garbled. */
+/* Attach to a segment whose header may be garbled, and close one of the two handles. */
 static inline void attach_any(honest_peer *own)
 {
     int fd = open_segment(0);
@@ -308,7 +307,8 @@ static inline void attach_any(honest_peer *own)
         rf_ring *old = own->ring;
         own->ring = ring;
         ring = old;
-        for (int i = 0; i < HELD; i++) { /* they are the old one's, and keep it mapped */
+        for (int i = 0; i < HELD;
+             i++) { /* these leases belong to the old handle and keep it mapped */
             if (own->held[i] && random_below(2)) {
                 rf_lease_drop(own->held[i]);
                 own->held[i] = NULL;
@@ -318,7 +318,7 @@ static inline void attach_any(honest_peer *own)
     close_ring(ring);
 }
 
-/* Come, put, perhaps fail, and leave; or stay for good. */
+/* Enter as a producer, put, sometimes fail, and usually leave. */
 static inline void produce_any(honest_peer *own)
 {
     static const char text[] = "an honest text";

@@ -1,8 +1,8 @@
 /*
- * A hostile peer in a pool of reply cells, and honest clients and engines that have to live with it.
+ * A hostile peer in a pool of reply cells, and honest clients and engines that must survive its writes.
  *
- * As garble.h, which it adds to: garble_cells() writes what only cells and requests have; behave_at_cells() is
- * anything that a client or an engine may do, with waits that end.
+ * This file extends garble.h. garble_cells() writes the fields that only cells and requests have. behave_at_cells()
+ * does anything that a client or an engine may do, with waits that end.
  */
 #ifndef RF_GARBLE_CELLS_H
 #define RF_GARBLE_CELLS_H
@@ -43,7 +43,7 @@ static inline uint32_t garble_cell_record(const garbler *pool)
     }
 }
 
-/* A request names a cell of another, an old one, or none that is there. */
+/* Make a request name another client's cell, an old cell, or a missing cell. */
 static inline uint32_t garble_request(const cell_garbler *own)
 {
     uint32_t slot = any_slot(&own->ring), cell = any_slot(&own->pool);

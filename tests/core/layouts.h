@@ -23,7 +23,7 @@ static inline rf_geometry *three_fields(void)
     return geometry;
 }
 
-/* Two fields: a sample of so many bytes, and a label of 8. */
+/* Two fields: a sample of `bytes` bytes, and a label of 8 bytes. */
 static inline rf_geometry *image_and_label(uint64_t bytes)
 {
     rf_geometry *geometry = geometry_of(RF_UINT8, 1, &bytes);

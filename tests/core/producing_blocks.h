@@ -1,4 +1,4 @@
-/* Shared by the tests of producing blocks: beginning, failing and taking until the end. */
+/* Shared by the tests of producing blocks: to begin, to fail, and to take until the end. */
 #ifndef RF_PRODUCING_BLOCKS_H
 #define RF_PRODUCING_BLOCKS_H
 
@@ -37,7 +37,7 @@ static inline rf_status take_now(rf_ring *ring)
     return status;
 }
 
-/* Take without an end until something else than a record comes. */
+/* Take without a time limit until the result is something other than a record. */
 static inline rf_status take_to_the_end(rf_ring *ring)
 {
     rf_lease *lease;

@@ -1,4 +1,4 @@
-/* Records that say who published them as which of its records, and show when they are torn. */
+/* Records that name their producer and their number, and carry a checksum that shows a torn record. */
 #ifndef RF_RECORDS_H
 #define RF_RECORDS_H
 

@@ -1,9 +1,10 @@
 /*
- * Where reply cells are played with: who takes part, the books, and how a play goes. Its scenes: reply_scenarios.h.
+ * The state of a test of reply cells: participants, a tally of answers, and how one scenario is played.
  *
- * The parent is a client with requests of its own, and the engine that is left. Each of its requests must be
- * answered within slices that are counted, never twice, and rightly; in the end every cell and every slot is
- * free. Where rows of the dead are dropped, an answer may be that the engine died, or that the record is gone.
+ * The scenarios are in reply_scenarios.h. The parent is a client with requests of its own, and the surviving engine.
+ * Each of its requests must be answered correctly, never twice, and within a counted number of slices. At the end
+ * every cell and every slot is free. Where rows of dead takers are dropped, the client may learn that the engine
+ * died, or that the record is gone.
  */
 #ifndef RF_REPLY_FIXTURE_H
 #define RF_REPLY_FIXTURE_H
@@ -15,9 +16,9 @@ enum { CELLS = 8, MOST_REQUESTS = 64, ASKED_BY_US = 4, CROWD = 13, SHORT_WAIT_MS
 
 typedef struct reply_tally {
     _Atomic uint32_t
-        answers[MOST_REQUESTS]; /* of each request: how often an engine was tally that it did */
+        answers[MOST_REQUESTS]; /* of each request: how many answers an engine delivered */
     _Atomic uint32_t helper_ready, go, over;
-    _Atomic uint32_t turns; /* of us, the engine that is left */
+    _Atomic uint32_t turns; /* turns of the parent, the surviving engine */
 } reply_tally;
 
 static reply_tally *tally;
@@ -34,14 +35,16 @@ typedef struct reply_fixture {
 
 typedef struct reply_scenario {
     void (*prepare)(reply_fixture *);
-    void (*operate)(reply_fixture *); /* by the victim; what is between watched = true and false */
+    void (*operate)(
+        reply_fixture
+            *); /* by the victim; the signal may come between watched = true and watched = false */
     void (*helper)(void *);
-    void (*meanwhile)(reply_fixture *); /* by us, when the victim is gone */
-    bool drops;                         /* rows of the dead are dropped */
-    bool needs_victim; /* what it holds is waited for, as long as it stands still */
+    void (*meanwhile)(reply_fixture *); /* by the parent, when the victim is gone */
+    bool drops;                         /* rows of dead takers are dropped */
+    bool needs_victim; /* others wait for what the victim holds as long as it is stopped */
 } reply_scenario;
 
-/* ---- Engines that keep books ---------------------------------------------------------------- */
+/* ---- Engines that count their answers ------------------------------------------------------- */
 
 static inline void answer_row_by_row(endpoint *own, job *now)
 {
@@ -89,7 +92,7 @@ static inline void expect_outcome(const rf_lease *cell, uint64_t number, bool re
               (!redeliver && reply.outcome == RF_ENGINE_DIED));
 }
 
-/* Dropped with who had taken it, and had not come to holding the cell. */
+/* True: the record was dropped with the dead taker, which had not yet held the cell. */
 static inline bool is_lost(const reply_fixture *now, int place)
 {
     bool gone = rf_record_is_gone(now->ours.ring, now->links[place]);
@@ -97,7 +100,7 @@ static inline bool is_lost(const reply_fixture *now, int place)
     return !now->redeliver && gone && reply.outcome == RF_PENDING && !reply.held;
 }
 
-/* We serve, and every request of ours has its answer in time: as many short waits as make MOST_SLICES. */
+/* Serve until every request of the parent is answered in time: within short waits that add up to MOST_SLICES. */
 static inline void get_answers(reply_fixture *now)
 {
     if (now->held.batch)
@@ -154,7 +157,7 @@ static inline void end_reply_scenario(reply_fixture *now)
     shm_unlink(segment_name(POOL));
 }
 
-/* From here on waits count, but for most of the first slice, so that there is less to wait. */
+/* From here on waits count. Most of the first slice is already over, so that the test waits for a shorter time. */
 static inline void is_gone(reply_fixture *now)
 {
     victim_is_gone(now->ours.ring, now->ours.pool);
@@ -162,7 +165,7 @@ static inline void is_gone(reply_fixture *now)
     atomic_fetch_sub(&now->ours.pool->header->reaped_ns, RF_SLICE_NS - 5 * NS_PER_MS);
 }
 
-/* Whatever was the matter, there is a cell, a slot, and an answer. */
+/* After any fault there is still a free cell, a free slot, and an answer. */
 static inline void expect_service(reply_fixture *now)
 {
     rf_lease *cell = ask(&now->ours, 40);
@@ -180,7 +183,7 @@ static inline pid_t start_reply_helper(const reply_fixture *now, void (*helper)(
     atomic_store(&tally->helper_ready, 0);
     pid_t pid = helper ? spawn(helper, NULL) : 0;
     await(&tally->helper_ready, pid != 0);
-    /* An engine has said that it waits: so the victim passes the same steps each time. */
+    /* The helping engine sleeps first, so that the victim passes the same steps each time. */
     while (helper == helping_engine && !atomic_load(&now->ours.ring->header->readable.wanted))
         rest();
     return pid;
@@ -191,7 +194,7 @@ static inline void end_reply_helper(reply_fixture *now, pid_t helper)
     int status;
     atomic_store(&tally->over, 1);
     while (waitpid(helper, &status, WNOHANG) == 0) {
-        serve_row_by_row(&now->ours); /* it may have asked */
+        serve_row_by_row(&now->ours); /* the helper may have asked */
         rest();
     }
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == PASSED);

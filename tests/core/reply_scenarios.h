@@ -11,7 +11,8 @@ static inline void operate_as_client(reply_fixture *now)
     watched = true;
     rf_lease *early = claim(now->victim.pool, 1), *cell = ask(&now->victim, 21);
     rf_cell_ask(early, 0, RF_FOREVER, RF_WAITER_CLIENT);
-    rf_lease_drop(early); /* without a request: the engine would hold it, or not */
+    rf_lease_drop(
+        early); /* without a request: whether an engine holds the cell must not depend on timing */
     CHECK_EQUAL(wait_until(cell, 0, RF_FOREVER), RF_OK);
     expect_answer(cell, 0, 21);
     rf_lease_drop(cell);
@@ -61,7 +62,7 @@ static inline void operate_hold_and_give_back(reply_fixture *now)
     watched = false;
 }
 
-/* To the end of the same ring: as good as another one. */
+/* Hand the request on to the end of the same ring, which serves as the second ring. */
 static inline void operate_hand_on(reply_fixture *now)
 {
     job work;
@@ -84,13 +85,13 @@ static inline void operate_recover_cells(reply_fixture *now)
     watched = false;
 }
 
-/* What others have held before. */
+/* Hold a cell that other engines have held before. */
 static inline void operate_hold_again(reply_fixture *now)
 {
     job work;
     do
         CHECK((work.batch = take(now->victim.ring, 1)) != NULL);
-    while (number_at(work.batch, 0) != 0); /* the rows of dead clients go with us */
+    while (number_at(work.batch, 0) != 0); /* the rows of dead clients are taken too */
     watched = true;
     rf_hold(now->victim.pool, work.batch, work.held);
     watched = false;
@@ -109,7 +110,7 @@ static inline void operate_leave_holding(reply_fixture *now)
     rf_lease_drop(work.batch);
 }
 
-/* Every entry is in use; one of them by who dies now. */
+/* Join while every entry is in use, one of them by a participant that is killed now. */
 static inline void operate_join_full_pool(reply_fixture *now)
 {
     rf_ring *pool = now->victim.pool, *late;
@@ -126,7 +127,7 @@ static inline void operate_join_full_pool(reply_fixture *now)
 
 /* ---- Helpers -------------------------------------------------------------------------------- */
 
-/* A client that lives and goes on sleeps before long: so each play is the same. */
+/* Wait until living clients sleep, so that each play passes the same steps. */
 static inline void let_them_sleep(endpoint *own, const job *now)
 {
     for (uint32_t row = 0; row < rf_lease_rows(now->batch); row++) {
@@ -154,7 +155,7 @@ static void helping_engine(void *unused)
     close_endpoint(&own);
 }
 
-/* Holds what comes first until the victim is gone. */
+/* Hold the first request until the victim is gone. */
 static inline void slow_engine(void *unused)
 {
     (void)unused;
@@ -182,7 +183,8 @@ static inline void helping_client(rf_waiter waiter)
         rf_status status = waiter == RF_WAITER_CLIENT ? rf_answers_sleep(own.pool, key, RF_FOREVER)
                                                       : rf_cell_wait(cell, 0, RF_FOREVER);
         CHECK(status == RF_OK || status == RF_AGAIN);
-        /* It waits for who itself waits until it finds out who died; what counts is when that one had turns. */
+        /* This client waits for the surviving engine, which first has to find the dead. Only slices count in which
+         * that engine had a turn. */
         bool counts = atomic_load(&recorded->gone_ns) && atomic_load(&tally->turns) != turns;
         slices += rf_now_ns() >= until && counts;
         turns = atomic_load(&tally->turns);
@@ -205,7 +207,7 @@ static inline void client_of_many(void *unused)
     helping_client(RF_WAITER_CLIENT);
 }
 
-/* ---- Beginnings ----------------------------------------------------------------------------- */
+/* ---- Initial states ------------------------------------------------------------------------- */
 
 static inline void ask_one(reply_fixture *now)
 {
@@ -216,7 +218,7 @@ static inline void ask_some(reply_fixture *now)
 {
     ask_as(now, 0, 0, RF_FOREVER);
     ask_as(now, 1, 1, RF_FOREVER);
-    ask_as(now, 2, 2, rf_now_ns() - 1); /* too late */
+    ask_as(now, 2, 2, rf_now_ns() - 1); /* its deadline is already over */
     rf_lease_drop(ask(&now->ours, 3));  /* withdrawn */
 }
 
@@ -236,7 +238,8 @@ static inline void die_asking_and_holding(void *unused)
     raise(SIGKILL);
 }
 
-/* Dead, and left in the pool: what it asked, what was answered, what it held; one of that is withdrawn. */
+/* A dead participant leaves in the pool its requests, an answered cell and a held cell. One of these requests is
+ * withdrawn. */
 static inline void the_dead(reply_fixture *now)
 {
     int status;
@@ -245,7 +248,7 @@ static inline void the_dead(reply_fixture *now)
     pid_t dead = spawn(die_asking_and_holding, NULL);
     await(&tally->helper_ready, 1);
     CHECK_EQUAL(take_until(now->ours.ring, 1, 1, 0, &now->held.batch),
-                RF_OK); /* of the dead client */
+                RF_OK); /* a request of the dead client */
     CHECK_EQUAL(rf_hold(now->ours.pool, now->held.batch, now->held.held), 1);
     rf_lease_drop(now->asked[1]);
     now->asked[1] = NULL;
@@ -279,8 +282,8 @@ static inline void full_pool(reply_fixture *now)
         now->crowd[i] = attach_pool();
 }
 
-/* Whoever finds a cell held by the dead, and then stands still for longer than it would have waited, must not
- * take another, who has their number by then, for its holder. */
+/* An engine finds a cell held by a dead participant, then stops for longer than its wait. It must not take a new
+ * participant with the same number for the holder. */
 static inline void another_has_their_number(reply_fixture *now)
 {
     int64_t until = in_ms(2 * RF_SLICE_NS / NS_PER_MS + 5);
@@ -290,7 +293,7 @@ static inline void another_has_their_number(reply_fixture *now)
         rest();
 }
 
-/* A request that is there twice: one is held by us, the other was given back once. */
+/* The ring has the same request twice: we hold one, and the other was given back once. */
 static inline void ask_twice_and_hold(reply_fixture *now)
 {
     ask_one(now);
@@ -305,7 +308,7 @@ static inline void ask_twice_and_hold(reply_fixture *now)
     rf_lease_drop(twin);
 }
 
-/* ---- Scenes -------------------------------------------------------------------------------- */
+/* ---- Scenarios ----------------------------------------------------------------------------- */
 
 #define REPLY_SCENARIO(name, ...)                                      \
     static inline bool name(uint32_t step, uint32_t visit, int signal) \

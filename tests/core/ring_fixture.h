@@ -1,9 +1,9 @@
 /*
- * What processes do to a ring while one of them stands still or dies, and the books that show
- * whether anything was lost, doubled or put out of order by it.
+ * The state of a test in which one process stops or dies, what the others do, and a check of every record.
  *
- * It may not know how the one is stopped, nor where: test_interleavings.c stops it at instructions,
- * test_steps.c at the steps that the code names. Numbers are counted on a shared_state that all share.
+ * The check shows whether any record was lost, doubled or put out of order. This file may not know how or where the
+ * process is stopped: test_interleavings.c stops it at instructions, test_steps.c at the steps that the code names.
+ * All processes count their records in shared memory.
  */
 #ifndef RF_RING_FIXTURE_H
 #define RF_RING_FIXTURE_H
@@ -11,32 +11,32 @@
 #include "check.h"
 
 enum { SLOTS = 5, PRODUCERS = 5, NUMBERS = 200 };
-/* Numbers name their producer: number / NUMBERS. */
+/* A number names its producer: number / NUMBERS. */
 enum { OURS = 0, OTHER = 1, VICTIM = 2, HELPER = 3, EARLIER = 4 };
 
 typedef struct ring_fixture {
     rf_ring *ours, *other; /* two participants in the parent */
-    rf_ring *victim;       /* the child's */
+    rf_ring *victim;       /* the child's handle */
     uint64_t next[PRODUCERS];
     rf_lease *held;
     bool finished;
-    bool over;      /* so a taker was told */
-    bool scrambled; /* cursors are */
+    bool over;      /* a taker has seen the end */
+    bool scrambled; /* the cursors are set to random values */
     uint32_t takes, puts;
 } ring_fixture;
 
-/* What the child tells; counted by number. */
+/* Counts by number, shared with the child. */
 typedef struct shared_state {
     _Atomic uint32_t published[PRODUCERS * NUMBERS];
     _Atomic uint32_t taken[PRODUCERS * NUMBERS];
-    _Atomic uint32_t seen_before[PRODUCERS * NUMBERS]; /* by a taker that then died */
+    _Atomic uint32_t seen_before[PRODUCERS * NUMBERS]; /* taken by a taker that then died */
     _Atomic uint32_t helper_asked, helper_done;
-    _Atomic uint32_t answer; /* of an operation that waited */
+    _Atomic uint32_t answer; /* the result of an operation that waited */
 } shared_state;
 
 static shared_state *shared;
 
-/* ---- Working and keeping the books ---------------------------------------------------------- */
+/* ---- Working, and counting records ---------------------------------------------------------- */
 
 static inline rf_status work_put(ring_fixture *now, rf_ring *ring, int producer)
 {
@@ -67,8 +67,8 @@ static inline bool newer_was_taken(uint64_t number)
     return false;
 }
 
-/* Of what one producer published nothing is ready that is older than what was taken. Sound because
- * the child stands still: nobody else takes. What is delivered again may come late, and says so. */
+/* Expect that no READY record of a producer is older than a taken record. This is sound because the child is
+ * stopped, so no other process takes. A redelivered record may come late, and its count of deliveries is above 0. */
 static inline void expect_order(const ring_fixture *now)
 {
     const rf_ring *ring = now->ours;
@@ -80,8 +80,8 @@ static inline void expect_order(const ring_fixture *now)
     }
 }
 
-/* Mark what was taken. What was seen before, or comes behind a newer one, must say by its count of
- * deliveries that it comes again. */
+/* Mark the rows of a batch as taken. A row that was seen before, or that follows a newer one, must be marked as
+ * redelivered by its count of deliveries. */
 static inline void mark_taken(const rf_lease *lease)
 {
     rf_record records[SLOTS];
@@ -95,7 +95,7 @@ static inline void mark_taken(const rf_lease *lease)
     }
 }
 
-/* Take what is there; how many rows. */
+/* Take the ready rows. Returns how many. */
 static inline uint32_t work_take(ring_fixture *now, rf_ring *ring, uint32_t most)
 {
     rf_lease *lease;
@@ -104,7 +104,7 @@ static inline uint32_t work_take(ring_fixture *now, rf_ring *ring, uint32_t most
     rf_status status = take_until(ring, most, 1, 0, &lease);
     bool over = status == RF_FINISHED || status == RF_PRODUCER_FAILED;
     CHECK(status == RF_OK || status == RF_EMPTY || (now->finished && over));
-    CHECK(!now->over || over); /* who was told that it is over has gone */
+    CHECK(!now->over || over); /* after the end no taker may get a record */
     now->over = over;
     if (status != RF_OK)
         return 0;
@@ -154,8 +154,8 @@ static inline void operate_kept(ring_fixture *now)
     rf_lease_drop(lease);
 }
 
-/* Two claims that overlap, the one behind published first; then a record that comes behind both. The two are of
- * producers of their own in the books, for they have no order; the third is of both. */
+/* Make two overlapping claims and publish the second one first, then put a record that follows both. The two have
+ * no order between them, so each counts as a record of its own producer. The third counts as the victim's. */
 static inline void operate_crossed_publish(ring_fixture *now)
 {
     rf_lease *first, *second = NULL;
@@ -209,14 +209,14 @@ static inline void operate_finish(ring_fixture *now)
     rf_finish(now->victim);
 }
 
-/* ---- What the others do meanwhile ----------------------------------------------------------- */
+/* ---- What the other processes do meanwhile -------------------------------------------------- */
 
 static inline void laps(ring_fixture *now)
 {
     for (int lap = 0; lap < 6; lap++) {
         drain(now);
         rf_status mine = work_put(now, now->ours, OURS), next = work_put(now, now->other, OTHER);
-        /* Whoever stands still holds at most four of the five slots. */
+        /* The stopped process holds at most four of the five slots. */
         if (!now->finished)
             CHECK(mine == RF_OK && (next == RF_OK || next == RF_FULL));
         work_put(now, now->ours, OURS);
@@ -225,7 +225,7 @@ static inline void laps(ring_fixture *now)
     }
 }
 
-/* ---- Beginnings ----------------------------------------------------------------------------- */
+/* ---- Initial states ------------------------------------------------------------------------- */
 
 static inline void two_records(ring_fixture *now)
 {
@@ -246,7 +246,7 @@ static inline void four_records(ring_fixture *now)
     work_put(now, now->ours, OURS);
 }
 
-/* Records whose order is not that of their slots. */
+/* Records whose order differs from the order of their slots. */
 static inline void crossed_records(ring_fixture *now)
 {
     rf_lease *held = claim(now->ours, 1);
@@ -254,7 +254,7 @@ static inline void crossed_records(ring_fixture *now)
     two_records(now);
     rf_lease_drop(held);
     atomic_store(&now->ours->header->claim_cursor, slot);
-    work_put(now, now->ours, OURS); /* ahead of those that it comes behind */
+    work_put(now, now->ours, OURS); /* in a slot before those of the older records */
 }
 
 static inline void put_earlier(ring_fixture *now)
@@ -262,7 +262,7 @@ static inline void put_earlier(ring_fixture *now)
     work_put(now, now->victim, EARLIER);
 }
 
-/* A participant that died with a claim, two kept records, one of them taken by itself. */
+/* A participant that died with a claim, two kept records, and one taken record of its own. */
 static inline void die_with_slots(void *argument)
 {
     (void)argument;
@@ -286,7 +286,7 @@ static inline void a_dead_participant(ring_fixture *now)
     atomic_fetch_add(&shared->published[EARLIER * NUMBERS + 1], 1);
 }
 
-/* ---- Ends ----------------------------------------------------------------------------------- */
+/* ---- Final checks --------------------------------------------------------------------------- */
 
 static inline void drop_held(ring_fixture *now)
 {
@@ -294,9 +294,9 @@ static inline void drop_held(ring_fixture *now)
     now->held = NULL;
 }
 
-/* After a kill the words are the truth: what they hold is published and must be delivered (again).
- * What they do not hold was not published, or the victim had it in hand before it released it: it
- * says so before. */
+/* After a kill the slot words decide. A record in a READY or TAKEN slot was published and must be delivered
+ * (again). A record in no slot was not published, or the victim had it in hand before it released it. In that case
+ * the victim has already counted it. */
 static inline void reconcile_with_words(const ring_fixture *now)
 {
     bool held[PRODUCERS * NUMBERS] = {0};
@@ -322,7 +322,7 @@ static inline void end(ring_fixture *now)
 {
     if (now->held)
         drop_held(now);
-    rf_recover(now->ours); /* the dead of a_dead_participant, if nobody came to it */
+    rf_recover(now->ours); /* reaps the process of a_dead_participant, if no other process has */
     now->finished |= rf_ring_is_finished(now->ours) != 0;
     drain(now);
     expect_all_free(now->ours);

@@ -1,6 +1,6 @@
 /*
- * Operations on the records of a test ring, which fail the test if they fail, and the states of its slots.
- * Included by check.h.
+ * Operations on the records of a test ring, which fail the test if they fail, and the states of its slots. Included
+ * by check.h.
  */
 #ifndef RF_RING_OPERATIONS_H
 #define RF_RING_OPERATIONS_H
@@ -37,7 +37,7 @@ static inline rf_lease *claim(rf_ring *ring, uint32_t rows)
     return lease;
 }
 
-/* Write number, number + 1, ... into the first rows and publish them; the lease is dropped. */
+/* Write number, number + 1, ... into the first rows and publish them. The lease is dropped. */
 static inline void publish(rf_lease *lease, uint32_t rows, uint64_t number)
 {
     for (uint32_t row = 0; row < rows; row++)
@@ -72,7 +72,7 @@ static inline rf_status take_until(rf_ring *ring, uint32_t most, uint32_t least,
     return status;
 }
 
-/* Take what is there now; NULL when nothing is. */
+/* Take the rows that are ready now. NULL: none is ready. */
 static inline rf_lease *take(rf_ring *ring, uint32_t most)
 {
     rf_lease *lease;
@@ -100,14 +100,14 @@ static inline rf_state state_of(const rf_ring *ring, uint32_t slot)
     return rf_word_state(word_of(ring, slot));
 }
 
-/* Of the record that lies there now. */
+/* Deliveries of the record that lies in this slot. */
 static inline uint32_t deliveries_of(const rf_ring *ring, uint32_t slot)
 {
     return rf_deliveries(atomic_load(&ring->uses[slot].deliveries),
                          rf_word_epoch(word_of(ring, slot)));
 }
 
-/* Every slot is free: what was lost for good would show here. */
+/* Expect that every slot is free. A slot that was lost for good shows here. */
 static inline void expect_all_free(const rf_ring *ring)
 {
     for (uint32_t slot = 0; slot < ring->slot_count; slot++)

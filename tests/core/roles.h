@@ -1,12 +1,13 @@
 /*
- * Children of a test that do something with a ring, say that they are ready, and wait to be killed or told to continue.
+ * Children of a test that do something with a ring, report that they are ready, and wait for a kill or for the
+ * signal to continue.
  */
 #ifndef RF_ROLES_H
 #define RF_ROLES_H
 
 #include "check.h"
 
-/* What a child does before it is ready, and after it was told to continue. */
+/* What a child does before it is ready, and after the signal to continue. */
 typedef struct role {
     void (*begin)(rf_ring *);
     void (*go_on)(rf_ring *);
@@ -36,7 +37,7 @@ static inline pid_t start_role(role **shared, void (*begin)(rf_ring *), void (*g
     return child;
 }
 
-static rf_lease *kept; /* by the child in which it is set */
+static rf_lease *kept; /* set and used in one child */
 
 static inline void claim_two(rf_ring *ring)
 {

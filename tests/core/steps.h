@@ -1,13 +1,14 @@
 /*
- * Stopping a process at the steps that the code names (csrc/step.h), and waits that are counted.
+ * Stopping a process at the steps that the code names (csrc/segment/step.h), and waits with a counted number of
+ * slices.
  *
- * The list of steps is read from the program itself. A victim is a child that goes through an
- * operation; the step at which it is to be stopped or killed, and at which visit, is settled
- * before it is forked. It stops itself there, with a signal that it can not catch.
+ * The list of steps is read from the program itself. A victim is a child that runs an operation. Before the fork the
+ * parent sets the step and the visit at which the victim is to be stopped or killed. The victim stops itself there,
+ * with a signal that it cannot catch.
  *
- * Waiting is judged by slices: a survivor that waits comes back with RF_AGAIN every 50 ms of its
- * own time, and may do so MOST_SLICES times before it has what it waits for. Milliseconds are
- * measured and reported, but decide nothing: on a busy machine they say who got a processor.
+ * Waiting is judged by slices. A waiting survivor returns with RF_AGAIN every 50 ms of its own time. It may do so
+ * MOST_SLICES times before it has what it waits for. Milliseconds are measured and reported but decide nothing,
+ * because on a busy machine they depend on the scheduler.
  */
 #ifndef RF_STEPS_H
 #define RF_STEPS_H
@@ -19,19 +20,19 @@ enum { MAX_STEPS = 128, MOST_SLICES = 2, NO_STEP = MAX_STEPS };
 extern const char *const __start_rf_steps[], *const __stop_rf_steps[];
 
 typedef struct step_record {
-    _Atomic uint32_t reached[MAX_STEPS]; /* by the victim: how often */
-    _Atomic int64_t gone_ns; /* since when the victim is, and what was missing is supplied; or 0 */
+    _Atomic uint32_t reached[MAX_STEPS]; /* how often the victim reached each step */
+    _Atomic int64_t gone_ns; /* when the victim was gone and the missing part supplied; or 0 */
     _Atomic uint32_t most_slices;
     _Atomic uint64_t longest_ns;
     _Atomic uint32_t longest_step;
 } step_record;
 
 static step_record *recorded;
-static bool watched; /* this process is the victim, and in its operation */
+static bool watched; /* this process is the victim, inside its operation */
 static uint32_t armed_step, armed_visit;
 static int armed_signal;
 static void (*interfere)(const char *step,
-                         uint32_t visit); /* by another, while the victim is there */
+                         uint32_t visit); /* done by another thread while the victim is at a step */
 
 static inline void prepare_stage(void)
 {
@@ -68,7 +69,7 @@ static inline void arm(uint32_t step, uint32_t visit, int signal)
     atomic_store(&recorded->gone_ns, 0);
 }
 
-/* Wait until the victim has ended or stands still. True: at the armed step. */
+/* Wait until the victim has exited or is stopped. True: at the armed step. */
 static inline bool await_victim(pid_t pid)
 {
     int status;
@@ -81,15 +82,15 @@ static inline bool await_victim(pid_t pid)
     return true;
 }
 
-/* ---- Waits that are counted ----------------------------------------------------------------- */
+/* ---- Waits with a counted number of slices -------------------------------------------------- */
 
 typedef struct wait_count {
-    uint32_t slices; /* that were over since the victim was gone */
+    uint32_t slices; /* slices that ended since the victim was gone */
     int64_t since_ns;
     int64_t starved_ns;
 } wait_count;
 
-/* How long this process was ready to run and had no processor, as the kernel counts it. */
+/* How long this process was runnable without a processor, as counted by the kernel. */
 static inline int64_t starved_ns(void)
 {
     long long ran = 0, waited = 0;
@@ -106,7 +107,7 @@ static inline wait_count start_waiting(void)
     return (wait_count){.since_ns = rf_now_ns(), .starved_ns = starved_ns()};
 }
 
-/* In milliseconds of its own: without those for which it was kept from a processor. */
+/* Record the longest wait, less the time without a processor. */
 static inline void keep_longest(const wait_count *count, int64_t gone_ns)
 {
     bool since_gone = gone_ns > count->since_ns;
@@ -121,7 +122,7 @@ static inline void keep_longest(const wait_count *count, int64_t gone_ns)
         atomic_store(&recorded->most_slices, count->slices);
 }
 
-/* True: it came back without what it waits for, and should wait on. */
+/* True: the call returned without a result, and the caller should continue to wait. */
 static inline bool waits_on(wait_count *count, rf_status status)
 {
     int64_t gone_ns = atomic_load(&recorded->gone_ns);
@@ -132,7 +133,8 @@ static inline bool waits_on(wait_count *count, rf_status status)
     return status == RF_AGAIN;
 }
 
-/* From here on waits count. Somebody has just looked after the dead, which is as bad as can be. */
+/* From here on waits count. The last check for dead participants is set to now, which is the worst case for a
+ * waiter. */
 static inline void victim_is_gone(rf_ring *ours, rf_ring *other)
 {
     int64_t now = rf_now_ns();
@@ -171,7 +173,7 @@ static inline rf_status bounded_take(rf_ring *ring, uint32_t most, uint32_t leas
     return status;
 }
 
-/* Take until there is no more; why. */
+/* Take until there is no more. Returns the status that ended it. */
 static inline rf_status bounded_take_all(rf_ring *ring)
 {
     rf_status status;

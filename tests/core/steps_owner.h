@@ -1,4 +1,4 @@
-/* The owner's steps: a ring that is closed, left by its dead owner, or not yet made. */
+/* The owner's steps: a ring that its owner closes, that a dead owner left, or that is not complete yet. */
 #ifndef RF_STEPS_OWNER_H
 #define RF_STEPS_OWNER_H
 
@@ -20,7 +20,7 @@ static inline void closing_owner(void *unused)
     watched = false;
 }
 
-/* It holds a slot: who waits looks at it each time, and not only in one slice of many. */
+/* The owner holds a slot, so that a waiter checks the owner in each slice, and not in one of many. */
 static inline void owner_to_be_killed(void *unused)
 {
     (void)unused;
@@ -28,7 +28,7 @@ static inline void owner_to_be_killed(void *unused)
     tell_and_wait();
 }
 
-/* The victim of a killed owner is who waits; of a closing one it is the owner. */
+/* If the owner is killed, the victim is the waiter. If the owner closes, the victim is the owner. */
 static inline void await_the_close(void *is_victim)
 {
     rf_ring *ring = attach_ring();
@@ -41,10 +41,10 @@ static inline void await_the_close(void *is_victim)
     close_ring(ring);
 }
 
-/* Whoever comes later or waits already is told that the ring is closed. */
+/* Each process that waits already or comes later learns that the ring is closed. */
 static inline bool play_owner(uint32_t step, uint32_t visit, int signal, bool closes)
 {
-    segment_name(0); /* the name is ours, whoever creates */
+    segment_name(0); /* the parent sets the name before a child creates the segment */
     arm(step, visit, signal);
     memset(shared, 0, sizeof *shared);
     pid_t owner = spawn(closes ? closing_owner : owner_to_be_killed, NULL);
@@ -93,7 +93,7 @@ static inline void creator(void *unused)
     close_ring(ring);
 }
 
-/* A half-made segment is nobody's ring, and who finds it without an owner may replace it. */
+/* No process may attach to an incomplete segment. A process that finds it without an owner may replace it. */
 static inline bool play_create(uint32_t step, uint32_t visit, int signal)
 {
     segment_name(0);

@@ -1,4 +1,4 @@
-/* Producing blocks, for test_steps.c: producers that come, fail and leave, and those that died. */
+/* Producing blocks, for test_steps.c: producers that enter, fail and leave, and producers that died. */
 #ifndef RF_STEPS_PRODUCING_H
 #define RF_STEPS_PRODUCING_H
 
@@ -19,7 +19,7 @@ static inline void operate_produce(ring_fixture *now)
 {
     begin_as_victim();
     work_put(now, now->victim, VICTIM);
-    /* Until the taker beside it has the record and waits again: else it may or may not have to be woken for the end. */
+    /* Wait until the taker has the record and waits again. Otherwise the end may or may not have to wake it. */
     const rf_header *header = now->victim->header;
     while (rf_ring_ready(now->victim) || !atomic_load(&header->readable.wanted))
         usleep(100);
@@ -34,7 +34,7 @@ static inline void operate_producer_fails(ring_fixture *now)
     rf_producing_end(now->victim, victims_block);
 }
 
-/* Another thread fails while the victim has the room for the text. */
+/* Another thread fails while the victim has claimed the room for the text. */
 static inline void fail_too(const char *step, uint32_t visit)
 {
     if (strcmp(step, "fail: room for the text claimed") == 0 && visit == 1)
@@ -58,7 +58,7 @@ static inline void operate_drop_a_block(ring_fixture *now)
     operate_close(now);
 }
 
-/* If the victim did not come so far as to have been a producer, there is one all the same. */
+/* If the victim died before it counted as a producer, the parent enters and leaves as one. */
 static inline void supply_a_producer(ring_fixture *now)
 {
     rf_block block;
@@ -67,7 +67,7 @@ static inline void supply_a_producer(ring_fixture *now)
     now->finished = true;
 }
 
-/* A text is whole, and the victim's; or it says that it was lost. */
+/* The text is complete and is the victim's, or it says that the text was lost. */
 static inline void helper_awaits_any_end(void *unused)
 {
     (void)unused;
@@ -83,7 +83,7 @@ static inline void helper_awaits_any_end(void *unused)
     close_ring(ring);
 }
 
-/* It died over its text, with a block open, and was the last. */
+/* The last producer dies while it writes its text, with a block open. */
 static inline void die_as_a_producer(void *unused)
 {
     (void)unused;
