@@ -287,7 +287,7 @@ proctype time()
                 :: else
                 fi;
                 others = others || (RUNS(i) && i != looker);
-                assert(STOPS || !RUNS(i) || by[i] <= planned) /* 4: a sleeper that planned by more was woken when few were left */
+                assert(STOPS || !RUNS(i) || by[i] <= planned) /* 4: one that planned by more was woken */
             }
             i = 0;
             /* 2: the next look, if only the last looker fails. */
