@@ -1,27 +1,27 @@
 /*
- * Producers and takers are killed, stopped and let go on at random, as many as the first argument
- * says, while records flow. Afterwards the books must show no record lost, doubled, torn or out of
- * order, and no survivor that waited beside work that it could have had.
+ * Producers and takers are killed, stopped and continued at random while records flow. The first argument is the
+ * number of kills. Afterwards the ledger must show no record lost, doubled, torn or out of order, and no survivor
+ * that waited although there was work for it.
  *
  *     chaos 10000 [seed]
  *
- * Lost. A producer tells of a record when it is published. What it had not told of when it was
- * killed may be published or not: its successor leaves these numbers out. Where they are seen in
- * the ring right after the kill, they were published, and have to arrive as well.
+ * Lost. A producer reports a record when it is published. When a producer is killed, the records after its last
+ * report may be published or not, so its successor skips these numbers. If the controller sees them in the ring
+ * right after the kill, they were published, and have to arrive as well.
  *
- * Doubled, out of order. A record comes twice, or behind a newer one of its producer, only when
- * its taker died, and then its count of deliveries says so.
+ * Doubled, out of order. A record may come twice, or after a newer one of its producer, only if its taker died. Its
+ * count of deliveries must then show this.
  *
  * Stalled: see chaos_workers.h.
  *
- * The end. Producers work in blocks, the controller has one open until it calls the end; then the last that leaves
- * finishes the ring, and that is what takers are told.
+ * The end. Producers work in blocks. The controller has one block open until it ends the phase. Then the last
+ * producer that leaves finishes the ring, and takers must see that the ring is finished.
  */
 #include "chaos_workers.h"
 
 enum { PHASES = 10, MOST_KILLS = 1 << 20, HANG_SECONDS = 30 };
 
-typedef struct gap { /* what a killed producer had not reported of */
+typedef struct gap { /* numbers that a killed producer had not reported */
     uint32_t lane, seen;
     uint64_t from;
 } gap;
@@ -32,20 +32,23 @@ static size_t gap_count;
 /* ---- The controller ------------------------------------------------------------------------- */
 
 typedef struct worker {
-    pid_t pid;      /* 0: it is dead */
-    uint32_t index; /* its own, and a producer's lane */
+    pid_t pid;      /* 0: the worker is dead */
+    uint32_t index; /* the worker's index, and the lane of a producer */
     bool produces;
-    int64_t until_ns; /* it stands still, or is dead, until then; 0: it goes on */
+    int64_t until_ns; /* the worker is stopped or dead until then; 0: it runs */
 } worker;
 
-/* What a killed worker held; until every word has changed. */
+/* The slots that a killed worker held, kept until every word has changed. */
 typedef struct leftover {
-    int64_t since_ns; /* 0: none */
+    int64_t since_ns; /* 0: unused */
     uint32_t count, slots[MAX_SLOTS];
     uint64_t words[MAX_SLOTS];
 } leftover;
 
-enum { LEFTOVERS = 64, BUCKETS = 1024 /* of a millisecond; the last is for all that is longer */ };
+enum {
+    LEFTOVERS = 64,
+    BUCKETS = 1024 /* of one millisecond; the last also counts all longer times */
+};
 
 typedef struct control {
     rf_ring *ring;
@@ -66,8 +69,8 @@ static void start_worker(worker *one)
                              : spawn(taker_process, (void *)(uintptr_t)one->index);
 }
 
-/* A killed producer's records that are seen in the ring were published. A word that is the same
- * before and after says that the record was whole between. */
+/* Records of a killed producer that are in the ring were published. If the word is the same before and after the
+ * copy, the copied record is complete. */
 static uint32_t numbers_in_the_ring(const rf_ring *ring, uint32_t lane, uint64_t from)
 {
     uint64_t stride = rf_ring_geometry(ring)->field[0].stride_bytes;
@@ -102,7 +105,7 @@ static void remember_what_it_held(control *own, pid_t pid)
     for (uint32_t slot = 0; slot < ring->slot_count; slot++) {
         uint64_t word = word_of(ring, slot);
         if (rf_word_owner(word) != owner || rf_word_state(word) == RF_STATE_READY)
-            continue; /* a READY one is nobody's */
+            continue; /* a READY slot has no owner */
         now->slots[now->count] = slot;
         now->words[now->count++] = word;
     }
@@ -139,7 +142,7 @@ static void kill_worker(control *own, worker *one)
         atomic_store(&shared->reported[one->index], reported + MAX_ROWS);
         atomic_fetch_add(&shared->generation[one->index], 1);
     }
-    /* A successor looks after the dead as soon as it waits; half the time survivors have to. */
+    /* A successor recovers the dead as soon as it waits. In half of the cases the survivors have to. */
     one->pid = 0;
     one->until_ns = random_below(2) ? 1 : in_ms(random_below(300));
 }
@@ -161,12 +164,12 @@ static void let_go_on(worker *one)
     one->until_ns = 0;
 }
 
-/* A worker that ends by itself has found something wrong, or never should have. */
+/* A worker that exits by itself has found an error, or should never have exited. */
 static void expect_no_end(void)
 {
     siginfo_t ended = {0};
     if (waitid(P_ALL, 0, &ended, WEXITED | WNOHANG | WNOWAIT) == -1)
-        CHECK_EQUAL(errno, ECHILD); /* all are dead just now */
+        CHECK_EQUAL(errno, ECHILD); /* all workers are dead at this moment */
     CHECK_EQUAL(ended.si_pid, 0);
 }
 
@@ -192,7 +195,7 @@ static void kill_at_random(control *own, uint64_t kills)
         expect_no_end();
         worker *one = &own->workers[random_below(own->count)];
         if (one->pid && (random_below(3) || one->until_ns))
-            kill_worker(own, one); /* also one that stands still */
+            kill_worker(own, one); /* even if the worker is stopped */
         else if (one->pid)
             stop_worker(own, one);
         if (progress() != before) {
@@ -203,10 +206,10 @@ static void kill_at_random(control *own, uint64_t kills)
     }
 }
 
-/* Let everyone finish, and take what a dead taker may have left. */
+/* Let all workers finish, and take the rows that a dead taker may have left. */
 static void drain_and_join(control *own)
 {
-    alarm(WATCHDOG_SECONDS); /* whoever waits for ever shows here */
+    alarm(WATCHDOG_SECONDS); /* a worker that waits forever shows here */
     atomic_store(&shared->stop, 1);
     rf_producing_end(own->ring, own->block);
     for (uint32_t i = 0; i < own->count; i++)
@@ -231,7 +234,7 @@ static void drain_and_join(control *own)
     alarm(0);
 }
 
-/* ---- The books ------------------------------------------------------------------------------ */
+/* ---- The ledger ----------------------------------------------------------------------------- */
 
 typedef struct sums {
     uint64_t kills, stops, records, batches, lost, redelivered, reclaimed;
@@ -240,7 +243,7 @@ typedef struct sums {
     int64_t longest_ns;
 } sums;
 
-/* What was reported or seen, and never came. */
+/* Count the records that were reported or seen and never came. */
 static void count_records(sums *sum)
 {
     for (uint32_t lane = 0; lane < MOST; lane++) {
@@ -279,7 +282,7 @@ static void add_up(sums *sum, const control *own)
         sum->longest_ns = atomic_load(&shared->longest_ns);
 }
 
-/* Far more than will be touched. */
+/* Maps far more memory than the test touches. */
 static void *map_bits(size_t bytes)
 {
     void *bits = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
@@ -322,7 +325,7 @@ static void play_phase(uint32_t phase, uint64_t kills, sums *sum)
     munmap(released, mark_bytes);
 }
 
-/* Of those that held something when they died, this part had it given back after how long? */
+/* Of the killed workers that held slots, the given part had them recovered within this many milliseconds. */
 static uint64_t given_back_ms(const sums *sum, double part)
 {
     uint64_t all = 0, so_far = 0, bucket = 0;
@@ -345,17 +348,17 @@ static void show(const sums *sum, double seconds)
         {"batches", sum->batches},
         {"rows given back by recovery", sum->redelivered},
         {"rows taken again", sum->again},
-        {"claims and pins given back", sum->reclaimed},
+        {"claims and kept slots given back", sum->reclaimed},
         {"given back after ms, half of the dead", given_back_ms(sum, 0.5)},
         {"99 of 100", given_back_ms(sum, 0.99)},
-        {"all, also where nobody waited", given_back_ms(sum, 1)},
-        {"waits over 100 ms, nothing to be had", sum->long_waits},
+        {"all, even if no process waited", given_back_ms(sum, 1)},
+        {"waits over 100 ms without work", sum->long_waits},
         {"longest wait, ms", (uint64_t)(sum->longest_ns / NS_PER_MS)},
         {"lost", sum->lost},
         {"doubled", sum->doubled},
         {"torn", sum->torn},
         {"out of order", sum->disordered},
-        {"stalled beside work", sum->stalled},
+        {"stalled despite work", sum->stalled},
     };
     for (size_t i = 0; i < COUNT(rows); i++)
         printf("    %-38s %12llu\n", rows[i].what, (unsigned long long)rows[i].count);
@@ -368,7 +371,7 @@ static void chaos(void)
 {
     sums sum = {0};
     int64_t began = rf_now_ns();
-    alarm(0); /* kill_at_random() notices by itself when nothing moves */
+    alarm(0); /* kill_at_random() itself notices a lack of progress */
     shared = shared_memory(sizeof *shared);
     gaps = calloc(MOST_KILLS, sizeof *gaps);
     CHECK(gaps);

@@ -37,7 +37,7 @@ typedef struct shared_state {
         reported[LANES]; /* of each thread: numbers below it are published, or skipped */
     _Atomic uint32_t generation[PRODUCERS], stop;
     _Atomic uint32_t owner[WORKERS]; /* the worker's participant number */
-    _Atomic uint32_t taking[WORKERS], stands[WORKERS];
+    _Atomic uint32_t taking[WORKERS], stopped[WORKERS];
     _Atomic uint64_t takes, unsaid;
     /* Counts of what happened, and of what must not happen. */
     _Atomic uint64_t killed_over, killed_unseen, killed_taking, killed_claims;
@@ -315,7 +315,7 @@ static void work_on(const taker *own, rf_lease *lease)
             show(lease, 0);
     }
     if (deadly && own->index != LETTER_READER && !rf_lease_is_dead_letter(lease)) {
-        atomic_store(&shared->stands[own->index], 1);
+        atomic_store(&shared->stopped[own->index], 1);
         while (!atomic_load(&shared->stop))
             rest();
     }

@@ -1,22 +1,26 @@
 /*
- * Takers fail over records, are killed over them, give them back and split their batches, patient ones beside hasty ones;
- * producers publish claims crosswise, discard some and are killed in between. As many are killed as the first argument
- * says.
+ * Takers fail over records, are killed over them, give them back and split their batches. Some takers wait for
+ * several rows, others take one. Producers publish claims crosswise, discard some, and are killed in between. The
+ * first argument is the number of kills.
  *
  *     chaos_failures 10000 [seed]
  *
- * Each published record is released once, or becomes a dead letter once. Each delivery is held against the books: how
- * often the record came, how many takers failed over it, whether it comes alone, whether it is a dead letter.
+ * Each published record is released once, or becomes a dead letter once. The test compares each delivery with the
+ * ledger: how often the record came, how many takers failed over it, whether it comes alone, and whether it is a
+ * dead letter.
  *
- * A victim is stopped before it is killed: what the words say it has taken then dies with it, and the books are told how
- * many takers have failed over that. Where it stood inside a call, that may be one more or not; the next delivery tells.
+ * A victim is stopped before it is killed. The rows that the slot words show as taken die with it, and the
+ * controller enters in the ledger how many takers have failed over them. A victim inside a call may have failed over
+ * one more row or not. The next delivery decides.
  *
- * Out of order. A record says how many its producer's threads had published before it was claimed. Who has it in hand
- * looks at the words: none of those may still be READY and never delivered. Links are not asked, for they may be wrong.
+ * Out of order. A record has the counts that its producer's threads had published before it was claimed. The taker
+ * that holds the record inspects the slot words: none of these earlier records may still be READY and undelivered.
+ * The check does not use links, because they may be wrong.
  *
- * Stalled: as in chaos_workers.h. What lies in dead hands may take LATE_CHECKS slices, for who looks after it is killed, too.
+ * Stalled: as in chaos_workers.h. Slots of a dead process may stay for LATE_CHECKS slices, because the process that
+ * recovers them may be killed, too.
  *
- * A kind of event that never happened fails the run.
+ * An expected kind of event that never happened fails the run.
  */
 #include "chaos_crossing.h"
 
@@ -31,12 +35,12 @@ static void start_worker(uint32_t index)
 {
     atomic_store(&shared->owner[index], 0);
     atomic_store(&shared->taking[index], 0);
-    atomic_store(&shared->stands[index], 0);
+    atomic_store(&shared->stopped[index], 0);
     workers[index] =
         spawn(index < PRODUCERS ? producer_process : taker_process, (void *)(uintptr_t)index);
 }
 
-/* The taker of that record stands still, and will not go on. */
+/* The record's taker is stopped, and will not continue. */
 static void note_death_over(const payload *record, bool taking)
 {
     entry *its = entry_of(record);
@@ -54,7 +58,7 @@ static void note_death_over(const payload *record, bool taking)
     note(in_hand ? &shared->killed_over : unseen ? &shared->killed_unseen : &shared->killed_taking);
 }
 
-/* What a producer that stands still has published is seen in the ring, or is gone. */
+/* A record that a stopped producer has published is still in the ring, or already gone. */
 static void note_published(const rf_ring *ring, uint32_t index, uint32_t slot, uint64_t word)
 {
     payload record = *record_in(ring, slot);
@@ -92,24 +96,24 @@ static void kill_worker(rf_ring *ring, uint32_t index)
     if (index < PRODUCERS)
         atomic_fetch_add(&shared->generation[index], 1);
     if (random_below(2))
-        rf_recover(ring); /* else survivors do */
+        rf_recover(ring); /* otherwise survivors recover */
     start_worker(index);
 }
 
-/* Rather one that stands over a record. */
+/* Prefer a taker that is stopped over a record. */
 static uint32_t choose_victim(void)
 {
     uint32_t index = PRODUCERS + random_below(TAKERS);
-    if (!atomic_load(&shared->stands[index]))
+    if (!atomic_load(&shared->stopped[index]))
         index = random_below(WORKERS);
     return index == LETTER_READER ? LETTER_READER + 1 : index;
 }
 
-/* ---- The books ------------------------------------------------------------------------------ */
+/* ---- The ledger ----------------------------------------------------------------------------- */
 
 static shared_state all; /* the sum of all phases */
 
-/* Letters of which no more is known than that they were are no loss. Who is killed behind a release has not counted it. */
+/* Dead letters that were only counted are not lost. A taker that is killed after a release has not counted it. */
 static void add_up(rf_ring *ring)
 {
     rf_stats stats;
@@ -134,8 +138,8 @@ static void add_up(rf_ring *ring)
         *into++ += *from++;
 }
 
-/* How many are not as they must be. */
-static uint32_t show_books(void)
+/* Returns how many counts break their rule. */
+static uint32_t show_ledger(void)
 {
     const struct {
         const char *what;
@@ -153,24 +157,24 @@ static uint32_t show_books(void)
         {"batches given back", all.given_back, MUST},
         {"batches split", all.split, MUST},
         {"came alone behind a failure", all.alone, MUST},
-        {"came together, as was waited for", all.together, MUST},
-        {"batches as long as was waited for", all.patient, MUST},
+        {"came together, as requested", all.together, MUST},
+        {"batches as long as requested", all.patient, MUST},
         {"dead letters handed out", all.letters, MUST},
         {"dead letters given back", all.letters_given_back, MUST},
-        {"dead letters set aside, and read of", all.letters_read, MUST},
+        {"dead letters set aside, and noted", all.letters_read, MUST},
         {"claims published crosswise", all.crossed, MUST},
         {"claims discarded meanwhile", all.discarded, MUST},
-        {"compared with what was not delivered", all.compared, MUST},
-        {"with what was READY again", all.ready_again, MUST},
+        {"compared with undelivered records", all.compared, MUST},
+        {"compared with records READY again", all.ready_again, MUST},
         {"lost", all.lost, MUST_NOT},
         {"doubled, or never published", all.doubled, MUST_NOT},
         {"torn", all.torn, MUST_NOT},
         {"out of order", all.disordered, MUST_NOT},
         {"deliveries, failures miscounted", all.miscounted, MUST_NOT},
-        {"failed over, and not alone", all.not_alone, MUST_NOT},
+        {"failed over, but not alone", all.not_alone, MUST_NOT},
         {"dead letters misjudged", all.misjudged, MUST_NOT},
-        {"kept, though it was let go", all.kept, MUST_NOT},
-        {"stalled beside work", all.stalled, MUST_NOT},
+        {"kept, although it was dropped", all.kept, MUST_NOT},
+        {"stalled despite work", all.stalled, MUST_NOT},
         {"phases with odd statistics", all.overcounted, MUST_NOT},
     };
     uint32_t wrong = 0;
@@ -186,17 +190,17 @@ static uint32_t show_books(void)
 
 /* ---- Phases --------------------------------------------------------------------------------- */
 
-/* When nothing moves, what the books say tells why. */
+/* If there is no progress, show the ledger, which helps to find the cause. */
 static void expect_progress(rf_ring *ring, int64_t since_ns)
 {
     if (rf_now_ns() - since_ns < HANG_SECONDS * 1000 * NS_PER_MS)
         return;
     add_up(ring);
-    show_books();
-    CHECK(!"it goes on");
+    show_ledger();
+    CHECK(!"there is progress");
 }
 
-/* A worker that ends by itself has found something wrong. */
+/* A worker that exits by itself has found an error. */
 static void kill_at_random(rf_ring *ring, uint64_t kills)
 {
     uint64_t takes = 0;
@@ -214,7 +218,7 @@ static void kill_at_random(rf_ring *ring, uint64_t kills)
     }
 }
 
-/* Producers end, then takers; then what they left is taken. */
+/* Producers end, then takers. Then the parent takes the rows that they left. */
 static void drain_and_join(rf_ring *ring)
 {
     taker own = {.index = LETTER_READER + 2, .ring = ring};
@@ -235,7 +239,8 @@ static void drain_and_join(rf_ring *ring)
 
 static void play_phase(uint32_t phase, uint64_t kills)
 {
-    size_t bytes = LANES * NUMBERS_PER_LANE * sizeof *entries; /* far more than will be touched */
+    size_t bytes =
+        LANES * NUMBERS_PER_LANE * sizeof *entries; /* far more memory than the test touches */
     memset(shared, 0, sizeof *shared);
     entries = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE,
                    -1, 0);
@@ -259,18 +264,17 @@ static void play_phase(uint32_t phase, uint64_t kills)
 static void chaos(void)
 {
     int64_t began = rf_now_ns();
-    alarm(0); /* kill_at_random() notices by itself when nothing moves */
+    alarm(0); /* kill_at_random() itself notices a lack of progress */
     shared = shared_memory(sizeof *shared);
     seed(first_seed);
     for (uint32_t phase = 0; phase < PHASES; phase++)
         play_phase(phase, (total_kills + PHASES - 1) / PHASES);
     printf("    %.1f s\n", (double)(rf_now_ns() - began) / 1e9);
-    CHECK_EQUAL(show_books(), 0);
+    CHECK_EQUAL(show_ledger(), 0);
 }
 
 static const test tests[] = {
-    {"what takers fail over is set aside, nothing else is; claims that cross keep their order",
-     chaos},
+    {"only records that takers fail over are set aside; claims that cross keep their order", chaos},
 };
 
 int main(int argc, char **argv)

@@ -1,8 +1,8 @@
 /*
- * Producers come, put, fail and leave, and are killed and stopped at random, as many kills as the first argument says;
- * each round has a ring of its own and ends when nobody is left. However they ended, every taker is told of the end,
- * within slices that are counted; of a failure if one was told; with a text that is whole; and every record that was
- * published has been taken.
+ * Producers enter, put, fail and leave, and are killed and stopped at random. The first argument is the number of
+ * kills. Each round has a ring of its own and ends when no producer is left. However the producers ended, every
+ * taker must see the end within a counted number of slices. If a producer reported a failure, every taker must see
+ * it, with a complete text. Every published record must have been taken.
  *
  *     chaos_producing 10000 [seed]
  */
@@ -12,13 +12,13 @@ enum { MOST = 4, TAKERS = 2, MOST_RECORDS = 64, MOST_SLICES = 2, MOST_TEXT = 300
 
 typedef struct lane {
     _Atomic uint32_t reported;        /* numbers below it are published */
-    _Atomic uint32_t failing, failed; /* it began to tell, it had told */
+    _Atomic uint32_t failing, failed; /* the producer began, and completed, its failure report */
     _Atomic uint32_t taken[MOST_RECORDS + 1];
 } lane;
 
 typedef struct shared_state {
     lane lanes[MOST];
-    _Atomic int64_t gone_ns; /* since when nobody produces any more */
+    _Atomic int64_t gone_ns; /* since when no producer is left; 0: some are */
     _Atomic uint32_t failures_seen, most_slices;
     uint64_t seed;
 } shared_state;
@@ -33,7 +33,7 @@ typedef struct sums {
 
 /* ---- Producers ------------------------------------------------------------------------------ */
 
-/* A text that says whose it is, and is the same letter all over. */
+/* Write a text that consists of one letter, which names its producer. */
 static size_t write_text(char *text, uint32_t index)
 {
     size_t bytes = 1 + random_below(MOST_TEXT);
@@ -50,7 +50,7 @@ static void put_some(rf_ring *ring, uint32_t index, uint32_t count)
         fill(&record, index, number);
         while ((status = rf_put(ring, sources, number, RF_FOREVER)) == RF_AGAIN)
             ;
-        CHECK_EQUAL(status, RF_OK); /* nobody ends the ring while we are in */
+        CHECK_EQUAL(status, RF_OK); /* the ring cannot end while this producer has a block open */
         atomic_store(&shared->lanes[index].reported, number + 1);
     }
 }
@@ -77,7 +77,7 @@ static void produce(void *argument)
     }
     if (random_below(4))
         rf_producing_end(ring, block);
-    close_ring(ring); /* which ends it, too */
+    close_ring(ring); /* this also ends an open block */
 }
 
 /* ---- Takers --------------------------------------------------------------------------------- */
@@ -166,7 +166,7 @@ static void kill_at_random(pid_t *pids, uint32_t producers, sums *sum)
     }
 }
 
-/* Those that were killed before they came are missing. */
+/* Enter and leave in place of the producers that were killed before they entered. */
 static void supply_producers(rf_ring *ring, uint32_t producers)
 {
     rf_block block;
@@ -242,7 +242,7 @@ static void chaos(void)
 }
 
 static const test tests[] = {
-    {"takers are told of the end, and of a failure, however producers ended", chaos},
+    {"takers see the end, and a failure, however producers ended", chaos},
 };
 
 int main(int argc, char **argv)

@@ -1,12 +1,13 @@
 /*
- * Clients and engines are killed, stopped and let go on at random, as many as the first argument says, while
- * requests and answers flow. The books say who asked what and what came back: no request is answered twice, none
- * is lost while engines come, no answer is torn or another's, and in the end every cell is free.
+ * Clients and engines are killed, stopped and continued at random while requests and answers flow. The first
+ * argument is the number of kills. The ledger shows the requests of each client and their outcomes. No request is
+ * answered twice, and none is lost while engines come. No answer is torn or belongs to another request. At the end
+ * every cell is free.
  *
  *     chaos_replies 1000 [seed]
  *
- * Each second phase drops what the dead had taken: there a client is told that its engine died, or sees that its
- * request is gone, and must not wait for ever either.
+ * Each second phase drops the rows that dead engines had taken. A client then learns that its engine died, or sees
+ * that its request is gone. It must not wait forever in this case either.
  */
 #include "cells.h"
 #include "chance.h"
@@ -22,7 +23,7 @@ enum {
 };
 
 typedef struct shared_state {
-    _Atomic uint64_t asked[CLIENTS]; /* the next number of each */
+    _Atomic uint64_t asked[CLIENTS]; /* the next number of each client */
     _Atomic uint32_t stop;
     _Atomic uint64_t answers, failures, late, withdrawn, died, gone, handed_on, given_back;
     _Atomic uint64_t lost, torn, doubled;
@@ -50,7 +51,7 @@ static bool is_gone(const endpoint *own, const rf_lease *cells, uint32_t row, ui
     return gone && reply.outcome == RF_PENDING && !reply.held;
 }
 
-/* True: there is something to wait for yet. */
+/* True: there is still a request to wait for. */
 static bool wait_for_one(endpoint *own, rf_lease *cells, uint32_t row, const request *asked)
 {
     if (asked->waiter != RF_WAITER_CLIENT || random_below(2)) {
@@ -101,7 +102,7 @@ static void read_reply(rf_lease *cells, uint32_t row, uint64_t number)
         COUNT_ONE(died);
         break;
     case RF_PENDING: break;
-    default: CHECK(!"an outcome that nobody gave");
+    default: CHECK(!"an outcome that no engine gave");
     }
 }
 
@@ -135,14 +136,15 @@ static void ask_and_wait(endpoint *own, uint64_t lane)
         asked[row].waiter = (rf_waiter)random_below(3);
         uint64_t reply = rf_cell_ask(cells, row, until, asked[row].waiter);
         put_request(own, asked[row].number, reply, &asked[row].link);
-        /* As one that was handed on by who died then; which of the two is seen to be gone says nothing. */
+        /* The engine that handed this request on has died. The ring does not show which of its two records is
+         * gone. */
         if (redeliver && random_below(16) == 0)
             put_request(own, asked[row].number, reply, &asked[row].link);
     }
     if (withdraws) {
         atomic_fetch_add(&shared->withdrawn, rows);
         for (uint32_t naps = random_below(4); naps > 0; naps--)
-            rest(); /* some are held by then */
+            rest(); /* an engine holds some of them by then */
     }
     for (uint32_t row = 0; row < rows && !withdraws; row++) {
         int64_t patience = in_ms(LOST_SECONDS * 1000);
@@ -175,7 +177,7 @@ static void mark_answered(uint64_t number)
         COUNT_ONE(doubled);
 }
 
-/* Row by row, so that we know which was answered. */
+/* Answer row by row, so that the ledger shows which row was answered. */
 static void answer_each(endpoint *own, const job *now, uint32_t from, const rf_lease *batch)
 {
     for (uint32_t row = 0; row < rf_lease_rows(batch); row++) {
@@ -196,7 +198,7 @@ static void answer_each(endpoint *own, const job *now, uint32_t from, const rf_l
     }
 }
 
-/* To the end of the same ring. Killed in between, the request is there twice. */
+/* Hand the request on to the end of the same ring. If the engine is killed in between, the request is there twice. */
 static bool hand_on(endpoint *own, job *now)
 {
     rf_lease *next;
@@ -222,7 +224,7 @@ static void work_on(endpoint *own, job *now)
         rf_lease_give_back(now->batch);
         COUNT_ONE(given_back);
         break;
-    case 1: /* in two parts, the last first */
+    case 1: /* in two parts, the last part first */
         if (rows > 1) {
             rf_lease *rest_of_it = rf_lease_split(now->batch, 1);
             answer_each(own, now, 1, rest_of_it);
@@ -265,8 +267,8 @@ static void engine_process(void *unused)
 /* ---- The controller ------------------------------------------------------------------------- */
 
 typedef struct worker {
-    pid_t pid;        /* 0: it is dead */
-    int64_t until_ns; /* it stands still, or is dead, until then; 0: it goes on */
+    pid_t pid;        /* 0: the worker is dead */
+    int64_t until_ns; /* the worker is stopped or dead until then; 0: it runs */
 } worker;
 
 static worker workers[WORKERS];
@@ -327,7 +329,7 @@ static void drain_and_join(endpoint *own)
         expect_success(workers[i].pid);
     rf_recover(own->ring);
     rf_recover(own->pool);
-    rf_lease *left; /* by dead clients */
+    rf_lease *left; /* left by dead clients */
     while (take_until(own->ring, HELD_ROWS, 1, 0, &left) == RF_OK) {
         rf_held held[HELD_ROWS];
         CHECK_EQUAL(rf_hold(own->pool, left, held), 0);

@@ -1,11 +1,11 @@
 /*
- * What the C tests share. A test is a sentence and a function, and runs in a process of its own.
+ * The parts that all C tests share. A test is a sentence and a function, and runs in a process of its own.
  *
  * This file may know the whole core, its private headers too, because some states are best made by hand.
  *
- * A test passes when its process exits with 0, is skipped with 77, and fails with anything else. CHECK ends a failed
- * test at once, at any depth of calls. An alarm ends a test that hangs. The process leads a process group. The
- * runner removes the rest of the group and the test's segments afterwards, so a failing test does not clean up
+ * A test passes if its process exits with 0. Exit status 77 means skipped, and any other means failed. CHECK ends a
+ * failed test at once, at any depth of calls. An alarm ends a test that hangs. The process leads a process group.
+ * The runner removes the rest of the group and the test's segments afterwards, so a failing test does not clean up
  * itself.
  */
 #ifndef RF_CHECK_H

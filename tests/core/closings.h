@@ -1,4 +1,4 @@
-/* What other code of a process does to descriptors, at random: a fault besides kills and stops. */
+/* Faults besides kills and stops: at random, other code of the process closes or reuses descriptors. */
 #ifndef RF_CLOSINGS_H
 #define RF_CLOSINGS_H
 

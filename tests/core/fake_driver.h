@@ -93,7 +93,7 @@ static inline int release(uint64_t device_address)
 static const rf_pin_driver driver = {&the_context,    push,     pop,  host_register,
                                      host_unregister, allocate, copy, release};
 
-/* ---- What tests ask ------------------------------------------------------------------------- */
+/* ---- Questions of tests --------------------------------------------------------------------- */
 
 static inline rf_pin_way pin(rf_ring *ring)
 {

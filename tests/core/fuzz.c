@@ -1,12 +1,12 @@
 /*
- * A hostile process writes into the segment, as many numbers as the first argument says, while
- * honest ones claim, publish, take, recover, attach and die; in every third round also into a pool of reply cells,
- * while honest ones ask, hold and answer. Nobody may crash, read out of bounds
- * (built under ASan and UBSan), or wait for longer than it asked.
+ * A hostile process writes into the segment while honest processes claim, publish, take, recover, attach and die.
+ * The first argument is the number of writes. In every third round the hostile process also writes into a pool of
+ * reply cells, while honest processes ask, hold and answer. No honest process may crash, read out of bounds (this
+ * program is built under ASan and UBSan), or wait for longer than it asked.
  *
- * The hostile one makes a burst of writes, then lets the honest ones do something: what counts is
- * that they meet many states, not that many are overwritten unseen. A watchdog looks at every call
- * of the honest ones; its slack is so generous that a busy machine does not pass it.
+ * The hostile process makes a burst of writes, then lets the honest processes act. They must meet many different
+ * states, rather than many writes that are overwritten unseen. A watchdog checks every call of the honest processes.
+ * Its limit is so generous that a busy machine does not exceed it.
  *
  *     fuzz 10000000 [seed]
  */
@@ -15,12 +15,12 @@
 enum { HONEST = 3, BURST = 8, SLACK_SECONDS = 20 };
 
 typedef struct pulse {
-    _Atomic int64_t since_ns; /* of the call that is under way; 0 between two */
+    _Atomic int64_t since_ns; /* start of the current call; 0 between two calls */
     _Atomic uint32_t act;
     _Atomic uint64_t done, granted;
     _Atomic int64_t longest_ns;
     _Atomic uint32_t longest_act;
-    _Atomic int64_t most_cpu_ns; /* of one call: what it used of a processor */
+    _Atomic int64_t most_cpu_ns; /* the most processor time that one call used */
 } pulse;
 
 typedef struct arena {
@@ -31,7 +31,7 @@ typedef struct arena {
     bool with_cells;
 } arena;
 
-/* Rings whose tables and regions are of different kinds: one slot, few, many; wide and narrow. */
+/* Rings whose tables and regions differ in kind: one slot, few, many; narrow and wide. */
 static const struct {
     uint32_t slots, fields;
     uint64_t sample_bytes;
@@ -129,7 +129,7 @@ static void look_at_pulses(void)
     for (int i = 0; i < HONEST; i++) {
         int64_t since = atomic_load(&shared->pulses[i].since_ns);
         if (since && rf_now_ns() - since > SLACK_SECONDS * 1000 * NS_PER_MS) {
-            dprintf(1, "    %s does not come back\n",
+            dprintf(1, "    %s does not return\n",
                     name_of(atomic_load(&shared->pulses[i].act), shared->with_cells));
             CHECK(!"a call outlived its timeout");
         }
@@ -195,7 +195,7 @@ static void fuzz(void)
     uint64_t per_round = total_mutations / 12 + 1, mutations = 0, calls = 0, granted = 0;
     int64_t began = rf_now_ns(), longest = 0, most_cpu = 0;
     const char *longest_act = "none";
-    alarm(0); /* the watchdog of the runner would not wait for so many; ours does */
+    alarm(0); /* the runner's watchdog is too short for so many writes; this program has its own */
     shared = shared_memory(sizeof *shared);
     for (uint64_t round = 0; mutations < total_mutations; round++) {
         play_round(round, per_round);
@@ -222,7 +222,7 @@ static void fuzz(void)
 }
 
 static const test tests[] = {
-    {"a hostile peer crashes nobody, and lets nobody wait for longer than it asked", fuzz},
+    {"a hostile peer crashes no process, and delays none for longer than it asked", fuzz},
 };
 
 int main(int argc, char **argv)

@@ -1,13 +1,13 @@
 /*
- * Attaching to segments that are damaged, cut short, or whole but strange.
+ * Attaching to segments that are damaged, cut short, or complete but unusual.
  *
- * An input is a segment's head, byte for byte, behind three numbers: how long the file is, how the
- * head is to be understood, and how the tables are filled. Understood literally, the head is what
- * rf_ring_attach finds. Understood as a wish, its geometry is planned anew first: so strange
- * layouts that are right get past the door, and are used: stats, take, put, claim, recovery.
+ * An input is a segment's head, byte for byte, after three numbers: the length of the file, the meaning of the head,
+ * and the seed of the tables. If the head is literal, rf_ring_attach finds these bytes. If the head is a wish, its
+ * geometry is planned anew first. In this way unusual but valid layouts pass the checks, and are used: stats, take,
+ * put, claim, recovery.
  *
- * Built with -DRF_LIBFUZZER and clang's -fsanitize=fuzzer it is libFuzzer's target; else it brings
- * a mutator of its own, which needs gcc alone:
+ * Built with -DRF_LIBFUZZER and clang's -fsanitize=fuzzer, this program is libFuzzer's target. Otherwise it has a
+ * mutator of its own, which needs only gcc:
  *
  *     fuzz_attach 1000000 [seed]
  */
@@ -17,15 +17,15 @@
 enum { MOST_BYTES = 1 << 22, MOST_SLOTS = 1 << 14, MOST_TABLES = 1 << 21 };
 
 typedef struct input {
-    uint64_t cut; /* the length of the file, from its right one on; see length_of */
+    uint64_t cut; /* the length of the file relative to the right one; see length_of */
     uint32_t planned;
-    uint32_t filling; /* seeds what lies in the tables */
+    uint32_t filling; /* the seed of the tables' contents */
     rf_header head;
 } input;
 
 static int memory = -1;
 
-/* The segment's owner lives, whoever fuzzes: attaching gets as far as it can. */
+/* The segment's owner stays alive in every run, so that attaching gets as far as it can. */
 static void own_the_segment(void)
 {
     int ready[2];
@@ -36,7 +36,7 @@ static void own_the_segment(void)
     CHECK(pid != -1);
     if (pid == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        char path[32]; /* a description of its own: a lock of ours is none against us */
+        char path[32]; /* a file description of its own: our own lock would not exclude us */
         snprintf(path, sizeof path, "/proc/self/fd/%d", memory);
         if (getppid() != parent || !set_lock(open(path, O_RDWR), OWNER_BYTE, F_WRLCK) ||
             write(ready[1], &byte, 1) != 1)
@@ -63,7 +63,7 @@ static void right_input(input *now, uint32_t slots, uint64_t sample_bytes)
     free(geometry);
 }
 
-/* Plan what the head wishes for, within what can be tried quickly. */
+/* Plan the layout that the head asks for, within a size that can be tried quickly. */
 static bool plan_as_wished(input *now)
 {
     rf_geometry *geometry = &now->head.geometry;
@@ -85,7 +85,7 @@ static bool plan_as_wished(input *now)
            geometry->segment_bytes <= (UINT64_C(1) << 26);
 }
 
-/* The file is as long as the head says, or shorter, or longer, to a byte or to a page. */
+/* The file is as long as the head says, or shorter, or longer, by a byte or by a page. */
 static uint64_t length_of(const input *now)
 {
     uint64_t right = now->head.geometry.segment_bytes, cut = now->cut >> 3;
@@ -123,7 +123,7 @@ static void write_segment(const input *now, uint64_t length)
     CHECK_EQUAL(pwrite(memory, &now->head, head, 0), (ssize_t)head);
 }
 
-/* What came through the door must hold what it says. */
+/* A segment that passed the checks must have the size that its head says. */
 static void use(rf_ring *ring)
 {
     honest_peer self = {.ring = ring};
@@ -146,7 +146,7 @@ static void use(rf_ring *ring)
     stop_behaving(&self);
 }
 
-/* 1: it was attached to. */
+/* Returns 1 if the segment was attached to. */
 static int try_attach(input *now)
 {
     rf_ring *ring;
@@ -166,7 +166,7 @@ static int try_attach(input *now)
 
 #ifdef RF_LIBFUZZER
 
-/* What libFuzzer makes up is what differs from a segment that is right; at first nothing does. */
+/* libFuzzer's input is the difference from a valid segment. At first there is none. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static input right, now;
@@ -206,7 +206,7 @@ static void mutate(input *now)
         case 6:
             numbers[geometry + 12 + random_below(sizeof(rf_field) / 2)] = (uint32_t)odd_number();
             break;
-        default: /* a second field like the first, or another number of them */
+        default: /* a second field like the first, or another number of fields */
             now->head.geometry.field[1 + random_below(RF_MAX_FIELDS - 1)] =
                 now->head.geometry.field[0];
             now->head.geometry.fields = 1 + random_below(8);
@@ -222,7 +222,7 @@ static void fuzz(void)
     alarm(0);
     own_the_segment();
     for (uint64_t run = 0; run < runs; run++) {
-        seed(first_seed + run); /* so that each can be played again alone */
+        seed(first_seed + run); /* so that each run can be repeated alone */
         right_input(&now, 1 + random_below(64), 1 + random_below(5000));
         mutate(&now);
         alarm(WATCHDOG_SECONDS);

@@ -202,7 +202,7 @@ static inline uint32_t garble(const garbler *own)
     }
 }
 
-/* ---- What honest peers do ------------------------------------------------------------------- */
+/* ---- Operations of honest peers ------------------------------------------------------------- */
 
 enum { HELD = 3 };
 

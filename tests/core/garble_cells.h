@@ -72,7 +72,7 @@ static inline uint32_t garble_cells(const cell_garbler *own)
     }
 }
 
-/* ---- What honest clients and engines do ----------------------------------------------------- */
+/* ---- Operations of honest clients and engines ----------------------------------------------- */
 
 typedef struct reply_peer {
     endpoint at;
@@ -172,7 +172,7 @@ static inline void die_at_work(void *argument)
     raise(SIGKILL);
 }
 
-static const char *const cell_acts[] = {"ask", "await", "hold", "answer", "look around", "die"};
+static const char *const cell_acts[] = {"ask", "await", "hold", "answer", "inspect", "die"};
 
 static inline uint32_t choose_cell_act(void)
 {

@@ -1,6 +1,6 @@
 /*
- * How long does a record take from one process to another? Nanoseconds per record of 64 bytes:
- * put one by one, or claimed and published in rows; taken up to 64 at a time.
+ * How long does a record take from one process to another? In nanoseconds per record of 64 bytes: put one by one, or
+ * claimed and published in rows; taken up to 64 at a time.
  *
  * It measures and asserts nothing. Run it on an idle machine: `make hop`.
  */
@@ -19,7 +19,8 @@ static void pin_to(int cpu)
     cpu_set_t set;
     CPU_ZERO(&set);
     CPU_SET(cpu, &set);
-    sched_setaffinity(0, sizeof set, &set); /* where there is one only, so be it */
+    sched_setaffinity(0, sizeof set,
+                      &set); /* a machine with one processor runs both processes there */
 }
 
 static void produce(void *argument)
@@ -49,7 +50,7 @@ static void produce(void *argument)
     close_ring(ring);
 }
 
-/* Nanoseconds per record; the mean length of a batch on the side. */
+/* Returns nanoseconds per record. Also stores the mean length of a batch. */
 static double run(uint64_t records, uint32_t rows, double *per_batch)
 {
     static order *wanted;

@@ -25,42 +25,42 @@
 #include <sys/syscall.h>
 #include <sys/user.h>
 
-enum { MAX_ADDRESSES = 4096, TRIES = 3, TIME_STANDS_MS = 2000 };
+enum { MAX_ADDRESSES = 4096, TRIES = 3, FROZEN_MS = 2000 };
 
 typedef struct scenario {
     void (*prepare)(ring_fixture *); /* in the parent, before the child attaches */
     void (*warm_up)(ring_fixture *); /* in the child, untraced */
-    void (*operate)(ring_fixture *); /* in the child, stopped somewhere */
+    void (*operate)(ring_fixture *); /* in the child, stopped at some instruction */
     void (*meanwhile)(ring_fixture *);
-    void (*later)(ring_fixture *); /* when the child has gone to sleep again */
-    uint32_t variants;             /* of the cursors; every other one stops at the second visit */
+    void (*later)(ring_fixture *); /* when the child sleeps again */
+    uint32_t variants; /* of the cursors; every other variant stops at the second visit */
     bool kill;
     bool waits;
-    rf_status answer; /* that who waits must get */
+    rf_status answer; /* the status that the waiter must get */
 } scenario;
 
 extern char __executable_start, etext;
 
 /* ---- The clock of a child that waits -------------------------------------------------------- */
 
-/* Its time stands still at a moment that is yet to come: so its slice is not over while it is stepped through, and
- * a futex on which it would sleep for good times out when that moment has been. */
-static int64_t time_stands_ns, time_stands_ms;
+/* The child's clock stands still at a moment in the future, so its slice does not end while it is stepped through.
+ * A futex that would sleep forever times out after this moment. */
+static int64_t frozen_until_ns, frozen_ms;
 
 int clock_gettime(clockid_t clock, struct timespec *now)
 {
     long result = syscall(SYS_clock_gettime, clock, now);
     int64_t real_ns = (int64_t)now->tv_sec * 1000000000 + now->tv_nsec;
-    if (clock == CLOCK_MONOTONIC && real_ns < time_stands_ns)
-        *now = (struct timespec){time_stands_ns / 1000000000, time_stands_ns % 1000000000};
+    if (clock == CLOCK_MONOTONIC && real_ns < frozen_until_ns)
+        *now = (struct timespec){frozen_until_ns / 1000000000, frozen_until_ns % 1000000000};
     return (int)result;
 }
 
-static inline void let_time_stand(rf_ring *ring)
+static inline void freeze_clock(rf_ring *ring)
 {
-    time_stands_ns = in_ms(time_stands_ms);
+    frozen_until_ns = in_ms(frozen_ms);
     atomic_store(&ring->header->reaped_ns,
-                 time_stands_ns); /* as if it had just looked after the dead */
+                 frozen_until_ns); /* as if the child had just checked for dead participants */
 }
 
 /* ---- Stopping at an instruction ------------------------------------------------------------- */
@@ -70,10 +70,10 @@ static inline void victim_process(const scenario *played, ring_fixture *now)
     now->victim = attach_ring();
     if (played->warm_up)
         played->warm_up(now);
-    atomic_store(&now->victim->take_spin, 1); /* spinning takes long, step by step */
+    atomic_store(&now->victim->take_spin, 1); /* spinning takes long under single steps */
     atomic_store(&now->victim->claim_spin, 1);
     if (played->waits)
-        let_time_stand(now->victim);
+        freeze_clock(now->victim);
     CHECK_EQUAL(ptrace(PTRACE_TRACEME, 0, 0, 0), 0);
     raise(SIGSTOP);
     played->operate(now);
@@ -89,7 +89,7 @@ static inline int wait_stop(pid_t pid)
     int status;
     CHECK_EQUAL(waitpid(pid, &status, 0), pid);
     if (!WIFSTOPPED(status))
-        exit(FAILED); /* a check failed in the child, which has said so */
+        exit(FAILED); /* a check failed in the child, which has reported it */
     return WSTOPSIG(status);
 }
 
@@ -115,7 +115,7 @@ static inline void await_sleep(pid_t pid)
         fclose(stat);
         asleep = strrchr(line, ')')[2] == 'S' ? asleep + 1 : 0;
         if (strrchr(line, ')')[2] == 't')
-            return; /* it came back at once */
+            return; /* the system call returned at once */
     }
 }
 
@@ -123,10 +123,10 @@ static inline void set_debug_register(pid_t pid, size_t index, uint64_t value)
 {
     size_t offset = offsetof(struct user, u_debugreg) + index * sizeof(long);
     if (ptrace(PTRACE_POKEUSER, pid, offset, value) == -1)
-        skip("debug registers can not be set here");
+        skip("debug registers cannot be set here");
 }
 
-/* Run to the `visit`th pass of `address`. False: the operation was over before. */
+/* Run until the child reaches `address` for the `visit`th time. False: the operation ended before. */
 static inline bool run_to(pid_t pid, uint64_t address, uint32_t visit)
 {
     set_debug_register(pid, 0, address);
@@ -139,7 +139,7 @@ static inline bool run_to(pid_t pid, uint64_t address, uint32_t visit)
     return true;
 }
 
-/* Go on to the end of the operation. True: it slept through its whole slice. */
+/* Continue to the end of the operation. True: the child slept through its whole slice. */
 static inline bool run_on(const scenario *played, ring_fixture *now, pid_t pid)
 {
     bool overslept = false, falls_asleep = false, later = played->later != NULL;
@@ -155,7 +155,8 @@ static inline bool run_on(const scenario *played, ring_fixture *now, pid_t pid)
             return overslept;
         CHECK_EQUAL(ptrace(PTRACE_GETREGS, pid, 0, &seen), 0);
         bool waits = seen.orig_rax == SYS_futex && seen.rsi == FUTEX_WAIT_BITSET;
-        falls_asleep = waits && (int64_t)seen.rax == -ENOSYS; /* so says every entry */
+        falls_asleep = waits && (int64_t)seen.rax ==
+                                    -ENOSYS; /* rax has this value at each entry of a system call */
         overslept |= waits && (int64_t)seen.rax == -ETIMEDOUT;
     }
 }
@@ -175,7 +176,7 @@ static inline void begin(const scenario *played, ring_fixture *now, uint32_t scr
         played->prepare(now);
 }
 
-/* Where an operation that waits goes to sleep. */
+/* True: the child is at the system call that puts it to sleep. */
 static inline bool at_futex_call(pid_t pid, uint64_t at)
 {
     size_t rax = offsetof(struct user, regs.rax);
@@ -183,12 +184,12 @@ static inline bool at_futex_call(pid_t pid, uint64_t at)
            ptrace(PTRACE_PEEKUSER, pid, rax, 0) == SYS_futex;
 }
 
-/* Where does the operation pass, to its end or to where it goes to sleep? Each address once. */
+/* Returns the addresses that the operation passes, each once, until it ends or goes to sleep. */
 static inline size_t trace(const scenario *played, uint64_t *addresses)
 {
     ring_fixture now;
     bool sleeps = false;
-    time_stands_ms = WATCHDOG_SECONDS * 1000; /* it is killed before it sleeps */
+    frozen_ms = WATCHDOG_SECONDS * 1000; /* the child is killed before it sleeps */
     begin(played, &now, 1);
     pid_t pid = start_victim(played, &now);
     size_t count = 0;
@@ -216,12 +217,12 @@ static inline size_t trace(const scenario *played, uint64_t *addresses)
     return count;
 }
 
-/* True: the operation slept through its slice, or came back with the wrong answer. */
+/* True: the operation slept through its slice, or returned the wrong status. */
 static inline bool play_once(const scenario *played, uint64_t address, uint32_t variant)
 {
     ring_fixture now;
     bool overslept = false;
-    time_stands_ms = TIME_STANDS_MS;
+    frozen_ms = FROZEN_MS;
     begin(played, &now, variant);
     pid_t pid = start_victim(played, &now);
     bool stands = run_to(pid, address, 1 + variant % 2);
@@ -239,8 +240,8 @@ static inline bool play_once(const scenario *played, uint64_t address, uint32_t 
             expect_order(&now);
             overslept |= played->waits && atomic_load(&shared->answer) != played->answer;
         }
-        overslept |= played->waits && !stands; /* it sleeps before it comes to that address */
-        ptrace(PTRACE_CONT, pid, 0, 0);        /* it waits for its helper itself */
+        overslept |= played->waits && !stands; /* the child slept before it reached this address */
+        ptrace(PTRACE_CONT, pid, 0, 0);        /* the child itself waits for its helper */
         expect_success(pid);
     }
     end(&now);
@@ -249,9 +250,10 @@ static inline bool play_once(const scenario *played, uint64_t address, uint32_t 
 
 static inline void play_at(const scenario *played, uint64_t address, uint32_t variant)
 {
-    /* On a busy machine even the time that stands still may be over before anyone could wake the child; not every time. */
+    /* On a busy machine even the moment of the stopped clock may pass before any process could wake the child. It
+     * does not pass every time. */
     int tries = TRIES;
-    alarm(WATCHDOG_SECONDS); /* for each play its own */
+    alarm(WATCHDOG_SECONDS); /* each play has its own watchdog */
     while (play_once(played, address, variant) && played->waits)
         if (!--tries) {
             printf("    stopped at +%#lx\n", (long)(address - (uintptr_t)&__executable_start));
@@ -260,7 +262,7 @@ static inline void play_at(const scenario *played, uint64_t address, uint32_t va
         }
 }
 
-/* A thread keeps the memory of one lease. Each play is to find it, and so to take the same way. */
+/* A thread keeps the memory of one lease. Each play is to find this memory, and so to pass the same instructions. */
 static inline void leave_a_spare_lease(void)
 {
     rf_ring *ring = create_ring(SLOTS);
@@ -295,7 +297,7 @@ static inline void play(const scenario *played)
 /* The one test on other machines. */
 static inline void skipped(void)
 {
-    skip("this test knows the debug registers of x86-64 only");
+    skip("this test knows only the debug registers of x86-64");
 }
 
 #endif

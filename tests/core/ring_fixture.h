@@ -121,7 +121,7 @@ static inline void drain(ring_fixture *now)
         ;
 }
 
-/* ---- What a process does -------------------------------------------------------------------- */
+/* ---- Operations of a process ---------------------------------------------------------------- */
 
 static inline void operate_put(ring_fixture *now)
 {
@@ -209,7 +209,7 @@ static inline void operate_finish(ring_fixture *now)
     rf_finish(now->victim);
 }
 
-/* ---- What the other processes do meanwhile -------------------------------------------------- */
+/* ---- Operations of the other processes meanwhile -------------------------------------------- */
 
 static inline void laps(ring_fixture *now)
 {

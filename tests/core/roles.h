@@ -7,7 +7,7 @@
 
 #include "check.h"
 
-/* What a child does before it is ready, and after the signal to continue. */
+/* The child calls `begin` before it is ready, and `go_on` after the signal to continue. */
 typedef struct role {
     void (*begin)(rf_ring *);
     void (*go_on)(rf_ring *);

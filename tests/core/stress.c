@@ -1,12 +1,11 @@
 /*
- * Many processes and threads publish and take at random, for as many records as the first argument
- * says: none may be lost, doubled, torn or out of order.
+ * Many processes and threads publish and take at random. The first argument is the number of records. No record may
+ * be lost, doubled, torn or out of order.
  *
- * Every record says who published it as which of its records, and carries a checksum. Each thread
- * of each producer is a producer with an order of its own. Takers mark each record in a bitmap that
- * all share; whoever finds a mark has found a double. Order is checked in two ways that are sound:
- * where there is one taker, it must see every producer's records one after the other; of several
- * takers each must see them rise.
+ * Every record names its producer and its number, and carries a checksum. Each thread of each producer process
+ * counts as a producer with an order of its own. Takers mark each record in a shared bitmap. A taker that finds a
+ * mark has found a double. Two sound checks cover order: a single taker must see every producer's records one after
+ * the other, and each of several takers must see rising numbers.
  */
 #include "records.h"
 
@@ -49,7 +48,7 @@ static uint32_t put_one(worker *own, uint64_t number)
     return 1;
 }
 
-/* Claim some rows, publish some of them, discard the others; keep some claims for a while. */
+/* Claim some rows, publish some of them, and discard the others. Keep some claims for a while. */
 static uint32_t put_rows(worker *own, uint64_t number, uint64_t most, rf_lease **kept)
 {
     rf_lease *lease;
@@ -87,8 +86,8 @@ static void *produce(void *argument)
             rf_lease_drop(kept);
             kept = NULL;
         }
-        /* A producer that is killed before it can say what it has published leaves this behind
-         * the truth; its successor then finds it out from the marks. */
+        /* A producer that is killed before it reports its last records leaves a count that is too low. Its
+         * successor finds the true count from the marks. */
         atomic_store(&shared->published[own->id], number);
     }
     if (kept)
@@ -143,7 +142,7 @@ static void check_batch(batch *now, uint64_t *next, bool alone)
         CHECK(record->checksum == checksum_of(record));
         CHECK_EQUAL(records[row].tag, number);
         CHECK(mark(producer, number) || records[row].deliveries > 1);
-        /* What is delivered again comes late; a producer's successor has an order of its own. */
+        /* A redelivered record comes late. A producer's successor has an order of its own. */
         if (!shared->plan.kills) {
             CHECK(alone ? number == next[producer] : number >= next[producer]);
             next[producer] = number + 1;
@@ -156,7 +155,8 @@ static void release(batch *now)
 {
     const payload *rows = rf_lease_data(now->lease, 0);
     for (uint32_t row = 0; row < rf_lease_rows(now->lease); row++)
-        CHECK(now->sums[row] == checksum_of(&rows[row])); /* nobody wrote into it meanwhile */
+        CHECK(now->sums[row] ==
+              checksum_of(&rows[row])); /* no process wrote into it while we held it */
     rf_lease_drop(now->lease);
     now->lease = NULL;
 }
@@ -199,8 +199,8 @@ static void taker_process(void *argument)
 
 /* ---- Kills ---------------------------------------------------------------------------------- */
 
-/* A producer with one thread goes on behind the last record that it has published, told or not:
- * it is in the ring, or has been taken and marked. */
+/* A producer with one thread continues after the last record that it has published, reported or not. This record
+ * is in the ring, or has been taken and marked. */
 static void find_out_what_was_published(const rf_ring *ring, uint64_t producer)
 {
     uint64_t number = atomic_load(&shared->published[producer]);
@@ -219,7 +219,7 @@ static void find_out_what_was_published(const rf_ring *ring, uint64_t producer)
     atomic_store(&shared->published[producer], number);
 }
 
-/* A producer that has something left to do, chosen at random; `producers` when none has. */
+/* Returns a random producer that has records left; `producers` if none has. */
 static uint32_t choose_producer(void)
 {
     uint32_t producers = shared->plan.producers, from = random_below(producers);
@@ -231,10 +231,10 @@ static uint32_t choose_producer(void)
 
 static void replace_producer(rf_ring *ring, uintptr_t index, pid_t *producers, const pid_t *takers)
 {
-    kill(producers[index], SIGKILL); /* it may just have finished */
+    kill(producers[index], SIGKILL); /* the process may just have finished */
     waitpid(producers[index], NULL, 0);
     rf_recover(ring);
-    /* Takers stand still while we look, so that no record is between ring and mark. */
+    /* Takers are stopped during this search, so that no record is between ring and mark. */
     for (uint32_t i = 0; i < shared->plan.takers; i++)
         stop_and_wait(takers[i]);
     find_out_what_was_published(ring, index);
@@ -261,8 +261,8 @@ static void kill_now_and_then(rf_ring *ring, pid_t *producers, pid_t *takers)
 
 /* ---- Running -------------------------------------------------------------------------------- */
 
-/* How many different records were taken. A count beside the marks would miss those of a taker that
- * was killed between the two. */
+/* Returns how many different records were taken. A count beside the marks would miss those of a taker that was
+ * killed between the two. */
 static uint64_t count_marks(void)
 {
     uint64_t producers = shared->plan.producers * shared->plan.producer_threads, sum = 0;
@@ -283,7 +283,7 @@ static void share_state(const plan *wanted)
 
 static void run(const plan *wanted)
 {
-    alarm(0); /* what takes how long is the caller's wish; the runner's Ctrl-C ends it */
+    alarm(0); /* the caller chose the number of records, so no watchdog; Ctrl-C ends the runner */
     if (total_records <= 1000000)
         alarm(WATCHDOG_SECONDS);
     share_state(wanted);
@@ -303,7 +303,7 @@ static void run(const plan *wanted)
     for (uint32_t i = 0; i < wanted->takers; i++)
         expect_success(takers[i]);
     rf_recover(ring);
-    rf_lease *rest_of_it; /* a taker that was killed at the very end */
+    rf_lease *rest_of_it; /* the rows of a taker that was killed at the very end */
     while (take_until(ring, MAX_ROWS, 1, 0, &rest_of_it) == RF_OK) {
         batch last = {.lease = rest_of_it};
         check_batch(&last, (uint64_t[MAX_PRODUCERS]){0}, false);
@@ -341,7 +341,7 @@ static void test_many_takers(void)
         .slots = 128, .producers = 2, .producer_threads = 2, .takers = 2, .taker_threads = 2});
 }
 
-static void test_crowd(void)
+static void test_oversubscribed(void)
 {
     run(&(plan){
         .slots = 256, .producers = 5, .producer_threads = 3, .takers = 4, .taker_threads = 2});
@@ -361,8 +361,8 @@ static const test tests[] = {
     {"producers and one taker: nothing lost, doubled or torn, all in order", test_one_taker},
     {"a large ring that is mostly empty or mostly full", test_large_ring},
     {"many producers and takers: nothing lost, doubled or torn, order kept", test_many_takers},
-    {"more processes and threads than anyone has cores", test_crowd},
-    {"producers and takers are killed and replaced: what was published is taken", test_kills},
+    {"more processes and threads than the machine has cores", test_oversubscribed},
+    {"producers and takers are killed and replaced: every published record is taken", test_kills},
 };
 
 int main(int argc, char **argv)

@@ -1,13 +1,13 @@
-/* A claim whose slots somebody may still write into is published from other slots. */
+/* If another process may still write into the slots of a claim, the claim is published from other slots. */
 #include <pthread.h>
 
 #include "check.h"
 
 enum { SLOTS = 1 << 15, TRIALS = 40 };
 
-static _Atomic int looks;
+static _Atomic int searches;
 
-/* It looks again and again, and so mostly does when the record moves. */
+/* The taker searches the ring repeatedly, so that a search is usually under way when the record moves. */
 static void *take_to_the_end(void *argument)
 {
     rf_lease *lease;
@@ -15,7 +15,7 @@ static void *take_to_the_end(void *argument)
     rf_ring *ring = argument;
     uint64_t *number = calloc(1, sizeof *number);
     while ((status = take_until(ring, 1, 1, 0, &lease)) == RF_EMPTY)
-        atomic_fetch_add(&looks, 1);
+        atomic_fetch_add(&searches, 1);
     if (status == RF_OK) {
         *number = number_at(lease, 0);
         rf_lease_drop(lease);
@@ -33,7 +33,7 @@ static void copy_and_publish(rf_lease *written, uint64_t number)
     rf_set_apart(written);
 }
 
-/* From the last slot, which a taker looks at last, to the first, which it has passed. */
+/* The record moves from the last slot, which a taker inspects last, to the first, which it has passed. */
 static void test_at_the_end(void)
 {
     for (int trial = 1; trial <= TRIALS; trial++) {
@@ -46,8 +46,8 @@ static void test_at_the_end(void)
         pthread_t taker;
         void *number;
         CHECK_EQUAL(pthread_create(&taker, NULL, take_to_the_end, other), 0);
-        atomic_store(&looks, 0);
-        while (atomic_load(&looks) < 2 + trial % 3)
+        atomic_store(&searches, 0);
+        while (atomic_load(&searches) < 2 + trial % 3)
             rf_pause();
         for (int pause = 0; pause < trial * 997 % 5000; pause++)
             rf_pause();
@@ -66,7 +66,7 @@ static void test_taken_back(void)
 {
     rf_ring *ring = create_ring(8);
     rf_lease *written = claim(ring, 4), *copy;
-    /* As whoever takes this process for dead does. */
+    /* As a process does that takes this one for dead. */
     uint32_t slot = rf_lease_slot(written, 2);
     CHECK(rf_free_slot(ring, slot, written->words[2]));
     CHECK_EQUAL(rf_claim_copy(written, 0, 4, &copy), RF_SLOT_LOST);
@@ -77,7 +77,8 @@ static void test_taken_back(void)
 }
 
 static const test tests[] = {
-    {"a taker of a finished ring finds a record that was moved behind its back", test_at_the_end},
+    {"a taker of a finished ring finds a record that moved to a slot it had passed",
+     test_at_the_end},
     {"rows that were taken back are not copied", test_taken_back},
 };
 

@@ -1,4 +1,5 @@
-/* A record over which takers fail comes alone, and is set aside after so many; what was not seen is no failure. */
+/* A record over which a taker failed comes alone, and is set aside after `max_deliveries` failures. A record that
+ * was not shown to the taker does not count as failed. */
 #include "check.h"
 
 static rf_ring *ring_with(uint32_t slots, uint32_t max_deliveries, uint32_t redeliver)
@@ -76,7 +77,7 @@ static void test_handed_out(void)
     CHECK(rf_lease_is_dead_letter(letter));
     CHECK_EQUAL(rf_lease_rows(letter), 1);
     CHECK_EQUAL(number_at(letter, 0), 7);
-    rf_lease_give_back(letter); /* who cannot say anything of it leaves it to others */
+    rf_lease_give_back(letter); /* a taker that cannot handle the letter leaves it to others */
     rf_lease_drop(letter);
     letter = take_letter(ring);
     CHECK(rf_lease_is_dead_letter(letter));
@@ -95,7 +96,7 @@ static void test_not_seen(void)
     rf_ring *ring = ring_with(4, 2, 1);
     put(ring, 1);
     put(ring, 2);
-    for (int i = 0; i < 300; i++) { /* more often than any count goes */
+    for (int i = 0; i < 300; i++) { /* more often than the counter can count */
         rf_lease *batch = take(ring, 4);
         CHECK_EQUAL(rf_lease_rows(batch), 2);
         CHECK_EQUAL(rf_lease_failures(batch), 0);
@@ -104,7 +105,7 @@ static void test_not_seen(void)
         rf_lease_drop(batch);
     }
     fail_over(take(ring, 4));
-    for (int i = 0; i < 3; i++) { /* and what was failed over once stays at that */
+    for (int i = 0; i < 3; i++) { /* the one failure stays one */
         rf_lease *batch = take(ring, 4);
         CHECK_EQUAL(rf_lease_rows(batch), 1);
         CHECK_EQUAL(rf_lease_failures(batch), 1);
@@ -125,7 +126,7 @@ static rf_lease *take_together(rf_ring *ring, uint32_t rows)
     return lease;
 }
 
-/* Only of one that comes alone can it be said whether it was shown. */
+/* Only a record that comes alone can be marked as shown or not shown. */
 static void test_several_unseen(void)
 {
     rf_ring *ring = ring_with(4, 3, 1);
@@ -209,9 +210,9 @@ static void test_deaths(void)
     put(ring, 1);
     die_over_it(ring, 0, 0);
     CHECK_EQUAL(rf_word_failures(word_of(ring, 0)), 1);
-    die_over_it(ring, 1, 0); /* it was not shown */
+    die_over_it(ring, 1, 0); /* the record was not shown */
     CHECK_EQUAL(rf_word_failures(word_of(ring, 0)), 1);
-    die_over_it(ring, 1, 2); /* nor any more */
+    die_over_it(ring, 1, 2); /* the record was shown, then marked as not shown */
     CHECK_EQUAL(rf_word_failures(word_of(ring, 0)), 1);
     die_over_it(ring, 1, 1);
     CHECK_EQUAL(rf_word_failures(word_of(ring, 0)), 2);
@@ -239,7 +240,7 @@ static void test_a_finished_ring(void)
     close_ring(ring);
 }
 
-/* More letters than the handle keeps: the last are there, and how many are not. */
+/* There are more letters than the handle keeps: it keeps the last ones, and counts the others. */
 static void test_many_letters(void)
 {
     rf_ring *ring = ring_with(64, 1, 1);
@@ -259,8 +260,8 @@ static void test_many_letters(void)
     close_ring(ring);
 }
 
-/* Each part of a batch that was cut tells the most failures of its own rows. */
-static void test_cut(void)
+/* Each part of a split batch has the highest failure count of its own rows. */
+static void test_split(void)
 {
     for (uint32_t failed = 0; failed < 4; failed++)
         for (uint32_t rows = 1; rows < 4; rows++) {
@@ -288,16 +289,16 @@ static void test_cut(void)
 }
 
 static const test tests[] = {
-    {"a record comes alone behind a failure, and is set aside after so many", test_set_aside},
-    {"a dead letter is handed out to who asks for it", test_handed_out},
-    {"what is given back unseen is no failure, however often", test_not_seen},
-    {"of several records that are waited for, each keeps its own failures", test_several_unseen},
-    {"each part of a batch that was cut tells the most failures of its own rows", test_cut},
-    {"without a limit a record comes for ever", test_without_limit},
-    {"a ring that does not redeliver drops what was failed over", test_dropped},
-    {"a taker that dies has failed over what it was shown", test_deaths},
+    {"a record comes alone after a failure, and is set aside after the limit", test_set_aside},
+    {"a dead letter is handed out to a taker that asks for it", test_handed_out},
+    {"a record that is given back unseen has not failed, however often", test_not_seen},
+    {"in a batch of several requested rows, each row keeps its own failures", test_several_unseen},
+    {"each part of a split batch has the highest failure count of its own rows", test_split},
+    {"without a limit a record comes again forever", test_without_limit},
+    {"a ring that does not redeliver drops failed records", test_dropped},
+    {"a taker that dies has failed over the rows that it was shown", test_deaths},
     {"a finished ring is drained of dead letters, too", test_a_finished_ring},
-    {"of many letters the last are kept, and the others counted", test_many_letters},
+    {"of many letters the handle keeps the last, and counts the others", test_many_letters},
 };
 
 MAIN(tests)

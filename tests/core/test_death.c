@@ -1,4 +1,4 @@
-/* Participants that are killed or stopped, and what becomes of their slots and entries. */
+/* Participants that are killed or stopped, and the recovery of their slots and entries. */
 #include "roles.h"
 
 /* ---- Killed --------------------------------------------------------------------------------- */
@@ -8,7 +8,7 @@ static void test_killed_claimer(void)
     role *claimer;
     rf_ring *ring = create_ring(4);
     pid_t child = start_role(&claimer, claim_two, NULL);
-    CHECK_EQUAL(rf_recover(ring), 0); /* it lives */
+    CHECK_EQUAL(rf_recover(ring), 0); /* the child is alive */
     CHECK_EQUAL(state_of(ring, 0), RF_STATE_CLAIMED);
     kill_and_reap(child);
     CHECK_EQUAL(rf_recover(ring), 1);
@@ -29,7 +29,7 @@ static void test_killed_taker(void)
     CHECK_EQUAL(rf_recover(ring), 0);
     kill_and_reap(child);
     CHECK_EQUAL(rf_recover(ring), 1);
-    /* What a taker died over comes alone: should it kill the next one, too, nothing else comes with it. */
+    /* A record over which a taker died comes alone: if it kills the next taker too, no other record fails with it. */
     for (uint64_t number = 0, rows = 1; number < 4; number += rows, rows = number < 2 ? 1 : 2) {
         rf_lease *batch = take(ring, 4);
         rf_record records[4];
@@ -86,7 +86,7 @@ static void test_killed_with_a_pin(void)
     close_ring(ring);
 }
 
-/* ---- Found by whoever waits ----------------------------------------------------------------- */
+/* ---- Found by a waiter ---------------------------------------------------------------------- */
 
 static void claim_all(rf_ring *ring)
 {
@@ -111,7 +111,7 @@ static void test_waiters_recover(void)
     for (uint64_t i = 0; i < 3; i++)
         put(ring, i);
     kill_and_reap(start_role(&child, take_all, NULL));
-    /* Who insists on so many rows gets them together, also those over which one died. */
+    /* A taker that requires three rows gets them together, even rows over which a taker died. */
     CHECK_EQUAL(take_until(ring, 3, 3, RF_FOREVER, &lease), RF_OK);
     CHECK_EQUAL(rf_lease_rows(lease), 3);
     CHECK_EQUAL(rf_lease_failures(lease), 1);
@@ -120,7 +120,7 @@ static void test_waiters_recover(void)
     close_ring(ring);
 }
 
-/* Whoever only looks in, again and again, has to find the dead as well. */
+/* A caller that only waits for short times, again and again, must find the dead as well. */
 static void test_short_waits_recover(void)
 {
     role *child;
@@ -198,7 +198,7 @@ static void own_a_ring(void *argument)
 static pid_t start_owner(void)
 {
     owner *own = shared_memory(sizeof *own);
-    segment_name(0); /* the name is ours, whoever creates */
+    segment_name(0); /* the parent sets the name before a child creates the segment */
     pid_t child = spawn(own_a_ring, own);
     await(&own->ready, 1);
     return child;
@@ -213,7 +213,7 @@ static void test_killed_owner(void)
     kill_and_reap(child);
     CHECK_EQUAL(rf_segment_has_owner(ring->fd), 0);
     CHECK_EQUAL(rf_ring_attach(open_segment(0), &late), RF_CLOSED);
-    put(ring, 6); /* nobody has noticed yet */
+    put(ring, 6); /* no participant has noticed the death yet */
     CHECK_EQUAL(put_until(ring, 7, RF_FOREVER), RF_CLOSED);
     take_expecting(ring, 5);
     take_expecting(ring, 6);
@@ -243,7 +243,7 @@ static void test_removal_locked_once(void)
     expect_success(spawn(lock_removal_expecting, (void *)RF_OK));
 }
 
-/* ---- Standing still ------------------------------------------------------------------------- */
+/* ---- Stopped -------------------------------------------------------------------------------- */
 
 static void publish_kept(rf_ring *ring)
 {
@@ -263,9 +263,10 @@ static void test_stopped_keeps_its_slots(void)
         put(ring, i);
         take_expecting(ring, i);
     }
-    CHECK_EQUAL(put_until(ring, 1, in_ms(60)), RF_OK); /* two slots are the others' */
+    CHECK_EQUAL(put_until(ring, 1, in_ms(60)), RF_OK); /* two slots are left for others */
     CHECK_EQUAL(put_until(ring, 2, in_ms(60)), RF_OK);
-    CHECK_EQUAL(put_until(ring, 3, in_ms(120)), RF_FULL); /* longer than a slice: still its own */
+    CHECK_EQUAL(put_until(ring, 3, in_ms(120)),
+                RF_FULL); /* longer than a slice: the stopped process still owns its slots */
     take_expecting(ring, 1);
     take_expecting(ring, 2);
     CHECK_EQUAL(kill(child, SIGCONT), 0);
@@ -305,17 +306,18 @@ static void test_entries_of_the_dead_are_reused(void)
 static const test tests[] = {
     {"the claims of a killed producer are freed", test_killed_claimer},
     {"the rows of a killed taker are delivered again, in order", test_killed_taker},
-    {"the rows of a killed taker are dropped and counted where that is asked for",
+    {"the rows of a killed taker are dropped and counted if the ring does not redeliver",
      test_dropped_rows},
-    {"the pins of a killed producer go, the batch of a taker stays", test_killed_with_a_pin},
-    {"who waits finds the dead", test_waiters_recover},
-    {"who waits only for short finds the dead", test_short_waits_recover},
-    {"a finished ring waits for no dead claim", test_finish_waits_for_no_dead_claim},
+    {"the kept slots of a killed producer are freed, the batch of a taker stays",
+     test_killed_with_a_pin},
+    {"a waiter finds the dead", test_waiters_recover},
+    {"a waiter with short timeouts finds the dead", test_short_waits_recover},
+    {"a finished ring does not wait for a dead claim", test_finish_waits_for_no_dead_claim},
     {"a taker that is killed while it waits leaves nothing behind", test_killed_while_waiting},
-    {"when the owner is killed everyone is told", test_killed_owner},
+    {"when the owner is killed every participant sees that the ring is closed", test_killed_owner},
     {"a segment without an owner is locked for removal by one process at a time",
      test_removal_locked_once},
-    {"a stopped process keeps its slots and delays nobody", test_stopped_keeps_its_slots},
+    {"a stopped process keeps its slots and delays no other", test_stopped_keeps_its_slots},
     {"the entries of killed participants are used again", test_entries_of_the_dead_are_reused},
 };
 

@@ -13,7 +13,7 @@ static void test_min_rows(void)
         put(ring, i);
         rest();
         rf_ring_stats(ring, &stats);
-        CHECK_EQUAL(stats.ready, i + 1); /* not before there are four */
+        CHECK_EQUAL(stats.ready, i + 1); /* no row is taken before there are four */
     }
     put(ring, 3);
     join_thread(thread);
@@ -28,7 +28,7 @@ static void test_min_rows_without_room(void)
     for (uint64_t i = 0; i < 4; i++)
         put(ring, i);
     batch = take(ring, 2);
-    /* Two are held, two are ready, no slot is left to publish in. */
+    /* Two rows are held and two are ready, so no free slot is left. */
     CHECK_EQUAL(take_until(other, 4, 3, RF_FOREVER, &rest_of_it), RF_OK);
     CHECK_EQUAL(rf_lease_rows(rest_of_it), 2);
     rf_lease_drop(rest_of_it);
@@ -49,7 +49,8 @@ static void test_min_rows_of_a_finished_ring(void)
     rest();
     publish(claimed, 1, 1);
     join_thread(thread);
-    CHECK_EQUAL(own.status, RF_OK); /* two, or one and one: they lie on both sides of a slot */
+    CHECK_EQUAL(own.status,
+                RF_OK); /* two rows, or one and one: they lie on both sides of a claimed slot */
     CHECK(own.rows == 1 || own.rows == 2);
     close_ring(ring);
 }
@@ -83,13 +84,13 @@ static void test_linger(void)
     CHECK_EQUAL(take_lingering(ring, 4, linger, &lease), RF_OK);
     CHECK(rf_now_ns() >= begun + linger);
     rf_lease_drop(lease);
-    /* A batch that is full goes at once, however long it may linger. */
+    /* A full batch returns at once, however long it may linger. */
     pthread_t thread = start_thread(put_three_slowly, ring);
     CHECK_EQUAL(take_lingering(ring, 3, RF_FOREVER, &lease), RF_OK);
     CHECK_EQUAL(rf_lease_rows(lease), 3);
     rf_lease_drop(lease);
     join_thread(thread);
-    /* So does one that can not become longer: the ring ends, or the next slot is held. */
+    /* So does a batch that cannot grow: the ring ends after it, or the next slot is held. */
     rf_lease *held = claim(ring, 8);
     publish(held, 8, 0);
     held = take(ring, 2);
@@ -111,7 +112,7 @@ static void *finish_soon(void *ring)
     return NULL;
 }
 
-/* The take cursor's own slot is held, and each slice of the wait looks there first. */
+/* The slot at the take cursor is held, and each slice of the wait inspects it first. */
 static void test_a_linger_longer_than_a_slice_ends(void)
 {
     rf_ring *ring = create_ring(8);
@@ -137,7 +138,7 @@ static void test_long_linger_beside_a_gap(void)
     rf_status status;
     while ((status = rf_take(ring, &request, &lease)) == RF_AGAIN)
         ;
-    /* Its patience has no end, so only the deadline ends the wait; no sum overflows. */
+    /* The linger has no end, so only the deadline ends the wait. No sum of times overflows. */
     CHECK_EQUAL(status, RF_EMPTY);
     join_thread(thread);
     rf_lease_drop(held);
@@ -147,7 +148,7 @@ static void test_long_linger_beside_a_gap(void)
 
 /* ---- Idleness ------------------------------------------------------------------------------- */
 
-/* Waiting 400 ms costs a small part of that; spinning would cost nearly all of it. */
+/* Waiting 400 ms must use a small part of 400 ms of CPU time. Spinning would use nearly all of it. */
 static void expect_idle(rf_ring *ring, rf_take_request *request, rf_status expected)
 {
     rf_lease *lease;
@@ -182,7 +183,7 @@ static void *put_in_vain(void *ring)
     return NULL;
 }
 
-/* They wake each other only when there is something to wake for. */
+/* The two waiters wake each other only when there is work. */
 static void test_idle_on_both_sides(void)
 {
     rf_ring *ring = create_ring(16);
@@ -200,7 +201,7 @@ static void test_idle_on_both_sides(void)
 static void test_idle_after_a_faster_taker(void)
 {
     rf_ring *ring = create_ring(4);
-    /* It lingered over records which another has taken since. */
+    /* The taker lingered over records that another taker has taken since. */
     rf_take_request request = {.max_rows = 4, .min_rows = 2, .linger_ns = NS_PER_MS};
     request.linger_until_ns = rf_now_ns() - 1;
     expect_idle(ring, &request, RF_EMPTY);
@@ -217,13 +218,13 @@ static const test tests[] = {
     {"a taker waits for as many rows as it wants at least", test_min_rows},
     {"fewer rows are taken when there is no room for more", test_min_rows_without_room},
     {"fewer rows are taken when the ring is finished", test_min_rows_of_a_finished_ring},
-    {"a batch lingers for more rows until it is full or can not grow", test_linger},
-    {"a linger that is longer than a slice ends, also beside a slot that is held",
+    {"a batch lingers for more rows until it is full or cannot grow", test_linger},
+    {"a linger that is longer than a slice ends, even next to a held slot",
      test_a_linger_longer_than_a_slice_ends},
-    {"a linger without end does not overflow", test_long_linger_beside_a_gap},
-    {"who waits uses no CPU", test_idle_waiters},
-    {"a producer and a taker that wait for what is held use no CPU", test_idle_on_both_sides},
-    {"a taker whose records another one took uses no CPU", test_idle_after_a_faster_taker},
+    {"an unlimited linger does not overflow", test_long_linger_beside_a_gap},
+    {"a waiter uses no CPU", test_idle_waiters},
+    {"a producer and a taker that wait for held slots use no CPU", test_idle_on_both_sides},
+    {"a taker whose records another taker took uses no CPU", test_idle_after_a_faster_taker},
 };
 
 MAIN(tests)

@@ -54,7 +54,7 @@ static void test_tickets(void)
     CHECK_EQUAL(state_of(ring, 1), RF_STATE_READY);
 }
 
-static void test_pinned(void)
+static void test_kept(void)
 {
     rf_ring *ring = create_ring(4);
     rf_feed *feed = feed_with_tickets(ring, 2, 0);
@@ -131,7 +131,8 @@ static void test_copies_alone(void)
     close_ring(ring);
 }
 
-/* Elements without an exact number of rows are copied too, if a GPU's driver knows the memory only up to the ring's end. */
+/* Elements without an exact number of rows are copied too, if a GPU's driver knows the memory only up to the
+ * ring's end. */
 static void test_copies_for_their_padding(void)
 {
     rf_ring *ring = create_ring(4);
@@ -210,8 +211,9 @@ static void test_order(void)
     expect_all_free(ring);
 }
 
-/* Returned rows are delivered again, because no taker saw them; also in a ring that drops the rows of dead takers. */
-static void test_where_rows_come_once(void)
+/* Returned rows are delivered again, because no taker saw them. This also holds in a ring that drops the rows of
+ * dead takers. */
+static void test_rows_that_come_once(void)
 {
     rf_options options = options_for(4);
     options.redeliver = 0;
@@ -316,10 +318,10 @@ static void test_fork(void)
 }
 
 static const test TESTS[] = {
-    {"an element that is dropped undelivered is there again, in order, for the next taker",
+    {"an element that is dropped undelivered is ready again, in order, for the next taker",
      test_dropped_unseen},
     {"a ticket delivers its own element, once", test_tickets},
-    {"rows that their producer still views stay kept", test_pinned},
+    {"rows that their producer still views stay kept", test_kept},
     {"exact: copies return to the feed, in order", test_copies},
     {"a feed of copies: slots are free at once, and undelivered elements return to the feed",
      test_copies_alone},
@@ -327,7 +329,7 @@ static const test TESTS[] = {
     {"after the ring's end, too", test_after_the_end},
     {"a taker that waits is woken", test_waiting_taker},
     {"order: across the ring's end, and in any order of the drops", test_order},
-    {"a ring that drops the rows of dead takers keeps undelivered rows", test_where_rows_come_once},
+    {"a ring that drops the rows of dead takers keeps undelivered rows", test_rows_that_come_once},
     {"a claim is given back as any claim", test_claim},
     {"an element outlives its feed and its ring, and returns", test_last_of_all},
     {"a forked child gives nothing back", test_fork},

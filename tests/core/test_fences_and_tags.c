@@ -1,9 +1,9 @@
-/* The fences of a process that was taken for dead, and the tags and times of records. */
+/* A process that was wrongly taken for dead cannot change its old slots. Also the tags and times of records. */
 #include "check.h"
 
 /* ---- Fences --------------------------------------------------------------------------------- */
 
-/* What recovery does to a claim whose owner it found dead. */
+/* Do what recovery does to a claim of an owner that it found dead. */
 static void take_back(rf_ring *ring, uint32_t slot)
 {
     atomic_store(&ring->words[slot],
@@ -20,7 +20,7 @@ static void test_late_publish(void)
     expect_all_free(ring);
     CHECK(take(ring, 2) == NULL);
 
-    late = claim(ring, 1); /* slot 1; the next owner is the same participant, one epoch on */
+    late = claim(ring, 1); /* slot 1; its next owner is the same participant, one epoch later */
     take_back(ring, 1);
     put(ring, 5);
     rf_lease *next = claim(ring, 1);
@@ -46,7 +46,7 @@ static void test_late_discard(void)
     CHECK_EQUAL(state_of(ring, 0), RF_STATE_CLAIMED);
     publish(next, 1, 1);
     late = take(ring, 1);
-    take_back(ring, 0); /* of a taker whose rows were dropped */
+    take_back(ring, 0); /* the batch of a taker whose rows were dropped */
     put(ring, 2);
     rf_lease_drop(late);
     CHECK_EQUAL(state_of(ring, 0), RF_STATE_READY);
@@ -133,9 +133,9 @@ static void test_counts(void)
 static const test tests[] = {
     {"a late publish is fenced after the claim was taken back", test_late_publish},
     {"a late discard or release leaves the slot's next owner alone", test_late_discard},
-    {"of a claim that was partly taken back the rest is published", test_partly_lost_claim},
-    {"tags arrive and times follow one another", test_tags_and_times},
-    {"states and operations are counted, also those of who has left", test_counts},
+    {"if a part of a claim was taken back, the rest is published", test_partly_lost_claim},
+    {"tags arrive and times increase", test_tags_and_times},
+    {"states and operations are counted, even those of participants that have left", test_counts},
 };
 
 MAIN(tests)

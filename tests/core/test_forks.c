@@ -18,14 +18,14 @@ static void test_a_child_is_a_participant_of_its_own(void)
         CHECK_EQUAL(rf_publish(written, 1, NULL, 0), RF_SLOT_LOST);
         rf_lease_drop(written);
         rf_lease_drop(kept_claim);
-        CHECK_EQUAL(number_at(batch, 0), 4); /* it may read what its parent holds */
+        CHECK_EQUAL(number_at(batch, 0), 4); /* the child may read the rows that its parent holds */
         rf_lease_drop(batch);
         put(ring, 44);
         CHECK(rf_self(ring) > 1);
         CHECK(!rf_ring_is_owner(ring));
         rf_lease *left_behind = claim(ring, 1);
         CHECK(left_behind != NULL);
-        close_ring(ring); /* not the owner's close */
+        close_ring(ring); /* the child's close is not the owner's close */
         _exit(PASSED);
     }
     expect_success(child);
@@ -43,7 +43,7 @@ static void test_a_child_is_a_participant_of_its_own(void)
     close_ring(ring);
 }
 
-static void test_a_child_takes_no_locks_along(void)
+static void test_a_child_inherits_no_locks(void)
 {
     role *witness;
     rf_ring *ring = create_ring(4);
@@ -52,7 +52,7 @@ static void test_a_child_takes_no_locks_along(void)
         pid_t child = fork();
         if (child == 0) {
             if (i % 2)
-                close_ring(ring); /* closes its copies of the parent's descriptors */
+                close_ring(ring); /* closes the child's copies of the parent's descriptors */
             _exit(PASSED);
         }
         expect_success(child);
@@ -61,7 +61,7 @@ static void test_a_child_takes_no_locks_along(void)
     pid_t child = fork();
     if (child == 0) {
         rf_ring *own = attach_ring();
-        CHECK_EQUAL(rf_recover(own), 0); /* seen from elsewhere, we live */
+        CHECK_EQUAL(rf_recover(own), 0); /* another participant sees this process alive */
         CHECK_EQUAL(rf_segment_has_owner(own->fd), 1);
         close_ring(own);
         _exit(PASSED);
@@ -117,7 +117,8 @@ static void *work_on(void *ring)
     for (uint64_t i = 0; !atomic_load(&enough); i++) {
         put(ring, i);
         take_expecting(ring, i);
-        if (i % 16 == 0 && i < 16 * 200) /* each leaves a descriptor open while `ring` is */
+        if (i % 16 == 0 &&
+            i < 16 * 200) /* each leaves a descriptor open as long as `ring` is open */
             close_ring(attach_ring());
     }
     return NULL;
@@ -150,11 +151,11 @@ static void test_fork_beside_working_threads(void)
 }
 
 static const test tests[] = {
-    {"a forked child is a participant of its own and gives back nothing of its parent's",
+    {"a forked child is a participant of its own and gives back none of its parent's slots",
      test_a_child_is_a_participant_of_its_own},
-    {"a forked child takes no locks along and drops none", test_a_child_takes_no_locks_along},
+    {"a forked child neither inherits nor drops locks", test_a_child_inherits_no_locks},
     {"threads of a forked child join as one participant", test_threads_of_a_child_join_once},
-    {"a fork beside working threads leaves the child able to work",
+    {"a fork while other threads work leaves the child able to work",
      test_fork_beside_working_threads},
 };
 

@@ -1,8 +1,8 @@
-/* A broken or hostile peer may write anything into the segment; it crashes and hangs nobody. */
+/* A broken or hostile peer may write anything into the segment. No participant crashes or hangs. */
 #include "garble.h"
 #include "ring/producers.h"
 
-/* Everything that a caller may do, with waits that end; the answers do not matter. */
+/* Do everything that a caller may do, with waits that end. The results do not matter. */
 static void do_everything(rf_ring *ring)
 {
     rf_lease *lease;
@@ -34,7 +34,7 @@ static void do_everything(rf_ring *ring)
     }
 }
 
-/* ---- One thing at a time -------------------------------------------------------------------- */
+/* ---- One kind of damage at a time ----------------------------------------------------------- */
 
 static const uint64_t oddities[] = {
     1, 2, 3, 4, 5, 6, 7, 0x7fff, UINT32_MAX, UINT64_MAX, UINT64_MAX - 7, INT64_MAX, 0xfff0,
@@ -53,13 +53,13 @@ static void test_words(void)
     close_ring(ring);
 }
 
-static void test_states_without_meaning(void)
+static void test_undefined_states(void)
 {
     rf_ring *ring = create_ring(4);
     uint64_t next = 0;
     for (uint64_t state = 5; state < 8; state++) {
         atomic_store(&ring->words[1], 9 << 16 | state);
-        for (int lap = 0; lap < 20; lap++) { /* such a slot is gone around */
+        for (int lap = 0; lap < 20; lap++) { /* callers skip a slot in this state */
             put(ring, next);
             take_expecting(ring, next++);
             CHECK_EQUAL(word_of(ring, 1), 9 << 16 | state);
@@ -100,7 +100,7 @@ static void test_records(void)
     close_ring(ring);
 }
 
-/* Links in a circle: such records are not to be had, the others are, and nobody walks for ever. */
+/* Records whose links form a circle cannot be taken. The others can, and no search runs forever. */
 static void test_links_in_a_circle(void)
 {
     enum { SLOTS = 1 << 14 };
@@ -112,7 +112,7 @@ static void test_links_in_a_circle(void)
         CHECK_EQUAL(rf_put(ring, sources, 0, 0), RF_OK);
     CHECK_EQUAL(rf_put(other, sources, 17, 0), RF_OK);
     atomic_store(&ring->links[0], rf_link(SLOTS - 2, 1));
-    for (uint32_t slot = 1; slot < SLOTS - 1; slot++) /* and each names the one before it */
+    for (uint32_t slot = 1; slot < SLOTS - 1; slot++) /* each record links to the one before it */
         CHECK_EQUAL(rf_link_slot(atomic_load(&ring->links[slot])), slot - 1);
     atomic_store(&ring->header->take_cursor, 5);
     rf_lease *batch = take(ring, 64);
@@ -141,7 +141,7 @@ static void test_participants(void)
     close_ring(attach_ring());
     atomic_store(&ring->participants[rf_self(ring) - 1].state, RF_ABSENT);
     rf_ring *other = attach_ring();
-    CHECK(rf_self(other) != rf_self(ring)); /* whatever it says, the entry is ours */
+    CHECK(rf_self(other) != rf_self(ring)); /* whatever the entry says, it belongs to this handle */
     do_everything(other);
     close_ring(other);
     close_ring(ring);
@@ -159,7 +159,7 @@ static void test_events(void)
     close_ring(ring);
 }
 
-/* Whoever says that it produces, or failed: blocks begin and end, a text is bounded, nobody waits for ever. */
+/* A garbled count of producers or a garbled failure: blocks begin and end, a text is bounded, no waiter hangs. */
 static void test_producers(void)
 {
     rf_ring *ring = create_ring(4), *other = attach_ring();
@@ -206,7 +206,7 @@ static void test_an_end_that_flips(void)
     pthread_t thread = start_thread(flip_the_end, ring);
     for (int i = 0; i < (SANITIZED ? 20000 : 200000); i++) {
         rf_status status = take_until(ring, 1, 1, 0, &lease);
-        CHECK(status == RF_EMPTY || status == RF_FINISHED); /* and never a batch of nothing */
+        CHECK(status == RF_EMPTY || status == RF_FINISHED); /* never an empty batch */
         status = rf_claim(ring, 1, 0, &lease);
         CHECK(status == RF_OK || status == RF_FINISHED);
         if (status == RF_OK)
@@ -218,7 +218,7 @@ static void test_an_end_that_flips(void)
     close_ring(ring);
 }
 
-/* ---- Everything at once --------------------------------------------------------------------- */
+/* ---- All kinds of damage at once ------------------------------------------------------------ */
 
 typedef struct vandal {
     _Atomic uint32_t stop;
@@ -252,15 +252,15 @@ static void test_random_writes(void)
 
 static const test tests[] = {
     {"words of any content do no harm", test_words},
-    {"a slot in a state without meaning is gone around", test_states_without_meaning},
+    {"a slot in an undefined state is skipped", test_undefined_states},
     {"cursors of any content are only hints", test_cursors},
     {"slot records of any content do no harm", test_records},
     {"links in a circle hide only their own records", test_links_in_a_circle},
     {"participant entries of any content do no harm", test_participants},
     {"producers of any number, and texts of any content, do no harm", test_producers},
     {"event counts of any content do no harm", test_events},
-    {"a ring that is finished and not, in turns, hands out no empty batch", test_an_end_that_flips},
-    {"a peer that writes at random everywhere does no harm", test_random_writes},
+    {"a ring whose finished flag flips hands out no empty batch", test_an_end_that_flips},
+    {"a peer that writes random values everywhere does no harm", test_random_writes},
 };
 
 MAIN(tests)

@@ -1,4 +1,4 @@
-/* When a handle's entry and memory go: with its close, or with the last lease. */
+/* A handle's entry and memory are freed when the handle closes, or when its last lease is dropped. */
 #include <pthread.h>
 
 #include "check.h"
@@ -11,7 +11,7 @@ static uint32_t living(rf_ring *ring)
     return stats.participants;
 }
 
-/* Are the first page of a region and its last one still in our address space? */
+/* Are the first page of a region and its last one still mapped? */
 static bool is_mapped(const void *address)
 {
     unsigned char resident;
@@ -41,7 +41,7 @@ static void test_without_leases(void)
     CHECK_EQUAL(living(ring), 1);
     CHECK(!is_mapped(region));
     CHECK_EQUAL(rf_ring_descriptor(other), -1);
-    /* What it tells is what was so at the end, whatever happens in the ring. */
+    /* A retired handle reports the state at its close, whatever happens in the ring. */
     take_expecting(ring, 1);
     CHECK_EQUAL(rf_ring_ready(other), 2);
     CHECK_EQUAL(rf_ring_ready(ring), 1);
@@ -53,7 +53,7 @@ static void test_without_leases(void)
     close_ring(ring);
 }
 
-static void test_no_feed_of_what_is_gone(void)
+static void test_no_feed_of_a_retired_handle(void)
 {
     rf_ring *ring = create_ring(4), *other = attach_ring();
     rf_ring_close(other);
@@ -121,7 +121,7 @@ static void *read_on(void *ring)
     return NULL;
 }
 
-/* The last leases go while the handle is retired, read and dropped. */
+/* The last leases are dropped while the handle is retired, read and dropped. */
 static void test_all_at_once(void)
 {
     rf_ring *ring = create_ring(4);
@@ -150,14 +150,14 @@ static void test_all_at_once(void)
 
 static const test tests[] = {
     {"a handle that is open is not retired", test_open_handles_are_not_retired},
-    {"entry, memory and descriptor go with the close; the handle tells what was so",
+    {"entry, memory and descriptor are freed at the close; the handle reports the last state",
      test_without_leases},
-    {"no feed is made of a handle whose memory is gone", test_no_feed_of_what_is_gone},
-    {"with a lease they go with the lease, whether the handle is dropped before or after",
+    {"no feed is made of a handle whose memory is gone", test_no_feed_of_a_retired_handle},
+    {"with a lease they are freed with the lease, whether the handle is dropped before or after",
      test_with_a_lease},
     {"an open block of a producer keeps the entry until it ends",
      test_an_open_block_keeps_the_entry},
-    {"leases that go while the handle is retired, read and dropped", test_all_at_once},
+    {"leases may be dropped while the handle is retired, read and dropped", test_all_at_once},
 };
 
 MAIN(tests)

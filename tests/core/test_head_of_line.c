@@ -1,4 +1,4 @@
-/* Whoever holds a slot for ever delays only that slot. */
+/* A process that holds a slot forever delays only this slot. */
 #include "check.h"
 
 enum { RECORDS = SANITIZED ? 2000 : 20000 };
@@ -18,7 +18,7 @@ static void lap_around(rf_ring *ring, uint64_t *next)
     CHECK_EQUAL(from, *next);
 }
 
-static void test_claimed_for_ever(void)
+static void test_claimed_forever(void)
 {
     rf_ring *ring = create_ring(8), *slow = attach_ring();
     uint64_t next = 0;
@@ -37,7 +37,7 @@ static void test_claimed_for_ever(void)
     close_ring(ring);
 }
 
-static void test_held_for_ever(void)
+static void test_held_forever(void)
 {
     rf_ring *ring = create_ring(8), *slow = attach_ring();
     uint64_t next = 0;
@@ -69,7 +69,8 @@ static void test_one_slot_left(void)
     CHECK_EQUAL(rf_publish(kept, 1, NULL, 1), RF_OK);
     rf_lease_drop(take(ring, 1));
     rf_lease_drop(take(ring, 1));
-    for (int lap = 0; lap < 500; lap++) /* held, claimed, kept, and one to go through */
+    for (int lap = 0; lap < 500;
+         lap++) /* one slot is held, one claimed, one kept, and one is free */
         lap_around(ring, &next);
     CHECK_EQUAL(next, 502);
     rf_lease_drop(batch);
@@ -80,7 +81,7 @@ static void test_one_slot_left(void)
     close_ring(ring);
 }
 
-/* ---- In processes --------------------------------------------------------------------------- */
+/* ---- In several processes ------------------------------------------------------------------- */
 
 static void produce(void *argument)
 {
@@ -91,7 +92,7 @@ static void produce(void *argument)
     close_ring(ring);
 }
 
-static void test_processes_go_around(void)
+static void test_processes_skip_held_slots(void)
 {
     rf_ring *ring = create_ring(9), *slow = attach_ring();
     put(ring, 1);
@@ -128,7 +129,7 @@ static void test_min_rows_on_both_sides(void)
     rf_lease *held = claim(slow, 1), *batch;
     put(ring, 2);
     put(ring, 3);
-    /* Four are ready, two before and two behind the held slot: they come in two batches. */
+    /* Four rows are ready, two on each side of the held slot. They come in two batches. */
     CHECK_EQUAL(take_until(ring, 8, 4, RF_FOREVER, &batch), RF_OK);
     CHECK_EQUAL(rf_lease_rows(batch), 2);
     rf_lease_drop(batch);
@@ -152,7 +153,7 @@ static void *put_until_finished(void *ring)
     return NULL;
 }
 
-/* The ring is full but for a slot that is held; whoever waits for the taker must not be held up. */
+/* The ring is full except for a held slot. A producer that waits for the taker must not be blocked. */
 static void test_min_rows_that_a_held_slot_makes_impossible(void)
 {
     rf_ring *ring = create_ring(4), *slow = attach_ring();
@@ -174,11 +175,12 @@ static void test_min_rows_that_a_held_slot_makes_impossible(void)
 }
 
 static const test tests[] = {
-    {"slots that are claimed for ever are gone around, lap after lap", test_claimed_for_ever},
-    {"a batch that is held for ever is gone around, lap after lap", test_held_for_ever},
-    {"one free slot is enough to go on", test_one_slot_left},
-    {"processes go around what is held, and nothing is lost", test_processes_go_around},
-    {"enough records on both sides of a held slot go in two batches", test_min_rows_on_both_sides},
+    {"slots that are claimed forever are skipped, lap after lap", test_claimed_forever},
+    {"a batch that is held forever is skipped, lap after lap", test_held_forever},
+    {"one free slot is enough to continue", test_one_slot_left},
+    {"processes skip held slots, and no record is lost", test_processes_skip_held_slots},
+    {"enough records on both sides of a held slot come in two batches",
+     test_min_rows_on_both_sides},
     {"a held slot does not keep a full ring full", test_min_rows_that_a_held_slot_makes_impossible},
 };
 

@@ -1,13 +1,14 @@
 /*
- * A process stands still, or dies, at any one instruction of an operation: the ring stays correct and nobody waits.
+ * A process is stopped, or dies, at any one instruction of an operation. The ring stays correct, and no other
+ * process hangs.
  *
- * instruction_stops.h has the way of a play.
+ * instruction_stops.h describes how one scenario is played.
  */
 #include "instruction_stops.h"
 
 #if defined(__x86_64__)
 
-/* ---- What other processes do meanwhile ------------------------------------------------------- */
+/* ---- Operations of other processes meanwhile ------------------------------------------------- */
 
 static void recover_too(ring_fixture *now)
 {
@@ -23,7 +24,7 @@ static void finish_too(ring_fixture *now)
     drain(now);
 }
 
-/* A participant that died with a record of ours that we keep. */
+/* A taker died with a record that the parent still keeps. */
 static void die_with_a_row(void *argument)
 {
     (void)argument;
@@ -53,7 +54,7 @@ static void take_and_hold(ring_fixture *now)
 
 /* ---- A second thread of the stopped process -------------------------------------------------- */
 
-/* The other thread of the stopped process publishes twice, or waits for the first to go on. */
+/* The other thread of the stopped process publishes twice, or waits until the first thread continues. */
 static void helper_puts(ring_fixture *now)
 {
     atomic_fetch_add(&shared->helper_asked, 2);
@@ -128,16 +129,16 @@ SCENARIO(killed_recover, .prepare = a_dead_participant, .operate = operate_recov
          .meanwhile = laps, .variants = 2, .kill = true)
 
 static const test tests[] = {
-    {"a put that stands still at any instruction stops nobody", stopped_put},
-    {"a claim or publish that stands still at any instruction stops nobody", stopped_claim},
-    {"a kept publish that stands still at any instruction stops nobody", stopped_kept},
-    {"a take or release that stands still at any instruction stops nobody", stopped_take},
-    {"a take of crossed records that stands still at any instruction keeps the order",
+    {"a put that is stopped at any instruction blocks no other", stopped_put},
+    {"a claim or publish that is stopped at any instruction blocks no other", stopped_claim},
+    {"a kept publish that is stopped at any instruction blocks no other", stopped_kept},
+    {"a take or release that is stopped at any instruction blocks no other", stopped_take},
+    {"a take of crossed records that is stopped at any instruction keeps the order",
      stopped_crossed_take},
-    {"records published crosswise by one that stands still at any instruction keep the order",
+    {"records published crosswise keep the order if their producer stops at any instruction",
      stopped_crossed_publish},
-    {"a handle that stands still while it closes stops nobody", stopped_close},
-    {"two may recover the same dead participant, at any instruction", stopped_recover},
+    {"a close that is stopped at any instruction blocks no other", stopped_close},
+    {"two processes may recover the same dead participant, at any instruction", stopped_recover},
     {"a kept record that is taken at any instruction of a recovery leaves no slot behind",
      take_beside_recover},
     {"a record that is no longer kept at any instruction of a recovery is delivered",
@@ -145,12 +146,12 @@ static const test tests[] = {
     {"a ring that is finished at any instruction of a put loses nothing", finished_put},
     {"a ring that is finished at any instruction of a claim loses nothing", finished_claim},
     {"a ring that is finished at any instruction of a take loses nothing", finished_take},
-    {"a finish that stands still at any instruction stops nobody", stopped_finish},
-    {"threads of one process keep their order when one stands still in a put", threads_put},
-    {"a put that is killed at any instruction is whole or gone", killed_put},
-    {"a claim or publish that is killed at any instruction is whole or gone", killed_claim},
+    {"a finish that is stopped at any instruction blocks no other", stopped_finish},
+    {"threads of one process keep their order when one is stopped in a put", threads_put},
+    {"a put that is killed at any instruction is complete or gone", killed_put},
+    {"a claim or publish that is killed at any instruction is complete or gone", killed_claim},
     {"a kept publish that is killed at any instruction leaves no slot behind", killed_kept},
-    {"records published crosswise by one that is killed at any instruction keep the order",
+    {"records published crosswise keep the order if their producer dies at any instruction",
      killed_crossed_publish},
     {"the rows of a taker that is killed at any instruction are delivered", killed_take},
     {"a handle that is killed while it closes leaves its entry to others", killed_close},
@@ -159,7 +160,7 @@ static const test tests[] = {
 
 #else
 
-static const test tests[] = {{"operations may stand still or be killed anywhere", skipped}};
+static const test tests[] = {{"operations may be stopped or killed at any instruction", skipped}};
 
 #endif
 

@@ -1,4 +1,4 @@
-/* Where everything lies in a segment, and what of a strange segment is refused. */
+/* The position of each region in a segment, and the segments that are refused. */
 #include "layouts.h"
 #include "segment/plan.h"
 
@@ -94,7 +94,7 @@ static const struct {
     uint32_t slots;
     uint32_t huge_pages;
     uint64_t bytes;
-    uint32_t rounded; /* 0: padded, so that there are as many as were asked for */
+    uint32_t rounded; /* 0: padded, so that there are exactly as many slots as requested */
 } roundings[] = {
     {2, 0, UINT64_C(64) << 20, 0},
     {1, 0, UINT64_C(8) << 30, 0},
@@ -125,7 +125,7 @@ static void test_rounding(void)
         as_planned.slots = geometry->slots;
         CHECK_EQUAL(rf_plan_exactly(&as_planned, exactly), RF_OK);
         CHECK(memcmp(exactly, geometry, sizeof *exactly) ==
-              0); /* whoever attaches finds the same */
+              0); /* a process that attaches finds the same */
         CHECK_EQUAL(rf_plan_exactly(&options, exactly), RF_OK);
         uint64_t least = exactly->segment_bytes, spare = least / 3 > 1 << 20 ? least / 3 : 1 << 20;
         CHECK(geometry->segment_bytes <= least + spare);
@@ -207,12 +207,12 @@ static void test_invalid_plans(void)
 static const test tests[] = {
     {"the stride of a sample is its bytes rounded up to 64, for every dtype", test_dtypes},
     {"an unknown dtype is refused", test_unknown_dtypes},
-    {"regions are whole pages, apart from each other, and planned alike twice", test_regions},
-    {"slots are rounded up where that costs little memory, and else stay as many as asked for",
+    {"regions are full pages, do not overlap, and two plans are equal", test_regions},
+    {"slots are rounded up if this costs little memory, and otherwise stay as requested",
      test_rounding},
     {"a size that overflows is too large", test_overflow},
-    {"fields that are too large only together are too large", test_many_large_fields},
-    {"a plan that makes no sense is refused", test_invalid_plans},
+    {"fields that together are too large are refused", test_many_large_fields},
+    {"an invalid plan is refused", test_invalid_plans},
 };
 
 MAIN(tests)

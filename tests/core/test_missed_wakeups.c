@@ -1,15 +1,15 @@
 /*
- * An operation is stopped at any instruction on its way to sleep: it notices the event for which it waits.
+ * An operation is stopped at any instruction on its way to sleep. It must notice the event for which it waits.
  *
- * instruction_stops.h has the way of a play.
+ * instruction_stops.h describes how one scenario is played.
  */
 #include "instruction_stops.h"
 
 #if defined(__x86_64__)
 
-/* ---- What the child does when it waits ------------------------------------------------------- */
+/* ---- Operations of the waiting child --------------------------------------------------------- */
 
-/* One call; a waiter that is not woken comes back with RF_AGAIN. */
+/* One call. A waiter that is not woken returns with RF_AGAIN. */
 static void operate_wait_take(ring_fixture *now, uint32_t least)
 {
     rf_take_request request = {.max_rows = least, .min_rows = least, .deadline_ns = RF_FOREVER};
@@ -124,7 +124,8 @@ static const test tests[] = {
 
 #else
 
-static const test tests[] = {{"a waiter on its way to sleep notices what it waits for", skipped}};
+static const test tests[] = {
+    {"a waiter on its way to sleep notices the event for which it waits", skipped}};
 
 #endif
 
