@@ -32,7 +32,7 @@ def test_doctor_says_what_works(capsys):
     assert "ok  a ring: created, written, read and removed" in lines
 
 
-def test_doctor_says_of_huge_pages_what_a_ring_is_told(capsys):
+def test_doctor_gives_the_same_answer_on_huge_pages_as_a_ring(capsys):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with ringfeed.Ring.create(None, {"x": ((1 << 21,), "uint8")}, slots=2, huge_pages=True) as ring:
@@ -41,7 +41,7 @@ def test_doctor_says_of_huge_pages_what_a_ring_is_told(capsys):
     assert f"{'ok' if answer == 'granted' else 'NO'}  huge_pages: {answer}" in capsys.readouterr().out
 
 
-def test_doctor_knows_tensorflow_and_the_native_op():
+def test_doctor_reports_tensorflow_and_the_native_op():
     done = subprocess.run([sys.executable, "-m", "ringfeed", "doctor"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "ok  native op: datasets, take and fuse use it" in done.stdout
@@ -55,7 +55,7 @@ def test_doctor_says_why_the_native_op_is_not_used():
     assert "NO  native op: it is switched off by RINGFEED_NATIVE_OP=0; datasets take" in done.stdout
 
 
-def test_doctor_fails_where_no_ring_can_be_made(capsys, monkeypatch):
+def test_doctor_fails_if_no_ring_can_be_created(capsys, monkeypatch):
     def refuse(*_: object, **__: object) -> None:
         raise ringfeed.NoSpace("no room")
 
@@ -83,7 +83,7 @@ def test_rings_are_listed_and_only_dead_ones_removed(ring, ring_name, start, cap
 
 
 @pytest.mark.parametrize("arguments", [[], ["mend"], ["clean", "a", "b"]])
-def test_what_it_does_not_know_is_refused(arguments, capsys):
+def test_unknown_arguments_are_refused(arguments, capsys):
     with pytest.raises(SystemExit) as left:
         main(arguments)
     assert left.value.code == 2

@@ -121,7 +121,7 @@ def test_a_model_that_cannot_be_served_is_named_and_gives_status_1(
     assert re.search(message, said[subject]), said[subject]
 
 
-def test_axes_that_are_free_are_tried_in_some_lengths(tmp_path: Path, doctor: Any) -> None:
+def test_free_axes_are_tried_with_several_lengths(tmp_path: Path, doctor: Any) -> None:
     def model(x: Any) -> Any:
         with tf.control_dependencies([tf.debugging.assert_equal(tf.shape(x)[1], 224)]):
             return tf.reduce_mean(x, axis=(1, 2))
@@ -139,7 +139,7 @@ def test_a_model_without_declared_inputs_is_not_tested(tmp_path: Path, doctor: A
     assert said["inputs"].startswith("NO it does not declare its inputs")
 
 
-def test_files_that_are_not_there_or_are_no_models_give_status_1(tmp_path: Path, doctor: Any) -> None:
+def test_missing_files_and_files_that_are_not_models_give_status_1(tmp_path: Path, doctor: Any) -> None:
     (tmp_path / "junk.h5").write_bytes(b"junk")
     for path, fact in (
         (tmp_path / "junk.h5", "damaged"),

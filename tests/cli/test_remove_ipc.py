@@ -21,7 +21,7 @@ def machine(tmp_path):
     return write
 
 
-def test_a_user_whose_rings_go_with_the_last_session_is_warned_with_the_remedies(machine):
+def test_a_user_whose_rings_are_removed_with_the_last_session_is_warned_with_remedies(machine):
     finding = find_remove_ipc(machine.root, 12345)
     assert not finding.is_well
     assert not finding.is_vital
@@ -31,21 +31,21 @@ def test_a_user_whose_rings_go_with_the_last_session_is_warned_with_the_remedies
 
 
 @pytest.mark.parametrize("user", [0, 33, 999])
-def test_root_and_system_users_keep_theirs(machine, user):
+def test_root_and_system_users_keep_their_rings(machine, user):
     assert find_remove_ipc(machine.root, user) is None
 
 
-def test_without_systemd_nothing_is_said(tmp_path):
+def test_without_systemd_there_is_no_warning(tmp_path):
     assert find_remove_ipc(tmp_path, 12345) is None
 
 
 @pytest.mark.parametrize("value", ["no", "No", "false", "off", "0", " no "])
-def test_where_it_is_switched_off_nothing_is_said(machine, value):
+def test_if_removal_is_switched_off_there_is_no_warning(machine, value):
     machine("etc/systemd/logind.conf", f"[Login]\n#RemoveIPC=yes\nRemoveIPC={value}\n")
     assert find_remove_ipc(machine.root, 12345) is None
 
 
-def test_a_comment_switches_nothing_off(machine):
+def test_a_comment_does_not_switch_removal_off(machine):
     machine("etc/systemd/logind.conf", "[Login]\n#RemoveIPC=no\n; RemoveIPC=no\n")
     assert find_remove_ipc(machine.root, 12345) is not None
 
@@ -69,7 +69,7 @@ def test_a_lingering_user_keeps_the_rings(machine, monkeypatch):
     assert find_remove_ipc(machine.root, 12345) is None
 
 
-def test_doctor_looks_at_it_and_says_nothing_where_all_is_well(monkeypatch, machine):
+def test_doctor_checks_removal_and_warns_only_of_a_problem(monkeypatch, machine):
     subjects = [finding.subject for finding in doctor.findings(with_tensorflow=False)]
     assert "RemoveIPC" not in subjects or find_remove_ipc() is not None
     monkeypatch.setattr(doctor, "find_remove_ipc", lambda: find_remove_ipc(machine.root, 12345))

@@ -38,7 +38,7 @@ def test_settings_travel_with_the_pool(ring):
     assert ReplyPool.join(ring).settings == settings
 
 
-def test_a_pool_goes_with_its_ring(make_ring):
+def test_a_pool_is_unlinked_with_its_ring(make_ring):
     ring = make_ring()
     make(ring)
     ring.unlink()
@@ -55,7 +55,7 @@ def test_a_pool_of_other_outputs_is_refused_while_an_engine_lives_and_replaced_a
     assert not pool.is_current()
 
 
-def test_what_an_earlier_ring_of_that_name_left_is_replaced(make_ring):
+def test_the_pool_of_an_earlier_ring_of_the_same_name_is_replaced(make_ring):
     ring = make_ring()
     old = make(ring)
     segment_path(ring.name).unlink()  # as if the ring's owner was killed and the ring created again
@@ -66,13 +66,13 @@ def test_what_an_earlier_ring_of_that_name_left_is_replaced(make_ring):
         assert ReplyPool.join(anew) is not None
 
 
-def test_a_ring_without_a_name_can_not_be_served(ring):
+def test_a_ring_without_a_name_cannot_be_served(ring):
     ring.unlink()
     with pytest.raises(ringfeed.RingNotFound, match="has lost its name"):
         make(ring)
 
 
-def test_a_pool_is_no_ring_and_a_ring_is_no_pool(ring):
+def test_a_pool_cannot_be_attached_as_a_ring(ring):
     make(ring)
     with pytest.raises(ringfeed.LayoutMismatch, match="a pool of replies"):
         ringfeed.Ring.attach(replies_name(ring))
@@ -122,7 +122,7 @@ def test_an_answer_that_does_not_fit_is_refused_and_can_be_given_again(ring):
     assert reply.done()
 
 
-def test_rows_that_nobody_waits_for_are_cut_out_of_a_batch(ring):
+def test_withdrawn_requests_are_cut_out_of_a_batch(ring):
     client, engine = make(ring), make(ring)
     replies = [ask(client, ring, number) for number in range(6)]
     for number in (0, 3):

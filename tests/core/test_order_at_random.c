@@ -228,7 +228,7 @@ static void test_rows_behind_a_lost_one(void)
 static const test tests[] = {
     {"rows behind a row that was taken back follow the records published before it",
      test_rows_behind_a_lost_one},
-    {"random claims, publishes, pins, takes and cursors keep the order", test_random_play},
+    {"random claims, publishes, kept slots, takes and cursors keep the order", test_random_play},
     {"each of several takers sees every producer's records in order", test_several_takers},
     {"threads that publish through one handle keep the order of each", test_threads_share_a_handle},
     {"many threads that publish and take lose and double nothing", test_many_threads_at_both_ends},

@@ -18,11 +18,9 @@ typedef struct scenario {
     void (*prepare)(ring_fixture *); /* in the parent, before the victim attaches */
     void (*operate)(ring_fixture *); /* by the victim */
     void (*interfere)(const char *step, uint32_t visit);
-    void (*helper)(void *); /* another process, which waits for the victim */
-    void (*supply)(
-        ring_fixture
-            *);        /* by the parent, when the victim is gone: what the helper may still need */
-    bool needs_victim; /* the helper waits as long as the victim stands still */
+    void (*helper)(void *);         /* another process, which waits for the victim */
+    void (*supply)(ring_fixture *); /* by the parent, for the helper, after the victim is gone */
+    bool needs_victim;              /* the helper waits as long as the victim stands still */
     bool once; /* one visit only: the number of visits depends on how soon the helper ends */
     bool (*play)(uint32_t step, uint32_t visit, int signal); /* NULL: play_ring */
 } scenario;
@@ -121,7 +119,7 @@ static void live_on(ring_fixture *now, pid_t helper, bool reached)
         get_everything_back(now);
 }
 
-/* Returns whether the victim reached the step. */
+/* Return true if the victim reached the step. */
 static bool play_ring(uint32_t step, uint32_t visit, int signal)
 {
     ring_fixture now;
@@ -152,8 +150,8 @@ static const scenario scenarios[] = {
     {"puts beside a waiting taker", .operate = operate_two_puts, .helper = helper_takes_two,
      .supply = supply_records},
     {"a claim of which some rows are published", .operate = operate_claim_and_publish},
-    {"the same beside a waiting taker", .operate = operate_claim_and_publish,
-     .helper = helper_takes_two, .supply = supply_records},
+    {"a claim of which some rows are published, beside a waiting taker",
+     .operate = operate_claim_and_publish, .helper = helper_takes_two, .supply = supply_records},
     {"crossed publishing", .operate = operate_crossed_publish},
     {"a kept publish", .operate = operate_kept},
     {"a claim that is set apart for its views", .operate = operate_set_apart},
@@ -161,8 +159,8 @@ static const scenario scenarios[] = {
     {"a kept record that is released", .operate = operate_kept_and_take},
     {"a take", .prepare = four_records, .operate = operate_take},
     {"a take that is given back", .prepare = four_records, .operate = operate_give_back},
-    {"the same beside a taker that waits for more", .operate = operate_put_and_give_back,
-     .helper = helper_takes_two, .supply = supply_records},
+    {"a take that is given back, beside a taker that waits for more",
+     .operate = operate_put_and_give_back, .helper = helper_takes_two, .supply = supply_records},
     {"a take of crossed records", .prepare = crossed_records, .operate = operate_take},
     {"a take beside a waiting producer", .prepare = full_ring, .operate = operate_take,
      .helper = helper_puts_one, .supply = supply_room},
@@ -175,17 +173,17 @@ static const scenario scenarios[] = {
     {"a finish beside a waiting taker", .operate = operate_finish, .helper = helper_awaits_the_end},
     {"a claim as the ring is finished", .operate = operate_claim_as_it_ends,
      .interfere = finish_at_the_claim, .helper = helper_awaits_the_end, .needs_victim = true},
-    {"a producer that comes and leaves", .operate = operate_produce,
+    {"a producer that enters and leaves", .operate = operate_produce,
      .helper = helper_awaits_the_end, .supply = supply_a_producer, .needs_victim = true},
     {"a producer that fails", .operate = operate_producer_fails, .helper = helper_awaits_any_end,
      .supply = supply_a_producer, .needs_victim = true, .once = true},
-    {"the same as another fails", .operate = operate_producer_fails, .interfere = fail_too,
-     .helper = helper_awaits_any_end, .supply = supply_a_producer, .needs_victim = true,
-     .once = true},
-    {"a producer that comes as the ring is finished", .operate = operate_come_as_it_ends,
+    {"a producer that fails while another one fails", .operate = operate_producer_fails,
+     .interfere = fail_too, .helper = helper_awaits_any_end, .supply = supply_a_producer,
+     .needs_victim = true, .once = true},
+    {"a producer that enters as the ring is finished", .operate = operate_come_as_it_ends,
      .interfere = finish_before_entering, .helper = helper_awaits_the_end,
      .supply = supply_a_producer, .needs_victim = true, .once = true},
-    {"a handle that goes with a block open", .operate = operate_drop_a_block,
+    {"a handle that is dropped with a block open", .operate = operate_drop_a_block,
      .helper = helper_awaits_the_end, .supply = supply_a_producer, .needs_victim = true,
      .once = true},
     {"a recovery of the last producer", .prepare = a_dead_producer, .operate = operate_recover,
@@ -213,8 +211,8 @@ static bool play(uint32_t step, uint32_t visit, int signal)
     return (played->play ? played->play : play_ring)(step, visit, signal);
 }
 
-/* Count how often the scenario's victim passes each step, at least and at most. A preempted victim may pass
- * a step once more or once less. PASSES passes, so that a step that one victim in twenty skips counts as skipped. */
+/* Count how often the scenario's victim passes each step, at least and at most, in several passes. A
+ * preempted victim may pass a step once more or once less. */
 static void pass(const scenario *one, uint32_t *least, uint32_t *most)
 {
     played = one;

@@ -206,7 +206,7 @@ static void test_many_producers_wait(void)
     close_ring(ring);
 }
 
-/* One slot of a full ring becomes free: fewer than a sleeping producer wants to be woken for. The taker that
+/* One slot of a full ring becomes free, and a sleeping producer is woken only for more. So the taker that
  * waits for the next record wakes the producer. If the producer slept until the end of its slice in every
  * round, this would outlast the watchdog. */
 static void test_room_that_a_taker_leaves(void)

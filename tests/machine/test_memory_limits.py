@@ -55,25 +55,25 @@ def machine(tmp_path):
     return Machine(tmp_path)
 
 
-def test_this_very_machine_has_some_memory_and_less_than_it_is_built_with():
+def test_the_available_memory_of_this_machine_is_positive_and_below_its_total():
     lines = Path("/proc/meminfo").read_text().splitlines()
     total = int(next(line for line in lines if line.startswith("MemTotal")).split()[1]) * 1024
     assert 0 < memory_limits.available_bytes() < total
     assert memory_limits.room(with_swap=True).bytes >= 0
 
 
-def test_without_control_groups_it_is_what_the_machine_has_available(machine):
+def test_without_control_groups_the_room_is_the_available_memory_of_the_machine(machine):
     assert machine.room() == Room(8 * GIB, "the machine")
 
 
-def test_swap_counts_only_where_it_is_asked_for(machine):
+def test_swap_counts_only_if_the_caller_asks_for_it(machine):
     machine.meminfo(available=8 * GIB, swap=4 * GIB)
     assert machine.room().bytes == 8 * GIB
     assert machine.room(with_swap=True).bytes == 12 * GIB
 
 
 @pytest.mark.parametrize("limit", ["memory__max", "memory__high"])
-def test_a_control_group_leaves_what_its_limit_says_less_what_is_used(machine, limit):
+def test_a_control_group_leaves_its_limit_minus_its_use(machine, limit):
     machine.mount(2, group="/a/b")
     where = machine.group("a/b", **{limit: 2 * GIB, "memory__current": GIB // 2})
     assert machine.room() == Room(2 * GIB - GIB // 2, where)
@@ -88,7 +88,7 @@ def test_the_tightest_of_all_parents_counts(machine):
     assert machine.room() == Room(GIB, where)
 
 
-def test_pages_of_files_are_not_in_the_way(machine):
+def test_the_page_cache_of_a_group_counts_as_available(machine):
     machine.mount(2, group="/a")
     told = f"anon {GIB}\nshmem {GIB}\nactive_file {GIB // 2}\ninactive_file {GIB // 4}\nslab 5"
     machine.group("a", memory__max=2 * GIB, memory__current=2 * GIB, memory__stat=told)
@@ -140,7 +140,7 @@ def test_version_1_bounds_memory_and_swap_together(machine):
     ("root", "group"),
     [("/docker/1a", "/docker/1a"), ("/docker/1a", "/elsewhere"), ("/", "/../../outside"), ("/kube pods", "/kube pods")],
 )
-def test_in_a_container_what_is_mounted_is_the_group(machine, version, root, group):
+def test_in_a_container_the_mounted_folder_is_the_group(machine, version, root, group):
     machine.mount(version, root=root.replace(" ", "\\040"), group=group)
     names = ("memory__max", "memory__current") if version == 2 else ("memory__limit_in_bytes", "memory__usage_in_bytes")
     where = machine.group(".", **dict(zip(names, (GIB, 0), strict=True)))
@@ -173,7 +173,7 @@ ODD_MOUNTS = {
 
 @pytest.mark.parametrize("line", ODD_MOUNTS.values(), ids=ODD_MOUNTS)
 @pytest.mark.parametrize("version", [1, 2])
-def test_a_mount_whose_line_is_odd_is_passed_over(machine, version, line):
+def test_an_odd_line_of_a_mount_is_skipped(machine, version, line):
     machine.mount(version, group="/a")
     file = machine.proc / "self" / "mountinfo"
     machine.write(file, f"{line}\n{os.fsdecode(file.read_bytes())}{line}\n")
@@ -189,7 +189,7 @@ def test_control_groups_mounted_without_a_source_are_read(machine):
 
 
 @pytest.mark.parametrize("name", ["a b", "tab\there", "b\\134", "#1", "\r\x0b\x85", "\udcff", "end\u2028"])
-def test_a_group_is_found_where_names_are_odd(tmp_path, name):
+def test_a_group_with_an_odd_name_is_found(tmp_path, name):
     machine = Machine(tmp_path / name)
     escaped = (
         str(machine.groups).replace("\\", "\\134").replace(" ", "\\040").replace("\t", "\\011").replace("#", "\\043")
@@ -201,7 +201,7 @@ def test_a_group_is_found_where_names_are_odd(tmp_path, name):
 
 
 @pytest.mark.parametrize("line", ["", "nonsense", "0:", "::", "7:name=systemd:/x", "3:memory"])
-def test_a_line_of_a_group_that_is_odd_is_passed_over(machine, line):
+def test_an_odd_line_of_a_group_is_skipped(machine, line):
     machine.mount(2, group="/a")
     machine.write(machine.proc / "self" / "cgroup", f"{line}\n0::/a\n{line}\n")
     where = machine.group("a", memory__max=GIB, memory__current=0)
@@ -209,12 +209,12 @@ def test_a_line_of_a_group_that_is_odd_is_passed_over(machine, line):
 
 
 @pytest.mark.parametrize("line", ["", "  ", "MemTotal", "MemFree: many kB", ":"])
-def test_a_line_of_numbers_that_is_odd_is_passed_over(machine, line):
+def test_an_odd_line_of_numbers_is_skipped(machine, line):
     machine.write(machine.proc / "meminfo", f"{line}\nMemAvailable: {GIB // 1024} kB\n{line}\n")
     assert machine.room() == Room(GIB, "the machine")
 
 
-def test_a_kernel_that_tells_nothing_sets_no_limit(tmp_path):
+def test_a_kernel_without_these_files_sets_no_limit(tmp_path):
     assert room(proc=tmp_path / "none").bytes == 2**62
 
 

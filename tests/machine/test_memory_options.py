@@ -12,7 +12,7 @@ FIELDS = {"x": ((512,), "int64")}
 
 
 @pytest.mark.parametrize("option", [{"huge_pages": True}, {"lock_memory": True}, {"numa_node": 0}, {"numa_node": 1023}])
-def test_a_memory_option_is_granted_or_refused_in_words(make_ring, option):
+def test_a_memory_option_is_granted_or_refused_with_a_reason(make_ring, option):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         ring = make_ring(**option)

@@ -81,7 +81,7 @@ def test_a_socket_that_carries_no_descriptors_is_refused(ring, family):
             ringfeed.Ring.receive(sock)
 
 
-def test_an_argument_that_is_no_blocking_socket_is_refused(ring):
+def test_an_argument_that_is_not_a_blocking_socket_is_refused(ring):
     ours, theirs = socket.socketpair()
     with theirs:
         with pytest.raises(TypeError, match="a socket is needed, not int"):

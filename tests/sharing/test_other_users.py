@@ -135,7 +135,7 @@ def look_around(pipe, user, name, groups=()):
 
 
 @USERS
-def test_looking_and_cleaning_go_on_past_what_is_another_users(ring_name, start, squatter, victim):
+def test_listing_and_cleaning_skip_segments_of_another_user(ring_name, start, squatter, victim):
     for number, mode in enumerate((0o666, 0o600)):
         start(squat, squatter, f"{ring_name}-a{number}", mode, b"hello, world" * 1000).told()
     child = start(own_ring, squatter, [], ring_name, 0o666)
@@ -275,7 +275,7 @@ def test_a_user_outside_the_group_or_with_another_group_is_refused(ring_name, st
     child.result()
 
 
-def test_a_ring_that_is_one_users_alone_is_not_opened_for_a_group_nor_the_other_way_round(ring_name, ring):
+def test_a_private_ring_is_not_opened_for_a_group_nor_a_group_ring_without_one(ring_name, ring):
     with pytest.raises(ringfeed.AccessRefused, match=r"is not shared with group 0 \(root\) alone.*its mode 0600"):
         ringfeed.Ring.attach(ring.name, group=0)
     with ringfeed.Ring.create(ring_name, FIELDS, slots=8, group=GROUP):
@@ -296,7 +296,7 @@ def create_nameless_for(name, group):
     return ringfeed.Ring.create_nameless(FIELDS, slots=8, name=name, group=group)
 
 
-def test_nobody_shares_with_a_group_that_he_is_no_member_of(ring_name, start):
+def test_a_user_cannot_share_with_a_group_without_being_a_member(ring_name, start):
     for said in start(said_by, OTHER, [], (create_for, create_nameless_for), ring_name, GROUP).result():
         assert f"'{ring_name}': user {OTHER} is no member of group {GROUP} and cannot share with it" in said
     assert ring_name not in segments()
@@ -306,13 +306,13 @@ def test_nobody_shares_with_a_group_that_he_is_no_member_of(ring_name, start):
     ("group", "error"),
     [("no such group", ValueError), (-1, ValueError), (2**32, ValueError), (1.5, TypeError), (True, TypeError)],
 )
-def test_an_argument_that_is_no_group_is_refused_with_a_clear_error(ring_name, group, error):
+def test_an_argument_that_is_not_a_group_is_refused_with_a_clear_error(ring_name, group, error):
     for call in (create_for, create_nameless_for, put_one):
         with pytest.raises(error, match=rf"'{ring_name}': group {group!r}.*give the name or the number of a group"):
             call(ring_name, group)
 
 
-def test_a_group_is_given_by_its_name_too_and_travels_with_the_ring_and_its_levels(ring_name):
+def test_a_group_may_be_a_name_and_travels_with_the_ring_and_its_levels(ring_name):
     with ringfeed.Ring.create(ring_name, FIELDS, slots=8, group="root", priorities=3) as ring:
         assert ring.group == 0
         other = ringfeed.Ring.attach(ring_name, group=0)
@@ -379,7 +379,7 @@ def clean_as(pipe, user, name):
     return cleaned(name)
 
 
-def test_what_another_users_dead_owner_left_is_cleaned_by_root_and_by_that_user_and_by_nobody_else(ring_name, start):
+def test_a_segment_of_a_dead_owner_is_cleaned_only_by_root_and_its_user(ring_name, start):
     for number, (cleaner, removes) in enumerate([(OTHER, False), (SQUATTER, True), (ROOT, True)]):
         name = f"{ring_name}-{number}"
         child = start(own_and_die, SQUATTER, name)

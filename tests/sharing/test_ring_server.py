@@ -84,7 +84,7 @@ def test_server_and_client_wait_for_each_other_in_either_order(nameless, path):
         assert take_all(nameless) == [5]
 
 
-def test_what_is_received_is_sealed_and_cannot_be_cut_short_by_anyone(nameless, path):
+def test_received_memory_is_sealed_and_no_process_can_truncate_it(nameless, path):
     with nameless.serve(path):
         other = ringfeed.Ring.attach(path)
     assert other.is_nameless
@@ -122,7 +122,7 @@ def test_a_served_ring_travels_to_another_process_as_the_path(nameless, path, st
     other.close()
 
 
-def test_the_end_of_the_ring_is_the_end_of_the_serving(path):
+def test_serving_ends_with_the_ring(path):
     for end in ("close", "forget", "with"):
         ring = ringfeed.Ring.create_nameless(FIELDS, slots=8)
         server = ring.serve(path)
@@ -158,7 +158,7 @@ def test_serving_and_attaching_again_and_again_leaves_no_descriptor_and_no_threa
         assert start(attach_again_and_again, path).result()
 
 
-def test_many_attach_at_once(nameless, path, start):
+def test_many_processes_attach_at_once(nameless, path, start):
     with nameless.serve(path):
         children = [start(put_at, path, number) for number in range(6)]
         assert {child.result() for child in children} == {"served"}
@@ -172,7 +172,7 @@ def serve_and_wait(pipe, path):
     pipe.hear()
 
 
-def test_the_socket_of_a_process_that_was_killed_is_replaced_and_found_to_be_nobodys_before(nameless, path, start):
+def test_the_socket_of_a_killed_process_is_detected_as_unserved_and_replaced(nameless, path, start):
     child = start(serve_and_wait, path)
     child.told()
     with pytest.raises(ringfeed.RingExists, match="another process serves there"):
@@ -193,7 +193,7 @@ def test_the_server_of_a_process_that_ends_removes_its_socket(path, start):
     assert not path.exists()
 
 
-def test_a_forked_child_serves_nobody_and_removes_nothing(nameless, path):
+def test_a_forked_child_serves_no_ring_and_removes_no_socket(nameless, path):
     server = nameless.serve(path)
     child = os.fork()
     if child == 0:
@@ -205,7 +205,7 @@ def test_a_forked_child_serves_nobody_and_removes_nothing(nameless, path):
     assert not path.exists()
 
 
-def test_what_stands_at_the_path_stays_there(nameless, path):
+def test_a_file_or_directory_at_the_path_is_not_replaced(nameless, path):
     path.write_text("mine")
     with pytest.raises(ringfeed.RingExists, match=rf"socket '{path}': a file of user .* exists there"):
         nameless.serve(path)
@@ -221,7 +221,7 @@ def test_what_stands_at_the_path_stays_there(nameless, path):
 
 
 @pytest.mark.parametrize("wrong", ["/" + "x" * 108, "/x\0y"])
-def test_an_argument_that_is_no_path_of_a_socket_is_refused(nameless, wrong):
+def test_an_argument_that_is_not_a_socket_path_is_refused(nameless, wrong):
     for call in (nameless.serve, ringfeed.Ring.attach):
         with pytest.raises(ValueError, match="the path of a socket has 1 to 107 bytes"):
             call(wrong)
@@ -253,7 +253,7 @@ def unsealed_copy(ring, seals):
 
 
 @pytest.mark.parametrize("seals", [0, fcntl.F_SEAL_GROW, fcntl.F_SEAL_SEAL])
-def test_memory_that_its_sender_could_still_cut_short_is_refused(nameless, seals):
+def test_memory_that_its_sender_could_truncate_is_refused(nameless, seals):
     with pytest.raises(ringfeed.AccessRefused, match=r"ring 'sent': its memory is not sealed.*F_SEAL_SHRINK"):
         ringfeed.Ring.attach_descriptor(unsealed_copy(nameless, seals), "sent")
 
@@ -264,7 +264,7 @@ def test_a_descriptor_that_cannot_be_written_is_refused_with_the_reason(nameless
             ringfeed.Ring.attach_descriptor(os.open(path, os.O_RDONLY), "sent")
 
 
-def test_a_number_that_is_no_open_file_is_refused_as_a_descriptor():
+def test_a_descriptor_that_is_not_a_file_is_refused():
     for make in (lambda: os.pipe()[1], lambda: os.open("/dev/null", os.O_RDWR), lambda: socket.socket().detach()):
         with pytest.raises(ringfeed.AccessRefused, match=r"ring 'sent': a .* a segment is a file"):
             ringfeed.Ring.attach_descriptor(make(), "sent")
@@ -303,7 +303,7 @@ def test_after_any_wrong_answer_of_a_server_attaching_raises_and_leaves_no_descr
         wait_until(lambda: descriptors() == before)
 
 
-def test_a_client_that_says_nothing_or_goes_away_keeps_nobody_waiting(nameless, path):
+def test_a_silent_or_vanished_client_does_not_block_another_client(nameless, path):
     with nameless.serve(path):
         idle = []
         for _ in range(50):
@@ -356,7 +356,7 @@ def test_a_ring_that_another_user_serves_is_not_taken(folder, path, start, victi
 
 
 @as_root
-def test_members_of_the_group_attach_at_the_path_and_nobody_else(path, start):
+def test_only_members_of_the_group_attach_at_the_path(path, start):
     with ringfeed.Ring.create_nameless(FIELDS, slots=8, name="shared", group=GROUP) as ring, ring.serve(path):
         status = path.stat()
         assert (status.st_gid, stat.S_IMODE(status.st_mode)) == (GROUP, 0o660)
@@ -368,7 +368,7 @@ def test_members_of_the_group_attach_at_the_path_and_nobody_else(path, start):
     assert not [name for name in segments() if "shared" in name]
 
 
-def test_a_stopped_server_is_an_error_after_a_while(path, start, monkeypatch):
+def test_a_stopped_server_is_an_error_after_a_timeout(path, start, monkeypatch):
     child = start(serve_and_wait, path)
     child.told()
     child.stop()

@@ -33,7 +33,7 @@ def put_and_hold(pipe, descriptor):
 
 
 @pytest.mark.parametrize("turn", range(5))
-def test_what_a_killed_process_held_comes_back(nameless, start, turn):
+def test_slots_and_records_held_by_a_killed_process_come_back(nameless, start, turn):
     nameless.put(record(0))
     child = start(put_and_hold, nameless.descriptor, pass_fds=(nameless.descriptor,))
     assert child.told() == (False, [0])
@@ -53,7 +53,7 @@ def claim_everything(pipe, descriptor):
     del kept
 
 
-def test_a_producer_that_waits_gets_the_slots_of_a_killed_one(nameless, start):
+def test_a_waiting_producer_gets_the_slots_of_a_killed_one(nameless, start):
     child = start(claim_everything, nameless.descriptor, pass_fds=(nameless.descriptor,))
     assert child.told() == "full"
     with in_thread(nameless.put, record(3)) as put:
@@ -70,7 +70,7 @@ def own(pipe):
 
 
 @pytest.mark.parametrize("how", ["killed", "ended"])
-def test_the_end_of_the_owner_closes_it_for_everyone_behind_what_is_in_it(start, how):
+def test_the_end_of_the_owner_closes_the_ring_behind_its_last_record(start, how):
     child = start(own)
     pid, descriptor = child.told()
     ring = ringfeed.Ring.attach_descriptor(os.open(f"/proc/{pid}/fd/{descriptor}", os.O_RDWR), "theirs")
@@ -106,7 +106,7 @@ def test_a_descriptor_travels_over_a_socket(nameless):
     assert nameless.is_owner
 
 
-def test_a_forked_child_has_it_and_is_a_participant_of_its_own(nameless):
+def test_a_forked_child_uses_the_ring_as_its_own_participant(nameless):
     child = os.fork()
     if child == 0:
         try:
@@ -123,7 +123,7 @@ def test_a_forked_child_has_it_and_is_a_participant_of_its_own(nameless):
     assert not nameless.closed
 
 
-def test_a_killed_owner_leaves_nothing_behind(start):
+def test_a_killed_owner_leaves_no_file_behind(start):
     child = start(own)
     pid, _ = child.told()
     assert not [name for name in os.listdir("/dev/shm") if f"-{pid}-" in name]
@@ -145,7 +145,7 @@ def test_a_small_shared_memory_is_no_limit():
     assert run_with_private_shm("size=4m", source) == ["NoSpace", "24 []"]
 
 
-def test_a_process_without_descriptors_left_says_so():
+def test_an_error_says_that_no_descriptor_is_left():
     status, printed, errors = run_program("""
     import resource
     resource.setrlimit(resource.RLIMIT_NOFILE, (16, 16))

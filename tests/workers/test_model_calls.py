@@ -32,7 +32,7 @@ def run(why, rows=64):
 
 
 @pytest.mark.parametrize("rows", [1, 2, 8, 9, 64, 100])
-def test_an_error_of_all_rows_costs_a_call_a_row_and_few_more_and_names_each_item(rows):
+def test_an_error_of_all_rows_costs_little_more_than_a_call_per_row_and_names_each_item(rows):
     def broken(_):
         raise RuntimeError("the session is broken")
 
@@ -44,7 +44,7 @@ def test_an_error_of_all_rows_costs_a_call_a_row_and_few_more_and_names_each_ite
 
 
 @pytest.mark.parametrize("bad", [{0}, {63}, {40, 41}, set(range(64)), set(range(10, 64))])
-def test_the_first_failure_is_that_of_the_first_bad_row_and_costs_few_calls(bad):
+def test_the_first_failure_is_of_the_first_bad_row_and_costs_few_calls(bad):
     calls = []
 
     def call_model(given):
@@ -102,7 +102,7 @@ def arrivals(draw):
 
 @given(arrivals())
 @settings(deadline=None)
-def test_batches_are_whole_and_in_the_order_of_their_items_however_rows_come(given_rows):
+def test_batches_are_full_and_in_item_order_for_any_order_of_rows(given_rows):
     batch_size, rows, random = given_rows
     seen, answers, late = [], {}, []
 
