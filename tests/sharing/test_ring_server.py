@@ -362,7 +362,7 @@ def test_only_members_of_the_group_attach_at_the_path(path, start):
         assert (status.st_gid, stat.S_IMODE(status.st_mode)) == (GROUP, 0o660)
         assert start(put_at, path, 6, OTHER, GROUP).result() == "shared"
         assert "cannot be opened by user" in start(put_at, path, 6, OTHER).result()
-        with pytest.raises(ringfeed.AccessRefused, match="is of group 54000, and group None was asked for"):
+        with pytest.raises(ringfeed.AccessRefused, match="is shared with group 54000, and group None was requested"):
             ringfeed.Ring.attach(path)
         assert take_all(ring) == [6]
     assert not [name for name in segments() if "shared" in name]
