@@ -89,7 +89,7 @@ static uint32_t numbers_in_the_ring(const rf_ring *ring, uint32_t lane, uint64_t
     return seen;
 }
 
-static void remember_what_it_held(control *own, pid_t pid)
+static void record_held_slots(control *own, pid_t pid)
 {
     const rf_ring *ring = own->ring;
     uint32_t owner = 1, place = 0;
@@ -132,7 +132,7 @@ static void kill_worker(control *own, worker *one)
 {
     pid_t pid = one->pid;
     kill_and_reap(pid);
-    remember_what_it_held(own, pid);
+    record_held_slots(own, pid);
     own->kills++;
     if (one->produces) {
         uint64_t reported = atomic_load(&shared->reported[one->index]);

@@ -70,7 +70,7 @@ static void note_published(const rf_ring *ring, uint32_t index, uint32_t slot, u
         atomic_store(&its->published, 1);
 }
 
-static void note_what_it_held(const rf_ring *ring, uint32_t index)
+static void note_held_slots(const rf_ring *ring, uint32_t index)
 {
     uint32_t owner = atomic_load(&shared->owner[index]);
     for (uint32_t slot = 0; slot < ring->slot_count; slot++) {
@@ -89,7 +89,7 @@ static void note_what_it_held(const rf_ring *ring, uint32_t index)
 static void kill_worker(rf_ring *ring, uint32_t index)
 {
     stop_and_wait(workers[index]);
-    note_what_it_held(ring, index);
+    note_held_slots(ring, index);
     kill_and_reap(workers[index]);
     for (uint32_t thread = 0; index < PRODUCERS && thread < THREADS; thread++)
         atomic_fetch_add(&shared->reported[index * THREADS + thread], MAX_ROWS);

@@ -136,8 +136,8 @@ static void ask_and_wait(endpoint *own, uint64_t lane)
         asked[row].waiter = (rf_waiter)random_below(3);
         uint64_t reply = rf_cell_ask(cells, row, until, asked[row].waiter);
         put_request(own, asked[row].number, reply, &asked[row].link);
-        /* The engine that handed this request on has died. The ring does not show which of its two records is
-         * gone. */
+        /* Put the request twice, as if the engine that handed it on had died. The link names one of the two
+         * records, so it cannot show whether the request itself is gone. */
         if (redeliver && random_below(16) == 0)
             put_request(own, asked[row].number, reply, &asked[row].link);
     }

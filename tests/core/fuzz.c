@@ -124,7 +124,7 @@ static const char *name_of(uint32_t act, bool with_cells)
     return with_cells ? cell_acts[act] : acts[act];
 }
 
-static void look_at_pulses(void)
+static void check_pulses(void)
 {
     for (int i = 0; i < HONEST; i++) {
         int64_t since = atomic_load(&shared->pulses[i].since_ns);
@@ -141,7 +141,7 @@ static void watch(const pid_t *pids, size_t count)
     for (size_t left = count; left > 0; rest()) {
         int status;
         pid_t pid = waitpid(-1, &status, WNOHANG);
-        look_at_pulses();
+        check_pulses();
         if (pid <= 0)
             continue;
         for (size_t i = 0; i < count; i++)

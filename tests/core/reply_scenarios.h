@@ -240,7 +240,7 @@ static inline void die_asking_and_holding(void *unused)
 
 /* A dead participant leaves in the pool its requests, an answered cell and a held cell. One of these requests is
  * withdrawn. */
-static inline void the_dead(reply_fixture *now)
+static inline void leave_dead_participant(reply_fixture *now)
 {
     int status;
     ask_as(now, 0, 0, RF_FOREVER);
@@ -257,9 +257,9 @@ static inline void the_dead(reply_fixture *now)
     CHECK(WIFSIGNALED(status));
 }
 
-static inline void the_dead_and_their_rows(reply_fixture *now)
+static inline void leave_dead_participant_and_rows(reply_fixture *now)
 {
-    the_dead(now);
+    leave_dead_participant(now);
     rf_recover(now->ours.ring);
 }
 
@@ -329,10 +329,10 @@ REPLY_SCENARIO(play_giving_back, .prepare = ask_some, .operate = operate_hold_an
                .needs_victim = true)
 REPLY_SCENARIO(play_handing_on, .prepare = ask_one, .operate = operate_hand_on,
                .needs_victim = true)
-REPLY_SCENARIO(play_recovery, .prepare = the_dead, .operate = operate_recover_cells)
-REPLY_SCENARIO(play_recovery_that_drops, .prepare = the_dead, .operate = operate_recover_cells,
-               .drops = true)
-REPLY_SCENARIO(play_holding_again, .prepare = the_dead_and_their_rows,
+REPLY_SCENARIO(play_recovery, .prepare = leave_dead_participant, .operate = operate_recover_cells)
+REPLY_SCENARIO(play_recovery_that_drops, .prepare = leave_dead_participant,
+               .operate = operate_recover_cells, .drops = true)
+REPLY_SCENARIO(play_holding_again, .prepare = leave_dead_participant_and_rows,
                .operate = operate_hold_again, .meanwhile = another_has_their_number,
                .needs_victim = true)
 REPLY_SCENARIO(play_holding_a_twin, .prepare = ask_twice_and_hold, .operate = operate_hold_again)

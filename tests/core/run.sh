@@ -1,6 +1,6 @@
 #!/bin/sh
-# Run test programs one after the other and add up what their tests say.
-# $1: a command to run each under, or nothing; the rest: programs.
+# Run test programs one after the other and add up the results of their tests.
+# $1: a command under which each program runs, or nothing. The other arguments: programs.
 under=$1
 shift
 passed=0 failed=0 skipped=0 flavour=
@@ -16,10 +16,10 @@ for program; do
     sed 's/^/  /' "$output"
     passed=$((passed + $(grep -c '^ok ' "$output")))
     skipped=$((skipped + $(grep -c '^skipped ' "$output")))
-    said=$(grep -c '^FAILED ' "$output")
-    failed=$((failed + said))
-    # A program that ended badly without saying which test failed.
-    if [ "$status" -ne 0 ] && [ "$status" -ne 77 ] && [ "$said" -eq 0 ]; then
+    reported=$(grep -c '^FAILED ' "$output")
+    failed=$((failed + reported))
+    # The program failed without reporting which test failed.
+    if [ "$status" -ne 0 ] && [ "$status" -ne 77 ] && [ "$reported" -eq 0 ]; then
         echo "  $program exited with $status"
         failed=$((failed + 1))
     fi

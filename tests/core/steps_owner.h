@@ -4,7 +4,7 @@
 
 #include "steps.h"
 
-static inline void tell_and_wait(void)
+static inline void signal_and_wait(void)
 {
     atomic_store(&shared->helper_asked, 1);
     await(&shared->helper_done, 1);
@@ -14,7 +14,7 @@ static inline void closing_owner(void *unused)
 {
     (void)unused;
     rf_ring *ring = create_ring(SLOTS);
-    tell_and_wait();
+    signal_and_wait();
     watched = true;
     close_ring(ring);
     watched = false;
@@ -25,7 +25,7 @@ static inline void owner_to_be_killed(void *unused)
 {
     (void)unused;
     claim(create_ring(SLOTS), 1);
-    tell_and_wait();
+    signal_and_wait();
 }
 
 /* If the owner is killed, the victim is the waiter. If the owner closes, the victim is the owner. */

@@ -201,7 +201,7 @@ static void taker_process(void *argument)
 
 /* A producer with one thread continues after the last record that it has published, reported or not. This record
  * is in the ring, or has been taken and marked. */
-static void find_out_what_was_published(const rf_ring *ring, uint64_t producer)
+static void recover_published_count(const rf_ring *ring, uint64_t producer)
 {
     uint64_t number = atomic_load(&shared->published[producer]);
     uint64_t stride = rf_ring_geometry(ring)->field[0].stride_bytes;
@@ -237,7 +237,7 @@ static void replace_producer(rf_ring *ring, uintptr_t index, pid_t *producers, c
     /* Takers are stopped during this search, so that no record is between ring and mark. */
     for (uint32_t i = 0; i < shared->plan.takers; i++)
         stop_and_wait(takers[i]);
-    find_out_what_was_published(ring, index);
+    recover_published_count(ring, index);
     for (uint32_t i = 0; i < shared->plan.takers; i++)
         kill(takers[i], SIGCONT);
     producers[index] = spawn(producer_process, (void *)index);
