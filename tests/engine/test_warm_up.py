@@ -87,7 +87,7 @@ def test_without_warm_up_it_is_an_error_that_names_it(case: Any, make_ring: Any)
     for options in ({}, {"batch_size": "auto"}, {"allowed_batch_sizes": [4]}):
         with pytest.raises(ValueError, match=r"fails on rows of zeros.*give rows as warm_up=.*The error was"):
             ringfeed.Engine(ring, model, **options).start()
-    with pytest.raises(ValueError, match=r"fails on rows of zeros.*give some as warm_up="):
+    with pytest.raises(ValueError, match=r"fails on rows of zeros.*give rows as warm_up="):
         ringfeed.Pipeline([model, lambda x: x], ring=ring)
 
 
@@ -223,13 +223,13 @@ class Raises:
         (np.zeros((2, 2, 2), np.float32), "fails on the rows of warm_up"),
         (np.ones((2, 3), np.float32), r"'matrix' has shape \[2, 3\]: give rows of shape \[2, 2\]"),
         (MATRICES[0], r"'matrix' has shape \[2, 2\]: give rows"),
-        (MATRICES[:0], "give 1 row or more"),
+        (MATRICES[:0], "for each field, at least 1"),
         ({"matrix": MATRICES, "weight": [1.0]}, None),
         (
             {"weight": MATRICES, "more": MATRICES},
             "has the keys 'weight', 'more': give a dict of the fields 'matrix'",
         ),
-        (np.full((1, 2, 2), 1e39), "'matrix' is float64, which float32 does not hold"),
+        (np.full((1, 2, 2), 1e39), "'matrix' has dtype float64, with values that float32 cannot hold"),
         ([["a", "b"]], "'matrix' has shape"),
         (Raises(), "'matrix' is not an array: RuntimeError: not now"),
     ],

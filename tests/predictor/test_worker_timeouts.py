@@ -287,10 +287,10 @@ def test_a_pause_of_the_whole_program_makes_no_item_late() -> None:
         page.begin(0, 5)
         wait_until(lambda: watch._seen[0] is not None or watch.find_overdue([os.getpid()] * 2))
         for _ in range(4):
-            watch._last_look -= 3600.0  # nobody looked for an hour
+            watch._last_check -= 3600.0  # no check for an hour
             assert watch.find_overdue([os.getpid()] * 2) == []
         for _ in range(8):
-            watch._last_look -= 3600.0
+            watch._last_check -= 3600.0
             found = watch.find_overdue([os.getpid()] * 2)
         assert found == [(0, 5)] or page.has_timed_out(5)
         assert page.has_timed_out(5)

@@ -144,7 +144,7 @@ def test_a_ring_for_three_producers_waits_for_three(make_ring):
     ring = make_ring(producers=3)
     for number in range(3):
         assert not ring.finished
-        with pytest.raises(ringfeed.RingEmpty, match=rf"producers=3, of which {number} have come"):
+        with pytest.raises(ringfeed.RingEmpty, match=rf"producers=3, and {number} have come"):
             ring.take(1, timeout=0)
         with ring.producing():
             ring.put(record(number))

@@ -243,7 +243,7 @@ def test_a_report_reads_as_a_paragraph(digits):
 def test_only_corresponding_outputs_are_compared():
     with pytest.raises(ValueError, match="whose outputs have the same shapes"):
         compare(lambda x: x, lambda x: x[:, :1], INPUTS["x"])
-    with pytest.raises(ValueError, match="give 1 row or more"):
+    with pytest.raises(ValueError, match="for each input, at least 1"):
         compare(lambda x: x, lambda x: x, INPUTS["x"][:0])
     with pytest.raises(ValueError, match="the same number for each input"):
         compare(lambda x: x, lambda x: x, {"a": np.zeros((2, 1)), "b": np.zeros((3, 1))})
