@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import fcntl
 import grp
-import operator
 import os
 import pwd
 import stat
 from typing import Any
 
+from ..arguments import as_int
 from ..errors import AccessRefused
 
 PRIVATE_MODE = 0o600
@@ -40,11 +40,8 @@ def group_id(group: Any, what: str) -> int | None:
             raise ValueError(
                 f"{what}: group {group!r:.80}: this machine has no group of that name; {remedy}."
             ) from None
-    try:
-        number = operator.index(group)
-    except TypeError:
-        number = None
-    if number is None or isinstance(group, bool):
+    number = as_int(group)
+    if number is None:
         raise TypeError(f"{what}: group {group!r:.80}: {remedy}.")
     if not 0 <= number <= _MAX_GROUP_ID:
         raise ValueError(f"{what}: group {group!r:.80}: {remedy}.")

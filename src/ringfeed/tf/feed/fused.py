@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ...arguments import check_int, check_seconds, check_timeout
+from ...arguments import check_bool, check_int, check_seconds, check_timeout
 from ...errors import RingFinished
 from ...ring import Ring
 from ..models.adapt_model import AdaptedModel, adapt_model
@@ -119,6 +119,8 @@ def fuse(
         raise ValueError(f"min_rows {min_rows}: more than batch_size {batch_size}.")
     if pad not in (None, PAD_WITH_RING):
         raise ValueError(f'pad {pad!r}: give "ring", or None for batches of as many rows as there are.')
+    allow_row_mixing = check_bool(allow_row_mixing, "allow_row_mixing")
+    jit_compile, with_tags = check_bool(jit_compile, "jit_compile"), check_bool(with_tags, "with_tags")
     adapted = adapt_model(model, signature, tags)
     structure = structure_for(ring.spec, adapted, ring.name) if structure is None else lists_to_tuples(structure)
     element = Element.of(ring.spec, structure, ring.name)

@@ -59,7 +59,7 @@ class FeedOptions:
             An option is invalid, or does not fit the ring.
         """
         batch_size, min_rows = check_int(batch_size, "batch_size", 1), check_int(min_rows, "min_rows", 1)
-        prefetch = check_int(prefetch, "prefetch", 0)
+        prefetch, drop_remainder = check_int(prefetch, "prefetch", 0), check_bool(drop_remainder, "drop_remainder")
         most, share = (ring.slots, "all") if copy else ((ring.slots + 1) // 2, "half")
         most = min(batch_size, most)
         if batch_size > ring.slots:
