@@ -97,7 +97,7 @@ def test_a_real_kernel_shows_a_bar():
     assert "4 [00:00" in "".join(shown)
 
 
-def test_kerases_switch_for_its_bars_counts_here_too():
+def test_the_switch_of_keras_for_its_bars_counts_here_too():
     program = (
         STAND_IN_FOR_KERAS
         + STAND_IN_FOR_IPYTHON.format(config={"IPKernelApp": {}}, shell="Shell()")

@@ -98,7 +98,7 @@ def fused(fields: Any, model: Any, **options: Any) -> Any:
 
 @pytest.mark.parametrize("fields", RINGS.values(), ids=RINGS)
 @pytest.mark.parametrize("kind", TWO_INPUTS)
-def test_a_model_of_two_inputs_gets_the_fields_of_their_names_whatever_the_rings_order(
+def test_a_model_of_two_inputs_gets_the_fields_of_their_names_in_any_order_of_the_ring(
     kind: str, fields: Any, tmp_path: Path
 ) -> None:
     np.testing.assert_array_equal(ask({}, fields, TWO_INPUTS[kind](tmp_path)), X - MEAN)
@@ -279,7 +279,7 @@ def test_a_pipelines_own_ring_has_fields_of_the_inputs_names() -> None:
 
 
 @pytest.mark.parametrize("names", [("input_1", "input_2"), ("input_2", "input_1"), ("inputs", "x"), (None, None)])
-def test_a_pipelines_own_ring_has_the_names_that_the_inputs_have_whatever_they_look_like(names: Any) -> None:
+def test_the_ring_of_a_pipeline_has_the_names_of_the_inputs(names: Any) -> None:
     first, second = map(named_input, names)
     model = keras.Model([first, second], first - second)
     names = [layer.name for layer in model.layers[:2]]
@@ -306,7 +306,7 @@ def test_a_stage_gets_what_the_one_before_names_after_its_inputs() -> None:
         np.testing.assert_array_equal(ask_pipeline([first, second], X), 10 * X - 1)
 
 
-def test_a_list_of_outputs_whose_names_nobody_asks_for_is_read_by_position() -> None:
+def test_a_list_of_outputs_without_requested_names_is_read_by_position() -> None:
     x = named_input("x")
     first = keras.Model(x, [keras.layers.Rescaling(10.0)(x), keras.layers.Rescaling(0.0, 1.0)(x)])
     for second in (keras_difference(list), difference):

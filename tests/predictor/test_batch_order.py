@@ -52,7 +52,7 @@ def same(actual: Any, expected: Any) -> None:
 
 @pytest.mark.parametrize("kind", MIXING)
 @pytest.mark.parametrize(("workers", "batch_size"), [(2, 1), (3, 4), (4, 32), (2, 200)])
-def test_a_model_that_looks_across_rows_gives_the_numbers_of_keras(kind: str, workers: int, batch_size: int) -> None:
+def test_a_model_that_mixes_rows_gives_the_numbers_of_keras(kind: str, workers: int, batch_size: int) -> None:
     model = mixing(kind)
     expected = model.predict(ROWS, batch_size=batch_size, verbose=0)
     with ringfeed.Predictor(model, preprocess=unevenly, workers=workers, batch_size=batch_size) as predictor:
@@ -61,7 +61,7 @@ def test_a_model_that_looks_across_rows_gives_the_numbers_of_keras(kind: str, wo
         same(predictor.predict(range(ITEMS), batch_size=7), model.predict(ROWS, batch_size=7, verbose=0))
 
 
-def test_so_it_does_for_some_steps() -> None:
+def test_a_model_that_mixes_rows_gives_the_numbers_of_keras_for_some_steps() -> None:
     model = mixing("sums so far")
     with ringfeed.Predictor(model, preprocess=unevenly, workers=2, batch_size=8) as predictor:
         same(predictor.predict(range(ITEMS), steps=3), model.predict(ROWS[:24], batch_size=8, verbose=0))
@@ -69,7 +69,7 @@ def test_so_it_does_for_some_steps() -> None:
 
 
 @pytest.mark.parametrize("preprocess", [unevenly_into, unevenly_and_keeping])
-def test_so_it_does_where_slots_are_filled(preprocess: Any) -> None:
+def test_a_model_that_mixes_rows_gives_the_numbers_of_keras_where_slots_are_filled(preprocess: Any) -> None:
     model = mixing("sums so far")
     with ringfeed.Predictor(
         model, preprocess=preprocess, workers=3, batch_size=8, sample_spec=((3,), "float32")
@@ -92,7 +92,7 @@ class CannotBeSent:
         raise TypeError("it stays here")
 
 
-def test_so_do_items_that_cannot_be_sent() -> None:
+def test_items_that_cannot_be_sent_leave_no_gap_in_a_batch() -> None:
     model = mixing("sums so far")
     items = [CannotBeSent() if number % 3 == 1 else number for number in range(ITEMS)]
     good = [number for number in range(ITEMS) if number % 3 != 1]
@@ -100,7 +100,7 @@ def test_so_do_items_that_cannot_be_sent() -> None:
         same(predictor.predict(items), model.predict(ROWS[good], batch_size=8, verbose=0))
 
 
-def test_an_item_whose_worker_died_is_in_its_batch_all_the_same(tmp_path: Path) -> None:
+def test_an_item_whose_worker_died_is_still_in_its_batch(tmp_path: Path) -> None:
     model = mixing("sums so far")
     with ringfeed.Predictor(model, preprocess=dying_once, workers=3, batch_size=8) as predictor:
         same(
@@ -110,7 +110,7 @@ def test_an_item_whose_worker_died_is_in_its_batch_all_the_same(tmp_path: Path) 
     assert len(list(tmp_path.iterdir())) == 10
 
 
-def test_one_slow_item_stops_the_others_after_as_many_as_rings_and_workers_hold(tmp_path: Path) -> None:
+def test_one_slow_item_stops_the_others_when_rings_and_workers_are_full(tmp_path: Path) -> None:
     """Rows that come before their turn are kept, and no more items are read than that has room for."""
     model, path, count = mixing("sums so far"), tmp_path / "go on", 3000
     with ringfeed.Predictor(model, preprocess=waiting_for_a_file, workers=2, batch_size=8) as predictor:
@@ -145,7 +145,7 @@ def test_one_slow_item_stops_the_others_after_as_many_as_rings_and_workers_hold(
 
 @pytest.mark.parametrize("partition", ["contiguous", "stratified"])
 @pytest.mark.parametrize("kind", MIXING)
-def test_where_each_worker_has_items_of_its_own_a_model_that_mixes_rows_is_refused(kind: str, partition: str) -> None:
+def test_with_shares_a_model_that_mixes_rows_is_refused(kind: str, partition: str) -> None:
     labels = [number % 2 for number in range(ITEMS)] if partition == "stratified" else None
     with ringfeed.Predictor(
         mixing(kind), preprocess=unevenly, workers=2, batch_size=32, partition=partition
@@ -165,7 +165,7 @@ NOT_MIXING: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("kind", NOT_MIXING)
 @pytest.mark.parametrize("is_eager", [False, True])
-def test_others_are_not(kind: str, is_eager: bool) -> None:
+def test_with_shares_other_models_are_accepted(kind: str, is_eager: bool) -> None:
     function = NOT_MIXING[kind]
 
     def eager(rows: Any) -> Any:

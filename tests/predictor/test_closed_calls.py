@@ -117,13 +117,13 @@ class Ended(list[Any]):
         return super().__getitem__(index)
 
 
-def test_items_that_end_with_an_error_of_a_ring_do_not_end_the_call_without_a_word() -> None:
+def test_items_that_end_with_an_error_of_a_ring_do_not_end_the_call_silently() -> None:
     with running(row_of_four, workers=1, batch_size=BATCH) as run, pytest.raises(RingClosed, match="the user's own"):
         run(Ended(range(COUNT)), batch_size=BATCH)
 
 
 @pytest.mark.parametrize("way", ["predict", "stream"])
-def test_a_call_without_workers_that_is_closed_amid_its_items_raises(way: str) -> None:
+def test_a_call_without_workers_that_is_closed_between_its_items_raises(way: str) -> None:
     def items() -> Iterator[int]:
         for number in range(COUNT):
             if number == COUNT // 2:
@@ -248,7 +248,7 @@ def itself(item: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("share", [number / 12 for number in range(12)])
-def test_a_call_that_is_closed_at_any_step_raises_or_is_whole_and_leaves_nothing(share: float) -> None:
+def test_a_call_that_is_closed_at_any_step_raises_or_is_complete_and_leaves_nothing(share: float) -> None:
     before = open_rings()
     with running(itself, workers=1, item_timeout=60.0, batch_size=BATCH) as run, AtStep(-1, run.close) as walk:
         assert two_calls(run) == [6, 9]
@@ -271,7 +271,7 @@ def test_a_call_that_is_closed_at_any_step_raises_or_is_whole_and_leaves_nothing
 
 
 @pytest.mark.parametrize("sent", [2, 14, 20, 100], ids=["part of a head", "part of a body", "more of it", "all of it"])
-def test_a_channel_that_is_closed_at_any_step_of_a_receive_says_so_or_gives_what_came(sent: int) -> None:
+def test_a_channel_that_is_closed_at_any_step_of_a_receive_raises_or_gives_the_message(sent: int) -> None:
     message = struct.pack("<QI", 50, 0) + bytes(50)
     for step in itertools.count(1):
         ours, theirs = socket.socketpair()
@@ -311,18 +311,18 @@ def closes_twice(make: Callable[[], Any]) -> None:
 
 
 @pytest.mark.timeout(60)
-def test_a_spill_file_may_be_closed_by_a_handler_amid_its_close() -> None:
+def test_a_signal_handler_may_close_a_spill_file_during_its_close() -> None:
     closes_twice(SpillFile)
 
 
 @pytest.mark.timeout(60)
-def test_a_watch_of_items_may_be_closed_by_a_handler_amid_its_close() -> None:
+def test_a_signal_handler_may_close_a_watch_of_items_during_its_close() -> None:
     closes_twice(lambda: ItemWatchdog(60.0, 1))
 
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("doing", ["poll", "wait"])
-def test_a_pool_may_be_closed_by_a_handler_amid_a_look_at_a_worker(doing: str) -> None:
+def test_a_signal_handler_may_close_a_pool_during_the_inspection_of_a_worker(doing: str) -> None:
     for step in itertools.count(1):
         pool = WorkerPool(row_of_four, 1)
         process = pool._workers[0].process

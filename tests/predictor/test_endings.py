@@ -101,7 +101,7 @@ def test_ctrl_c_ends_everything_and_leaves_nothing(folder: pathlib.Path, body: s
 
 
 @pytest.mark.parametrize("body", [PREDICT, PREDICT_LARGE], ids=["small items", "large items"])
-def test_a_killed_predictor_takes_its_workers_along_and_leaves_no_segment(folder: pathlib.Path, body: str) -> None:
+def test_the_workers_of_a_killed_predictor_end_and_no_segment_is_left(folder: pathlib.Path, body: str) -> None:
     process = start(folder, body)
     assert process.stdout is not None
     assert process.stdout.readline() == "predicting\n"

@@ -43,7 +43,7 @@ def test_a_very_long_error_text_keeps_its_end() -> None:
 
 
 @pytest.mark.parametrize("failing", [1, 30, 200])
-def test_items_before_the_first_good_one_fail_by_themselves(failing: int) -> None:
+def test_items_before_the_first_good_one_fail_alone(failing: int) -> None:
     def decode(item: int) -> np.ndarray:
         if item < failing:
             raise ValueError("too early")
@@ -56,7 +56,7 @@ def test_items_before_the_first_good_one_fail_by_themselves(failing: int) -> Non
         assert sorted(failure.index for failure in failures) == list(range(failing))
 
 
-def test_when_every_item_fails_each_says_so() -> None:
+def test_when_every_item_fails_each_has_its_error() -> None:
     with running(lambda item: 1 / 0) as run:
         results, failures = run(range(5))
     assert not results
@@ -81,7 +81,7 @@ def test_a_later_item_that_does_not_fit_fails_with_both_descriptions(other: obje
 
 
 @pytest.mark.parametrize("form", ["a list under a name", "many names", "long names", "a list of mappings", "deep"])
-def test_a_first_item_that_is_too_much_to_tell_of_fails_alone_and_ends_no_worker(form: str) -> None:
+def test_a_first_item_whose_description_is_too_long_fails_alone_and_ends_no_worker(form: str) -> None:
     def decode(item: int) -> Any:
         if item:
             return {"image": as_row(item)}
@@ -164,7 +164,7 @@ def test_workers_killed_at_random_change_no_result() -> None:
     assert {index: row[0] for index, row in results.items()} == {i: i for i in range(3000)}
 
 
-def test_a_worker_that_can_not_load_the_function_says_why() -> None:
+def test_a_worker_that_cannot_load_the_function_reports_the_reason() -> None:
     class Poison:
         def __call__(self, item: int) -> np.ndarray:
             return as_row(item)
@@ -176,7 +176,7 @@ def test_a_worker_that_can_not_load_the_function_says_why() -> None:
         run(range(3))
 
 
-def test_workers_that_die_before_they_are_ready_are_not_started_for_ever() -> None:
+def test_workers_that_die_before_they_are_ready_are_not_restarted_for_ever() -> None:
     class Poison:
         def __call__(self, item: int) -> np.ndarray:
             return as_row(item)
@@ -199,7 +199,7 @@ def test_an_error_of_the_users_iterator_comes_through() -> None:
         assert len(run(range(5))[0]) == 5
 
 
-def test_an_item_that_can_not_travel_fails_alone() -> None:
+def test_an_item_that_cannot_be_sent_fails_alone() -> None:
     import threading
 
     items = [0, 1, threading.Lock(), 3]

@@ -93,7 +93,7 @@ def test_with_workers_a_first_item_that_the_model_does_not_take_fails_alone(kind
             assert sorted(dict(predictor.stream([first, PICTURE, first, PICTURE]))) == [1, 3]
 
 
-def test_a_model_of_free_axes_refuses_a_picture_that_is_too_small_alone() -> None:
+def test_a_model_of_free_axes_refuses_only_a_picture_that_is_too_small() -> None:
     with ringfeed.Predictor(functional(), preprocess=given, workers=0, on_error="return") as predictor:
         for _ in range(2):
             small, *good = predictor.predict([FIRST["too small"], PICTURE, PICTURE], verbose=0)
@@ -113,7 +113,7 @@ def test_a_structure_that_a_model_of_named_inputs_does_not_take_is_the_first_ite
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_errors_in_the_place_of_results_say_what_the_model_said(workers: int) -> None:
+def test_errors_in_the_place_of_results_contain_the_error_of_the_model(workers: int) -> None:
     with ringfeed.Predictor(Convolution(), preprocess=given, workers=workers, on_error="return") as predictor:
         items = [FIRST["RGBA"], FIRST["grey"], PICTURE, FIRST["RGBA"]]
         four, grey, good, other = predictor.predict(items, verbose=0)
@@ -128,7 +128,7 @@ def test_errors_in_the_place_of_results_say_what_the_model_said(workers: int) ->
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_where_errors_are_raised_that_of_the_first_item_is(workers: int) -> None:
+def test_where_errors_are_raised_the_error_of_the_first_item_is_raised(workers: int) -> None:
     with ringfeed.Predictor(Convolution(), preprocess=given, workers=workers) as predictor:
         with pytest.raises(ValueError, match="axis -1"):
             predictor.predict([FIRST["RGBA"], PICTURE], verbose=0)
@@ -139,7 +139,7 @@ def test_where_errors_are_raised_that_of_the_first_item_is(workers: int) -> None
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_numbers_that_make_no_whole_rows_are_the_first_items_error(workers: int) -> None:
+def test_numbers_that_do_not_fill_whole_rows_are_the_first_items_error(workers: int) -> None:
     with ringfeed.Predictor(
         lambda x: tf.reshape(x, (-1, 12)), preprocess=given, workers=workers, on_error="skip"
     ) as predictor:
@@ -151,7 +151,7 @@ def test_numbers_that_make_no_whole_rows_are_the_first_items_error(workers: int)
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("shapes", [[(3,)], [(3,), (4,), (5, 2)]])
-def test_a_model_that_takes_nothing_is_not_hidden_and_not_run_for_every_item(workers: int, shapes: Any) -> None:
+def test_a_model_that_refuses_every_item_is_reported_and_not_run_for_each(workers: int, shapes: Any) -> None:
     runs = []
 
     @tf.function
@@ -169,7 +169,7 @@ def test_a_model_that_takes_nothing_is_not_hidden_and_not_run_for_every_item(wor
             assert len(runs) <= 8 * len(shapes)
 
 
-def test_an_endless_stream_into_a_model_that_takes_nothing_ends() -> None:
+def test_an_endless_stream_into_a_model_that_refuses_every_item_ends() -> None:
     def items() -> Any:
         length = 0
         while True:
@@ -187,14 +187,14 @@ def test_an_endless_stream_into_a_model_that_takes_nothing_ends() -> None:
             next(predictor.stream(itertools.repeat(np.ones(3, np.float32))))
 
 
-def test_many_first_items_that_do_not_fit_are_left_out_one_by_one() -> None:
+def test_many_first_items_that_do_not_fit_are_skipped_one_by_one() -> None:
     with ringfeed.Predictor(Convolution(), preprocess=given, workers=0, on_error="skip") as predictor:
         outputs = predictor.predict([FIRST["grey"]] * 200 + [PICTURE] * 3, verbose=0)
         assert outputs.tolist() == [[54, 54]] * 3
         assert [failure.index for failure in predictor.failures] == list(range(200))
 
 
-def test_a_model_that_keeps_a_state_is_not_run_once_more() -> None:
+def test_a_stateful_model_is_not_run_once_more() -> None:
     count = tf.Variable(0)
 
     @tf.function
@@ -208,7 +208,7 @@ def test_a_model_that_keeps_a_state_is_not_run_once_more() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_first_item_that_was_held_back_is_told_where_the_model_raises_over_many_rows_behind_it(workers: int) -> None:
+def test_a_deferred_first_item_is_reported_where_the_model_raises_over_many_later_rows(workers: int) -> None:
     singular, good = np.zeros((3, 3), np.float32), np.eye(3, dtype=np.float32)
     items = [np.ones((3, 2), np.float32), *[singular] * 130, *[good] * 3]
     with ringfeed.Predictor(tf.linalg.inv, preprocess=given, workers=workers, on_error="skip") as predictor:
@@ -218,7 +218,7 @@ def test_a_first_item_that_was_held_back_is_told_where_the_model_raises_over_man
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_error_of_a_model_that_takes_nothing_keeps_its_cause(workers: int) -> None:
+def test_an_error_of_a_model_that_refuses_every_item_keeps_its_cause(workers: int) -> None:
     @tf.function(autograph=False)
     def broken(x: Any) -> Any:
         try:
@@ -246,7 +246,7 @@ STRUCTURES: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("spec", [((3,), "float32"), {"x": ((3,), "float32")}], ids=["an array", "a dict"])
-def test_where_a_spec_says_the_input_the_structure_of_an_earlier_call_decides_nothing(workers: int, spec: Any) -> None:
+def test_where_a_spec_gives_the_input_the_structure_of_an_earlier_call_does_not_count(workers: int, spec: Any) -> None:
     inputs = keras.Input((3,), name="x")
     model = keras.Model(inputs, inputs * 2)
     structures = {name: make for name, make in STRUCTURES.items() if isinstance(spec, dict) or "more" not in name}
@@ -263,7 +263,7 @@ def test_where_a_spec_says_the_input_the_structure_of_an_earlier_call_decides_no
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_where_a_spec_says_several_inputs_each_call_has_the_structure_of_its_first_item(workers: int) -> None:
+def test_where_a_spec_gives_several_inputs_each_call_has_the_structure_of_its_first_item(workers: int) -> None:
     a, b = keras.Input((1,), name="a"), keras.Input((1,), name="b")
     model = keras.Model({"a": a, "b": b}, a * 10 + b)
     spec = {"a": ((1,), "float32"), "b": ((1,), "float32")}
@@ -310,7 +310,7 @@ def test_a_stream_calls_an_eager_model_once_for_its_first_item(workers: int) -> 
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_item_whose_keys_are_not_text_is_its_own_error(workers: int) -> None:
+def test_an_item_whose_keys_are_not_text_fails_alone(workers: int) -> None:
     def difference(a: Any, b: Any) -> Any:
         return a - b
 
@@ -326,7 +326,7 @@ def test_an_item_whose_keys_are_not_text_is_its_own_error(workers: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_of_a_model_that_says_its_only_input_each_item_may_have_a_structure_of_its_own(workers: int) -> None:
+def test_for_a_model_that_declares_one_input_each_item_may_have_its_own_structure(workers: int) -> None:
     model = keras.Sequential([keras.Input((2,)), keras.layers.Identity()])
 
     def in_many_ways(item: int) -> Any:
@@ -340,7 +340,7 @@ def test_of_a_model_that_says_its_only_input_each_item_may_have_a_structure_of_i
             ]
 
 
-def test_the_inputs_of_a_nest_are_told_by_how_they_are_reached() -> None:
+def test_the_inputs_of_a_nest_are_named_by_their_paths() -> None:
     a, b = keras.Input((1,), name="a"), keras.Input((1,), name="b")
     model = keras.Model({"q": [a, b]}, keras.layers.Subtract()([a, b]))
 
@@ -355,7 +355,7 @@ def test_the_inputs_of_a_nest_are_told_by_how_they_are_reached() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_nothing_left_has_the_shapes_of_a_model_that_says_no_inputs(workers: int) -> None:
+def test_an_empty_result_has_the_output_shapes_of_a_model_without_declared_inputs(workers: int) -> None:
     class Refuses(keras.Model):
         def call(self, rows: Any) -> Any:
             tf.debugging.assert_less(rows, 0.0)

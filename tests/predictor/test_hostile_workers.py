@@ -57,7 +57,7 @@ def bodies(path: Path) -> dict[str, bytes]:
     }
 
 
-def test_the_payload_would_work(tmp_path: Path) -> None:
+def test_reading_the_payload_as_a_pickle_runs_it(tmp_path: Path) -> None:
     path = tmp_path / "ran"
     for what in ("a pickle", "a pickle of protocol 0", "an answer with a pickle"):
         pickle.loads(bodies(path)[what])
@@ -66,7 +66,7 @@ def test_the_payload_would_work(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", bodies(Path()))
-def test_what_comes_over_the_channel_is_not_run_and_ends_the_worker(tmp_path: Path, what: str) -> None:
+def test_a_pickle_from_the_channel_is_not_run_and_ends_the_worker(tmp_path: Path, what: str) -> None:
     path = tmp_path / "ran"
     body = bodies(path)[what]
 
@@ -89,7 +89,7 @@ def test_what_comes_over_the_channel_is_not_run_and_ends_the_worker(tmp_path: Pa
     assert not path.exists()
 
 
-def test_nothing_more_is_believed_of_a_worker_whose_answer_is_none() -> None:
+def test_a_worker_whose_answer_is_invalid_is_not_trusted_again() -> None:
     def taken_over(item: int) -> Any:
         import gc
         import struct
@@ -106,7 +106,7 @@ def test_nothing_more_is_believed_of_a_worker_whose_answer_is_none() -> None:
         run.pool.probe(0, 13)
 
 
-def test_an_answer_without_end_and_descriptors_that_nobody_asked_for_end_the_worker(tmp_path: Path) -> None:
+def test_an_endless_answer_and_unrequested_descriptors_end_the_worker(tmp_path: Path) -> None:
     def taken_over(item: int) -> Any:
         import gc
         import os
@@ -134,7 +134,7 @@ def test_an_answer_without_end_and_descriptors_that_nobody_asked_for_end_the_wor
 
 
 @pytest.mark.parametrize("what", bodies(Path()))
-def test_what_comes_through_the_ring_of_failures_is_not_run(tmp_path: Path, what: str) -> None:
+def test_a_pickle_from_the_failures_ring_is_not_run(tmp_path: Path, what: str) -> None:
     path = tmp_path / "ran"
     body = bodies(path)[what][:10_000]
 
@@ -156,7 +156,7 @@ def test_what_comes_through_the_ring_of_failures_is_not_run(tmp_path: Path, what
     assert not path.exists()
 
 
-def test_rows_and_failures_with_tags_that_nobody_gave_change_no_other_item() -> None:
+def test_rows_and_failures_with_invented_tags_change_no_other_item() -> None:
     def taken_over(item: int) -> Any:
         import gc
 
@@ -189,7 +189,7 @@ MAY_GROW = "/memfd:ringfeed-items"
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_no_file_that_a_worker_has_ends_or_stops_the_process_of_the_model(attack: str) -> None:
+def test_a_worker_cannot_kill_or_block_the_model_process_through_a_shared_file(attack: str) -> None:
     body = f"""
     import numpy as np
     from predict_runs import running
@@ -216,7 +216,7 @@ def test_no_file_that_a_worker_has_ends_or_stops_the_process_of_the_model(attack
     assert run_program(body, PYTHONPATH=path) == (0, "0 0 [0] 40\n", "")
 
 
-def test_what_nobody_is_to_write_any_more_cannot_be_written_by_a_worker() -> None:
+def test_a_worker_cannot_write_its_function_and_item_files() -> None:
     def taken_over(item: int) -> Any:
         import contextlib
         import os
@@ -262,7 +262,7 @@ def test_a_memory_file_keeps_its_size_and_its_seals(make: Any) -> None:
         os.close(descriptor)
 
 
-def test_a_memory_file_that_grows_is_not_stopped_by_who_makes_it_longer() -> None:
+def test_a_memory_file_can_grow_after_another_process_made_it_longer() -> None:
     descriptor = memory_files.create("x")
     try:
         for size in (10, 5, 4096):
@@ -278,7 +278,7 @@ def test_a_memory_file_that_grows_is_not_stopped_by_who_makes_it_longer() -> Non
         os.close(descriptor)
 
 
-def test_answers_come_back_as_they_were_whatever_their_structure() -> None:
+def test_answers_of_any_structure_come_back_unchanged() -> None:
     for result in (
         np.zeros((2, 3), np.uint8),
         {"a": np.zeros(3), "b": [np.zeros(1), (np.zeros(2), 5)], 7: 1.0},

@@ -59,7 +59,7 @@ def failing(make: Any) -> Failure:
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_an_exception_of_a_known_class_comes_back_as_it_was(error: BaseException) -> None:
+def test_an_exception_of_a_known_class_comes_back_unchanged(error: BaseException) -> None:
     failure = decode_failure(encode_failure(failing(lambda: error)))
     again = rebuild_exception(failure)
     assert type(again) is type(error)
@@ -126,7 +126,7 @@ def test_arguments_that_are_plain_data_come_back(argument: Any) -> None:
     assert type(again.args[0]) is type(argument)
 
 
-def test_a_class_that_is_not_known_here_has_a_stand_in_below_the_nearest_that_is() -> None:
+def test_an_unknown_class_has_a_stand_in_derived_from_its_nearest_known_base() -> None:
     def late() -> BaseException:
         module = types.ModuleType("of_the_worker_alone")
         exec("class Parent(OSError): pass\nclass Broken(Parent): pass", vars(module))
@@ -150,7 +150,7 @@ def test_a_scalar_of_numpy_in_an_exception_becomes_a_number_of_python() -> None:
     assert [type(value) for value in again.args] == [int, float]
 
 
-def test_an_exception_in_a_circle_of_itself_ends() -> None:
+def test_the_text_of_a_circular_chain_of_exceptions_ends() -> None:
     arguments: list[Any] = []
     arguments.append(arguments)
     again = rebuild_exception(failing(lambda: ValueError(arguments)))
@@ -182,7 +182,7 @@ def test_a_chain_of_exceptions_and_a_group_are_in_the_text() -> None:
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="exception groups are of Python 3.11")
-def test_an_exception_group_is_named_and_its_text_has_all_of_it() -> None:
+def test_an_exception_group_is_named_and_its_text_is_complete() -> None:
     failure = failing(lambda: ExceptionGroup("several", [ValueError("one"), KeyError("two")]))  # noqa: F821
     assert failure.exception_type == "ExceptionGroup"
     for text in ("several", "ValueError: one", "KeyError: 'two'"):
@@ -193,7 +193,7 @@ def test_an_exception_group_is_named_and_its_text_has_all_of_it() -> None:
     assert [(type(part), part.args) for part in again.exceptions] == [(ValueError, ("one",)), (KeyError, ("two",))]
 
 
-def test_notes_come_along() -> None:
+def test_notes_of_an_exception_are_kept() -> None:
     error = ValueError("x")
     error.__notes__ = ["of item 5"]  # as `add_note` of Python 3.11 does
     again = rebuild_exception(failing(lambda: error))
@@ -208,7 +208,7 @@ def test_an_exception_whose_own_methods_raise_breaks_no_message(kind: type[Excep
     assert error.exception_type == f"{kind.__module__}.{kind.__name__}"
 
 
-def test_an_exception_that_raises_whatever_it_is_asked_for_ends_no_worker() -> None:
+def test_an_exception_whose_every_attribute_raises_ends_no_worker() -> None:
     class SaysNothing(Exception):
         def __getattribute__(self, name: str) -> Any:
             raise MemoryError(name)
@@ -225,7 +225,7 @@ def test_an_exception_that_raises_whatever_it_is_asked_for_ends_no_worker() -> N
     assert failures[0].exception_type.endswith("SaysNothing")
 
 
-def test_nothing_is_imported_and_nothing_but_an_exception_is_made() -> None:
+def test_nothing_is_imported_and_only_exceptions_are_made() -> None:
     made = []
 
     class Dangerous:

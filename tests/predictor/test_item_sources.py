@@ -164,13 +164,13 @@ def test_the_rows_of_an_hdf5_dataset_are_its_items(doubling, tmp_path) -> None:
         (lambda _: tf.sparse.from_dense([[1.0, 0.0]]), "SparseTensor.*tf.sparse.to_dense"),
     ],
 )
-def test_what_is_no_clear_collection_of_items_is_refused_by_name(doubling, tmp_path, make, said: str) -> None:
+def test_an_ambiguous_collection_of_items_is_refused_by_name(doubling, tmp_path, make, said: str) -> None:
     for ask in (doubling.predict, doubling.stream):
         with pytest.raises(TypeError, match=said):
             ask(make(tmp_path))
 
 
-def test_a_collection_that_lacks_an_item_says_which(doubling) -> None:
+def test_a_collection_that_lacks_an_item_names_it(doubling) -> None:
     class Short(Indexed):
         def __getitem__(self, index: int) -> np.ndarray:
             return {0: np.zeros(2), 1: np.ones(2)}[index]
@@ -179,7 +179,7 @@ def test_a_collection_that_lacks_an_item_says_which(doubling) -> None:
         doubling.predict(Short())
 
 
-def test_labels_are_for_all_items_also_where_steps_end_before(doubling) -> None:
+def test_labels_cover_all_items_even_if_steps_end_earlier(doubling) -> None:
     with ringfeed.Predictor(
         lambda x: x * 2, preprocess=given, workers=2, batch_size=4, partition="stratified"
     ) as predictor:

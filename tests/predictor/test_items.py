@@ -27,7 +27,7 @@ def through_memory(item: object) -> object:
         st.none() | st.integers() | st.text() | st.binary(), lambda inner: st.lists(inner) | st.tuples(inner, inner)
     )
 )
-def test_plain_items_arrive_as_they_left(item: object) -> None:
+def test_plain_items_arrive_unchanged(item: object) -> None:
     assert through_memory(item) == item
 
 
@@ -35,7 +35,7 @@ NATIVE_DTYPES = npst.integer_dtypes(endianness="=") | npst.floating_dtypes(endia
 
 
 @given(npst.arrays(NATIVE_DTYPES, npst.array_shapes(min_dims=0)))
-def test_arrays_arrive_as_they_left(array: np.ndarray) -> None:
+def test_arrays_arrive_unchanged(array: np.ndarray) -> None:
     arrived = through_memory(array)
     assert arrived.dtype == array.dtype
     np.testing.assert_array_equal(arrived, array)
@@ -56,7 +56,7 @@ def test_an_array_with_strides_is_not_pickled_either() -> None:
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float64, np.complex64])
 @pytest.mark.parametrize("nest", [lambda array: array, lambda array: [array], lambda array: {"a": (array, "x")}])
-def test_arrays_of_an_item_are_the_receivers_own(nest, dtype) -> None:
+def test_the_receiver_owns_the_arrays_of_an_item(nest, dtype) -> None:
     array = np.arange(1000).astype(dtype)
     encoded = EncodedItem(nest(array))
     message = np.zeros(encoded.message_bytes, np.uint8)
@@ -82,7 +82,7 @@ def test_arrays_of_an_item_are_the_receivers_own(nest, dtype) -> None:
     ],
     ids=["bytearray", "read-only array", "masked array", "strided array", "structured array"],
 )
-def test_nothing_of_an_item_looks_at_the_message(item: object) -> None:
+def test_no_part_of_an_item_refers_to_the_message(item: object) -> None:
     encoded = EncodedItem([item])
     message = np.zeros(encoded.message_bytes, np.uint8)
     encoded.write(message)
@@ -99,7 +99,7 @@ def test_a_masked_array_with_strides_keeps_its_mask() -> None:
     np.testing.assert_array_equal(np.ma.getmaskarray(arrived), np.ma.getmaskarray(item))
 
 
-def test_a_function_and_a_local_class_travel() -> None:
+def test_a_function_and_a_local_class_can_be_sent() -> None:
     class Local:
         def __init__(self, value: int) -> None:
             self.value = value
@@ -113,7 +113,7 @@ def test_a_path_is_pickled_plainly() -> None:
     assert through_memory(pathlib.Path("a/b.png")) == pathlib.Path("a/b.png")
 
 
-def test_what_can_not_be_pickled_says_so() -> None:
+def test_an_item_that_cannot_be_pickled_is_an_error() -> None:
     with pytest.raises((TypeError, pickle.PicklingError)):
         EncodedItem(threading.Lock())
 

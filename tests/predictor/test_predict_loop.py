@@ -86,7 +86,7 @@ def test_workers_are_not_forked_from_this_process() -> None:
     assert min(int(row) for row in results.values()) < len(sys.modules)
 
 
-def test_a_slow_item_holds_up_only_itself(tmp_path: pathlib.Path) -> None:
+def test_a_slow_item_delays_only_itself(tmp_path: pathlib.Path) -> None:
     def decode(item: int) -> np.ndarray:
         if item == 3:
             wait_for(tmp_path / "go on")
@@ -155,7 +155,7 @@ def test_an_abandoned_call_leaves_nothing_for_the_next() -> None:
             assert {index: row[0] for index, row in results.items()} == {i: i for i in range(30)}
 
 
-def test_an_abandoned_call_whose_items_failed_by_the_hundred_does_not_hold_up_the_next() -> None:
+def test_an_abandoned_call_with_hundreds_of_failures_does_not_delay_the_next() -> None:
     def fail_later(item: int) -> np.ndarray:
         if item >= 10_000:
             raise ValueError("too much")
@@ -193,7 +193,7 @@ def test_the_window_bounds_how_far_items_are_read_ahead() -> None:
 
 @pytest.mark.parametrize("window", [1, 2, 3, 50])
 @pytest.mark.parametrize("calls_before", [0, 1])
-def test_no_more_items_are_read_and_not_yielded_than_the_window_has(calls_before: int, window: int) -> None:
+def test_the_window_bounds_the_items_that_are_read_and_not_yielded(calls_before: int, window: int) -> None:
     read = yielded = most = 0
 
     def items() -> Iterator[int]:
@@ -223,7 +223,7 @@ def test_no_more_items_are_read_and_not_yielded_than_the_window_has(calls_before
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("lost_in", ["the model", "a wait"])
-def test_a_ctrl_c_that_is_lost_in_a_destructor_is_raised_all_the_same(lost_in: str) -> None:
+def test_a_ctrl_c_that_is_lost_in_a_destructor_is_still_raised(lost_in: str) -> None:
     """Python drops what is raised there; TensorFlow has such places, too, while it traces a function."""
 
     class Interrupted:

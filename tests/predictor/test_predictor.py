@@ -177,7 +177,7 @@ def test_a_failing_item_is_raised_by_name_and_the_predictor_goes_on(cnn, numbere
 
 @pytest.mark.parametrize("items_as", [list, iter])
 @pytest.mark.parametrize("failing", [(0,), (40, 41), (149,)])
-def test_failing_items_can_be_left_out(cnn, numbered, items_as, failing) -> None:
+def test_failing_items_can_be_skipped(cnn, numbered, items_as, failing) -> None:
     with ringfeed.Predictor(cnn, preprocess=fails_at(*failing), workers=2, on_error="skip") as predictor:
         outputs = predictor.predict(items_as(numbered))
         assert sorted(failure.index for failure in predictor.failures) == list(failing)
@@ -335,7 +335,7 @@ def test_bad_items_are_named(cnn) -> None:
         predictor.predict([1])
 
 
-def test_a_function_that_can_not_travel_is_refused(cnn) -> None:
+def test_a_function_that_cannot_be_sent_is_refused(cnn) -> None:
     lock, stream = threading.Lock(), io.BytesIO()
 
     def prepare(item: int) -> int:

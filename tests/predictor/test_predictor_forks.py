@@ -56,7 +56,7 @@ FORKED = """
         pytest.param(True, "del predictor; gc.collect(); os._exit(0)", marks=pytest.mark.slow),
     ],
 )
-def test_a_forked_child_is_refused_and_does_the_parent_no_harm(used: bool, end: str) -> None:
+def test_a_forked_child_is_refused_and_does_not_harm_the_parent(used: bool, end: str) -> None:
     predict = "predictor.predict([5])" if used else ""
     source = textwrap.dedent(FORKED.replace("PREDICT", predict).replace("END", end))
     status, output, errors = run_program(source)
@@ -64,7 +64,7 @@ def test_a_forked_child_is_refused_and_does_the_parent_no_harm(used: bool, end: 
 
 
 @pytest.mark.parametrize("end", ["sys.exit()", pytest.param("stream.close(); os._exit(0)", marks=pytest.mark.slow)])
-def test_a_child_forked_amid_a_stream_does_the_parent_no_harm(end: str) -> None:
+def test_a_child_forked_during_a_stream_does_not_harm_the_parent(end: str) -> None:
     status, output, errors = run_program(
         textwrap.dedent("""
         double = lambda x: x * 2
@@ -127,7 +127,7 @@ def test_a_child_that_an_items_iterator_forks_feeds_nothing() -> None:
     assert (status, output) == (0, "good\n"), errors
 
 
-def test_workers_end_with_their_predictor_though_a_forked_child_lives_on() -> None:
+def test_workers_end_with_their_predictor_although_a_forked_child_lives_on() -> None:
     _, output, errors = run_program(
         textwrap.dedent("""
         import pathlib, signal, time

@@ -50,7 +50,7 @@ def test_a_predictor_needs_no_room_in_shared_memory() -> None:
 
 
 @pytest.mark.parametrize(("batches_that_fit", "slots"), [(1000, 68), (3, 48), (2, 36), (0, 36)])
-def test_where_memory_is_short_there_are_fewer_slots_and_never_less_than_two_batches_and_two_a_worker(
+def test_short_memory_means_fewer_slots_but_at_least_two_batches_and_two_a_worker(
     monkeypatch: pytest.MonkeyPatch, batches_that_fit: int, slots: int
 ) -> None:
     row_bytes = int(np.prod(LARGE_SHAPE)) * 4
@@ -109,7 +109,7 @@ def test_a_batch_that_memory_does_not_hold_is_an_error_that_names_its_size() -> 
         run(range(1_000_000), batch_size=1_000_000)
 
 
-def test_what_is_asked_for_is_not_made_less(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_requested_number_of_slots_is_not_reduced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(predict_rings, "available_bytes", lambda: 0)
     with running(lambda item: np.full(LARGE_SHAPE, item, np.float32), batch_size=4, slots=50) as run:
         run(range(10))
@@ -117,9 +117,7 @@ def test_what_is_asked_for_is_not_made_less(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize(("workers", "batch_size", "slots"), [(3, 4, 14), (5, 1, 12)])
-def test_fewer_slots_than_two_batches_and_two_a_worker_are_made_as_many(
-    workers: int, batch_size: int, slots: int
-) -> None:
+def test_slots_are_raised_to_two_batches_and_two_a_worker(workers: int, batch_size: int, slots: int) -> None:
     with running(lambda item: np.full(512, item, np.float64), workers, batch_size=batch_size, slots=1) as run:
         for _ in range(2):
             results, failures = run(range(10), batch_size=batch_size)
@@ -128,7 +126,7 @@ def test_fewer_slots_than_two_batches_and_two_a_worker_are_made_as_many(
             assert len(results) == 10
 
 
-def test_the_rings_stand_in_no_folder() -> None:
+def test_the_rings_have_no_file_in_any_folder() -> None:
     before = set(os.listdir("/dev/shm"))
     with running(lambda item: np.zeros(16), batch_size=4) as run:
         run(range(10))

@@ -75,7 +75,7 @@ def test_outputs_of_any_kind_are_those_of_keras(kind: str, workers: int, batch_s
             same(np.asarray(row), np.asarray(expected[index]))
 
 
-def test_rows_of_many_workers_are_put_in_order_whatever_their_kind() -> None:
+def test_rows_of_many_workers_are_put_in_order_for_outputs_of_any_kind() -> None:
     rows = np.arange(1, 401, dtype=np.float32)[:, np.newaxis] * [[1, 0, 2]]
     model = keras_model(lambda x: {"s": tf.sparse.from_dense(x), "r": tf.RaggedTensor.from_tensor(x), "d": x})
     with ringfeed.Predictor(model, preprocess=given, workers=2, batch_size=7) as predictor:
@@ -188,7 +188,7 @@ def test_a_model_that_looks_across_rows_never_sees_failed_ones(batch_size: int, 
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_model_that_refuses_zeros_is_shown_none(workers: int) -> None:
+def test_a_model_that_refuses_zeros_gets_none(workers: int) -> None:
     matrices = np.stack([np.eye(3) * number for number in range(1, 41)]).astype(np.float32)
 
     def prepare(index: int) -> np.ndarray:
@@ -251,7 +251,7 @@ def test_a_row_over_which_the_model_raises_is_raised_by_name_and_the_predictor_g
         assert len(predictor.predict(range(5))) == 5
 
 
-def test_an_error_of_the_models_form_is_raised_as_it_is() -> None:
+def test_an_error_of_the_models_form_is_raised_unchanged() -> None:
     model = tf.function(lambda x: tf.matmul(x, tf.ones((3, 3))))
     calls = []
 

@@ -103,7 +103,7 @@ def test_batches_of_one_row_work_in_every_call(linger: float | None) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [16, 128, 1000])
-def test_more_failures_than_their_ring_holds_stop_nobody(batch_size: int) -> None:
+def test_more_failures_than_their_ring_holds_block_no_process(batch_size: int) -> None:
     def decode(item: int) -> np.ndarray:
         if item != 7:
             raise ValueError("no")
@@ -133,7 +133,7 @@ def test_a_named_tuple_of_the_main_module_may_change_its_shapes_from_call_to_cal
             assert set(results.values()) == {side}
 
 
-def test_what_the_model_does_not_take_decides_nothing() -> None:
+def test_parts_that_the_model_does_not_take_decide_nothing() -> None:
     def picture(item: int) -> dict[str, Any]:
         boxes = np.zeros((item % 3, 4))
         return {"boxes": boxes, "image": np.full(4, item, np.float32), "name": None if item % 2 else "text"}
@@ -171,7 +171,7 @@ def check_that_rings_stay(run: Run, size: int) -> None:
 
 @pytest.mark.parametrize("more", MORE_THAN_IS_TAKEN)
 @pytest.mark.parametrize("by", ["the model's names", "the arguments of a function"])
-def test_what_the_model_does_not_take_needs_no_room_where_rows_get_another_shape(more: str, by: str) -> None:
+def test_parts_that_the_model_does_not_take_need_no_room_where_rows_change_shape(more: str, by: str) -> None:
     meta = MORE_THAN_IS_TAKEN[more]
 
     def picture(item: int) -> dict[str, Any]:
@@ -200,7 +200,7 @@ def test_parts_of_a_named_tuple_that_the_model_does_not_take_need_no_room_either
             check_that_rings_stay(run, size)
 
 
-def test_with_a_spec_that_settles_all_no_item_travels_alone(tmp_path: pathlib.Path) -> None:
+def test_with_a_complete_spec_no_item_is_sent_alone(tmp_path: pathlib.Path) -> None:
     def decode(item: int) -> np.ndarray:
         if item == 0:
             wait_for(tmp_path / "the other was here")

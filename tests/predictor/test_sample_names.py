@@ -64,7 +64,7 @@ def test_an_argument_that_may_be_left_out_is_taken_where_the_sample_has_it() -> 
     assert predicted(with_an_option, function, 0) == [20, 42, 64]
 
 
-def test_names_of_arguments_count_whatever_they_are() -> None:
+def test_any_names_of_arguments_count() -> None:
     def function(i: int) -> Any:
         return {"args_0": np.float32(i), "path": "x", "inputs": np.float32(i + 1)}
 
@@ -139,7 +139,7 @@ def test_a_declared_function_whose_ranks_are_free_leaves_out_more_keys_too() -> 
     assert predicted(declared, function, 0) == [10, 21, 32]
 
 
-def test_a_subclassed_model_is_given_all_keys_for_it_does_not_say_which_it_takes() -> None:
+def test_a_subclassed_model_gets_all_keys_because_it_declares_no_inputs() -> None:
     class Model(keras.Model):
         def call(self, x: Any) -> Any:
             return x["a"] * 10 + x["b"]

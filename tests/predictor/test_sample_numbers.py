@@ -79,14 +79,14 @@ def test_items_of_several_dtypes_keep_their_numbers_or_fail_with_both_dtypes_nam
             np.testing.assert_array_equal(result, np.asarray(item, np.float64))
 
 
-def test_the_first_item_of_one_call_says_nothing_of_the_next(identity) -> None:
+def test_the_first_item_of_one_call_does_not_bind_the_next_call(identity) -> None:
     for first, second in ((np.uint8([1]), np.uint16([60000])), (np.float16([1]), np.float64([1e300]))):
         assert identity.predict([first])[0].tolist() == [1]
         assert identity.predict([second, second])[1].tolist() == second.tolist()
         assert identity.predict([first])[0].tolist() == [1]
 
 
-def test_a_narrower_first_item_is_narrower_for_the_model_again() -> None:
+def test_a_narrower_first_item_reaches_the_model_in_its_own_dtype() -> None:
     with ringfeed.Predictor(tf.function(lambda x: x * 2), preprocess=given, workers=1) as predictor:
         for dtype in (np.uint16, np.uint8, np.int64):
             assert predictor.predict([dtype([3])]).dtype == dtype
@@ -134,7 +134,7 @@ def test_a_model_with_a_predict_step_of_its_own_gets_floats_as_keras_casts_them(
         assert numbers.tolist() == counts.tolist()
 
 
-def test_tensors_of_pytorch_are_samples_and_items_whatever_their_dtype(identity, floats) -> None:
+def test_tensors_of_pytorch_of_any_dtype_are_samples_and_items(identity, floats) -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     numbers = [[0.5], [3.140625], [-(2.0**100)]]
     for dtype in (torch.bfloat16, torch.float32, torch.float64):
@@ -195,7 +195,7 @@ def test_token_ids_of_64_bits_are_never_cut_to_the_models_32() -> None:
     ],
 )
 @pytest.mark.parametrize("place", [0, 1])
-def test_what_is_no_sample_fails_by_name_wherever_it_stands(identity, result, said: str, place: int) -> None:
+def test_a_result_that_is_no_sample_fails_by_name_at_any_place(identity, result, said: str, place: int) -> None:
     items = [np.float64([3])] * 3
     items[place] = result
     results = identity.predict(items)
@@ -241,7 +241,7 @@ def test_another_call_may_have_pictures_of_another_size(pictures) -> None:
         assert streamed == [[side] * 3] * 5
 
 
-def test_where_nothing_is_left_the_result_is_empty_and_of_the_right_shape(pictures) -> None:
+def test_where_every_item_fails_the_result_is_empty_and_of_the_right_shape(pictures) -> None:
     assert pictures.predict([None, None]).shape == (0, 3)
     for model, shape, dtype in (
         (keras.Sequential([keras.Input((5,)), keras.layers.Dense(2)]), (0, 2), np.float32),
@@ -291,7 +291,7 @@ def test_samples_without_the_models_names_are_refused_with_both(weighted) -> Non
         predictor.predict([0])
 
 
-def test_of_a_mapping_a_model_of_one_input_gets_the_array_with_its_name() -> None:
+def test_a_model_of_one_input_gets_the_array_of_its_name_from_a_mapping() -> None:
     model = keras.Sequential([keras.Input((2,), name="image"), keras.layers.Activation("linear")])
     sample = {"label": np.float32([9, 9]), "image": np.float32([1, 2])}
     with ringfeed.Predictor(model, preprocess=lambda i: sample, workers=1) as predictor:
@@ -302,7 +302,7 @@ def test_of_a_mapping_a_model_of_one_input_gets_the_array_with_its_name() -> Non
 @pytest.mark.parametrize(
     "more", [{"text": "a sentence"}, {"score": None}, {"words": ["a"] * 100}, {"0": np.array([{}]), "z": np.empty(0)}]
 )
-def test_what_the_model_does_not_take_of_a_mapping_may_be_anything(
+def test_values_of_a_mapping_that_the_model_does_not_take_may_be_anything(
     weighted, more: dict[str, Any], workers: int
 ) -> None:
     with ringfeed.Predictor(weighted, preprocess=given, workers=workers) as predictor:
@@ -310,7 +310,7 @@ def test_what_the_model_does_not_take_of_a_mapping_may_be_anything(
         assert predictor.predict(items)[:, 0].tolist() == [10, 11, 12]
 
 
-def test_of_a_mapping_what_the_model_takes_must_be_numbers(weighted) -> None:
+def test_values_of_a_mapping_that_the_model_takes_must_be_numbers(weighted) -> None:
     with ringfeed.Predictor(weighted, preprocess=given, workers=1, on_error="return") as predictor:
         text, good = predictor.predict([{"a": "text", "b": [1.0], "c": None}, {"a": np.ones(1), "b": np.ones(1)}])
     assert isinstance(text, ringfeed.SampleMismatch)

@@ -80,7 +80,7 @@ def test_an_error_raised_from_itself_ends() -> None:
         assert [failure.index for failure in p.failures] == [3]
 
 
-def test_a_model_that_runs_eagerly_and_keeps_what_it_was_given_gets_all_of_many_batches() -> None:
+def test_an_eager_model_that_keeps_its_inputs_gets_all_of_many_batches() -> None:
     kept: list[Any] = []
 
     def model(x: Any) -> Any:

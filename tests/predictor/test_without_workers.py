@@ -101,7 +101,7 @@ def test_without_workers_this_process_is_a_worker_while_it_works_as_one() -> Non
     assert (told[0].number, told[0].count) == (0, 1)
 
 
-def test_without_workers_what_a_function_keeps_of_its_out_is_its_own() -> None:
+def test_without_workers_a_function_owns_the_out_that_it_keeps() -> None:
     kept: list[np.ndarray] = []
 
     def fill(item: int, out: np.ndarray) -> None:

@@ -99,7 +99,7 @@ def test_the_end_of_the_channel_closes_it_wherever_in_a_message_it_comes(tmp_pat
     assert set(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_channel_whose_other_end_died_says_so_to_both_receive_and_send() -> None:
+def test_on_a_channel_whose_other_end_died_receive_and_send_both_raise() -> None:
     with channel() as (ours, theirs):
         theirs.close()
         with pytest.raises(ChannelClosed):
@@ -175,7 +175,7 @@ def test_a_receive_in_one_thread_leaves_a_send_in_another_as_it_is() -> None:
     theirs.close()
 
 
-def test_signals_amid_a_message_keep_the_channel_in_step() -> None:
+def test_signals_during_a_message_keep_the_channel_in_step() -> None:
     """Handlers that return, and that raise as Ctrl-C does, at any moment of a receive."""
 
     class Struck(Exception):
@@ -237,7 +237,7 @@ def test_signals_amid_a_message_keep_the_channel_in_step() -> None:
     assert all(text == "y" * 1000 * number for (number, text), _ in received)
 
 
-def test_a_process_stopped_amid_its_message_is_waited_for(start) -> None:
+def test_receive_waits_for_a_process_that_is_stopped_within_its_message(start) -> None:
     def talk(pipe, path: str) -> None:
         import pickle as pickles
         import socket as sockets
@@ -276,7 +276,7 @@ def test_a_process_stopped_amid_its_message_is_waited_for(start) -> None:
     ours.close()
 
 
-def test_signals_amid_sends_keep_the_channel_in_step() -> None:
+def test_signals_during_sends_keep_the_channel_in_step() -> None:
     """A message that a handler interrupts is sent whole, by the next send, or not at all."""
 
     class Interrupted(Exception):

@@ -57,7 +57,7 @@ def test_a_quota_of_version_1_is_read(
 
 @pytest.mark.parametrize("line", ["", "nonsense", "0:", "::", "4:cpu", "7:name=systemd:/x", "3:memory:/\udcff"])
 @pytest.mark.parametrize("name", ["app", "a b", "\r\x0b\x85", "\udcff", "end\u2028"])
-def test_odd_lines_and_names_of_groups_are_in_nobodys_way(line: str, name: str, tmp_path: pathlib.Path) -> None:
+def test_odd_lines_and_names_of_groups_do_not_disturb(line: str, name: str, tmp_path: pathlib.Path) -> None:
     write(tmp_path / "root" / name / "cpu.max", "50000 100000")
     (tmp_path / "own").write_bytes(os.fsencode(f"{line}\n0::/{name}\n{line}\n"))
     assert cpu_quota(tmp_path / "root", tmp_path / "own") == 0.5
@@ -89,7 +89,7 @@ def test_with_both_versions_mounted_each_is_read_where_it_is(tmp_path: pathlib.P
     assert cpu_quota(root, own(tmp_path, "4:cpu,cpuacct:/app\n0::/app\n")) == 1.2
 
 
-def test_a_machine_that_does_not_say_has_no_quota(tmp_path: pathlib.Path) -> None:
+def test_a_machine_without_a_quota_file_has_no_quota(tmp_path: pathlib.Path) -> None:
     assert cpu_quota(tmp_path / "nowhere", tmp_path / "nothing") is None
     assert cpu_quota(tmp_path / "nowhere", own(tmp_path, "0::/app\n")) is None
     assert available_cores(tmp_path / "nowhere") == CORES

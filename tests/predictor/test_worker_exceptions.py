@@ -30,7 +30,7 @@ class Unsendable(UnreadableItem):
         raise RuntimeError("no pickle")
 
 
-def test_the_errors_of_items_carry_what_was_raised_in_the_worker() -> None:
+def test_the_errors_of_items_carry_the_exceptions_of_the_worker() -> None:
     class Local(Exception):
         pass
 
@@ -92,7 +92,7 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
-def test_the_exception_comes_back_however_long_its_text_is_and_of_whatever_letters(text: str) -> None:
+def test_an_exception_with_a_text_of_any_length_and_letters_comes_back(text: str) -> None:
     lengths = (10, 500, 1_000, 1_900, 3_900, 5_000, 30_000)
 
     def decode(item: int) -> np.ndarray:
@@ -145,7 +145,7 @@ def test_a_first_item_that_cannot_be_sent_or_named_is_that_items_error() -> None
         assert run.pool.probe(0, UnreadableItem(1)).leaves == [((), "float32")]
 
 
-def test_the_short_text_of_an_item_is_short_whatever_it_is() -> None:
+def test_the_short_text_of_any_item_is_short() -> None:
     class Wild(np.ndarray):
         @property
         def shape(self) -> Any:

@@ -84,7 +84,7 @@ def look(item: int) -> np.ndarray:
     return np.array([info.number, info.count, info.seed], np.uint64)
 
 
-def test_numbers_stay_with_a_place_and_seeds_are_never_the_same() -> None:
+def test_a_replaced_worker_keeps_the_number_and_gets_a_new_seed() -> None:
     seeds = set()
     for _ in range(2):
         with running(look, workers=2, partition="contiguous") as run:
@@ -118,7 +118,7 @@ class Failing:
 
 
 @pytest.mark.parametrize("error", [ValueError("no such model"), SystemExit(3), KeyboardInterrupt()])
-def test_an_initializer_that_raises_is_told_at_the_first_call_with_its_traceback(error: BaseException) -> None:
+def test_an_initializer_that_raises_is_reported_at_the_first_call_with_its_traceback(error: BaseException) -> None:
     with running(look, initializer=Failing(None, error)) as run:
         with pytest.raises(RingFeedError, match="initializer raised") as info:
             run(range(3))
@@ -128,7 +128,7 @@ def test_an_initializer_that_raises_is_told_at_the_first_call_with_its_traceback
             run(range(3))
 
 
-def test_an_initializer_that_raises_in_a_replaced_worker_is_told_as_well(tmp_path) -> None:
+def test_an_initializer_that_raises_in_a_replaced_worker_is_reported_too(tmp_path) -> None:
     with running(look, workers=1, initializer=Failing(str(tmp_path / "now"), ValueError("gone"))) as run:
         run(range(3))
         (tmp_path / "now").touch()
@@ -178,12 +178,12 @@ def test_an_initializer_may_take_nothing_or_the_workers_info(initializer: Any) -
 
 
 @pytest.mark.parametrize("initializer", [lambda a, b: None, lambda *, info: None, 3, "start"])
-def test_what_cannot_be_an_initializer_is_refused_at_once(initializer: Any) -> None:
+def test_an_object_that_cannot_be_an_initializer_is_refused_at_once(initializer: Any) -> None:
     with pytest.raises(TypeError, match="initializer"):
         WorkerPool(look, 1, initializer=initializer)
 
 
-def test_an_initializer_that_cannot_travel_is_named() -> None:
+def test_an_initializer_that_cannot_be_sent_is_named() -> None:
     import threading
 
     lock = threading.Lock()

@@ -57,7 +57,7 @@ def test_a_program_that_is_not_python_is_refused_before_it_is_started(stand_in: 
         ("sys.frozen = 'macosx_app'; sys.executable = '/opt/our app/our app'", "/opt/our app/our app"),
     ],
 )
-def test_what_is_no_interpreter_is_named_with_the_remedy(setting: str, said: str) -> None:
+def test_a_path_that_is_no_interpreter_is_named_with_the_remedy(setting: str, said: str) -> None:
     done = set_before_anything(setting, REFUSED)
     assert done.stdout.startswith("refused:"), done.stderr
     assert said in done.stdout
@@ -73,7 +73,7 @@ def test_an_interpreter_that_the_user_names_is_used(setting: str, tmp_path: path
     passes(set_before_anything(setting, body), "780.0")
 
 
-def test_a_program_that_bears_pythons_name_does_not_start_itself_without_end(tmp_path: pathlib.Path) -> None:
+def test_a_program_named_like_python_does_not_start_itself_endlessly(tmp_path: pathlib.Path) -> None:
     """A frozen program that is called python3: what it starts is itself, which then refuses."""
     frozen = tmp_path / "python3"
     main = tmp_path / "main.py"
@@ -98,7 +98,7 @@ def test_an_interpreter_that_is_not_there_is_named() -> None:
     assert "/nowhere/python" in done.stdout
 
 
-def test_a_predictor_in_a_program_that_a_worker_starts_is_no_worker() -> None:
+def test_a_predictor_in_a_program_started_by_a_worker_is_no_worker() -> None:
     """What is left of a worker's start is not inherited by what its function starts."""
     body = """
     def nested(item):

@@ -85,7 +85,7 @@ def dict_items() -> Callable[[dict[str, np.ndarray]], np.ndarray]:
 
 @pytest.mark.parametrize("shape", [(40, 40), (8,), (300, 300)], ids=["in the slot", "small", "in the spill file"])
 @pytest.mark.parametrize("make", [last_frames, memo, circle])
-def test_a_function_that_keeps_its_items_gets_all_of_them_and_they_stay_as_they_were(make, shape) -> None:
+def test_a_function_that_keeps_its_items_gets_all_of_them_and_they_stay_unchanged(make, shape) -> None:
     with running(make()) as run:
         results, failures = run(pictures(COUNT if shape != (300, 300) else 60, shape))
     assert not failures
@@ -208,7 +208,7 @@ def keeps_in_a_circle() -> Callable[..., None]:
     ],
 )
 @pytest.mark.parametrize(("batch_size", "slots"), [(16, None), (1, 4)], ids=["some slots", "few slots"])
-def test_a_function_that_keeps_out_stops_nothing_and_spoils_no_row(make, batch_size, slots) -> None:
+def test_a_function_that_keeps_out_blocks_nothing_and_spoils_no_row(make, batch_size, slots) -> None:
     with filling(make(), batch_size=batch_size, slots=slots) as run:
         results, failures = run(range(COUNT), batch_size=batch_size)
     assert not failures
@@ -227,7 +227,7 @@ def meet(folder: Path, item: int, workers: int) -> None:
 
 
 @pytest.mark.parametrize("slots", [None, 1])
-def test_more_workers_than_a_batch_has_rows_that_all_begin_to_keep_out_stop_nothing(tmp_path, slots) -> None:
+def test_more_workers_than_rows_of_a_batch_may_all_begin_to_keep_out(tmp_path, slots) -> None:
     """Each keeps the slot in which it began to, so there are slots for that beside those in work."""
     kept: list[np.ndarray] = []
 
@@ -255,7 +255,7 @@ def test_all_workers_are_at_work_at_once_though_batches_are_smaller(tmp_path) ->
     assert {index: set(row.flat) for index, row in results.items()} == {n: {n} for n in range(16)}
 
 
-def test_where_the_model_keeps_all_slots_that_workers_leave_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_keeps_all_slots_left_by_the_workers_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stall, "STALL_SECONDS", 1.5)  # it is said once, and so when nothing moves any more
     monkeypatch.setattr(stall, "GARBAGE_SECONDS", 0.0)
     kept_there: list[np.ndarray] = []
@@ -293,7 +293,7 @@ def test_where_the_model_keeps_all_slots_that_workers_leave_it_is_said(monkeypat
     assert "`out.copy()`" in text
 
 
-def test_failed_items_whose_exceptions_keep_out_stop_nothing() -> None:
+def test_failed_items_whose_exceptions_keep_out_block_nothing() -> None:
     kept = []
 
     def write(item: int, out: np.ndarray) -> None:
@@ -332,7 +332,7 @@ def test_out_is_zero_for_each_item_in_the_ring_and_beside_it() -> None:
         assert row.tolist() == [index] * (index % 7) + [0] * (9 - index % 7)
 
 
-def test_out_is_the_slot_itself_while_the_function_lets_go_of_it() -> None:
+def test_out_is_the_slot_itself_if_the_function_does_not_keep_it() -> None:
     def address(item: int, out: np.ndarray) -> None:
         out[0] = out.ctypes.data
 

@@ -131,7 +131,7 @@ def test_workers_that_are_killed_while_they_start_are_started_again() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", ["small", "large"])
-def test_predict_of_ten_thousand_items_amid_kills_equals_predict_without(kind: str) -> None:
+def test_predict_of_ten_thousand_items_during_kills_equals_predict_without(kind: str) -> None:
     pytest.importorskip("tensorflow")
     import ringfeed
 

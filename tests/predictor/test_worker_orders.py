@@ -38,7 +38,7 @@ def test_an_item_can_be_probed_while_the_rings_are_open() -> None:
         assert len(run([4] * 50)[0]) == 50
 
 
-def test_the_answer_to_a_probe_that_was_given_up_is_not_taken_for_the_next() -> None:
+def test_the_answer_to_an_abandoned_probe_is_not_used_for_the_next() -> None:
     from ringfeed.workers.items import EncodedItem
 
     with running(lambda item: np.zeros(item, np.float32)) as run:
@@ -55,7 +55,7 @@ def no_more_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
 
 
-def test_a_worker_that_cannot_open_what_it_is_sent_says_so_instead_of_being_replaced_for_ever() -> None:
+def test_a_worker_that_cannot_open_its_rings_is_reported_and_not_replaced_for_ever() -> None:
     def write(item: int, out: np.ndarray) -> None:
         out[...] = item
 
@@ -77,7 +77,7 @@ def joined_by_all(ring: Ring) -> list[Ring]:
             return joined
 
 
-def test_a_worker_that_finds_no_place_in_the_rings_says_so_instead_of_being_replaced_for_ever() -> None:
+def test_a_worker_without_a_place_in_the_rings_is_reported_and_not_replaced_for_ever() -> None:
     with running(row, workers=1) as run:
         run(range(10))
         pid, rows = run.pool.process_ids[0], run.loop.rows
@@ -167,7 +167,7 @@ def descriptors_of(process_id: int) -> list[str]:
     return sorted(os.readlink(f"{folder}/{name}").partition(":")[0] for name in os.listdir(folder))
 
 
-def test_a_worker_keeps_nothing_of_orders_that_were_overtaken_while_it_was_busy(tmp_path: pathlib.Path) -> None:
+def test_a_busy_worker_keeps_nothing_of_superseded_commands(tmp_path: pathlib.Path) -> None:
     with running(row_of_the_process) as run:
         while len({int(row[0]) for row in run([(10, None)] * 50)[0].values()}) < 2:
             pass
@@ -184,7 +184,7 @@ def test_a_worker_keeps_nothing_of_orders_that_were_overtaken_while_it_was_busy(
         assert {pid: descriptors_of(pid) for pid in run.pool.process_ids} == before
 
 
-def test_a_ready_worker_that_cannot_attach_to_the_rings_says_so_instead_of_being_replaced_for_ever() -> None:
+def test_a_ready_worker_that_cannot_attach_to_the_rings_is_reported_and_not_replaced_for_ever() -> None:
     spec = spec_of((4,))
     layout = choose_layout(spec, None)
     message, failure = ({name: ((FAILURE_BYTES,), "uint8")} for name in ("message", "failure"))

@@ -53,7 +53,7 @@ def test_a_search_path_that_no_file_or_argument_can_have_ends_no_worker(entries:
     passes(program(body), "120.0")
 
 
-def test_options_of_the_interpreter_that_matter_are_a_workers_too() -> None:
+def test_workers_get_the_options_of_the_interpreter_that_matter() -> None:
     body = """
     def look(item):
         assert sys.flags.optimize, "assertions are not made under -OO"

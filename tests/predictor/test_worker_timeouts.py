@@ -50,7 +50,7 @@ def of_number(item: Any) -> np.ndarray:
 
 
 @pytest.mark.parametrize("how", [hang, spin_without_the_interpreter])
-def test_an_item_that_hangs_fails_by_name_and_the_others_lose_nothing(how: Any, tmp_path: pathlib.Path) -> None:
+def test_an_item_that_hangs_fails_by_name_and_no_other_is_lost(how: Any, tmp_path: pathlib.Path) -> None:
     tries = tmp_path / "tries"
 
     def decode(item: int) -> np.ndarray:
@@ -141,7 +141,7 @@ def test_waiting_for_a_slow_model_does_not_count() -> None:
     assert len(results) == 16
 
 
-def test_items_that_stay_below_the_limit_lose_nothing() -> None:
+def test_items_within_the_time_limit_are_not_lost() -> None:
     def decode(item: int) -> np.ndarray:
         time.sleep(LIMIT / 8)
         return of_number(item)
@@ -155,7 +155,7 @@ def test_items_that_stay_below_the_limit_lose_nothing() -> None:
 
 
 @pytest.mark.parametrize("fills", [False, True])
-def test_a_worker_that_is_stopped_amid_an_item_is_replaced_and_the_item_fails(fills: bool, tmp_path: Any) -> None:
+def test_a_worker_that_is_stopped_during_an_item_is_replaced_and_the_item_fails(fills: bool, tmp_path: Any) -> None:
     def work(item: int) -> np.ndarray:
         if item == 50:
             os.kill(os.getpid(), signal.SIGSTOP)
@@ -210,7 +210,7 @@ def test_a_worker_that_is_stopped_before_a_probe_is_replaced() -> None:
     assert len(results) == 10
 
 
-def test_a_large_first_item_for_a_worker_that_is_stopped_does_not_wait_for_it() -> None:
+def test_a_large_first_item_does_not_wait_for_a_stopped_worker() -> None:
     with running(lambda item: np.float32(item[-1]), workers=1, item_timeout=LIMIT) as run:
         wait_until(lambda: run.pool.replace_dead() or run.pool._workers[0].is_ready)
         os.kill(run.pool.process_ids[0], signal.SIGSTOP)
@@ -235,7 +235,7 @@ def test_an_item_that_crashed_a_worker_and_then_hangs_is_given_up(tmp_path: path
     assert len(results) == 59
 
 
-def test_an_item_that_has_timed_out_leaves_the_list_when_its_failure_is_told() -> None:
+def test_an_item_that_timed_out_leaves_the_list_when_its_failure_is_reported() -> None:
     def decode(item: int) -> np.ndarray:
         if item % 2:
             hang()

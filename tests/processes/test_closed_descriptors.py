@@ -245,7 +245,7 @@ def claim_nameless(pipe, descriptor, closing, folder):
     [copy_of_the_descriptor, mapping, sent_to_oneself, the_descriptor_itself, a_whole_range, a_daemon_with_a_log],
 )
 @pytest.mark.parametrize("killed", [False, True])
-def test_a_ring_without_a_name_loses_nobody_either(start, closing, killed, tmp_path):
+def test_a_nameless_ring_also_loses_no_participant(start, closing, killed, tmp_path):
     with ringfeed.Ring.create_nameless(FIELDS, slots=8) as ring:
         child = start(claim_nameless, ring.descriptor, closing, tmp_path, pass_fds=(ring.descriptor,))
         assert child.told() == "closed"

@@ -296,7 +296,7 @@ def test_a_shared_memory_without_a_limit_of_its_own_takes_rings_and_refuses_what
     assert "ok  /dev/shm: no limit of its own (tmpfs of size=0): the machine's memory limits rings" in lines
 
 
-def test_a_mount_without_a_source_or_with_an_odd_name_is_in_nobodys_way():
+def test_a_mount_without_a_source_or_with_an_odd_name_does_not_disturb():
     source = """
         import ctypes
         mount = ctypes.CDLL(None, use_errno=True).mount

@@ -89,7 +89,7 @@ def test_a_reader_never_sees_a_half_made_ring(ring_name, start):
     child.result()
 
 
-def test_a_creator_that_died_half_way_is_in_nobodys_way(ring_name):
+def test_a_creator_that_died_half_way_blocks_no_other(ring_name):
     segment_path(ring_name).touch(mode=0o600)  # the state between the first and the second step of `create`
     with pytest.raises(ringfeed.RingNotFound, match="was never initialized: its creator died during creation"):
         ringfeed.Ring.attach(ring_name)

@@ -33,7 +33,7 @@ def lap(ring, slots):
     assert take_all(ring) == list(range(slots))
 
 
-def test_a_stopped_producer_keeps_its_slot_and_delays_nobody(ring, start):
+def test_a_stopped_producer_keeps_its_slot_and_delays_no_other(ring, start):
     child = start(claim_and_publish, ring.name)
     child.told()
     child.stop()
@@ -47,7 +47,7 @@ def test_a_stopped_producer_keeps_its_slot_and_delays_nobody(ring, start):
     assert take_all(ring) == [7]
 
 
-def test_a_stopped_taker_keeps_its_batch_and_delays_nobody(ring, start):
+def test_a_stopped_taker_keeps_its_batch_and_delays_no_other(ring, start):
     for n in range(3):
         ring.put(record(10 + n))
     child = start(take_and_release, ring.name, 3)

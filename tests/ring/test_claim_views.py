@@ -99,7 +99,7 @@ def test_takers_of_a_finished_ring_do_not_wait_for_a_claim_that_was_not_publishe
     assert states(ring) == {"free": 8}
 
 
-def test_a_capsule_that_nobody_took_over_and_nobody_has_costs_no_copy(ring):
+def test_a_dropped_capsule_without_a_consumer_costs_no_copy(ring):
     claim = ring.claim(rows=8)  # no slot is free for a copy
     claim.dlpack("x").__dlpack__()
     claim.publish()

@@ -252,7 +252,7 @@ def test_every_capsule_is_a_tensor_of_its_own(filled):
 
 
 @pytest.mark.parametrize("version", [None, (), (0, 8), (1, 0), (1, 3), (2, 0)])
-def test_a_capsule_that_nobody_takes_lets_go(filled, version):
+def test_a_capsule_without_a_consumer_releases_its_memory(filled, version):
     ring, batch = filled
     capsule = batch.__dlpack__(max_version=version)
     name = '"dltensor_versioned"' if version and version >= (1, 0) else '"dltensor"'

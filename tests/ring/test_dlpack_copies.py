@@ -211,7 +211,7 @@ def test_numpy_cannot_write_through_a_view_of_what_is_published(ring):
 
 @numpy_knows_versions
 @pytest.mark.parametrize("how", ["published", "discarded"])
-def test_capsules_that_nobody_took_over_before_the_end_cannot_be_written_through_after_it(ring, how):
+def test_capsules_that_were_not_consumed_before_the_end_cannot_be_written_through_after_it(ring, how):
     slot = ring.claim()
     slot["x"] = 1
     versioned = [slot.__dlpack__(max_version=(1, 0)) for _ in range(40)]

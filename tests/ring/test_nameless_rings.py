@@ -139,7 +139,7 @@ def test_more_than_the_memory_that_there_is_is_refused_before_it_is_tried(sample
         ringfeed.Ring.create_nameless({"x": ((sample,), "uint8")}, slots=8)
 
 
-def test_nobody_can_change_the_size_of_a_nameless_ring(nameless):
+def test_the_size_of_a_nameless_ring_cannot_be_changed(nameless):
     size = os.fstat(nameless.descriptor).st_size
     for other in (0, size - 4096, size + 4096):
         with pytest.raises(PermissionError):

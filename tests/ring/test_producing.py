@@ -45,7 +45,7 @@ def test_a_taker_that_waits_is_told_at_once(ring):
             taken.result()
 
 
-def test_a_ring_that_nobody_produces_for_by_blocks_is_finished_by_finish_alone(ring):
+def test_a_ring_without_producer_blocks_is_finished_by_finish_alone(ring):
     with ringfeed.Ring.attach(ring.name) as other:
         other.put(record(1))
     assert not ring.finished
@@ -251,7 +251,7 @@ def test_take_urgent_tells_the_failure_of_a_level_that_had_producers_of_its_own(
         ring.take_urgent(1)
 
 
-def test_levels_that_are_finished_in_part_let_nobody_in(make_ring):
+def test_partly_finished_levels_admit_no_producer(make_ring):
     ring = make_ring(priorities=3)
     ring.levels[2].finish()
     with pytest.raises(ringfeed.RingFinished):

@@ -72,7 +72,7 @@ def test_missing_ways_are_named_with_the_reason(measured: results.Results) -> No
     assert "Missing: ray (ray is not installed)." in as_markdown(tables.blocks(measured, {}))
 
 
-def test_work_that_nobody_measured_is_named_as_well(loaded: Callable[..., results.Results]) -> None:
+def test_work_that_was_not_measured_is_named_too(loaded: Callable[..., results.Results]) -> None:
     missing = {"a race of peers": {"mosec": "mosec is not installed"}}
     found = loaded(hop(), missing=missing)
     assert "- a race of peers: mosec (mosec is not installed)" in as_markdown(tables.blocks(found, {}))
