@@ -39,7 +39,7 @@ def completed(program: Path, *arguments: str) -> subprocess.CompletedProcess[str
 
 
 def run(program: Path, *arguments: str) -> str:
-    """Run a program that succeeds; return what it printed."""
+    """Run a program that succeeds; return its output."""
     done = completed(program, *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout

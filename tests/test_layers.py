@@ -76,7 +76,7 @@ KNOWN_SPECIAL_HEADERS = {
     "tf_op": {"feed.h"},
 }
 
-# What the files of a folder, or one file, may not know: they may not include these headers, even through others.
+# Headers that the files of a folder, or one file, may not include, even through others.
 # A name with a slash at its end is a folder.
 UNKNOWN_HEADERS = {
     # Feeds may not know the slot protocol: only numbers about slots, the life of a handle, and atomics.
@@ -212,7 +212,7 @@ def c_arrows() -> Iterator[tuple[str, str]]:
 
 
 def drawing(title: str, arrows: Iterator[tuple[str, str]], order: list[str]) -> Iterator[str]:
-    """Yield the lines of a picture: the highest layer first, and behind each what it imports, with counts."""
+    """Yield the lines of a picture: the highest layer first, and each with its imports and their counts."""
     counts = Counter(arrows)
     place = {name: number for number, name in enumerate(order)}
     names = sorted({name for arrow in counts for name in arrow}, key=lambda name: -place.get(name, len(order)))

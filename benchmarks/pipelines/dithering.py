@@ -16,7 +16,7 @@ from PIL import Image
 
 SIDE_PIXELS = 64
 CLASS_COUNT = 10
-NOT_IN_TENSORFLOW = "it goes from pixel to pixel: this preprocessing can not be written in TensorFlow's operations"
+NOT_IN_TENSORFLOW = "it goes from pixel to pixel: this preprocessing cannot be written in TensorFlow's operations"
 
 
 def write_thumbnails(paths: list[str], folder: Path) -> list[str]:

@@ -30,7 +30,7 @@ def missing() -> str | None:
     try:
         import ringfeed
     except ImportError as error:
-        return f"ringfeed can not be imported: {error}"
+        return f"ringfeed cannot be imported: {error}"
     absent = [name for name in ("Engine", "Client") if not hasattr(ringfeed, name)]
     return f"ringfeed has no {' and no '.join(absent)} yet" if absent else None
 

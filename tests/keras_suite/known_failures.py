@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Known:
-    """Why a test fails, and in which modes of prediction: plain, memory, workers."""
+    """The reason for the failure of a test, and its modes of prediction: plain, memory, workers."""
 
     reason: str
     ways: tuple[str, ...] = ("memory", "workers")
@@ -29,4 +29,4 @@ NEEDS = {
     "trainers/data_adapters/grain_dataset_adapter_test.py": "grain",
     "trainers/trainer_test.py::TestTrainer::test_fit_with_data_adapter_grain": "grain",
 }
-"""Files and tests (by the beginning of their names) that need a package which Keras does not ask for, and which."""
+"""The package that a file or a test (the beginning of its name) needs although Keras does not require it."""

@@ -19,7 +19,7 @@ from known_failures import NEEDS
 HERE = Path(__file__).parent
 
 SMOKE = ("trainers/trainer_test.py", "predict")
-"""The one file of the short run, and what the names of its tests hold."""
+"""The only file of the short run, and a text that the names of its tests contain."""
 
 
 def keras_sources() -> Path:

@@ -30,7 +30,7 @@ def wait_for(path: pathlib.Path) -> None:
 
 
 def spec_of(shape: tuple[int, ...], dtype: str = "float32") -> InputSpec:
-    """Return what a model of one input takes, whatever the samples are."""
+    """Return the input that a model of one input takes, for samples of any structure."""
     return InputSpec((shape, dtype), is_binding=True)
 
 

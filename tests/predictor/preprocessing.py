@@ -36,7 +36,7 @@ def with_more_now_and_then(index: int) -> Any:
 
 
 class Unspeakable:
-    """It has no text, and cannot be pickled."""
+    """An object without a text, which cannot be pickled."""
 
     def __repr__(self) -> str:
         raise RuntimeError("no text")
@@ -76,7 +76,7 @@ def unevenly_into(number: int, out: np.ndarray) -> None:
 
 
 def unevenly_and_keeping(number: int, out: np.ndarray) -> None:
-    """Keep what it was given: it gets memory that is copied into a slot afterwards."""
+    """Keep `out`: the function then gets memory that is copied into a slot afterwards."""
     _KEPT.append(out)
     unevenly_into(number, out)
 

@@ -111,7 +111,7 @@ def test_an_item_whose_worker_died_is_still_in_its_batch(tmp_path: Path) -> None
 
 
 def test_one_slow_item_stops_the_others_when_rings_and_workers_are_full(tmp_path: Path) -> None:
-    """Rows that come before their turn are kept, and no more items are read than that has room for."""
+    """Rows that come before their turn are kept. Items are read only while there is room for their rows."""
     model, path, count = mixing("sums so far"), tmp_path / "go on", 3000
     with ringfeed.Predictor(model, preprocess=waiting_for_a_file, workers=2, batch_size=8) as predictor:
         same(predictor.predict([(0, str(path))]), model.predict(ROWS[:1], verbose=0))
@@ -126,19 +126,19 @@ def test_one_slow_item_stops_the_others_when_rings_and_workers_are_full(tmp_path
                     all_read.set()
                 yield number, str(path)
 
-        read_before_it_went_on = []
+        read_before_continuing = []
 
-        def let_it_go_on() -> None:
+        def continue_later() -> None:
             all_read.wait(60)
-            time.sleep(0.3)  # for others to be read that should not
-            read_before_it_went_on.append(read[0])
+            time.sleep(0.3)  # time in which a fault would read further items
+            read_before_continuing.append(read[0])
             path.touch()
 
-        thread = threading.Thread(target=let_it_go_on)
+        thread = threading.Thread(target=continue_later)
         thread.start()
         outputs = predictor.predict(items())
         thread.join()
-        assert read_before_it_went_on == [most]
+        assert read_before_continuing == [most]
         rows = np.stack([[number % 13, number, -number] for number in range(count)]).astype(np.float32)
         same(outputs, model.predict(rows, batch_size=8, verbose=0))
 

@@ -49,7 +49,7 @@ def open_rings() -> list[str]:
     return sorted(target for target in found if "memfd:" in target)
 
 
-# ---- amid the batches --------------------------------------------------------------------------------
+# ---- between batches ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("linger", [None, 0.0], ids=["predict", "stream"])
@@ -66,7 +66,7 @@ def test_a_call_that_is_closed_while_an_item_is_read_raises(
 
         def __getitem__(self, index: int) -> np.ndarray:
             if index >= 20:
-                closed.wait()  # read, and not yet fed, when the end comes
+                closed.wait()  # the item is read, but not yet sent, when the call ends
             return np.full(item_bytes, index, np.uint8)
 
     def model(rows: Any, template: Any) -> Any:
@@ -109,7 +109,7 @@ def never_after_three(item: int) -> np.ndarray:
 
 
 class Ended(list[Any]):
-    """Items of a ring of the user's, which is closed while they are read."""
+    """Items from a ring of the user, which is closed while they are read."""
 
     def __getitem__(self, index: Any) -> Any:
         if index == 20:
@@ -142,7 +142,7 @@ def test_a_call_without_workers_that_is_closed_between_its_items_raises(way: str
 
 @contextlib.contextmanager
 def closing(close_in: str, on_error: str) -> Iterator[tuple[ringfeed.Predictor, list[Any]]]:
-    """Yield a predictor whose model closes it when it is called first, or whose callback does when a call begins."""
+    """Yield a predictor that is closed by its model's first call, or by its callback at the start of a call."""
     keras = pytest.importorskip("keras")
 
     def model(x: Any) -> Any:
@@ -202,14 +202,14 @@ TRACED = tuple(
 
 
 class AtStep:
-    """Calls a function within one of the lines that this thread runs in the modules of a predictor, as a signal would.
+    """Calls a function during one line of the modules of a predictor, as a signal handler in this thread would.
 
     Parameters
     ----------
     step : int
-        Which of the lines; a negative number for none.
+        The number of the line among the lines that this thread runs; a negative number for none.
     modules : tuple of str
-        The ends of their files' names.
+        The ends of the modules' file names.
     """
 
     def __init__(self, step: int, call: Callable[[], object], modules: tuple[str, ...] = TRACED) -> None:
@@ -239,7 +239,7 @@ class AtStep:
 
 
 def two_calls(run: Run) -> list[int]:
-    """Return how many results each of two calls gave, whose rows and so whose rings differ."""
+    """Return the number of results of each of two calls. Their rows differ, therefore their rings differ."""
     return [len(run(items, batch_size=BATCH)[0]) for items in ([np.ones(8)] * 6, [np.ones(200_000)] * 9)]
 
 
@@ -260,13 +260,13 @@ def test_a_call_that_is_closed_at_any_step_raises_or_is_complete_and_leaves_noth
             outcome = two_calls(run)
         except RingFeedError as error:
             outcome = error.with_traceback(None)
-        run.close()  # where the call had fewer steps than the one before
+        run.close()  # needed if this call had fewer steps than the first one
         assert outcome == [6, 9] or isinstance(outcome, RingClosed), (walk.where, outcome)
         assert run.loop.rows is None
         assert run.pool.process_ids == []
         assert not any(os.path.exists(f"/proc/{pid}") for pid in processes), walk.where
     wait_until(lambda: not sends())
-    gc.collect()  # a ring in a circle of references, as a traceback makes them, is no leak
+    gc.collect()  # a ring in a reference cycle, which a traceback makes, is no leak
     assert open_rings() == before, walk.where
 
 
@@ -288,11 +288,11 @@ def test_a_channel_that_is_closed_at_any_step_of_a_receive_raises_or_gives_the_m
             break
 
 
-# ---- by a signal handler amid another close ----------------------------------------------------------
+# ---- by a signal handler during another close --------------------------------------------------------
 
 
 def closes_twice(make: Callable[[], Any]) -> None:
-    """Close a thing at each step of its own close; another file that gets the descriptor meanwhile stays open."""
+    """Close an object at each step of its own close. A file that gets the freed descriptor meanwhile stays open."""
     for step in itertools.count(1):
         thing = make()
         opened: list[int] = []
@@ -304,7 +304,7 @@ def closes_twice(make: Callable[[], Any]) -> None:
         with AtStep(step, close_and_open) as walk:
             thing.close()
         for descriptor in opened:
-            os.close(descriptor)  # it is still ours
+            os.close(descriptor)  # raises if the other close closed it
         if not opened:
             assert walk.steps < step
             return

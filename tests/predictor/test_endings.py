@@ -34,7 +34,7 @@ def model(x):
 
 
 def start(folder: pathlib.Path, body: str) -> subprocess.Popen[str]:
-    """Run the program with `body` in a session of its own, as a terminal would."""
+    """Run the program with `body` in its own session, as a terminal does."""
     program = folder / "program.py"
     program.write_text(PROGRAM + textwrap.dedent(body))
     return subprocess.Popen(

@@ -100,7 +100,7 @@ def test_a_first_item_whose_description_is_too_long_fails_alone_and_ends_no_work
 
     with running(decode, model=lambda rows, template: np.array(rows["0"])) as run:
         before = run.pool.process_ids
-        for _ in range(2):  # in the second call the rings are there
+        for _ in range(2):  # in the second call the rings exist already
             results, failures = run(range(20))
             assert sorted(results) == list(range(1, 20))
             [failure] = failures
@@ -155,11 +155,11 @@ def test_workers_killed_at_random_change_no_result() -> None:
         for chunk in run.chunks(range(3000)):
             failures += chunk.failures
             results.update(zip(chunk.indices.tolist(), chunk.outputs, strict=True))
-            # Who holds an item that a killed worker had is not killed: two deaths in a row would blame it.
+            # A worker that holds an item of a killed worker is spared: two deaths in a row would blame the item.
             if len(results) >= next_kill and len(results) == max(results) + 1:
                 next_kill = len(results) + 400
                 os.kill(random.choice(run.pool.process_ids), signal.SIGKILL)
-    assert next_kill > 200, "nobody was killed"
+    assert next_kill > 200, "no worker was killed"
     assert not failures
     assert {index: row[0] for index, row in results.items()} == {i: i for i in range(3000)}
 

@@ -1,4 +1,4 @@
-"""A first item that the model does not take, of a model that does not say what it takes: its own error, no other's."""
+"""First items that a model without declared inputs does not take: the error belongs to that item alone."""
 
 from __future__ import annotations
 
@@ -226,7 +226,7 @@ def test_an_error_of_a_model_that_refuses_every_item_keeps_its_cause(workers: in
         except KeyError as reason:
             raise ValueError("broken model") from reason
 
-    tf.debugging.disable_traceback_filtering()  # which takes the cause away
+    tf.debugging.disable_traceback_filtering()  # this removes the cause
     try:
         with ringfeed.Predictor(broken, preprocess=given, workers=workers) as predictor:
             with pytest.raises(ValueError, match="broken model") as caught:
@@ -274,7 +274,7 @@ def test_where_a_spec_gives_several_inputs_each_call_has_the_structure_of_its_fi
 
 
 class Counting(keras.Model):
-    """Returns how often it was called."""
+    """A model that returns the number of its calls."""
 
     def __init__(self) -> None:
         super().__init__()

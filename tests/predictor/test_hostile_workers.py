@@ -34,7 +34,7 @@ from support import run_program
 
 
 class Payload:
-    """Whose pickle makes a file where it is read."""
+    """An object whose pickle creates a file in the process that reads it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -44,7 +44,7 @@ class Payload:
 
 
 def bodies(path: Path) -> dict[str, bytes]:
-    """Return what a hostile worker may send; reading one of them as a pickle makes the file."""
+    """Return messages that a hostile worker may send. Reading one of them as a pickle creates the file."""
     return {
         "a pickle": pickle.dumps(Payload(path)),
         "a pickle of protocol 0": pickle.dumps(Payload(path), 0),
@@ -231,7 +231,7 @@ def test_a_worker_cannot_write_its_function_and_item_files() -> None:
         return np.int64(written)
 
     def keeps_its_function() -> None:
-        """Keep copies of what the worker has open now, and of what it gets next."""
+        """Keep copies of all descriptors that the worker closes from now on."""
         import os
 
         close = os.close
@@ -242,7 +242,7 @@ def test_a_worker_cannot_write_its_function_and_item_files() -> None:
         assert set(run([1, 2, 3])[0].values()) == {0}
         run.pool._workers[0].process.kill()
         run.pool._workers[0].process.wait()
-        assert set(run([4, 5, 6])[0].values()) == {0}  # the next one reads the same function
+        assert set(run([4, 5, 6])[0].values()) == {0}  # the next worker reads the same function
 
 
 @pytest.mark.parametrize(
@@ -331,7 +331,7 @@ def test_mutated_answers_are_read_or_refused_and_nothing_else_happens() -> None:
     assert read > 100
 
 
-class Pair(tuple):  # a named tuple that this module has under its name
+class Pair(tuple):  # a named tuple that this module contains under its name
     __slots__ = ()
     _fields = ("left", "right")
 

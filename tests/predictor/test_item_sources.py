@@ -23,7 +23,7 @@ def doubling() -> Iterator[ringfeed.Predictor]:
 
 
 class Indexed:
-    """As a dataset of PyTorch: a length and items, no iterator."""
+    """Like a dataset of PyTorch: a length and items, no iterator."""
 
     def __len__(self) -> int:
         return 6
@@ -33,7 +33,7 @@ class Indexed:
 
 
 class Counted:
-    """An iterator that says how much is left."""
+    """An iterator that knows the number of its remaining items."""
 
     def __init__(self) -> None:
         self._rest = iter(range(6))
@@ -114,7 +114,7 @@ def test_the_groups_of_a_frame_with_numbered_columns_are_pairs_too() -> None:
 
 
 class Archive(collections.abc.Mapping):
-    """As numpy.load of an .npz file, or an h5py.File."""
+    """Like the result of numpy.load for an .npz file, or an h5py.File."""
 
     def __getitem__(self, name: str) -> np.ndarray:
         return {"a": np.zeros(3)}[name]

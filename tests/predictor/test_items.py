@@ -62,7 +62,7 @@ def test_the_receiver_owns_the_arrays_of_an_item(nest, dtype) -> None:
     message = np.zeros(encoded.message_bytes, np.uint8)
     encoded.write(message)
     arrived = read_item(message)
-    message[:] = 0xFF  # the slot is another item's now
+    message[:] = 0xFF  # the slot belongs to another item now
     found = arrived
     while not isinstance(found, np.ndarray):
         found = found["a"] if isinstance(found, dict) else found[0]
@@ -104,7 +104,7 @@ def test_a_function_and_a_local_class_can_be_sent() -> None:
         def __init__(self, value: int) -> None:
             self.value = value
 
-    # As a worker would: without this module's namespace.
+    # As in a worker: without this module's namespace.
     assert through_memory([lambda x: x + 1])[0](1) == 2
     assert through_memory(Local(3)).value == 3
 
@@ -139,9 +139,9 @@ def test_a_large_item_lies_in_the_spill_file_until_it_is_removed() -> None:
     assert held_bytes() <= full - (1 << 20)
     with pytest.raises(LookupError, match="it is done"):
         read_item(messages[1], file.descriptor)
-    np.testing.assert_array_equal(kept, arrays[1])  # whoever has read it goes on
+    np.testing.assert_array_equal(kept, arrays[1])  # a reader that has its arrays already keeps them
     again = file.add(EncodedItem(arrays[1]))
-    with pytest.raises(LookupError, match="it is done"):  # no other item lies where it lay
+    with pytest.raises(LookupError, match="it is done"):  # no other item is stored at the old place
         read_item(messages[1], file.descriptor)
     for item, place in ((spilled[0], 0), (spilled[2], 2)):
         np.testing.assert_array_equal(read_item(messages[place], file.descriptor), arrays[place])

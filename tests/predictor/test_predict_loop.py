@@ -209,7 +209,7 @@ def test_the_window_bounds_the_items_that_are_read_and_not_yielded(calls_before:
         chunks = run.chunks(items(), batch_size=4, linger=0.0, window=window)
         chunk = next(chunks, None)
         while chunk is not None:
-            # While a chunk is held the window fills up: the feeder goes to sleep for the next place in it.
+            # While a chunk is held, the window fills up: the item sender waits for the next place in it.
             full = min(yielded + window, 120)
             wait_until(lambda full=full: read >= full)
             yielded += len(chunk.indices)
@@ -224,7 +224,7 @@ def test_the_window_bounds_the_items_that_are_read_and_not_yielded(calls_before:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("lost_in", ["the model", "a wait"])
 def test_a_ctrl_c_that_is_lost_in_a_destructor_is_still_raised(lost_in: str) -> None:
-    """Python drops what is raised there; TensorFlow has such places, too, while it traces a function."""
+    """Python drops an exception of a destructor. TensorFlow drops some exceptions, too, while it traces a function."""
 
     class Interrupted:
         def __del__(self) -> None:
@@ -238,7 +238,7 @@ def test_a_ctrl_c_that_is_lost_in_a_destructor_is_still_raised(lost_in: str) -> 
 
     def prepare(item: int) -> np.ndarray:
         if item >= 16 and lost_in == "a wait":
-            time.sleep(3600)  # no batch comes any more
+            time.sleep(3600)  # no further batch comes
         return as_row(item)
 
     model_of_one_batch = model if lost_in == "the model" else copy_rows

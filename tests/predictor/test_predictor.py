@@ -47,7 +47,7 @@ def files(pictures: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> lis
 
 
 def assert_same(actual: Any, expected: Any) -> None:
-    """Structure, shapes and dtypes exactly; values up to the order of float32 sums."""
+    """Compare structure, shapes and dtypes exactly, and values up to the order of float32 sums."""
     tf.nest.assert_same_structure(actual, expected)
     for one, other in zip(tf.nest.flatten(actual), tf.nest.flatten(expected), strict=True):
         assert (one.shape, one.dtype) == (other.shape, other.dtype)
@@ -147,7 +147,7 @@ def test_the_model_comes_in_many_forms(cnn, pictures, tmp_path, form: str) -> No
         assert_same(predictor.predict(range(60)), cnn.predict(pictures[:60], verbose=0))
 
 
-# ---- what fails --------------------------------------------------------------------------------------
+# ---- failures ----------------------------------------------------------------------------------------
 
 
 def fails_at(*indices: int):

@@ -115,7 +115,7 @@ def test_a_child_that_an_items_iterator_forks_feeds_nothing() -> None:
                 if item == 10:
                     children.append(os.fork())
                     if not children[0]:
-                        item = -1000  # nobody may get it
+                        item = -1000  # no worker may get it
                 yield item
         predictor = ringfeed.Predictor(lambda x: x * 2, preprocess=lambda item: np.full(2, item), workers=1)
         assert predictor.predict(items())[:, 0].tolist() == [2 * item for item in range(100)]

@@ -20,7 +20,7 @@ LENGTHS = np.array([1, 3, 2, 4, 1, 1, 2, 3, 1, 2])
 
 
 def keras_model(function: Callable[[Any], Any]) -> Any:
-    """Return a Keras model of one function."""
+    """Return a Keras model that consists of one function."""
 
     class Model(keras.Model):
         def call(self, inputs: Any) -> Any:
@@ -44,7 +44,7 @@ def same(actual: Any, expected: Any) -> None:
 
 
 def trimmed(rows: Any) -> Any:
-    """Cut a batch to its longest row, as models of texts do; the first number of a row is its length."""
+    """Cut a batch to its longest row, as models of texts do. The first number of a row is its length."""
     return rows[:, : tf.cast(tf.reduce_max(rows[:, 0]), tf.int32)]
 
 
@@ -109,7 +109,7 @@ def test_outputs_that_are_not_one_row_an_item_are_an_error_that_says_so(kind: st
     with ringfeed.Predictor(model, preprocess=given, workers=workers, batch_size=8, on_error=on_error) as predictor:
         with pytest.raises(ringfeed.ModelError, match=r"for 8 rows.*one row for each row"):
             predictor.predict(ROWS[:8])
-        if workers:  # without, each item of a stream has a call of its own
+        if workers:  # without a batch size, each item of a stream has its own call
             with pytest.raises(ringfeed.ModelError, match="one row for each row"):
                 list(predictor.stream(ROWS, linger=5.0))
 
@@ -234,7 +234,7 @@ def test_few_good_rows_among_many_bad_ones_have_results(workers: int, on_error: 
     with ringfeed.Predictor(
         tf.linalg.inv, preprocess=lambda index: matrices[index], workers=workers, on_error=on_error
     ) as predictor:
-        predictor.predict(good)  # from now on the model is known to take such rows
+        predictor.predict(good)  # from now on the predictor knows that the model takes these rows
         results = predictor.predict(range(8))
         assert [failure.index for failure in predictor.failures] == [0, 1, 2, 4, 5, 7]
     kept = results if on_error == "skip" else [results[index] for index in good]

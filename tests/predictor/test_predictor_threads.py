@@ -140,7 +140,7 @@ def test_a_tf_data_thread_that_waits_for_the_call_that_it_feeds_is_warned_of(wor
 
 
 def test_a_thread_that_was_started_within_a_call_may_wait_for_its_turn_later() -> None:
-    """It has the context of a turn that is over."""
+    """The thread has the context of a turn that is over."""
     contexts: list[contextvars.Context] = []
     waits, outputs = threading.Event(), []
 

@@ -63,7 +63,7 @@ def test_a_function_that_exits_loses_only_its_item(function, first: int) -> None
 
 
 class Marked(np.ndarray):
-    """An array that is not quite NumPy's own."""
+    """A subclass of NumPy's array."""
 
 
 FORMS = {
@@ -160,7 +160,7 @@ MORE_THAN_IS_TAKEN: dict[str, Callable[[int], Any]] = {
 
 
 def check_that_rings_stay(run: Run, size: int) -> None:
-    """Three items of one size give their rows, and another call of that size the same ring."""
+    """Predict three items of one size. A second call with that size uses the same ring."""
     results, failures = run([size] * 3)
     assert not failures, failures[0]
     assert [row.tolist() for row in results.values()] == [[size] * size] * 3

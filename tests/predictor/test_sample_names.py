@@ -30,7 +30,7 @@ def by_keyword(a: Any, *, b: Any) -> Any:
 
 
 def of_inputs(inputs: Any, args_0: Any) -> Any:
-    """Its names look as if TensorFlow had made them up."""
+    """A named tuple with names like those that TensorFlow generates."""
     return inputs * 10 + args_0
 
 
@@ -151,7 +151,7 @@ def test_a_subclassed_model_gets_all_keys_because_it_declares_no_inputs() -> Non
 
 
 def numbered(*dtypes: str, names: tuple[str, str] = ("input_1", "input_2")) -> Any:
-    """Return a model of inputs that are named as Keras 2 names them: the first has 2 numbers, the second 3."""
+    """Return a model whose inputs have names as in Keras 2. The first takes 2 numbers, the second 3."""
     first, second = (
         keras.Input((length,), name=name, dtype=dtype)
         for length, name, dtype in zip((2, 3), names, dtypes, strict=True)

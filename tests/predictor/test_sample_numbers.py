@@ -28,7 +28,7 @@ def integers(x: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def identity() -> Iterator[ringfeed.Predictor]:
-    """A predictor of a model that takes any numbers, and says nothing of them beforehand."""
+    """A predictor of a model that takes any numbers and declares no inputs."""
     with ringfeed.Predictor(as_doubles, preprocess=given, workers=1, on_error="return") as predictor:
         yield predictor
 
@@ -224,7 +224,7 @@ PICTURE = np.full((4, 4, 3), 7, np.uint8)
     ids=["None", "grey", "RGBA", "unspeakable", "text", "list"],
 )
 def test_a_first_item_that_does_not_fit_fails_alone(pictures, first: Any) -> None:
-    for _ in range(2):  # with rings that an earlier call has left, too
+    for _ in range(2):  # also with the rings of an earlier call
         outputs = pictures.predict([first, PICTURE, PICTURE])
         assert [failure.index for failure in pictures.failures] == [0]
         assert outputs.tolist() == [[7] * 3] * 2
@@ -270,7 +270,7 @@ def test_a_first_item_that_does_not_fit_is_raised_by_name() -> None:
 
 @pytest.fixture(scope="module")
 def weighted() -> Any:
-    """A model of two inputs with names, which it takes in this order: 10 * a + b."""
+    """A model of two named inputs, in this order, which computes 10 * a + b."""
     a, b = keras.Input((1,), name="a"), keras.Input((1,), name="b")
     return keras.Model([a, b], a * 10 + b)
 
@@ -317,7 +317,7 @@ def test_values_of_a_mapping_that_the_model_takes_must_be_numbers(weighted) -> N
     assert good.tolist() == [11]
 
 
-Pair = collections.namedtuple("Pair", "a b")  # a worker knows it by value alone
+Pair = collections.namedtuple("Pair", "a b")  # a worker gets the class by value only
 Pair.__module__ = "__main__"
 
 

@@ -20,7 +20,7 @@ keras = pytest.importorskip("keras")
 
 @pytest.fixture(autouse=True)
 def without_garbage_collection() -> Iterator[None]:
-    """What lies in a circle stays, as it does for long in a program that makes little garbage."""
+    """Keep objects in reference cycles alive, as in a program that makes little garbage."""
     gc.disable()
     yield
     gc.enable()
@@ -61,7 +61,7 @@ def test_errors_that_a_program_keeps_hold_no_slots(model: Any) -> None:
         assert all(future.exception() is not None for future in kept)
         ring = p.ring
         assert ring is not None
-        wait_until(lambda: ring.stats()["taken"] == 0)  # TensorFlow lets go a moment later
+        wait_until(lambda: ring.stats()["taken"] == 0)  # TensorFlow releases the slots a moment later
 
 
 def test_an_error_raised_from_itself_ends() -> None:

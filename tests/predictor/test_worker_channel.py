@@ -20,7 +20,7 @@ from ringfeed.workers.channel import Channel, ChannelClosed
 from support import in_thread, run_program
 
 LARGE = 3 << 20
-"""Bytes of a message that no socket buffer holds."""
+"""Size of a message that is larger than any socket buffer."""
 
 
 def pickling(connection: socket.socket) -> Channel:
@@ -162,7 +162,7 @@ def test_large_messages_from_several_threads_at_once_arrive_whole() -> None:
 
 
 def test_a_receive_in_one_thread_leaves_a_send_in_another_as_it_is() -> None:
-    """A timeout is the receiver's alone: the sender waits for as long as it needs."""
+    """A timeout applies to the receiver alone; the sender has no time limit."""
     ours, theirs = map(pickling, socket.socketpair())
     with in_thread(ours.send, "x" * LARGE) as sent:
         for _ in range(200):
@@ -176,7 +176,7 @@ def test_a_receive_in_one_thread_leaves_a_send_in_another_as_it_is() -> None:
 
 
 def test_signals_during_a_message_keep_the_channel_in_step() -> None:
-    """Handlers that return, and that raise as Ctrl-C does, at any moment of a receive."""
+    """Signal handlers run at any moment of a receive. Some return; others raise, as for Ctrl-C."""
 
     class Struck(Exception):
         pass
@@ -231,7 +231,7 @@ def test_signals_during_a_message_keep_the_channel_in_step() -> None:
         signal.signal(signal.SIGUSR1, old)
     assert strikes
     numbers = [number for (number, _), _ in received]
-    # One whose receive was just returning went with what the handler raised; no other is lost or spoiled.
+    # If a handler raises while a receive returns, that message is lost. No other message is lost or spoiled.
     assert numbers == sorted(set(numbers))
     assert len(numbers) > 200
     assert all(text == "y" * 1000 * number for (number, text), _ in received)
@@ -261,7 +261,7 @@ def test_receive_waits_for_a_process_that_is_stopped_within_its_message(start) -
     numbers = []
     timeouts_while_stopped = 0
     while len(numbers) < 20:
-        child.stop()  # nearly always amid a message: it is larger than what the socket holds
+        child.stop()  # nearly always within a message, because a message is larger than the socket buffer
         try:
             while True:
                 numbers.append(ours.receive(0.001)[0])

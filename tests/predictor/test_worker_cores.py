@@ -116,7 +116,7 @@ def test_the_affinity_counts_as_well(tmp_path: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def control_group(quota_us: int) -> Iterator[pathlib.Path]:
-    """Make a group with a quota of so many of 100,000 us, or skip the test where that is forbidden."""
+    """Make a group with a quota in microseconds of each 100,000. Skip the test if that is forbidden."""
     name = f"ringfeed-test-{os.getpid()}"
     own_groups = pathlib.Path("/proc/self/cgroup").read_text().splitlines()
     parent = {line.split(":", 2)[1]: line.split(":", 2)[2].lstrip("/") for line in own_groups}

@@ -54,7 +54,7 @@ def test_the_errors_of_items_carry_the_exceptions_of_the_worker() -> None:
     items = [UnreadableItem(n) if n == 7 else Unsendable(n) if n == 11 else n for n in range(12)]
     with running(decode) as run:
         results, failures = run(items)
-        assert run.pool.process_ids  # none of them ended a worker
+        assert run.pool.process_ids  # no item ended a worker
     assert sorted(results) == [0, 10]
     by_index = {failure.index: failure for failure in failures}
     assert all(type(failure) is ringfeed.PreprocessError for failure in failures)
@@ -66,7 +66,9 @@ def test_the_errors_of_items_carry_the_exceptions_of_the_worker() -> None:
     assert by_index[4].__cause__.filename == "4.png"
     assert by_index[5].exception_type.endswith("UnreadableText")
     assert by_index[6].exception_type.endswith("Local")
-    assert type(by_index[6].__cause__).__name__ == "Local"  # a stand-in: no name leads to it here
+    assert (
+        type(by_index[6].__cause__).__name__ == "Local"
+    )  # a stand-in: the class has no name that can be resolved here
     assert by_index[6].__cause__.args == ("here",)
     assert "Local: here" in str(by_index[6])
     assert (by_index[7].__cause__.code, by_index[7].__cause__.detail) == (7, "seven")

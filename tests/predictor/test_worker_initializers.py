@@ -1,4 +1,4 @@
-"""What a worker knows of itself: its number, its seed, and what its initializer set up."""
+"""The information of a worker about itself (its number and its seed), and its initializer."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def test_an_initializer_that_cannot_be_sent_is_named() -> None:
 
 
 def test_a_large_function_reaches_workers_that_are_slow_to_start() -> None:
-    """Nothing waits for a worker to read it: it goes as a file."""
+    """The function is sent as a file, so that no sender waits for the worker to read it."""
     large = np.arange(8 << 20, dtype=np.uint8)
     with running(lambda item: np.int64(large[item]), workers=2) as run:
         assert {int(row) for row in run(range(200))[0].values()} == set(range(200))

@@ -32,7 +32,7 @@ except RingFeedError as error:
 
 @pytest.fixture
 def stand_in(tmp_path: pathlib.Path) -> pathlib.Path:
-    """Return a C program that notes each of its starts."""
+    """Return a C program that records each of its starts."""
     (tmp_path / "source.c").write_text(NOT_PYTHON.replace("STARTS", str(tmp_path / "starts")))
     subprocess.run(["cc", "-o", tmp_path / "our-service", tmp_path / "source.c"], check=True)
     return tmp_path / "our-service"
@@ -74,7 +74,7 @@ def test_an_interpreter_that_the_user_names_is_used(setting: str, tmp_path: path
 
 
 def test_a_program_named_like_python_does_not_start_itself_endlessly(tmp_path: pathlib.Path) -> None:
-    """A frozen program that is called python3: what it starts is itself, which then refuses."""
+    """A frozen program is called python3. It starts itself as a worker, and that process refuses."""
     frozen = tmp_path / "python3"
     main = tmp_path / "main.py"
     main.write_text(
@@ -89,7 +89,7 @@ def test_a_program_named_like_python_does_not_start_itself_endlessly(tmp_path: p
     assert "started as a worker process" in done.stderr
     assert "multiprocessing.set_executable" in done.stderr
     assert "RingFeedError" in done.stderr.splitlines()[-1] or "worker processes die" in done.stderr
-    assert len((tmp_path / "starts").read_text()) <= 1 + 2 + 3  # itself, two workers, and those in their place
+    assert len((tmp_path / "starts").read_text()) <= 1 + 2 + 3  # the program, two workers, and their replacements
 
 
 def test_an_interpreter_that_is_not_there_is_named() -> None:
@@ -99,7 +99,7 @@ def test_an_interpreter_that_is_not_there_is_named() -> None:
 
 
 def test_a_predictor_in_a_program_started_by_a_worker_is_no_worker() -> None:
-    """What is left of a worker's start is not inherited by what its function starts."""
+    """A program that a worker's function starts does not inherit the mark of a worker."""
     body = """
     def nested(item):
         import subprocess

@@ -21,7 +21,7 @@ from ringfeed.workers.sample_spec import InputSpec
 from support import in_thread, wait_until
 
 COUNT = 400
-"""More than the ring of rows and the task rings hold."""
+"""More items than the ring of rows and the task rings hold."""
 
 
 class Stop(Exception):
@@ -32,7 +32,7 @@ def pictures(count: int = COUNT, shape: tuple[int, ...] = (40, 40)) -> list[np.n
     return [np.full(shape, n, np.float32) for n in range(count)]
 
 
-# ---- what keeps its items ----------------------------------------------------------------------------
+# ---- functions that keep items ------------------------------------------------------------------------
 
 
 def last_frames() -> Callable[[np.ndarray], np.ndarray]:
@@ -66,7 +66,7 @@ def circle() -> Callable[[np.ndarray], np.ndarray]:
         try:
             raise Stop
         except Stop as error:
-            held = error  # the exception, its frame, and the item in it, in a circle
+            held = error  # a reference cycle of the exception, its frame, and the item in the frame
             assert held is not None
         return np.array([item.flat[0], 1], np.float32)
 
@@ -96,13 +96,13 @@ def test_a_part_of_an_item_that_is_kept_keeps_no_slot() -> None:
     items = [{"a": picture, "b": str(n)} for n, picture in enumerate(pictures())]
     with running(dict_items()) as run:
         results, failures = run(items)
-        # The row of the last item is there a moment before its task is given back.
+        # The row of the last item arrives a moment before its task slot is released.
         wait_until(lambda: run.loop._rings.tasks[0].stats()["taken"] == 0)
     assert not failures
     assert {index: row[0] for index, row in results.items()} == {n: n for n in range(COUNT)}
 
 
-# ---- what keeps `out` --------------------------------------------------------------------------------
+# ---- functions that keep `out` ----------------------------------------------------------------------------
 
 
 @contextmanager
@@ -157,7 +157,7 @@ def keeps_late() -> Callable[..., None]:
 
 
 def keeps_late_and_writes() -> Callable[..., None]:
-    """Begin to keep samples when slots were lent already, and write into them with each item."""
+    """Begin to keep samples after slots have been lent, and write into the kept samples at each item."""
     kept: list[np.ndarray] = []
 
     def write(item: int, out: np.ndarray) -> None:
@@ -171,7 +171,7 @@ def keeps_late_and_writes() -> Callable[..., None]:
 
 
 def writes_late() -> Callable[..., None]:
-    """Write into the last sample again, when the model may be reading it."""
+    """Write into the last sample again while the model may read it."""
     kept: list[np.ndarray] = []
 
     def write(item: int, out: np.ndarray) -> None:
@@ -216,11 +216,11 @@ def test_a_function_that_keeps_out_blocks_nothing_and_spoils_no_row(make, batch_
 
 
 PICTURE = {"0": ((64, 64, 3), "float32")}
-"""As many bytes as whole pages: rings have no more slots than they are meant to."""
+"""Fill whole pages, so that rings have exactly the requested number of slots."""
 
 
 def meet(folder: Path, item: int, workers: int) -> None:
-    """Wait for the other workers, each of which has taken an item: so each gets one of as many."""
+    """Wait until every other worker has taken an item, so that each worker gets one of as many items."""
     (folder / str(item)).touch()
     first = item // workers * workers
     wait_until(lambda: all((folder / str(other)).exists() for other in range(first, first + workers)))
@@ -228,7 +228,7 @@ def meet(folder: Path, item: int, workers: int) -> None:
 
 @pytest.mark.parametrize("slots", [None, 1])
 def test_more_workers_than_rows_of_a_batch_may_all_begin_to_keep_out(tmp_path, slots) -> None:
-    """Each keeps the slot in which it began to, so there are slots for that beside those in work."""
+    """Each worker keeps the slot in which it began to keep `out`. The ring has extra slots for that."""
     kept: list[np.ndarray] = []
 
     def write(item: int, out: np.ndarray) -> None:
@@ -256,7 +256,9 @@ def test_all_workers_are_at_work_at_once_though_batches_are_smaller(tmp_path) ->
 
 
 def test_a_model_that_keeps_all_slots_left_by_the_workers_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stall, "STALL_SECONDS", 1.5)  # it is said once, and so when nothing moves any more
+    monkeypatch.setattr(
+        stall, "STALL_SECONDS", 1.5
+    )  # the warning comes only once, so it must come when no slot moves any more
     monkeypatch.setattr(stall, "GARBAGE_SECONDS", 0.0)
     kept_there: list[np.ndarray] = []
     kept_here: list[np.ndarray] = []
@@ -270,11 +272,11 @@ def test_a_model_that_keeps_all_slots_left_by_the_workers_is_reported(monkeypatc
         kept_here.append(batch["0"])
         return np.array(batch["0"])
 
-    # Of one worker the rows are in order, and so the model gets them in their slots, of which there are six.
+    # One worker sends its rows in order. So the model gets them in their slots; there are six slots.
     with filling(write, workers=1, batch_size=1, model=model) as run, warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
 
-        # Others may warn, too, as of what a test before has left.
+        # Other warnings are possible, for example about leftovers of an earlier test.
         def texts() -> list[str]:
             return [str(warning.message) for warning in said if issubclass(warning.category, stall.StalledRingWarning)]
 
@@ -286,7 +288,7 @@ def test_a_model_that_keeps_all_slots_left_by_the_workers_is_reported(monkeypatc
                 kept_here.clear()
     assert len(call.result()[0]) == 100
     text = texts()[0]
-    # A worker has kept one slot, or none: it may have begun to keep with its first sample, which lies in no slot.
+    # The worker keeps one slot or none: the first sample that it kept may be the first item's, which has no slot.
     held = re.search("([56]) by batches, arrays or views of this process(, (1) by claims of other processes)?", text)
     assert held is not None, text
     assert int(held[1]) + int(held[3] or 0) == 6

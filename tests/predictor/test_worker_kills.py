@@ -16,14 +16,14 @@ from predict_runs import running
 from support import wait_until
 
 LARGE_BYTES = 200_000
-"""More than a slot of the task ring takes: such an item lies in the spill file."""
+"""More bytes than a slot of the task ring takes, so that the item is stored in the spill file."""
 
 
 RESULTS_BETWEEN_KILLS = 200
 
 
 def summed(item: np.ndarray | int) -> np.ndarray:
-    """Work for a while over an item; say what it was, and that all of it came."""
+    """Work on an item for a while. Return its first value and its sum, which show that all of it arrived."""
     values = np.asarray(item)
     row = np.empty(8, np.float64)
     row[:4] = values.flat[0]
@@ -40,7 +40,7 @@ def items_of(kind: str, count: int) -> list[Any]:
 
 
 def nothing_is_missing(results: dict[int, Any], count: int, shares: int) -> bool:
-    """Tell whether in each share of the items all are done before the last that is."""
+    """Tell whether, in each share, all items before the last finished item are finished."""
     assert count % shares == 0
     share = count // shares
     done = [[index for index in results if index // share == part] for part in range(shares)]
@@ -52,10 +52,10 @@ def nothing_is_missing(results: dict[int, Any], count: int, shares: int) -> bool
 
 @contextmanager
 def killing(pids: Callable[[], list[int]], done: Callable[[], int], seed: int, pause: float) -> Iterator[list[int]]:
-    """Kill one worker after the other, in a thread, while the block runs. Yields whom.
+    """Kill one worker after the other, in a thread, while the block runs. Yield the killed process ids.
 
-    Between two kills more results come than a ring of rows holds: an item is given up when two workers in a row
-    die over it, and no item is to blame here.
+    Between two kills, more results come than a ring of rows holds. An item is abandoned when two workers in a row
+    die over it, and no item here may be blamed.
     """
     chance = np.random.default_rng(seed)
     killed: list[int] = []
@@ -98,7 +98,7 @@ def test_workers_killed_at_random_moments_change_no_result(kind: str, partition:
                 assert not results.keys() & set(chunk.indices.tolist())
                 if chunk.outputs is not None:
                     results.update(zip(chunk.indices.tolist(), chunk.outputs, strict=True))
-                # Not while an item that a dead worker held may be in the next one's hands.
+                # No kill while another worker may hold an item of a dead worker.
                 safe = nothing_is_missing(results, len(items), 1 if partition == "dynamic" else 2)
                 settled = len(results) if safe else 0
     assert failures == []
@@ -140,13 +140,13 @@ def test_predict_of_ten_thousand_items_during_kills_equals_predict_without(kind:
         without = predictor.predict(items)
         ring = predictor.ring
         assert ring is not None
-        # What is released is more than what is done in order; so kills are farther apart.
+        # More rows are released than are finished in order, so kills are farther apart.
         with killing(
             lambda: predictor.worker_process_ids, lambda: ring.stats()["released"] // 4, seed=3, pause=0.3
         ) as killed:
-            amid = predictor.predict(items)
+            with_kills = predictor.predict(items)
         print(f"{len(killed)} workers killed")
         assert len(killed) >= 5
         assert predictor.failures == []
-    np.testing.assert_array_equal(amid, without)
-    np.testing.assert_array_equal(amid[:, 0], [2 * float(np.asarray(item).flat[0]) for item in items])
+    np.testing.assert_array_equal(with_kills, without)
+    np.testing.assert_array_equal(with_kills[:, 0], [2 * float(np.asarray(item).flat[0]) for item in items])

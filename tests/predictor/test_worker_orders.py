@@ -66,7 +66,7 @@ def test_a_worker_that_cannot_open_its_rings_is_reported_and_not_replaced_for_ev
 
 
 def joined_by_all(ring: Ring) -> list[Ring]:
-    """OpenRings a ring again and again, until it takes no more participants."""
+    """Open a ring repeatedly until it takes no more participants."""
     joined = []
     while True:
         try:
@@ -84,7 +84,7 @@ def test_a_worker_without_a_place_in_the_rings_is_reported_and_not_replaced_for_
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: is_gone(pid))
         rows.recover()
-        joined = joined_by_all(rows)  # also into the place of the dead one
+        joined = joined_by_all(rows)  # this also takes the place of the dead worker
         try:
             with pytest.raises(RingFeedError, match=r"(?s)could not open the rings.*every participant entry"):
                 run(range(10))
@@ -150,7 +150,7 @@ def test_descriptors_of_a_worker_do_not_add_up() -> None:
 
 
 def row_of_the_process(item: tuple[int, str | None]) -> np.ndarray:
-    """Return the process id, as often as the item says; with a folder, say so there and wait for a word."""
+    """Return the process id repeatedly. With a folder, write `entered` there and wait for the file `go`."""
     import pathlib
     import time
 
@@ -192,17 +192,17 @@ def test_a_ready_worker_that_cannot_attach_to_the_rings_is_reported_and_not_repl
     with (
         contextlib.closing(pool),
         contextlib.closing(SpillFile()) as spill,
-        Ring.create_nameless(message, 8, participants=2) as tasks,  # of us and one of the two
+        Ring.create_nameless(message, 8, participants=2) as tasks,  # this process and one of the two workers
         Ring.create_nameless(fields_spec(layout), 8) as rows,
         Ring.create_nameless(failure, 8) as failures,
     ):
         wait_until(lambda: pool.replace_dead() or all(worker.is_ready for worker in pool._workers))
         pool.open(OpenRings(layout, spec), [tasks], rows, failures, spill.descriptor)
 
-        def mend_until_five_died() -> None:
+        def replace_until_five_died() -> None:
             died = 0
             while died < 5:
                 died += pool.replace_dead()
 
         with pytest.raises(RingFeedError, match=r"could not open the rings(?s:.*)participant"):
-            mend_until_five_died()
+            replace_until_five_died()

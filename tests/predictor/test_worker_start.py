@@ -70,7 +70,7 @@ def test_workers_get_the_options_of_the_interpreter_that_matter() -> None:
 
 
 def test_an_isolated_interpreter_has_isolated_workers() -> None:
-    # -I ignores PYTHONPATH: the program finds us by itself
+    # -I ignores PYTHONPATH: the program extends its own search path
     source = f"import sys; sys.path[:0] = {PATHS!r}\n" + textwrap.dedent(RUN)
     source += "print(call(lambda item: np.int64([sys.flags.isolated, sys.flags.ignore_environment]))[0].tolist())"
     passes(subprocess.run([sys.executable, "-I", "-c", source], text=True, capture_output=True), "[1, 1]")
@@ -110,7 +110,7 @@ def test_a_working_directory_that_is_gone_ends_no_worker(tmp_path: pathlib.Path)
 
 @pytest.mark.parametrize("closed", ["0", "2", "0, 1, 2"])
 def test_standard_streams_that_are_closed_do_no_harm(closed: str, tmp_path: pathlib.Path) -> None:
-    """What a worker opens does not take their place, where any print would write into it."""
+    """A file that a worker opens does not get their descriptors: a print would write into it."""
     said = tmp_path / "said"
     body = f"""
     import os
@@ -248,5 +248,5 @@ def test_libraries_in_workers_use_one_thread_unless_the_user_says_otherwise() ->
         for name in own:
             del os.environ[name]
     """
-    # Those that follow another variable where they are not set themselves are left to it.
+    # A library that falls back on another variable follows that one if its own is not set.
     passes(program(body), "1 1 1 1 1 1 1 1 1\n1 1 2 1 1 3 1 1 1\n4 - - - - 1 1 1 1\n1 - 1 1 1 1 1 1 1")

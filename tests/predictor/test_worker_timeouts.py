@@ -22,7 +22,7 @@ from ringfeed.workers.tags import PROBE_TAG
 from support import in_thread, process_state, wait_until
 
 LIMIT = 0.4
-"""Seconds; far more than a quick item takes on a machine that is busy."""
+"""Seconds; far more than a quick item takes on a busy machine."""
 
 
 def hang() -> None:
@@ -31,7 +31,7 @@ def hang() -> None:
 
 
 def spin_without_the_interpreter() -> None:
-    """Hang as code in C does that holds the GIL."""
+    """Hang like C code that holds the GIL."""
     import ctypes
 
     ctypes.PyDLL(None).sleep(3600)
@@ -73,7 +73,7 @@ def test_an_item_that_hangs_fails_by_name_and_no_other_is_lost(how: Any, tmp_pat
         assert failure.exception_type == "TimeoutError"
         assert type(failure.__cause__) is TimeoutError
         assert f"item {failure.index} ({failure.index}): preprocess took longer than item_timeout=0.4 s" in str(failure)
-    assert sorted(map(int, tries.read_text().split())) == [7, 40, 41, 99]  # none was tried again
+    assert sorted(map(int, tries.read_text().split())) == [7, 40, 41, 99]  # no item was tried again
 
 
 def test_an_item_that_hangs_while_it_is_read_fails_as_well() -> None:
@@ -85,7 +85,7 @@ def test_an_item_that_hangs_while_it_is_read_fails_as_well() -> None:
 
 
 class Lazy:
-    """Computes when it is made an array."""
+    """An object that computes when it is converted into an array."""
 
     def __init__(self, item: int) -> None:
         self.item = item
@@ -173,7 +173,7 @@ def test_a_worker_that_is_stopped_during_an_item_is_replaced_and_the_item_fails(
 
 
 def test_workers_that_are_stopped_at_any_moment_are_replaced_and_the_items_come() -> None:
-    """Mostly a worker is stopped beside its item, between two of them: then the item is not to blame."""
+    """Mostly a worker is stopped between two items. Then no item may be blamed."""
     with running(of_number, item_timeout=LIMIT) as run:
         run(range(4))
         stopped = []
@@ -267,7 +267,7 @@ def test_an_initializer_is_not_limited_but_a_slow_one_is_named(
         (tmp_path / "go on").touch()
         assert len(running_call.result()[0]) == 5
     assert "initializer" in caplog.text
-    assert caplog.text.count("is not ready after") <= 2  # once a worker
+    assert caplog.text.count("is not ready after") <= 2  # once for each worker
 
 
 @pytest.mark.parametrize("wrong", [0, -1, float("nan"), float("inf"), "2", [1]])
@@ -280,7 +280,7 @@ def test_a_timeout_that_is_none_is_refused(wrong: Any) -> None:
 
 
 def test_a_pause_of_the_whole_program_makes_no_item_late() -> None:
-    """As by Ctrl-Z: workers and watch stand still, and the clock goes on."""
+    """As with Ctrl-Z, workers and watch stop while the clock continues."""
     watch = ItemWatchdog(60.0, 2)
     page = ItemStatusPage(watch.descriptor, 2)
     try:

@@ -29,7 +29,7 @@ def call(function, items=range(40), **options):
 def program(
     body: str, *flags: str, executable: str = sys.executable, **options: object
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program with `call(function)` at hand, as a file whose name is its only argument."""
+    """Run a program that can use `call(function)`, as a file whose name is its only argument."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(PATHS)}
     environment |= options.pop("environment", {})  # type: ignore[call-overload]
     source = textwrap.dedent(RUN) + textwrap.dedent(body)
@@ -43,7 +43,7 @@ def passes(done: subprocess.CompletedProcess[str], said: str = "") -> None:
 
 
 def set_before_anything(setting: str, body: str) -> subprocess.CompletedProcess[str]:
-    """Run a program in which something of `sys` was set before any import, as by what embeds Python."""
+    """Run a program that sets an attribute of `sys` before any import, as an application that embeds Python does."""
     source = f"import sys\n{setting}\n" + textwrap.dedent(RUN) + textwrap.dedent(body)
     environment = {**os.environ, "PYTHONPATH": ":".join(PATHS)}
     return subprocess.run([sys.executable, "-c", source], text=True, capture_output=True, env=environment)

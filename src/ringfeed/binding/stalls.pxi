@@ -18,7 +18,7 @@ cdef class _StallWatch:
     cdef int64_t checked_ns
 
     cdef int check(self) except -1:
-        """Tell `stall` who holds slots. It raises where the program turns warnings into exceptions."""
+        """Tell `stall` which participants hold slots. It raises where the program turns warnings into exceptions."""
         cdef int64_t now = rf_now_ns()
         if now - self.checked_ns < CHECK_NS:
             return 0

@@ -92,7 +92,7 @@ class Collector:
     def _collect(self) -> None:
         try:
             self._collect_until_idle()
-        except Exception as error:  # without the thread, nobody would answer the futures
+        except Exception as error:  # without the thread, the futures would stay pending
             self._fail_all(self._stopping or error)
         if self._stopping is not None:
             self._fail_all(self._stopping)

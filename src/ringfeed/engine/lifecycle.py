@@ -336,7 +336,7 @@ class EngineLifecycle(abc.ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if isinstance(error, KeyboardInterrupt):  # one Ctrl-C is enough, whatever the model does
+        if isinstance(error, KeyboardInterrupt):  # one Ctrl-C is enough, even if the model hangs
             stop_within(self, INTERRUPT_SECONDS)
         else:
             self.stop()

@@ -1,4 +1,4 @@
-"""The options of an engine, checked and grouped: where its model runs, how it batches, what it tells its clients.
+"""The options of an engine, checked and grouped: the placement of its model, its batching, and its reply options.
 
 It may not know how an engine serves. `Engine` documents each option.
 """

@@ -288,7 +288,7 @@ class Pipeline:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if isinstance(error, KeyboardInterrupt):  # one Ctrl-C is enough, whatever the models do
+        if isinstance(error, KeyboardInterrupt):  # one Ctrl-C is enough, even if a model hangs
             stop_within(self, INTERRUPT_SECONDS)
         else:
             self.stop()

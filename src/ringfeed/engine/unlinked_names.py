@@ -1,6 +1,6 @@
 """Detects that names in /dev/shm were unlinked while an engine serves, and logs it once.
 
-It may not know who unlinked them, nor what an engine does.
+It may not know which process unlinked them, nor how an engine works.
 """
 
 from __future__ import annotations

@@ -220,7 +220,7 @@ def _listen(path: str, group: int | None) -> socket.socket:
                 raise
             _remove_abandoned(path)
             listener.bind(path)
-        # Nobody can connect before `listen`, so the mode is right before the first connection.
+        # No process can connect before `listen`, so the mode is right before the first connection.
         os.chmod(path, access.PRIVATE_MODE)
         if group is not None:
             os.chown(path, -1, group, follow_symlinks=False)

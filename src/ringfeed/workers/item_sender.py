@@ -154,7 +154,7 @@ class ItemSender:
                 if os.getpid() != self._process:  # the iterator forked, and this is the child
                     return
                 self._send(ring, room, index, item)
-        except BaseException as error:  # also RingClosed, even of our own rings: items remain that nobody sends
+        except BaseException as error:  # also RingClosed, even of our own rings: items remain unsent
             self.error = error
 
     def _enter_window(self) -> bool:

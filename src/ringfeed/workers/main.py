@@ -80,7 +80,7 @@ class _Worker:
         return function  # type: ignore[no-any-return]
 
     def _listen(self) -> None:
-        """Receive commands; end the process, whatever it is doing, once the predictor is gone."""
+        """Receive commands; end the process at once, even during an item, when the predictor is gone."""
         try:
             while True:
                 self._commands.put(self._channel.receive())
@@ -196,7 +196,7 @@ class _Worker:
 
 def main(descriptor: int) -> None:
     """Run the worker whose channel is the open socket `descriptor`."""
-    # Ctrl-C reaches the whole process group; the predictor decides what it means.
+    # Ctrl-C reaches the whole process group; the predictor alone decides how to react.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.pop(WORKER_MARK, None)
     os.set_inheritable(descriptor, False)

@@ -28,7 +28,7 @@ _SLICE_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class ReceivedRows:
-    """A batch, and what its rows are.
+    """A batch, and the meaning of its rows.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class ReceivedRows:
     indices : array of int64, shape (rows,)
         The index of each row's item.
     items : list
-        The item of each row, or `NOT_IN_FLIGHT` for a row that nobody wants.
+        The item of each row, or `NOT_IN_FLIGHT` for a row whose item is not wanted any more.
     good : array of bool, shape (rows,)
         Rows that hold a sample, and whose item is wanted.
     failures : dict of int to Failure
@@ -137,7 +137,7 @@ class RowReceiver:
         failed = (tags & np.uint64(FAILED)) != 0
         unflagged = tags & np.uint64(FAILED - 1)
         wanted = (unflagged >> np.uint64(CALL_SHIFT)) == self._call
-        # The failures of rows that nobody wants are taken, too: unread, they would fill the failures ring, and workers
+        # The failures of unwanted rows are taken, too: unread, they would fill the failures ring, and workers
         # would wait there for ever.
         failures = {row: self._failure(int(unflagged[row])) for row in np.flatnonzero(failed).tolist()}
         items = [NOT_IN_FLIGHT] * len(tags)

@@ -46,7 +46,7 @@ _FOLLOWS = {
     "NUMEXPR_NUM_THREADS": ("OMP_NUM_THREADS",),
     "POLARS_MAX_THREADS": ("RAYON_NUM_THREADS",),
 }
-"""If a variable is not set, its library reads these instead: a user who has set one of them meant that library, too."""
+"""If a variable is not set, its library reads these instead: a user who sets one of them means that library, too."""
 
 # Every item allocates the memory that the last one freed: glibc keeps it for the next item, instead of returning it to
 # the kernel and fetching zeroed pages again (photographs of 1 to 2 megapixels: 234 page faults each, 0.5 of 7 ms,

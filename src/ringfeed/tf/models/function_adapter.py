@@ -51,7 +51,7 @@ def adapt_function(function: Any, name: str, owner: Any, order: Sequence[str | N
 
 
 class _DeclaredFunction:
-    """A function with declared inputs: it arranges, casts and checks what it is given."""
+    """A function with declared inputs: it arranges, casts and checks its arguments."""
 
     def __init__(
         self,

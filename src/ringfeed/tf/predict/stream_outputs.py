@@ -1,6 +1,6 @@
 """The results of a stream: held until their turn, or released as they come.
 
-It may not know where chunks come from, nor who reads the stream.
+It may not know the source of the chunks, nor the reader of the stream.
 """
 
 from __future__ import annotations
