@@ -41,10 +41,24 @@ def wait_in_slices(seconds: float | None, wait: Callable[[float], Any]) -> bool:
         False if `seconds` passed first.
     """
     deadline = math.inf if seconds is None else time.monotonic() + seconds
+    _raise_lost_exit()
     while not wait(max(0.0, min(_SLICE_SECONDS, deadline - time.monotonic()))):
+        _raise_lost_exit()
         if time.monotonic() >= deadline:
             return False
     return True
+
+
+_blocks: list[Terminations] = []  # those of this process that have installed a handler
+
+
+def _raise_lost_exit() -> None:
+    """Raise the `SystemExit` of a second SIGTERM again if it was lost on its way, as in a destructor."""
+    if threading.current_thread() is threading.main_thread():
+        for block in _blocks:
+            if block.is_repeated:
+                block.is_repeated = False
+                raise SystemExit(STATUS)
 
 
 class Terminations:
@@ -60,6 +74,7 @@ class Terminations:
         self._before: Any = None
         self._is_installed = self._waits_for_events = False
         self._received = 0
+        self.is_repeated = False
 
     def __enter__(self) -> Terminations:
         if threading.current_thread() is threading.main_thread():
@@ -67,6 +82,7 @@ class Terminations:
             self._is_installed = self._before in (signal.SIG_DFL, signal.SIG_IGN)
         if self._is_installed:
             signal.signal(signal.SIGTERM, self._handle)
+            _blocks.append(self)
         return self
 
     def __exit__(
@@ -74,10 +90,12 @@ class Terminations:
     ) -> None:
         if self._is_installed:
             signal.signal(signal.SIGTERM, self._before)
+            _blocks.remove(self)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self._received += 1
         if self._received > 1 or not self._waits_for_events:
+            self.is_repeated = True
             raise SystemExit(STATUS)
         self._events.put(True)
 

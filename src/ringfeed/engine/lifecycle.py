@@ -243,6 +243,7 @@ class EngineLifecycle(abc.ABC):
                     _log.warning("ring %r: SIGTERM: answering what waits, up to %g s", self.ring.name, grace)
                     drained = self._answer_waiting(grace)
             except BaseException as error:
+                terminations.is_repeated = False
                 stop_within(self, last_seconds)
                 end_process_with(self, error)
                 raise
